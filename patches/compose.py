@@ -1,0 +1,113 @@
+"""The one arithmetic: W(S) = round(W_base + Σ s·B·A), a pure function of base and set.
+
+Nothing here adds to present weights or subtracts from them. Whoever applies, reverts or switches asks for the value of
+the new set, computed from the pristine base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
+from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
+from rasura.patches.names import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One patch's share of one parameter: s·B·A."""
+
+    increment: Increment
+    strength: Strength = ONE
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a stack does to one parameter."""
+
+    name: ParamName
+    terms: tuple[Term, ...]
+
+
+def layers_of(stack: Iterable[tuple[Mapping[ParamName, Increment], Strength]]) -> tuple[Layer, ...]:
+    """Group a stack's increments by parameter, sorted by name."""
+    grouped: dict[ParamName, list[Term]] = {}
+    for increments, strength in stack:
+        for name, increment in increments.items():
+            grouped.setdefault(name, []).append(Term(increment, strength))
+    return tuple(Layer(name, tuple(terms)) for name, terms in sorted(grouped.items()))
+
+
+def sum_bound(terms: Sequence[Term]) -> float:
+    """An upper bound of Σ|s||B||A| over all entries, exact in float64: the largest Σ_p Σ_k |s_p·B_ok| of any row."""
+    total: torch.Tensor | None = None
+    for term in terms:
+        rows = term.increment.row_bound(term.strength)
+        total = rows if total is None else total + rows
+    return 0.0 if total is None else float(total.max())
+
+
+def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
+    """Σ s·B·A as [d_out, d_in] float64, exact: one GEMM over the stacked factors.
+
+    Raises:
+        AlgebraError: no terms, or terms of different shapes.
+        BoundExceededError: the sum could round, so its bits would depend on the order.
+    """
+    import torch
+
+    shapes = {term.increment.shape for term in terms}
+    if len(shapes) != 1:
+        raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
+    bound = sum_bound(terms)
+    if bound >= SUM_LIMIT:
+        raise BoundExceededError(
+            f"the stack may reach {bound:.4g}: expected less than {SUM_LIMIT:g}, beyond which float64 would round",
+            hint="apply fewer patches, or lower --strength",
+            bound=f"{bound:.6g}",
+        )
+    A = torch.cat([term.increment.A.to(torch.float64) for term in terms])  # [Σ rank, d_in]
+    B = torch.cat([term.increment.B.to(torch.float64) * term.strength.value for term in terms], dim=1)
+    return B @ A
+
+
+def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
+    """The value of a parameter under a set of patches.
+
+    One exact float64 sum of increments, one float64 addition of the base, one rounding to float32, one to the
+    parameter's own dtype; each step is a single IEEE 754 operation, so every device gives the same bits.
+
+    Args:
+        base: pristine weights [d_out, d_in]; float16, bfloat16 or float32. Never changed.
+        terms: what the stack adds; empty gives a copy of the base.
+
+    Raises:
+        AlgebraError: a dtype or shape that does not fit.
+        BoundExceededError: see `increment_sum`.
+        NotFiniteError: the result overflows the parameter's dtype.
+    """
+    import torch
+
+    if base.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise AlgebraError(f"weights are {base.dtype}: expected float16, bfloat16 or float32")
+    if not terms:
+        return base.detach().clone()
+    moved = [Term(_on(term.increment, base.device), term.strength) for term in terms]
+    total = increment_sum(moved)
+    if total.shape != base.shape:
+        raise AlgebraError(f"an increment of shape {[*total.shape]} does not fit weights of shape {[*base.shape]}")
+    result = (base.detach().to(torch.float64) + total).to(torch.float32).to(base.dtype)
+    if not bool(torch.isfinite(result).all()):
+        raise NotFiniteError(f"the patched weights overflow {base.dtype}", hint="lower --strength")
+    return result
+
+
+def _on(increment: Increment, device: torch.device) -> Increment:
+    if increment.A.device == device:
+        return increment
+    return Increment(increment.A.to(device), increment.B.to(device))

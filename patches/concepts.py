@@ -1,0 +1,233 @@
+"""Concepts as prompts, prompts as token embeddings, and which tokens of a prompt stand for the concept.
+
+A diffusion model of the Stable Diffusion family reads all 77 positions of the text encoder's last hidden state (after
+the final layer norm, no attention mask). CLIP's attention is causal, so every position from the subject's first token
+on knows the concept: the end-of-text and padding positions too. Which of them an erasure maps is a choice:
+
+    last     the last subject token only (what SPEED's code does); the positions after it still carry the concept
+    subject  all tokens of the subject
+    tail     the subject and every position after it, aligned with the anchor's by distance from the last subject token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from rasura.patches.errors import ConceptError, NotFoundError, UnsupportedHostError
+
+if TYPE_CHECKING:
+    import torch
+
+TOKEN_CHOICES: Final = ("last", "subject", "tail")
+SLOT: Final = "{}"
+BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
+GENERIC_TEMPLATES: Final = (
+    "{}",
+    "a {}",
+    "a photo of a {}",
+    "an image of a {}",
+    "a picture of {}",
+    "a drawing of a {}",
+    "the {}",
+    "{} style",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A concept to erase and the concept that it becomes."""
+
+    concept: str
+    anchor: str
+
+    def __post_init__(self) -> None:
+        check_concept(self.concept)
+        if self.concept.casefold().strip() == self.anchor.casefold().strip():
+            raise ConceptError(
+                f"concept {self.concept!r} equals its anchor: expected another, more general concept",
+                hint=f"--concept {self.concept!r} --anchor TEXT",
+            )
+
+
+def check_concept(text: str) -> None:
+    """Refuse what no prompt can name.
+
+    Raises:
+        ConceptError: empty, or with control characters.
+    """
+    if not text.strip():
+        raise ConceptError("the concept is empty: expected a word or phrase", hint="--concept TEXT")
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):  # noqa: PLR2004
+        raise ConceptError(f"concept {text!r} holds control characters: expected plain text", hint="--concept TEXT")
+
+
+def check_template(template: str) -> None:
+    """Refuse a template that does not hold exactly one `{}`.
+
+    Raises:
+        ConceptError: otherwise.
+    """
+    if template.count(SLOT) != 1:
+        raise ConceptError(f"template {template!r} holds {template.count(SLOT)} times {{}}: expected once")
+
+
+class TextEncoder:
+    """A CLIP tokenizer and text encoder, as a pipeline uses them: float32, on the CPU, no attention mask."""
+
+    def __init__(self, tokenizer: Any, model: Any) -> None:  # transformers' own types are unions of hundreds
+        self._tokenizer = tokenizer
+        self._model = model
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load `tokenizer/` and `text_encoder/` of a diffusers folder, without the network.
+
+        Raises:
+            NotFoundError: no such folder.
+            UnsupportedHostError: the folders do not hold a CLIP text encoder.
+        """
+        for part in ("tokenizer", "text_encoder"):
+            if not (folder / part).is_dir():
+                raise NotFoundError(
+                    f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
+                )
+        import torch
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            model = CLIPTextModel.from_pretrained(
+                folder / "text_encoder", local_files_only=True, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UnsupportedHostError(f"{folder}: its text encoder cannot be loaded: {error}") from error
+        return cls(tokenizer, model.eval())
+
+    @property
+    def width(self) -> int:
+        """d, the length of one token embedding."""
+        return int(self._model.config.hidden_size)
+
+    @property
+    def length(self) -> int:
+        """Positions a prompt is padded to (77)."""
+        return min(int(self._tokenizer.model_max_length), int(self._model.config.max_position_embeddings))
+
+    def ids(self, prompt: str) -> list[int]:
+        """Token ids with start and end of text, not padded.
+
+        Raises:
+            ConceptError: longer than the encoder reads.
+        """
+        found: list[int] = self._tokenizer(prompt)["input_ids"]
+        if len(found) > self.length:
+            raise ConceptError(
+                f"prompt {prompt[:60]!r} has {len(found)} tokens: expected at most {self.length}; shorten it"
+            )
+        return found
+
+    def encode(
+        self, prompts: Sequence[str], *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Last hidden states of prompts, in batches of [b, length, d] float64.
+
+        Raises:
+            ConceptError: a prompt longer than the encoder reads.
+        """
+        import torch
+
+        for start in range(0, len(prompts), BATCH):
+            part = prompts[start : start + BATCH]
+            for prompt in part:
+                self.ids(prompt)
+            batch = self._tokenizer(list(part), padding="max_length", max_length=self.length, return_tensors="pt")
+            with torch.no_grad():
+                hidden = self._model(input_ids=batch["input_ids"]).last_hidden_state
+            if progress is not None:
+                progress(len(part))
+            yield hidden.to(torch.float64)
+
+    def encode_all(self, prompts: Sequence[str]) -> torch.Tensor:
+        """All of `encode` as one [n, length, d] float64 tensor."""
+        import torch
+
+        return torch.cat(list(self.encode(prompts)))
+
+    def subject(self, prompt: str, phrase: str) -> range:
+        """Positions of `phrase` in `prompt`; for an empty phrase the position of end-of-text.
+
+        Raises:
+            ConceptError: the phrase does not stand in the prompt as tokens of its own.
+        """
+        ids = self.ids(prompt)
+        inner = self.ids(phrase)[1:-1]
+        if not inner:
+            return range(len(ids) - 1, len(ids))
+        for start in range(len(ids) - len(inner) - 1, 0, -1):
+            if ids[start : start + len(inner)] == inner:
+                return range(start, start + len(inner))
+        raise ConceptError(f"{phrase!r} does not stand in {prompt!r} as tokens of its own", hint="--template '{}'")
+
+    def tokenizer_state(self) -> dict[str, Any]:
+        """What decides how text becomes ids: vocabulary, merges, length, special ids; JSON without floats."""
+        import json
+
+        state = json.loads(self._tokenizer.backend_tokenizer.to_str())["model"]
+        return {
+            "vocab": state["vocab"],
+            "merges": state["merges"],
+            "length": self.length,
+            "special": [
+                int(self._tokenizer.bos_token_id),
+                int(self._tokenizer.eos_token_id),
+                int(self._tokenizer.pad_token_id),
+            ],
+        }
+
+
+def prompts_of(concept: str, templates: Sequence[str]) -> tuple[str, ...]:
+    """The concept in each template; an empty concept leaves the template's own words."""
+    return tuple(" ".join(template.replace(SLOT, concept).split()) for template in templates)
+
+
+def aligned_columns(
+    encoder: TextEncoder, target: Target, templates: Sequence[str], tokens: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings to erase and embeddings they become, column by column.
+
+    Positions are paired by distance from the last subject token; where the anchor has fewer subject tokens, its first
+    stands in for the missing ones.
+
+    Args:
+        encoder: the model's text encoder.
+        target: concept and anchor.
+        templates: texts with one `{}` each.
+        tokens: one of `TOKEN_CHOICES`.
+
+    Returns:
+        C1 and C*, each [d, n] float64.
+    """
+    import torch
+
+    sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
+    hidden, wanted = encoder.encode_all(sources), encoder.encode_all(goals)
+    pairs = [
+        _pairs(encoder.subject(source, target.concept), encoder.subject(goal, target.anchor), encoder.length, tokens)
+        for source, goal in zip(sources, goals, strict=True)
+    ]
+    C1 = torch.cat([hidden[i, [a for a, _ in pair]] for i, pair in enumerate(pairs)])
+    C_star = torch.cat([wanted[i, [b for _, b in pair]] for i, pair in enumerate(pairs)])
+    return C1.T.contiguous(), C_star.T.contiguous()
+
+
+def _pairs(source: range, goal: range, length: int, tokens: str) -> list[tuple[int, int]]:
+    last, end = source[-1], goal[-1]
+    if tokens == "last":
+        return [(last, end)]
+    subject = [(position, max(goal[0], end - (last - position))) for position in source]
+    if tokens == "subject":
+        return subject
+    return subject + [(last + j, end + j) for j in range(1, length - max(last, end))]

@@ -1,0 +1,226 @@
+"""Closed-form null-space erasure of cross-attention projections, one separable patch a concept.
+
+For every concept i with target embeddings C1, anchors C* and D = C* − C1, and the projector P onto what is protected
+neither by the basis nor by the other concepts' targets:
+
+    M = D (λI + C1ᵀ P C1)⁻¹ C1ᵀ P            the smallest map with M C1 ≈ D that ignores everything protected
+    ΔW_l = W_l M                             for every projection l that reads text
+
+(SPEED, arXiv 2503.07392, eq. 3 in its n × n form.) M is cut to the few directions that matter for the projections'
+outputs: with G = Σ_l W_lᵀ W_l and G^½ M C1 = U S Vᵀ, keep r of them, so that
+
+    A = U_rᵀ G^½ M   [r, d]        one detector for all layers, its rows inside the range of P
+    B_l = W_l G^-½ U_r   [o_l, r]
+
+Concepts of one request protect each other: V_j, an orthonormal basis of what is free of concept j's targets, is taken
+out of every other P_i. With one column a concept this is the joint solution a_i · c_j = δ_ij; with many it is its block
+form. Any subset of the patches can be applied, and each does the same whether the others are there or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches.errors import ErasureRefusedError, InputError
+from rasura.patches.increment import Increment
+from rasura.patches.names import ParamName
+from rasura.patches.subspace import ProtectedBasis
+
+if TYPE_CHECKING:
+    import torch
+
+FREE_FLOOR: Final = 1e-3
+"""Share of a target's norm that must lie outside the protected span; below, the edit would be thousands of times W."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullSpaceOptions:
+    """Choices of the method.
+
+    Attributes:
+        ridge: λ as a share of the mean squared free target norm; 0 fits exactly.
+        energy: share of the effect on the targets' outputs that the kept rank must carry.
+        rank_limit: most detectors of one patch.
+        guard: share of each other concept's free energy that stays untouched.
+    """
+
+    ridge: float = 1e-3
+    energy: float = 0.999
+    rank_limit: int = 32
+    guard: float = 0.9999
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.ridge < 1 and 0 < self.energy <= 1 and 0 < self.guard <= 1 and self.rank_limit >= 1):
+            raise InputError(
+                f"options out of range: expected 0 ≤ ridge < 1, 0 < energy ≤ 1, 0 < guard ≤ 1, rank ≥ 1; got {self}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Token embeddings of one concept.
+
+    Attributes:
+        name: the concept, for messages.
+        targets: C1 [d, n] float64.
+        anchors: C* [d, n] float64.
+    """
+
+    name: str
+    targets: torch.Tensor
+    anchors: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Erasure:
+    """One concept's solution.
+
+    Attributes:
+        increments: one a projection, all with the same detector.
+        free: share of the targets' energy outside everything protected, 0 to 1.
+        guarded: dimensions taken by the other concepts.
+    """
+
+    increments: Mapping[ParamName, Increment]
+    free: float
+    guarded: int
+
+
+def erase(
+    weights: Mapping[ParamName, torch.Tensor],
+    concepts: Sequence[Columns],
+    basis: ProtectedBasis,
+    options: NullSpaceOptions,
+) -> tuple[Erasure, ...]:
+    """Solve all concepts together; one separable result each, in the same order.
+
+    Args:
+        weights: pristine projections W_l [o_l, d], any float dtype.
+        concepts: their token embeddings.
+        basis: what must not be touched.
+        options: choices of the method.
+
+    Raises:
+        ErasureRefusedError: a target lies inside the protected span, or inside the other targets' span.
+        BoundExceededError: a response too large for the grid.
+    """
+    import torch
+
+    full = {name: weight.to(torch.float64) for name, weight in weights.items()}
+    gram = gram_of(full)
+    free = [basis.project(columns.targets) for columns in concepts]
+    for columns, part in zip(concepts, free, strict=True):
+        _check_free(columns, part, "the protected set")
+    guards = [_leading(part, options.guard) for part in free]
+    return tuple(
+        _solve(full, gram, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
+    )
+
+
+def gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
+    """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
+    import torch
+
+    total = sum(weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values())
+    assert isinstance(total, torch.Tensor)
+    return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Projector:
+    """P = I − UᵀU − VᵀV, with V orthonormal and orthogonal to U."""
+
+    basis: ProtectedBasis
+    guard: torch.Tensor  # [g, d]
+
+    def __call__(self, columns: torch.Tensor) -> torch.Tensor:
+        once = self.basis.project(columns)
+        twice = once - self.guard.T @ (self.guard @ once)
+        return twice - self.guard.T @ (self.guard @ twice)
+
+
+def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> _Projector:
+    import torch
+
+    others = [guard for i, guard in enumerate(guards) if i != own]
+    stacked = torch.cat([*others, torch.zeros(0, basis.width, dtype=torch.float64)])
+    if stacked.shape[0]:
+        _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
+        stacked = rows[values > 1e-9 * values[0]]
+    return _Projector(basis, stacked)
+
+
+def _leading(columns: torch.Tensor, energy: float) -> torch.Tensor:
+    """Orthonormal rows [k, d] that carry `energy` of the columns."""
+    import torch
+
+    left, values, _ = torch.linalg.svd(columns, full_matrices=False)
+    return left[:, : _count(values, energy)].T.contiguous()
+
+
+def _count(values: torch.Tensor, energy: float) -> int:
+    """The smallest k with Σ_{i≤k} σ² ≥ energy·Σ σ², at least 1."""
+    reached = values.square().cumsum(0)
+    return min(int((reached < energy * reached[-1]).sum()) + 1, int(values.numel()))
+
+
+def _check_free(columns: Columns, free: torch.Tensor, where: str) -> float:
+    import torch
+
+    share = float(torch.linalg.vector_norm(free) / torch.linalg.vector_norm(columns.targets))
+    if share < FREE_FLOOR:
+        raise ErasureRefusedError(
+            f"concept {columns.name!r} lies inside {where}: {share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
+            hint="take its near relatives out of the retain set, or use a coarser --rank-rule",
+            concept=columns.name,
+            free=f"{share:.3e}",
+        )
+    return share**2
+
+
+def _solve(
+    weights: Mapping[ParamName, torch.Tensor],
+    gram: torch.Tensor,
+    columns: Columns,
+    project: _Projector,
+    options: NullSpaceOptions,
+) -> Erasure:
+    free = project(columns.targets)  # [d, n]
+    share = _check_free(columns, free, "the span of the other concepts of this request")
+    A, Q = _factors(columns, free, gram, options)
+    A = project(A.T).T  # once more: the solve costs a few digits
+    return Erasure(
+        {name: Increment.quantised(A, weight @ Q) for name, weight in weights.items()},
+        share,
+        int(project.guard.shape[0]),
+    )
+
+
+def _factors(
+    columns: Columns, free: torch.Tensor, gram: torch.Tensor, options: NullSpaceOptions
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A [r, d] and Q [d, r] with M ≈ Q A and B_l = W_l Q."""
+    import torch
+
+    D = columns.anchors - columns.targets
+    inner = columns.targets.T @ free  # C1ᵀ P C1, [n, n]
+    scale = torch.diagonal(inner).mean()
+    left, values, _ = torch.linalg.svd(inner)
+    damp = torch.where(values > 1e-10 * values[0], 1 / (values + options.ridge * scale), torch.zeros_like(values))
+    M = ((D @ left) * damp) @ (left.T @ free.T)  # [d, d]
+    root, inverse = _roots(gram)
+    U, strength, _ = torch.linalg.svd(root @ (M @ columns.targets), full_matrices=False)
+    rank = min(_count(strength, options.energy), options.rank_limit)
+    return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]
+
+
+def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """G^½ and its pseudo-inverse, [d, d] float64."""
+    import torch
+
+    values, vectors = torch.linalg.eigh(gram)
+    values = values.clamp(min=0).sqrt()
+    inverse = torch.where(values > 1e-9 * values[-1], 1 / values, torch.zeros_like(values))
+    return (vectors * values) @ vectors.T, (vectors * inverse) @ vectors.T

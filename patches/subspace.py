@@ -1,0 +1,196 @@
+"""What an erasure must not touch: second moments of token embeddings, and the orthonormal basis that spans them.
+
+The basis has two parts. *Invariants* (start of text and the whole null prompt, which every guided sampling step reads)
+are held exactly, to the last numerically present direction. *Retained* prompts are held in the directions that carry
+their energy; a rank rule says where to stop, because the span of enough real prompts is the whole space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from rasura.patches.errors import ErasureRefusedError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+RULES: Final = ("absolute", "relative", "energy", "count")
+EXACT: Final = 1e-7
+"""Relative singular value below which a direction of the invariants is float32 noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankRule:
+    """Where to cut the spectrum λ₁ ≥ λ₂ ≥ … of the retained second moment (mean of c·cᵀ).
+
+    absolute v: keep λ ≥ v, as SPEED does.       relative v: keep λ ≥ v·λ₁.
+    energy v: keep until Σ kept ≥ v·Σ all.       count v: keep the v largest.
+    """
+
+    kind: str = "relative"
+    value: float = 1e-4
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "kind:value".
+
+        Raises:
+            InputError: an unknown kind, or a value out of range.
+        """
+        kind, _, number = text.partition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        top = {"absolute": float("inf"), "relative": 1.0, "energy": 1.0, "count": float(1 << 20)}.get(kind)
+        if top is None or not 0 < value <= top or (kind == "count" and value != int(value)):
+            raise InputError(
+                f"rank rule {text!r} is not understood: expected one of "
+                "absolute:V, relative:V (V ≤ 1), energy:V (V ≤ 1), count:N",
+                hint="--rank-rule relative:1e-4",
+            )
+        return cls(kind, value)
+
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+        return f"{self.kind}:{int(self.value) if self.kind == 'count' else format(self.value, 'g')}"
+
+    def keep(self, spectrum: torch.Tensor) -> int:
+        """How many of the descending eigenvalues [k] stay."""
+        if spectrum.numel() == 0 or float(spectrum[0]) <= 0:
+            return 0
+        match self.kind:
+            case "absolute":
+                return int((spectrum >= self.value).sum())
+            case "relative":
+                return int((spectrum >= self.value * spectrum[0]).sum())
+            case "energy":
+                reached = spectrum.clamp(min=0).cumsum(0)
+                return int((reached < self.value * reached[-1]).sum()) + 1
+            case _:
+                return min(int(self.value), int(spectrum.numel()))
+
+
+class Moment:
+    """The running second moment Σ c·cᵀ of token embeddings; memory is d × d however many prompts there are."""
+
+    def __init__(self, width: int) -> None:
+        import torch
+
+        self._sum = torch.zeros(width, width, dtype=torch.float64)
+        self._count = 0
+
+    def add(self, tokens: torch.Tensor) -> None:
+        """Add token embeddings [..., d] float64."""
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        self._sum += flat.T @ flat
+        self._count += flat.shape[0]
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Mean of c·cᵀ, [d, d] float64; zero when nothing was added."""
+        return self._sum / max(self._count, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProtectedBasis:
+    """An orthonormal basis of what must not be touched.
+
+    Attributes:
+        rows: [k, d] float64 orthonormal; the first `invariants` span start-of-text and the null prompt.
+        energy: [k] float64, mean squared component of protected prompts along each row.
+        invariants: how many rows are exact.
+        rule: the rank rule that chose the others.
+        spectrum: [d] float64, descending eigenvalues of the retained moment outside the invariants.
+    """
+
+    rows: torch.Tensor
+    energy: torch.Tensor
+    invariants: int
+    rule: RankRule
+    spectrum: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """Dimensions protected."""
+        return int(self.rows.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width d of a token embedding."""
+        return int(self.rows.shape[1])
+
+    @property
+    def retained(self) -> int:
+        """Dimensions that hold retained prompts, beyond the invariants."""
+        return self.rank - self.invariants
+
+    def project(self, columns: torch.Tensor) -> torch.Tensor:
+        """P·X = X − UᵀU·X for columns [d, n]: what of X is free to change. Twice, because once leaves 1e-16·κ."""
+        once = columns - self.rows.T @ (self.rows @ columns)
+        return once - self.rows.T @ (self.rows @ once)
+
+
+def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) -> ProtectedBasis:
+    """Orthonormalise invariants exactly, then the retained directions that the rule keeps.
+
+    Args:
+        invariants: token embeddings [m, d] float64 that must be untouched exactly.
+        retained: moment of the retained prompts' tokens.
+        rule: where to cut their spectrum.
+
+    Raises:
+        ErasureRefusedError: nothing of the space is left.
+    """
+    import torch
+
+    exact = _span(invariants)  # [k0, d]
+    moment = retained.mean
+    deflated = _deflated(moment, exact)
+    values, vectors = torch.linalg.eigh(deflated)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    kept = rule.keep(values)
+    rows = _orthonormal(torch.cat([exact, vectors[:, :kept].T]))
+    if rows.shape[0] >= rows.shape[1]:
+        raise ErasureRefusedError(
+            f"the protected set takes all {rows.shape[1]} dimensions ({exact.shape[0]} for the null prompt, "
+            f"{kept} for the retain set): nothing is left to erase with",
+            hint="--rank-rule relative:1e-3, or a smaller retain set",
+        )
+    energy = ((rows @ moment) * rows).sum(1).clamp(min=0)
+    return ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values)
+
+
+def _span(tokens: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if tokens.shape[0] == 0:
+        return torch.zeros(0, tokens.shape[1], dtype=torch.float64)
+    _, values, rows = torch.linalg.svd(tokens, full_matrices=False)
+    return rows[: int((values > EXACT * values[0]).sum())]
+
+
+def _deflated(moment: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    left = moment - rows.T @ (rows @ moment)
+    both = left - (left @ rows.T) @ rows
+    return (both + both.T) / 2
+
+
+def _orthonormal(rows: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if rows.shape[0] == 0:
+        return rows
+    q, r = torch.linalg.qr(rows.T)
+    return (
+        q * torch.sign(torch.diagonal(r)).where(torch.diagonal(r) != 0, torch.ones(1, dtype=q.dtype))
+    ).T.contiguous()
+
+
+def join_rows(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """An orthonormal basis [k, d] of the span of several sets of rows, exact to `EXACT`."""
+    import torch
+
+    return _span(torch.cat(list(parts)))
