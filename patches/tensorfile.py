@@ -11,18 +11,16 @@ Not here: what a patch must contain. Headers cost no torch import; tensors do.
 import io
 import json
 import math
-import os
 import re
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from rasura.patches import canonical
 from rasura.patches.canonical import Fields, JsonValue
-from rasura.patches.errors import FormatError, NotFiniteError, NotFoundError
+from rasura.patches.errors import FormatError, NotFiniteError
+from rasura.patches.regular import read_regular
 from rasura.patches.tensors import (
     DTYPES,
     dtype_name,
@@ -191,37 +189,6 @@ def decode(data: bytes, *, what: str, limits: Limits, dtypes: frozenset[str]) ->
         if not is_finite(found[info.name]):
             raise _bad(f"{what}: tensor {info.name}", "finite numbers", "NaN or infinity")
     return found
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """All bytes of a regular file, read once: hash and parse these, never the path again.
-
-    A link, a pipe, a device or a folder in the file's place is refused without following, blocking or reading it.
-
-    Args:
-        path: the file; links among its parents are followed.
-        limit: most bytes it may have.
-
-    Raises:
-        NotFoundError: nothing is there.
-        FormatError: something else than a readable regular file, too long, or changing while it is read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"expected a file at {path}, got none", path=str(path)) from None
-    except (OSError, ValueError) as error:  # ELOOP: a link; ENXIO: a socket; ValueError: NUL in the name
-        raise _bad(str(path), "a regular file", "a link" if path.is_symlink() else str(error)) from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _bad(str(path), "a regular file", "a folder, pipe, socket or device")
-        if status.st_size > limit:
-            raise _bad(str(path), f"at most {limit} bytes", f"{status.st_size}")
-        data = file.read(status.st_size + 1)
-    if len(data) != status.st_size:
-        raise _bad(str(path), f"{status.st_size} bytes", "another number: it changed while it was read")
-    return data
 
 
 def _read(file: BinaryIO, count: int, what: str) -> bytes:
