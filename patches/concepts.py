@@ -35,6 +35,13 @@ GENERIC_TEMPLATES: Final = (
     "{} style",
 )
 
+HELD_OUT: Final = (
+    "tree", "river", "mountain", "chair", "table", "clock", "book", "lamp", "window", "bridge", "boat", "train",
+    "horse", "elephant", "fish", "bird", "bread", "cheese", "shoe", "hat", "phone", "computer", "cloud", "sun",
+    "child", "woman", "man", "crowd", "city", "beach", "forest", "garden",
+)  # fmt: skip
+"""Everyday words on which leak is measured when a request names no held-out concepts of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -104,7 +111,8 @@ class TextEncoder:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UnsupportedHostError(f"{folder}: its text encoder cannot be loaded: {error}") from error
-        return cls(tokenizer, model.eval())
+        model.train(mode=False)
+        return cls(tokenizer, model)
 
     @property
     def width(self) -> int:

@@ -169,7 +169,8 @@ def _span(tokens: torch.Tensor) -> torch.Tensor:
     if tokens.shape[0] == 0:
         return torch.zeros(0, tokens.shape[1], dtype=torch.float64)
     _, values, rows = torch.linalg.svd(tokens, full_matrices=False)
-    return rows[: int((values > EXACT * values[0]).sum())]
+    kept: torch.Tensor = rows[: int((values > EXACT * values[0]).sum())]
+    return kept
 
 
 def _deflated(moment: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -183,10 +184,8 @@ def _orthonormal(rows: torch.Tensor) -> torch.Tensor:
 
     if rows.shape[0] == 0:
         return rows
-    q, r = torch.linalg.qr(rows.T)
-    return (
-        q * torch.sign(torch.diagonal(r)).where(torch.diagonal(r) != 0, torch.ones(1, dtype=q.dtype))
-    ).T.contiguous()
+    q: torch.Tensor = torch.linalg.qr(rows.T)[0]
+    return q.T.contiguous()
 
 
 def join_rows(parts: Iterable[torch.Tensor]) -> torch.Tensor:

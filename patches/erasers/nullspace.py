@@ -113,7 +113,7 @@ def erase(
     free = [basis.project(columns.targets) for columns in concepts]
     for columns, part in zip(concepts, free, strict=True):
         _check_free(columns, part, "the protected set")
-    guards = [_leading(part, options.guard) for part in free]
+    guards = [leading(part, options.guard) for part in free]
     return tuple(
         _solve(full, gram, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
     )
@@ -123,9 +123,8 @@ def gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
     import torch
 
-    total = sum(weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values())
-    assert isinstance(total, torch.Tensor)
-    return total
+    products = [weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values()]
+    return torch.stack(products).sum(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,12 +151,13 @@ def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) 
     return _Projector(basis, stacked)
 
 
-def _leading(columns: torch.Tensor, energy: float) -> torch.Tensor:
+def leading(columns: torch.Tensor, energy: float) -> torch.Tensor:
     """Orthonormal rows [k, d] that carry `energy` of the columns."""
     import torch
 
     left, values, _ = torch.linalg.svd(columns, full_matrices=False)
-    return left[:, : _count(values, energy)].T.contiguous()
+    rows: torch.Tensor = left[:, : _count(values, energy)].T.contiguous()
+    return rows
 
 
 def _count(values: torch.Tensor, energy: float) -> int:
@@ -172,7 +172,8 @@ def _check_free(columns: Columns, free: torch.Tensor, where: str) -> float:
     share = float(torch.linalg.vector_norm(free) / torch.linalg.vector_norm(columns.targets))
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
-            f"concept {columns.name!r} lies inside {where}: {share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
+            f"concept {columns.name!r} lies inside {where}: "
+            f"{share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
             hint="take its near relatives out of the retain set, or use a coarser --rank-rule",
             concept=columns.name,
             free=f"{share:.3e}",

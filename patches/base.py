@@ -1,0 +1,141 @@
+"""The identity of a base: every patchable parameter by content, and what turns prompts into embeddings.
+
+Identity is per parameter, so that an untouched VAE, another shard layout or other header bytes change nothing, and a
+patch asks only for the parameters that it touches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches import canonical
+from rasura.patches.errors import BaseMismatchError, UnsupportedHostError
+from rasura.patches.hosts import Host, ParameterInfo
+from rasura.patches.names import Digest, ParamName
+from rasura.patches.specs import TensorIdentity
+from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest, torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+CAST_DTYPES: Final = ("F16", "BF16", "F32")
+"""The dtypes in which people load a model; a cast is one IEEE rounding, so its digest can be known beforehand."""
+
+LAYERS: Final = {"k": (".to_k.weight",), "v": (".to_v.weight",), "kv": (".to_k.weight", ".to_v.weight")}
+_CROSS_ATTENTION: Final = ".attn2"
+_DENOISERS: Final = ("unet.", "transformer.")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseIdentity:
+    """What a base is, whatever its files are called.
+
+    Attributes:
+        parameters: every parameter of the denoiser and the text encoders, sorted by name.
+        text_encoder: tensor-set digest of the text encoder's parameters, in the spelling with `text_model.`.
+        tokenizer: SHA-256 of the canonical JSON of vocabulary, merges, length and special ids.
+    """
+
+    parameters: tuple[TensorIdentity, ...]
+    text_encoder: Digest
+    tokenizer: Digest
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of the canonical JSON of parameter-set digest, text-encoder digest and tokenizer digest."""
+        names = [(p.name, p.dtype, p.shape, p.sha256) for p in self.parameters]
+        document: dict[str, canonical.JsonValue] = {
+            "parameters_sha256": tensor_set_digest(names),
+            "text_encoder_sha256": self.text_encoder,
+            "tokenizer_sha256": self.tokenizer,
+        }
+        return Digest(hashlib.sha256(canonical.dumps(document)).hexdigest())
+
+
+def identify(host: Host, tokenizer_state: Mapping[str, canonical.JsonValue]) -> BaseIdentity:
+    """Hash every patchable parameter of a host, as it is now.
+
+    Raises:
+        UnsupportedHostError: no cross-attention or no text encoder.
+    """
+    infos = host.parameters()
+    digests = host.digests(infos)
+    parameters = tuple(TensorIdentity(name, i.dtype, i.shape, digests[name]) for name, i in sorted(infos.items()))
+    text = [(p.name, p.dtype, p.shape, p.sha256) for p in parameters if p.name.startswith("text_encoder.")]
+    if not text:
+        raise UnsupportedHostError(f"{host.location} has no text encoder: expected text_encoder/")
+    tokenizer = Digest(hashlib.sha256(canonical.dumps(tokenizer_state)).hexdigest())
+    return BaseIdentity(parameters, tensor_set_digest(text), tokenizer)
+
+
+def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width: int | None = None) -> list[ParamName]:
+    """Names of the cross-attention projections that read text.
+
+    Args:
+        infos: a host's parameters.
+        layers: "k", "v" or "kv".
+        width: expected d_in, or None for any.
+
+    Raises:
+        UnsupportedHostError: there are none, or they read embeddings of another width.
+    """
+    found = [
+        name
+        for name in sorted(infos)
+        if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
+    ]
+    if not found:
+        raise UnsupportedHostError(
+            "the model has no cross-attention projection (attn2.to_k, attn2.to_v): "
+            "expected a UNet of the SD 1.x or 2.x family"
+        )
+    widths = {infos[name].shape[-1] for name in found}
+    if width is not None and widths != {width}:
+        raise UnsupportedHostError(
+            f"cross-attention reads embeddings of width {sorted(widths)}, the text encoder gives {width}: models with "
+            "several text encoders are not supported by this method"
+        )
+    return found
+
+
+def casts(tensor: torch.Tensor) -> dict[str, Digest]:
+    """Digests of a parameter under every dtype of `CAST_DTYPES`, its own included."""
+    return {name: tensor_digest(tensor.to(torch_dtype(name))) for name in CAST_DTYPES}
+
+
+def check_touched(expected: Iterable[TensorIdentity], pristine: Mapping[ParamName, torch.Tensor], where: str) -> None:
+    """Refuse a host whose pristine parameters are not those that a patch was computed on.
+
+    A host that holds the same numbers in a wider dtype is the same base: casting back gives the named bytes.
+
+    Raises:
+        BaseMismatchError: naming the first parameter that differs.
+    """
+    for parameter in expected:
+        tensor = pristine.get(parameter.name)
+        if tensor is None or tuple(tensor.shape) != parameter.shape:
+            got = "none" if tensor is None else str(list(tensor.shape))
+            raise BaseMismatchError(
+                f"{where}: {parameter.name}: expected shape {list(parameter.shape)}, got {got}; "
+                "the patch was made for another model",
+                hint="rasura base list",
+            )
+        if not _same(parameter, tensor):
+            raise BaseMismatchError(
+                f"{where}: {parameter.name}: expected sha256 {parameter.sha256[:12]}…, got "
+                f"{tensor_digest(tensor)[:12]}… ({dtype_name(tensor.dtype)}); the patch was made for other weights",
+                hint="rasura base list",
+                parameter=parameter.name,
+            )
+
+
+def _same(expected: TensorIdentity, tensor: torch.Tensor) -> bool:
+    import torch
+
+    own = torch_dtype(expected.dtype)
+    if tensor_digest(tensor.to(own)) != expected.sha256:
+        return False
+    return bool(torch.equal(tensor.to(own).to(tensor.dtype), tensor))

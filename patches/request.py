@@ -1,0 +1,254 @@
+"""From a request in words to signed-ready patches: prompts, columns, protected span, solution, measurement.
+
+The steps, in this order:
+(1) encode the null prompt and the retained prompts, and span what must not be touched;
+(2) encode targets and anchors and pair their tokens;
+(3) solve all concepts together (`erasers`);
+(4) measure each increment, as quantised, on targets, retained and held-out prompts;
+(5) write down what was done as a manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches.base import cross_attention
+from rasura.patches.concepts import (
+    GENERIC_TEMPLATES,
+    HELD_OUT,
+    TOKEN_CHOICES,
+    Target,
+    TextEncoder,
+    aligned_columns,
+    check_template,
+    prompts_of,
+)
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, leading
+from rasura.patches.errors import ConceptError, InputError
+from rasura.patches.file import BASIS, Patch, PatchTensors
+from rasura.patches.hosts import Host
+from rasura.patches.manifest import Manifest
+from rasura.patches.measure import Measured, Reference, measure
+from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.retain import RetainSet
+from rasura.patches.specs import (
+    BaseSpec,
+    BasisSpec,
+    ConceptSpec,
+    EraserSpec,
+    ProtectedSpec,
+    RetainSpec,
+    TensorIdentity,
+)
+from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, protected_basis
+from rasura.patches.tensors import dtype_name, tensor_digest
+
+if TYPE_CHECKING:
+    import torch
+
+METHOD: Final = "null-space"
+COMPRESSION: Final = 1e-4
+"""Relative singular value below which directions of a concept's columns are not stored."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class EraseRequest:
+    """Everything that decides a patch, besides the model.
+
+    Attributes:
+        targets: concepts and what each becomes.
+        retain: what must stay as it is, without the targets.
+        templates: prompts with one `{}`, for targets and retained concepts alike.
+        tokens: which tokens stand for the concept.
+        layers: "k", "v" or "kv".
+        rule: where the retained spectrum is cut.
+        options: choices of the method.
+        held_out: concepts on which leak is only measured.
+        guarded: rows [m, d] of registered patches' targets that must not be touched either, by patch.
+        licence: SPDX id or name for the patch.
+    """
+
+    targets: tuple[Target, ...]
+    retain: RetainSet | None
+    templates: tuple[str, ...] = GENERIC_TEMPLATES
+    tokens: str = "tail"
+    layers: str = "kv"
+    rule: RankRule = field(default_factory=RankRule)
+    options: NullSpaceOptions = field(default_factory=NullSpaceOptions)
+    held_out: tuple[str, ...] = HELD_OUT
+    guarded: Mapping[PatchId, torch.Tensor] = field(default_factory=dict)
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ConceptError("no concept to erase: expected at least one", hint="--concept TEXT")
+        names = [target.concept.casefold() for target in self.targets]
+        if len(set(names)) != len(names):
+            raise ConceptError(f"a concept is named twice: {', '.join(t.concept for t in self.targets)}")
+        if self.tokens not in TOKEN_CHOICES:
+            raise InputError(f"token choice {self.tokens!r}: expected one of {', '.join(TOKEN_CHOICES)}")
+        if not self.templates:
+            raise ConceptError("no template: expected at least one", hint="--template '{}'")
+        for template in self.templates:
+            check_template(template)
+
+
+def build_patches(
+    host: Host, encoder: TextEncoder, base: BaseSpec, request: EraseRequest, progress: Progress
+) -> tuple[Patch, ...]:
+    """Erase every concept of the request, one patch each.
+
+    Args:
+        host: the base model; read only.
+        encoder: its text encoder.
+        base: identity of the whole base; the manifests keep the touched parameters.
+        request: what to do.
+        progress: told what is going on.
+
+    Raises:
+        UnsupportedHostError: no cross-attention that fits.
+        ErasureRefusedError: a target lies inside what is protected.
+        ConceptError: a prompt that is too long, or a concept that its template hides.
+    """
+    import torch
+
+    names = cross_attention(host.parameters(), request.layers, encoder.width)
+    weights = host.originals(names)
+    reference = _reference(encoder, request, progress)  # (1)
+    exact = [reference.invariants, *(leading(rows.T, request.options.guard) for rows in request.guarded.values())]
+    basis = protected_basis(torch.cat(exact), reference.retained, request.rule)
+    concepts = [_columns(encoder, request, target) for target in request.targets]  # (2)
+    progress("solving", 0, 1)
+    solutions = erase(weights, concepts, basis, request.options)  # (3)
+    progress("solving", 1, 1)
+    spec = BaseSpec(_identities(weights), base.text_encoder, base.tokenizer)
+    patches = []
+    for target, columns, solution in zip(request.targets, concepts, solutions, strict=True):
+        measured = measure(weights, solution.increments, columns, basis, reference)  # (4)
+        patches.append(  # (5)
+            _patch(
+                request=request,
+                target=target,
+                columns=columns,
+                solution=solution,
+                basis=basis,
+                base=spec,
+                measured=measured,
+            )
+        )
+    return tuple(patches)
+
+
+def _reference(encoder: TextEncoder, request: EraseRequest, progress: Progress) -> Reference:
+    retained = [
+        p for c in (request.retain.concepts if request.retain else ()) for p in prompts_of(c, request.templates)
+    ]
+    known = {c.casefold() for c in (*(request.retain.concepts if request.retain else ()), *_names(request))}
+    held_out = [p for c in request.held_out if c.casefold() not in known for p in prompts_of(c, request.templates)]
+    null = encoder.encode_all([""])[0]
+    return Reference(
+        null,
+        _moment(encoder, retained, "encoding retained prompts", progress),
+        _moment(encoder, held_out, "encoding held-out prompts", progress),
+    )
+
+
+def _names(request: EraseRequest) -> tuple[str, ...]:
+    return tuple(target.concept for target in request.targets)
+
+
+def _moment(encoder: TextEncoder, prompts: Sequence[str], stage: str, progress: Progress) -> Moment:
+    moment, done = Moment(encoder.width), 0
+    for hidden in encoder.encode(prompts):
+        moment.add(hidden)
+        done += hidden.shape[0]
+        progress(stage, done, len(prompts))
+    return moment
+
+
+def _columns(encoder: TextEncoder, request: EraseRequest, target: Target) -> Columns:
+    targets, anchors = aligned_columns(encoder, target, request.templates, request.tokens)
+    return Columns(target.concept, targets, anchors)
+
+
+def _identities(weights: Mapping[ParamName, torch.Tensor]) -> tuple[TensorIdentity, ...]:
+    return tuple(
+        TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), tensor_digest(w))
+        for name, w in sorted(weights.items())
+    )
+
+
+def _patch(
+    *,
+    request: EraseRequest,
+    target: Target,
+    columns: Columns,
+    solution: Erasure,
+    basis: ProtectedBasis,
+    base: BaseSpec,
+    measured: Measured,
+) -> Patch:
+    targets, anchors = _compressed(columns)
+    tensors = PatchTensors(solution.increments, basis.rows, basis.energy, targets, anchors)
+    manifest = Manifest(
+        ConceptSpec(target.concept, target.anchor, request.tokens, request.templates),
+        EraserSpec(METHOD, _options(request)),
+        base,
+        _protected(request, target, basis, tensors),
+        tensors.specs(),
+        measured.decimals(free=solution.free, guarded=solution.guarded),
+        licence=request.licence,
+    )
+    return Patch(manifest, tensors)
+
+
+def _options(request: EraseRequest) -> dict[str, str]:
+    options = request.options
+    return {
+        "layers": request.layers,
+        "ridge": format(options.ridge, "g"),
+        "energy": format(options.energy, "g"),
+        "guard": format(options.guard, "g"),
+        "rank_limit": str(options.rank_limit),
+    }
+
+
+def _protected(request: EraseRequest, target: Target, basis: ProtectedBasis, tensors: PatchTensors) -> ProtectedSpec:
+    sha256 = Digest(hashlib.sha256(tensors.files()[BASIS]).hexdigest())
+    retain = request.retain
+    return ProtectedSpec(
+        BasisSpec(sha256, basis.width, basis.invariants, basis.rank, str(basis.rule), _spectrum(basis)),
+        RetainSpec(retain.source, len(retain.concepts), retain.sha256) if retain else None,
+        tuple(other.concept for other in request.targets if other != target),
+        tuple(sorted(request.guarded)),
+    )
+
+
+def _spectrum(basis: ProtectedBasis) -> dict[str, str]:
+    values, kept = basis.spectrum, basis.retained
+    numbers = {
+        "largest": float(values[0]),
+        "last_kept": float(values[kept - 1]) if kept else 0.0,
+        "first_left": float(values[kept]) if kept < values.numel() else 0.0,
+        "sum_left": float(values[kept:].sum()),
+        "sum": float(values.sum()),
+    }
+    return {name: f"{number:.3e}" for name, number in numbers.items()}
+
+
+def _compressed(columns: Columns) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows that stand for the paired columns: ‖X·C1 − Y·C*‖ is the same for every X and Y, to `COMPRESSION`."""
+    import torch
+
+    stacked = torch.cat([columns.targets, columns.anchors])  # [2d, n]
+    left, values, _ = torch.linalg.svd(stacked, full_matrices=False)
+    kept = int((values > COMPRESSION * values[0]).sum())
+    rows = (left[:, :kept] * values[:kept]).T.contiguous()
+    width = columns.targets.shape[0]
+    return rows[:, :width].contiguous(), rows[:, width:].contiguous()
