@@ -65,6 +65,18 @@ class Host(Protocol):
         """SHA-256 of the present values' raw little-endian bytes, in row-major order."""
         ...
 
+    def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """As `digests`, of the values before anything was written."""
+        ...
+
+    def ensure_writable(self, names: Iterable[ParamName]) -> None:
+        """Refuse now what `write` would have to refuse because of the host itself; nothing is changed.
+
+        Raises:
+            UnsupportedHostError: one of these cannot be written through; the hint says what to do instead.
+        """
+        ...
+
     def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them.
 

@@ -1,0 +1,91 @@
+"""Byte ranges of files: read, digest, write, and make durable. Nothing here knows what the bytes mean."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from rasura.patches.errors import HostError
+from rasura.patches.names import Digest
+
+__all__ = ["digest_range", "drop_cache", "read_range", "remove_file", "replace_file", "sync_folder", "write_range"]
+
+_CHUNK: Final = 4 * 2**20  # bytes; what one read holds in memory
+
+
+def read_range(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes from `start` to `stop` in pieces.
+
+    Raises:
+        HostError: the file ends before.
+        OSError: reading failed.
+    """
+    while start < stop:
+        piece = os.pread(descriptor, min(_CHUNK, stop - start), start)
+        if not piece:
+            raise HostError(f"expected {stop - start} more bytes at {start}, got the file's end")
+        yield piece
+        start += len(piece)
+
+
+def digest_range(descriptor: int, start: int, stop: int) -> Digest:
+    """SHA-256 of the bytes from `start` to `stop`; raises as `read_range`."""
+    state = hashlib.sha256()
+    for piece in read_range(descriptor, start, stop):
+        state.update(piece)
+    return Digest(state.hexdigest())
+
+
+def write_range(descriptor: int, start: int, pieces: Iterable[bytes]) -> None:
+    """Write the pieces one after the other from `start` on.
+
+    Raises:
+        OSError: writing failed; some bytes may have been written.
+    """
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            written = os.pwrite(descriptor, left, start)
+            start, left = start + written, left[written:]
+
+
+def drop_cache(descriptor: int) -> None:
+    """Ask that the next read comes from the medium, not from memory; a wish that any system may ignore."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def replace_file(path: Path, pieces: Iterable[bytes]) -> None:
+    """Make `path` hold these bytes, durably: afterwards it holds all of them, or what it held before.
+
+    The folder's own entry is durable only after `sync_folder(path.parent)`.
+
+    Raises:
+        OSError: writing failed; `path` is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        write_range(descriptor, 0, pieces)
+        os.fsync(descriptor)
+    except BaseException:
+        remove_file(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that may be gone already."""
+    path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries (new names, removed names) durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
