@@ -1,5 +1,6 @@
 """Regular files, opened so that nothing else can stand in their place."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"expected a file at {path}, got none", path=str(path)) from None
-    except OSError as error:  # ELOOP: a link; ENXIO: a socket
-        raise _bad(path, "a regular file", "a link" if path.is_symlink() else error.strerror or str(error)) from None
+    except OSError as error:
+        got = "a link" if error.errno == errno.ELOOP else error.strerror or str(error)
+        raise _bad(path, "a regular file", got) from None
     except ValueError:
         raise _bad(path, "a path", "one with a NUL in it") from None
     try:

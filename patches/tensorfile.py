@@ -149,8 +149,7 @@ def encode(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str] | 
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, JsonValue] = {}
     if metadata:
-        canonical.dumps(metadata)  # refuses what is no Unicode text
-        header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
+        header["__metadata__"] = _sorted_texts(metadata)
     chunks: list[bytes] = []
     position = 0
     for name in order:
@@ -208,6 +207,14 @@ def _header_fields(text: bytes, what: str, limits: Limits) -> Fields:
 def _metadata(fields: Fields) -> dict[str, str]:
     texts = fields.fields("__metadata__")
     return {key: texts.text(key, limit=sys.maxsize) for key in texts.names()}
+
+
+def _sorted_texts(metadata: Mapping[str, str]) -> dict[str, str]:
+    canonical.dumps(metadata)  # refuses what is no Unicode text
+    for key in metadata:
+        if not isinstance(metadata[key], str):
+            raise _bad(f"metadata {key}", "a text", type(metadata[key]).__name__)
+    return {key: metadata[key] for key in sorted(metadata)}
 
 
 def _check_names(names: Iterable[str], what: str) -> None:

@@ -1,0 +1,75 @@
+"""Tensors as bytes and digests."""
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from rasura.patches.errors import FormatError, UnsupportedHostError
+from rasura.patches.names import Digest
+from rasura.patches.tensorfile import dtype_name, raw_bytes, tensor_digest, tensor_set_digest, torch_dtype
+
+
+def test_a_tensors_digest_covers_its_little_endian_bytes() -> None:
+    tensor = torch.tensor([[1.0, -2.0]], dtype=torch.bfloat16)
+    assert raw_bytes(tensor) == b"\x80\x3f\x00\xc0"
+    assert tensor_digest(tensor) == hashlib.sha256(b"\x80\x3f\x00\xc0").hexdigest()
+    assert tensor_digest(torch.zeros(2)) != tensor_digest(-torch.zeros(2))
+    assert tensor_digest(torch.zeros(0)) == hashlib.sha256(b"").hexdigest()
+
+
+def test_a_sets_digest_covers_name_dtype_shape_and_bytes() -> None:
+    one_digest, other = Digest("11" * 32), Digest("22" * 32)
+    entries = [("b", "F16", (2, 3), one_digest), ("a", "F32", (), other)]
+    expected = b'[["a","F32",[],"%s"],["b","F16",[2,3],"%s"]]' % (b"22" * 32, b"11" * 32)
+    assert tensor_set_digest(entries) == hashlib.sha256(expected).hexdigest()
+    assert tensor_set_digest(reversed(entries)) == tensor_set_digest(iter(entries))
+    for changed in (
+        ("b", "BF16", (2, 3), one_digest),
+        ("b", "F16", (3, 2), one_digest),
+        ("c", "F16", (2, 3), one_digest),
+        ("b", "F16", (2, 3), other),
+    ):
+        assert tensor_set_digest([changed, entries[1]]) != tensor_set_digest(entries)
+    with pytest.raises(FormatError, match="b twice"):
+        tensor_set_digest([entries[0], ("b", "F32", (1,), other)])
+
+
+EMPTY: dict[str, Callable[[], torch.Tensor]] = {
+    "meta": lambda: torch.zeros(2, device="meta"),
+    "sparse": lambda: torch.zeros(2).to_sparse(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecates its quantised tensors
+def test_tensors_without_bytes_of_their_own_are_refused(name: str) -> None:
+    with pytest.raises(UnsupportedHostError, match="dense tensor"):
+        tensor_digest(EMPTY[name]())
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.bool,
+        torch.float8_e5m2,
+        torch.complex64,
+    ],
+)
+def test_dtype_names_go_both_ways(dtype: torch.dtype) -> None:
+    assert torch_dtype(dtype_name(dtype)) is dtype
+
+
+def test_unknown_dtypes_are_refused() -> None:
+    with pytest.raises(FormatError, match="complex128"):
+        dtype_name(torch.complex128)
+    for name in ("float32", "F4", ""):
+        with pytest.raises(FormatError, match="expected one of the dtypes"):
+            torch_dtype(name)
