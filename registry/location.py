@@ -1,0 +1,97 @@
+"""Where a registry is: a `.rasura` folder, or a PostgreSQL URL and the folder beside it.
+
+    .rasura/
+    ├── registry.db            SQLite, unless a URL names a PostgreSQL database
+    ├── blobs/ab/cdef…         files of patches, by SHA-256
+    └── keys/                  0700: log.pem (signs the audit log), last_signed, and private keys of patch signers
+
+With `postgresql://user@server/database?blobs=/srv/rasura` the rows are in PostgreSQL and blobs and keys in that folder
+(or in `home`, where the caller passes one). All machines that write need the same folder, because they sign one log.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from rasura.patches.errors import InputError, NoRegistryError
+from rasura.patches.fields import show
+
+__all__ = ["FOLDER", "Location", "find_location"]
+
+FOLDER: Final = ".rasura"
+DATABASE: Final = "registry.db"
+
+_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A registry's folder, and the URL of its database where that is no file in it."""
+
+    folder: Path
+    url: str | None = None
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.folder / DATABASE
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the blob store."""
+        return self.folder / "blobs"
+
+    @property
+    def keys(self) -> Path:
+        """The folder of private keys."""
+        return self.folder / "keys"
+
+    @classmethod
+    def of(cls, location: "str | Path | Location", home: Path | None = None) -> "Location":
+        """The location that a person wrote: a folder, the `.rasura` folder inside it, or a PostgreSQL URL.
+
+        Raises:
+            InputError: a URL of another database, or one that says nowhere where blobs and keys are.
+        """
+        if isinstance(location, Location):
+            return location
+        if isinstance(location, str) and "://" in location:
+            return _of_url(location, home)
+        path = Path(location).absolute()
+        return cls(path if path.name == FOLDER else path / FOLDER)
+
+    def __str__(self) -> str:
+        if self.url is None:
+            return str(self.folder)
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # never the password
+
+
+def find_location(start: Path) -> Path:
+    """The nearest `.rasura` folder with a database, from `start` upwards.
+
+    Raises:
+        NoRegistryError: there is none up to the root.
+    """
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if (folder / FOLDER / DATABASE).is_file():
+            return folder / FOLDER
+    raise NoRegistryError(f"expected a {FOLDER} folder in {start} or above, got none", hint="rasura init")
+
+
+def _of_url(url: str, home: Path | None) -> Location:
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise InputError(f"registry: expected a folder or a postgresql:// URL, got {show(parts.scheme + '://')}")
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    blobs = next((value for name, value in query if name == "blobs"), None)
+    if blobs is None and home is None:
+        raise InputError(
+            f"registry: expected ?blobs=FOLDER in the URL of {parts.hostname or 'the database'}, got none",
+            hint="postgresql://…/database?blobs=/srv/rasura",
+        )
+    rest = urlencode([(name, value) for name, value in query if name != "blobs"])
+    driver = urlunsplit(("postgresql+psycopg", parts.netloc, parts.path, rest, ""))
+    return Location(Path(blobs).absolute() if blobs else Path(home or ".").absolute(), driver)
