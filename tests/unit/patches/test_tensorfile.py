@@ -286,7 +286,7 @@ def test_the_golden_file_is_written_and_read_byte_for_byte() -> None:
 
 
 def test_the_smallest_file_as_a_literal() -> None:
-    data = b'\x40\0\0\0\0\0\0\0{"xy":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}        \0\0\x80\x3f\0\0\0\x80'
+    data = b'\x40\0\0\0\0\0\0\0{"xy":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}       \0\0\x80\x3f\0\0\0\x80'
     assert encode({"xy": torch.tensor([[1.0, -0.0]])}) == data
     assert header_of(data) == Header(72, (TensorInfo("xy", "F32", (1, 2), 0, 8),), {})
 
