@@ -1,0 +1,118 @@
+"""A model's folder, copied so that the copy may be written: the way out where a model may not be patched in place.
+
+Every file becomes a file of its own. Where the file system can (Btrfs, XFS, bcachefs), the copy shares the blocks of
+the source until one of them is written, so it costs neither time nor space; elsewhere it is a plain copy. Hard links
+would be as cheap everywhere, but whoever edits such a copy by other means would edit the source.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from rasura.patches.errors import ExistsError, HostError, HostWriteError, InputError, UnsupportedHostError
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.keep import STATE_FOLDER, StateFolder
+from rasura.patches.hosts.layout import find_layout
+from rasura.patches.hosts.lock import locked
+from rasura.patches.hosts.ranges import sync_folder, write_range
+from rasura.patches.hosts.weights import WeightFiles
+
+__all__ = ["copy_model"]
+
+_FICLONE: Final = 0x40049409  # linux/fs.h: share all blocks of another file
+_SKIPPED: Final = frozenset({STATE_FOLDER, ".git", ".cache"})  # ours, and two tools' bookkeeping of the source
+
+
+def copy_model(source: Path, out: Path) -> None:
+    """Copy the diffusers folder `source` to `out`, as it was before anything was applied to it.
+
+    `out` appears complete or not at all. Links are followed, so that a Hugging Face cache can be the source.
+
+    Raises:
+        NotFoundError: no model at `source`.
+        UnsupportedHostError: no diffusers folder, or one that holds pipes or devices.
+        InputError: `out` lies inside `source`.
+        ExistsError: `out` exists and is no empty folder.
+        BusyError: another process is writing to `source`.
+        HostWriteError: copying failed; nothing is left of it.
+    """
+    host = CheckpointHost.open(source)
+    target = Path(os.path.abspath(out))  # noqa: PTH100  # resolve() would follow a link at `out` itself
+    if target.resolve().is_relative_to(host.folder):
+        raise InputError(f"expected a folder outside of {host.folder}, got {out}")
+    _check_free(target)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    with locked(host.folder, exclusive=False):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy_tree(host.folder, temporary)
+            _put_originals_back(host.folder, temporary)
+            temporary.rename(target)
+            sync_folder(target.parent)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _failed(target, error) from None
+            raise
+
+
+def _check_free(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise ExistsError(f"expected no folder or an empty one at {target}, got something else", path=str(target))
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    target.mkdir()
+    for entry in sorted(source.iterdir()):
+        if entry.name in _SKIPPED:
+            continue
+        mode = entry.stat().st_mode
+        if stat.S_ISDIR(mode):
+            _copy_tree(entry, target / entry.name)
+        elif stat.S_ISREG(mode):
+            _copy_file(entry, target / entry.name)
+        else:
+            raise UnsupportedHostError(f"{entry}: expected a file or a folder, got a pipe, socket or device")
+    sync_folder(target)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:  # another file system, or one that cannot share blocks
+            shutil.copyfileobj(reader, writer, 4 * 2**20)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _put_originals_back(source: Path, target: Path) -> None:
+    """What is applied to the source is not applied to the copy."""
+    kept = StateFolder(source).kept()
+    layout = find_layout(target)
+    with WeightFiles(target, layout.files, writable=True) as files:
+        for name, original in kept.items():
+            place = layout.place(name, str(target))
+            write_range(files.descriptor(place.file), place.start, _whole(original.read(), place.stop - place.start))
+        files.sync()
+
+
+def _whole(data: bytes, size: int) -> Iterator[bytes]:
+    if len(data) != size:
+        raise HostError(f"expected an original of {size} bytes, got {len(data)}")
+    yield data
+
+
+def _failed(target: Path, error: OSError) -> HostWriteError:
+    hint = "choose a place with more room: --out DIR" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return HostWriteError(
+        f"expected to copy the model to {target}, got {error.strerror or error}; nothing is left of it",
+        hint=hint,
+        errno=error.errno,
+    )

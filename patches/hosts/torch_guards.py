@@ -1,0 +1,164 @@
+"""What makes writing into a live module wrong although torch would let it pass without a word.
+
+Each guard looks at one parameter and its ancestors, and returns a sentence and a hint, or None. The cases, and what
+happens elsewhere when nobody looks:
+
+    quantised, sharded      the numbers are not the weights
+    meta (offloaded)        the write is accepted and lost; the true weights lie in a hook
+    group offload           the next offload puts the old CPU copy back
+    fused projections       the layer is no longer read, a fused copy of it is
+    PEFT adapter            merging and unmerging add and subtract around the written values
+    shared memory           another parameter changes, too
+    frozen graph            the compiler has folded the old numbers into its code
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import nn
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.torch_modules import FLOAT_TYPES, LiveParameter, is_adapter
+from rasura.patches.names import ParamName
+
+__all__ = ["refuse_shared_memory", "refuse_unwritable"]
+
+_Finding = tuple[str, str] | None  # what was found instead of a plain parameter, and what to do
+
+
+def refuse_unwritable(parameter: LiveParameter) -> None:
+    """Refuse a parameter that a plain in-place write would not, or not only, change.
+
+    Raises:
+        UnsupportedHostError: with what was found and what to do.
+    """
+    for guard in _GUARDS:
+        if (found := guard(parameter)) is not None:
+            got, hint = found
+            raise UnsupportedHostError(
+                f"{parameter.name}: expected a plain parameter, got {got}", hint=hint, parameter=parameter.name
+            )
+
+
+def refuse_shared_memory(touched: Iterable[ParamName], everything: Mapping[ParamName, torch.Tensor]) -> None:
+    """Refuse to touch memory that a second parameter or buffer uses as well.
+
+    Args:
+        touched: what will be written.
+        everything: all parameters and buffers of all components. Neighbours in one storage that do not overlap (a
+            loader may cut all tensors from one mapped file) are no reason to refuse.
+
+    Raises:
+        UnsupportedHostError: naming both.
+    """
+    wanted = set(touched)
+    spans = sorted(
+        (str(tensor.device), *_extent(tensor), name)
+        for name, tensor in everything.items()
+        if tensor.numel() and _is_plain(tensor) and not tensor.is_meta
+    )
+    reach, owner = ("", 0), ParamName("")
+    for device, start, stop, name in spans:
+        if (device, start) < reach and device == reach[0] and {name, owner} & wanted:
+            raise UnsupportedHostError(
+                f"{name}: expected memory of its own, got the memory of {owner}",
+                hint="untie them: give one a clone() of its tensor",
+                parameter=name,
+            )
+        if device != reach[0] or stop > reach[1]:
+            reach, owner = (device, stop), name
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """First byte and one past the last byte that the tensor's elements can lie in."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.element_size()
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    # Exactly these classes: quantised and sharded tensors come as subclasses of either.
+    return type(tensor) in {nn.Parameter, torch.Tensor} and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _other_class(parameter: LiveParameter) -> _Finding:
+    tensor = parameter.tensor
+    if any("DTensor" in base.__name__ for base in type(tensor).__mro__):
+        return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
+    if not _is_plain(tensor) or tensor.dtype not in FLOAT_TYPES:
+        got = f"a quantised one ({type(tensor).__name__} of {str(tensor.dtype).removeprefix('torch.')})"
+        return got, "patch the model before it is quantised"
+    if any(stride == 0 < size - 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        return "one whose elements share memory", "give it a clone() of its tensor"
+    return None
+
+
+def _offloaded(parameter: LiveParameter) -> _Finding:
+    hint = "apply before offloading: pipe.remove_all_hooks(), patch, then enable offloading again"
+    if parameter.tensor.is_meta:
+        return "one on the meta device, whose values are offloaded", hint
+    if any(_offloads(getattr(module, "_hf_hook", None)) for _, module in parameter.ancestors):
+        return "one that accelerate swaps with an offloaded copy", hint
+    return None
+
+
+def _offloads(hook: object) -> bool:
+    inner: Sequence[object] = getattr(hook, "hooks", ()) or (hook,)
+    return any(getattr(each, "offload", None) is True and hasattr(each, "weights_map") for each in inner)
+
+
+def _group_offloaded(parameter: LiveParameter) -> _Finding:
+    for _, module in parameter.ancestors:
+        hooks: Mapping[str, object] = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+        if any("group_offloading" in name for name in hooks):
+            return (
+                "one under diffusers' group offloading, which puts older copies back",
+                "apply before enable_group_offload(), or patch the checkpoint on disk",
+            )
+    return None
+
+
+def _fused(parameter: LiveParameter) -> _Finding:
+    projections = {"to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"}
+    for (_, module), (child, _) in zip(parameter.ancestors, parameter.ancestors[1:], strict=False):
+        if child not in projections:
+            continue
+        copies = [name for name in ("to_qkv", "to_kv", "to_added_qkv") if hasattr(module, name)]
+        if copies and _reads_fused(module):
+            return f"one that is not read any more: {copies[0]} is a fused copy", "call pipe.unfuse_qkv_projections()"
+    return None
+
+
+def _reads_fused(attention: nn.Module) -> bool:
+    # The older attention class keeps its fused copies for good and only changes the processor back.
+    if type(attention).__module__ == "diffusers.models.attention_processor":
+        return "Fused" in type(getattr(attention, "processor", None)).__name__
+    return True
+
+
+def _adapter(parameter: LiveParameter) -> _Finding:
+    for _, module in parameter.ancestors:
+        if is_adapter(module):
+            if getattr(module, "merged", False):
+                return "one with a merged PEFT adapter", "load the model afresh: unfusing does not restore its weights"
+            return "one wrapped by a PEFT adapter", "call pipe.unload_lora_weights() first"
+    return None
+
+
+def _frozen(_: LiveParameter) -> _Finding:
+    config = sys.modules.get("torch._inductor.config")
+    if config is not None and getattr(config, "freezing", False):
+        return "one that inductor may have frozen into its code", "set torch._inductor.config.freezing = False"
+    return None
+
+
+_GUARDS: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (
+    _offloaded,
+    _other_class,
+    _group_offloaded,
+    _fused,
+    _adapter,
+    _frozen,
+)

@@ -1,0 +1,265 @@
+"""Live torch modules as a host: values are overwritten in place, so addresses, graphs and compiled code stay valid.
+
+The originals are kept on the module itself (a plain attribute, in no state dict), so that a second host over the same
+modules, or over a deep copy of them, finds them. One lock for all hosts of the process: a write never runs in the
+middle of another, and a read never sees half of one. Images that are being generated meanwhile are the caller's
+business.
+"""
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, Literal, Self
+
+import torch
+from torch import nn
+
+from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
+from rasura.patches.hosts import COMPONENTS, ParameterInfo
+from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unwritable
+from rasura.patches.hosts.torch_modules import (
+    FLOAT_TYPES,
+    LiveParameter,
+    all_tensors,
+    live_parameters,
+    part_of,
+    unwrapped,
+)
+from rasura.patches.names import Digest, ParamName
+from rasura.patches.tensors import dtype_name, is_finite, tensor_digest
+
+__all__ = ["TorchHost"]
+
+_KEPT: Final = "_rasura_originals"
+_LOCK: Final = threading.RLock()
+
+
+class TorchHost:
+    """Modules in memory; see `rasura.patches.hosts.Host` for what its methods promise."""
+
+    def __init__(
+        self, components: Mapping[str, nn.Module], label: str, *, keep_on: Literal["cpu", "device"] = "cpu"
+    ) -> None:
+        """A host of these components.
+
+        Args:
+            components: modules by their names in a pipeline, such as `unet` or `text_encoder`.
+            label: what a person calls this host.
+            keep_on: where originals are kept: in the CPU's memory, or beside the weights (faster to go back to).
+
+        Raises:
+            UnsupportedHostError: no component that a patch may touch.
+        """
+        self._components = {name: unwrapped(module) for name, module in components.items() if name in COMPONENTS}
+        if not self._components:
+            raise UnsupportedHostError(
+                f"{label}: expected one of the components {', '.join(COMPONENTS)}, "
+                f"got {', '.join(components) or 'none'}",
+                hint="TorchHost({'unet': module}, 'my model')",
+            )
+        self._label = label
+        self._keep_on = keep_on
+
+    @classmethod
+    def of(cls, model: object, label: str = "", *, keep_on: Literal["cpu", "device"] = "cpu") -> Self:
+        """A host of a diffusers pipeline, or of one of its modules, whose part is told by its class.
+
+        Raises:
+            UnsupportedHostError: neither of these.
+        """
+        parts = getattr(model, "components", None)
+        if not isinstance(parts, Mapping):
+            parts = {part_of(model): model}
+        modules = {str(name): part for name, part in parts.items() if isinstance(part, nn.Module)}
+        return cls(modules, label or type(model).__name__, keep_on=keep_on)
+
+    @property
+    def location(self) -> str:
+        """The label."""
+        return self._label
+
+    def kept(self) -> frozenset[ParamName]:
+        """The parameters whose originals are kept, which are those that something is applied to."""
+        return frozenset(name for module in self._components.values() for name in _originals_of(module))
+
+    def parameters(self) -> Mapping[ParamName, ParameterInfo]:
+        """Every floating-point parameter, in name order. Adapters are no parameters of the model."""
+        found = {
+            live.name: live.tensor for live in live_parameters(self._components) if live.tensor.dtype in FLOAT_TYPES
+        }
+        return {name: _info(name, found[name]) for name in sorted(found)}
+
+    def read(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """The present values: copies on the CPU."""
+        with _LOCK:
+            return {live.name: _copy(live.tensor, "cpu") for live in self._readable(names)}
+
+    def originals(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """The values before anything was written: copies on the CPU."""
+        with _LOCK:
+            return {live.name: _copy(self._original(live), "cpu") for live in self._readable(names)}
+
+    def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the present values' raw bytes."""
+        with _LOCK:
+            return {live.name: tensor_digest(live.tensor) for live in self._readable(names)}
+
+    def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the raw bytes before anything was written."""
+        with _LOCK:
+            return {live.name: tensor_digest(self._original(live)) for live in self._readable(names)}
+
+    def ensure_writable(self, names: Iterable[ParamName]) -> None:
+        """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.torch_guards` for the cases."""
+        wanted = self._select(names)
+        for live in wanted:
+            refuse_unwritable(live)
+        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components))
+
+    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+        """Write all of these values or none of them; see `Host.write`."""
+        with _LOCK:
+            self.ensure_writable(tensors)
+            lives = {live.name: live for live in self._select({*tensors, *forget})}
+            for name, tensor in tensors.items():
+                _check(_info(name, lives[name].tensor), tensor)
+            changed = {name: new for name, new in tensors.items() if not _same_bits(lives[name].tensor, new)}
+            for name in forget:
+                self._check_pristine(lives[name], changed)
+            with self._keeping([lives[name] for name in changed]), _restoring(lives[name].tensor for name in changed):
+                for name, new in changed.items():
+                    _overwrite(lives[name].tensor, new)
+                for name, new in changed.items():
+                    _compare(lives[name], new)
+            for name in forget:
+                _forget(self._component(name), name)
+
+    @contextmanager
+    def _keeping(self, lives: list[LiveParameter]) -> Iterator[None]:
+        """Keep the originals of what is touched for the first time; forget them again if the block fails."""
+        fresh = [live for live in lives if live.name not in _originals_of(self._component(live.name))]
+        try:
+            for live in fresh:
+                kept = _copy(live.tensor, "cpu" if self._keep_on == "cpu" else live.tensor.device)
+                _originals_of(self._component(live.name), create=True)[live.name] = kept
+            yield
+        except BaseException as error:
+            for live in fresh:
+                _forget(self._component(live.name), live.name)
+            if isinstance(error, RuntimeError):  # torch's own, out of memory among them
+                raise HostWriteError(
+                    f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
+                ) from None
+            raise
+
+    def _check_pristine(self, live: LiveParameter, changed: Mapping[ParamName, torch.Tensor]) -> None:
+        """Refuse to forget the only copy of an original."""
+        kept = _originals_of(self._component(live.name)).get(live.name)
+        after = changed.get(live.name, live.tensor)
+        if (kept is None and live.name in changed) or (kept is not None and not _same_bits(after, kept)):
+            raise HostWriteError(
+                f"{live.name}: expected to be as it was before its original is forgotten, got other values; "
+                "nothing was changed",
+                parameter=live.name,
+            )
+
+    def _original(self, live: LiveParameter) -> torch.Tensor:
+        kept = _originals_of(self._component(live.name)).get(live.name)
+        if kept is None:
+            return live.tensor
+        _check_same(_info(live.name, live.tensor), _info(live.name, kept))
+        return kept
+
+    def _component(self, name: ParamName) -> nn.Module:
+        return self._components[name.split(".", 1)[0]]
+
+    def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
+        live = {each.name: each for each in live_parameters(self._components)}
+        wanted = list(names)
+        for name in wanted:
+            if name not in live:
+                raise UnsupportedHostError(
+                    f"{self._label}: expected a parameter {name}, got none",
+                    hint="use the architecture that the patch was computed on",
+                    parameter=name,
+                )
+        return [live[name] for name in wanted]
+
+    def _readable(self, names: Iterable[ParamName]) -> list[LiveParameter]:
+        lives = self._select(names)
+        for live in lives:
+            if live.tensor.is_meta or live.tensor.dtype not in FLOAT_TYPES:
+                refuse_unwritable(live)
+        return lives
+
+
+@contextmanager
+def _restoring(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Put the present values back if the block fails, whatever the reason."""
+    before = [(tensor, _copy(tensor, tensor.device)) for tensor in tensors]
+    try:
+        yield
+        # Whoever uses another stream must not see the old values any more when this returns.
+        for device in {tensor.device for tensor, _ in before if tensor.is_cuda}:
+            torch.cuda.synchronize(device)
+    except BaseException:
+        for tensor, value in before:
+            _overwrite(tensor, value)
+        raise
+
+
+def _overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """In place; the storage and its address stay."""
+    with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
+        tensor.copy_(value)
+
+
+def _compare(live: LiveParameter, value: torch.Tensor) -> None:
+    if not _same_bits(live.tensor, value):
+        raise HostWriteError(
+            f"{live.name}: expected to read back what was written, got other values; nothing was changed",
+            parameter=live.name,
+        )
+
+
+def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether the elements are the same bit for bit; unlike `==`, 0 and -0 differ."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[left.element_size()]
+    here = left.detach().contiguous().view(integers)
+    return torch.equal(here, right.detach().to(left.device).contiguous().view(integers))
+
+
+def _copy(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    return tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
+
+
+def _originals_of(module: nn.Module, *, create: bool = False) -> dict[ParamName, torch.Tensor]:
+    """What is kept on a component; read from its `__dict__`, as some classes answer unknown names from elsewhere."""
+    kept = module.__dict__.setdefault(_KEPT, {}) if create else module.__dict__.get(_KEPT, {})
+    assert isinstance(kept, dict)
+    return kept
+
+
+def _forget(module: nn.Module, name: ParamName) -> None:
+    kept = _originals_of(module)
+    kept.pop(name, None)
+    if not kept:
+        module.__dict__.pop(_KEPT, None)
+
+
+def _info(name: ParamName, tensor: torch.Tensor) -> ParameterInfo:
+    return ParameterInfo(name, dtype_name(tensor.dtype), tuple(tensor.shape))
+
+
+def _check(info: ParameterInfo, tensor: torch.Tensor) -> None:
+    _check_same(info, _info(info.name, tensor))
+    if not is_finite(tensor):
+        raise NotFiniteError(f"{info.name}: expected finite numbers, got NaN or infinity", parameter=info.name)
+
+
+def _check_same(info: ParameterInfo, got: ParameterInfo) -> None:
+    if got != info:
+        raise UnsupportedHostError(
+            f"{info.name}: expected {info.dtype} {list(info.shape)}, got {got.dtype} {list(got.shape)}",
+            parameter=info.name,
+        )

@@ -1,0 +1,95 @@
+"""The parameters of live modules under the names that checkpoints give them, whatever has been wrapped around them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import nn
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts import parameter_name
+from rasura.patches.hosts.layout import FLOATS
+from rasura.patches.names import ParamName
+from rasura.patches.tensors import DTYPES
+
+__all__ = ["FLOAT_TYPES", "LiveParameter", "all_tensors", "is_adapter", "live_parameters", "part_of", "unwrapped"]
+
+FLOAT_TYPES: Final = frozenset(getattr(torch, DTYPES[name][0]) for name in FLOATS)
+"""The torch dtypes that a patch can be added to."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveParameter:
+    """A parameter and where it hangs."""
+
+    name: ParamName
+    tensor: torch.Tensor
+    ancestors: tuple[tuple[str, nn.Module], ...]
+    """From the component down to the module that owns the parameter, each with its own short name."""
+
+
+def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParameter]:
+    """All parameters of the model itself, tied ones under each of their names."""
+    for component, module in components.items():
+        for key, tensor in module.named_parameters(remove_duplicate=False):
+            ancestors = _ancestors(module, key)
+            if (plain := _plain_key(key, ancestors)) is not None:
+                yield LiveParameter(parameter_name(component, plain), tensor, ancestors)
+
+
+def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Tensor]:
+    """All parameters, adapters and buffers, each name once."""
+    found: dict[ParamName, torch.Tensor] = {live.name: live.tensor for live in live_parameters(components)}
+    for component, module in components.items():
+        for key, parameter in module.named_parameters(remove_duplicate=False):
+            if _plain_key(key, _ancestors(module, key)) is None:
+                found[ParamName(f"{component}.{key}")] = parameter
+        for key, buffer in module.named_buffers(remove_duplicate=False):
+            found[ParamName(f"{component}.{key}")] = buffer
+    return found
+
+
+def is_adapter(module: nn.Module) -> bool:
+    """Whether this is PEFT's wrapper around a layer; told by name, because PEFT need not be installed."""
+    return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in type(module).__mro__)
+
+
+def _ancestors(module: nn.Module, key: str) -> tuple[tuple[str, nn.Module], ...]:
+    """The modules on the way to a parameter, the component first."""
+    path = [("", module)]
+    for part in key.split(".")[:-1]:
+        path.append((part, path[-1][1].get_submodule(part)))
+    return tuple(path)
+
+
+def _plain_key(key: str, ancestors: tuple[tuple[str, nn.Module], ...]) -> str | None:
+    """The key without what wrappers put into it, or None for a parameter that a wrapper brought along."""
+    parts = [part for part in key.split(".") if part != "_orig_mod"]  # torch.compile's wrapper
+    if any(is_adapter(module) for _, module in ancestors):
+        if "base_layer" not in parts:
+            return None
+        parts = [part for part in parts if part != "base_layer"]
+    return ".".join(parts)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module behind `torch.compile`'s wrapper."""
+    inner = getattr(module, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else module
+
+
+def part_of(model: object) -> str:
+    """Which part of a pipeline a lone module is.
+
+    Raises:
+        UnsupportedHostError: none that its class name tells.
+    """
+    kind = type(unwrapped(model)).__name__ if isinstance(model, nn.Module) else ""
+    for word, part in (("UNet", "unet"), ("Transformer", "transformer"), ("CLIPText", "text_encoder")):
+        if word in kind:
+            return part
+    raise UnsupportedHostError(
+        f"expected a diffusers pipeline, a UNet, a transformer or a CLIP text encoder, got {type(model).__name__}",
+        hint="TorchHost({'unet': module}, 'my model')",
+    )
