@@ -46,7 +46,7 @@ _HOT_JOURNAL: Final = frozenset({sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLIT
 
 
 def journal_mode(version: tuple[int, ...]) -> tuple[str, str]:
-    """`journal_mode` and `synchronous` for a version of SQLite: WAL only without the WAL-reset bug (3.7.0 to 3.51.2)."""
+    """`journal_mode` and `synchronous` for a SQLite: WAL only without the WAL-reset bug (3.7.0 to 3.51.2)."""
     sound = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
     return ("WAL", "FULL") if sound else ("DELETE", "EXTRA")
 

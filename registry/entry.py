@@ -1,7 +1,7 @@
 """An audit entry as bytes: RFC 8785 JSON, version 1. These bytes are what the Merkle tree hashes, so they are fixed.
 
-    {"v":1, "log":"rasura/log/5f0c…", "index":42, "id":"<uuid>", "type":"patch.add", "time":"2026-11-21T22:40:00.123456Z",
-     "actor":{"name":"alice"}, "reason":{"text":"…"}, "outcome":{"status":"success"},
+    {"v":1, "log":"rasura/log/5f0c…", "index":42, "id":"<uuid>", "type":"patch.add",
+     "time":"2026-11-21T22:40:00.123456Z", "actor":{"name":"alice"}, "reason":{"text":"…"}, "outcome":{"status":"success"},
      "patches":["<id>", …], "base":"<digest>", "host":"<uuid>", "effect":{"before":"<digest>", "after":"<digest>"},
      "closes":41, "details":{"layers":32}, "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
 
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 
 from rasura.patches import canonical
 from rasura.patches.errors import FormatError, InputError
@@ -29,7 +29,7 @@ from rasura.registry.checks import check_digest, check_text, check_time, check_u
 from rasura.registry.merkle import leaf_hash
 from rasura.registry.records import Draft, EntryRecord, HostRecord, Outcome, Record, fingerprint
 
-__all__ = ["MAX_ENTRY_BYTES", "MAX_LISTED", "Change", "Placement", "change_of", "decode", "encode"]
+__all__ = ["MAX_ENTRY_BYTES", "MAX_LISTED", "Change", "Placement", "change_of", "decode", "encode", "identity"]
 
 MAX_ENTRY_BYTES: Final = 65_535
 MAX_LISTED: Final = 128
@@ -72,19 +72,22 @@ class Placement:
     time: datetime
 
 
-Listed: TypeAlias = "tuple[PatchId, ...] | None"
+def identity(record: Record) -> tuple[str, str]:
+    """What the log calls a record: its kind and identifier."""
+    kind, key = _KINDS[type(record).__name__]
+    return kind, getattr(record, key)
 
 
 def change_of(record: Record, before: Record | None = None) -> Change:
     """The change that leaves `record` in the tables; `before` is what was there, for a host's stack."""
-    kind, key = _KINDS[type(record).__name__]
+    kind, key = identity(record)
     applied: Mapping[PatchId, int] | None = None
     if isinstance(record, HostRecord):
         old = before.applied if isinstance(before, HostRecord) else {}
         moved = {p: record.applied.get(p, 0) for p in sorted({*old, *record.applied})}
         moved = {p: strength for p, strength in moved.items() if strength != old.get(p, 0)}
         applied = moved if len(moved) <= MAX_LISTED else None
-    return Change(kind, getattr(record, key), fingerprint(record), applied)
+    return Change(kind, key, fingerprint(record), applied)
 
 
 def encode(draft: Draft, place: Placement, changes: Sequence[Change] = ()) -> bytes:

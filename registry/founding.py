@@ -63,7 +63,7 @@ def _install(session: Session, journal: Journal, vkey: str, where: str) -> list[
     if schema.version(connection) is not None:
         raise ExistsError(f"{where}: expected an empty database, got a registry")
     schema.upgrade(connection)
-    session.add(RegistryRow(only=1, origin=journal.origin, vkey=vkey, created_at=journal.now()))
+    session.add(RegistryRow(number=1, origin=journal.origin, vkey=vkey, created_at=journal.now()))
     return []
 
 

@@ -46,7 +46,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """A tree as the roots of its perfect subtrees, the largest (leftmost) first: one hash for each set bit of `size`."""
+    """A tree as the roots of its perfect subtrees, the largest first: one hash for each set bit of `size`."""
 
     size: int = 0
     hashes: tuple[bytes, ...] = ()

@@ -24,8 +24,8 @@ HEAD: Final = "0001"
 """The migration that this program's tables belong to."""
 
 PINS: Final = {
-    "sqlite": "6185d5bae28bd94a443f49c8bdc654bd9603ed6b4fbfe2d221846758f571650f",
-    "postgresql": "",
+    "sqlite": "6bd8a6a6f619b7df6f666559e9460db66b469bf9b3cc5ba75b63c62c944f4f9c",
+    "postgresql": "2ebc1bf17d2282f8d6701013e0e5d98f2c9115e863e3d0ce5caa59655f84c4f3",
 }
 """What `pin` must give for a database at `HEAD`. A new migration needs new ones; a test prints them."""
 
@@ -34,18 +34,28 @@ _NO_TABLE: Final = ("no such table", "does not exist")
 _SQLITE: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 # Names, types and switches instead of the server's spelling of definitions, which differs between versions.
 _POSTGRES: Final = (
-    "SELECT c.relkind::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod) || a.attnotnull"
-    " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
-    " WHERE c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped",
-    "SELECT n.contype::text, n.conname::text, n.conrelid::regclass::text, n.confrelid::regclass::text"
-    " FROM pg_constraint n WHERE n.connamespace = current_schema()::regnamespace AND n.contype IN ('c','f','p','u')",
-    "SELECT t.tgname::text, t.tgrelid::regclass::text, p.proname::text, t.tgtype::text || t.tgenabled::text"
-    " FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid"
-    " WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal",
-    "SELECT 'function', p.proname::text, md5(p.prosrc), p.prosecdef::text FROM pg_proc p"
-    " WHERE p.pronamespace = current_schema()::regnamespace",
-    "SELECT 'rule', r.rulename::text, r.ev_class::regclass::text, r.ev_type::text FROM pg_rewrite r"
-    " JOIN pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = current_schema()::regnamespace",
+    """
+    SELECT c.relkind::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod) || a.attnotnull
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+    """,
+    """
+    SELECT n.contype::text, n.conname::text, n.conrelid::regclass::text, n.confrelid::regclass::text
+    FROM pg_constraint n WHERE n.connamespace = current_schema()::regnamespace AND n.contype IN ('c','f','p','u')
+    """,
+    """
+    SELECT t.tgname::text, t.tgrelid::regclass::text, p.proname::text, t.tgtype::text || t.tgenabled::text
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal
+    """,
+    """
+    SELECT 'function', p.proname::text, md5(p.prosrc), p.prosecdef::text
+    FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
+    """,
+    """
+    SELECT 'rule', r.rulename::text, r.ev_class::regclass::text, r.ev_type::text
+    FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = current_schema()::regnamespace
+    """,
 )
 
 

@@ -81,8 +81,8 @@ class RegistryRow(Table):
     """One row: which registry this is."""
 
     __tablename__ = "registry"
-    __table_args__ = _table(CheckConstraint("only = 1", name="only"))
-    only: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    __table_args__ = _table(CheckConstraint("number = 1", name="number_one"))
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     origin: Mapped[str]
     vkey: Mapped[str]
     created_at: Mapped[datetime]
@@ -225,6 +225,7 @@ class EntryRow(Table):
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     leaf_hash: Mapped[bytes]
     body: Mapped[bytes]
+    time: Mapped[datetime]
     action: Mapped[str]
     outcome: Mapped[str]
     host: Mapped[str | None] = mapped_column(index=True)

@@ -187,16 +187,16 @@ def _hosts() -> None:
 def _ledger() -> None:
     _table(
         "registry",
-        _whole("only"),
+        _whole("number"),
         *map(_text, ("origin", "vkey", "created_at")),
-        _key("registry", "only"),
-        _check("registry_only", "only = 1"),
+        _key("registry", "number"),
+        _check("registry_number_one", "number = 1"),
     )
     _table(
         "entry",
         _whole("position"),
         *map(_blob, ("leaf_hash", "body")),
-        *map(_text, ("action", "outcome")),
+        *map(_text, ("time", "action", "outcome")),
         _text("host", null=True),
         _whole("closes", null=True),
         _key("entry", "position"),
@@ -235,7 +235,7 @@ def _sqlite_triggers() -> None:
             )
     for table, column, first in (("entry", "position", 0), ("checkpoint", "size", 1)):
         op.execute(
-            f"CREATE TRIGGER {table}_no_gap BEFORE INSERT ON {table}"
+            f"CREATE TRIGGER {table}_no_gap BEFORE INSERT ON {table}"  # noqa: S608 - names from this file
             f" WHEN NEW.{column} <> (SELECT COALESCE(MAX({column}) + 1, {first}) FROM {table})"
             f" BEGIN SELECT RAISE(ABORT, '{table} has no gaps'); END"
         )
@@ -251,7 +251,7 @@ def _postgres_triggers() -> None:
         _postgres_trigger(table, "no_truncate", "TRUNCATE", "STATEMENT", "rasura_append_only")
     for table, column, first in (("entry", "position", 0), ("checkpoint", "size", 1)):
         op.execute(
-            f"CREATE FUNCTION rasura_{table}_no_gap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f"CREATE FUNCTION rasura_{table}_no_gap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"  # noqa: S608
             f" IF NEW.{column} <> (SELECT COALESCE(MAX({column}) + 1, {first}) FROM {table})"
             f" THEN RAISE EXCEPTION '{table} has no gaps'; END IF; RETURN NEW; END $$"
         )

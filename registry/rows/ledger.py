@@ -30,6 +30,8 @@ class EntryFilter:
     host: str | None = None
     action: str | None = None
     outcome: Outcome | None = None
+    since: datetime | None = None
+    """The earliest time."""
 
 
 def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
@@ -93,6 +95,8 @@ def every(
     ):
         if value is not None:
             query = query.where(column == value)
+    if which.since is not None:
+        query = query.where(EntryRow.time >= which.since)
     if which.patch is not None:
         named = select(EntryPatchRow.position).where(EntryPatchRow.patch_id == which.patch)
         query = query.where(EntryRow.position.in_(named))
@@ -150,6 +154,7 @@ def _insert(session: Session, draft: Draft, place: Placement, body: bytes) -> No
             position=place.index,
             leaf_hash=leaf_hash(body),
             body=body,
+            time=place.time,
             action=draft.action,
             outcome=draft.outcome,
             host=draft.host,

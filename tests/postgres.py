@@ -1,0 +1,86 @@
+"""A PostgreSQL of our own for the tests: made in a temporary folder, reached over a socket in it, thrown away after.
+
+`initdb` refuses to run as root, so root becomes the user `postgres` for it. Import both fixtures in a conftest.py:
+
+    from postgres import postgres_cluster, postgres_url  # noqa: F401
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_USER = "postgres"
+# Durability costs a second a test and proves nothing here: the cluster dies with the tests.
+_SETTINGS = "-c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running server."""
+
+    folder: Path
+    binaries: Path
+
+    def url(self, database: str) -> str:
+        return f"postgresql://{_USER}@/{database}?host={self.folder}"
+
+    def create_database(self) -> str:
+        """A new empty database; gives its name."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.psql("postgres", f"CREATE DATABASE {name}")
+        return name
+
+    def psql(self, database: str, sql: str) -> str:
+        """What the server's own client answers, as superuser."""
+        command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.folder), "-U", _USER]
+        return _run([str(self.binaries / command[0]), *command[1:], "-d", database, "-c", sql])
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Cluster]:
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("needs PostgreSQL's initdb, in PATH or in /usr/lib/postgresql/*/bin")
+    pytest.importorskip("psycopg", reason="needs the driver psycopg (the extra `postgres`)")
+    # Not pytest's own folder: that one is closed to other users, and its long path would not fit a socket's address.
+    folder = Path(tempfile.mkdtemp(prefix="rasura-pg-", dir="/tmp"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, _USER, _USER)
+    data = folder / "data"
+    try:
+        _run([str(binaries / "initdb"), "--no-sync", "-A", "trust", "-U", _USER, "-E", "UTF8", "-D", str(data)])
+        log, options = str(folder / "log"), f"{_SETTINGS} -k {folder}"
+        _run([str(binaries / "pg_ctl"), "start", "-w", "-s", "-D", str(data), "-l", log, "-o", options])
+        try:
+            yield Cluster(folder, binaries)
+        finally:
+            _run([str(binaries / "pg_ctl"), "stop", "-w", "-s", "-m", "immediate", "-D", str(data)])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: Cluster) -> str:
+    """URL of an empty database."""
+    return postgres_cluster.url(postgres_cluster.create_database())
+
+
+def _binaries() -> Path | None:
+    found = shutil.which("pg_ctl")
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+def _run(command: list[str]) -> str:
+    dropped: dict[str, Any] = {"user": _USER, "group": _USER, "extra_groups": []} if os.geteuid() == 0 else {}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", **dropped)
+    assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
