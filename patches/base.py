@@ -56,13 +56,13 @@ class BaseIdentity:
 
 
 def identify(host: Host, tokenizer_state: Mapping[str, canonical.JsonValue]) -> BaseIdentity:
-    """Hash every patchable parameter of a host, as it is now.
+    """Hash every patchable parameter of a host, as it was before any patch.
 
     Raises:
         UnsupportedHostError: no cross-attention or no text encoder.
     """
     infos = host.parameters()
-    digests = host.digests(infos)
+    digests = host.original_digests(infos)
     parameters = tuple(TensorIdentity(name, i.dtype, i.shape, digests[name]) for name, i in sorted(infos.items()))
     text = [(p.name, p.dtype, p.shape, p.sha256) for p in parameters if p.name.startswith("text_encoder.")]
     if not text:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.base import cross_attention
+from rasura.patches.base import BaseIdentity, cross_attention
 from rasura.patches.concepts import (
     GENERIC_TEMPLATES,
     HELD_OUT,
@@ -100,7 +100,7 @@ class EraseRequest:
 
 
 def build_patches(
-    host: Host, encoder: TextEncoder, base: BaseSpec, request: EraseRequest, progress: Progress
+    host: Host, encoder: TextEncoder, base: BaseIdentity, request: EraseRequest, progress: Progress
 ) -> tuple[Patch, ...]:
     """Erase every concept of the request, one patch each.
 
@@ -127,7 +127,7 @@ def build_patches(
     progress("solving", 0, 1)
     solutions = erase(weights, concepts, basis, request.options)  # (3)
     progress("solving", 1, 1)
-    spec = BaseSpec(_identities(weights), base.text_encoder, base.tokenizer)
+    spec = BaseSpec(base.digest, _identities(weights), base.text_encoder, base.tokenizer)
     patches = []
     for target, columns, solution in zip(request.targets, concepts, solutions, strict=True):
         measured = measure(weights, solution.increments, columns, basis, reference)  # (4)

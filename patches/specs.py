@@ -101,8 +101,17 @@ class EraserSpec:
 
 @dataclass(frozen=True, slots=True)
 class BaseSpec:
-    """The weights that the patch was computed on: each touched parameter, and what turned prompts into vectors."""
+    """The weights that the patch was computed on.
 
+    Attributes:
+        sha256: identity of the whole base (`rasura.patches.base.BaseIdentity.digest`), to find it by; what a host must
+            have is each touched parameter.
+        parameters: the touched parameters.
+        text_encoder: tensor-set digest of the text encoder.
+        tokenizer: digest of what turns text into ids.
+    """
+
+    sha256: Digest
     parameters: tuple[TensorIdentity, ...]
     text_encoder: Digest
     tokenizer: Digest
@@ -110,6 +119,7 @@ class BaseSpec:
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
         return {
+            "sha256": self.sha256,
             "parameters": [parameter.to_json() for parameter in self.parameters],
             "text_encoder_sha256": self.text_encoder,
             "tokenizer_sha256": self.tokenizer,
@@ -119,7 +129,9 @@ class BaseSpec:
     def read(cls, fields: Fields) -> "BaseSpec":
         """Read one object and refuse unknown fields."""
         parameters = tuple(TensorIdentity.read(item) for item in fields.records("parameters", MAX_TENSORS))
-        found = cls(parameters, fields.digest("text_encoder_sha256"), fields.digest("tokenizer_sha256"))
+        found = cls(
+            fields.digest("sha256"), parameters, fields.digest("text_encoder_sha256"), fields.digest("tokenizer_sha256")
+        )
         fields.done()
         return found
 

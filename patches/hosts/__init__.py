@@ -49,6 +49,15 @@ class Host(Protocol):
         """What a person calls this host: a path or a label."""
         ...
 
+    @property
+    def host_id(self) -> str:
+        """32 hexadecimal digits that name this host for as long as something is applied to it."""
+        ...
+
+    def kept(self) -> frozenset[ParamName]:
+        """The parameters whose originals are kept, which are those that something is applied to."""
+        ...
+
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """Every patchable parameter, in name order; no tensor is read."""
         ...

@@ -51,7 +51,7 @@ def copy_model(source: Path, out: Path) -> None:
     with locked(host.folder, exclusive=False):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy_tree(host.folder, temporary)
+            _copy_tree(host.folder, temporary, ())
             _put_originals_back(host.folder, temporary)
             temporary.rename(target)
             sync_folder(target.parent)
@@ -67,14 +67,18 @@ def _check_free(target: Path) -> None:
         raise ExistsError(f"expected no folder or an empty one at {target}, got something else", path=str(target))
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def _copy_tree(source: Path, target: Path, above: tuple[Path, ...]) -> None:
+    """Copy a folder; `above` are the real paths of the folders that lead to it, so that a link in circles is seen."""
+    real = source.resolve()
+    if real in above:
+        raise UnsupportedHostError(f"{source}: expected folders that end, got a link back to {real}")
     target.mkdir()
     for entry in sorted(source.iterdir()):
         if entry.name in _SKIPPED:
             continue
         mode = entry.stat().st_mode
         if stat.S_ISDIR(mode):
-            _copy_tree(entry, target / entry.name)
+            _copy_tree(entry, target / entry.name, (*above, real))
         elif stat.S_ISREG(mode):
             _copy_file(entry, target / entry.name)
         else:

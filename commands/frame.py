@@ -1,0 +1,74 @@
+"""What every command shares: `--json`, `--registry`, and for those that change something `--reason` and `--actor`."""
+
+import functools
+import getpass
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rasura.commands.output import Result, show
+
+if TYPE_CHECKING:
+    from rasura.registry.store import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON envelope.")
+_REGISTRY = click.option(
+    "--registry",
+    "registry_at",
+    metavar="DIR|URL",
+    envvar="RASURA_REGISTRY",
+    help="Registry to use [default: the nearest .rasura upwards].",
+)
+_REASON = click.option("--reason", default="", metavar="TEXT", help="Why, or a ticket; goes into the audit log.")
+_ACTOR = click.option("--actor", envvar="RASURA_ACTOR", metavar="NAME", help="Who [default: the user's login name].")
+
+
+def command(group: click.Group | None, name: str, *, mutating: bool = False) -> Callable[[F], click.Command]:
+    """Make a command out of a function that returns a `Result`.
+
+    The function gets `registry_at` (str or None) and, if it changes something, `reason` and `actor`.
+    """
+
+    def decorate(function: F) -> click.Command:
+        @functools.wraps(function)
+        def run(*args: Any, as_json: bool, **options: Any) -> None:
+            if mutating:
+                options["actor"] = options["actor"] or _login()
+            result = function(*args, **options)
+            assert isinstance(result, Result)
+            show(result, click.get_current_context().command_path.removeprefix("rasura "), as_json=as_json)
+            if result.exit_code:
+                sys.exit(result.exit_code)
+
+        wrapped: Callable[..., Any] = _REGISTRY(_JSON(run))
+        if mutating:
+            wrapped = _ACTOR(_REASON(wrapped))
+        made = click.command(name)(wrapped)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
+
+
+def open_registry(location: str | None) -> "Registry":
+    """The registry that was named, or the nearest one upwards from the working folder.
+
+    Raises:
+        NoRegistryError: there is none.
+    """
+    from rasura.registry.store import Registry, find_location
+
+    return Registry.open(location or find_location(Path.cwd()))
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

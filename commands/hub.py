@@ -1,0 +1,90 @@
+"""`rasura push` and `rasura pull`."""
+
+import click
+
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, line, short
+
+_ENDPOINT = click.option("--endpoint", envvar="HF_ENDPOINT", metavar="URL", help="Hub [default: huggingface.co].")
+_TOKEN = click.option("--token", envvar="HF_TOKEN", metavar="TOKEN", help="Access token [default: the stored one].")
+
+
+@command(None, "push", mutating=True)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("repo")
+@click.option("--base-model", metavar="ORG/NAME", help="The base's id on the Hub, for the model card.")
+@click.option("--license", "licence", default="creativeml-openrail-m", show_default=True, help="For the model card.")
+@click.option("--private", is_flag=True, help="Make the repository private if it is new.")
+@_ENDPOINT
+@_TOKEN
+def push(
+    *,
+    ids: tuple[str, ...],
+    repo: str,
+    base_model: str | None,
+    licence: str,
+    private: bool,
+    endpoint: str | None,
+    token: str | None,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Push patches to a Hub repository, with a model card, as one commit."""
+    from rasura.registry.exchange import Remote, push_patches
+    from rasura.registry.records import Draft
+
+    with open_registry(registry_at) as registry:
+        receipt = push_patches(
+            registry,
+            [registry.resolve_patch(i) for i in ids],
+            repo,
+            base_model=base_model,
+            licence=licence,
+            private=private,
+            remote=Remote(endpoint, token),
+            draft=Draft(actor, reason, "patch.push", "success"),
+        )
+    data = {
+        "repo": repo,
+        "commit": receipt.commit,
+        "url": receipt.url,
+        "paths": dict(receipt.paths),
+        "notes": [*receipt.notes],
+    }
+
+    def text() -> None:
+        line(f"{'pushed' if receipt.changed else 'nothing to push:'} {len(ids)} to {repo} at {receipt.commit[:12]}")
+        for note in receipt.notes:
+            line(note)
+
+    return Result(data, text, changed=receipt.changed)
+
+
+@command(None, "pull", mutating=True)
+@click.argument("reference", metavar="REPO[@REV]")
+@_ENDPOINT
+@_TOKEN
+def pull(
+    *, reference: str, endpoint: str | None, token: str | None, registry_at: str | None, reason: str, actor: str
+) -> Result:
+    """Pull every patch of a Hub repository that a key trusted here has signed."""
+    from rasura.registry.exchange import Remote, pull_patches
+    from rasura.registry.records import Draft
+
+    with open_registry(registry_at) as registry:
+        draft = Draft(actor, reason, "patch.pull", "success")
+        pinned, pulled = pull_patches(registry, reference, remote=Remote(endpoint, token), draft=draft)
+    data = {
+        "repo": pinned.repo,
+        "commit": pinned.commit,
+        "patches": [{"id": p.patch_id, "new": p.new, "ignored": list(p.ignored)} for p in pulled],
+    }
+
+    def text() -> None:
+        for item in pulled:
+            line(f"{short(item.patch_id)} {'is new' if item.new else 'was here already'}")
+            for name in item.ignored:
+                line(f"  ignored {name}: no signature covers it")
+
+    return Result(data, text, changed=any(p.new for p in pulled))

@@ -1,0 +1,139 @@
+"""The only place that prints: one JSON envelope for machines, tables for people, errors and progress on stderr."""
+
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from rasura import __version__
+
+SCHEMA: Final = "envelope/1"
+SHORT_ID: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command has to say.
+
+    Attributes:
+        data: for machines; JSON values.
+        text: for people; called only when they read.
+        changed: whether the command changed anything.
+        exit_code: 0, or what a finding ends with.
+    """
+
+    data: Mapping[str, Any]
+    text: Callable[[], None]
+    changed: bool = False
+    exit_code: int = 0
+
+
+def show(result: Result, command: str, *, as_json: bool) -> None:
+    """Print a result in the way that was asked for."""
+    if as_json:
+        ok = result.exit_code == 0
+        _print_json(ok=ok, command=command, data=result.data, error=None, changed=result.changed)
+    else:
+        result.text()
+
+
+def print_error(*, code: str, message: str, hint: str, details: Mapping[str, object], as_json: bool) -> None:
+    """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people."""
+    if as_json:
+        error = {"code": code, "message": message, "hint": hint, "details": details}
+        _print_json(ok=False, command="", data=None, error=error, changed=False)
+        return
+    click.echo(f"error: {clean(message)}", err=True)
+    if hint:
+        click.echo(f"hint: {clean(hint)}", err=True)
+
+
+def clean(text: str) -> str:
+    """Text without characters that could move a terminal's cursor or turn its reading direction."""
+    return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else f"\\u{ord(c):04x}" for c in text)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns; headers in upper case. No box characters, so that cut and awk work too."""
+    shown = [[name.upper() for name in headers], *([clean(cell) for cell in row] for row in rows)]
+    widths = [max(_width(row[i]) for row in shown) for i in range(len(headers))]
+    for row in shown:
+        cells = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print `name  value` lines, names aligned."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        click.echo(f"{name:<{width}}  {clean(value)}".rstrip())
+
+
+def line(text: str) -> None:
+    """Print a line of result, or several."""
+    for part in text.split("\n"):
+        click.echo(clean(part))
+
+
+def short(identifier: str) -> str:
+    """An id as people read it."""
+    return identifier[:SHORT_ID]
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Report long work on stderr: a bar on a terminal, a line a stage elsewhere; nothing for the first second."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(stage: str, done: int, total: int) -> None:
+            task = tasks.setdefault(stage, None) or bar.add_task(stage, total=total)
+            tasks[stage] = task
+            bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+class _Lines:
+    """Progress where nobody watches: one line a stage, once it has taken more than a second."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._said: set[str] = set()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._said and time.monotonic() - self._started > 1.0 and done < total:
+            self._said.add(stage)
+            click.echo(f"{stage}…", err=True)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def _print_json(
+    *, ok: bool, command: str, data: Mapping[str, Any] | None, error: Mapping[str, Any] | None, changed: bool
+) -> None:
+    envelope = {
+        "schema": SCHEMA,
+        "ok": ok,
+        "command": command,
+        "version": __version__,
+        "data": data,
+        "error": error,
+        "changed": changed,
+    }
+    click.echo(json.dumps(envelope, ensure_ascii=False, sort_keys=True, default=str))

@@ -1,0 +1,87 @@
+"""What is really on a host: hashes of what is there, compared with what the registry can predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rasura.patches.compose import composed, layers_of
+from rasura.patches.errors import NotFoundError
+from rasura.patches.hosts import Host
+from rasura.patches.increment import Strength
+from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.tensors import tensor_digest
+from rasura.registry.deploy import find_record, state_of, strengths
+from rasura.registry.intake import load_verified, manifest_of
+
+if TYPE_CHECKING:
+    from rasura.registry.records import HostRecord
+    from rasura.registry.store import Registry
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a survey found.
+
+    Attributes:
+        location: the host.
+        applied: the set that the registry says is applied.
+        touched: how many parameters that set touches.
+        hashed: how many parameters were hashed.
+        drifted: parameters that are not what they should be.
+    """
+
+    location: str
+    applied: Mapping[PatchId, Strength]
+    touched: int
+    hashed: int
+    drifted: tuple[ParamName, ...]
+
+
+def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
+    """Hash a host and compare. Reads only; an unfinished motion is left for the next command that writes.
+
+    Shallow, the touched parameters together must have the digest that the last motion left. Deep, every touched
+    parameter is recomputed from its original and the verified patches, and every other one compared with the base.
+    """
+    record = find_record(registry, host)
+    applied = strengths(record) if record else {}
+    touched = sorted({p.name for patch_id in applied for p in manifest_of(registry, patch_id).base.parameters})
+    if deep:
+        expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
+        progress("hashing", 0, 1)
+        present = host.digests(expected)
+        progress("hashing", 1, 1)
+        drifted = tuple(sorted(name for name, digest in expected.items() if present[name] != digest))
+        return Survey(host.location, applied, len(touched), len(expected), drifted)
+    whole = record is None or not applied or state_of(host, touched) == record.state
+    strange = frozenset(host.kept()) - frozenset(touched)
+    drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
+    return Survey(host.location, applied, len(touched), len(touched), drifted)
+
+
+def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strength]) -> dict[ParamName, Digest]:
+    stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
+    layers = layers_of(stack)
+    originals = host.originals(layer.name for layer in layers)
+    return {layer.name: tensor_digest(composed(originals[layer.name], layer.terms)) for layer in layers}
+
+
+def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:
+    """What every parameter of the base should be; of a host that the registry does not know, the base it matches."""
+    infos = host.parameters()
+    if record is not None:
+        parameters = registry.base(record.base).parameters
+        return {p.name: p.sha256 for p in parameters if p.name in infos and infos[p.name].dtype == p.dtype}
+    originals = host.original_digests(infos)
+    for summary in registry.bases():
+        parameters = registry.base(summary.digest).parameters
+        if all(originals.get(p.name) == p.sha256 for p in parameters):
+            return {p.name: p.sha256 for p in parameters}
+    raise NotFoundError(
+        f"{host.location} is none of the registered bases, so there is nothing to compare it with",
+        hint=f"rasura base add {host.location}",
+    )
