@@ -1,0 +1,231 @@
+"""Patches into a repository, as one commit on top of the commit that was looked at, or not at all.
+
+Where a patch goes: the first one, into a repository that holds nothing else, goes to the root, so that diffusers loads
+it by the repository's name alone; every other one goes to `patches/<id>/`.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
+from rasura.patches.names import PatchId
+from rasura.registry import card as cards
+from rasura.registry.card import CardFacts, PatchFacts
+from rasura.registry.hub.refs import FOLDER, MANIFEST, SIGNATURE, check_file, check_repo, check_revision
+from rasura.registry.hub.wire import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.hf_api import CommitInfo
+
+README = "README.md"
+MAX_ENTRIES = 20_000  # files and folders of a repository that is pushed to
+_FURNITURE = frozenset({README, ".gitattributes", ".gitignore", "LICENSE", "LICENSE.md", "NOTICE"})
+
+
+@dataclass(frozen=True, slots=True)
+class PatchFiles:
+    """A patch to push: its id, and the bytes of every file by name, `model.sig` included."""
+
+    patch_id: PatchId
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PushReceipt:
+    """What a push did.
+
+    Attributes:
+        commit: the commit that now holds the patches, 40 hexadecimal digits.
+        url: its page.
+        paths: where each patch lies; "" is the root.
+        changed: False when the repository held the same bytes already and nothing was written.
+        notes: what a person should know, one sentence each.
+    """
+
+    commit: str
+    url: str
+    paths: Mapping[PatchId, str]
+    changed: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to write on top of `head`: path to bytes of the files that differ."""
+
+    head: str
+    paths: Mapping[PatchId, str]
+    changes: Mapping[str, bytes]
+
+
+def push(
+    patches: Sequence[PatchFiles],
+    repo: str,
+    *,
+    message: str,
+    card: CardFacts,
+    endpoint: str | None = None,
+    token: str | None = None,
+    private: bool = False,
+    create: bool = True,
+    revision: str = DEFAULT_BRANCH,
+    patience: Patience | None = None,
+) -> PushReceipt:
+    """Write patches and the model card in one commit.
+
+    Args:
+        patches: at least one, each with its `model.sig`.
+        repo: `org/name`.
+        message: of the commit.
+        card: what the card says of these patches; what it says of others already there is kept.
+        endpoint: another Hub than the one huggingface_hub is set to.
+        token: access token; None takes the stored one.
+        private: create the repository as private, and refuse one that is public.
+        create: create the repository if it does not exist.
+        revision: the branch.
+        patience: how failures that may pass are met.
+
+    Raises:
+        InputError: names or patches that cannot be.
+        NotFoundError: no such repository or branch, or none that this token may see.
+        ConflictError: the branch moved meanwhile, or the repository is public and was to be private.
+        HubError: the Hub failed, refused or was not reached. Nothing was written.
+    """
+    check_repo(repo)
+    check_revision(revision)
+    for patch in patches:
+        _check(patch)
+    if not patches or len({patch.patch_id for patch in patches}) != len(patches) or not message.strip():
+        raise InputError("expected one or more different patches and a message, got none or the same one twice")
+    wire = Wire(endpoint, token, patience or Patience())
+    head = _head(wire, repo, revision, private=private, create=create)
+    plan = _plan(wire, repo, head, patches, card)
+    if not plan.changes:
+        return _receipt(wire, repo, plan, head, changed=False, notes=("the repository holds the same files already",))
+    return _write(wire, repo, revision, plan, message)
+
+
+def _check(patch: PatchFiles) -> None:
+    short = patch.patch_id[:12]
+    if SIGNATURE not in patch.files:
+        raise InputError(f"patch {short}: expected a {SIGNATURE}, got none; unsigned patches are not pushed")
+    for name in patch.files.keys() - {SIGNATURE}:
+        check_file(name, f"patch {short}")
+    got = hashlib.sha256(patch.files.get(MANIFEST, b"")).hexdigest()
+    if got != patch.patch_id:
+        raise DigestMismatchError(f"patch {short}: expected {MANIFEST} with SHA-256 {patch.patch_id}, got {got}")
+
+
+def _head(wire: Wire, repo: str, revision: str, *, private: bool, create: bool) -> str:
+    try:
+        head, is_private = wire.head(repo, revision)
+    except NotFoundError:
+        if not create:
+            raise
+        wire.call(f"create {repo}", lambda: wire.api.create_repo(repo, private=private, exist_ok=True))
+        head, is_private = wire.head(repo, revision)
+    if private and not is_private:
+        hint = f"hf repos settings {repo} --private"
+        raise ConflictError(f"{repo}: expected a private repository, got a public one", hint=hint)
+    return head
+
+
+def _plan(wire: Wire, repo: str, head: str, patches: Sequence[PatchFiles], card: CardFacts) -> _Plan:
+    present = wire.files(repo, head, limit=MAX_ENTRIES)
+    paths = _paths(patches, present)
+    wanted = {_join(paths[patch.patch_id], name): data for patch in patches for name, data in patch.files.items()}
+    readme = _read_card(wire, repo, head, present)
+    wanted[README] = cards.render(_merged(card, readme, paths, present), repo, readme).encode()
+    return _Plan(head, paths, {path: data for path, data in wanted.items() if not _same(present.get(path), data)})
+
+
+def _paths(patches: Sequence[PatchFiles], present: Mapping[str, RemoteFile]) -> dict[PatchId, str]:
+    empty = present.keys() <= _FURNITURE
+    if empty and len(patches) == 1:
+        return {patches[0].patch_id: ""}
+    return {
+        patch.patch_id: "" if _same(present.get(MANIFEST), patch.files[MANIFEST]) else f"{FOLDER}/{patch.patch_id}"
+        for patch in patches
+    }
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _same(remote: RemoteFile | None, data: bytes) -> bool:
+    """Whether the Hub holds these bytes: by SHA-256, or by git's name for them, which a hostile Hub may forge."""
+    if remote is None or remote.size != len(data):
+        return False
+    if remote.sha256:
+        return hashlib.sha256(data).hexdigest() == remote.sha256
+    return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest() == remote.oid
+
+
+def _read_card(wire: Wire, repo: str, head: str, present: Mapping[str, RemoteFile]) -> str:
+    if README not in present:
+        return ""
+    data = wire.read(repo, head, README, limit=cards.MAX_CARD)
+    return data.decode("utf-8", errors="replace")
+
+
+def _merged(card: CardFacts, readme: str, paths: Mapping[PatchId, str], present: Mapping[str, RemoteFile]) -> CardFacts:
+    """The card's facts with the rows of the patches that are there already and stay there."""
+    pushed = [replace(patch, path=paths.get(patch.patch_id, "")) for patch in card.patches]
+    known: dict[str, PatchFacts] = {
+        row.path: row for row in cards.rows(readme) if _join(row.path, SIGNATURE) in present
+    }
+    rows = {**known, **{row.path: row for row in pushed if row.patch_id in paths}}
+    return replace(card, patches=tuple(rows[path] for path in sorted(rows)))
+
+
+def _write(wire: Wire, repo: str, revision: str, plan: _Plan, message: str) -> PushReceipt:
+    plain_lfs = wire.lacks_xet(repo, revision)
+    notes = (f"{wire.endpoint} knows no Xet storage; large files went by Git LFS",) if plain_lfs else ()
+
+    def commit() -> "CommitInfo":
+        with quiet():
+            return wire.api.create_commit(
+                repo,
+                _operations(plan.changes, buffered=plain_lfs),
+                commit_message=message,
+                revision=revision,
+                parent_commit=plan.head,
+            )
+
+    try:
+        oid = str(wire.call(f"push to {repo}", commit).oid)
+    except (ConflictError, HubError):
+        # The answer may have been lost, or somebody else pushed the same: what counts is what is there.
+        head = _held(wire, repo, revision, plan)
+        if head is None:
+            raise
+        return _receipt(
+            wire, repo, plan, head, changed=True, notes=(*notes, "the Hub's answer was lost, the files are there")
+        )
+    return _receipt(wire, repo, plan, oid, changed=True, notes=notes)
+
+
+def _operations(changes: Mapping[str, bytes], *, buffered: bool) -> "list[CommitOperationAdd]":
+    """Fresh operations (a commit uses them up). Buffers, unlike bytes, make huggingface_hub leave Xet aside."""
+    from huggingface_hub import CommitOperationAdd
+
+    return [CommitOperationAdd(path, io.BytesIO(data) if buffered else data) for path, data in changes.items()]
+
+
+def _held(wire: Wire, repo: str, revision: str, plan: _Plan) -> str | None:
+    """The branch's head, if it is not the old one and holds every file of the plan; None otherwise."""
+    try:
+        head, _ = wire.head(repo, revision)
+        present = wire.files(repo, head, limit=MAX_ENTRIES)
+    except (HubError, NotFoundError):
+        return None
+    return head if head != plan.head and all(_same(present.get(p), d) for p, d in plan.changes.items()) else None
+
+
+def _receipt(wire: Wire, repo: str, plan: _Plan, commit: str, *, changed: bool, notes: tuple[str, ...]) -> PushReceipt:
+    return PushReceipt(commit, f"{wire.endpoint}/{repo}/commit/{commit}", plan.paths, changed, notes)
