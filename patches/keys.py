@@ -136,7 +136,6 @@ def write_private(path: Path, key: PrivateKey, password: bytes | None = None) ->
         raise HostWriteError(f"expected to write a key to {path}, got {error.strerror}", path=str(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)  # whatever the umask took away
             file.write(key.pem(password))
             file.flush()
             os.fsync(descriptor)

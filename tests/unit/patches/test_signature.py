@@ -239,6 +239,8 @@ BAD_BUNDLES: dict[str, Callable[[Any], None]] = {
     "no hint": drop("verificationMaterial.publicKey.hint"),
     "null hint": put("verificationMaterial.publicKey.hint", None),
     "upper-case hint": put("verificationMaterial.publicKey.hint", KEY.public.hint.upper()),
+    "key beside the hint": put("verificationMaterial.publicKey.rawBytes", "MA=="),
+    "envelope with a field more": put("dsseEnvelope.extra", 1),
     "no key": drop("verificationMaterial.publicKey"),
     "certificate in the key's place": put(
         "verificationMaterial", {"x509CertificateChain": {"certificates": [{"rawBytes": "MA=="}]}, "tlogEntries": []}
@@ -292,6 +294,7 @@ BAD_STATEMENTS: dict[str, Callable[[Any], None]] = {
     "no subject": put("subject", []),
     "two subjects": lambda s: s["subject"].append(s["subject"][0]),
     "subject without name": drop("subject.0.name"),
+    "subject with a field more": put("subject.0.uri", "https://example.com"),
     "subject with another digest too": put("subject.0.digest.sha512", "0" * 128),
     "root of other files": put("subject.0.digest.sha256", DIGEST),
     "no files": lambda s: (
@@ -382,6 +385,19 @@ def test_duplicate_keys_in_the_bundle_are_refused() -> None:
     data = json.dumps(bundle()).encode()
     with pytest.raises(SignatureError, match="unique keys"):
         read_statement(b'{"mediaType":"x",' + data[1:], [KEY.public])
+
+
+def test_base64_has_one_spelling() -> None:
+    """Unused bits, which every decoder drops, must not make a second bundle of the same payload."""
+    padded = (bundle_of(json.dumps(statement_of(FILES)).encode() + b" " * spaces) for spaces in range(3))
+    document = next(each for each in padded if each["dsseEnvelope"]["payload"].endswith("=="))
+    text = document["dsseEnvelope"]["payload"]
+    other = text[:-3] + chr(ord(text[-3]) + 1) + "=="
+    assert base64.b64decode(other, validate=True) == base64.b64decode(text, validate=True)
+    read_statement(json.dumps(document).encode(), [KEY.public])
+    put("dsseEnvelope.payload", other)(document)
+    with pytest.raises(SignatureError, match="payload: expected base64"):
+        read_statement(json.dumps(document).encode(), [KEY.public])
 
 
 def test_a_bundle_over_the_limit_is_refused_unread() -> None:
