@@ -159,7 +159,7 @@ def _children(node: object, what: str, *, floats: bool) -> Iterator[object]:
         case int():
             if abs(node) > MAX_INTEGER:
                 raise FormatError(f"{what}: expected integers within ±{MAX_INTEGER}, got a larger one", what=what)
-        case float() if floats and math.isfinite(node):
+        case float() if floats:
             pass
         case list() | tuple():
             yield from node

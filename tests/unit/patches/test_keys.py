@@ -109,9 +109,9 @@ def test_what_is_no_public_key_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", OTHER_KINDS)
 def test_keys_of_other_kinds_are_refused(name: str) -> None:
     key = OTHER_KINDS[name]()
-    with pytest.raises(FormatError, match="^public key: expected an ECDSA key on P-256"):
+    with pytest.raises(FormatError, match=r"^public key: expected an ECDSA key on P-256"):
         PublicKey.load(public_pem(key))
-    with pytest.raises(FormatError, match="^private key: expected an ECDSA key on P-256"):
+    with pytest.raises(FormatError, match=r"^private key: expected an ECDSA key on P-256"):
         PrivateKey.load(private_pem(key))
 
 

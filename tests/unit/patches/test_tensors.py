@@ -19,6 +19,13 @@ def test_a_tensors_digest_covers_its_little_endian_bytes() -> None:
     assert tensor_digest(torch.zeros(0)) == hashlib.sha256(b"").hexdigest()
 
 
+def test_the_order_in_memory_leaves_no_trace() -> None:
+    square = torch.arange(12.0).reshape(3, 4)
+    for view in (square.T, square[1:, ::2], square[:, 1], square.reshape(-1)[::3], torch.zeros(1).expand(5)):
+        assert raw_bytes(view) == raw_bytes(view.clone(memory_format=torch.contiguous_format))
+        assert tensor_digest(view) == hashlib.sha256(raw_bytes(view)).hexdigest()
+
+
 def test_a_sets_digest_covers_name_dtype_shape_and_bytes() -> None:
     one_digest, other = Digest("11" * 32), Digest("22" * 32)
     entries = [("b", "F16", (2, 3), one_digest), ("a", "F32", (), other)]
