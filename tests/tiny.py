@@ -105,7 +105,7 @@ def _built(spec: TinySpec) -> Path:
     """The one folder of `spec` that all copies are taken from; nobody writes to it."""
     import torch
 
-    folder = Path(tempfile.mkdtemp(prefix="model-", dir=_workspace()))
+    folder = Path(tempfile.mkdtemp(dir=_workspace())) / "model"  # mkdtemp's own mode is of no use to other users
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         pipeline = _assemble(spec)

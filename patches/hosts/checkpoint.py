@@ -59,7 +59,7 @@ class CheckpointHost:
         except OSError as error:
             raise NotFoundError(f"expected a model folder at {folder}, got {error.strerror}") from None
         layout = find_layout(folder)
-        with locked(folder, exclusive=False) as lock:
+        with locked(folder, exclusive=False) as lock, _readable(folder):
             journal = cls.journal_type(StateFolder(folder))
             recovered = False
             if journal.unsettled():
@@ -130,7 +130,7 @@ class CheckpointHost:
         """
         for name, tensor in tensors.items():
             _check(self._place(name).info, tensor)
-        with locked(self.folder, exclusive=True):
+        with locked(self.folder, exclusive=True), _readable(self.folder):
             journal = self.journal_type(self._state)
             _settle(journal, self.folder)
             record, infos = self._record(tensors, forget)
@@ -163,16 +163,13 @@ class CheckpointHost:
 
     @contextmanager
     def _reading(self) -> Iterator[WeightFiles]:
-        with locked(self.folder, exclusive=False) as lock:
+        with locked(self.folder, exclusive=False) as lock, _readable(self.folder):
             journal = self.journal_type(self._state)
             if journal.unsettled():  # a process died since this host was opened
                 lock.make(exclusive=True)
                 _settle(journal, self.folder)
-            try:
-                with WeightFiles(self.folder, self._layout.files) as files:
-                    yield files
-            except OSError as error:
-                raise HostError(f"{self.folder}: expected readable weights, got {error.strerror}") from None
+            with WeightFiles(self.folder, self._layout.files) as files:
+                yield files
 
     def _place(self, name: ParamName) -> Place:
         return self._layout.place(name, self.location)
@@ -182,6 +179,15 @@ class CheckpointHost:
             return _present(self._place(name), files)
         _check_same(self._place(name).info, kept[name].info)
         return kept[name].read()
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise HostError(f"{folder}: expected a readable model, got {got}", errno=error.errno) from None
 
 
 def _settle(journal: Journal, folder: Path) -> bool:

@@ -25,7 +25,15 @@ from pathlib import Path
 from rasura.patches.errors import HostWriteError
 from rasura.patches.hosts import ParameterInfo
 from rasura.patches.hosts.keep import StateFolder, original_header
-from rasura.patches.hosts.ranges import digest_range, read_range, remove_file, replace_file, sync_folder, write_range
+from rasura.patches.hosts.ranges import (
+    digest_range,
+    read_range,
+    remove_file,
+    replace_file,
+    restore_range,
+    sync_folder,
+    write_range,
+)
 from rasura.patches.hosts.record import Change, Record, damaged, encode_head, read_record
 from rasura.patches.hosts.weights import WeightFiles
 from rasura.patches.names import Digest
@@ -176,7 +184,7 @@ class Journal:
                 return False
             for change in wrong:
                 pieces = self._old_bytes(change, offsets)
-                write_range(files.descriptor(change.file), change.start, pieces)
+                restore_range(files.descriptor(change.file), change.start, pieces)
                 self.reached("range put back")
             files.sync()
             for change in wrong:

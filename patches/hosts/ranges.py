@@ -9,7 +9,16 @@ from typing import Final
 from rasura.patches.errors import HostError
 from rasura.patches.names import Digest
 
-__all__ = ["digest_range", "drop_cache", "read_range", "remove_file", "replace_file", "sync_folder", "write_range"]
+__all__ = [
+    "digest_range",
+    "drop_cache",
+    "read_range",
+    "remove_file",
+    "replace_file",
+    "restore_range",
+    "sync_folder",
+    "write_range",
+]
 
 _CHUNK: Final = 4 * 2**20  # bytes; what one read holds in memory
 
@@ -48,6 +57,29 @@ def write_range(descriptor: int, start: int, pieces: Iterable[bytes]) -> None:
         while left:
             written = os.pwrite(descriptor, left, start)
             start, left = start + written, left[written:]
+
+
+def restore_range(descriptor: int, start: int, pieces: Iterable[bytes]) -> None:
+    """As `write_range`, but writes nothing outside of the first and the last byte that differ in each piece.
+
+    Where writing failed once (a bad sector, a quota), it would fail again; the bytes there are still the old ones.
+    """
+    for piece in pieces:
+        present = b"".join(read_range(descriptor, start, start + len(piece)))
+        first = _common(present, piece)
+        last = len(piece) - _common(present[first:][::-1], piece[first:][::-1])
+        write_range(descriptor, start + first, [piece[first:last]])
+        start += len(piece)
+
+
+def _common(left: bytes, right: bytes) -> int:
+    """Length of the common prefix of two texts of one length, by bisection."""
+    equal, unequal = 0, len(left) + 1
+    while unequal - equal > 1:
+        middle = (equal + unequal) // 2
+        same = left[equal:middle] == right[equal:middle]
+        equal, unequal = (middle, unequal) if same else (equal, middle)
+    return equal
 
 
 def drop_cache(descriptor: int) -> None:
