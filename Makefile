@@ -1,0 +1,66 @@
+# The whole developer interface. Each target makes .venv first if it is missing or older than what it depends on.
+#
+#   make demo    erase, check, apply, revert and verify on a small real model, with pictures, into demo-out/
+#   make test    all tests            make check   lint, format, types, layers, schema, documentation
+#   make fix     format, and write the generated documentation anew
+#   make bench   the tables of docs/benchmarks.md      make gpu   the tests that need a CUDA device
+#
+# PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
+# JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+JOBS ?= 2
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.made
+
+# One thread a process: the processes share the cores, and small matrices lose more than they gain by more.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+# Bytecode that is thrown away costs every later start of the command line.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check fix bench gpu schema
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "rasura needs Python 3.11 or newer; $(PYTHON) is older or missing. Try: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+	  { echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/rasura demo --out demo-out
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+check: $(STAMP) schema
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/tools/cli.py --check
+
+# The tables of the program and those that the migrations make are the same (what `alembic check` asks).
+schema: $(STAMP)
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_schema_drift.py
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/tools/cli.py
+	$(BIN)/python docs/tools/session.py README.md
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/compose.py
+
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu $(ARGS)

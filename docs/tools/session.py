@@ -1,0 +1,156 @@
+r"""Runs the shell sessions of a Markdown page and writes their true output into it, or with --check compares.
+
+`python docs/tools/session.py README.md [--check]`
+
+A session is a block fenced as `console`: lines that begin with `$ ` are commands, a `\` at a line's end carries one
+on, the lines below are what it prints. All sessions of a page run one after the other in one temporary folder, in which
+`examples` is the repository's. A command that must fail is followed by `# exit N`.
+
+What differs between two runs or machines is not compared: ids, times, numbers, sizes and the width of columns. An id
+that a later command uses is the one that this run printed in the same place.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+_SECONDS: Final = 600  # for one command
+_FENCE: Final = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ID: Final = re.compile(r"\b[0-9a-f]{12,64}\b")
+_EXIT: Final = re.compile(r"\s+# exit (\d+)$")
+_VARYING: Final = (
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?"), "<time>"),
+    (_ID, "<id>"),
+    (re.compile(r"-?\b\d+(\.\d+)?(e[+-]?\d+)?\b"), "<n>"),
+    (re.compile(r"[ \t]+"), " "),
+)
+
+
+class SessionError(Exception):
+    """A command ended otherwise than the page says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command as the page has it, its expected exit code, and the output below it."""
+
+    shown: str
+    exit_code: int
+    output: str
+
+    @property
+    def command(self) -> str:
+        """What the shell gets."""
+        return _EXIT.sub("", self.shown.removeprefix("$ "))
+
+
+@dataclass(slots=True)
+class Shell:
+    """One temporary folder in which steps run in order."""
+
+    folder: Path
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Ids on the page, and what this run printed in their place."""
+
+    def run(self, step: Step) -> str:
+        """What the step prints; an error's sentence and hint included."""
+        command = _ID.sub(lambda found: self.renamed.get(found[0], found[0]), step.command)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        if done.returncode != step.exit_code:
+            raise SessionError(f"$ {command}\nexpected exit {step.exit_code}, got {done.returncode}\n{done.stderr}")
+        said = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))]
+        output = done.stdout + "".join(f"{line}\n" for line in said)
+        output = output.replace(f"{self.folder.resolve()}/", "")
+        self.renamed |= dict(zip(_ID.findall(step.output), _ID.findall(output), strict=False))
+        return output
+
+
+def steps_of(block: str) -> Iterator[Step]:
+    """The steps of one session."""
+    shown, output, carried = "", "", False
+    for line in block.splitlines(keepends=True):
+        if carried:
+            shown += "\n" + line.rstrip("\n")
+        elif line.startswith("$ "):
+            if shown:
+                yield _step(shown, output)
+            shown, output = line.rstrip("\n"), ""
+        else:
+            output += line
+        carried = (carried or line.startswith("$ ")) and line.rstrip("\n").endswith("\\")
+    yield _step(shown, output)
+
+
+def _step(shown: str, output: str) -> Step:
+    found = _EXIT.search(shown)
+    return Step(shown, int(found[1]) if found else 0, output)
+
+
+def rewritten(page: str, folder: Path) -> str:
+    """The page with the output of this run."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    shell = Shell(folder)
+
+    def session(block: re.Match[str]) -> str:
+        return "```console\n" + "".join(f"{s.shown}\n{shell.run(s)}" for s in steps_of(block[1])) + "```"
+
+    made = _FENCE.sub(session, page)
+    for old, new in shell.renamed.items():  # commands still name the ids of the last run
+        made = made.replace(f" {old}", f" {new}")
+    return made
+
+
+def comparable(page: str) -> list[str]:
+    """The page's sessions without what differs between two runs."""
+    text = "\n".join(_FENCE.findall(page))
+    for pattern, stand_in in _VARYING:
+        text = pattern.sub(stand_in, text)
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RASURA_ACTOR": "alice", "HOME": "/nonexistent"}
+    return {**kept, **quiet, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "TZ": "UTC"}
+
+
+def main() -> None:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page tells another story")
+    chosen = parser.parse_args()
+    page = chosen.page.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="rasura-session-") as folder:
+        try:
+            made = rewritten(page, Path(folder))
+        except SessionError as error:
+            sys.exit(str(error))
+    if not chosen.check:
+        chosen.page.write_text(made, encoding="utf-8")
+        return
+    before, after = comparable(page), comparable(made)
+    if before != after:
+        sys.exit("\n".join(difflib.unified_diff(before, after, "page", "run", lineterm="")))
+
+
+if __name__ == "__main__":
+    main()

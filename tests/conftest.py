@@ -1,0 +1,57 @@
+"""What every test shares: isolation from the machine, Hypothesis profiles, the fixtures of the real servers.
+
+The isolation happens when this file is imported, before any library has read its environment.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+__all__: list[str] = []
+
+_FOREIGN = ("RASURA_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_", "GIT_", "PG")
+
+
+def _isolate() -> None:
+    """No variable, token, cache or home folder of whoever runs the tests; one thread a process; no network.
+
+    Tests that talk to a Hub have one of their own on loopback; its fixture lifts `HF_HUB_OFFLINE`.
+    """
+    home = Path(tempfile.mkdtemp(prefix="rasura-home-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        del os.environ[name]
+    os.environ |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "XDG_CONFIG_HOME": str(home / ".config")}
+    os.environ |= {"HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "120"}
+
+
+_isolate()
+
+# Imported by name before any test module, so that pytest rewrites their assertions.
+pytest_plugins = ("hub_fixtures", "postgres")
+
+# A failure in CI must be the same on the next run, and on the machine of whoever mends it.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none. Torch is asked only if somebody needs one."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if wanting and not _cuda():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
