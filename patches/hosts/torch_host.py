@@ -16,6 +16,7 @@ from torch import nn
 
 from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
+from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
     FLOAT_TYPES,
@@ -31,6 +32,7 @@ from rasura.patches.tensors import dtype_name, is_finite, tensor_digest
 __all__ = ["TorchHost"]
 
 _KEPT: Final = "_rasura_originals"
+_IDENTITY: Final = "_rasura_host_id"
 _LOCK: Final = threading.RLock()
 
 
@@ -59,6 +61,7 @@ class TorchHost:
             )
         self._label = label
         self._keep_on = keep_on
+        self._fresh_identity = new_identity()
 
     @classmethod
     def of(cls, model: object, label: str = "", *, keep_on: Literal["cpu", "device"] = "cpu") -> Self:
@@ -77,6 +80,12 @@ class TorchHost:
     def location(self) -> str:
         """The label."""
         return self._label
+
+    @property
+    def host_id(self) -> str:
+        """32 hexadecimal digits; kept on the modules, as the originals are, for as long as something is applied."""
+        found = [module.__dict__[_IDENTITY] for module in self._components.values() if _IDENTITY in module.__dict__]
+        return str(found[0]) if found else self._fresh_identity
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""
@@ -141,7 +150,7 @@ class TorchHost:
         try:
             for live in fresh:
                 kept = _copy(live.tensor, "cpu" if self._keep_on == "cpu" else live.tensor.device)
-                _originals_of(self._component(live.name), create=True)[live.name] = kept
+                _keep(self._component(live.name), live.name, kept, self.host_id)
             yield
         except BaseException as error:
             for live in fresh:
@@ -233,11 +242,16 @@ def _copy(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     return tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
 
 
-def _originals_of(module: nn.Module, *, create: bool = False) -> dict[ParamName, torch.Tensor]:
+def _originals_of(module: nn.Module) -> dict[ParamName, torch.Tensor]:
     """What is kept on a component; read from its `__dict__`, as some classes answer unknown names from elsewhere."""
-    kept = module.__dict__.setdefault(_KEPT, {}) if create else module.__dict__.get(_KEPT, {})
+    kept = module.__dict__.get(_KEPT, {})
     assert isinstance(kept, dict)
     return kept
+
+
+def _keep(module: nn.Module, name: ParamName, original: torch.Tensor, identity: str) -> None:
+    module.__dict__.setdefault(_IDENTITY, identity)
+    module.__dict__.setdefault(_KEPT, {})[name] = original
 
 
 def _forget(module: nn.Module, name: ParamName) -> None:
@@ -245,6 +259,7 @@ def _forget(module: nn.Module, name: ParamName) -> None:
     kept.pop(name, None)
     if not kept:
         module.__dict__.pop(_KEPT, None)
+        module.__dict__.pop(_IDENTITY, None)
 
 
 def _info(name: ParamName, tensor: torch.Tensor) -> ParameterInfo:
