@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from rasura.patches.errors import ConceptError, NotFoundError, UnsupportedHostError
+from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -105,10 +106,11 @@ class TextEncoder:
         from transformers import CLIPTextModel, CLIPTokenizer
 
         try:
-            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            model = CLIPTextModel.from_pretrained(
-                folder / "text_encoder", local_files_only=True, dtype=torch.float32, use_safetensors=True
-            )
+            with quiet():
+                tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+                model = CLIPTextModel.from_pretrained(
+                    folder / "text_encoder", local_files_only=True, dtype=torch.float32, use_safetensors=True
+                )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UnsupportedHostError(f"{folder}: its text encoder cannot be loaded: {error}") from error
         model.train(mode=False)

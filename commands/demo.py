@@ -1,0 +1,70 @@
+"""`rasura demo`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rasura.commands.frame import command
+from rasura.commands.output import Result, line, progress, short, table
+
+if TYPE_CHECKING:
+    from rasura.evaluation.demo import DemoReport
+
+_REFERENCE = Path(__file__).resolve().parent.parent / "examples" / "reference_model"
+
+
+@command(None, "demo", mutating=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("rasura-demo"), show_default=True, metavar="DIR")
+@click.option(
+    "--model", type=click.Path(path_type=Path), metavar="DIR", help="Reference model [default: the shipped one]."
+)
+def demo(out: Path, model: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Erase an object and a style from a small real model, look, take both back, and prove it. Needs no registry."""
+    from rasura.evaluation.demo import run_demo
+    from rasura.registry.deploy import Actor
+
+    del registry_at  # the demo makes a registry of its own
+    with progress() as tell:
+        report = run_demo(model or _REFERENCE, out, Actor(actor, reason or "demo"), tell)
+    return Result(_data(report), lambda: _print(report), changed=True, exit_code=0 if report.restored else 1)
+
+
+def _data(report: "DemoReport") -> dict[str, object]:
+    from rasura.patches.projection import Accepted
+
+    return {
+        "folder": str(report.folder),
+        "picture": str(report.picture),
+        "patches": {item.patch.patch_id: item.patch.manifest.concept.text for item in report.patches},
+        "accepted": isinstance(report.verdict, Accepted),
+        "scores": [{"name": s.name, "n": s.n, "before": s.before, "after": s.after} for s in report.scores],
+        "restored": report.restored,
+        "log_entries": report.entries,
+    }
+
+
+def _print(report: "DemoReport") -> None:
+    from rasura.patches.projection import Accepted
+
+    for item in report.patches:
+        manifest = item.patch.manifest
+        size = sum(map(len, item.patch.files().values()))
+        line(
+            f"erased {manifest.concept.text!r} -> {manifest.concept.anchor!r}: patch {short(item.patch.patch_id)}, {size} bytes"
+        )
+    names = {item.patch.patch_id: item.patch.manifest.concept.text for item in report.patches}
+    rows = [
+        (r.check, names[r.patch], names[r.other], f"{r.value:.2e}", f"{r.limit:.2e}") for r in report.verdict.relations
+    ]
+    table(("check", "patch", "on", "value", "limit"), rows)
+    line("accepted" if isinstance(report.verdict, Accepted) else "REFUSED")
+    table(
+        ("classifier accuracy", "n", "before", "after"),
+        [(s.name, str(s.n), f"{s.before / s.n:.1%}", f"{s.after / s.n:.1%}") for s in report.scores],
+    )
+    line(
+        "reverted both: " + (f"all {report.files} files are the originals again" if report.restored else "FILES DIFFER")
+    )
+    line(f"the log is whole: {report.entries} entries")
+    line(f"see {report.picture}")

@@ -1,0 +1,203 @@
+"""The main job on a small real model: erase, check, apply, look, revert, prove.
+
+(1) a fresh registry, a fresh key, a copy of the model, registered as a base;
+(2) one object and one style erased together: two signed patches;
+(3) the check;
+(4) pictures and classifier answers before;
+(5) both patches applied to the copy, the same pictures after;
+(6) one patch reverted, then the other; every file has its first digest again;
+(7) the log verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rasura.evaluation.classifier import Judge, load_judge
+from rasura.evaluation.grid import Row, draw_grid, save_grid
+from rasura.evaluation.painter import Painter, Shot
+from rasura.evaluation.score import Question, Score, Subjects, questions, scores
+from rasura.patches.concepts import Target
+from rasura.patches.errors import ExistsError, NotFoundError
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.copying import copy_model
+from rasura.patches.projection import Member, Verdict, check
+from rasura.patches.request import EraseRequest
+from rasura.patches.retain import load_retain_set
+from rasura.registry import deploy
+from rasura.registry.audit import verify_log
+from rasura.registry.deploy import Actor
+from rasura.registry.erasure import Erased, erase
+from rasura.registry.models import add_base
+from rasura.registry.records import Draft
+from rasura.registry.signers import new_key
+from rasura.registry.store import Registry
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from rasura.patches.names import PatchId
+
+Progress = Callable[[str, int, int], None]
+THING: Final = "dog"
+STYLE: Final = "neon"
+STYLE_ANCHOR: Final = "cartoon"
+GRID: Final = "before_after.png"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DemoReport:
+    """What the demo did and found.
+
+    Attributes:
+        folder: where everything lies: the model's copy, the registry, the picture.
+        patches: the two patches.
+        verdict: the composer's.
+        scores: classifier accuracy before and after.
+        restored: whether every file of the model has its first SHA-256 again.
+        files: how many files that are.
+        entries: size of the verified log.
+        picture: the grid.
+    """
+
+    folder: Path
+    patches: tuple[Erased, ...]
+    verdict: Verdict
+    scores: tuple[Score, ...]
+    restored: bool
+    files: int
+    entries: int
+    picture: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stage:
+    """What the steps share."""
+
+    registry: Registry
+    model: Path
+    painter: Painter
+    judge: Judge
+    subjects: Subjects
+    actor: Actor
+    progress: Progress
+
+    def look(self, asked: Sequence[Question], label: str) -> tuple[list[Image], list[tuple[str, str]]]:
+        """Draw from the folder as it is now, and ask the judge."""
+        self.painter.reload(self.model)
+        pictures = self.painter.draw([question.shot for question in asked], f"drawing {label}", self.progress)
+        return pictures, self.judge.name(pictures)
+
+
+def run_demo(source: Path, folder: Path, actor: Actor, progress: Progress) -> DemoReport:
+    """Run the demo on a reference model.
+
+    Args:
+        source: folder with `pipeline/`, `classifier.*`, `concepts.json`, `retain.txt` and `templates.txt`.
+        folder: a new folder for everything that is made.
+        actor: who and why, for the log.
+        progress: told what is going on.
+
+    Raises:
+        NotFoundError: the reference model is not there.
+        ExistsError: the folder holds something already.
+    """
+    _check_folders(source, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model"
+    copy_model(source / "pipeline", model)  # (1)
+    first = file_digests(model)
+    with Registry.create(folder, actor=actor.name, reason=actor.reason) as registry:
+        new_key(registry, "demo", Draft(actor.name, actor.reason, "key.add", "success"))
+        add_base(registry, model, "reference", Draft(actor.name, actor.reason, "base.add", "success"), progress)
+        subjects = Subjects.load(source / "concepts.json")
+        made = _erased(registry, source, subjects, actor, progress)  # (2)
+        verdict = check([Member(item.patch) for item in made])  # (3)
+        stage = _Stage(registry, model, Painter.load(model), load_judge(source), subjects, actor, progress)
+        found = _before_and_after(stage, [item.patch.patch_id for item in made], folder / GRID)  # (4), (5), (6)
+        return DemoReport(
+            folder,
+            made,
+            verdict,
+            found,
+            file_digests(model) == first,
+            len(first),
+            verify_log(registry).size,  # (7)
+            folder / GRID,
+        )
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by relative path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _check_folders(source: Path, folder: Path) -> None:
+    if not (source / "pipeline" / "model_index.json").is_file():
+        raise NotFoundError(
+            f"{source} holds no reference model: expected pipeline/ and classifier.safetensors",
+            hint="git clone the repository, or rasura demo --model DIR",
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise ExistsError(f"{folder} is not empty", hint=f"rm -r {folder}, or rasura demo --out DIR")
+
+
+def _erased(
+    registry: Registry, source: Path, subjects: Subjects, actor: Actor, progress: Progress
+) -> tuple[Erased, ...]:
+    targets = (Target(THING, subjects.superclass[THING]), Target(STYLE, STYLE_ANCHOR))
+    retain = load_retain_set(source / "retain.txt").without(target.concept for target in targets)
+    templates = load_retain_set(source / "templates.txt").concepts
+    request = EraseRequest(targets, retain, templates=templates, held_out=subjects.held_out)
+    draft = Draft(actor.name, actor.reason, "patch.erase", "success")
+    return erase(registry, "reference", request, key=None, protect=(), draft=draft, progress=progress)
+
+
+def _before_and_after(stage: _Stage, patch_ids: Sequence[PatchId], picture: Path) -> tuple[Score, ...]:
+    asked = (*_examples(stage.subjects), *questions(stage.subjects, THING, STYLE))
+    shown = len(_examples(stage.subjects))
+    states = [("before", *stage.look(asked, "before"))]
+    deploy.apply(stage.registry, CheckpointHost.open(stage.model), patch_ids, stage.actor)
+    states.append(("both patches applied", *stage.look(asked, "after")))
+    deploy.revert(stage.registry, CheckpointHost.open(stage.model), [patch_ids[1]], stage.actor)
+    states.append((f"{STYLE!r} reverted,\n{THING!r} still erased", *stage.look(asked[:shown], "one reverted")))
+    deploy.revert(stage.registry, CheckpointHost.open(stage.model), None, stage.actor)
+    states.append(("both reverted", *stage.look(asked[:shown], "both reverted")))
+    rows = [
+        Row(label, pictures[:shown], [f"{thing}, {style}" for thing, style in answers[:shown]])
+        for label, pictures, answers in states
+    ]
+    heads = [f"{question.thing}, {question.style}" for question in asked[:shown]]
+    title = f"Erasing the object {THING!r} and the style {STYLE!r}: the same noise in every row. Below: the classifier."
+    save_grid(picture, draw_grid(title, heads, rows))
+    (_, _, before), (_, _, after) = states[0], states[1]
+    return tuple(scores(asked[shown:], before[shown:], after[shown:]))
+
+
+def _examples(subjects: Subjects) -> tuple[Question, ...]:
+    """What the grid shows: targets, near relatives, retained and held-out concepts."""
+    other = subjects.held_out
+    wanted = (
+        (THING, "cartoon"),
+        (THING, "ink"),
+        (THING, STYLE),
+        ("cat", STYLE),
+        ("cat", "cartoon"),
+        ("rose", "sketch"),
+        ("car", "pixel"),
+        (other[0], "cartoon"),
+        (other[1], "ink"),
+    )
+    return tuple(
+        Question("shown", Shot(subjects.prompt(thing, style), 10_000 + i), thing, style)
+        for i, (thing, style) in enumerate(wanted)
+    )

@@ -1,0 +1,92 @@
+"""Pictures from a diffusers folder, reproducible one by one: a picture depends on its prompt and seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rasura.patches.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture to draw."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw: denoising steps, guidance scale, pictures a batch."""
+
+    steps: int = 20
+    guidance: float = 3.0
+    batch: int = 8
+
+
+class Painter:
+    """A pipeline in float32 on the CPU or a GPU; its UNet can be read anew from a folder that was patched."""
+
+    def __init__(self, pipeline: Any, sampling: Sampling) -> None:  # diffusers ships no types
+        self.pipeline = pipeline
+        self._sampling = sampling
+
+    @classmethod
+    def load(cls, folder: Path, sampling: Sampling | None = None) -> Self:
+        """Load a diffusers folder without the network."""
+        import torch
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        with quiet():
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
+            )
+            pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline, sampling or Sampling())
+
+    def reload(self, folder: Path) -> None:
+        """Read the UNet's weights anew from a folder."""
+        import torch
+        from diffusers import UNet2DConditionModel
+
+        with quiet():
+            self.pipeline.unet = UNet2DConditionModel.from_pretrained(
+                folder, subfolder="unet", torch_dtype=torch.float32, local_files_only=True
+            )
+
+    def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
+        """Draw every shot, each from the noise of its own seed."""
+        import torch
+
+        pictures: list[Image] = []
+        for start in range(0, len(shots), self._sampling.batch):
+            part = shots[start : start + self._sampling.batch]
+            progress(stage, start, len(shots))
+            with torch.inference_mode():
+                drawn = self.pipeline(
+                    prompt=[shot.prompt for shot in part],
+                    latents=torch.cat([self._noise(shot.seed) for shot in part]),
+                    num_inference_steps=self._sampling.steps,
+                    guidance_scale=self._sampling.guidance,
+                    eta=0.0,
+                )
+            pictures.extend(drawn.images)
+        progress(stage, len(shots), len(shots))
+        return pictures
+
+    def _noise(self, seed: int) -> torch.Tensor:
+        import torch
+
+        config = self.pipeline.unet.config
+        shape = (1, config.in_channels, config.sample_size, config.sample_size)
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
