@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
-from rasura.patches.errors import FormatError, RasuraError
+from rasura.patches.errors import FormatError, HubError, RasuraError
 from rasura.patches.names import Digest
 from rasura.registry.hub.faults import Fault, translate
 
@@ -18,26 +18,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_BRANCH = "main"
-CHUNK = 1 << 16  # bytes read at a time
-SILENCE = 30.0  # seconds without a byte before a download is given up
-DOWNLOAD = 600.0  # seconds that one file may take in all
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a call is repeated when the Hub is busy or out of reach; times in seconds.
+    """How long a Hub that is busy, slow or out of reach is put up with; times in seconds.
 
     Attributes:
         attempts: calls in all.
         wait: before the second call; doubles each time.
         longest: no single wait is longer, whatever the Hub asks for.
         deadline: after this long no new attempt begins.
+        silence: a look-up or download in which nothing comes for so long has failed.
+        download: no single file may take longer, however steadily it drips.
     """
 
     attempts: int = 4
     wait: float = 0.5
     longest: float = 10.0
     deadline: float = 60.0
+    silence: float = 30.0
+    download: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,10 @@ class Wire:
 
     def head(self, repo: str, revision: str) -> tuple[str, bool]:
         """The commit that a revision names now, and whether the repository is private."""
-        info = self.call(f"look up {repo}@{revision}", lambda: self.api.model_info(repo, revision=revision, timeout=30))
+        info = self.call(
+            f"look up {repo}@{revision}",
+            lambda: self.api.model_info(repo, revision=revision, timeout=self._patience.silence),
+        )
         return str(info.sha), bool(info.private)
 
     def files(self, repo: str, commit: str, *, limit: int) -> dict[str, RemoteFile]:
@@ -121,6 +125,7 @@ class Wire:
 
         Raises:
             FormatError: it does not end after `limit` bytes.
+            HubError: it takes too long.
         """
         from huggingface_hub import hf_hub_url
 
@@ -131,15 +136,17 @@ class Wire:
         # Not hf_hub_download: it writes to disk what the server sends for as long as the server sends.
         from huggingface_hub import get_session, hf_raise_for_status
 
-        data, until = bytearray(), time.monotonic() + DOWNLOAD
-        with get_session().stream("GET", url, headers=self._headers(), timeout=SILENCE) as response:
+        patience, data = self._patience, bytearray()
+        until = time.monotonic() + patience.download
+        with get_session().stream("GET", url, headers=self._headers(), timeout=patience.silence) as response:
             hf_raise_for_status(response)
-            for piece in response.iter_raw(CHUNK):
+            for piece in response.iter_raw():  # as it comes: a chunk size would wait for a full chunk
                 data += piece
                 if len(data) > limit:
                     raise FormatError(f"{what}: expected at most {limit} bytes, got more")
                 if time.monotonic() > until:
-                    raise FormatError(f"{what}: expected {limit} bytes within {DOWNLOAD:.0f} s, got {len(data)}")
+                    late = f"{what}: expected {limit} bytes within {patience.download:g} s, got {len(data)}"
+                    raise HubError(late, hint="repeat later, or from another network")
         return bytes(data)
 
     def _headers(self) -> dict[str, str]:
@@ -156,7 +163,10 @@ class Wire:
         if constants.HF_HUB_DISABLE_XET:
             return False
         url = f"{self.endpoint}/api/models/{repo}/xet-write-token/{quote(revision, safe='')}"
-        answer = self.call(f"ask {repo} for Xet", lambda: get_session().get(url, headers=self._headers(), timeout=30))
+        answer = self.call(
+            f"ask {repo} for Xet",
+            lambda: get_session().get(url, headers=self._headers(), timeout=self._patience.silence),
+        )
         return bool(answer.status_code == HTTPStatus.NOT_FOUND)
 
 

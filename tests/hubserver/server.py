@@ -1,6 +1,7 @@
 """The server: a Hub behind two loopback origins, everything logged, anything breakable."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +26,14 @@ class Faults:
         before: called with every request before it is carried out, for what happens between two calls.
         swapped: path in a repository to the bytes that are served in place of the right ones.
         endless: paths in a repository that are served without an end.
+        dripping: paths that are served one byte at a time, ten a second.
     """
 
     failures: list[Failure] = field(default_factory=list)
     before: Callable[[Request], None] | None = None
     swapped: dict[str, bytes] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
+    dripping: set[str] = field(default_factory=set)
 
     def fail(self, status: int, pattern: str = "", *, times: int = 1, method: str = "", after: bool = False) -> Failure:
         """Make the next `times` matching requests answer `status`."""
@@ -88,9 +91,17 @@ class HubServer(Hub):
         path = response.headers.get("X-Test-Path", "")
         if path in self.faults.endless:
             return Response(200, {"Content-Type": "application/octet-stream"}, _endless())
+        if path in self.faults.dripping and isinstance(response.body, bytes):
+            return Response(200, {"Content-Type": "application/octet-stream"}, _dripping(response.body))
         if path in self.faults.swapped:
             return Response(200, {"Content-Type": "application/octet-stream"}, self.faults.swapped[path])
         return response
+
+
+def _dripping(content: bytes) -> Iterator[bytes]:
+    for at in range(len(content)):
+        yield content[at : at + 1]
+        time.sleep(0.1)
 
 
 def _endless() -> Iterator[bytes]:

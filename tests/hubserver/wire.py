@@ -218,6 +218,7 @@ class _Connection(BaseHTTPRequestHandler):
         try:
             for piece in body:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
             self.close_connection = True  # the client had enough, which is what an endless body is for

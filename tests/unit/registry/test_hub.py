@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -163,6 +164,16 @@ def test_a_repository_with_a_model_in_it_keeps_its_root(plain_hub: HubServer) ->
     assert send(plain_hub, pushed).paths == {pushed.patch_id: f"patches/{pushed.patch_id}"}
 
 
+def test_the_card_forgets_a_patch_that_was_removed(plain_hub: HubServer) -> None:
+    one, two = patch(1), patch(2)
+    send(plain_hub, one, two)
+    api(plain_hub).delete_folder(f"patches/{one.patch_id}", REPO)
+    send(plain_hub, patch(3))
+    text = Path(api(plain_hub).hf_hub_download(REPO, "README.md")).read_text()
+    assert one.patch_id not in text
+    assert two.patch_id in text
+
+
 def test_stock_clients_read_what_was_pushed(hub: HubServer, tmp_path: Path) -> None:
     pushed = patch(1)
     receipt = send(hub, pushed)
@@ -303,7 +314,7 @@ def test_the_pinned_commit_wins_over_a_branch_that_moves(hub: HubServer) -> None
     later = patch(1, extra={"targets.safetensors": b"\0 other"})
     once(hub, "GET", "/tree/", lambda: add(hub, later.files))
     [fetched] = fetch(pinned, open_bundle=trusted, endpoint=hub.url)
-    assert fetched.files == pushed.files
+    assert fetched == FetchedPatch("", pushed.files, ())
     assert resolve(REPO, endpoint=hub.url) != pinned
 
 
@@ -406,6 +417,31 @@ def test_an_endless_file_is_refused(hub: HubServer) -> None:
             get(hub)
 
 
+def test_a_file_that_drips_is_given_up(hub: HubServer) -> None:
+    send(hub, patch(1))
+    pinned = resolve(REPO, endpoint=hub.url)
+    hub.faults.dripping = {"basis.safetensors"}
+    with pytest.raises(HubError, match=r"within 0\.3 s"):
+        fetch(pinned, open_bundle=trusted, endpoint=hub.url, patience=Patience(download=0.3))
+
+
+def test_a_hub_that_falls_silent_is_given_up(plain_hub: HubServer) -> None:
+    send(plain_hub, patch(1))
+    pinned = resolve(REPO, endpoint=plain_hub.url)
+    done = threading.Event()
+
+    def hang(request: Request) -> None:
+        if "/resolve/" in request.path:
+            done.wait(10)
+
+    plain_hub.faults.before = hang
+    try:
+        with pytest.raises(HubError, match="not reached"):
+            fetch(pinned, open_bundle=trusted, endpoint=plain_hub.url, patience=Patience(attempts=1, silence=0.2))
+    finally:
+        done.set()
+
+
 @pytest.mark.parametrize(
     "limits", [{"file": 100}, {"total": 3000}, {"signature": 10}, {"files": 2}, {"patches": 1}, {"entries": 3}]
 )
@@ -505,6 +541,36 @@ def test_gated_and_private_repositories(plain_hub: HubServer) -> None:
     with pytest.raises(NotFoundError):
         resolve("acme/hidden", endpoint=plain_hub.url)
     assert resolve("acme/hidden", endpoint=plain_hub.url, token=TOKEN).repo == "acme/hidden"
+
+
+def test_the_token_goes_to_the_hub_and_to_nobody_else(hub: HubServer) -> None:
+    send(hub, patch(1))
+    api(hub).update_repo_settings(REPO, private=True)
+    hub.log.clear()
+    pinned = resolve(REPO, endpoint=hub.url, token=TOKEN)
+    assert len(fetch(pinned, open_bundle=trusted, endpoint=hub.url, token=TOKEN)) == 1
+    redirected = [r for r in hub.log if r.path.startswith("/file/")]
+    assert redirected
+    assert not [r for r in redirected if "authorization" in r.headers]
+    assert all(r.headers["authorization"] == f"Bearer {TOKEN}" for r in hub.log if r not in redirected)
+
+
+def test_a_stored_token_is_used_unless_the_user_said_not_to(
+    plain_hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(plain_hub, patch(1))
+    api(plain_hub).update_repo_settings(REPO, private=True)
+    Path(constants.HF_TOKEN_PATH).parent.mkdir(parents=True, exist_ok=True)
+    Path(constants.HF_TOKEN_PATH).write_text(TOKEN)
+    assert resolve(REPO, endpoint=plain_hub.url).repo == REPO
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    with pytest.raises(NotFoundError):
+        resolve(REPO, endpoint=plain_hub.url)
+
+
+def test_the_module_is_cheap_to_import() -> None:
+    code = "import sys, rasura.registry.hub; assert not {'huggingface_hub', 'torch', 'sqlalchemy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_hub_that_cannot_be_reached_is_told_in_bounded_time(
