@@ -149,7 +149,7 @@ def _connect(location: Location, busy: float, *, write: bool) -> sqlite3.Connect
 
 def _postgres(url: str) -> "Engine":
     try:
-        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
     except ModuleNotFoundError as error:
         raise RegistryError(
             "PostgreSQL: expected the driver psycopg, got none", hint="pip install 'rasura[postgres]'"

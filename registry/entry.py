@@ -1,9 +1,10 @@
 """An audit entry as bytes: RFC 8785 JSON, version 1. These bytes are what the Merkle tree hashes, so they are fixed.
 
     {"v":1, "log":"rasura/log/5f0c…", "index":42, "id":"<uuid>", "type":"patch.add",
-     "time":"2026-11-21T22:40:00.123456Z", "actor":{"name":"alice"}, "reason":{"text":"…"}, "outcome":{"status":"success"},
-     "patches":["<id>", …], "base":"<digest>", "host":"<uuid>", "effect":{"before":"<digest>", "after":"<digest>"},
-     "closes":41, "details":{"layers":32}, "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
+     "time":"2026-11-21T22:40:00.123456Z", "actor":{"name":"alice"}, "reason":{"text":"…"},
+     "outcome":{"status":"success"}, "closes":41, "patches":["<id>", …], "base":"<digest>", "host":"<uuid>",
+     "effect":{"before":"<digest>", "after":"<digest>"}, "details":{"layers":32},
+     "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
 transaction changed, the digest of the whole record as it is afterwards (`records.fingerprint`). Replaying them must

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, cast
 
 from rasura.patches import canonical
+from rasura.patches.errors import InputError
 from rasura.patches.fields import JsonValue
 from rasura.patches.names import Digest, KeyId, ParamName, PatchId
 from rasura.registry.checks import check_count, check_digest, check_name, check_text, check_time, check_uuid, instant
@@ -212,7 +213,9 @@ class HostRecord:
         check_time("updated_at", self.updated_at)
         for patch_id, strength in self.applied.items():
             check_digest("patch id", patch_id)
-            check_count("strength in sixteenths", abs(strength), low=1, high=MAX_SIXTEENTHS)
+            check_count("strength in sixteenths", strength, low=-MAX_SIXTEENTHS, high=MAX_SIXTEENTHS)
+            if strength == 0:
+                raise InputError(f"host: expected no patch of strength 0 in its stack, got {patch_id[:12]}")
         object.__setattr__(self, "applied", MappingProxyType(dict(self.applied)))
 
 
