@@ -6,6 +6,7 @@ document of a newer program is never half understood, and every message names th
 
 import math
 import re
+import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, NoReturn, TypeAlias, TypeVar, cast
 
@@ -24,6 +25,7 @@ MAX_ITEMS: Final = 100_000
 _T = TypeVar("_T")
 
 _SHOWN: Final = 60  # characters of a bad value in a message
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,24})(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
 
@@ -164,10 +166,12 @@ class Fields:
             )
 
     def _refuse(self, name: str, expected: str, got: object) -> NoReturn:
-        raise FormatError(f"{self._what}: {name}: expected {expected}, got {show(got)}", what=self._what, field=name)
+        field = name if _PLAIN.fullmatch(name) else show(name)  # where keys are data, they may hold anything
+        raise FormatError(f"{self._what}: {field}: expected {expected}, got {show(got)}", what=self._what, field=name)
 
 
 def show(value: object) -> str:
-    """A bad value for a message: escaped, and short however long it is."""
-    text = ascii(value[:_SHOWN] if isinstance(value, str) else value)
+    """A bad value for a message: escaped, and short at a cost that does not grow with the value."""
+    text = ascii(value[:_SHOWN]) if isinstance(value, str) else reprlib.repr(value)
+    text = text.encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -14,7 +14,7 @@ from rasura.patches import canonical
 from rasura.patches.canonical import Fields, JsonValue
 from rasura.patches.errors import FormatError
 
-LIMIT = 1_000_000
+LIMIT = 2_000_000
 
 GOLDEN: dict[str, tuple[JsonValue, bytes]] = {
     "scalars": ([None, True, False, 0, -1, "x"], b'[null,true,false,0,-1,"x"]'),
@@ -279,6 +279,20 @@ def test_bad_fields_are_refused_with_document_and_field(name: str) -> None:
 def test_only_objects_have_fields() -> None:
     with pytest.raises(FormatError, match="the manifest: expected an object, got"):
         fields(b"[]")
+
+
+def test_what_a_message_shows_is_escaped_and_short() -> None:
+    for value in (
+        b'["\xe2\x80\xae evil", 1]',
+        b'{"\\u001b[2J":[]}',
+        b"[" + b"[]," * 300_000 + b"1]",
+        b'"' + b"\xe2\x80\xae" * 500 + b'"',
+    ):
+        with pytest.raises(FormatError, match="expected an integer from 0 to 9, got") as caught:
+            fields(b'{"x":' + value + b"}").integer("x", 0, 9)
+        assert caught.value.message.replace("…", "").isascii()
+        assert caught.value.message.isprintable()
+        assert len(caught.value.message) < 150
 
 
 def test_looking_is_not_reading() -> None:

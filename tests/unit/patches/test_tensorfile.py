@@ -206,6 +206,13 @@ def test_the_largest_header_allowed_and_one_byte_more() -> None:
         header_of(build(text.ljust(100), ZERO + b"x"), limits)
 
 
+def test_keys_of_metadata_cannot_write_to_the_terminal() -> None:
+    with pytest.raises(FormatError, match="expected a text") as caught:
+        header_of(build({"__metadata__": {"\x1b[2J\u202e\n" + "k" * 10_000: 1}}))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 250
+
+
 class Counting(io.BytesIO):
     """A file that knows how much of it was asked for."""
 
