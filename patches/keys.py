@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_KEY_BYTES: Final = 16 * 1024
 """Longest PEM read. A P-256 key has 0.2 KB, an encrypted one 0.4 KB."""
 
+MAX_PASSWORD_BYTES: Final = 1023
+"""Longest password that OpenSSL takes for PKCS#8."""
+
 _CURVE: Final = "secp256r1"  # P-256 in SEC 2's spelling, which `cryptography` uses
 _OTHERS: Final = 0o077  # what group and others may do
 
@@ -107,10 +110,16 @@ class PrivateKey:
         return _private(key)
 
     def pem(self, password: bytes | None = None) -> bytes:
-        """The key as PKCS#8 PEM; encrypted (PBES2, AES-256) when a password is given. Keep it secret."""
+        """The key as PKCS#8 PEM; encrypted (PBES2, AES-256) when a password is given. Keep it secret.
+
+        Raises:
+            InputError: a password of no bytes, or of more than OpenSSL takes.
+        """
         from cryptography.hazmat.primitives import serialization
 
-        lock = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        if password is not None and not 1 <= len(password) <= MAX_PASSWORD_BYTES:
+            raise InputError(f"expected a password of 1 to {MAX_PASSWORD_BYTES} bytes, got {len(password)}")
+        lock = serialization.NoEncryption() if password is None else serialization.BestAvailableEncryption(password)
         return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
 
     def sign(self, message: bytes) -> bytes:
@@ -125,9 +134,11 @@ def write_private(path: Path, key: PrivateKey, password: bytes | None = None) ->
     """Writes a new key file that only its owner may read (mode 0600), durably; an existing file is never touched.
 
     Raises:
+        InputError: a password that cannot be one; nothing was made.
         ExistsError: something is at `path`.
         HostWriteError: it could not be written; nothing is left behind.
     """
+    pem = key.pem(password)  # before there is a file
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -136,7 +147,7 @@ def write_private(path: Path, key: PrivateKey, password: bytes | None = None) ->
         raise HostWriteError(f"expected to write a key to {path}, got {error.strerror}", path=str(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(key.pem(password))
+            file.write(pem)
             file.flush()
             os.fsync(descriptor)
     except OSError as error:

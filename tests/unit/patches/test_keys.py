@@ -211,6 +211,16 @@ def test_a_key_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("password", [b"", b"x" * 1024])
+def test_passwords_that_protect_nothing_are_refused(tmp_path: Path, password: bytes) -> None:
+    with pytest.raises(InputError, match="expected a password of 1 to 1023 bytes"):
+        write_private(tmp_path / "key.pem", PrivateKey.generate(), password)
+    assert list(tmp_path.iterdir()) == []
+    longest = b"y" * 1023
+    key = PrivateKey.generate()
+    assert PrivateKey.load(key.pem(longest), longest).public == key.public
+
+
 def test_links_and_folders_are_no_key_files(tmp_path: Path) -> None:
     write_private(tmp_path / "key.pem", PrivateKey.generate())
     (tmp_path / "link").symlink_to(tmp_path / "key.pem")
