@@ -22,6 +22,7 @@ from rasura.patches.errors import (
     DriftError,
     ExistsError,
     FormatError,
+    HostError,
     HostWriteError,
     InputError,
     NotFiniteError,
@@ -253,7 +254,7 @@ def test_broken_headers_and_indexes(tmp_path: Path) -> None:
 def test_a_missing_shard(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", TinySpec(sharded=True))
     (folder / "unet/diffusion_pytorch_model-00002-of-00005.safetensors").unlink()
-    with pytest.raises(Exception, match="00002-of-00005"):
+    with pytest.raises(HostError, match=r"00002-of-00005\.safetensors: expected a readable file"):
         CheckpointHost.open(folder)
 
 

@@ -6,16 +6,20 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from crashing import NAMES, Attempt, Nursery, State, values
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import TinySpec, tiny_model
 
 from rasura.patches.errors import DigestMismatchError, DriftError, HostWriteError
 from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.ranges import restore_range
 from rasura.patches.hosts.record import encode_head, read_record
 from rasura.patches.names import Digest, ParamName
 
@@ -189,6 +193,19 @@ def test_a_host_that_was_open_before_the_crash_recovers_too(
             break
     assert host.digests(NAMES) == expected["pristine"]
     assert not (model / ".rasura-host").exists()
+
+
+@given(st.binary(min_size=1, max_size=200), st.data())
+def test_putting_back_writes_only_what_differs(old: bytes, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(old)))
+    stop = data.draw(st.integers(start, len(old)))
+    torn = old[:start] + data.draw(st.binary(min_size=stop - start, max_size=stop - start)) + old[stop:]
+    with tempfile.TemporaryFile() as file:
+        file.write(b"before" + torn + b"after")
+        file.flush()
+        restore_range(file.fileno(), 6, [old[: len(old) // 3], old[len(old) // 3 :]])
+        file.seek(0)
+        assert file.read() == b"before" + old + b"after"
 
 
 def test_an_unnamed_journal_is_discarded(model: Path, expected: dict[State, dict[ParamName, Digest]]) -> None:
