@@ -68,7 +68,7 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
     if bound >= SUM_LIMIT:
         raise BoundExceededError(
             f"the stack may reach {bound:.4g}: expected less than {SUM_LIMIT:g}, beyond which float64 would round",
-            hint="apply fewer patches, or lower --strength",
+            hint="rasura patch apply ID... --model DIR --strength 0.5",
             bound=f"{bound:.6g}",
         )
     A = torch.cat([term.increment.A.to(torch.float64) for term in terms])  # [Σ rank, d_in]
@@ -80,7 +80,8 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     """The value of a parameter under a set of patches.
 
     One exact float64 sum of increments, one float64 addition of the base, one rounding to float32, one to the
-    parameter's own dtype; each step is a single IEEE 754 operation, so every device gives the same bits.
+    parameter's own dtype; each step is a single IEEE 754 operation, so every device gives the same bits. Where the sum
+    is zero the weight keeps its bits.
 
     Args:
         base: pristine weights [d_out, d_in]; float16, bfloat16 or float32. Never changed.
@@ -89,7 +90,7 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     Raises:
         AlgebraError: a dtype or shape that does not fit.
         BoundExceededError: see `increment_sum`.
-        NotFiniteError: the result overflows the parameter's dtype.
+        NotFiniteError: the result overflows the parameter's dtype, or the base is not finite.
     """
     import torch
 
@@ -101,9 +102,14 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     total = increment_sum(moved)
     if total.shape != base.shape:
         raise AlgebraError(f"an increment of shape {[*total.shape]} does not fit weights of shape {[*base.shape]}")
+    # A sum of products that are all zero has whatever sign the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
+    total = torch.where(total == 0, -0.0, total)
     result = (base.detach().to(torch.float64) + total).to(torch.float32).to(base.dtype)
     if not bool(torch.isfinite(result).all()):
-        raise NotFiniteError(f"the patched weights overflow {base.dtype}", hint="lower --strength")
+        raise NotFiniteError(
+            f"the patched weights are not finite in {base.dtype}: expected finite numbers",
+            hint="rasura patch apply ID... --model DIR --strength 0.5",
+        )
     return result
 
 

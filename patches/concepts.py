@@ -11,12 +11,14 @@ on knows the concept: the end-of-text and padding positions too. Which of them a
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rasura.patches.errors import ConceptError, NotFoundError, UnsupportedHostError
+from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, UnsupportedHostError
+from rasura.patches.fields import show
 from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail")
 SLOT: Final = "{}"
+_NOT_PLAIN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's general categories
+_LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
 GENERIC_TEMPLATES: Final = (
     "{}",
@@ -53,11 +57,17 @@ class Target:
 
     def __post_init__(self) -> None:
         check_concept(self.concept)
-        if self.concept.casefold().strip() == self.anchor.casefold().strip():
+        check_plain(self.anchor)
+        if normal(self.concept) == normal(self.anchor):
             raise ConceptError(
-                f"concept {self.concept!r} equals its anchor: expected another, more general concept",
-                hint=f"--concept {self.concept!r} --anchor TEXT",
+                f"concept {show(self.concept)} equals its anchor: expected another, more general concept",
+                hint="--anchor TEXT",
             )
+
+
+def normal(text: str) -> str:
+    """One spelling of a phrase for comparing: composed, without case, single spaces; so CLIP's tokenizer sees it."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def check_concept(text: str) -> None:
@@ -68,18 +78,31 @@ def check_concept(text: str) -> None:
     """
     if not text.strip():
         raise ConceptError("the concept is empty: expected a word or phrase", hint="--concept TEXT")
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):  # noqa: PLR2004
-        raise ConceptError(f"concept {text!r} holds control characters: expected plain text", hint="--concept TEXT")
+    check_plain(text)
+
+
+def check_plain(text: str) -> None:
+    """Refuse control characters, line and paragraph separators, and lone surrogates.
+
+    Raises:
+        ConceptError: there are some.
+    """
+    if any(unicodedata.category(char) in _NOT_PLAIN for char in text):
+        raise ConceptError(f"{show(text)} holds control characters: expected plain text", hint="--concept TEXT")
 
 
 def check_template(template: str) -> None:
     """Refuse a template that does not hold exactly one `{}`.
 
     Raises:
-        ConceptError: otherwise.
+        ConceptError: otherwise, or with control characters.
     """
     if template.count(SLOT) != 1:
-        raise ConceptError(f"template {template!r} holds {template.count(SLOT)} times {{}}: expected once")
+        raise ConceptError(
+            f"template {show(template)} holds {template.count(SLOT)} times {{}}: expected once",
+            hint="--template 'a photo of a {}'",
+        )
+    check_plain(template)
 
 
 class TextEncoder:
@@ -95,24 +118,23 @@ class TextEncoder:
 
         Raises:
             NotFoundError: no such folder.
-            UnsupportedHostError: the folders do not hold a CLIP text encoder.
+            UnsupportedHostError: the folders do not hold a whole CLIP text encoder and its tokenizer.
         """
         for part in ("tokenizer", "text_encoder"):
             if not (folder / part).is_dir():
                 raise NotFoundError(
                     f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
                 )
-        import torch
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        try:
-            with quiet():
-                tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-                model = CLIPTextModel.from_pretrained(
-                    folder / "text_encoder", local_files_only=True, dtype=torch.float32, use_safetensors=True
-                )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UnsupportedHostError(f"{folder}: its text encoder cannot be loaded: {error}") from error
+        tokenizer, model, missing = _loaded(folder)
+        if missing:
+            raise UnsupportedHostError(
+                f"{folder}: text_encoder/ lacks {len(missing)} tensors, {min(missing)} among them: expected all"
+            )
+        if not _LEAST_VOCABULARY <= len(tokenizer) <= model.config.vocab_size:
+            raise UnsupportedHostError(
+                f"{folder}: tokenizer/ has {len(tokenizer)} entries: expected {_LEAST_VOCABULARY} to "
+                f"{model.config.vocab_size}, as many as the text encoder can read"
+            )
         model.train(mode=False)
         return cls(tokenizer, model)
 
@@ -130,12 +152,14 @@ class TextEncoder:
         """Token ids with start and end of text, not padded.
 
         Raises:
-            ConceptError: longer than the encoder reads.
+            ConceptError: longer than the encoder reads, or no Unicode text.
         """
+        check_plain(prompt)
         found: list[int] = self._tokenizer(prompt)["input_ids"]
         if len(found) > self.length:
             raise ConceptError(
-                f"prompt {prompt[:60]!r} has {len(found)} tokens: expected at most {self.length}; shorten it"
+                f"prompt {show(prompt)} has {len(found)} tokens: expected at most {self.length}",
+                hint="--template '{}'",
             )
         return found
 
@@ -146,6 +170,7 @@ class TextEncoder:
 
         Raises:
             ConceptError: a prompt longer than the encoder reads.
+            NotFiniteError: the encoder gives NaN or infinity.
         """
         import torch
 
@@ -156,6 +181,8 @@ class TextEncoder:
             batch = self._tokenizer(list(part), padding="max_length", max_length=self.length, return_tensors="pt")
             with torch.no_grad():
                 hidden = self._model(input_ids=batch["input_ids"]).last_hidden_state
+            if not bool(torch.isfinite(hidden).all()):
+                raise NotFiniteError("the text encoder gives NaN or infinity: expected finite embeddings")
             if progress is not None:
                 progress(len(part))
             yield hidden.to(torch.float64)
@@ -179,7 +206,9 @@ class TextEncoder:
         for start in range(len(ids) - len(inner) - 1, 0, -1):
             if ids[start : start + len(inner)] == inner:
                 return range(start, start + len(inner))
-        raise ConceptError(f"{phrase!r} does not stand in {prompt!r} as tokens of its own", hint="--template '{}'")
+        raise ConceptError(
+            f"{show(phrase)} does not stand in {show(prompt)} as tokens of its own", hint="--template '{}'"
+        )
 
     def tokenizer_state(self) -> dict[str, Any]:
         """What decides how text becomes ids: vocabulary, merges, length, special ids; JSON without floats."""
@@ -196,6 +225,28 @@ class TextEncoder:
                 int(self._tokenizer.pad_token_id),
             ],
         }
+
+
+def _loaded(folder: Path) -> tuple[Any, Any, set[str]]:
+    """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    text_model: Any = CLIPTextModel  # its annotations know nothing of the report
+    try:
+        with quiet():
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            model, report = text_model.from_pretrained(
+                folder / "text_encoder",
+                local_files_only=True,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedHostError(f"{folder}: its text encoder cannot be loaded: {error}") from error
+    return tokenizer, model, set(report["missing_keys"])
 
 
 def prompts_of(concept: str, templates: Sequence[str]) -> tuple[str, ...]:

@@ -92,13 +92,15 @@ class PatchTensors:
         """Read the three tensor files strictly.
 
         Raises:
-            FormatError: anything but the one encoding of the expected tensors.
+            FormatError: anything but the one encoding of the expected tensors, in shapes that fit each other.
             AlgebraError: factors off the grid or out of range.
         """
         factors = _decode(files, WEIGHTS, frozenset({"F32"}))
         basis = _decode(files, BASIS, frozenset({"F64"}), ("rows", "energy"))
         targets = _decode(files, TARGETS, frozenset({"F64"}), ("targets", "anchors"))
-        return cls(_increments(factors), basis["rows"], basis["energy"], targets["targets"], targets["anchors"])
+        found = cls(_increments(factors), basis["rows"], basis["energy"], targets["targets"], targets["anchors"])
+        _check_shapes(found)
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +162,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         HostWriteError: disk full or not writable; nothing is left.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExistsError(f"{folder} exists and is not empty", hint="-o another folder")
+        raise ExistsError(f"{folder} exists and is not empty", hint="rasura patch export ID -o ANOTHER")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -184,8 +186,6 @@ def _decode(
     tensors = decode(data, what=name, limits=PATCH_LIMITS, dtypes=dtypes)
     if expected is not None and set(tensors) != set(expected):
         raise FormatError(f"{name}: expected tensors {sorted(expected)}, got {sorted(tensors)}")
-    if expected is not None and tensors.keys() and any(t.dim() not in (1, 2) for t in tensors.values()):
-        raise FormatError(f"{name}: expected vectors and matrices")
     if encode(tensors, {"format": "pt"}) != data:
         raise FormatError(f"{name}: expected the one deterministic encoding of its tensors, got other bytes")
     return tensors
@@ -198,6 +198,21 @@ def _increments(factors: Mapping[str, torch.Tensor]) -> dict[ParamName, Incremen
         odd = sorted(set(factors) ^ expected)[:3]
         raise FormatError(f"{WEIGHTS}: expected pairs of lora_A and lora_B and nothing else, got {odd}")
     return {ParamName(stem + _SUFFIX): Increment(factors[stem + _DOWN], factors[stem + _UP]) for stem in sorted(stems)}
+
+
+def _check_shapes(tensors: PatchTensors) -> None:
+    rows, targets = tuple(tensors.protected.shape), tuple(tensors.targets.shape)
+    if len(rows) != 2 or rows[0] > rows[1] or tuple(tensors.energy.shape) != rows[:1]:  # noqa: PLR2004
+        raise FormatError(f"{BASIS}: expected rows [k, d] and energy [k], got {rows} and {[*tensors.energy.shape]}")
+    if bool((tensors.energy < 0).any()):
+        raise FormatError(f"{BASIS}: expected energies of 0 or more, got a negative one")
+    if len(targets) != 2 or 0 in targets or tensors.anchors.shape != tensors.targets.shape:  # noqa: PLR2004
+        raise FormatError(
+            f"{TARGETS}: expected targets and anchors [m, d], got {targets} and {tuple(tensors.anchors.shape)}"
+        )
+    widths = {rows[1], targets[1], *(increment.shape[1] for increment in tensors.increments.values())}
+    if len(widths) != 1:
+        raise FormatError(f"the patch: expected one width of embeddings in all its files, got {sorted(widths)}")
 
 
 def _check_tensors(manifest: Manifest, tensors: PatchTensors) -> None:

@@ -14,11 +14,13 @@ stored as an ordinary LoRA file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Self
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Self
 
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError, OffGridError, StrengthError
+from rasura.patches.fields import show
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +33,9 @@ SIXTEENTHS = 16
 STRENGTH_LIMIT = 4
 # Rounding to the grid moves an entry by at most 2⁻²³, so a unit row of up to 2²⁰ entries grows by at most 2⁻¹³.
 _ROW_SHRINK = 1.0 - 2.0**-12
+_ROW_LEAST = _ROW_SHRINK - 2.0**-13
+# So many digits, times sixteen, fit the 28 of a Decimal: nothing is rounded, nothing overflows.
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,9}(?:\.[0-9]{1,16})?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,11 +58,10 @@ class Strength:
         Raises:
             StrengthError: not a number, off the grid of 1/16, or outside [-4, 4].
         """
-        try:
-            scaled = Decimal(text) * SIXTEENTHS
-        except InvalidOperation:
-            raise StrengthError(f"strength {text!r} is not a decimal number", hint="--strength 1") from None
-        if not scaled.is_finite() or abs(scaled) > STRENGTH_LIMIT * SIXTEENTHS:
+        if not _DECIMAL.fullmatch(text):
+            raise StrengthError(f"strength {show(text)} is no plain decimal number", hint="--strength 1")
+        scaled = Decimal(text) * SIXTEENTHS
+        if abs(scaled) > STRENGTH_LIMIT * SIXTEENTHS:
             raise StrengthError(
                 f"strength {text} is out of range: expected -{STRENGTH_LIMIT} to {STRENGTH_LIMIT}", hint="--strength 1"
             )
@@ -103,6 +107,8 @@ class Increment:
     def quantised(cls, A: torch.Tensor, B: torch.Tensor) -> Self:
         """Round real factors to the grid: rows of `A` become unit rows, their norms move into `B`.
 
+        What this returned comes back unchanged when it is quantised again.
+
         Args:
             A: detector [rank, d_in], any float dtype.
             B: response [d_out, rank], any float dtype.
@@ -116,10 +122,10 @@ class Increment:
         A, B = A.to(torch.float64), B.to(torch.float64)
         _check_shapes(A, B)
         norms = torch.linalg.vector_norm(A, dim=1)
-        safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-        unit = A / safe[:, None] * _ROW_SHRINK
-        response = B * (norms / _ROW_SHRINK)[None, :]
-        return cls(_rounded(unit, DETECTOR_STEP), _rounded(response, RESPONSE_STEP))
+        ready = _on_grid(A, DETECTOR_STEP).all(1) & (norms >= _ROW_LEAST) & (norms <= 1)
+        scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)
+        unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]
+        return cls(_rounded(unit, DETECTOR_STEP), _rounded(B * scale, RESPONSE_STEP))
 
     @property
     def rank(self) -> int:
@@ -152,8 +158,15 @@ def _rounded(values: torch.Tensor, step: float) -> torch.Tensor:
     return (torch.round(values / step) * step + 0.0).to(torch.float32)  # + 0.0 turns -0.0 into 0.0
 
 
+def _on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
+    import torch
+
+    scaled = values.to(torch.float64) / step
+    return scaled == torch.round(scaled)
+
+
 def _check_shapes(A: torch.Tensor, B: torch.Tensor) -> None:
-    if A.dim() != 2 or B.dim() != 2 or A.shape[0] != B.shape[1] or A.shape[0] == 0:  # noqa: PLR2004
+    if A.dim() != 2 or B.dim() != 2 or A.shape[0] != B.shape[1] or 0 in (*A.shape, *B.shape):  # noqa: PLR2004
         raise AlgebraError(
             f"factors do not fit: expected A [rank, d_in] and B [d_out, rank], got {[*A.shape]} and {[*B.shape]}"
         )
@@ -166,8 +179,7 @@ def _check_grid(factor: torch.Tensor, step: float, name: str) -> None:
         raise OffGridError(f"{name} is {factor.dtype}: expected float32")
     if not bool(torch.isfinite(factor).all()):
         raise NotFiniteError(f"{name} holds NaN or infinity: expected finite numbers")
-    scaled = factor.to(torch.float64) / step
-    if not bool((scaled == torch.round(scaled)).all()):
+    if not bool(_on_grid(factor, step).all()):
         raise OffGridError(f"{name} is off the grid: expected multiples of {step}")
 
 

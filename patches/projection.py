@@ -13,7 +13,9 @@ Not here: bytes, signatures and trust (the caller verified them), and the host's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -21,7 +23,7 @@ from rasura.patches.compose import layers_of, sum_bound
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.file import Patch
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
-from rasura.patches.names import ParamName, PatchId
+from rasura.patches.names import PatchId
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +33,20 @@ SHORT: Final = 12  # digits of an id in a sentence
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A patch of a stack, at a strength."""
+    """A patch of a stack, at a strength.
+
+    Attributes:
+        patch: the patch.
+        strength: its factor.
+        patch_id: the patch's identity, hashed once.
+    """
 
     patch: Patch
     strength: Strength = ONE
+    patch_id: PatchId = field(init=False)
 
-    @property
-    def patch_id(self) -> PatchId:
-        """The patch's identity."""
-        return self.patch.patch_id
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch_id", self.patch.patch_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,28 +145,29 @@ def require(verdict: Verdict) -> Accepted:
 
 def _structure(stack: Sequence[Member]) -> Iterator[Reason]:
     ids = [member.patch_id for member in stack]
-    for patch_id in sorted({i for i in ids if ids.count(i) > 1}):
-        yield Reason(f"patch {patch_id[:SHORT]} stands twice in the stack")
+    for patch_id in sorted(i for i, times in Counter(ids).items() if times > 1):
+        yield Reason(f"patch {patch_id[:SHORT]} stands twice in the stack", f"rasura patch check {_short(set(ids))}")
     for member in stack:
         for needed in member.patch.manifest.requires:
             if needed not in ids:
                 yield Reason(
                     f"patch {member.patch_id[:SHORT]} requires patch {needed[:SHORT]}, which is not in the stack",
-                    f"rasura patch apply {needed[:SHORT]} {member.patch_id[:SHORT]}",
+                    f"rasura patch apply {needed[:SHORT]} {member.patch_id[:SHORT]} --model DIR",
                 )
     yield from _one_base(stack)
 
 
 def _one_base(stack: Sequence[Member]) -> Iterator[Reason]:
-    seen: dict[ParamName, tuple[str, PatchId]] = {}
+    seen: dict[str, tuple[str, PatchId]] = {}
     for member in stack:
         base = member.patch.manifest.base
-        for parameter in base.parameters:
-            digest, first = seen.setdefault(parameter.name, (parameter.sha256, member.patch_id))
-            if digest != parameter.sha256:
+        parts = {"the text encoder": base.text_encoder, "the tokenizer": base.tokenizer}
+        for name, sha256 in [*parts.items(), *((p.name, p.sha256) for p in base.parameters)]:
+            digest, first = seen.setdefault(name, (sha256, member.patch_id))
+            if digest != sha256:
                 yield Reason(
                     f"patches {first[:SHORT]} and {member.patch_id[:SHORT]} were computed on different bases: "
-                    f"{parameter.name} is {digest[:SHORT]}… for one, {parameter.sha256[:SHORT]}… for the other",
+                    f"{name} is {digest[:SHORT]}… for one, {sha256[:SHORT]}… for the other",
                     "rasura patch list",
                 )
                 return
@@ -175,7 +183,7 @@ def _bounds(stack: Sequence[Member]) -> Iterator[Relation]:
 
 def _own(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
     for member in stack:
-        leak = energy([member], _protected(member)) / _base(member, "base_protected")
+        leak = _share(energy([member], _protected(member)), _base_protected(member))
         yield Relation("own", member.patch_id, member.patch_id, leak, policy.own * max(1.0, abs(member.strength.value)))
 
 
@@ -185,13 +193,13 @@ def _pairs(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
         effect = energy([Member(q.patch)], targets)
         for p in stack:
             if p is not q:
-                share = energy([p], targets) / effect if effect > 0 else float("inf")
+                share = _share(energy([p], targets), effect)
                 yield Relation("pair", p.patch_id, q.patch_id, share, policy.pair)
 
 
 def _whole(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
     for q in stack:
-        leak = energy(stack, _protected(q)) / _base(q, "base_protected")
+        leak = _share(energy(stack, _protected(q)), _base_protected(q))
         yield Relation("stack", stack[-1].patch_id, q.patch_id, leak, policy.stack)
 
 
@@ -217,26 +225,41 @@ def _protected(member: Member) -> torch.Tensor:
     return (tensors.protected * tensors.energy.sqrt()[:, None]).T
 
 
-def _base(member: Member, name: str) -> float:
+def _base_protected(member: Member) -> float:
     measured: Mapping[str, str] = member.patch.manifest.measured
-    return float(measured.get(name, "0")) or float("inf")
+    return float(measured.get("base_protected", "0"))
+
+
+def _share(changed: float, present: float) -> float:
+    """A ratio that a missing or absurd denominator makes infinite, never small."""
+    if present > 0:
+        return changed / present
+    return 0.0 if changed == 0 else float("inf")
 
 
 def _reason(relation: Relation, stack: Sequence[Member]) -> Reason:
-    named = {member.patch_id: f"{member.patch_id[:SHORT]} ({member.patch.manifest.concept.text})" for member in stack}
+    concepts = {member.patch_id: member.patch.manifest.concept.text for member in stack}
     number = f"{relation.value:.3g}, limit {relation.limit:.3g}"
-    p, q = named[relation.patch], named[relation.other]
-    concepts = [member.patch.manifest.concept.text for member in stack]
+    p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
     match relation.check:
         case "own":
-            return Reason(f"patch {p} breaks its own promise: it leaks {number} on its protected set", "rasura erase …")
+            again = _erase([concepts[relation.patch]])
+            return Reason(f"patch {p} breaks its own promise: it leaks {number} on its protected set", again)
         case "pair":
-            together = " ".join(f"--concept {concept!r}" for concept in concepts)
-            return Reason(
-                f"patch {p} disturbs patch {q}: {number} of its effect",
-                f"erase them together: rasura erase {together} …",
-            )
+            together = _erase([concepts[relation.patch], concepts[relation.other]])
+            return Reason(f"patch {p} disturbs patch {q}: {number} of its effect", together)
         case "stack":
-            return Reason(f"the stack leaks {number} on the protected set of patch {q}", "apply fewer patches")
+            return Reason(f"the stack leaks {number} on the protected set of patch {q}", _erase(concepts.values()))
         case _:
-            return Reason(f"the stack may reach {number}: float64 would round", "apply fewer patches")
+            weaker = f"rasura patch apply {_short(concepts)} --model DIR --strength 0.5"
+            return Reason(f"the stack may reach {number}: float64 would round", weaker)
+
+
+def _erase(concepts: Iterable[str]) -> str:
+    """The command that solves these together; each once."""
+    named = " ".join(f"--concept {shlex.quote(concept)}" for concept in dict.fromkeys(concepts))
+    return f"rasura erase --base MODEL {named} --retain FILE"
+
+
+def _short(ids: Iterable[PatchId]) -> str:
+    return " ".join(sorted(i[:SHORT] for i in ids))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.base import BaseIdentity, cross_attention
+from rasura.patches.base import CAST_DTYPES, LAYERS, BaseIdentity, cross_attention
 from rasura.patches.concepts import (
     GENERIC_TEMPLATES,
     HELD_OUT,
@@ -24,15 +24,23 @@ from rasura.patches.concepts import (
     TextEncoder,
     aligned_columns,
     check_template,
+    normal,
     prompts_of,
 )
 from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, leading
-from rasura.patches.errors import ConceptError, InputError
+from rasura.patches.errors import (
+    ConceptError,
+    ErasureRefusedError,
+    InputError,
+    NotFiniteError,
+    UnsupportedHostError,
+)
 from rasura.patches.file import BASIS, Patch, PatchTensors
 from rasura.patches.hosts import Host
 from rasura.patches.manifest import Manifest
 from rasura.patches.measure import Measured, Reference, measure
 from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.neighbours import explained
 from rasura.patches.retain import RetainSet
 from rasura.patches.specs import (
     BaseSpec,
@@ -44,7 +52,7 @@ from rasura.patches.specs import (
     TensorIdentity,
 )
 from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, protected_basis
-from rasura.patches.tensors import dtype_name, tensor_digest
+from rasura.patches.tensors import dtype_name, is_finite, tensor_digest
 
 if TYPE_CHECKING:
     import torch
@@ -88,11 +96,14 @@ class EraseRequest:
     def __post_init__(self) -> None:
         if not self.targets:
             raise ConceptError("no concept to erase: expected at least one", hint="--concept TEXT")
-        names = [target.concept.casefold() for target in self.targets]
+        names = [normal(target.concept) for target in self.targets]
         if len(set(names)) != len(names):
-            raise ConceptError(f"a concept is named twice: {', '.join(t.concept for t in self.targets)}")
+            named = ", ".join(target.concept for target in self.targets)
+            raise ConceptError(f"a concept is named twice: {named}", hint="--concept TEXT")
         if self.tokens not in TOKEN_CHOICES:
             raise InputError(f"token choice {self.tokens!r}: expected one of {', '.join(TOKEN_CHOICES)}")
+        if self.layers not in LAYERS:
+            raise InputError(f"layers {self.layers!r}: expected one of {', '.join(LAYERS)}")
         if not self.templates:
             raise ConceptError("no template: expected at least one", hint="--template '{}'")
         for template in self.templates:
@@ -112,20 +123,26 @@ def build_patches(
         progress: told what is going on.
 
     Raises:
-        UnsupportedHostError: no cross-attention that fits.
-        ErasureRefusedError: a target lies inside what is protected.
+        UnsupportedHostError: no cross-attention that fits, or weights that no stack can be composed on.
+        NotFiniteError: NaN or infinity in the weights or embeddings.
+        ErasureRefusedError: a target lies inside what is protected; the nearest of it are named.
         ConceptError: a prompt that is too long, or a concept that its template hides.
     """
     import torch
 
     names = cross_attention(host.parameters(), request.layers, encoder.width)
     weights = host.originals(names)
+    _check_weights(weights)
     reference = _reference(encoder, request, progress)  # (1)
     exact = [reference.invariants, *(leading(rows.T, request.options.guard) for rows in request.guarded.values())]
     basis = protected_basis(torch.cat(exact), reference.retained, request.rule)
     concepts = [_columns(encoder, request, target) for target in request.targets]  # (2)
     progress("solving", 0, 1)
-    solutions = erase(weights, concepts, basis, request.options)  # (3)
+    try:
+        solutions = erase(weights, concepts, basis, request.options)  # (3)
+    except ErasureRefusedError as error:
+        retained = request.retain.concepts if request.retain else ()
+        raise explained(error, encoder, (*_names(request), *retained), request.guarded) from None
     progress("solving", 1, 1)
     spec = BaseSpec(base.digest, _identities(weights), base.text_encoder, base.tokenizer)
     patches = []
@@ -145,12 +162,23 @@ def build_patches(
     return tuple(patches)
 
 
+def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
+    for name, weight in weights.items():
+        if dtype_name(weight.dtype) not in CAST_DTYPES:
+            raise UnsupportedHostError(
+                f"{name}: expected weights in one of {', '.join(CAST_DTYPES)}, got {dtype_name(weight.dtype)}",
+                parameter=name,
+            )
+        if not is_finite(weight):
+            raise NotFiniteError(f"{name}: expected finite weights, got NaN or infinity", parameter=name)
+
+
 def _reference(encoder: TextEncoder, request: EraseRequest, progress: Progress) -> Reference:
     retained = [
         p for c in (request.retain.concepts if request.retain else ()) for p in prompts_of(c, request.templates)
     ]
-    known = {c.casefold() for c in (*(request.retain.concepts if request.retain else ()), *_names(request))}
-    held_out = [p for c in request.held_out if c.casefold() not in known for p in prompts_of(c, request.templates)]
+    known = {normal(c) for c in (*(request.retain.concepts if request.retain else ()), *_names(request))}
+    held_out = [p for c in request.held_out if normal(c) not in known for p in prompts_of(c, request.templates)]
     null = encoder.encode_all([""])[0]
     return Reference(
         null,

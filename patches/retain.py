@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rasura.patches.concepts import normal
 from rasura.patches.errors import FormatError, NotFoundError, RetainSetError
+from rasura.patches.fields import show
 from rasura.patches.names import Digest
 from rasura.patches.tensorfile import read_regular
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 RETAIN_LIMIT: Final = 256 * 1024 * 1024
 """Most bytes of a retain file: a million lines of 200 characters."""
@@ -23,7 +27,7 @@ class RetainSet:
 
     Attributes:
         source: the file's name without its folder.
-        concepts: stripped, not empty, unique.
+        concepts: single spaces, not empty, unique.
         removed: concepts of the file that name a target and are therefore not retained.
     """
 
@@ -42,8 +46,9 @@ class RetainSet:
         Raises:
             RetainSetError: nothing is left.
         """
-        patterns = [re.compile(rf"\b{re.escape(target)}\b", re.IGNORECASE) for target in targets]
-        named = [c for c in self.concepts if any(pattern.search(c) for pattern in patterns)]
+        # Not \b, which finds no end of a word after the last sign of "C++".
+        patterns = [re.compile(rf"(?<!\w){re.escape(normal(target))}(?!\w)") for target in targets]
+        named = [c for c in self.concepts if any(pattern.search(normal(c)) for pattern in patterns)]
         left = tuple(c for c in self.concepts if c not in set(named))
         if not left:
             raise RetainSetError(
@@ -65,15 +70,18 @@ def load_retain_set(path: Path, column: str | None = None) -> RetainSet:
     try:
         text = read_regular(path, RETAIN_LIMIT).decode("utf-8-sig")
     except NotFoundError:
-        raise RetainSetError(f"retain file {path} does not exist", hint="--retain FILE (one concept a line)") from None
+        raise RetainSetError(f"retain file {path} does not exist", hint="--retain FILE") from None
     except UnicodeDecodeError as error:
-        raise RetainSetError(f"retain file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        flaw = f"{error.reason} at byte {error.start}"
+        raise RetainSetError(f"retain file {path} is not UTF-8 text: {flaw}", hint="--retain FILE") from None
     except FormatError as error:
-        raise RetainSetError(f"retain file {path} cannot be read: {error.message}") from None
+        raise RetainSetError(f"retain file {path} cannot be read: {error.message}", hint="--retain FILE") from None
     lines = _column(path, text, column) if path.suffix.lower() == ".csv" else _lines(text)
-    concepts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    concepts = tuple(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
     if not concepts:
-        raise RetainSetError(f"retain file {path} names no concept: expected one a line")
+        raise RetainSetError(f"retain file {path} names no concept: expected one a line", hint="--retain FILE")
+    if odd := next((c for c in concepts if _CONTROL.search(c)), None):
+        raise RetainSetError(f"retain file {path} is no plain text: it holds {show(odd)}", hint="--retain FILE")
     return RetainSet(path.name, concepts)
 
 
@@ -82,12 +90,14 @@ def _lines(text: str) -> list[str]:
 
 
 def _column(path: Path, text: str, column: str | None) -> list[str]:
-    rows = csv.DictReader(io.StringIO(text))
-    names = list(rows.fieldnames or ())
-    chosen = column or ("concept" if "concept" in names else next(iter(names), ""))
-    if chosen not in names:
-        raise RetainSetError(f"{path} has no column {chosen!r}: expected one of {names}", hint="--retain-column NAME")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        names = list(rows.fieldnames or ())
+        chosen = column or ("concept" if "concept" in names else next(iter(names), ""))
+        if chosen not in names:
+            raise RetainSetError(
+                f"{path} has no column {show(chosen)}: expected one of {show(names)}", hint="--retain-column NAME"
+            )
         return [row[chosen] or "" for row in rows]
     except csv.Error as error:
-        raise RetainSetError(f"{path} is not CSV: {error}") from None
+        raise RetainSetError(f"{path} is not CSV: {error}", hint="--retain FILE") from None

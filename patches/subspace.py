@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RULES: Final = ("absolute", "relative", "energy", "count")
 EXACT: Final = 1e-7
 """Relative singular value below which a direction of the invariants is float32 noise."""
+NOISE: Final = 1e-13
+"""Share of a moment's trace below which an eigenvalue is float64 noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,19 @@ class RankRule:
                 hint="--rank-rule relative:1e-4",
             )
         return cls(kind, value)
+
+    @property
+    def coarser(self) -> RankRule:
+        """The next rule to try when this one leaves too little to erase with."""
+        match self.kind:
+            case "absolute":
+                return RankRule(self.kind, self.value * 10)
+            case "relative":
+                return RankRule(self.kind, min(1.0, self.value * 10))
+            case "energy":
+                return RankRule(self.kind, self.value * 0.9)
+            case _:
+                return RankRule(self.kind, max(1, int(self.value) // 2))
 
     def __str__(self) -> str:
         """The text that `parse` reads."""
@@ -150,14 +165,16 @@ def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) 
     moment = retained.mean
     deflated = _deflated(moment, exact)
     values, vectors = torch.linalg.eigh(deflated)
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    kept = rule.keep(values)
+    values, vectors = values.flip(0), vectors.flip(1)
+    # What is left of a direction that the invariants hold already is noise: neither kept nor written down.
+    values = torch.where(values > NOISE * torch.trace(moment), values, torch.zeros_like(values))
+    kept = min(rule.keep(values), int((values > 0).sum()))
     rows = _orthonormal(torch.cat([exact, vectors[:, :kept].T]))
     if rows.shape[0] >= rows.shape[1]:
         raise ErasureRefusedError(
             f"the protected set takes all {rows.shape[1]} dimensions ({exact.shape[0]} for the null prompt, "
             f"{kept} for the retain set): nothing is left to erase with",
-            hint="--rank-rule relative:1e-3, or a smaller retain set",
+            hint=f"rasura erase --base MODEL --concept TEXT --retain FILE --rank-rule {rule.coarser}",
         )
     energy = ((rows @ moment) * rows).sum(1).clamp(min=0)
     return ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values)

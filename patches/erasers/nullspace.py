@@ -19,6 +19,7 @@ form. Any subset of the patches can be applied, and each does the same whether t
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -112,7 +113,7 @@ def erase(
     gram = gram_of(full)
     free = [basis.project(columns.targets) for columns in concepts]
     for columns, part in zip(concepts, free, strict=True):
-        _check_free(columns, part, "the protected set")
+        _check_free(columns, part, "the protected set", basis)
     guards = [leading(part, options.guard) for part in free]
     return tuple(
         _solve(full, gram, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
@@ -166,7 +167,7 @@ def _count(values: torch.Tensor, energy: float) -> int:
     return min(int((reached < energy * reached[-1]).sum()) + 1, int(values.numel()))
 
 
-def _check_free(columns: Columns, free: torch.Tensor, where: str) -> float:
+def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
     import torch
 
     share = float(torch.linalg.vector_norm(free) / torch.linalg.vector_norm(columns.targets))
@@ -174,7 +175,8 @@ def _check_free(columns: Columns, free: torch.Tensor, where: str) -> float:
         raise ErasureRefusedError(
             f"concept {columns.name!r} lies inside {where}: "
             f"{share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
-            hint="take its near relatives out of the retain set, or use a coarser --rank-rule",
+            hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --retain FILE "
+            f"--rank-rule {basis.rule.coarser}",
             concept=columns.name,
             free=f"{share:.3e}",
         )
@@ -189,7 +191,8 @@ def _solve(
     options: NullSpaceOptions,
 ) -> Erasure:
     free = project(columns.targets)  # [d, n]
-    share = _check_free(columns, free, "the span of the other concepts of this request")
+    where = "the span of the other concepts of this request"
+    share = _check_free(columns, free, where, project.basis)
     A, Q = _factors(columns, free, gram, options)
     A = project(A.T).T  # once more: the solve costs a few digits
     return Erasure(
