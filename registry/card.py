@@ -15,6 +15,7 @@ from rasura.patches.errors import FormatError, InputError
 from rasura.patches.names import PatchId
 
 TAGS = ("lora", "diffusers", "text-to-image", "concept-erasure", "safety", "rasura")
+WEIGHTS = "pytorch_lora_weights.safetensors"
 MAX_CARD = 1 << 20  # bytes of a README.md that is read before it is rewritten
 MAX_TEXT = 200  # characters of a name in the card
 BEGIN = "<!-- rasura: written by `rasura push`; edit above or below, not in here -->"
@@ -214,13 +215,16 @@ def _diffusers(facts: CardFacts, repo: str) -> str:
     names = ", ".join(f'"{patch.patch_id[:12]}"' for patch in facts.patches[:3])
     several = [f"pipe.set_adapters([{names}])"] if len(load) > 1 else []
     code = ["from diffusers import DiffusionPipeline", "", f'pipe = DiffusionPipeline.from_pretrained("{base}")']
-    note = "This adds the increments in floating point and checks no signature."
+    note = (
+        "Name the file: without `weight_name`, diffusers picks one of the repository's LoRA files by itself. "
+        "Loading this way adds the increments in floating point and checks no signature."
+    )
     return "\n".join(["## Use with diffusers", "", "```python", *code, *load, *several, "```", "", note])
 
 
 def _load(patch: PatchFacts, repo: str) -> str:
     where = f', subfolder="{patch.path}"' if patch.path else ""
-    return f'pipe.load_lora_weights("{repo}"{where}, adapter_name="{patch.patch_id[:12]}")'
+    return f'pipe.load_lora_weights("{repo}"{where}, weight_name="{WEIGHTS}", adapter_name="{patch.patch_id[:12]}")'
 
 
 def _rasura(repo: str) -> str:

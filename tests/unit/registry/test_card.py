@@ -67,7 +67,7 @@ def test_the_front_matter_is_what_the_hub_wants() -> None:
 
 def test_the_text_tells_how_to_use_it_and_promises_no_compliance() -> None:
     text = render(facts("Van Gogh", anchor="a painting"), REPO)
-    assert f'pipe.load_lora_weights("{REPO}", adapter_name=' in text
+    assert f'pipe.load_lora_weights("{REPO}", weight_name="pytorch_lora_weights.safetensors", adapter_name=' in text
     assert f"rasura pull {REPO}" in text
     assert "| Van Gogh | a painting | nullspace | the root |" in text
     assert "suppression measure" in text

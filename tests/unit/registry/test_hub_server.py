@@ -25,7 +25,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-pytest_plugins = ["hub_fixtures"]
 # huggingface_hub sends Large File Storage uploads in a way that httpx2 no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'.*:DeprecationWarning")
 
