@@ -57,8 +57,12 @@ class LogReport:
     """Entries whose time is before that of the entry in front of them: a clock was set back."""
 
 
-def verify_log(registry: "Registry") -> LogReport:
+def verify_log(registry: "Registry", *, batch: int = _BATCH) -> LogReport:
     """Verifies the whole log and the tables against it; see the numbers in the code.
+
+    Args:
+        registry: which.
+        batch: entries in memory at a time.
 
     Raises:
         AuditError: the first thing found wrong; `details["check"]` names the check and `details["index"]` the entry.
@@ -70,7 +74,7 @@ def verify_log(registry: "Registry") -> LogReport:
     with registry.reading() as session:
         _check_registry(session, key)
         walk = _Walk(key, memory)
-        for row, patches, note in _rows(session):
+        for row, patches, note in _rows(session, batch):
             # (2): each entry's place, bytes and copied columns. (3): its checkpoint's signature, size and root.
             walk.step(row, patches, note)
         # (4): the log is as long as it was when it was last signed, and had that root there.
@@ -178,11 +182,11 @@ class _Walk:
             self._begun.add(entry.index)
 
 
-def _rows(session: Session) -> Iterator[tuple[EntryRow, Sequence[PatchId], CheckpointRow | None]]:
+def _rows(session: Session, batch: int) -> Iterator[tuple[EntryRow, Sequence[PatchId], CheckpointRow | None]]:
     """Entries by index with their patches and checkpoints, a batch at a time: memory does not grow with the log."""
     start = 0
     while True:
-        query = select(EntryRow).where(EntryRow.position >= start).order_by(EntryRow.position).limit(_BATCH)
+        query = select(EntryRow).where(EntryRow.position >= start).order_by(EntryRow.position).limit(batch)
         rows = session.scalars(query).all()
         if not rows:
             return

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError, NoRegistryError
@@ -60,9 +61,12 @@ def open_journal(place: Location, now: Clock, busy_seconds: float) -> Journal:
 
 def _install(session: Session, journal: Journal, vkey: str, where: str) -> list[Change | None]:
     connection = session.connection()
-    if schema.version(connection) is not None:
-        raise ExistsError(f"{where}: expected an empty database, got a registry")
+    present = inspect(connection).get_table_names()
+    if present:
+        got = "a registry" if "alembic_version" in present else f"the table {present[0]}"
+        raise ExistsError(f"{where}: expected an empty database, got {got}")
     schema.upgrade(connection)
+    schema.check(connection, where)  # what is made here must open again
     session.add(RegistryRow(number=1, origin=journal.origin, vkey=vkey, created_at=journal.now()))
     return []
 
