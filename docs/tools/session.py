@@ -4,7 +4,7 @@ r"""Runs the shell sessions of a Markdown page and writes their true output into
 
 A session is a block fenced as `console`: lines that begin with `$ ` are commands, a `\` at a line's end carries one
 on, the lines below are what it prints. All sessions of a page run one after the other in one temporary folder, in which
-`examples` is the repository's. A command that must fail is followed by `# exit N`.
+`examples` and `benchmarks` are the repository's. A command that must fail is followed by `# exit N`.
 
 What differs between two runs or machines is not compared: ids, times, numbers, sizes and the width of columns. An id
 that a later command uses is the one that this run printed in the same place.
@@ -106,7 +106,8 @@ def _step(shown: str, output: str) -> Step:
 
 def rewritten(page: str, folder: Path) -> str:
     """The page with the output of this run."""
-    (folder / "examples").symlink_to(ROOT / "examples")
+    for name in ("examples", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
     shell = Shell(folder)
 
     def session(block: re.Match[str]) -> str:

@@ -1,0 +1,260 @@
+"""The documentation against the program: sessions are run, fields and limits compared, examples built, links followed."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rasura.patches import canonical, increment, statement
+from rasura.patches.fields import MAX_TEXT, JsonValue
+from rasura.patches.file import CONTENT, MANIFEST, SIGNATURE, Patch
+from rasura.patches.manifest import FORMAT, MANIFEST_LIMIT, Manifest
+from rasura.patches.signature import MAX_BUNDLE_BYTES
+from rasura.patches.specs import MAX_LIST, MAX_TENSORS
+from rasura.patches.tensorfile import PATCH_LIMITS
+from rasura.registry import entry, note
+
+ROOT = Path(__file__).parents[1]
+FORMAT_PAGE = ROOT / "docs" / "patch-format.md"
+LOG_PAGE = ROOT / "docs" / "audit-log.md"
+MODEL = ROOT / "examples" / "reference_model" / "pipeline"
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "examples/README.md"]
+)
+
+
+def _tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _full() -> Patch:
+    """The page's example, in which every optional part is there."""
+    patch = _tool("example").example()
+    assert isinstance(patch, Patch)
+    return patch
+
+
+def _paths(value: JsonValue, path: str = "") -> Iterator[str]:
+    """`a.b[].c` for every leaf; names that are data become `*`."""
+    if isinstance(value, Mapping):
+        free = path in {"eraser.options", "protected.basis.spectrum", "measured"}
+        for name, child in value.items():
+            yield from _paths(child, f"{path}.{'*' if free else name}".lstrip("."))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield f"{path}[]"
+        for child in value:
+            yield from _paths(child, f"{path}[]")
+    else:
+        yield path
+
+
+def _documented(page: str) -> set[str]:
+    section = page[page.index("## 3. ") : page.index("## 4. ")]
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+def test_every_field_of_a_manifest_is_documented_and_no_other() -> None:
+    value = json.loads(_full().manifest.to_bytes())
+    real = {p for p in _paths(value) if not p.endswith("[][]")}
+    documented = _documented(FORMAT_PAGE.read_text())
+    # An object or a list of objects has a line of its own where its size or absence is told.
+    containers = {"protected.retain"}
+    assert real - documented == set()
+    assert documented - real == containers
+
+
+def test_each_documented_field_is_demanded() -> None:
+    """What the page lists and the parser does not read would show here: every object refuses to lose a field."""
+    data = json.loads(_full().manifest.to_bytes())
+    for path in sorted(_documented(FORMAT_PAGE.read_text())):
+        if "*" in path or path.endswith("[]"):
+            continue
+        *outer, last = path.split(".")
+        mutated = json.loads(json.dumps(data))
+        holder = mutated
+        for step in outer:
+            holder = holder[step.removesuffix("[]")]
+            holder = holder[0] if step.endswith("[]") else holder
+        del holder[last]
+        with pytest.raises(Exception, match=re.escape(f"'{last}'")):
+            Manifest.from_bytes(canonical.dumps(mutated))
+
+
+def test_every_measured_name_is_documented() -> None:
+    from rasura.patches.measure import Measured
+
+    fields = dict.fromkeys(
+        ("residual", "effect", "null", "retained", "held_out", "base_targets", "base_protected"), 1.0
+    )
+    measured = Measured(**fields, rank=1, protected=1, width=1)
+    page = FORMAT_PAGE.read_text()
+    section = page[page.index("## 4. ") : page.index("## 5. ")]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(measured.decimals(free=0.5, guarded=0))
+
+
+def test_every_option_of_the_eraser_is_documented() -> None:
+    from rasura.patches.concepts import Target
+    from rasura.patches.request import EraseRequest, _options
+
+    page = FORMAT_PAGE.read_text()
+    section = page[page.index("## 4. ") : page.index("## 5. ")]
+    for name in _options(EraseRequest((Target("dog", "animal"),), None)):
+        assert f"`{name}`" in section
+
+
+@pytest.mark.parametrize(
+    ("section", "number"),
+    [
+        (1, MANIFEST_LIMIT),
+        (1, PATCH_LIMITS.file_bytes),
+        (1, MAX_BUNDLE_BYTES),
+        (2, MAX_TEXT),
+        (2, canonical.MAX_DEPTH),
+        (3, MAX_LIST),
+        (3, MAX_TENSORS),
+        (6, PATCH_LIMITS.header_bytes),
+        (6, PATCH_LIMITS.tensors),
+        (7, statement.MAX_FILES),
+        (7, statement.MAX_PAYLOAD_BYTES),
+    ],
+)
+def test_the_limits_of_the_format_page_are_those_of_the_reader(section: int, number: int) -> None:
+    page = FORMAT_PAGE.read_text()
+    text = page[page.index(f"## {section}. ") : page.index(f"## {section + 1}. ")]
+    assert re.search(rf"\b{number}\b", text)
+
+
+def test_the_grids_of_the_format_page_are_those_of_the_arithmetic() -> None:
+    page = FORMAT_PAGE.read_text()
+    assert (increment.DETECTOR_STEP, "multiple of 2⁻²²" in page) == (2.0**-22, True)
+    assert (increment.RESPONSE_STEP, "multiple of 2⁻¹⁸" in page) == (2.0**-18, True)
+    assert (increment.RESPONSE_LIMIT, "less than 64" in page) == (64.0, True)
+    assert (increment.SUM_LIMIT, "refuse 2⁸ or more" in page) == (256.0, True)
+    assert (increment.SIXTEENTHS, increment.STRENGTH_LIMIT, "multiple of 2⁻⁴ in [−4, 4]" in page) == (16, 4, True)
+
+
+def test_the_files_of_the_format_page_are_those_of_a_patch() -> None:
+    page = FORMAT_PAGE.read_text()
+    section = page[page.index("## 1. ") : page.index("## 2. ")]
+    assert set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == {*CONTENT, SIGNATURE}
+    assert f"`{FORMAT}`" in page
+
+
+def test_the_example_of_the_format_page_is_a_patch() -> None:
+    """Read from the page alone: the bytes parse, belong together, and have the identity that the page names."""
+    page = FORMAT_PAGE.read_text()
+    page = page[page.index("## 10. ") :]
+    shown = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    files = {MANIFEST: canonical.dumps(json.loads(shown[1]))}
+    for name, dump in re.findall(r"`([a-z_]+\.safetensors)`, \d+ bytes:\n\n```text\n([0-9a-f\n]+)```", page):
+        files[name] = bytes.fromhex(dump.replace("\n", ""))
+    patch = Patch.from_files(files)
+    assert f"`{patch.patch_id}`" in page
+    assert patch.patch_id == hashlib.sha256(files[MANIFEST]).hexdigest()
+    assert patch.files() == _full().files()
+
+
+def test_the_example_of_the_format_page_would_be_refused_if_one_digit_were_wrong() -> None:
+    files = _full().files()
+    damaged = bytearray(files["targets.safetensors"])
+    damaged[-2] ^= 0x10
+    with pytest.raises(Exception, match="targets"):
+        Patch.from_files({**files, "targets.safetensors": bytes(damaged)})
+
+
+def test_every_field_of_an_audit_entry_is_documented() -> None:
+    page = LOG_PAGE.read_text()
+    source = (ROOT / "registry" / "entry.py").read_text()
+    docstring = source[: source.index('"""', 3)]
+    for name in sorted(set(re.findall(r'"([a-z_]+)":', docstring))):
+        assert f"`{name}`" in page, name
+    for outcome in entry.OUTCOMES:
+        assert f"`{outcome}`" in page
+    for number in (entry.MAX_ENTRY_BYTES, entry.MAX_LISTED, note.MAX_NOTE_BYTES, note.MAX_SIGNATURES):
+        assert re.search(rf"\b{number}\b", page), number
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in {_slug(title) for title in re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)}, (
+                target
+            )
+
+
+def _slug(title: str) -> str:
+    kept = re.sub(r"[^\w\s-]", "", title.lower())
+    return re.sub(r"\s", "-", kept.strip())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_promises_what_nobody_can(page: Path) -> None:
+    """Suppression is measured, never deletion; and nothing here makes anybody compliant."""
+    text = page.read_text().lower()
+    assert re.findall(r"\b(?:gdpr|ai act)[ -]compliant\b|\bguarantees? (?:deletion|compliance)\b", text) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in PAGES if "```console" in p.read_text()])
+def test_the_sessions_of_a_page_tell_the_truth(page: str) -> None:
+    if not MODEL.exists():
+        pytest.skip("needs examples/reference_model/pipeline, which the source distribution leaves out")
+    done = subprocess.run(
+        [sys.executable, "docs/tools/session.py", page, "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_has_a_session() -> None:
+    assert "```console\n$ " in (ROOT / "README.md").read_text()
+
+
+def test_a_session_that_lies_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```console\n$ echo one 123456789abc\ntwo 123456789abc\n```\n")
+    command = [sys.executable, "docs/tools/session.py", str(page), "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "-two <id>" in done.stderr, "+one <id>" in done.stderr) == (1, True, True)
+
+
+def test_a_session_is_rewritten_with_true_output_and_ids(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    told = "```console\n$ echo new 0123456789ab\nnew ffffffffffff\n$ echo has \\\n    ffffffffffff\n?\n$ false  # exit 1\n```\n"
+    page.write_text(f"before\n\n{told}after\n")
+    command = [sys.executable, "docs/tools/session.py", str(page)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    true = told.replace("ffffffffffff", "0123456789ab").replace("?\n", "has 0123456789ab\n")
+    assert page.read_text() == f"before\n\n{true}after\n"
+
+
+def test_a_command_that_should_fail_and_does_not_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```console\n$ true  # exit 3\n```\n")
+    command = [sys.executable, "docs/tools/session.py", str(page), "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "expected exit 3, got 0" in done.stderr) == (1, True)
