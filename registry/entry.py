@@ -41,6 +41,7 @@ OUTCOMES: Final = ("success", "refused", "failed", "begun", "done")
 _VERSION: Final = 1
 _MAX_REASON: Final = 4096
 _MAX_DETAILS: Final = 64
+_MAX_CHANGES: Final = 64
 _ACTION: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}")
 _KINDS: Final = {
     "KeyRecord": ("key", "key_id"),
@@ -99,6 +100,8 @@ def encode(draft: Draft, place: Placement, changes: Sequence[Change] = ()) -> by
     """
     _check_draft(draft)
     _check_place(place)
+    if len(changes) > _MAX_CHANGES:
+        raise InputError(f"audit entry: expected at most {_MAX_CHANGES} changes at once, got {len(changes)}")
     value: dict[str, JsonValue] = {
         "v": _VERSION,
         "log": place.log,
@@ -138,7 +141,7 @@ def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, P
         fields.text("id", limit=36),
         _time(fields),
     )
-    changes = tuple(_read_change(change) for change in fields.records("changes", limit=_MAX_DETAILS))
+    changes = tuple(_read_change(change) for change in fields.records("changes", limit=_MAX_CHANGES))
     record = _read_record(fields, place, tuple(patches), leaf_hash(data))
     fields.done()
     return record, place, changes

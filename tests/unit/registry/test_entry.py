@@ -121,6 +121,12 @@ def test_what_the_log_cannot_carry_is_refused(name: str) -> None:
         encode(replace(FULL, **BAD[name]), PLACE)  # type: ignore[arg-type]
 
 
+def test_a_transaction_has_a_bounded_number_of_changes() -> None:
+    assert decode(encode(FULL, PLACE, [CHANGE] * 64), FULL.patches)[2] == (CHANGE,) * 64
+    with pytest.raises(InputError, match="at most 64 changes"):
+        encode(FULL, PLACE, [CHANGE] * 65)
+
+
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(InputError, match="time zone"):
         encode(FULL, replace(PLACE, time=PLACE.time.replace(tzinfo=None)))

@@ -119,3 +119,31 @@ def test_a_reader_mends_what_a_killed_writer_left(made: Place) -> None:
         reader.execute("SELECT * FROM sqlite_master")
     with made.open() as registry:
         assert verify_log(registry).size == 1
+
+
+def test_a_full_disk_changes_nothing(made: Place) -> None:
+    """A limit on the size of files plays the full disk: the database, then the memory of the log, cannot grow."""
+    if made.url is not None:
+        pytest.skip("PostgreSQL's disk is its own business")
+    program = (
+        "import resource, signal, sys\n"
+        "from rasura.patches.errors import RegistryError\n"
+        "from rasura.registry.records import Draft\n"
+        "from rasura.registry.store import Registry\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "with Registry.open(sys.argv[1]) as registry:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))\n"
+        "    try:\n"
+        "        for number in range(400):\n"
+        "            registry.note(Draft('alice', 'x' * 4000, 'test.fill', 'success'))\n"
+        "    except RegistryError as error:\n"
+        "        print(type(error).__name__, number)\n"
+    )
+    for limit in (400_000, 10):
+        command = [sys.executable, "-c", program, made.location, str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path("/"))
+        assert done.stdout.startswith("RegistryError"), done.stdout + done.stderr
+        with made.open() as registry:
+            size = verify_log(registry).size
+            assert registry.note(draft()).index == size
+    assert not list(made.folder.rglob(".incoming-*"))
