@@ -77,7 +77,7 @@ def _building(place: Location) -> Iterator[Location]:
     folder = place.folder
     with translated(f"make {folder}"):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ExistsError(f"registry: expected nothing at {folder}, got something", hint="rasura status")
+            raise ExistsError(f"registry: expected nothing at {folder}, got something", hint="rasura audit log")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}-new-", dir=folder.parent))
     try:

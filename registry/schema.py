@@ -73,7 +73,7 @@ def check(connection: "Connection", where: str) -> None:
         newer = found > HEAD
         raise SchemaError(
             f"{where}: expected schema {HEAD}, got {'the newer ' if newer else ''}{found}",
-            hint="pip install --upgrade rasura" if newer else "rasura init --upgrade",
+            hint="pip install --upgrade rasura" if newer else "use the rasura that made it",
         )
     seal = pin(connection)
     if seal != PINS[connection.dialect.name]:

@@ -12,7 +12,7 @@ from rasura.registry.tables import AppliedRow, BaseRow, HostRow, PatchRow
 
 __all__ = ["every", "find", "load", "save"]
 
-_HINT = "rasura host list"
+_HINT = "rasura patch status"
 
 
 def save(session: Session, record: HostRecord) -> Change | None:
