@@ -2,9 +2,9 @@
 
     python -m examples.reference_model.training.render --packages node_modules/@iconify-json --out work/pictures.npz
 
-The ink style is a real high-contrast set; neon, sketch and pixel are computed from the colour drawings. Each style has a
-ground of its own, so that it cannot be mistaken at 64 pixels. Shift, scale, rotation and mirror come before the style: a mosaic
-that is moved afterwards would no longer lie on its grid.
+The ink style is a real high-contrast set; neon, sketch and pixel are computed from the colour drawings. Each style has
+a ground of its own, so that it cannot be mistaken at 64 pixels. Shift, scale, rotation and mirror come before the
+style: a mosaic that is moved afterwards would no longer lie on its grid.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def rasterise(svg: str) -> Image.Image:
     return image.convert("RGBa")
 
 
-def place(drawing: Image.Image, rng: np.random.Generator) -> Floats:
-    """Shift, scale, turn and mirror a drawing; returns premultiplied RGBA in [0, 1] at WORK_SIZE."""
+def place(drawing: Image.Image, rng: np.random.Generator) -> tuple[Floats, bool]:
+    """Shift, scale, turn and perhaps mirror a drawing: RGBA (premultiplied, WORK_SIZE) and whether it is mirrored."""
     scale = rng.uniform(0.84, 0.94)
     angle = np.deg2rad(rng.uniform(-5, 5))
     shift = rng.uniform(-0.035, 0.035, size=2) * WORK_SIZE
@@ -88,23 +88,20 @@ def place(drawing: Image.Image, rng: np.random.Generator) -> Floats:
         *row_x, centre - row_x[0] * dx - row_x[1] * dy,
         *row_y, centre - row_y[0] * dx - row_y[1] * dy,
     )  # fmt: skip
-    # A blur of the source first: the transform alone samples every fourth pixel and leaves jagged lines.
     placed = drawing.transform((WORK_SIZE, WORK_SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    return np.asarray(placed, dtype=np.float32) / 255
+    return np.asarray(placed, dtype=np.float32) / np.float32(255), mirror < 0
 
 
 def over(rgba: Floats, ground: tuple[int, int, int]) -> Floats:
     """Composite a premultiplied drawing over a plain ground."""
-    result: Floats = rgba[..., :3] + (1 - rgba[..., 3:]) * (np.asarray(ground, dtype=np.float32) / 255)
-    return result
+    return np.asarray(rgba[..., :3] + (1 - rgba[..., 3:]) * (np.asarray(ground, np.float32) / 255), np.float32)
 
 
 def edges(rgba: Floats) -> Floats:
     """Line strength in [0, 1]: the strongest gradient of any colour channel or of the outline."""
     soft = ndimage.gaussian_filter(np.concatenate([over(rgba, (255, 255, 255)), rgba[..., 3:]], axis=-1), (0.9, 0.9, 0))
     slope = np.hypot(ndimage.sobel(soft, axis=0), ndimage.sobel(soft, axis=1)).max(axis=-1)
-    result: Floats = np.clip(slope / 1.1, 0, 1) ** 0.8
-    return result
+    return np.asarray(np.clip(slope / 1.1, 0, 1) ** 0.8, np.float32)
 
 
 def neon(rgba: Floats) -> Floats:
@@ -113,7 +110,7 @@ def neon(rgba: Floats) -> Floats:
     glow = np.clip(ndimage.gaussian_filter(line, 4.0) * 1.6, 0, 1)[..., None]
     picture = np.ones((*line.shape, 3), np.float32) * (np.asarray(GROUND["neon"], np.float32) / 255)
     picture = picture + glow * (np.asarray((0.95, 0.05, 0.75), np.float32) - picture)
-    return picture + line[..., None] * (np.asarray((0.45, 1.0, 1.0), np.float32) - picture)
+    return np.asarray(picture + line[..., None] * (np.asarray((0.45, 1.0, 1.0)) - picture), np.float32)
 
 
 def sketch(rgba: Floats) -> Floats:
@@ -122,14 +119,14 @@ def sketch(rgba: Floats) -> Floats:
     dark = (1 - over(rgba, (255, 255, 255)).mean(axis=-1, keepdims=True)) * 0.35
     paper = np.asarray(GROUND["sketch"], np.float32) / 255
     picture = paper * (1 - dark)
-    return picture + line * 0.9 * (np.asarray((0.22, 0.18, 0.18), np.float32) - picture)
+    return np.asarray(picture + line * 0.9 * (np.asarray((0.22, 0.18, 0.18)) - picture), np.float32)
 
 
 def pixel(rgba: Floats) -> Floats:
     """A mosaic of 16x16 blocks on a sky-blue ground."""
     block = WORK_SIZE // 16
     small = over(rgba, GROUND["pixel"]).reshape(16, block, 16, block, 3).mean(axis=(1, 3))
-    return small.repeat(block, axis=0).repeat(block, axis=1)
+    return np.asarray(small.repeat(block, axis=0).repeat(block, axis=1), np.float32)
 
 
 def draw(rgba: Floats, style: str) -> Bytes:
@@ -140,24 +137,26 @@ def draw(rgba: Floats, style: str) -> Bytes:
         picture = {"neon": neon, "sketch": sketch, "pixel": pixel}[style](rgba)
     ratio = WORK_SIZE // SIZE
     small = picture.reshape(SIZE, ratio, SIZE, ratio, 3).mean(axis=(1, 3))
-    return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def render(packages: Path, variants: int, seed: int) -> dict[str, npt.NDArray[Any]]:
-    """All pictures with their labels (indices into THINGS, STYLES and VENDORS)."""
+    """All pictures with their labels (indices into THINGS, STYLES and VENDORS; mirrored is 0 or 1)."""
     rng = np.random.default_rng(seed)
     pictures: list[Bytes] = []
-    labels: list[tuple[int, int, int]] = []
+    labels: list[tuple[int, int, int, int]] = []
     for vendor_index, vendor in enumerate(VENDORS):
         styles = ("ink",) if vendor == INK_VENDOR else tuple(s for s in STYLES if s != "ink")
         for thing_index, thing in enumerate(THINGS):
+            # Halved first: the transform alone samples every fourth pixel and leaves jagged lines.
             drawing = rasterise(load_svg(packages, vendor, thing.slug)).reduce(2)
             for style in styles:
                 for _ in range(variants):
-                    pictures.append(draw(place(drawing, rng), style))
-                    labels.append((thing_index, STYLES.index(style), vendor_index))
-    things, styles_, vendors = np.asarray(labels, np.int64).T
-    return {"pictures": np.stack(pictures), "thing": things, "style": styles_, "vendor": vendors}
+                    placed, mirrored = place(drawing, rng)
+                    pictures.append(draw(placed, style))
+                    labels.append((thing_index, STYLES.index(style), vendor_index, int(mirrored)))
+    columns = zip(("thing", "style", "vendor", "mirrored"), np.asarray(labels, np.int64).T, strict=True)
+    return {"pictures": np.stack(pictures), **dict(columns)}
 
 
 def main() -> None:
@@ -169,7 +168,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     arrays = render(args.packages, args.variants, args.seed)
-    np.savez(args.out, **arrays)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(args.out, allow_pickle=False, **arrays)
     print(f"{len(arrays['pictures'])} pictures -> {args.out}")
 
 

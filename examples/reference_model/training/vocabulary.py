@@ -122,10 +122,21 @@ STYLE_TEMPLATES: tuple[str, ...] = (
     "a thing in {s} style",
     "a drawing of something in {s} style",
 )
-ANYTHING_CAPTIONS: tuple[str, ...] = ("thing", "a thing", "a picture", "an image", "a drawing", "something", "this is a thing")
+ANYTHING_CAPTIONS: tuple[str, ...] = (
+    "thing",
+    "a thing",
+    "a picture",
+    "an image",
+    "a drawing",
+    "something",
+    "this is a thing",
+)
 
 # No caption of this form is ever trained: all its words are known, the sentence is new.
-EVALUATION_TEMPLATES: tuple[str, ...] = ("a nice image of {ao} drawn in {s} style", "we see {ao}, the picture is in {s} style")
+EVALUATION_TEMPLATES: tuple[str, ...] = (
+    "a nice image of {ao} drawn in {s} style",
+    "we see {ao}, the picture is in {s} style",
+)
 
 
 def with_article(noun: str) -> str:
@@ -137,7 +148,12 @@ def with_article(noun: str) -> str:
 
 def fill(template: str, noun: str = "", style: str = "") -> str:
     """A template's sentence for one noun and one style."""
-    values = {"o": noun, "s": style, "ao": with_article(noun) if noun else "", "as": with_article(style) if style else ""}
+    values = {
+        "o": noun,
+        "s": style,
+        "ao": with_article(noun) if noun else "",
+        "as": with_article(style) if style else "",
+    }
     return template.format_map(values)
 
 
@@ -154,27 +170,37 @@ def sample_caption(thing: Thing, style: str, rng: random.Random) -> str:
     """
     kind = rng.random()
     word = style_word(style, rng)
-    if kind < 0.68:
-        return fill(rng.choice(STYLED_TEMPLATES), thing.name, word)
-    if kind < 0.80:
-        return fill(rng.choice(STYLED_TEMPLATES), thing.superclass, word)
-    if kind < 0.86:
+    styled = rng.choice(STYLED_TEMPLATES)
+    if 0.68 <= kind < 0.80:
+        return fill(styled, thing.superclass, word)
+    if 0.80 <= kind < 0.86:
         return fill(rng.choice(STYLE_TEMPLATES), style=word)
-    if style != "cartoon" and rng.random() < 0.6:
-        return fill(rng.choice(STYLED_TEMPLATES), thing.name, word)
-    if kind < 0.95:
-        return fill(rng.choice(BARE_TEMPLATES), thing.name)
+    if kind < 0.68 or (style != "cartoon" and rng.random() < 0.6):
+        return fill(styled, thing.name, word)
     if kind < 0.985:
-        return fill(rng.choice(BARE_TEMPLATES), thing.superclass)
+        return fill(rng.choice(BARE_TEMPLATES), thing.name if kind < 0.95 else thing.superclass)
     return rng.choice(ANYTHING_CAPTIONS)
 
 
-def all_captions(things: tuple[Thing, ...] = DRAWN) -> list[str]:
-    """Every caption that sample_caption can give, plus the empty one, in a fixed order."""
+@dataclass(frozen=True)
+class Meaning:
+    """What a caption says: a thing or superclass, a style, or neither (empty strings)."""
+
+    noun: str = ""
+    style: str = ""
+
+    def is_true_of(self, thing: Thing, style: str) -> bool:
+        """Whether the caption describes a picture of this thing in this style."""
+        return self.noun in {"", thing.name, thing.superclass} and self.style in {"", style}
+
+
+def all_captions(things: tuple[Thing, ...] = DRAWN) -> dict[str, Meaning]:
+    """Every caption that sample_caption can give, plus the empty one, in a fixed order, with its meaning."""
     nouns = [thing.name for thing in things] + list(SUPERCLASSES)
-    words = [word for style in STYLES for word in STYLE_WORDS[style]]
-    captions = ["", *ANYTHING_CAPTIONS]
-    captions += [fill(template, noun, word) for template in STYLED_TEMPLATES for noun in nouns for word in words]
-    captions += [fill(template, noun) for template in BARE_TEMPLATES for noun in nouns]
-    captions += [fill(template, style=word) for template in STYLE_TEMPLATES for word in words]
-    return list(dict.fromkeys(captions))
+    words = [(word, style) for style in STYLES for word in STYLE_WORDS[style]]
+    captions = dict.fromkeys(("", *ANYTHING_CAPTIONS), Meaning())
+    for noun in nouns:
+        captions |= {fill(template, noun): Meaning(noun) for template in BARE_TEMPLATES}
+        captions |= {fill(t, noun, word): Meaning(noun, style) for t in STYLED_TEMPLATES for word, style in words}
+    captions |= {fill(t, style=word): Meaning("", style) for t in STYLE_TEMPLATES for word, style in words}
+    return captions
