@@ -140,7 +140,7 @@ def _closing(session: Session, draft: Draft) -> Draft:
     """The draft with the entry that it ends: the named one, or for a `done` the latest that its host began."""
     if draft.closes is not None:
         if draft.closes not in {entry.index for entry in unfinished(session)}:
-            raise NotFoundError(f"audit entry: expected {draft.closes} to be begun and not ended", hint="rasura audit log")
+            raise NotFoundError(f"audit entry: expected {draft.closes} begun and not ended", hint="rasura audit log")
         return draft
     if draft.outcome != "done" or draft.host is None:
         return draft
