@@ -110,13 +110,13 @@ def erase(
     import torch
 
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}
-    gram = gram_of(full)
+    roots = _roots(gram_of(full))
     free = [basis.project(columns.targets) for columns in concepts]
     for columns, part in zip(concepts, free, strict=True):
         _check_free(columns, part, "the protected set", basis)
     guards = [leading(part, options.guard) for part in free]
     return tuple(
-        _solve(full, gram, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
+        _solve(full, roots, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
     )
 
 
@@ -185,7 +185,7 @@ def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: Protect
 
 def _solve(
     weights: Mapping[ParamName, torch.Tensor],
-    gram: torch.Tensor,
+    roots: tuple[torch.Tensor, torch.Tensor],
     columns: Columns,
     project: _Projector,
     options: NullSpaceOptions,
@@ -193,7 +193,7 @@ def _solve(
     free = project(columns.targets)  # [d, n]
     where = "the span of the other concepts of this request"
     share = _check_free(columns, free, where, project.basis)
-    A, Q = _factors(columns, free, gram, options)
+    A, Q = _factors(columns, free, roots, options)
     A = project(A.T).T  # once more: the solve costs a few digits
     return Erasure(
         {name: Increment.quantised(A, weight @ Q) for name, weight in weights.items()},
@@ -203,7 +203,7 @@ def _solve(
 
 
 def _factors(
-    columns: Columns, free: torch.Tensor, gram: torch.Tensor, options: NullSpaceOptions
+    columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpaceOptions
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A [r, d] and Q [d, r] with M ≈ Q A and B_l = W_l Q."""
     import torch
@@ -214,7 +214,7 @@ def _factors(
     left, values, _ = torch.linalg.svd(inner)
     damp = torch.where(values > 1e-10 * values[0], 1 / (values + options.ridge * scale), torch.zeros_like(values))
     M = ((D @ left) * damp) @ (left.T @ free.T)  # [d, d]
-    root, inverse = _roots(gram)
+    root, inverse = roots
     U, strength, _ = torch.linalg.svd(root @ (M @ columns.targets), full_matrices=False)
     rank = min(_count(strength, options.energy), options.rank_limit)
     return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]
