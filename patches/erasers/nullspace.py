@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
-from rasura.patches.subspace import ProtectedBasis
+from rasura.patches.subspace import NOISE, ProtectedBasis
 
 if TYPE_CHECKING:
     import torch
@@ -225,6 +225,7 @@ def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     values, vectors = torch.linalg.eigh(gram)
-    values = values.clamp(min=0).sqrt()
-    inverse = torch.where(values > 1e-9 * values[-1], 1 / values, torch.zeros_like(values))
+    present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
+    values = torch.where(present, values, torch.zeros_like(values)).sqrt()
+    inverse = torch.where(present, 1 / values, torch.zeros_like(values))
     return (vectors * values) @ vectors.T, (vectors * inverse) @ vectors.T
