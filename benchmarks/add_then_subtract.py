@@ -1,6 +1,6 @@
 """Why rasura never subtracts: `python benchmarks/add_then_subtract.py`, a second and a few megabytes.
 
-Ten patches of rank 4 on one matrix of Stable Diffusion's size. In every dtype: add all, then subtract all, and count the
+Ten patches of rank 4 on one matrix of Stable Diffusion's size. In every dtype: add all, subtract all, and count the
 weights that are not what they were; add them in the other order, and count the weights on which the two orders
 disagree. The increments are computed in float32 and rounded to the weights' dtype, as PEFT does. Beside it, the same
 with `rasura.patches.compose`.
