@@ -27,7 +27,7 @@ from rasura.patches.concepts import (
     normal,
     prompts_of,
 )
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, leading
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase
 from rasura.patches.errors import (
     ConceptError,
     ErasureRefusedError,
@@ -51,7 +51,7 @@ from rasura.patches.specs import (
     RetainSpec,
     TensorIdentity,
 )
-from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, protected_basis
+from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
 from rasura.patches.tensors import dtype_name, is_finite, tensor_digest
 
 if TYPE_CHECKING:
@@ -128,14 +128,12 @@ def build_patches(
         ErasureRefusedError: a target lies inside what is protected; the nearest of it are named.
         ConceptError: a prompt that is too long, or a concept that its template hides.
     """
-    import torch
-
     names = cross_attention(host.parameters(), request.layers, encoder.width)
     weights = host.originals(names)
     _check_weights(weights)
     reference = _reference(encoder, request, progress)  # (1)
-    exact = [reference.invariants, *(leading(rows.T, request.options.guard) for rows in request.guarded.values())]
-    basis = protected_basis(torch.cat(exact), reference.retained, request.rule)
+    basis = protected_basis(reference.invariants, reference.retained, request.rule)
+    basis = guarded_basis(basis, request.guarded.values(), request.options.guard)
     concepts = [_columns(encoder, request, target) for target in request.targets]  # (2)
     progress("solving", 0, 1)
     try:

@@ -8,7 +8,7 @@ their energy; a rank rule says where to stop, because the span of enough real pr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from rasura.patches.errors import ErasureRefusedError, InputError
@@ -114,11 +114,14 @@ class ProtectedBasis:
     """An orthonormal basis of what must not be touched.
 
     Attributes:
-        rows: [k, d] float64 orthonormal; the first `invariants` span start-of-text and the null prompt.
-        energy: [k] float64, mean squared component of protected prompts along each row.
+        rows: [k, d] float64 orthonormal; first the `invariants`, which span start-of-text and the null prompt, then
+            the retained directions, last the `guards`.
+        energy: [k] float64, mean squared component of protected prompts along each row; 0 for the guards, which are
+            other patches' targets and nobody's prompts to keep.
         invariants: how many rows are exact.
         rule: the rank rule that chose the others.
         spectrum: [d] float64, descending eigenvalues of the retained moment outside the invariants.
+        guards: rows that hold what of registered patches' targets lies outside all others.
     """
 
     rows: torch.Tensor
@@ -126,6 +129,7 @@ class ProtectedBasis:
     invariants: int
     rule: RankRule
     spectrum: torch.Tensor
+    guards: int = 0
 
     @property
     def rank(self) -> int:
@@ -140,7 +144,7 @@ class ProtectedBasis:
     @property
     def retained(self) -> int:
         """Dimensions that hold retained prompts, beyond the invariants."""
-        return self.rank - self.invariants
+        return self.rank - self.invariants - self.guards
 
     def project(self, columns: torch.Tensor) -> torch.Tensor:
         """P·X = X − UᵀU·X for columns [d, n]: what of X is free to change. Twice, because once leaves 1e-16·κ."""
@@ -170,14 +174,57 @@ def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) 
     values = torch.where(values > NOISE * torch.trace(moment), values, torch.zeros_like(values))
     kept = min(rule.keep(values), int((values > 0).sum()))
     rows = _orthonormal(torch.cat([exact, vectors[:, :kept].T]))
-    if rows.shape[0] >= rows.shape[1]:
-        raise ErasureRefusedError(
-            f"the protected set takes all {rows.shape[1]} dimensions ({exact.shape[0]} for the null prompt, "
-            f"{kept} for the retain set): nothing is left to erase with",
-            hint=f"rasura erase --base MODEL --concept TEXT --retain FILE --rank-rule {rule.coarser}",
-        )
     energy = ((rows @ moment) * rows).sum(1).clamp(min=0)
-    return ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values)
+    return _with_room(ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values))
+
+
+def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share: float) -> ProtectedBasis:
+    """The basis, and what of other patches' targets lies outside it.
+
+    Args:
+        basis: without guards.
+        targets: rows [m, d] of each patch.
+        share: how much of each patch's energy outside the basis to hold.
+
+    Raises:
+        ErasureRefusedError: nothing of the space is left.
+    """
+    import torch
+
+    parts = [basis.rows[:0]]
+    for rows in targets:
+        free = basis.project(rows.T)
+        if torch.linalg.vector_norm(free) > EXACT * torch.linalg.vector_norm(rows):  # else held already
+            parts.append(leading(free, share))
+    guards = _orthonormal(basis.project(_span(torch.cat(parts)).T).T)
+    rows = torch.cat([basis.rows, guards])
+    energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])
+    return _with_room(replace(basis, rows=rows, energy=energy, guards=int(guards.shape[0])))
+
+
+def _with_room(basis: ProtectedBasis) -> ProtectedBasis:
+    if basis.rank < basis.width:
+        return basis
+    raise ErasureRefusedError(
+        f"the protected set takes all {basis.width} dimensions ({basis.invariants} for the null prompt, "
+        f"{basis.retained} for the retain set, {basis.guards} for other patches): nothing is left to erase with",
+        hint=f"rasura erase --base MODEL --concept TEXT --retain FILE --rank-rule {basis.rule.coarser}",
+    )
+
+
+def leading(columns: torch.Tensor, share: float) -> torch.Tensor:
+    """Orthonormal rows [k, d] that carry this share of the columns' energy."""
+    import torch
+
+    left, values, _ = torch.linalg.svd(columns, full_matrices=False)
+    rows: torch.Tensor = left[:, : count_for(values, share)].T.contiguous()
+    return rows
+
+
+def count_for(values: torch.Tensor, share: float) -> int:
+    """The smallest k with Σ_{i≤k} σ² ≥ share·Σ σ², at least 1, for descending singular values σ."""
+    reached = values.square().cumsum(0)
+    return min(int((reached < share * reached[-1]).sum()) + 1, int(values.numel()))
 
 
 def _span(tokens: torch.Tensor) -> torch.Tensor:

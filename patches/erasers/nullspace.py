@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
-from rasura.patches.subspace import NOISE, ProtectedBasis
+from rasura.patches.subspace import NOISE, ProtectedBasis, count_for, leading
 
 if TYPE_CHECKING:
     import torch
@@ -152,21 +152,6 @@ def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) 
     return _Projector(basis, stacked)
 
 
-def leading(columns: torch.Tensor, energy: float) -> torch.Tensor:
-    """Orthonormal rows [k, d] that carry `energy` of the columns."""
-    import torch
-
-    left, values, _ = torch.linalg.svd(columns, full_matrices=False)
-    rows: torch.Tensor = left[:, : _count(values, energy)].T.contiguous()
-    return rows
-
-
-def _count(values: torch.Tensor, energy: float) -> int:
-    """The smallest k with Σ_{i≤k} σ² ≥ energy·Σ σ², at least 1."""
-    reached = values.square().cumsum(0)
-    return min(int((reached < energy * reached[-1]).sum()) + 1, int(values.numel()))
-
-
 def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
     import torch
 
@@ -216,7 +201,7 @@ def _factors(
     M = ((D @ left) * damp) @ (left.T @ free.T)  # [d, d]
     root, inverse = roots
     U, strength, _ = torch.linalg.svd(root @ (M @ columns.targets), full_matrices=False)
-    rank = min(_count(strength, options.energy), options.rank_limit)
+    rank = min(count_for(strength, options.energy), options.rank_limit)
     return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]
 
 
