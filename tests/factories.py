@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from rasura.patches.base import BaseIdentity
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, leading
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase
 from rasura.patches.file import Patch, PatchTensors
 from rasura.patches.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
 from rasura.patches.manifest import Manifest
@@ -25,7 +25,7 @@ from rasura.patches.specs import (
     RetainSpec,
     TensorIdentity,
 )
-from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, protected_basis
+from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
 from rasura.patches.tensors import dtype_name, tensor_digest
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -118,8 +118,8 @@ class World:
         return clip_like(self.seed * 1000 + 1, self.retained, self.width)
 
     def basis(self, guarded: Iterable[torch.Tensor] = ()) -> ProtectedBasis:
-        exact = [self.reference.invariants, *(leading(rows.T, 0.9999) for rows in guarded)]
-        return protected_basis(torch.cat(exact), self.reference.retained, self.rule)
+        plain = protected_basis(self.reference.invariants, self.reference.retained, self.rule)
+        return guarded_basis(plain, guarded, 0.9999)
 
     def columns(self, name: str, seed: int, count: int = 1) -> Columns:
         """A concept and its anchor; equal seeds give the same embeddings."""

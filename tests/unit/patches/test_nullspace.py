@@ -16,10 +16,9 @@ from rasura.patches.erasers.nullspace import (
     _roots,
     erase,
     gram_of,
-    leading,
 )
 from rasura.patches.errors import BoundExceededError, ErasureRefusedError, InputError
-from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, protected_basis
+from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, leading, protected_basis
 
 COUNTS = (1, 10, 100)
 EXACT = NullSpaceOptions(ridge=1e-3, energy=1.0, rank_limit=1000)
