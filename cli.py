@@ -8,7 +8,11 @@ This module imports click and nothing heavier, and a noun's module is imported w
 """
 
 import importlib
+import io
+import os
 import sys
+import traceback
+from collections.abc import Mapping
 from typing import Final
 
 import click
@@ -19,8 +23,8 @@ from rasura.patches.errors import RasuraError
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
     f"  {line.strip()}" for line in (__doc__ or "").split("codes:\n")[-1].splitlines() if line.strip()
 )
+_ERROR: Final = 1
 _INTERRUPTED: Final = 130
-_BROKEN_PIPE: Final = 141
 
 # Noun or verb: the module and attribute that hold it, and the line that help shows without importing it.
 _COMMANDS: Final = {
@@ -68,35 +72,65 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process with a documented exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(standalone_mode=False, prog_name="rasura")
+        code = _answer()
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more; the interpreter would complain when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _ERROR
+    sys.exit(code)
+
+
+def _answer() -> int:
+    """Run the command; whatever it raises becomes a sentence, or an envelope, and an exit code."""
+    seen: dict[str, str] = {}  # a command writes its name here before it does anything
+    try:
+        code = cli.main(standalone_mode=False, prog_name="rasura", obj=seen)
     except RasuraError as error:
-        code = _report(error.code, error.message, error.hint, error.exit_code, error.details)
+        return _report(seen, error.code, error.message, error.exit_code, hint=error.hint, details=error.details)
     except click.UsageError as error:
-        code = _usage(error)
+        return _usage(error)
     except click.ClickException as error:
-        code = _report("error", error.format_message(), "", error.exit_code, {})
+        return _report(seen, "error", error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        code = _report("interrupted", "interrupted", "", _INTERRUPTED, {})
+        return _report(seen, "interrupted", "interrupted", _INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
-        code = _BROKEN_PIPE
-    sys.exit(code if isinstance(code, int) else 0)
+        raise
+    except Exception as error:  # noqa: BLE001  # a defect of ours; machines still get their envelope
+        traceback.print_exc()
+        hint = "this is a defect of rasura: please report it with the lines above"
+        return _report(seen, "internal", f"{type(error).__name__}: {error}", _ERROR, hint=hint)
+    return code if isinstance(code, int) else 0
 
 
 def _usage(error: click.UsageError) -> int:
     if _wants_json():
-        return _report("usage", error.format_message(), "", error.exit_code, {})
+        path = error.ctx.command_path if error.ctx else ""
+        seen = {"command": path.removeprefix("rasura").strip()}
+        return _report(seen, "usage", error.format_message(), error.exit_code)
     error.show()
     return error.exit_code
 
 
-def _report(code: str, message: str, hint: str, exit_code: int, details: dict[str, object]) -> int:
-    from rasura.commands.output import print_error
+def _report(
+    seen: Mapping[str, str],
+    code: str,
+    message: str,
+    exit_code: int,
+    *,
+    hint: str = "",
+    details: Mapping[str, object] | None = None,
+) -> int:
+    from rasura.commands.output import Failure, print_failure
 
-    print_error(code=code, message=message, hint=hint, details=details, as_json=_wants_json())
+    failure = Failure(seen.get("command", ""), code, message, hint, details or {})
+    print_failure(failure, as_json=_wants_json())
     return exit_code
 
 
 def _wants_json() -> bool:
-    return "--json" in sys.argv[1:]
+    arguments = sys.argv[1:]
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]

@@ -15,7 +15,14 @@ _REFERENCE = Path(__file__).resolve().parent.parent / "examples" / "reference_mo
 
 
 @command(None, "demo", mutating=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("rasura-demo"), show_default=True, metavar="DIR")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("rasura-demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for all that is made.",
+)
 @click.option(
     "--model", type=click.Path(path_type=Path), metavar="DIR", help="Reference model [default: the shipped one]."
 )
@@ -50,9 +57,8 @@ def _print(report: "DemoReport") -> None:
     for item in report.patches:
         manifest = item.patch.manifest
         size = sum(map(len, item.patch.files().values()))
-        line(
-            f"erased {manifest.concept.text!r} -> {manifest.concept.anchor!r}: patch {short(item.patch.patch_id)}, {size} bytes"
-        )
+        what = f"{manifest.concept.text!r} -> {manifest.concept.anchor!r}"
+        line(f"erased {what}: patch {short(item.patch.patch_id)}, {size} bytes")
     names = {item.patch.patch_id: item.patch.manifest.concept.text for item in report.patches}
     rows = [
         (r.check, names[r.patch], names[r.other], f"{r.value:.2e}", f"{r.limit:.2e}") for r in report.verdict.relations

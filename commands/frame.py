@@ -2,7 +2,6 @@
 
 import functools
 import getpass
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,14 +35,16 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
 
     def decorate(function: F) -> click.Command:
         @functools.wraps(function)
-        def run(*args: Any, as_json: bool, **options: Any) -> None:
+        def run(*args: Any, as_json: bool, **options: Any) -> int:
+            context = click.get_current_context()
+            path = context.command_path.removeprefix("rasura ")
+            context.ensure_object(dict)["command"] = path
             if mutating:
                 options["actor"] = options["actor"] or _login()
             result = function(*args, **options)
             assert isinstance(result, Result)
-            show(result, click.get_current_context().command_path.removeprefix("rasura "), as_json=as_json)
-            if result.exit_code:
-                sys.exit(result.exit_code)
+            show(result, path, as_json=as_json)
+            return result.exit_code
 
         wrapped: Callable[..., Any] = _REGISTRY(_JSON(run))
         if mutating:
@@ -64,7 +65,21 @@ def open_registry(location: str | None) -> "Registry":
     """
     from rasura.registry.store import Registry, find_location
 
-    return Registry.open(location or find_location(Path.cwd()))
+    return Registry.open(location or find_location(working_folder()))
+
+
+def working_folder() -> Path:
+    """Where the command was typed.
+
+    Raises:
+        NoRegistryError: that folder is gone.
+    """
+    from rasura.patches.errors import NoRegistryError
+
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise NoRegistryError(f"expected a working folder, got {error.strerror}", hint="cd ELSEWHERE") from None
 
 
 def _login() -> str:

@@ -37,7 +37,7 @@ def push(
     with open_registry(registry_at) as registry:
         receipt = push_patches(
             registry,
-            [registry.resolve_patch(i) for i in ids],
+            list(dict.fromkeys(registry.resolve_patch(i) for i in ids)),
             repo,
             base_model=base_model,
             licence=licence,
@@ -54,7 +54,8 @@ def push(
     }
 
     def text() -> None:
-        line(f"{'pushed' if receipt.changed else 'nothing to push:'} {len(ids)} to {repo} at {receipt.commit[:12]}")
+        did = "pushed" if receipt.changed else "nothing to push:"
+        line(f"{did} {len(receipt.paths)} to {repo} at {receipt.commit[:12]}")
         for note in receipt.notes:
             line(note)
 

@@ -43,15 +43,34 @@ def show(result: Result, command: str, *, as_json: bool) -> None:
         result.text()
 
 
-def print_error(*, code: str, message: str, hint: str, details: Mapping[str, object], as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a command did not do what it was asked.
+
+    Attributes:
+        command: which; "" where none was found.
+        code: the error's registered name.
+        message: a sentence.
+        hint: the next command to type, or "".
+        details: for machines; JSON values.
+    """
+
+    command: str
+    code: str
+    message: str
+    hint: str
+    details: Mapping[str, object]
+
+
+def print_failure(failure: Failure, *, as_json: bool) -> None:
     """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people."""
     if as_json:
-        error = {"code": code, "message": message, "hint": hint, "details": details}
-        _print_json(ok=False, command="", data=None, error=error, changed=False)
+        error = {"code": failure.code, "message": failure.message, "hint": failure.hint, "details": failure.details}
+        _print_json(ok=False, command=failure.command, data=None, error=error, changed=False)
         return
-    click.echo(f"error: {clean(message)}", err=True)
-    if hint:
-        click.echo(f"hint: {clean(hint)}", err=True)
+    click.echo(f"error: {clean(failure.message)}", err=True)
+    if failure.hint:
+        click.echo(f"hint: {clean(failure.hint)}", err=True)
 
 
 def clean(text: str) -> str:
@@ -136,4 +155,5 @@ def _print_json(
         "error": error,
         "changed": changed,
     }
-    click.echo(json.dumps(envelope, ensure_ascii=False, sort_keys=True, default=str))
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    click.echo(json.dumps(envelope, ensure_ascii=plain, sort_keys=True, default=str))

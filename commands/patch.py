@@ -1,5 +1,6 @@
 """`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rasura.patches.projection import Verdict
     from rasura.registry.deploy import Receipt
 
+_SHOWN = 10  # parameters that drifted
 _IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
 
@@ -169,9 +171,17 @@ def apply(
 @command(patch, "revert", mutating=True)
 @click.argument("ids", nargs=-1, metavar="ID...")
 @click.option("--all", "everything", is_flag=True, help="Revert everything.")
+@click.option("--force", is_flag=True, help="With --all: put the originals back even if something else was changed.")
 @_MODEL
 def revert(
-    *, ids: tuple[str, ...], everything: bool, model: Path, registry_at: str | None, reason: str, actor: str
+    *,
+    ids: tuple[str, ...],
+    everything: bool,
+    force: bool,
+    model: Path,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
 ) -> Result:
     """Take patches out of a model folder; with the last one, every byte is the original again."""
     from rasura.patches.hosts.checkpoint import CheckpointHost
@@ -180,9 +190,13 @@ def revert(
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
-    with open_registry(registry_at) as registry:
+    if force and not everything:
+        raise click.UsageError("--force goes with --all")
+    with open_registry(registry_at) as registry, progress() as tell:
         found = None if everything else [registry.resolve_patch(i) for i in ids]
-        receipt = deploy.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason))
+        tell("reverting", 0, 1)
+        receipt = deploy.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
+        tell("reverting", 1, 1)
     said = "everything" if found is None else str(len(found))
     return _receipt(receipt, f"reverted {said} in {receipt.location}")
 
@@ -206,6 +220,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "touched": report.touched,
         "hashed": report.hashed,
         "drifted": list(report.drifted),
+        "interrupted": report.interrupted,
     }
 
     def text() -> None:
@@ -213,11 +228,17 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
             table(("patch", "concept", "strength"), rows)
         else:
             line("nothing is applied")
+        if report.interrupted is not None:
+            line(f"entry {report.interrupted} of the log was interrupted: the next apply or revert ends it")
         line(
             f"{report.touched} parameters touched; {report.hashed} hashed, {len(report.drifted)} not as they should be"
         )
-        for name in report.drifted[:10]:
+        for name in report.drifted[:_SHOWN]:
             line(f"  {name}")
+        if len(report.drifted) > _SHOWN:
+            line(f"  … and {len(report.drifted) - _SHOWN} more")
+        if rows and report.drifted:
+            line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
 
     return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)
 

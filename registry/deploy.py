@@ -11,20 +11,19 @@ touches gets the original back. The steps, in this order:
 (4) write, all or nothing; the host reads back and compares;
 (5) an entry *done* and the host's new record, in one transaction.
 
-A *begun* without an end is settled by the next command: the host's digests tell which side it is on.
+All of it happens while nobody else may move the host. A *begun* without an end is settled by the next motion, see
+`rasura.registry.standing`.
 """
 
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from rasura.patches.base import check_touched
-from rasura.patches.compose import composed, layers_of
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
@@ -33,19 +32,28 @@ from rasura.patches.errors import (
     NotAppliedError,
     RasuraError,
     RefusedError,
+    StrengthError,
     VerificationError,
 )
 from rasura.patches.hosts import Host
 from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.projection import DEFAULT_POLICY, SHORT, Member, Policy, check, require
-from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
-from rasura.registry.intake import load_verified, manifest_of
-from rasura.registry.records import Draft, HostRecord
+from rasura.patches.names import Digest, PatchId
+from rasura.patches.projection import DEFAULT_POLICY, SHORT, Policy
+from rasura.registry.motion import Motion, prepared
+from rasura.registry.records import Draft
+from rasura.registry.standing import (
+    APPLY,
+    REVERT,
+    STRENGTH,
+    find_record,
+    location_of,
+    model_option,
+    present_set,
+    settle,
+    strengths,
+)
 
 if TYPE_CHECKING:
-    import torch
-
     from rasura.registry.store import Registry
 
 
@@ -78,15 +86,8 @@ class Receipt:
     pristine: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Motion:
-    """A motion that passed steps (1) and (2)."""
-
-    record: HostRecord
-    tensors: Mapping[ParamName, torch.Tensor]
-    forget: frozenset[ParamName]
-    before: Digest
-    after: Digest
+Wanted: TypeAlias = Callable[[Mapping[PatchId, Strength]], Mapping[PatchId, Strength]]
+"""From the set that is applied to the set that is wanted; raises where that cannot be."""
 
 
 def apply(
@@ -102,20 +103,26 @@ def apply(
 
     Raises:
         AlreadyAppliedError: one of them is applied; nothing changed.
+        StrengthError: strength 0.
+        NotFoundError: the base of the patches is not in this registry.
+        BusyError: somebody else is moving the host.
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: see the steps; nothing changed.
     """
     ids = tuple(dict.fromkeys(patch_ids))
+    if strength.sixteenths == 0:
+        raise StrengthError("strength 0 applies nothing: expected another", hint="rasura patch revert ID --model DIR")
 
     def wanted(applied: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
         for patch_id in ids:
             if patch_id in applied:
                 raise AlreadyAppliedError(
                     f"patch {patch_id[:SHORT]} is applied to {host.location} already",
-                    hint=f"rasura patch status --model {host.location}",
+                    hint=f"rasura patch status {model_option(host)}",
                 )
         return {**applied, **dict.fromkeys(ids, strength)}
 
-    return _move(registry, host, wanted, Draft(actor.name, actor.reason, "patch.apply", "success", ids), policy)
+    draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
+    return _move(registry, host, wanted, draft, policy)
 
 
 def revert(
@@ -125,97 +132,34 @@ def revert(
     actor: Actor,
     *,
     policy: Policy = DEFAULT_POLICY,
+    force: bool = False,
 ) -> Receipt:
     """Take patches out of a host's set; None takes out all of them.
 
+    Args:
+        registry: which says what is applied.
+        host: the model.
+        patch_ids: what to take out.
+        actor: who and why.
+        policy: limits for what stays.
+        force: with None only: also where the host changed outside the registry. Its touched parameters get their
+            originals, which must be those of the base.
+
     Raises:
         NotAppliedError: one of them is not applied; nothing changed.
-        DriftError: the host is not what the registry last wrote; nothing changed.
+        DriftError: the host is not what the registry last wrote, or with `force`: has not its originals; nothing
+            changed.
+        BusyError: somebody else is moving the host.
     """
     ids = None if patch_ids is None else tuple(dict.fromkeys(patch_ids))
+    assert ids is None or not force
 
     def wanted(applied: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
-        for patch_id in ids or ():
-            if patch_id not in applied:
-                raise NotAppliedError(
-                    f"patch {patch_id[:SHORT]} is not applied to {host.location}",
-                    hint=f"rasura patch status --model {host.location}",
-                )
-        if not applied:
-            raise NotAppliedError(
-                f"nothing is applied to {host.location}", hint=f"rasura patch status --model {host.location}"
-            )
+        _check_applied(applied, ids, host)
         return {} if ids is None else {p: s for p, s in applied.items() if p not in ids}
 
-    draft = Draft(actor.name, actor.reason, "patch.revert", "success", ids or ())
-    return _move(registry, host, wanted, draft, policy)
-
-
-Wanted: TypeAlias = Callable[[Mapping[PatchId, Strength]], Mapping[PatchId, Strength]]
-
-
-def _move(registry: Registry, host: Host, wanted: Wanted, draft: Draft, policy: Policy) -> Receipt:
-    draft = replace(draft, details={"location": host.location})
-    try:
-        present = settle(registry, host)
-        motion = _prepared(registry, host, present, wanted(present), policy)  # (1), (2)
-    except RasuraError as error:
-        refused = isinstance(error, RefusedError | ConflictError | VerificationError | BaseMismatchError | DriftError)
-        registry.note(replace(draft, outcome="refused" if refused else "failed", error=error.code))
-        raise
-    record = motion.record
-    draft = replace(
-        draft,
-        patches=draft.patches or tuple(present),
-        base=record.base,
-        host=record.host_id,
-        before=motion.before,
-        after=motion.after,
-        details={"location": host.location, "parameters": len(motion.tensors), "stack": _spelled(record.applied)},
-    )
-    begun = registry.note(replace(draft, outcome="begun"))  # (3)
-    try:
-        host.write(motion.tensors, forget=motion.forget)  # (4)
-    except RasuraError as error:
-        registry.note(replace(draft, outcome="failed", error=error.code, after=motion.before, closes=begun.index))
-        raise
-    registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
-    return Receipt(
-        host.location, strengths(record), len(motion.tensors), motion.before, motion.after, not record.applied
-    )
-
-
-def _prepared(
-    registry: Registry,
-    host: Host,
-    present: Mapping[PatchId, Strength],
-    wanted: Mapping[PatchId, Strength],
-    policy: Policy,
-) -> _Motion:
-    stack = [Member(load_verified(registry, patch_id), strength) for patch_id, strength in wanted.items()]
-    require(check(stack, policy))
-    layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
-    touched = sorted({*layers, *_touched(registry, present)})
-    _check_names(host, touched)
-    originals = host.originals(touched)
-    for member in stack:
-        check_touched(member.patch.manifest.base.parameters, originals, host.location)
-    host.ensure_writable(touched)
-    tensors = {name: composed(originals[name], layers[name].terms if name in layers else ()) for name in touched}
-    return _Motion(
-        HostRecord(
-            host_id=_host_id(registry, host),
-            location=host.location,
-            base=_base_of(registry, stack) or _recorded_base(registry, host),
-            applied={patch_id: strength.sixteenths for patch_id, strength in wanted.items()},
-            state=_digest({name: tensors[name] for name in layers}),
-            updated_at=registry.now(),
-        ),
-        tensors,
-        frozenset(name for name in touched if name not in layers),
-        state_of(host, touched),
-        _digest(tensors),
-    )
+    draft = Draft(actor.name, actor.reason, REVERT, "success", ids or (), details={"force": "yes"} if force else {})
+    return _move(registry, host, wanted, draft, policy, force=force)
 
 
 def apply_to_folder(
@@ -240,138 +184,66 @@ def apply_to_folder(
         return apply(registry, CheckpointHost.open(model), patch_ids, actor, strength=strength)
     copy_model(model, out)
     try:
-        return apply(registry, CheckpointHost.open(out), patch_ids, actor, strength=strength)
+        host = CheckpointHost.open(out)
+        if _recorded(registry, host):  # of a folder that was here and is gone; the copy has nothing applied
+            revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
+        return apply(registry, host, patch_ids, actor, strength=strength)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def present_set(registry: Registry, host: Host) -> dict[PatchId, Strength]:
-    """What the registry says is applied, compared with what is there.
+def _check_applied(applied: Mapping[PatchId, Strength], ids: Iterable[PatchId] | None, host: Host) -> None:
+    hint = f"rasura patch status {model_option(host)}"
+    for patch_id in ids or ():
+        if patch_id not in applied:
+            raise NotAppliedError(f"patch {patch_id[:SHORT]} is not applied to {host.location}", hint=hint)
+    if not applied:
+        raise NotAppliedError(f"nothing is applied to {host.location}", hint=hint)
 
-    Raises:
-        DriftError: the host's touched parameters are not those that the registry last wrote, or the host keeps
-            originals that this registry knows nothing of.
-    """
+
+def _move(
+    registry: Registry, host: Host, wanted: Wanted, draft: Draft, policy: Policy, *, force: bool = False
+) -> Receipt:
+    draft = replace(draft, details={**draft.details, "location": location_of(host)})
+    with ExitStack() as held:
+        try:
+            held.enter_context(host.alone())
+            settle(registry, host)
+            present = _recorded(registry, host) if force else present_set(registry, host)
+            motion = prepared(registry, host, present, wanted(present), policy)  # (1), (2)
+        except RasuraError as error:
+            registry.note(_ended(draft, error))
+            raise
+        return _carried_out(registry, host, replace(draft, patches=draft.patches or tuple(present)), motion)
+
+
+def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:
+    record = motion.record
+    draft = replace(
+        draft,
+        base=record.base,
+        host=record.host_id,
+        before=motion.before,
+        after=motion.after,
+        details={**draft.details, "parameters": len(motion.tensors)},
+    )
+    begun = registry.note(replace(draft, outcome="begun"))  # (3)
+    try:
+        host.write(motion.tensors, forget=motion.forget)  # (4)
+    except RasuraError as error:
+        registry.note(replace(_ended(draft, error), outcome="failed", after=motion.before, closes=begun.index))
+        raise
+    registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
+    count, pristine = len(motion.tensors), not record.applied
+    return Receipt(host.location, strengths(record), count, motion.before, motion.after, pristine)
+
+
+def _ended(draft: Draft, error: RasuraError) -> Draft:
+    no = RefusedError | ConflictError | VerificationError | BaseMismatchError | DriftError
+    return replace(draft, outcome="refused" if isinstance(error, no) else "failed", error=error.code)
+
+
+def _recorded(registry: Registry, host: Host) -> dict[PatchId, Strength]:
     record = find_record(registry, host)
-    applied = strengths(record) if record else {}
-    if not applied and host.kept():
-        raise DriftError(
-            f"{host.location} holds patches that this registry did not apply: "
-            f"{len(host.kept())} parameters have kept originals",
-            hint="use the registry that applied them (--registry)",
-        )
-    if record and applied:
-        names = sorted(_touched(registry, applied))
-        _check_names(host, names)
-        if state_of(host, names) != record.state:
-            raise DriftError(
-                f"{host.location} changed outside the registry: expected state {record.state[:SHORT]}, got "
-                f"{state_of(host, names)[:SHORT]}",
-                hint=f"rasura patch status --deep --model {host.location}",
-            )
-    return applied
-
-
-def settle(registry: Registry, host: Host) -> dict[PatchId, Strength]:
-    """Close an interrupted motion, if there is one, and give the set that is applied.
-
-    The interrupted command wrote down the digests of both sides; the host, which undoes half a write when it is opened,
-    is on one of them.
-
-    Raises:
-        DriftError: it is on neither.
-    """
-    for entry in registry.unfinished():
-        if entry.details.get("location") != host.location:
-            continue
-        stack = _read_spelled(str(entry.details.get("stack", "")))
-        before = find_record(registry, host)
-        touched = sorted({*_touched(registry, stack), *_touched(registry, strengths(before) if before else {})})
-        state = state_of(host, touched)
-        draft = Draft(
-            entry.actor,
-            entry.reason,
-            entry.action,
-            "failed",
-            patches=entry.patches,
-            base=entry.base,
-            host=entry.host,
-            before=entry.before,
-            after=state,
-            details={**entry.details, "settled": "yes"},
-            error="interrupted",
-            closes=entry.index,
-        )
-        if state == entry.after:
-            record = HostRecord(
-                host_id=entry.host or _host_id(registry, host),
-                location=host.location,
-                base=entry.base or Digest(""),
-                applied={patch_id: strength.sixteenths for patch_id, strength in stack.items()},
-                state=state_of(host, sorted(_touched(registry, stack))),
-                updated_at=registry.now(),
-            )
-            registry.set_host(record, replace(draft, outcome="done", error=None))
-        else:
-            registry.note(draft)
-    return present_set(registry, host)
-
-
-def state_of(host: Host, names: Iterable[ParamName]) -> Digest:
-    """Tensor-set digest of some parameters as they are now."""
-    infos, chosen = host.parameters(), list(names)
-    digests = host.digests(chosen)
-    return tensor_set_digest((name, infos[name].dtype, infos[name].shape, digests[name]) for name in chosen)
-
-
-def _digest(tensors: Mapping[ParamName, torch.Tensor]) -> Digest:
-    return tensor_set_digest((n, dtype_name(t.dtype), tuple(t.shape), tensor_digest(t)) for n, t in tensors.items())
-
-
-def find_record(registry: Registry, host: Host) -> HostRecord | None:
-    """What the registry knows of a host: by the identity it carries, which moves with it, else by its location."""
-    return registry.find_host(str(uuid.UUID(host.host_id))) or registry.find_host(host.location)
-
-
-def _host_id(registry: Registry, host: Host) -> str:
-    record = find_record(registry, host)
-    return record.host_id if record else str(uuid.UUID(host.host_id))
-
-
-def _touched(registry: Registry, patch_ids: Iterable[PatchId]) -> set[ParamName]:
-    return {p.name for patch_id in patch_ids for p in manifest_of(registry, patch_id).base.parameters}
-
-
-def _check_names(host: Host, names: Iterable[ParamName]) -> None:
-    known = host.parameters()
-    for name in names:
-        if name not in known:
-            raise BaseMismatchError(
-                f"{host.location} has no parameter {name}: the patch was made for another model",
-                hint="rasura base list",
-            )
-
-
-def strengths(record: HostRecord) -> dict[PatchId, Strength]:
-    """The applied set of a record."""
-    return {patch_id: Strength(sixteenths) for patch_id, sixteenths in record.applied.items()}
-
-
-def _base_of(registry: Registry, stack: Iterable[Member]) -> Digest | None:
-    return next((registry.patch(member.patch_id).base for member in stack), None)
-
-
-def _recorded_base(registry: Registry, host: Host) -> Digest:
-    record = find_record(registry, host)
-    assert record is not None  # only a host that had patches can come to have none
-    return record.base
-
-
-def _spelled(applied: Mapping[PatchId, int]) -> str:
-    return " ".join(f"{patch_id}:{sixteenths}" for patch_id, sixteenths in sorted(applied.items()))
-
-
-def _read_spelled(text: str) -> dict[PatchId, Strength]:
-    pairs = (item.partition(":") for item in text.split())
-    return {PatchId(patch_id): Strength(int(sixteenths)) for patch_id, _, sixteenths in pairs}
+    return strengths(record) if record else {}

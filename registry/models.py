@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
         raise DriftError(
             f"{record.source} no longer holds base {record.name!r}: expected {record.digest[:12]}, got "
             f"{identity.digest[:12]}",
-            hint=f"rasura base add {record.source} --name NEW",
+            hint=f"rasura base add {shlex.quote(record.source)} --name NEW",
         )
     return OpenBase(record, identity, host, encoder)
 

@@ -53,6 +53,8 @@ def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -
         public = PublicKey.load(read_regular(path, _PEM_LIMIT))
     except NotFoundError:
         raise NotFoundError(f"key file {path} does not exist", hint="rasura key export NAME -o FILE") from None
+    except FormatError as error:
+        raise FormatError(f"key file {path}: {error.message}", hint="rasura key export NAME -o FILE") from None
     known = {record.key_id: record for record in registry.keys()}.get(public.key_id)
     if known is not None:
         if known.revoked_at is not None:

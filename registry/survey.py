@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
 from rasura.patches.names import Digest, ParamName, PatchId
 from rasura.patches.tensors import tensor_digest
-from rasura.registry.deploy import find_record, state_of, strengths
-from rasura.registry.intake import load_verified, manifest_of
+from rasura.registry.intake import load_verified
+from rasura.registry.standing import find_record, reached, state_of, strengths, touched_by, unfinished_motion
 
 if TYPE_CHECKING:
     from rasura.registry.records import HostRecord
@@ -32,6 +33,7 @@ class Survey:
         touched: how many parameters that set touches.
         hashed: how many parameters were hashed.
         drifted: parameters that are not what they should be.
+        interrupted: the log's entry of a motion that never ended; the next one ends it.
     """
 
     location: str
@@ -39,28 +41,33 @@ class Survey:
     touched: int
     hashed: int
     drifted: tuple[ParamName, ...]
+    interrupted: int | None = None
 
 
 def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
-    """Hash a host and compare. Reads only; an unfinished motion is left for the next command that writes.
+    """Hash a host and compare. Reads only; of an unfinished motion, the side that the host is on is what should be.
 
     Shallow, the touched parameters together must have the digest that the last motion left. Deep, every touched
     parameter is recomputed from its original and the verified patches, and every other one compared with the base.
     """
     record = find_record(registry, host)
+    entry = unfinished_motion(registry, host)
+    if entry is not None:
+        record = reached(registry, host, entry) or record
+    interrupted = entry.index if entry else None
     applied = strengths(record) if record else {}
-    touched = sorted({p.name for patch_id in applied for p in manifest_of(registry, patch_id).base.parameters})
+    touched = touched_by(registry, applied)
     if deep:
         expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
         progress("hashing", 0, 1)
         present = host.digests(expected)
         progress("hashing", 1, 1)
         drifted = tuple(sorted(name for name, digest in expected.items() if present[name] != digest))
-        return Survey(host.location, applied, len(touched), len(expected), drifted)
+        return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted)
     whole = record is None or not applied or state_of(host, touched) == record.state
     strange = frozenset(host.kept()) - frozenset(touched)
     drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
-    return Survey(host.location, applied, len(touched), len(touched), drifted)
+    return Survey(host.location, applied, len(touched), len(touched), drifted, interrupted)
 
 
 def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strength]) -> dict[ParamName, Digest]:
@@ -75,7 +82,9 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
     infos = host.parameters()
     if record is not None:
         parameters = registry.base(record.base).parameters
-        return {p.name: p.sha256 for p in parameters if p.name in infos and infos[p.name].dtype == p.dtype}
+        digests = {p.name: {**p.casts, p.dtype: p.sha256} for p in parameters if p.name in infos}
+        known = {name: of.get(infos[name].dtype) for name, of in digests.items()}
+        return {name: digest for name, digest in known.items() if digest is not None}
     originals = host.original_digests(infos)
     for summary in registry.bases():
         parameters = registry.base(summary.digest).parameters
@@ -83,5 +92,5 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
             return {p.name: p.sha256 for p in parameters}
     raise NotFoundError(
         f"{host.location} is none of the registered bases, so there is nothing to compare it with",
-        hint=f"rasura base add {host.location}",
+        hint=f"rasura base add {shlex.quote(host.location)}",
     )

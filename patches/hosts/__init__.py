@@ -10,6 +10,7 @@ Both answer `digests` with the SHA-256 of the same raw bytes, so a live model ca
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +53,23 @@ class Host(Protocol):
     @property
     def host_id(self) -> str:
         """32 hexadecimal digits that name this host for as long as something is applied to it."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether this host is still there when the process has ended."""
+        ...
+
+    def known_as(self, host_id: str) -> None:
+        """Take this identity in place of a fresh one; without effect while something is applied."""
+        ...
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep everybody else from moving this host for the length of the block; readers are let through.
+
+        Raises:
+            BusyError: somebody else is moving it.
+        """
         ...
 
     def kept(self) -> frozenset[ParamName]:

@@ -6,7 +6,7 @@ mapped into its memory sees the new values at once; load models afresh after a w
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -76,6 +76,22 @@ class CheckpointHost:
     def host_id(self) -> str:
         """32 hexadecimal digits that name this folder for as long as something is applied to it."""
         return self._state.identity() or self._fresh_identity
+
+    @property
+    def lasting(self) -> bool:
+        """Yes."""
+        return True
+
+    def known_as(self, host_id: str) -> None:
+        """Take this identity in place of a fresh one; without effect while something is applied."""
+        self._fresh_identity = host_id
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other processes from moving this model; see `Host.alone`.
+
+        Reading and writing lock the model's folder for the length of a call. This locks a folder inside it.
+        """
+        return locked(self.folder / next(iter(self._layout.files)).partition("/")[0], exclusive=True)
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""

@@ -8,7 +8,7 @@ business.
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Literal, Self
 
 import torch
@@ -86,6 +86,19 @@ class TorchHost:
         """32 hexadecimal digits; kept on the modules, as the originals are, for as long as something is applied."""
         found = [module.__dict__[_IDENTITY] for module in self._components.values() if _IDENTITY in module.__dict__]
         return str(found[0]) if found else self._fresh_identity
+
+    @property
+    def lasting(self) -> bool:
+        """No: it ends with the process."""
+        return False
+
+    def known_as(self, host_id: str) -> None:
+        """Take this identity in place of a fresh one; without effect while something is applied."""
+        self._fresh_identity = host_id
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other threads from this and all other live hosts; see `Host.alone`."""
+        return _LOCK
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""

@@ -1,0 +1,186 @@
+"""Where a host stands: what the registry says is applied to it, compared with what is really there.
+
+A host that lasts (a folder) is known by the identity that it carries while something is applied, and otherwise by its
+location; it may be moved, but not be in two places. A live host is known by its identity alone: a process that starts
+anew starts with a new one.
+
+A motion writes an entry *begun* before it writes anything else. Where that has no end, the process died, and the
+host's digests tell which side it is on; a host undoes half a write by itself when it is opened.
+"""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError
+from rasura.patches.hosts import Host
+from rasura.patches.increment import ONE, Strength
+from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.projection import SHORT
+from rasura.patches.tensors import tensor_set_digest
+from rasura.registry.intake import manifest_of
+from rasura.registry.records import Draft, EntryRecord, HostRecord
+
+if TYPE_CHECKING:
+    from rasura.registry.store import Registry
+
+APPLY = "patch.apply"
+REVERT = "patch.revert"
+STRENGTH = "strength"
+"""Name of the detail of an entry that holds the strength of what is applied, in sixteenths."""
+
+
+def location_of(host: Host) -> str:
+    """What the registry calls a host; a live one is told from others with the same label."""
+    return host.location if host.lasting else f"{host.location}#{host.host_id[:SHORT]}"
+
+
+def find_record(registry: Registry, host: Host) -> HostRecord | None:
+    """What the registry knows of a host.
+
+    Raises:
+        ConflictError: the host carries the identity of another folder that is still there: somebody copied it.
+    """
+    record = registry.find_host(host_uuid(host))
+    if record is not None and host.lasting and record.location != host.location:
+        _check_moved(record, host)
+    return record or (registry.find_host(host.location) if host.lasting else None)
+
+
+def present_set(registry: Registry, host: Host) -> dict[PatchId, Strength]:
+    """What the registry says is applied, compared with what is there.
+
+    Raises:
+        DriftError: the host's touched parameters are not those that the registry last wrote, or the host keeps
+            originals that this registry knows nothing of.
+    """
+    record = find_record(registry, host)
+    applied = strengths(record) if record else {}
+    if not applied and host.kept():
+        raise DriftError(
+            f"{host.location} holds patches that this registry did not apply: "
+            f"{len(host.kept())} parameters have kept originals",
+            hint="use the registry that applied them (--registry)",
+        )
+    if record and applied:
+        _check_state(registry, host, record)
+    return applied
+
+
+def unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None:
+    """The entry of a motion of this host that nothing ended; there is one at most."""
+    keys = (host_uuid(host), location_of(host))
+    found = (e for e in registry.unfinished() if e.host == keys[0] or e.details.get("location") == keys[1])
+    return next((entry for entry in found if entry.action in {APPLY, REVERT}), None)
+
+
+def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | None:
+    """The record of a host whose interrupted motion had written everything; None where it had written nothing."""
+    record = find_record(registry, host)
+    before = strengths(record) if record else {}
+    after = _after(entry, before)
+    if state_of(host, touched_by(registry, {*before, *after})) != entry.after:
+        return None
+    return HostRecord(
+        host_id=entry.host or host_uuid(host),
+        location=location_of(host),
+        base=entry.base or Digest(""),
+        applied={patch_id: strength.sixteenths for patch_id, strength in after.items()},
+        state=state_of(host, touched_by(registry, after)),
+        updated_at=registry.now(),
+    )
+
+
+def settle(registry: Registry, host: Host) -> None:
+    """End an interrupted motion, if there is one: as done where everything was written, else as failed."""
+    entry = unfinished_motion(registry, host)
+    if entry is None:
+        return
+    details = {**entry.details, "settled": "yes"}
+    draft = Draft(entry.actor, entry.reason, entry.action, "done", entry.patches, details=details, closes=entry.index)
+    record = reached(registry, host, entry)
+    if record is not None:
+        sides = {"before": entry.before, "after": entry.after}
+        registry.set_host(record, _with(draft, entry, outcome="done", **sides))
+    else:
+        registry.note(_with(draft, entry, outcome="failed", error="interrupted", before=entry.before))
+
+
+def state_of(host: Host, names: Iterable[ParamName]) -> Digest:
+    """Tensor-set digest of some parameters as they are now."""
+    infos, chosen = host.parameters(), list(names)
+    digests = host.digests(chosen)
+    return tensor_set_digest((name, infos[name].dtype, infos[name].shape, digests[name]) for name in chosen)
+
+
+def strengths(record: HostRecord) -> dict[PatchId, Strength]:
+    """The applied set of a record."""
+    return {patch_id: Strength(sixteenths) for patch_id, sixteenths in record.applied.items()}
+
+
+def touched_by(registry: Registry, patch_ids: Iterable[PatchId]) -> list[ParamName]:
+    """The parameters that these patches touch, sorted."""
+    return sorted({p.name for patch_id in patch_ids for p in manifest_of(registry, patch_id).base.parameters})
+
+
+def check_names(host: Host, names: Iterable[ParamName]) -> None:
+    """Refuse a host that lacks one of these parameters.
+
+    Raises:
+        BaseMismatchError: naming it.
+    """
+    known = host.parameters()
+    for name in names:
+        if name not in known:
+            raise BaseMismatchError(
+                f"{host.location} has no parameter {name}: the patch was made for another model",
+                hint="rasura base list",
+            )
+
+
+def model_option(host: Host) -> str:
+    """`--model …` as a shell would want it."""
+    return f"--model {shlex.quote(host.location)}"
+
+
+def host_uuid(host: Host) -> str:
+    """The host's identity in the spelling of the log."""
+    return str(uuid.UUID(host.host_id))
+
+
+def _with(draft: Draft, entry: EntryRecord, **fields: object) -> Draft:
+    from dataclasses import replace
+
+    return replace(draft, base=entry.base, host=entry.host, **fields)  # type: ignore[arg-type]
+
+
+def _after(entry: EntryRecord, before: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+    """The set that a motion wanted to reach."""
+    if entry.action == REVERT:
+        return {patch_id: strength for patch_id, strength in before.items() if patch_id not in entry.patches}
+    strength = Strength(int(entry.details.get(STRENGTH, ONE.sixteenths)))
+    return {**before, **dict.fromkeys(entry.patches, strength)}
+
+
+def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
+    names = touched_by(registry, strengths(record))
+    check_names(host, names)
+    if (got := state_of(host, names)) != record.state:
+        raise DriftError(
+            f"{host.location} changed outside the registry: expected state {record.state[:SHORT]}, got {got[:SHORT]}",
+            hint=f"rasura patch status --deep {model_option(host)}",
+        )
+
+
+def _check_moved(record: HostRecord, host: Host) -> None:
+    from rasura.patches.hosts.keep import StateFolder
+
+    if StateFolder(Path(record.location)).identity() == host.host_id:
+        raise ConflictError(
+            f"{host.location} is a copy of {record.location} as it is with its patches: the two cannot be told apart",
+            hint=f"rasura patch apply ID... --model {shlex.quote(record.location)} --out DIR",
+        )
