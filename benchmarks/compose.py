@@ -201,19 +201,20 @@ def describe(device: str) -> str:
     """Machine, libraries, commit and load."""
     import peft
 
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
+    commit = _git("rev-parse", "--short", "HEAD") + (
+        " and changes" if _git("status", "--porcelain", "../patches", ".") else ""
+    )
     chip = torch.cuda.get_device_name() if device == "cuda" else _processor()
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{chip}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) for torch, load {load}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, peft {peft.__version__}; commit {commit}"
     )
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=folder).stdout.strip()
 
 
 def _processor() -> str:

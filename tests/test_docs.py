@@ -26,7 +26,7 @@ FORMAT_PAGE = ROOT / "docs" / "patch-format.md"
 LOG_PAGE = ROOT / "docs" / "audit-log.md"
 MODEL = ROOT / "examples" / "reference_model" / "pipeline"
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "examples/README.md"]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/**/*.md")]
 )
 
 
