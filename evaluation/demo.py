@@ -1,7 +1,7 @@
 """The main job on a small real model: erase, check, apply, look, revert, prove.
 
 (1) a fresh registry, a fresh key, a copy of the model, registered as a base;
-(2) one object and one style erased together: two signed patches;
+(2) one object and one style erased: two signed patches;
 (3) the check;
 (4) pictures and classifier answers before;
 (5) both patches applied to the copy, the same pictures after;
@@ -97,7 +97,7 @@ def run_demo(source: Path, folder: Path, actor: Actor, progress: Progress) -> De
     """Run the demo on a reference model.
 
     Args:
-        source: folder with `pipeline/`, `classifier.*`, `concepts.json`, `retain.txt` and `templates.txt`.
+        source: folder with `pipeline/`, `classifier.*`, `concepts.json`, `retain.txt` and `templates_*.txt`.
         folder: a new folder for everything that is made.
         actor: who and why, for the log.
         progress: told what is going on.
@@ -154,12 +154,22 @@ def _check_folders(source: Path, folder: Path) -> None:
 def _erased(
     registry: Registry, source: Path, subjects: Subjects, actor: Actor, progress: Progress
 ) -> tuple[Erased, ...]:
-    targets = (Target(THING, subjects.superclass[THING]), Target(STYLE, STYLE_ANCHOR))
-    retain = load_retain_set(source / "retain.txt").without(target.concept for target in targets)
-    templates = load_retain_set(source / "templates.txt").concepts
-    request = EraseRequest(targets, retain, templates=templates, held_out=subjects.held_out)
-    draft = Draft(actor.name, actor.reason, "patch.erase", "success")
-    return erase(registry, "reference", request, key=None, protect=(), draft=draft, progress=progress)
+    """One request each, because objects and styles stand in different prompts; each retains the other's concept."""
+    targets = (
+        (Target(THING, subjects.superclass[THING]), "templates_objects.txt"),
+        (Target(STYLE, STYLE_ANCHOR), "templates_styles.txt"),
+    )
+    made: list[Erased] = []
+    for target, templates in targets:
+        request = EraseRequest(
+            (target,),
+            load_retain_set(source / "retain.txt").without([target.concept]),
+            templates=load_retain_set(source / templates).concepts,
+            held_out=subjects.held_out,
+        )
+        draft = Draft(actor.name, actor.reason, "patch.erase", "success")
+        made += erase(registry, "reference", request, key=None, protect=(), draft=draft, progress=progress)
+    return tuple(made)
 
 
 def _before_and_after(stage: _Stage, patch_ids: Sequence[PatchId], picture: Path) -> tuple[Score, ...]:

@@ -44,13 +44,13 @@ class Painter:
     def load(cls, folder: Path, sampling: Sampling | None = None) -> Self:
         """Load a diffusers folder without the network."""
         import torch
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
+        import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
 
         with quiet():
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
-            )
-            pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+            from diffusers import StableDiffusionPipeline
+        with quiet():
+            pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+        pipeline.to(torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, sampling or Sampling())
 
@@ -60,9 +60,8 @@ class Painter:
         from diffusers import UNet2DConditionModel
 
         with quiet():
-            self.pipeline.unet = UNet2DConditionModel.from_pretrained(
-                folder, subfolder="unet", torch_dtype=torch.float32, local_files_only=True
-            )
+            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+        self.pipeline.unet = unet.to(torch.float32)
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""

@@ -32,7 +32,7 @@ class RankRule:
     """
 
     kind: str = "relative"
-    value: float = 1e-4
+    value: float = 1e-3
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -47,8 +47,8 @@ class NullSpaceOptions:
         guard: share of each other concept's free energy that stays untouched.
     """
 
-    ridge: float = 1e-3
-    energy: float = 0.999
+    ridge: float = 1e-2
+    energy: float = 0.9
     rank_limit: int = 32
     guard: float = 0.9999
 
