@@ -7,6 +7,7 @@ their energy; a rank rule says where to stop, because the span of enough real pr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
@@ -46,7 +47,7 @@ class RankRule:
             value = float(number)
         except ValueError:
             value = float("nan")
-        top = {"absolute": float("inf"), "relative": 1.0, "energy": 1.0, "count": float(1 << 20)}.get(kind)
+        top = {"absolute": sys.float_info.max, "relative": 1.0, "energy": 1.0, "count": float(1 << 20)}.get(kind)
         if top is None or not 0 < value <= top or (kind == "count" and value != int(value)):
             raise InputError(
                 f"rank rule {text!r} is not understood: expected one of "
