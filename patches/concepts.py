@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, UnsupportedHostError
+from rasura.patches.clip import load_clip
+from rasura.patches.errors import ConceptError, NotFiniteError
 from rasura.patches.fields import show
-from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 TOKEN_CHOICES: Final = ("last", "subject", "tail")
 SLOT: Final = "{}"
 _NOT_PLAIN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's general categories
-_LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
 GENERIC_TEMPLATES: Final = (
     "{}",
@@ -120,23 +119,7 @@ class TextEncoder:
             NotFoundError: no such folder.
             UnsupportedHostError: the folders do not hold a whole CLIP text encoder and its tokenizer.
         """
-        for part in ("tokenizer", "text_encoder"):
-            if not (folder / part).is_dir():
-                raise NotFoundError(
-                    f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
-                )
-        tokenizer, model, missing = _loaded(folder)
-        if missing:
-            raise UnsupportedHostError(
-                f"{folder}: text_encoder/ lacks {len(missing)} tensors, {min(missing)} among them: expected all"
-            )
-        if not _LEAST_VOCABULARY <= len(tokenizer) <= model.config.vocab_size:
-            raise UnsupportedHostError(
-                f"{folder}: tokenizer/ has {len(tokenizer)} entries: expected {_LEAST_VOCABULARY} to "
-                f"{model.config.vocab_size}, as many as the text encoder can read"
-            )
-        model.train(mode=False)
-        return cls(tokenizer, model)
+        return cls(*load_clip(folder))
 
     @property
     def width(self) -> int:
@@ -225,28 +208,6 @@ class TextEncoder:
                 int(self._tokenizer.pad_token_id),
             ],
         }
-
-
-def _loaded(folder: Path) -> tuple[Any, Any, set[str]]:
-    """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    text_model: Any = CLIPTextModel  # its annotations know nothing of the report
-    try:
-        with quiet():
-            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-            model, report = text_model.from_pretrained(
-                folder / "text_encoder",
-                local_files_only=True,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UnsupportedHostError(f"{folder}: its text encoder cannot be loaded: {error}") from error
-    return tokenizer, model, set(report["missing_keys"])
 
 
 def prompts_of(concept: str, templates: Sequence[str]) -> tuple[str, ...]:
