@@ -3,19 +3,26 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
+from tiny import TinySpec, tiny_model
 
-from rasura.patches.base import BaseIdentity
+from rasura.patches.base import BaseIdentity, identify
+from rasura.patches.concepts import Target, TextEncoder
 from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase
 from rasura.patches.file import Patch, PatchTensors
+from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
 from rasura.patches.manifest import Manifest
 from rasura.patches.measure import Reference, measure
 from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.request import EraseRequest, build_patches
+from rasura.patches.retain import RetainSet
 from rasura.patches.specs import (
     BaseSpec,
     BasisSpec,
@@ -178,3 +185,36 @@ class World:
 
 def sha256(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class TinyBase:
+    """A registered tiny model: its host, text encoder and identity."""
+
+    host: CheckpointHost
+    encoder: TextEncoder
+    identity: BaseIdentity
+
+    @classmethod
+    def at(cls, folder: Path, spec: TinySpec | None = None) -> "TinyBase":
+        host = CheckpointHost.open(tiny_model(folder, spec or TinySpec(size="medium")))
+        encoder = TextEncoder.load(folder)
+        return cls(host, encoder, identify(host, encoder.tokenizer_state()))
+
+    def build(self, request: EraseRequest) -> tuple[Patch, ...]:
+        return build_patches(self.host, self.encoder, self.identity, request, lambda *_: None)
+
+
+def tiny_request(*concepts: str, **changes: Any) -> EraseRequest:
+    """A request that a tiny model of width 128, of which the null prompt takes 77, has room for."""
+    targets = tuple(Target(concept, "cat") for concept in concepts or ("dog",))
+    retain = RetainSet("retain.txt", ("photo", "tree", "house"))
+    request = EraseRequest(
+        targets,
+        retain,
+        templates=("a photo of a {}", "{}"),
+        tokens="last",
+        rule=RankRule("relative", 1e-2),
+        options=NullSpaceOptions(ridge=1e-3, energy=0.999),
+    )
+    return replace(request, **changes)

@@ -14,7 +14,7 @@ from rasura.cli import cli
 
 ROOT = Path(rasura.__file__).parent
 CHECKED = ("increment", "compose", "specs", "manifest", "file", "concepts", "subspace", "retain", "base", "request")
-MODULES = [*CHECKED, "measure", "projection", "neighbours", "erasers/nullspace"]
+MODULES = [*CHECKED, "measure", "projection", "neighbours", "clip", "erasers/nullspace"]
 
 
 def hints() -> Iterator[tuple[str, str]]:
