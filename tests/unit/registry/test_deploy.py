@@ -1,0 +1,628 @@
+# ruff: noqa: F401, F811 - a test asks for a fixture by its name
+"""Apply, revert, any subset in any order, on disk and live; what was predicted is what is there."""
+
+import json
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TinySpec, tiny_model, tiny_pipeline
+from workshop import ALICE, SPEC, Workshop, copy_of, digests, erased, silent, start, workshop
+
+from rasura.patches.concepts import Target
+from rasura.patches.errors import (
+    AlreadyAppliedError,
+    BaseMismatchError,
+    BusyError,
+    CheckRefusedError,
+    ConflictError,
+    DriftError,
+    ExistsError,
+    NotAppliedError,
+    NotFoundError,
+    RasuraError,
+    StrengthError,
+)
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.torch_host import TorchHost
+from rasura.patches.increment import ONE, Strength
+from rasura.patches.names import PatchId
+from rasura.patches.projection import DEFAULT_POLICY
+from rasura.registry import deploy, standing
+from rasura.registry.audit import verify_log
+from rasura.registry.deploy import Actor
+from rasura.registry.models import add_base
+from rasura.registry.motion import prepared
+from rasura.registry.records import Draft, EntryRecord, HostRecord
+from rasura.registry.store import Registry
+
+
+@pytest.fixture
+def registry(workshop: Workshop) -> Iterator[Registry]:
+    with workshop.open() as opened:
+        yield opened
+
+
+def state(registry: Registry, host: CheckpointHost | TorchHost, *patches: PatchId) -> str:
+    """Digest of everything that these patches touch, as it is."""
+    return standing.state_of(host, standing.touched_by(registry, patches))
+
+
+def test_the_receipt_says_what_is_there(workshop: Workshop, registry: Registry) -> None:
+    before = state(registry, workshop.host(), workshop.dog)
+    receipt = deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert receipt.location == str(workshop.model)
+    assert receipt.applied == {workshop.dog: ONE}
+    assert (receipt.before, receipt.after) == (before, state(registry, workshop.host(), workshop.dog))
+    assert receipt.before != receipt.after
+    assert (receipt.parameters, receipt.pristine) == (20, False)
+
+
+def test_any_order_any_subset(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    """Applied one by one in every order, or at once, or with a detour: one digest a set."""
+    found: dict[frozenset[PatchId], set[str]] = {}
+    for order in (workshop.all, workshop.all[::-1], (workshop.van_gogh, workshop.dog, workshop.photo)):
+        present: set[PatchId] = set()
+        for patch in order:
+            deploy.apply(registry, workshop.host(), [patch], ALICE)
+            present.add(patch)
+            found.setdefault(frozenset(present), set()).add(state(registry, workshop.host(), *workshop.all))
+        for patch in order[:2]:  # the first is in the middle of those that are left
+            deploy.revert(registry, workshop.host(), [patch], ALICE)
+            present.remove(patch)
+            found.setdefault(frozenset(present), set()).add(state(registry, workshop.host(), *workshop.all))
+        deploy.revert(registry, workshop.host(), None, ALICE)
+    assert len(found) == 7
+    assert {len(states) for states in found.values()} == {1}
+    assert len(set.union(*found.values())) == 7
+    verify_log(registry)
+
+
+def test_the_middle_one_of_several_goes_and_the_last_leaves_every_byte(
+    workshop: Workshop,
+    registry: Registry,
+    tmp_path: Path,
+) -> None:
+    first = workshop.digests()
+    shutil.copytree(workshop.model, tmp_path / "without")
+    without = CheckpointHost.open(tmp_path / "without")
+    deploy.apply(registry, workshop.host(), workshop.all, ALICE)
+    assert workshop.digests() != first
+    deploy.revert(registry, workshop.host(), [workshop.van_gogh], ALICE)
+    deploy.apply(registry, without, [workshop.photo, workshop.dog], ALICE)
+    assert state(registry, workshop.host(), *workshop.all) == state(registry, without, *workshop.all)
+    receipt = deploy.revert(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
+    assert receipt.pristine
+    assert workshop.digests() == first
+
+
+def test_the_log_tells_each_motion_with_its_digests(workshop: Workshop, registry: Registry) -> None:
+    size = len(workshop.entries())
+    first = deploy.apply(registry, workshop.host(), [workshop.dog], Actor("bob", "takedown 9"))
+    last = deploy.revert(registry, workshop.host(), None, ALICE)
+    begun, done, back, end = workshop.entries()[size:]
+    for entry, outcome, action, receipt in (
+        (begun, "begun", "patch.apply", first),
+        (done, "done", "patch.apply", first),
+        (back, "begun", "patch.revert", last),
+        (end, "done", "patch.revert", last),
+    ):
+        assert (entry.outcome, entry.action, entry.patches) == (outcome, action, (workshop.dog,))
+        assert (entry.before, entry.after) == (receipt.before, receipt.after)
+        assert entry.details["location"] == str(workshop.model)
+    assert (begun.actor, begun.reason, begun.details["strength"]) == ("bob", "takedown 9", 16)
+    assert (done.closes, end.closes) == (begun.index, back.index)
+    assert len({entry.host for entry in workshop.entries()[size:]}) == 1
+
+
+def test_strengths_scale_and_oppose(workshop: Workshop, registry: Registry) -> None:
+    name = standing.touched_by(registry, [workshop.dog])[0]
+    pristine = workshop.host().originals([name])[name].double()
+    moved = {}
+    for text in ("1", "0.5", "-1", "1.9375"):
+        receipt = deploy.apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength.parse(text))
+        assert receipt.applied == {workshop.dog: Strength.parse(text)}
+        moved[text] = workshop.host().read([name])[name].double() - pristine
+        deploy.revert(registry, workshop.host(), None, ALICE)
+    for text, difference in moved.items():
+        assert torch.allclose(difference, moved["1"] * float(text), atol=2e-3)
+    with workshop.unchanged(), pytest.raises(StrengthError, match="strength 0"):
+        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength(0))
+
+
+def test_more_patches_than_a_detail_of_the_log_could_spell(workshop: Workshop, registry: Registry) -> None:
+    """Seventy ids are longer than any text of an entry may be; the motion is logged, and settled, all the same."""
+    many = [PatchId(f"{n:064x}") for n in range(70)]
+    applied = dict.fromkeys(many, ONE)
+    draft = Draft("alice", "", standing.APPLY, "begun", tuple(many), details={"strength": 8, "location": "/m"})
+    entry = registry.note(draft)
+    assert standing._after(entry, {}) == dict.fromkeys(many, Strength(8))
+    reverted = registry.note(Draft("alice", "", standing.REVERT, "begun", tuple(many[1:]), details={"location": "/m"}))
+    assert standing._after(reverted, applied) == {many[0]: ONE}
+
+
+def test_a_copy_is_patched_and_the_source_is_not(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    first, out = workshop.digests(), tmp_path / "a copy %d"
+    receipt = deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+    assert receipt.location == str(out)
+    assert workshop.digests() == first
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert state(registry, CheckpointHost.open(out), workshop.dog) == receipt.after
+    deploy.revert(registry, CheckpointHost.open(out), None, ALICE)
+    assert digests(out) == first
+
+
+def test_a_copy_of_a_patched_model_starts_without_patches(
+    workshop: Workshop,
+    registry: Registry,
+    tmp_path: Path,
+) -> None:
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    out = tmp_path / "out"
+    assert deploy.apply_to_folder(registry, workshop.model, [workshop.photo], ALICE, out=out).applied == {
+        workshop.photo: ONE
+    }
+
+
+def test_a_copy_does_not_stay_where_it_may_not_be_patched(
+    workshop: Workshop,
+    registry: Registry,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(CheckRefusedError):
+        deploy.apply_to_folder(registry, workshop.model, [workshop.dog, workshop.rival], ALICE, out=out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises(ExistsError):
+        deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+    assert digests(out) == {"mine": digests(out)["mine"]}
+
+
+def test_a_copy_takes_the_place_of_one_that_was_deleted(
+    workshop: Workshop,
+    registry: Registry,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+        shutil.rmtree(out)
+    deploy.apply_to_folder(registry, workshop.model, [workshop.photo], ALICE, out=out)
+    assert [host.applied for host in registry.hosts()] == [{workshop.photo: 16}]
+    verify_log(registry)
+
+
+# --- live models ----------------------------------------------------------------------------------------------------
+
+
+def live(dtype: torch.dtype, spec: TinySpec = SPEC) -> TorchHost:
+    """The model in memory, its weights read as another dtype."""
+    return TorchHost.of(tiny_pipeline(spec).to(dtype=dtype), "serving")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16], ids=str)
+def test_a_live_model_takes_the_same_patches(workshop: Workshop, registry: Registry, dtype: torch.dtype) -> None:
+    """float32 holds the base's numbers; bfloat16 has lost some of them and is another base."""
+    host = live(dtype)
+    before = host.digests(host.parameters())
+    if dtype == torch.bfloat16:
+        with pytest.raises(BaseMismatchError, match="BF16"):
+            deploy.apply(registry, host, [workshop.dog], ALICE)
+        assert host.digests(host.parameters()) == before
+        return
+    receipt = deploy.apply(registry, host, workshop.all, ALICE)
+    on_disk = deploy.apply(registry, workshop.host(), workshop.all, ALICE)
+    assert (receipt.after == on_disk.after) == (dtype == torch.float16)
+    assert receipt.after == state(registry, host, *workshop.all)
+    deploy.revert(registry, host, [workshop.photo], ALICE)
+    assert deploy.revert(registry, host, None, ALICE).pristine
+    assert host.digests(host.parameters()) == before
+    assert host.kept() == frozenset()
+
+
+def test_a_bfloat16_base_is_patched_live_as_on_disk(tmp_path: Path, workshop: Workshop) -> None:
+    spec = replace(SPEC, dtype="bfloat16")
+    folder = tiny_model(tmp_path / "bf16", spec)
+    with workshop.open() as registry:
+        add_base(registry, folder, "brain", Draft("a", "", "base.add", "success"), silent)
+        (patch,) = erased(registry, Target("dog", "cat"), base="brain")
+        host = live(torch.bfloat16, spec)
+        receipt = deploy.apply(registry, host, [patch], ALICE)
+        assert deploy.apply(registry, CheckpointHost.open(folder), [patch], ALICE).after == receipt.after
+        assert deploy.revert(registry, host, None, ALICE).after == receipt.before
+
+
+def test_a_process_that_starts_anew_starts_with_nothing_applied(workshop: Workshop, registry: Registry) -> None:
+    first, second = live(torch.float32), live(torch.float32)
+    deploy.apply(registry, first, [workshop.dog], ALICE)
+    receipt = deploy.apply(registry, second, [workshop.photo], ALICE)
+    assert receipt.applied == {workshop.photo: ONE}
+    assert len({host.location for host in registry.hosts()}) == 2
+    again = TorchHost(first._components, "the same modules")
+    assert deploy.revert(registry, again, [workshop.dog], ALICE).pristine
+
+
+def test_threads_take_turns(workshop: Workshop, registry: Registry) -> None:
+    """Two threads on one live model: both patches are applied in the end."""
+    host = live(torch.float16)
+    errors: list[BaseException] = []
+
+    def work(patch: PatchId) -> None:
+        try:
+            with workshop.open() as mine:
+                deploy.apply(mine, host, [patch], ALICE)
+        except BaseException as error:  # noqa: BLE001 - shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(patch,)) for patch in workshop.all]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert state(registry, host, *workshop.all) == deploy.apply(registry, workshop.host(), workshop.all, ALICE).after
+
+
+# --- hosts that move, are copied, or are strangers ----------------------------------------------------------------------
+
+
+def test_a_model_is_moved_while_it_is_patched(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    """Also after a first round, when the folder's identity had been given up in between."""
+    first = workshop.digests()
+    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    deploy.revert(registry, workshop.host(), None, ALICE)
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    moved = workshop.model.rename(tmp_path / "moved")
+    receipt = deploy.apply(registry, CheckpointHost.open(moved), [workshop.photo], ALICE)
+    assert receipt.applied == {workshop.dog: ONE, workshop.photo: ONE}
+    assert [host.location for host in registry.hosts()] == [str(moved)]
+    deploy.revert(registry, CheckpointHost.open(moved), None, ALICE)
+    assert digests(moved) == first
+
+
+def test_a_copied_folder_is_not_taken_for_the_first(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    copied = shutil.copytree(workshop.model, tmp_path / "copied")
+    before = digests(copied)
+    with workshop.unchanged("refused conflict"), pytest.raises(ConflictError, match="is a copy of") as caught:
+        deploy.revert(registry, CheckpointHost.open(copied), None, ALICE)
+    assert "--out" in caught.value.hint
+    assert digests(copied) == before
+    deploy.revert(registry, workshop.host(), None, ALICE)
+
+
+def test_a_host_that_another_registry_patched(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    shutil.copytree(workshop.folder / ".rasura", tmp_path / "other" / ".rasura")
+    with Registry.open(tmp_path / "other") as other:
+        deploy.apply(other, workshop.host(), [workshop.dog], ALICE)
+        with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="did not apply"):
+            deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+        with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError):
+            deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+        deploy.revert(other, workshop.host(), None, ALICE)
+    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+
+
+def test_a_base_that_the_registry_does_not_know(workshop: Workshop, tmp_path: Path) -> None:
+    """As after a pull: the patch is there and trusted, its base was never added. Nothing may be written."""
+    from rasura.patches.keys import PublicKey
+    from rasura.registry.intake import add_signed
+    from rasura.registry.signers import trust_file
+
+    with workshop.open() as registry:
+        files, pem = registry.patch_files(workshop.dog), registry.key("alice").pem
+    (tmp_path / "alice.pub").write_text(PublicKey.load(pem).pem)
+    with Registry.create(tmp_path / "second") as second:
+        trust_file(second, tmp_path / "alice.pub", None, Draft("bob", "", "key.trust", "success"))
+        add_signed(second, files, "somewhere", Draft("bob", "", "patch.pull", "success"))
+        with workshop.unchanged(), pytest.raises(NotFoundError, match="is not in this registry") as caught:
+            deploy.apply(second, workshop.host(), [workshop.dog], ALICE)
+        assert caught.value.hint.startswith("rasura base add '")
+        assert [entry.outcome for entry in second.entries(limit=1)] == ["failed"]
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_a_patch_is_applied_once_and_reverted_once(workshop: Workshop, registry: Registry) -> None:
+    with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError, match="nothing is applied"):
+        deploy.revert(registry, workshop.host(), None, ALICE)
+    deploy.apply(registry, workshop.host(), [workshop.dog, workshop.dog], ALICE)
+    with workshop.unchanged("refused already_applied"), pytest.raises(AlreadyAppliedError):
+        deploy.apply(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
+    with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError):
+        deploy.revert(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+
+
+def test_interfering_patches(workshop: Workshop, registry: Registry) -> None:
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    with workshop.unchanged("refused check_refused"), pytest.raises(CheckRefusedError) as caught:
+        deploy.apply(registry, workshop.host(), [workshop.rival], ALICE)
+    for part in (workshop.dog[:12], workshop.rival[:12], "(dog)", "limit 0.05"):
+        assert part in caught.value.message
+    assert caught.value.hint.startswith("rasura erase --base ")
+
+
+@pytest.mark.parametrize("change", ["another seed", "a wider model", "one element"])
+def test_another_model_than_the_patch_was_made_for(
+    workshop: Workshop,
+    registry: Registry,
+    tmp_path: Path,
+    change: str,
+) -> None:
+    if change == "one element":
+        folder = workshop.model
+        touch(workshop, registry)
+    else:
+        spec = replace(SPEC, seed=1) if change == "another seed" else replace(SPEC, size="small")
+        folder = tiny_model(tmp_path / "other", spec)
+    before = digests(folder)
+    with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match="made for"):
+        deploy.apply(registry, CheckpointHost.open(folder), [workshop.dog], ALICE)
+    assert digests(folder) == before
+
+
+def touch(shop: Workshop, registry: Registry, *, touched: bool = True) -> str:
+    """Change one byte of a parameter behind the registry's back."""
+    host = shop.host()
+    names = standing.touched_by(registry, [shop.dog])
+    name = names[0] if touched else next(n for n in host.parameters() if n not in names and n.startswith("text"))
+    place = host._layout.place(name, "")
+    with (shop.model / place.file).open("r+b") as file:
+        file.seek(place.start)
+        byte = file.read(1)[0]
+        file.seek(place.start)
+        file.write(bytes([byte ^ 1]))
+    return name
+
+
+def test_drift_is_refused_and_there_is_a_way_out(workshop: Workshop, registry: Registry) -> None:
+    first = workshop.digests()
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    touch(workshop, registry)
+    for patches in ([workshop.dog], None):
+        with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="changed outside"):
+            deploy.revert(registry, workshop.host(), patches, ALICE)
+    with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="changed outside") as caught:
+        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    assert caught.value.hint.startswith("rasura patch status --deep --model '")
+    deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+    assert workshop.digests() == first
+    assert workshop.entries()[-1].details["force"] == "yes"
+
+
+def test_a_fresh_copy_in_place_of_the_patched_model(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    """Nobody may undo a takedown by copying the base over it; taking note of it is one command."""
+    fresh = shutil.copytree(workshop.model, tmp_path / "fresh")
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    shutil.rmtree(workshop.model)
+    shutil.copytree(fresh, workshop.model)
+    with workshop.unchanged("refused drift"), pytest.raises(DriftError):
+        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    assert deploy.revert(registry, workshop.host(), None, ALICE, force=True).pristine
+    assert digests(workshop.model) == digests(fresh)
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    verify_log(registry)
+
+
+def test_no_force_makes_originals_out_of_nothing(workshop: Workshop, registry: Registry) -> None:
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    shutil.rmtree(workshop.model / ".rasura-host")
+    with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="originals are lost"):
+        deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+
+
+def test_a_damaged_original_is_never_put_back(workshop: Workshop, registry: Registry) -> None:
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    kept = next((workshop.model / ".rasura-host" / "originals").iterdir())
+    kept.chmod(0o644)
+    data = bytearray(kept.read_bytes())
+    data[-1] ^= 1
+    kept.write_bytes(data)
+    with workshop.unchanged("refused digest_mismatch"), pytest.raises(RasuraError, match="original of"):
+        deploy.revert(registry, workshop.host(), None, ALICE)
+
+
+def test_a_model_that_may_not_be_written(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    """As in a Hugging Face cache: the weights are links."""
+    weights = workshop.model / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(tmp_path / "blob")
+    weights.symlink_to(tmp_path / "blob")
+    with workshop.unchanged("failed unsupported_host"), pytest.raises(RasuraError, match="link") as caught:
+        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert "--out" in caught.value.hint
+    out = tmp_path / "out"
+    deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+    assert stat.S_ISREG((out / "unet" / weights.name).lstat().st_mode)
+
+
+# --- two at once, and processes that die ----------------------------------------------------------------------------
+
+
+def test_two_at_once_do_not_mix(workshop: Workshop, registry: Registry) -> None:
+    with workshop.host().alone(), workshop.unchanged("refused busy"), pytest.raises(BusyError):
+        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+
+
+def test_processes_that_race_are_applied_one_after_the_other_or_refused(workshop: Workshop) -> None:
+    runs = [start(["-m", "rasura", "patch", "apply", p, "--model", "the model"], workshop.folder) for p in workshop.all]
+    codes = [run.wait(timeout=300) for run in runs]
+    errors = [run.communicate()[1] for run in runs]
+    assert set(codes) <= {0, 7}, errors
+    winners = {patch for patch, code in zip(workshop.all, codes, strict=True) if code == 0}
+    with workshop.open() as registry:
+        assert set(standing.present_set(registry, workshop.host())) == winners
+        assert winners
+        verify_log(registry)
+
+
+def test_a_motion_that_died_before_it_wrote_is_ended_as_failed(workshop: Workshop, registry: Registry) -> None:
+    begin(workshop, registry)
+    first, size = workshop.digests(), len(workshop.entries())
+    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    ended = workshop.entries()[size]
+    assert (ended.outcome, ended.error, ended.closes) == ("failed", "interrupted", size - 1)
+    assert (ended.details["settled"], ended.patches) == ("yes", (workshop.dog,))
+    assert standing.present_set(registry, workshop.host()) == {workshop.photo: ONE}
+    deploy.revert(registry, workshop.host(), None, ALICE)
+    assert workshop.digests() == first
+    verify_log(registry)
+
+
+def test_a_motion_that_died_after_it_wrote_is_ended_as_done(workshop: Workshop, registry: Registry) -> None:
+    begin(workshop, registry, write=True)
+    size = len(workshop.entries())
+    receipt = deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    assert receipt.applied == {workshop.dog: Strength(8), workshop.photo: ONE}
+    ended = workshop.entries()[size]
+    assert (ended.outcome, ended.error, ended.closes) == ("done", None, size - 1)
+    verify_log(registry)
+
+
+def begin(shop: Workshop, registry: Registry, *, write: bool = False) -> None:
+    """What a motion does up to the moment at which it dies."""
+    host, strength = shop.host(), Strength(8)
+    motion = prepared(registry, host, {}, {shop.dog: strength}, DEFAULT_POLICY)
+    registry.note(
+        Draft(
+            "alice",
+            "",
+            standing.APPLY,
+            "begun",
+            (shop.dog,),
+            base=motion.record.base,
+            host=motion.record.host_id,
+            before=motion.before,
+            after=motion.after,
+            details={"location": host.location, "strength": 8},
+        )
+    )
+    if write:
+        host.write(motion.tensors, forget=motion.forget)
+
+
+DYING = """
+import json, os, signal, sys
+from pathlib import Path
+import torch  # once here, not once a child
+from rasura.patches import file, keys, signature
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.journal import Journal
+from rasura.registry import deploy
+from rasura.registry.store import Registry
+
+class Mortal(Journal):
+    steps, last = 0, None
+    def reached(self, step):
+        if Mortal.steps == Mortal.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        Mortal.steps += 1
+
+class Host(CheckpointHost):
+    journal_type = Mortal
+
+class Unheard(Registry):
+    def set_host(self, record, entry):
+        if Mortal.last == -1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().set_host(record, entry)
+
+def live(folder, action, patch, last):
+    Mortal.last = last
+    with Unheard.open(folder) as registry:
+        host = Host.open(Path(folder) / "the model")
+        getattr(deploy, action)(registry, host, [patch], deploy.Actor("mortal"))
+    return Mortal.steps
+
+for folder, action, patch, last in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        print("steps", live(folder, action, patch, last), flush=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+STOPS = (99_999, 0, 2, 23, 46, -1)
+"""Steps of the journal at which the process is killed; the first is never reached, -1 is after the last."""
+
+
+def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_path: Path) -> None:
+    """SIGKILL before the write, at steps inside it, and between the write and its record."""
+    places: dict[tuple[str, int], Workshop] = {}
+    with workshop.open() as registry:
+        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    before = workshop.digests()
+    for action in ("apply", "revert"):
+        folder = workshop.folder.rename(tmp_path / action)  # the copies carry one identity: they must not be found here
+        for stop in STOPS:
+            places[action, stop] = copy_of(replace(workshop, folder=folder), tmp_path / f"{action} {stop}")
+        folder.rename(workshop.folder)
+        if action == "apply":
+            with workshop.open() as registry:
+                deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    after = workshop.digests()
+    shutil.rmtree(workshop.folder)
+    attempts = [(str(place.folder), action, workshop.dog, stop) for (action, stop), place in places.items()]
+    process = start(["-c", DYING, json.dumps(attempts)], tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert out.splitlines().count("-9") == 2 * (len(STOPS) - 1), err
+    assert all(int(line.split()[1]) > max(STOPS[1:]) for line in out.splitlines() if line.startswith("steps"))
+    for (action, stop), place in places.items():
+        written = stop in {-1, STOPS[0]}
+        with place.open() as registry:
+            host = place.host()
+            standing.settle(registry, host)
+            patched = written == (action == "apply")
+            assert place.digests() == (after if patched else before), (action, stop)
+            assert (workshop.dog in standing.present_set(registry, host)) == patched
+            assert registry.unfinished() == ()
+            verify_log(registry)
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "entries"), [(1_500_000, 1, ("begun", "failed host_write")), (100_000, 1, ())]
+)
+def test_a_full_disk_changes_nothing(
+    workshop: Workshop,
+    registry: Registry,
+    limit: int,
+    code: int,
+    entries: tuple[str, ...],
+) -> None:
+    """No file may be written beyond so many bytes: the weights come to more, and then even the database does."""
+    script = (
+        "import os, resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'rasura', *sys.argv[1:]])\n"
+    )
+    with workshop.unchanged(*entries):
+        process = start(["-c", script, "patch", "apply", workshop.dog, "--model", "the model"], workshop.folder)
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "error: " in err
+    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+
+
+class Mortal(Registry):
+    """Ctrl-C comes when the model is written and nobody has written that down."""
+
+    def set_host(self, record: HostRecord, entry: Draft) -> EntryRecord:  # noqa: ARG002
+        raise KeyboardInterrupt
+
+
+def test_interrupted_before_the_last_step_the_next_command_ends_it(workshop: Workshop, registry: Registry) -> None:
+    with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
+        deploy.apply(mortal, workshop.host(), [workshop.dog], ALICE)
+    assert len(registry.unfinished()) == 1
+    with pytest.raises(AlreadyAppliedError):
+        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert registry.unfinished() == ()
+    verify_log(registry)
