@@ -1,27 +1,26 @@
 """`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
 
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, fields, line, progress, short, table
+from rasura.commands.moving import IDS, apply, revert, status
+from rasura.commands.output import Result, fields, line, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.names import PatchId
     from rasura.patches.projection import Verdict
-    from rasura.registry.deploy import Receipt
-
-_SHOWN = 10  # parameters that drifted
-_IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
-_MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
 
 
 @click.group()
 def patch() -> None:
-    """Patches: list, show, verify, check, apply, revert, status."""
+    """Patches: list, show, add, export, verify, check, apply, revert, status."""
+
+
+for _moving in (apply, revert, status):
+    patch.add_command(_moving)
 
 
 @command(patch, "list")
@@ -98,6 +97,19 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
     return Result({**data, "files": dict(record.files)}, lambda: fields(pairs))
 
 
+@command(patch, "add", mutating=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Register the patch in FOLDER, as export writes it, if a key trusted here has signed it."""
+    from rasura.registry.intake import add_folder
+    from rasura.registry.records import Draft
+
+    with open_registry(registry_at) as registry:
+        patch_id, new = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
+    said = "is new" if new else "was here already"
+    return Result({"id": patch_id, "new": new}, lambda: line(f"{short(patch_id)} {said}"), changed=new)
+
+
 @command(patch, "export")
 @click.argument("patch_ref", metavar="ID")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder.")
@@ -112,7 +124,7 @@ def export(patch_ref: str, output: Path, registry_at: str | None) -> Result:
 
 
 @command(patch, "verify")
-@_IDS
+@IDS
 def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
     """Verify signatures, trust, digests and numbers of patches, from the stored bytes."""
     from rasura.registry.intake import load_verified
@@ -125,7 +137,7 @@ def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
 
 
 @command(patch, "check")
-@_IDS
+@IDS
 def check(ids: tuple[str, ...], registry_at: str | None) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
     from rasura.patches.projection import Member
@@ -137,110 +149,6 @@ def check(ids: tuple[str, ...], registry_at: str | None) -> Result:
     verdict = judge(members)
     names = {m.patch_id: m.patch.manifest.concept.text for m in members}
     return _verdict(verdict, names)
-
-
-@command(patch, "apply", mutating=True)
-@_IDS
-@_MODEL
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Patch a copy in DIR instead.")
-@click.option("--strength", default="1", show_default=True, metavar="S", help="Multiple of 1/16 from -4 to 4.")
-def apply(
-    *,
-    ids: tuple[str, ...],
-    model: Path,
-    out: Path | None,
-    strength: str,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
-) -> Result:
-    """Apply patches to a model folder, together with those that are applied already: all or nothing."""
-    from rasura.patches.increment import Strength
-    from rasura.registry import deploy
-    from rasura.registry.deploy import Actor
-
-    factor = Strength.parse(strength)
-    with open_registry(registry_at) as registry, progress() as tell:
-        found = [registry.resolve_patch(i) for i in ids]
-        tell("applying", 0, 1)
-        receipt = deploy.apply_to_folder(registry, model, found, Actor(actor, reason), strength=factor, out=out)
-        tell("applying", 1, 1)
-    return _receipt(receipt, f"applied {len(found)} to {receipt.location}")
-
-
-@command(patch, "revert", mutating=True)
-@click.argument("ids", nargs=-1, metavar="ID...")
-@click.option("--all", "everything", is_flag=True, help="Revert everything.")
-@click.option("--force", is_flag=True, help="With --all: put the originals back even if something else was changed.")
-@_MODEL
-def revert(
-    *,
-    ids: tuple[str, ...],
-    everything: bool,
-    force: bool,
-    model: Path,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
-) -> Result:
-    """Take patches out of a model folder; with the last one, every byte is the original again."""
-    from rasura.patches.hosts.checkpoint import CheckpointHost
-    from rasura.registry import deploy
-    from rasura.registry.deploy import Actor
-
-    if everything == bool(ids):
-        raise click.UsageError("name the patches to revert, or --all")
-    if force and not everything:
-        raise click.UsageError("--force goes with --all")
-    with open_registry(registry_at) as registry, progress() as tell:
-        found = None if everything else [registry.resolve_patch(i) for i in ids]
-        tell("reverting", 0, 1)
-        receipt = deploy.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
-        tell("reverting", 1, 1)
-    said = "everything" if found is None else str(len(found))
-    return _receipt(receipt, f"reverted {said} in {receipt.location}")
-
-
-@command(patch, "status")
-@_MODEL
-@click.option("--deep", is_flag=True, help="Hash every patchable parameter and recompute the touched ones.")
-def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
-    """Say what is applied to a model folder, by hashing what is there. Exit code 6 if it is something else."""
-    from rasura.patches.errors import DriftError
-    from rasura.patches.hosts.checkpoint import CheckpointHost
-    from rasura.registry.survey import survey
-
-    with open_registry(registry_at) as registry, progress() as tell:
-        report = survey(registry, CheckpointHost.open(model), deep=deep, progress=tell)
-        names = {p: ", ".join(registry.patch(p).concepts) for p in report.applied}
-    rows = [(short(p), names[p], str(strength)) for p, strength in report.applied.items()]
-    data = {
-        "location": report.location,
-        "applied": {p: str(s) for p, s in report.applied.items()},
-        "touched": report.touched,
-        "hashed": report.hashed,
-        "drifted": list(report.drifted),
-        "interrupted": report.interrupted,
-    }
-
-    def text() -> None:
-        if rows:
-            table(("patch", "concept", "strength"), rows)
-        else:
-            line("nothing is applied")
-        if report.interrupted is not None:
-            line(f"entry {report.interrupted} of the log was interrupted: the next apply or revert ends it")
-        line(
-            f"{report.touched} parameters touched; {report.hashed} hashed, {len(report.drifted)} not as they should be"
-        )
-        for name in report.drifted[:_SHOWN]:
-            line(f"  {name}")
-        if len(report.drifted) > _SHOWN:
-            line(f"  … and {len(report.drifted) - _SHOWN} more")
-        if rows and report.drifted:
-            line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
-
-    return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)
 
 
 def _verdict(verdict: "Verdict", names: "dict[PatchId, str]") -> Result:
@@ -277,22 +185,3 @@ def _verdict(verdict: "Verdict", names: "dict[PatchId, str]") -> Result:
             line("accepted")
 
     return Result(data, text, exit_code=CheckRefusedError.exit_code if refused else 0)
-
-
-def _receipt(receipt: "Receipt", said: str) -> Result:
-    data: dict[str, Any] = {
-        "location": receipt.location,
-        "applied": {patch_id: str(strength) for patch_id, strength in receipt.applied.items()},
-        "parameters": receipt.parameters,
-        "before": receipt.before,
-        "after": receipt.after,
-        "pristine": receipt.pristine,
-    }
-
-    def text() -> None:
-        line(said)
-        line(f"{receipt.parameters} parameters: {short(receipt.before)} -> {short(receipt.after)}")
-        if receipt.pristine:
-            line("nothing is applied any more: every byte is the original again")
-
-    return Result(data, text, changed=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import RevokedKeyError, SignatureError, UntrustedKeyError
+from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, UntrustedKeyError, VerificationError
 from rasura.patches.manifest import Manifest
 from rasura.patches.names import Digest, KeyId, PatchId
 from rasura.patches.specs import RetainSpec
-from rasura.registry.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
+from rasura.registry.records import BasisRecord, Draft, Outcome, PatchRecord, RetainSetRecord
 
 if TYPE_CHECKING:
     from rasura.patches.file import Patch
@@ -153,6 +154,27 @@ def add_signed(registry: Registry, files: Mapping[str, bytes], source: str, draf
         retain_set=_retain_record(retain) if retain else None,
     )
     return record.patch_id, new
+
+
+def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId, bool]:
+    """Verify the patch in a folder, as `rasura patch export` writes it, and register it.
+
+    Returns:
+        Its identity, and whether it is new here.
+
+    Raises:
+        NotFoundError: no such folder, or no patch in it.
+        VerificationError: see `verify_files`; nothing was registered.
+    """
+    from rasura.patches.file import read_folder
+
+    draft = replace(draft, details={"folder": str(folder)})
+    try:
+        return add_signed(registry, read_folder(folder), f"folder {folder.name}", draft)
+    except RasuraError as error:
+        outcome: Outcome = "refused" if isinstance(error, VerificationError) else "failed"
+        registry.note(replace(draft, outcome=outcome, error=error.code))
+        raise
 
 
 def _retain_record(retain: RetainSpec) -> RetainSetRecord:
