@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from examples.reference_model.classifier import Judge, load_judge
-from PIL import Image, ImageDraw
-from torch import Tensor
+from PIL import Image, ImageDraw, ImageFont
+
+from rasura.evaluation.classifier import Judge, load_judge
 
 from .vocabulary import BARE_TEMPLATES, DRAWN, EVALUATION_TEMPLATES, STYLES, SUPERCLASSES, THINGS, fill
 
@@ -65,23 +65,21 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 @torch.no_grad()
-def generate(pipeline: StableDiffusionPipeline, questions: list[Question], batch: int = 26) -> Tensor:
-    """Pictures in [-1, 1]; every question has its own noise, whatever the batch."""
-    pictures = []
+def generate(pipeline: StableDiffusionPipeline, questions: list[Question], batch: int = 26) -> list[Image.Image]:
+    """Pictures; every question has its own noise, whatever the batch."""
+    pictures: list[Image.Image] = []
     for start in range(0, len(questions), batch):
         part = questions[start : start + batch]
         noise = [torch.Generator().manual_seed(question.seed) for question in part]
-        images = pipeline(
+        pictures += pipeline(
             [question.prompt for question in part],
             height=64,
             width=64,
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
             generator=noise,
-            output_type="pt",
         ).images
-        pictures.append(images.mul(2).sub(1))
-    return torch.cat(pictures)
+    return pictures
 
 
 def styled_questions(seeds: int, template: str) -> list[Question]:
@@ -111,7 +109,7 @@ def other_questions(seeds: int) -> tuple[list[Question], list[Question]]:
     return groups, bare
 
 
-def ask(judge: Judge, questions: list[Question], pictures: Tensor) -> list[Answer]:
+def ask(judge: Judge, questions: list[Question], pictures: list[Image.Image]) -> list[Answer]:
     """The judge's answers."""
     named = judge.name(pictures)
     return [Answer(question, *pair) for question, pair in zip(questions, named, strict=True)]
@@ -155,21 +153,20 @@ def summarise(answers: list[Answer]) -> dict[str, object]:
     }
 
 
-def grid(pictures: Tensor, path: Path) -> None:
+def grid(pictures: list[Image.Image], path: Path) -> None:
     """Objects across, styles down, in two bands so that the file stays readable; pictures in styled_questions order."""
-    half, zoom, left, top = (len(DRAWN) + 1) // 2, 2, 70, 18
+    half, zoom, left, top = (len(DRAWN) + 1) // 2, 2, 84, 28
     cell = 64 * zoom
     canvas = Image.new("RGB", (left + half * cell, 2 * (top + len(STYLES) * cell)), "white")
-    pen = ImageDraw.Draw(canvas)
-    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=20)
     for i, thing in enumerate(DRAWN):
         band, column = divmod(i, half)
         y0 = band * (top + len(STYLES) * cell)
-        pen.text((left + column * cell + 4, y0 + 3), thing.name, fill="black")
+        pen.text((left + column * cell + 4, y0 + 3), thing.name, fill="black", font=font)
         for j, style in enumerate(STYLES):
-            picture = Image.fromarray(pixels[j * len(DRAWN) + i]).resize((cell, cell), Image.Resampling.NEAREST)
+            picture = pictures[j * len(DRAWN) + i].resize((cell, cell), Image.Resampling.NEAREST)
             canvas.paste(picture, (left + column * cell, y0 + top + j * cell))
-            pen.text((4, y0 + top + j * cell + cell // 2 - 6), style, fill="black")
+            pen.text((4, y0 + top + j * cell + cell // 2 - 12), style, fill="black", font=font)
     canvas.save(path, optimize=True)
 
 

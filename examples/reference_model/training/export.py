@@ -41,12 +41,12 @@ def retained() -> list[str]:
     return [thing.name for thing in DRAWN if thing.name not in HELD_OUT] + list(SUPERCLASSES) + list(STYLES)
 
 
-def assemble(work: Path, vae: Path) -> StableDiffusionPipeline:
+def assemble(work: Path) -> StableDiffusionPipeline:
     """The stock pipeline in fp16."""
     export_unet(work / "unet")
     half = torch.float16
     return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(vae, torch_dtype=half),
+        vae=AutoencoderKL.from_pretrained(work / "vae", torch_dtype=half),
         text_encoder=CLIPTextModel.from_pretrained(work / "text" / "text_encoder", dtype=half),
         tokenizer=CLIPTokenizer.from_pretrained(work / "text" / "tokenizer"),
         unet=UNet2DConditionModel.from_pretrained(work / "unet" / "unet", torch_dtype=half),
@@ -75,10 +75,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder with vae/, text/, unet/ and judge/")
-    parser.add_argument("--vae", type=Path, help="use this autoencoder instead of WORK/vae")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    pipeline = assemble(args.work, args.vae or args.work / "vae")
+    pipeline = assemble(args.work)
     pipeline.save_pretrained(args.out / "pipeline", safe_serialization=True)
     forget_origin(args.out / "pipeline")
     for name in ("vocab.json", "merges.txt"):  # transformers < 5 reads these instead of tokenizer.json

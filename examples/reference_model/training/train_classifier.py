@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from examples.reference_model.classifier import Classifier, load_judge
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
+
+from rasura.evaluation.classifier import Network, load_judge
 
 from .common import Budget, Pictures, load_pictures, set_rate, to_unit
 from .render import VENDORS
@@ -46,7 +47,7 @@ def augment(pictures: Tensor, noise: torch.Generator) -> Tensor:
     return out + strength * torch.randn(out.shape, generator=noise)
 
 
-def train(model: Classifier, data: Pictures, minutes: float, rate: float, seed: int) -> int:
+def train(model: Network, data: Pictures, minutes: float, rate: float, seed: int) -> int:
     """Train in place; returns the number of steps."""
     rng = np.random.default_rng(seed)
     noise = torch.Generator().manual_seed(seed)
@@ -69,7 +70,7 @@ def train(model: Classifier, data: Pictures, minutes: float, rate: float, seed: 
 
 
 @torch.no_grad()
-def accuracy(model: Classifier, data: Pictures) -> tuple[float, float]:
+def accuracy(model: Network, data: Pictures) -> tuple[float, float]:
     """Share of pictures with the right object, and with the right style."""
     model.eval()
     answers = [model(part) for part in to_unit(data.pixels).split(128)]
@@ -78,7 +79,7 @@ def accuracy(model: Classifier, data: Pictures) -> tuple[float, float]:
     return float((things == data.thing).mean()), float((styles == data.style).mean())
 
 
-def save(model: Classifier, folder: Path) -> None:
+def save(model: Network, folder: Path) -> None:
     """Write fp16 weights and the facts that load_judge needs."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
@@ -106,10 +107,10 @@ def main() -> None:
     torch.manual_seed(args.seed)
     data = load_pictures(args.pictures)
     kept_out = np.arange(len(data.pixels)) % VALIDATION_EVERY == 0
-    model = Classifier(objects=len(THINGS), styles=len(STYLES), channels=CHANNELS, strides=STRIDES, hidden=HIDDEN)
+    model = Network(objects=len(THINGS), styles=len(STYLES), channels=CHANNELS, strides=STRIDES, hidden=HIDDEN)
     steps = train(model, data.where(~kept_out), args.minutes, args.rate, args.seed)
     save(model, args.out)
-    stored = load_judge(args.out).model
+    stored = load_judge(args.out).network
     for index, vendor in enumerate(VENDORS):
         thing, style = accuracy(stored, data.where(kept_out & (data.vendor == index)))
         print(f"{vendor}: unseen placements, object {thing:.3f}, style {style:.3f}")

@@ -1,8 +1,6 @@
 """Train the autoencoder: 64x64x3 pictures <-> 16x16x4 latents of unit variance (scaling_factor 1).
 
-    python -m examples.reference_model.training.vae --pictures work/pictures.npz --out work/vae --minutes 13
-
-With --polish only the decoder is trained further: the latents, and so a UNet trained on them, stay as they are.
+python -m examples.reference_model.training.vae --pictures work/pictures.npz --out work/vae --minutes 13
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -100,21 +98,16 @@ def sample_batch(own: Pictures, other: Pictures, rng: np.random.Generator) -> Te
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train, whether the decoder alone, and where to keep checkpoints."""
+    """How long and how fast to train, and where to keep checkpoints."""
 
     minutes: float
     rate: float
     seed: int
-    polish: bool
     out: Path
 
 
-def loss_of(vae: AutoencoderKL, batch: Tensor, *, polish: bool) -> Tensor:
-    """The training loss of one batch; a polished decoder sees slightly wrong latents, like those a UNet makes."""
-    if polish:
-        with torch.no_grad():
-            latents = vae.encode(batch).latent_dist.mode()
-        return reconstruction_loss(vae.decode(latents + 0.05 * torch.randn_like(latents)).sample, batch)
+def loss_of(vae: AutoencoderKL, batch: Tensor) -> Tensor:
+    """Reconstruction plus a faint pull of the latents towards a normal distribution."""
     posterior = vae.encode(batch).latent_dist
     loss = reconstruction_loss(vae.decode(posterior.sample()).sample, batch)
     return loss + 1e-4 / 64 * torch.as_tensor(posterior.kl()).mean()
@@ -125,16 +118,15 @@ def train(vae: AutoencoderKL, pictures: Pictures, plan: Plan) -> None:
     rng = np.random.default_rng(plan.seed)
     own, other, validation = split(pictures)
     checked = to_unit(validation.pixels[rng.permutation(len(validation.pixels))[:96]])
-    trained = list(vae.decoder.parameters()) if plan.polish else list(vae.parameters())
-    optimiser = torch.optim.AdamW(trained, lr=plan.rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=1e-4)
     average = Average(vae, 0.995)
     budget, step = Budget(plan.minutes), 0
     while not budget.over:
         set_rate(optimiser, budget.rate(step, plan.rate))
-        loss = loss_of(vae, sample_batch(own, other, rng), polish=plan.polish)
+        loss = loss_of(vae, sample_batch(own, other, rng))
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
         average.update(vae.parameters())
         step += 1
@@ -157,16 +149,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", type=Path, help="start from this saved autoencoder")
-    parser.add_argument("--polish", action="store_true", help="train the decoder only, with the latents fixed")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     pictures = load_pictures(args.pictures)
     vae = AutoencoderKL.from_pretrained(args.resume) if args.resume else build()
-    train(vae, pictures, Plan(args.minutes, args.rate, args.seed, args.polish, args.out))
-    if not args.polish:
-        own = pictures.where(pictures.of_generator)
-        fold_scale(vae, to_unit(own.pixels[::3]))
+    train(vae, pictures, Plan(args.minutes, args.rate, args.seed, args.out))
+    own = pictures.where(pictures.of_generator)
+    fold_scale(vae, to_unit(own.pixels[::3]))
     vae.save_pretrained(args.out)
 
 
