@@ -55,7 +55,10 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
     from rasura.patches.signature import read_statement
 
     known = {record.key_id: record for record in registry.keys()}
-    statement = read_statement(bundle, [PublicKey.load(record.pem) for record in known.values()])
+    try:
+        statement = read_statement(bundle, [PublicKey.load(record.pem) for record in known.values()])
+    except UntrustedKeyError as error:
+        raise UntrustedKeyError(error.message, hint="rasura key trust FILE", **error.details) from None
     record = known[statement.key_id]
     if record.revoked_at is not None:
         raise RevokedKeyError(
