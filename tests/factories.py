@@ -197,8 +197,12 @@ class TinyBase:
 
     @classmethod
     def at(cls, folder: Path, spec: TinySpec | None = None) -> "TinyBase":
-        host = CheckpointHost.open(tiny_model(folder, spec or TinySpec(size="medium")))
-        encoder = TextEncoder.load(folder)
+        """A new model at `folder`, of width 128 unless the spec says otherwise."""
+        return cls.open(tiny_model(folder, spec or TinySpec(size="medium")))
+
+    @classmethod
+    def open(cls, folder: Path) -> "TinyBase":
+        host, encoder = CheckpointHost.open(folder), TextEncoder.load(folder)
         return cls(host, encoder, identify(host, encoder.tokenizer_state()))
 
     def build(self, request: EraseRequest) -> tuple[Patch, ...]:

@@ -149,17 +149,18 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from factories import TinyBase, tiny_request
-made = TinyBase.at(Path(sys.argv[1])).build(tiny_request("dog", "van gogh", licence="MIT"))
+made = TinyBase.open(Path(sys.argv[1])).build(tiny_request("dog", "van gogh", licence="MIT"))
 import hashlib
 print(json.dumps([{n: hashlib.sha256(d).hexdigest() for n, d in p.files().items()} for p in made]))
 """
 
 
 def test_the_same_request_gives_the_same_bytes_in_another_process_and_place(
-    patches: tuple[Patch, ...], tmp_path: Path
+    tiny: TinyBase, patches: tuple[Patch, ...], tmp_path: Path
 ) -> None:
+    elsewhere = shutil.copytree(tiny.host.folder, tmp_path / "elsewhere")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "elsewhere")],
+        [sys.executable, "-c", SCRIPT, str(elsewhere)],
         env={"PATH": "", "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -330,26 +331,18 @@ def test_models_are_refused_with(flaw: str, tiny: TinyBase, tmp_path: Path) -> N
     breaking(model)
     before = _digest(model)
     with pytest.raises(error, match=match):
-        _opened(model).build(tiny_request())
+        TinyBase.open(model).build(tiny_request())
     assert _digest(model) == before
-
-
-def _opened(model: Path) -> TinyBase:
-    from rasura.patches.base import identify
-    from rasura.patches.concepts import TextEncoder
-
-    host, encoder = CheckpointHost.open(model), TextEncoder.load(model)
-    return TinyBase(host, encoder, identify(host, encoder.tokenizer_state()))
 
 
 def test_no_patch_is_made_of_a_model_that_is_patched_already_but_of_its_originals(
     tiny: TinyBase, patches: tuple[Patch, ...], tmp_path: Path
 ) -> None:
     """A host with something applied still gives the patches of its pristine weights."""
-    patched = _opened(shutil.copytree(tiny.host.folder, tmp_path / "model"))
+    patched = TinyBase.open(shutil.copytree(tiny.host.folder, tmp_path / "model"))
     increments = patches[0].tensors.increments
     pristine = patched.host.originals(increments)
     patched.host.write({name: composed(pristine[name], [Term(increments[name])]) for name in increments})
-    again = _opened(tmp_path / "model").build(tiny_request("dog", "van gogh", licence="MIT"))
+    again = TinyBase.open(tmp_path / "model").build(tiny_request("dog", "van gogh", licence="MIT"))
     assert [p.patch_id for p in again] == [p.patch_id for p in patches]
     assert PatchId(again[0].patch_id)
