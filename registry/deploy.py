@@ -26,19 +26,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rasura.patches.errors import (
     AlreadyAppliedError,
-    BaseMismatchError,
-    ConflictError,
-    DriftError,
     NotAppliedError,
     RasuraError,
-    RefusedError,
     StrengthError,
-    VerificationError,
 )
 from rasura.patches.hosts import Host
 from rasura.patches.increment import ONE, Strength
 from rasura.patches.names import Digest, PatchId
 from rasura.patches.projection import DEFAULT_POLICY, SHORT, Policy
+from rasura.registry.ending import ended_by
 from rasura.registry.motion import Motion, prepared
 from rasura.registry.records import Draft
 from rasura.registry.standing import (
@@ -213,7 +209,7 @@ def _move(
             present = _recorded(registry, host) if force else present_set(registry, host)
             motion = prepared(registry, host, present, wanted(present), policy)  # (1), (2)
         except RasuraError as error:
-            registry.note(_ended(draft, error))
+            registry.note(ended_by(draft, error))
             raise
         return _carried_out(registry, host, replace(draft, patches=draft.patches or tuple(present)), motion)
 
@@ -232,16 +228,11 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -
     try:
         host.write(motion.tensors, forget=motion.forget)  # (4)
     except RasuraError as error:
-        registry.note(replace(_ended(draft, error), outcome="failed", after=motion.before, closes=begun.index))
+        registry.note(replace(ended_by(draft, error), outcome="failed", after=motion.before, closes=begun.index))
         raise
     registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
     count, pristine = len(motion.tensors), not record.applied
     return Receipt(host.location, strengths(record), count, motion.before, motion.after, pristine)
-
-
-def _ended(draft: Draft, error: RasuraError) -> Draft:
-    no = RefusedError | ConflictError | VerificationError | BaseMismatchError | DriftError
-    return replace(draft, outcome="refused" if isinstance(error, no) else "failed", error=error.code)
 
 
 def _recorded(registry: Registry, host: Host) -> dict[PatchId, Strength]:

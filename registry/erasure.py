@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import RasuraError, RefusedError
+from rasura.patches.errors import RasuraError
+from rasura.registry.ending import ended_by
 from rasura.registry.intake import add_signed, load_verified, signed_files
 from rasura.registry.models import OpenBase, open_base
 from rasura.registry.signers import signer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rasura.patches.file import Patch
     from rasura.patches.names import PatchId
     from rasura.patches.request import EraseRequest
-    from rasura.registry.records import Draft, Outcome
+    from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 
 Progress = Callable[[str, int, int], None]
@@ -61,8 +62,7 @@ def erase(
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
         patches = _built(registry, request, opened, protect, progress)
     except RasuraError as error:
-        outcome: Outcome = "refused" if isinstance(error, RefusedError) else "failed"
-        registry.note(replace(draft, outcome=outcome, error=error.code, details={"base": base, **_asked(request)}))
+        registry.note(ended_by(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
     made = []
     for patch in patches:

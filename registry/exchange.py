@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rasura import __version__
-from rasura.patches.errors import RasuraError, VerificationError
+from rasura.patches.errors import RasuraError
 from rasura.registry import hub
 from rasura.registry.card import CardFacts, PatchFacts
+from rasura.registry.ending import ended_by
 from rasura.registry.intake import add_signed, manifest_of, open_bundle, verify_files
-from rasura.registry.records import Draft, Outcome
+from rasura.registry.records import Draft
 
 if TYPE_CHECKING:
     from rasura.patches.names import PatchId
@@ -73,7 +74,7 @@ def push_patches(
             private=private,
         )
     except RasuraError as error:
-        registry.note(replace(draft, outcome="failed", error=error.code))
+        registry.note(ended_by(draft, error))
         raise
     registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
     return receipt
@@ -107,8 +108,7 @@ def pull_patches(
         for patch in fetched:
             verify_files(registry, patch.files)
     except RasuraError as error:
-        outcome: Outcome = "refused" if isinstance(error, VerificationError) else "failed"
-        registry.note(replace(draft, outcome=outcome, error=error.code))
+        registry.note(ended_by(draft, error))
         raise
     source = f"{pinned.repo}@{pinned.commit}"
     draft = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})

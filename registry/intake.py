@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, UntrustedKeyError, VerificationError
+from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, UntrustedKeyError
 from rasura.patches.manifest import Manifest
 from rasura.patches.names import Digest, KeyId, PatchId
 from rasura.patches.specs import RetainSpec
-from rasura.registry.records import BasisRecord, Draft, Outcome, PatchRecord, RetainSetRecord
+from rasura.registry.ending import ended_by
+from rasura.registry.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
 
 if TYPE_CHECKING:
     from rasura.patches.file import Patch
@@ -175,8 +176,7 @@ def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId,
     try:
         return add_signed(registry, read_folder(folder), f"folder {folder.name}", draft)
     except RasuraError as error:
-        outcome: Outcome = "refused" if isinstance(error, VerificationError) else "failed"
-        registry.note(replace(draft, outcome=outcome, error=error.code))
+        registry.note(ended_by(draft, error))
         raise
 
 

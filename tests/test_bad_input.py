@@ -218,7 +218,7 @@ def test_a_revoked_key(workshop: Workshop) -> None:
     refused(workshop, "patch", "verify", workshop.dog, exit_code=4, code="revoked_key")
     refused(workshop, "patch", "check", workshop.dog, exit_code=4, code="revoked_key")
     erase = ("erase", "--base", "tiny", "--concept", "of", "--retain", retain(workshop), "--key", "alice")
-    refused(workshop, *erase, exit_code=4, code="revoked_key", entries=("failed revoked_key",))
+    refused(workshop, *erase, exit_code=4, code="revoked_key", entries=("refused revoked_key",))
 
 
 def test_what_a_revoked_key_signed_can_still_be_taken_out(workshop: Workshop) -> None:
