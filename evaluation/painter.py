@@ -26,9 +26,12 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw: denoising steps, guidance scale, pictures a batch."""
+    """How to draw: DPM-Solver++ steps, guidance scale, pictures a batch.
 
-    steps: int = 20
+    Ten steps of the second-order solver draw what twenty of DDIM do, in half the time.
+    """
+
+    steps: int = 10
     guidance: float = 3.0
     batch: int = 8
 
@@ -47,10 +50,11 @@ class Painter:
         import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
 
         with quiet():
-            from diffusers import StableDiffusionPipeline
+            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
         with quiet():
             pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
-        pipeline.to(torch.float32)
+            pipeline.to(torch.float32)
+            pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, sampling or Sampling())
 
@@ -61,7 +65,7 @@ class Painter:
 
         with quiet():
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
-        self.pipeline.unet = unet.to(torch.float32)
+            self.pipeline.unet = unet.to(torch.float32)
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""
@@ -77,7 +81,6 @@ class Painter:
                     latents=torch.cat([self._noise(shot.seed) for shot in part]),
                     num_inference_steps=self._sampling.steps,
                     guidance_scale=self._sampling.guidance,
-                    eta=0.0,
                 )
             pictures.extend(drawn.images)
         progress(stage, len(shots), len(shots))
