@@ -14,7 +14,7 @@ from tiny import TinySpec, tiny_model
 
 from rasura.patches.base import BaseIdentity, identify
 from rasura.patches.concepts import Target, TextEncoder
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, gram_of
 from rasura.patches.file import Patch, PatchTensors
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
@@ -116,6 +116,10 @@ class World:
         return {name: weight.to(self.dtype) for name, weight in found.items()}
 
     @cached_property
+    def gram(self) -> torch.Tensor:
+        return gram_of(self.weights)
+
+    @cached_property
     def reference(self) -> Reference:
         null, kept, held = (clip_like(self.seed * 1000 + i, n, self.width) for i, n in enumerate((5, self.retained, 8)))
         return Reference(null.T.contiguous(), moment(kept), moment(held))
@@ -157,7 +161,7 @@ class World:
     ) -> Patch:
         targets, anchors = columns.targets.T.contiguous(), columns.anchors.T.contiguous()
         tensors = PatchTensors(solution.increments, basis.rows, basis.energy, targets, anchors)
-        measured = measure(self.weights, solution.increments, columns, basis, self.reference)
+        measured = measure(self.weights, solution.increments, columns, basis, self.reference, gram=self.gram)
         manifest = Manifest(
             ConceptSpec(columns.name, "anchor", "last", ("{}",)),
             EraserSpec("null-space", {"layers": "kv"}),

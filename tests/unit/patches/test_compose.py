@@ -17,6 +17,13 @@ def test_one_example_by_hand() -> None:
     assert composed(base, [Term(EYE), Term(EYE, Strength(-8))]).tolist() == [[1.5, 2.0], [3.0, 4.5]]
 
 
+def test_the_sum_is_rounded_to_float32_before_it_is_rounded_to_the_weights() -> None:
+    """1 + 2⁻¹¹ + 2⁻⁴⁰ is above the middle of two float16 numbers, and its float32 is that middle: it goes to the even."""
+    increment = factories.exact_increment([[2**22], [1]], [[2**7, 1]])
+    assert float(increment.dense()) == 2.0**-11 + 2.0**-40
+    assert composed(torch.ones(1, 1, dtype=torch.float16), [Term(increment)]).item() == 1.0
+
+
 def test_layers_are_grouped_and_sorted_by_name() -> None:
     b, a = ParamName("b"), ParamName("a")
     half = Strength(8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, gram_of
 from rasura.patches.measure import Measured, Reference, measure, shared_detector
 from rasura.patches.subspace import Moment
 
@@ -15,6 +15,7 @@ WORLD = World()
 DOG = WORLD.columns("dog", 1, 4)
 HELD_OUT = factories.clip_like(1002, 8, WORLD.width)
 BASIS = WORLD.basis()
+GRAM = gram_of(WORLD.weights)
 W = torch.cat([weight.double() for weight in WORLD.weights.values()])
 
 
@@ -25,7 +26,7 @@ def erasure() -> Erasure:
 
 @pytest.fixture(scope="module")
 def measured(erasure: Erasure) -> Measured:
-    return measure(WORLD.weights, erasure.increments, DOG, BASIS, WORLD.reference)
+    return measure(WORLD.weights, erasure.increments, DOG, BASIS, WORLD.reference, gram=GRAM)
 
 
 def dense(erasure: Erasure) -> torch.Tensor:
@@ -63,18 +64,18 @@ def test_counts(measured: Measured) -> None:
 
 def test_no_prompts_leak_nothing(erasure: Erasure) -> None:
     empty = Reference(WORLD.reference.invariants, Moment(WORLD.width), Moment(WORLD.width))
-    found = measure(WORLD.weights, erasure.increments, DOG, BASIS, empty)
+    found = measure(WORLD.weights, erasure.increments, DOG, BASIS, empty, gram=GRAM)
     assert (found.retained, found.held_out) == (0.0, 0.0)
 
 
 def test_an_anchor_that_is_the_target_has_no_residual(erasure: Erasure) -> None:
     same = Columns("dog", DOG.targets, DOG.targets)
-    assert measure(WORLD.weights, erasure.increments, same, BASIS, WORLD.reference).residual == 0.0
+    assert measure(WORLD.weights, erasure.increments, same, BASIS, WORLD.reference, gram=GRAM).residual == 0.0
 
 
 def test_no_increment_leaves_everything(erasure: Erasure) -> None:
     nothing = {name: replace(i, B=torch.zeros_like(i.B)) for name, i in erasure.increments.items()}
-    found = measure(WORLD.weights, nothing, DOG, BASIS, WORLD.reference)
+    found = measure(WORLD.weights, nothing, DOG, BASIS, WORLD.reference, gram=GRAM)
     assert (found.residual, found.effect, found.null, found.retained, found.held_out) == (1.0, 0.0, 0.0, 0.0, 0.0)
 
 
