@@ -167,7 +167,7 @@ def grid(pictures: list[Image.Image], path: Path) -> None:
             picture = pictures[j * len(DRAWN) + i].resize((cell, cell), Image.Resampling.NEAREST)
             canvas.paste(picture, (left + column * cell, y0 + top + j * cell))
             pen.text((4, y0 + top + j * cell + cell // 2 - 12), style, fill="black", font=font)
-    canvas.save(path, optimize=True)
+    canvas.quantize(256).save(path, optimize=True)  # a third of the size, no visible difference
 
 
 def measure(model: Path, seeds: int, template: str, *, samples: Path | None, only_styled: bool) -> dict[str, object]:
