@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches.erasers.nullspace import Columns, gram_of
+from rasura.patches.erasers.nullspace import Columns
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 from rasura.patches.subspace import Moment, ProtectedBasis
@@ -84,6 +84,8 @@ def measure(
     columns: Columns,
     basis: ProtectedBasis,
     reference: Reference,
+    *,
+    gram: torch.Tensor,
 ) -> Measured:
     """Measure one concept's increments against the pristine projections.
 
@@ -93,10 +95,10 @@ def measure(
         columns: the concept's token embeddings.
         basis: what was protected.
         reference: prompts that are not targets.
+        gram: `gram_of(weights)`, which all concepts of a request share.
     """
     import torch
 
-    gram = gram_of(weights)
     A, H = shared_detector(increments)
     null = reference.invariants.T @ reference.invariants
     rows = basis.rows * basis.energy.sqrt()[:, None]
