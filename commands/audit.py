@@ -36,9 +36,26 @@ def verify(registry_at: str | None) -> Result:
 
     with open_registry(registry_at) as registry:
         report = verify_log(registry)
-    root = report.root.hex()
-    text = f"the log is whole: {report.size} entries, root {root[:16]}…, signed by {registry.origin}"
-    return Result({"size": report.size, "root": root, "origin": registry.origin}, lambda: line(text))
+    data = {
+        "size": report.size,
+        "root": report.root.hex(),
+        "origin": registry.origin,
+        "key": report.vkey,
+        "checkpoint": report.checkpoint,
+        "first": report.first.isoformat(),
+        "last": report.last.isoformat(),
+        "unfinished": list(report.unfinished),
+        "backwards": list(report.backwards),
+    }
+
+    def text() -> None:
+        line(f"the log is whole: {report.size} entries, root {data['root'][:16]}…, signed by {registry.origin}")
+        if report.unfinished:
+            line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
+        if report.backwards:
+            line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
+
+    return Result(data, text)
 
 
 def _row(entry: "EntryRecord") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
@@ -16,6 +16,10 @@ from rasura.patches.names import ParamName
 
 if TYPE_CHECKING:
     import torch
+
+
+_BLOCK: Final = 128
+"""Rows that are composed at a time: their float64 values stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,12 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
         AlgebraError: no terms, or terms of different shapes.
         BoundExceededError: the sum could round, so its bits would depend on the order.
     """
-    import torch
+    _check_sum(terms)
+    B, A = _stacked(terms)
+    return B @ A
 
+
+def _check_sum(terms: Sequence[Term]) -> None:
     shapes = {term.increment.shape for term in terms}
     if len(shapes) != 1:
         raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
@@ -71,9 +79,14 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
             hint="rasura patch apply ID... --model DIR --strength 0.5",
             bound=f"{bound:.6g}",
         )
-    A = torch.cat([term.increment.A.to(torch.float64) for term in terms])  # [Σ rank, d_in]
-    B = torch.cat([term.increment.B.to(torch.float64) * term.strength.value for term in terms], dim=1)
-    return B @ A
+
+
+def _stacked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    """s·B side by side [d_out, Σ rank] and A on top of each other [Σ rank, d_in], float64."""
+    import torch
+
+    responses = [term.increment.B.to(torch.float64) * term.strength.value for term in terms]
+    return torch.cat(responses, dim=1), torch.cat([term.increment.A.to(torch.float64) for term in terms])
 
 
 def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
@@ -99,12 +112,20 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     if not terms:
         return base.detach().clone()
     moved = [Term(_on(term.increment, base.device), term.strength) for term in terms]
-    total = increment_sum(moved)
-    if total.shape != base.shape:
-        raise AlgebraError(f"an increment of shape {[*total.shape]} does not fit weights of shape {[*base.shape]}")
-    # A sum of products that are all zero has whatever sign the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
-    total = torch.where(total == 0, -0.0, total)
-    result = (base.detach().to(torch.float64) + total).to(torch.float32).to(base.dtype)
+    _check_sum(moved)
+    B, A = _stacked(moved)
+    if (B.shape[0], A.shape[1]) != base.shape:
+        raise AlgebraError(
+            f"an increment of shape {[B.shape[0], A.shape[1]]} does not fit weights of shape {[*base.shape]}"
+        )
+    result = torch.empty_like(base)
+    for start in range(0, base.shape[0], _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        part = B[rows] @ A
+        # A sum of products that are all zero has whatever sign the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
+        part.masked_fill_(part == 0, -0.0)
+        part += base.detach()[rows]
+        result[rows] = part.to(torch.float32)
     if not bool(torch.isfinite(result).all()):
         raise NotFiniteError(
             f"the patched weights are not finite in {base.dtype}: expected finite numbers",
