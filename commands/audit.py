@@ -49,7 +49,7 @@ def verify(registry_at: str | None) -> Result:
     }
 
     def text() -> None:
-        line(f"the log is whole: {report.size} entries, root {data['root'][:16]}…, signed by {registry.origin}")
+        line(f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {registry.origin}")
         if report.unfinished:
             line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
         if report.backwards:

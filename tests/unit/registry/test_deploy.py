@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -36,9 +37,11 @@ from rasura.patches.projection import DEFAULT_POLICY
 from rasura.registry import deploy, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.deploy import Actor
+from rasura.registry.intake import add_signed
 from rasura.registry.models import add_base
 from rasura.registry.motion import prepared
 from rasura.registry.records import Draft, EntryRecord, HostRecord
+from rasura.registry.signers import trust_file
 from rasura.registry.store import Registry
 
 
@@ -312,13 +315,9 @@ def test_a_host_that_another_registry_patched(workshop: Workshop, registry: Regi
 
 def test_a_base_that_the_registry_does_not_know(workshop: Workshop, tmp_path: Path) -> None:
     """As after a pull: the patch is there and trusted, its base was never added. Nothing may be written."""
-    from rasura.patches.keys import PublicKey
-    from rasura.registry.intake import add_signed
-    from rasura.registry.signers import trust_file
-
     with workshop.open() as registry:
         files, pem = registry.patch_files(workshop.dog), registry.key("alice").pem
-    (tmp_path / "alice.pub").write_text(PublicKey.load(pem).pem)
+    (tmp_path / "alice.pub").write_text(pem)
     with Registry.create(tmp_path / "second") as second:
         trust_file(second, tmp_path / "alice.pub", None, Draft("bob", "", "key.trust", "success"))
         add_signed(second, files, "somewhere", Draft("bob", "", "patch.pull", "success"))
@@ -626,3 +625,26 @@ def test_interrupted_before_the_last_step_the_next_command_ends_it(workshop: Wor
         deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert registry.unfinished() == ()
     verify_log(registry)
+
+
+def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path: Path) -> None:
+    first = workshop.digests()
+    draft = Draft("alice", "", "setup.do", "success")
+    with workshop.open() as registry:
+        files = [registry.patch_files(patch) for patch in workshop.all]
+        (tmp_path / "alice.pub").write_text(registry.key("alice").pem)
+        expected = deploy.apply(registry, workshop.host(), workshop.all, ALICE).after
+        deploy.revert(registry, workshop.host(), None, ALICE)
+    with Registry.create(f"{postgres_url}&blobs={quote(str(tmp_path / 'home'))}", actor="alice") as registry:
+        trust_file(registry, tmp_path / "alice.pub", None, draft)
+        add_base(registry, workshop.model, "tiny", draft, silent)
+        for each in files:
+            add_signed(registry, each, "a stick", draft)
+        begin(workshop, registry, write=True)  # and nobody ends it
+        receipt = deploy.apply(registry, workshop.host(), [workshop.photo, workshop.van_gogh], ALICE)
+        assert receipt.applied == {workshop.dog: Strength(8), workshop.photo: ONE, workshop.van_gogh: ONE}
+        deploy.revert(registry, workshop.host(), [workshop.dog], ALICE)
+        assert deploy.apply(registry, workshop.host(), [workshop.dog], ALICE).after == expected
+        deploy.revert(registry, workshop.host(), None, ALICE)
+        assert workshop.digests() == first
+        verify_log(registry)
