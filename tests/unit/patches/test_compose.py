@@ -4,7 +4,7 @@ import factories
 import pytest
 import torch
 
-from rasura.patches.compose import Layer, Term, composed, increment_sum, layers_of, sum_bound
+from rasura.patches.compose import _BLOCK, Layer, Term, composed, increment_sum, layers_of, sum_bound
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, Increment, Strength
 from rasura.patches.names import ParamName
@@ -22,6 +22,16 @@ def test_the_sum_is_rounded_to_float32_before_it_is_rounded_to_the_weights() -> 
     increment = factories.exact_increment([[2**22], [1]], [[2**7, 1]])
     assert float(increment.dense()) == 2.0**-11 + 2.0**-40
     assert composed(torch.ones(1, 1, dtype=torch.float16), [Term(increment)]).item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", factories.DTYPES, ids=str)
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_blocks_of_rows_have_no_seams(dtype: torch.dtype, more: int) -> None:
+    rows = 2 * _BLOCK + more
+    base, terms = factories.weights(4, rows, 5, dtype), [Term(factories.increment(s, rows, 5, 2)) for s in range(3)]
+    expected = (base.double() + increment_sum(terms)).float().to(dtype)
+    assert torch.equal(composed(base, terms), expected)
+    assert factories.same_bits(composed(base, [Term(t.increment, Strength(0)) for t in terms]), base)
 
 
 def test_layers_are_grouped_and_sorted_by_name() -> None:
