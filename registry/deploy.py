@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rasura.patches.errors import (
     AlreadyAppliedError,
+    InputError,
     NotAppliedError,
     RasuraError,
     StrengthError,
@@ -143,12 +144,16 @@ def revert(
 
     Raises:
         NotAppliedError: one of them is not applied; nothing changed.
+        InputError: `force` with patches named.
         DriftError: the host is not what the registry last wrote, or with `force`: has not its originals; nothing
             changed.
         BusyError: somebody else is moving the host.
     """
     ids = None if patch_ids is None else tuple(dict.fromkeys(patch_ids))
-    assert ids is None or not force
+    if force and ids is not None:
+        raise InputError(
+            "force puts all originals back: expected no patch ids", hint="rasura patch revert --all --force"
+        )
 
     def wanted(applied: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
         _check_applied(applied, ids, host)

@@ -24,6 +24,7 @@ from rasura.patches.errors import (
     ConflictError,
     DriftError,
     ExistsError,
+    InputError,
     NotAppliedError,
     NotFoundError,
     RasuraError,
@@ -338,6 +339,8 @@ def test_a_patch_is_applied_once_and_reverted_once(workshop: Workshop, registry:
         deploy.apply(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
     with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError):
         deploy.revert(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+    with workshop.unchanged(), pytest.raises(InputError):
+        deploy.revert(registry, workshop.host(), [workshop.dog], ALICE, force=True)
 
 
 def test_interfering_patches(workshop: Workshop, registry: Registry) -> None:
@@ -452,11 +455,13 @@ def test_two_at_once_do_not_mix(workshop: Workshop, registry: Registry) -> None:
 
 
 def test_processes_that_race_are_applied_one_after_the_other_or_refused(workshop: Workshop) -> None:
-    runs = [start(["-m", "rasura", "patch", "apply", p, "--model", "the model"], workshop.folder) for p in workshop.all]
+    runs = [
+        start(["-m", "rasura", "patch", "apply", p, "--model", "the model"], workshop.folder) for p in workshop.all[:2]
+    ]
     codes = [run.wait(timeout=300) for run in runs]
     errors = [run.communicate()[1] for run in runs]
     assert set(codes) <= {0, 7}, errors
-    winners = {patch for patch, code in zip(workshop.all, codes, strict=True) if code == 0}
+    winners = {patch for patch, code in zip(workshop.all[:2], codes, strict=True) if code == 0}
     with workshop.open() as registry:
         assert set(standing.present_set(registry, workshop.host())) == winners
         assert winners
@@ -548,7 +553,7 @@ for folder, action, patch, last in json.loads(sys.argv[1]):
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-STOPS = (99_999, 0, 2, 23, 46, -1)
+STOPS = (99_999, 0, 11, 46, -1)
 """Steps of the journal at which the process is killed; the first is never reached, -1 is after the last."""
 
 
