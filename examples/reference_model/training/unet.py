@@ -171,7 +171,7 @@ class Teacher:
         low, high = (torch.special.ndtr(torch.tensor((edge - TIME_MEAN) / TIME_DEVIATION)) for edge in (0.0, 999.0))
         places = (torch.arange(BATCH) + torch.rand(BATCH, generator=self._noise)) / BATCH
         times = TIME_MEAN + TIME_DEVIATION * torch.special.ndtri(low + (high - low) * places)
-        return times.round().long().clamp(0, 999)
+        return torch.as_tensor(times).round().long().clamp(0, 999)
 
     def loss(self, unet: UNet2DConditionModel, *, short_text: bool) -> Tensor:
         """The v-prediction loss of one random batch."""
