@@ -1,7 +1,8 @@
 """`rasura erase`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rasura.patches.concepts import Target
     from rasura.patches.request import EraseRequest
     from rasura.registry.erasure import Erased
+
+_T = TypeVar("_T")
 
 
 @command(None, "erase", mutating=True)
@@ -43,7 +46,14 @@ if TYPE_CHECKING:
     help="Which tokens stand for the concept.",
 )
 @click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")
-@click.option("--templates", "template_file", type=click.Path(path_type=Path), metavar="FILE", help="The same, a file.")
+@click.option(
+    "--templates",
+    "template_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Prompts, one a line: one file for all concepts or one each.",
+)
 @click.option("--rank-rule", default="relative:1e-3", show_default=True, metavar="RULE", help="Cut of the spectrum.")
 @click.option("--rank", type=click.IntRange(1, 1024), default=32, show_default=True, help="Most detectors of a patch.")
 @click.option("--energy", type=float, default=0.9, show_default=True, help="Share of the effect kept.")
@@ -56,6 +66,7 @@ def erase(
     base_ref: str,
     concepts: tuple[str, ...],
     anchors: tuple[str, ...],
+    template_files: tuple[Path, ...],
     protect: tuple[str, ...],
     key: str | None,
     registry_at: str | None,
@@ -68,7 +79,7 @@ def erase(
     from rasura.registry.records import Draft
 
     with open_registry(registry_at) as registry, progress() as tell:
-        request = _request(_targets(concepts, anchors), **choices)
+        request = _request(_targets(concepts, anchors, template_files), **choices)
         guarded = _protected(registry, protect)
         draft = Draft(actor, reason, "patch.erase", "success")
         made = erasure.erase(registry, base_ref, request, key=key, protect=guarded, draft=draft, progress=tell)
@@ -77,13 +88,29 @@ def erase(
     return Result(data, lambda: _print(made, removed), changed=any(item.new for item in made))
 
 
-def _targets(concepts: tuple[str, ...], anchors: tuple[str, ...]) -> "tuple[Target, ...]":
+def _targets(
+    concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...]
+) -> "tuple[Target, ...]":
     from rasura.patches.concepts import Target
+    from rasura.patches.retain import load_retain_set
 
-    if len(anchors) not in {0, 1, len(concepts)}:
-        raise click.UsageError(f"{len(concepts)} concepts and {len(anchors)} anchors: expected one anchor, or one each")
-    chosen = anchors if len(anchors) == len(concepts) else (anchors or ("",)) * len(concepts)
-    return tuple(Target(concept, anchor) for concept, anchor in zip(concepts, chosen, strict=True))
+    for what, given in (("anchors", anchors), ("template files", template_files)):
+        if len(given) not in {0, 1, len(concepts)}:
+            raise click.UsageError(
+                f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each"
+            )
+    templates = [load_retain_set(path).concepts for path in template_files]
+    return tuple(
+        Target(concept, anchor, own)
+        for concept, anchor, own in zip(
+            concepts, _spread(anchors, "", len(concepts)), _spread(templates, (), len(concepts)), strict=True
+        )
+    )
+
+
+def _spread(given: "Sequence[_T]", default: "_T", count: int) -> "list[_T]":
+    """One for all, or one each."""
+    return list(given) if len(given) == count else [given[0] if given else default] * count
 
 
 def _request(
@@ -93,7 +120,6 @@ def _request(
     retain_column: str | None,
     held_out: Path | None,
     templates: tuple[str, ...],
-    template_file: Path | None,
     rank_rule: str,
     rank: int,
     energy: float,
@@ -111,11 +137,10 @@ def _request(
 
     del method  # one so far
     kept = load_retain_set(retain, retain_column).without(target.concept for target in targets)
-    lines = load_retain_set(template_file).concepts if template_file else ()
     return EraseRequest(
         targets,
         kept,
-        templates=(*templates, *lines) or GENERIC_TEMPLATES,
+        templates=templates or GENERIC_TEMPLATES,
         tokens=tokens,
         layers=layers,
         rule=RankRule.parse(rank_rule),

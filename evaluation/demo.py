@@ -157,22 +157,18 @@ def _check_folders(source: Path, folder: Path) -> None:
 def _erased(
     registry: Registry, source: Path, subjects: Subjects, actor: Actor, progress: Progress
 ) -> tuple[Erased, ...]:
-    """One request each, because objects and styles stand in different prompts; each retains the other's concept."""
+    """One request, so that each patch leaves the other's targets alone; each concept in prompts of its own."""
     targets = (
-        (Target(THING, THING_ANCHOR), "templates_objects.txt"),
-        (Target(STYLE, STYLE_ANCHOR), "templates_styles.txt"),
+        Target(THING, THING_ANCHOR, load_retain_set(source / "templates_objects.txt").concepts),
+        Target(STYLE, STYLE_ANCHOR, load_retain_set(source / "templates_styles.txt").concepts),
     )
-    made: list[Erased] = []
-    for target, templates in targets:
-        request = EraseRequest(
-            (target,),
-            load_retain_set(source / "retain.txt").without([target.concept]),
-            templates=load_retain_set(source / templates).concepts,
-            held_out=subjects.held_out,
-        )
-        draft = Draft(actor.name, actor.reason, "patch.erase", "success")
-        made += erase(registry, "reference", request, key=None, protect=(), draft=draft, progress=progress)
-    return tuple(made)
+    request = EraseRequest(
+        targets,
+        load_retain_set(source / "retain.txt").without(target.concept for target in targets),
+        held_out=subjects.held_out,
+    )
+    draft = Draft(actor.name, actor.reason, "patch.erase", "success")
+    return erase(registry, "reference", request, key=None, protect=(), draft=draft, progress=progress)
 
 
 def _before_and_after(stage: _Stage, patch_ids: Sequence[PatchId], picture: Path) -> tuple[Score, ...]:

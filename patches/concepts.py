@@ -49,13 +49,22 @@ HELD_OUT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A concept to erase and the concept that it becomes."""
+    """A concept to erase and the concept that it becomes.
+
+    Attributes:
+        concept: what no picture shall show any more.
+        anchor: what prompts of the concept show instead; "" is nothing.
+        templates: prompts with one `{}` in which this concept stands; empty takes those of the request.
+    """
 
     concept: str
     anchor: str
+    templates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_concept(self.concept)
+        for template in self.templates:
+            check_template(template)
         check_plain(self.anchor)
         if normal(self.concept) == normal(self.anchor):
             raise ConceptError(

@@ -5,6 +5,9 @@ For a patch p with increments Δ_p, targets T_p and protected rows U_p with ener
     own(p)      ‖Δ_p U_p √E_p‖ / ‖W U_p √E_p‖      what p leaks on what it promised not to touch
     pair(p, q)  ‖Δ_p T_q‖ / ‖Δ_q T_q‖              how much of q's work p disturbs
     stack(q)    ‖Σ_p Δ_p U_q √E_q‖ / ‖W U_q √E_q‖  what all of them together leak on q's protected set
+    kept(p, q)  ‖U_q F_p‖ / ‖F_p‖                  how much of what p erases q had promised to keep; F_p is T_p without
+                                                   what p itself protects. Where that is nearly all, p was made to end
+                                                   that promise, so `stack(q)` leaves p out, and the relation is shown
     bound       Σ_p |s_p||B_p||A_p|                 below 2⁸, or the sum would depend on its order
 
 Norms are Frobenius norms summed over the touched projections. The base's own norms stand in the manifests.
@@ -57,11 +60,13 @@ class Policy:
         own: most leak of a patch on its own protected set.
         pair: most share of another patch's effect that a patch may disturb.
         stack: most leak of the whole stack on any protected set.
+        kept: from which share on an erased concept counts as one that the other patch had promised to keep.
     """
 
     own: float = 1e-3
     pair: float = 0.05
     stack: float = 0.02
+    kept: float = 0.9
 
 
 DEFAULT_POLICY: Final = Policy()
@@ -72,7 +77,7 @@ class Relation:
     """One measured number.
 
     Attributes:
-        check: "own", "pair", "stack" or "bound".
+        check: "own", "pair", "kept", "stack" or "bound".
         patch: whose increment.
         other: whose targets or protected set; equal to `patch` for "own".
         value: the ratio.
@@ -199,8 +204,23 @@ def _pairs(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
 
 def _whole(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
     for q in stack:
-        leak = _share(energy(stack, _protected(q)), _base_protected(q))
+        held = [p for p in stack if p is q or _kept(p, q) < policy.kept]
+        for p in stack:
+            if p not in held:
+                yield Relation("kept", p.patch_id, q.patch_id, _kept(p, q), 1.0)
+        leak = _share(energy(held, _protected(q)), _base_protected(q))
         yield Relation("stack", stack[-1].patch_id, q.patch_id, leak, policy.stack)
+
+
+def _kept(p: Member, q: Member) -> float:
+    """‖U_q F_p‖ / ‖F_p‖, at most 1."""
+    import torch
+
+    own, other = p.patch.tensors.protected, q.patch.tensors.protected
+    free = p.patch.tensors.targets.T
+    free = free - own.T @ (own @ free)
+    size = float(torch.linalg.vector_norm(free))
+    return min(1.0, float(torch.linalg.vector_norm(other @ free)) / size) if size > 0 else 0.0
 
 
 def energy(stack: Sequence[Member], columns: torch.Tensor) -> float:

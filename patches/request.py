@@ -11,7 +11,7 @@ The steps, in this order:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,7 @@ from rasura.patches.manifest import Manifest
 from rasura.patches.measure import Measured, Reference, measure
 from rasura.patches.names import Digest, ParamName, PatchId
 from rasura.patches.neighbours import explained
-from rasura.patches.retain import RetainSet
+from rasura.patches.retain import RetainSet, naming
 from rasura.patches.specs import (
     BaseSpec,
     BasisSpec,
@@ -72,7 +72,8 @@ class EraseRequest:
     Attributes:
         targets: concepts and what each becomes.
         retain: what must stay as it is, without the targets.
-        templates: prompts with one `{}`, for targets and retained concepts alike.
+        templates: prompts with one `{}`, for targets without templates of their own; retained and held-out concepts
+            stand in all templates of the request.
         tokens: which tokens stand for the concept.
         layers: "k", "v" or "kv".
         rule: where the retained spectrum is cut.
@@ -108,6 +109,15 @@ class EraseRequest:
             raise ConceptError("no template: expected at least one", hint="--template '{}'")
         for template in self.templates:
             check_template(template)
+
+    @property
+    def all_templates(self) -> tuple[str, ...]:
+        """The templates of every target, each once."""
+        return tuple(dict.fromkeys(t for target in self.targets for t in self.templates_of(target)))
+
+    def templates_of(self, target: Target) -> tuple[str, ...]:
+        """The target's own templates, or the request's."""
+        return target.templates or self.templates
 
 
 def build_patches(
@@ -172,17 +182,22 @@ def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
 
 
 def _reference(encoder: TextEncoder, request: EraseRequest, progress: Progress) -> Reference:
-    retained = [
-        p for c in (request.retain.concepts if request.retain else ()) for p in prompts_of(c, request.templates)
-    ]
-    known = {normal(c) for c in (*(request.retain.concepts if request.retain else ()), *_names(request))}
-    held_out = [p for c in request.held_out if normal(c) not in known for p in prompts_of(c, request.templates)]
+    concepts = request.retain.concepts if request.retain else ()
+    known = {normal(c) for c in (*concepts, *_names(request))}
+    retained = _prompts(request, concepts)
+    held_out = _prompts(request, [c for c in request.held_out if normal(c) not in known])
     null = encoder.encode_all([""])[0]
     return Reference(
         null,
         _moment(encoder, retained, "encoding retained prompts", progress),
         _moment(encoder, held_out, "encoding held-out prompts", progress),
     )
+
+
+def _prompts(request: EraseRequest, concepts: Iterable[str]) -> list[str]:
+    """Concepts in every template of the request, but no prompt that names a target."""
+    names_target = naming(_names(request))
+    return [p for c in concepts for p in prompts_of(c, request.all_templates) if not names_target(p)]
 
 
 def _names(request: EraseRequest) -> tuple[str, ...]:
@@ -199,7 +214,7 @@ def _moment(encoder: TextEncoder, prompts: Sequence[str], stage: str, progress: 
 
 
 def _columns(encoder: TextEncoder, request: EraseRequest, target: Target) -> Columns:
-    targets, anchors = aligned_columns(encoder, target, request.templates, request.tokens)
+    targets, anchors = aligned_columns(encoder, target, request.templates_of(target), request.tokens)
     columns = Columns(target.concept, targets, anchors)
     return _compressed(columns, EXACT) if targets.shape[1] > 2 * targets.shape[0] else columns
 
@@ -226,7 +241,7 @@ def _patch(
         solution.increments, basis.rows, basis.energy, stored.targets.T.contiguous(), stored.anchors.T.contiguous()
     )
     manifest = Manifest(
-        ConceptSpec(target.concept, target.anchor, request.tokens, request.templates),
+        ConceptSpec(target.concept, target.anchor, request.tokens, request.templates_of(target)),
         EraserSpec(METHOD, _options(request)),
         base,
         _protected(request, target, basis, tensors),
@@ -253,7 +268,7 @@ def _protected(request: EraseRequest, target: Target, basis: ProtectedBasis, ten
     retain = request.retain
     return ProtectedSpec(
         BasisSpec(sha256, basis.width, basis.invariants, basis.rank, str(basis.rule), _spectrum(basis)),
-        RetainSpec(retain.source, len(retain.concepts), retain.sha256) if retain else None,
+        RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.all_templates) if retain else None,
         tuple(other.concept for other in request.targets if other != target),
         tuple(sorted(request.guarded)),
     )

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,15 +46,21 @@ class RetainSet:
         Raises:
             RetainSetError: nothing is left.
         """
-        # Not \b, which finds no end of a word after the last sign of "C++".
-        patterns = [re.compile(rf"(?<!\w){re.escape(normal(target))}(?!\w)") for target in targets]
-        named = [c for c in self.concepts if any(pattern.search(normal(c)) for pattern in patterns)]
+        names_one = naming(targets)
+        named = [c for c in self.concepts if names_one(c)]
         left = tuple(c for c in self.concepts if c not in set(named))
         if not left:
             raise RetainSetError(
                 f"{self.source} holds nothing but the concepts to erase: expected others", hint="--retain FILE"
             )
         return RetainSet(self.source, left, (*self.removed, *named))
+
+
+def naming(targets: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a text holds one of the names as words of its own, whatever its case and spacing."""
+    # Not \b, which finds no end of a word after the last sign of "C++".
+    patterns = [re.compile(rf"(?<!\w){re.escape(normal(target))}(?!\w)") for target in targets]
+    return lambda text: any(pattern.search(normal(text)) for pattern in patterns)
 
 
 def load_retain_set(path: Path, column: str | None = None) -> RetainSet:

@@ -138,20 +138,33 @@ class BaseSpec:
 
 @dataclass(frozen=True, slots=True)
 class RetainSpec:
-    """Which retain set was protected: its file's name, how many concepts, SHA-256 of the concepts one a line."""
+    """Which retain set was protected.
+
+    Attributes:
+        source: name of its file.
+        count: how many concepts.
+        sha256: SHA-256 of the concepts, each followed by a newline.
+        templates: the prompts in which each concept stood; those that name a target of the request were left out.
+    """
 
     source: str
     count: int
     sha256: Digest
+    templates: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
-        return {"source": self.source, "count": self.count, "sha256": self.sha256}
+        return {"source": self.source, "count": self.count, "sha256": self.sha256, "templates": list(self.templates)}
 
     @classmethod
     def read(cls, fields: Fields) -> "RetainSpec":
         """Read one object and refuse unknown fields."""
-        found = cls(fields.text("source"), fields.integer("count", 0, MAX_INTEGER), fields.digest("sha256"))
+        found = cls(
+            fields.text("source"),
+            fields.integer("count", 0, MAX_INTEGER),
+            fields.digest("sha256"),
+            fields.texts("templates", MAX_LIST),
+        )
         fields.done()
         return found
 
