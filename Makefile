@@ -36,8 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# Drawing uses all cores.
 demo: $(STAMP)
-	$(BIN)/rasura demo --out demo-out
+	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/rasura demo --out demo-out
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)

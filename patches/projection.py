@@ -213,10 +213,11 @@ def _whole(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
 
 
 def _kept(p: Member, q: Member) -> float:
-    """‖U_q F_p‖ / ‖F_p‖, at most 1."""
+    """‖U_q F_p‖ / ‖F_p‖ over the rows in which q keeps prompts (guarded targets are no prompts), at most 1."""
     import torch
 
-    own, other = p.patch.tensors.protected, q.patch.tensors.protected
+    own = p.patch.tensors.protected
+    other = q.patch.tensors.protected[q.patch.tensors.energy > 0]
     free = p.patch.tensors.targets.T
     free = free - own.T @ (own @ free)
     size = float(torch.linalg.vector_norm(free))

@@ -119,6 +119,11 @@ class EraseRequest:
         """The target's own templates, or the request's."""
         return target.templates or self.templates
 
+    def prompts(self, concepts: Iterable[str]) -> list[str]:
+        """Concepts in every template of the request; no prompt that names a target."""
+        names_target = naming(target.concept for target in self.targets)
+        return [p for c in concepts for p in prompts_of(c, self.all_templates) if not names_target(p)]
+
 
 def build_patches(
     host: Host, encoder: TextEncoder, base: BaseIdentity, request: EraseRequest, progress: Progress
@@ -184,20 +189,14 @@ def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
 def _reference(encoder: TextEncoder, request: EraseRequest, progress: Progress) -> Reference:
     concepts = request.retain.concepts if request.retain else ()
     known = {normal(c) for c in (*concepts, *_names(request))}
-    retained = _prompts(request, concepts)
-    held_out = _prompts(request, [c for c in request.held_out if normal(c) not in known])
+    retained = request.prompts(concepts)
+    held_out = request.prompts([c for c in request.held_out if normal(c) not in known])
     null = encoder.encode_all([""])[0]
     return Reference(
         null,
         _moment(encoder, retained, "encoding retained prompts", progress),
         _moment(encoder, held_out, "encoding held-out prompts", progress),
     )
-
-
-def _prompts(request: EraseRequest, concepts: Iterable[str]) -> list[str]:
-    """Concepts in every template of the request, but no prompt that names a target."""
-    names_target = naming(_names(request))
-    return [p for c in concepts for p in prompts_of(c, request.all_templates) if not names_target(p)]
 
 
 def _names(request: EraseRequest) -> tuple[str, ...]:

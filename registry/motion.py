@@ -17,7 +17,7 @@ from rasura.patches.projection import SHORT, Member, Policy, check, require
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
 from rasura.registry.intake import load_verified
-from rasura.registry.records import HostRecord
+from rasura.registry.records import BaseRecord, HostRecord
 from rasura.registry.standing import check_names, find_record, host_uuid, location_of, state_of, touched_by
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rasura.registry.store import Registry
 
+_TEXT_ENCODER: Final = "text_encoder."
 _FRESH: Final = "take a fresh copy of the base model"
 
 
@@ -76,6 +77,8 @@ def prepared(
     for member in stack:
         check_touched(member.patch.manifest.base.parameters, originals, host.location)
     base = _base_of(registry, host, stack, originals)
+    if stack:
+        _check_text_encoder(registry.base(base), host)
     host.ensure_writable(touched)
     tensors = {name: composed(originals[name], layers[name].terms if name in layers else ()) for name in touched}
     return Motion(
@@ -85,6 +88,24 @@ def prepared(
         state_of(host, touched),
         _digest(tensors),
     )
+
+
+def _check_text_encoder(base: BaseRecord, host: Host) -> None:
+    """Refuse a host that reads prompts otherwise: the detectors would look for vectors that no longer come.
+
+    A live denoiser without its text encoder cannot be asked.
+    """
+    infos = host.parameters()
+    expected = [
+        TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in base.parameters if p.name.startswith(_TEXT_ENCODER)
+    ]
+    if not any(name.startswith(_TEXT_ENCODER) for name in infos):
+        return
+    check_names(host, [parameter.name for parameter in expected])
+    same = [p.name for p in expected if infos[p.name].dtype == p.dtype]
+    digests = host.original_digests(same)
+    odd = [p for p in expected if digests.get(p.name) != p.sha256]
+    check_touched(odd, host.originals([p.name for p in odd]), host.location)
 
 
 def _new_record(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.erasers.nullspace import NullSpaceOptions
+from rasura.patches.erasers.nullspace import Columns, NullSpaceOptions, erase
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.file import Patch
 from rasura.patches.increment import Increment, Strength
@@ -25,6 +25,7 @@ from rasura.patches.projection import (
     require,
 )
 from rasura.patches.specs import TensorIdentity
+from rasura.patches.subspace import guarded_basis, protected_basis
 
 WORLD = World()
 DOG, CAT, BIRD = (WORLD.columns(name, seed, 3) for seed, name in enumerate(("dog", "cat", "it's a bird"), 1))
@@ -246,6 +247,35 @@ def test_a_stack_that_leaks_on_a_protected_set_is_refused() -> None:
     assert {r.check for r in verdict.relations if not r.holds} == {"stack"}
     assert "the stack leaks" in verdict.reasons[0].text
     assert any(careful.patch_id[:12] in reason.text for reason in verdict.reasons)
+
+
+def later_erasure_of_something_retained() -> Patch:
+    """What q kept, erased by a later request that keeps the rest of q's retain set and leaves q's target alone."""
+    kept = WORLD.retained_columns
+    plain = protected_basis(WORLD.reference.invariants, factories.moment(kept[:, 1:]), WORLD.rule)
+    basis = guarded_basis(plain, [DOG.targets.T], 0.9999)
+    columns = Columns("once kept", kept[:, :1], factories.clip_like(900, 1, WORLD.width))
+    return WORLD.patch(columns, erase(WORLD.weights, [columns], basis, NullSpaceOptions())[0], basis)
+
+
+def test_erasing_later_what_an_earlier_patch_retained_is_an_intention_and_is_shown() -> None:
+    earlier, later = WORLD.erase(DOG)[0], later_erasure_of_something_retained()
+    verdict = check(members([earlier, later]))
+    assert isinstance(verdict, Accepted)
+    shown = {(r.check, r.patch, r.other): r.value for r in verdict.relations}
+    assert shown["kept", later.patch_id, earlier.patch_id] >= Policy().kept
+    assert ("kept", earlier.patch_id, later.patch_id) not in shown
+
+
+def test_a_policy_may_hold_patches_to_promises_that_were_ended() -> None:
+    stack = members([WORLD.erase(DOG)[0], later_erasure_of_something_retained()])
+    assert "the stack leaks" in refusal(stack, Policy(kept=2.0)).text
+
+
+def test_guarded_targets_are_no_retained_prompts(alone: list[Patch]) -> None:
+    """A patch that guards another does not thereby count as one whose promise the other ended."""
+    guarding = WORLD.erase(CAT, guarded={alone[0].patch_id: alone[0].tensors.targets})[0]
+    assert not any(r.check == "kept" for r in check(members([alone[0], guarding]), LOOSE).relations)
 
 
 @pytest.mark.parametrize("claimed", [None, "0", "-1", "0.000e+00", "-1e5"])

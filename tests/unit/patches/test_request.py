@@ -261,6 +261,7 @@ def test_requests_that_make_no_sense_are_refused(changes: dict[str, Any], error:
 
 
 LONG = " ".join(["dog"] * 80)
+LONG_RETAINED = " ".join(["cat"] * 80)  # names no target, or its prompts would be left out
 
 
 @pytest.mark.parametrize(
@@ -268,8 +269,8 @@ LONG = " ".join(["dog"] * 80)
     [
         (tiny_request(LONG), "tokens: expected at most 77"),
         (tiny_request(templates=(LONG + " {}",)), "tokens: expected at most 77"),
-        (tiny_request(retain=RetainSet("r.txt", (LONG,))), "tokens: expected at most 77"),
-        (tiny_request(held_out=(LONG,)), "tokens: expected at most 77"),
+        (tiny_request(retain=RetainSet("r.txt", (LONG_RETAINED,))), "tokens: expected at most 77"),
+        (tiny_request(held_out=(LONG_RETAINED,)), "tokens: expected at most 77"),
         (tiny_request(targets=(Target("dog", LONG),)), "tokens: expected at most 77"),
         (tiny_request(templates=("{}s",)), "as tokens of its own"),
     ],
@@ -346,3 +347,34 @@ def test_no_patch_is_made_of_a_model_that_is_patched_already_but_of_its_original
     again = TinyBase.open(tmp_path / "model").build(tiny_request("dog", "van gogh", licence="MIT"))
     assert [p.patch_id for p in again] == [p.patch_id for p in patches]
     assert PatchId(again[0].patch_id)
+
+
+# --- Templates of their own ---------------------------------------------------------------------------------------------
+
+
+def test_each_concept_stands_in_its_own_prompts_and_the_rest_in_all_but_those_that_name_a_target(
+    tiny: TinyBase,
+) -> None:
+    """The same request with the same prompts for both is another patch; what was protected is written down."""
+    own = Target("dog", "cat", ("a photo of a {}",))
+    shared = tiny_request(targets=(own, Target("van gogh", "cat")), templates=("{}", "painting of {}"))
+    dog, painter = tiny.build(shared)
+    assert dog.manifest.concept.templates == ("a photo of a {}",)
+    assert painter.manifest.concept.templates == ("{}", "painting of {}")
+    for patch in (dog, painter):
+        retain = patch.manifest.protected.retain
+        assert retain is not None
+        assert retain.templates == ("a photo of a {}", "{}", "painting of {}")
+
+
+def test_retained_prompts_never_name_a_target(tiny: TinyBase) -> None:
+    """A template may name another concept; where that is a target, protecting the prompt would protect the target."""
+    named = tiny_request(targets=(Target("dog", "cat"), Target("photo", "cat", ("{} of a dog",))), templates=("{}",))
+    without = replace(named, targets=(named.targets[0], Target("photo", "cat", ("{} of",))))
+    assert request_prompts(named) == ["tree", "house"]
+    assert request_prompts(without) == ["tree", "tree of", "house", "house of"]
+    assert len(tiny.build(named)) == 2
+
+
+def request_prompts(request: EraseRequest) -> list[str]:
+    return request.prompts(("tree", "house"))

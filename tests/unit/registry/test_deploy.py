@@ -371,6 +371,15 @@ def test_another_model_than_the_patch_was_made_for(
     assert digests(folder) == before
 
 
+def test_another_text_encoder_than_the_patch_was_made_for(workshop: Workshop, registry: Registry) -> None:
+    """The projections are the same, but the detectors would look for vectors that this encoder never gives."""
+    name = touch(workshop, registry, touched=False)
+    before = digests(workshop.model)
+    with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match=name):
+        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert digests(workshop.model) == before
+
+
 def touch(shop: Workshop, registry: Registry, *, touched: bool = True) -> str:
     """Change one byte of a parameter behind the registry's back."""
     host = shop.host()
