@@ -1,0 +1,109 @@
+"""A real erasure on the shipped model, seen by the classifier: what is erased goes, what is kept stays, all comes back."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from rasura.evaluation.classifier import Judge, load_judge
+from rasura.evaluation.demo import file_digests
+from rasura.evaluation.painter import Painter, Shot
+from rasura.evaluation.score import Subjects
+from rasura.patches.concepts import Target
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.copying import copy_model
+from rasura.patches.names import PatchId
+from rasura.patches.request import EraseRequest
+from rasura.patches.retain import RetainSet, load_retain_set
+from rasura.registry import deploy
+from rasura.registry.deploy import Actor
+from rasura.registry.erasure import erase
+from rasura.registry.records import Draft
+from rasura.registry.signers import new_key
+from rasura.registry.store import Registry
+
+MODEL = Path(__file__).parents[1] / "examples" / "reference_model"
+ALICE = Actor("alice", "a test")
+STYLES = ("cartoon", "ink", "sketch", "pixel")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not MODEL.joinpath("pipeline").exists(), reason="the source distribution leaves the model out"),
+]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return load_judge(MODEL)
+
+
+@pytest.fixture(scope="module")
+def subjects() -> Subjects:
+    return Subjects.load(MODEL / "concepts.json")
+
+
+def erased(folder: Path, retain: RetainSet) -> tuple[Registry, Path, list[PatchId]]:
+    model = folder / "model"
+    copy_model(MODEL / "pipeline", model)
+    registry = Registry.create(folder)
+    new_key(registry, "alice", Draft("alice", "", "key.add", "success"))
+    targets = (
+        Target("dog", "cat", load_retain_set(MODEL / "templates_objects.txt").concepts),
+        Target("neon", "cartoon", load_retain_set(MODEL / "templates_styles.txt").concepts),
+    )
+    draft = Draft("alice", "", "patch.erase", "success")
+    made = erase(
+        registry, str(model), EraseRequest(targets, retain), key=None, protect=(), draft=draft, progress=_silent
+    )
+    return registry, model, [item.patch.patch_id for item in made]
+
+
+def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
+    tmp_path: Path, judge: Judge, subjects: Subjects
+) -> None:
+    first = file_digests(MODEL / "pipeline")
+    retain = load_retain_set(MODEL / "retain.txt").without(["dog", "neon"])
+    registry, model, patches = erased(tmp_path, retain)
+    painter = Painter.load(model)
+
+    def right(asked: list[tuple[str, str]], part: int) -> int:
+        shots = [Shot(subjects.prompt(thing, style, seed), seed) for seed, (thing, style) in enumerate(asked)]
+        named = judge.name(painter.draw(shots, "", _silent))
+        return sum(answer[part] == wanted[part] for answer, wanted in zip(named, asked, strict=True))
+
+    dogs = [("dog", style) for style in STYLES] * 2
+    neons = [(thing, "neon") for thing in ("cat", "rose", "car", "apple", "skull", "bus")]
+    others = [*product(("cat", "sunflower", "banana", "bus"), STYLES[:2]), *((o, "sketch") for o in subjects.held_out)]
+    assert right(dogs, 0) >= 7
+    assert right(neons, 1) >= 5
+    assert right(others, 0) >= 11
+    deploy.apply(registry, CheckpointHost.open(model), patches, ALICE)
+    painter.reload(model)
+    assert right(dogs, 0) <= 1
+    assert right(neons, 1) <= 1
+    assert right(others, 0) >= 11
+    assert right(others, 1) >= 11
+    deploy.revert(registry, CheckpointHost.open(model), [patches[0]], ALICE)
+    painter.reload(model)
+    assert right(dogs, 0) >= 7  # the dog is back, and neon still erased
+    assert right(neons, 1) <= 1
+    deploy.revert(registry, CheckpointHost.open(model), None, ALICE)
+    assert file_digests(model) == first
+    registry.close()
+
+
+def test_without_a_retain_set_the_rest_does_not_stay(tmp_path: Path, judge: Judge, subjects: Subjects) -> None:
+    """The control: this model tells an eraser that protects from one that does not."""
+    registry, model, patches = erased(tmp_path, RetainSet("one.txt", ("umbrella",)))
+    deploy.apply(registry, CheckpointHost.open(model), patches, ALICE)
+    others = [
+        (thing, style) for thing in ("cat", "sunflower", "banana", "bus", "rose", "skull") for style in STYLES[:2]
+    ]
+    shots = [Shot(subjects.prompt(thing, style, seed), seed) for seed, (thing, style) in enumerate(others)]
+    named = judge.name(Painter.load(model).draw(shots, "", _silent))
+    assert sum(answer == wanted for answer, wanted in zip(named, others, strict=True)) <= 9
+    registry.close()
+
+
+def _silent(*_: object) -> None:
+    pass
