@@ -20,13 +20,14 @@ from rasura.evaluation.demo import STYLE, STYLE_ANCHOR, THING, THING_ANCHOR
 from rasura.evaluation.painter import Painter
 from rasura.evaluation.score import Subjects, questions, scores
 from rasura.patches.base import cross_attention, identify
+from rasura.patches.build import build_patches
 from rasura.patches.compose import Term, composed
 from rasura.patches.concepts import Target, TextEncoder
 from rasura.patches.erasers.nullspace import NullSpaceOptions
 from rasura.patches.errors import RasuraError
 from rasura.patches.file import Patch
 from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.request import EraseRequest, build_patches
+from rasura.patches.request import EraseRequest
 from rasura.patches.retain import load_retain_set
 from rasura.patches.subspace import RankRule
 

@@ -74,7 +74,7 @@ def erase(
 def _built(
     registry: Registry, request: EraseRequest, opened: OpenBase, protect: Sequence[PatchId], progress: Progress
 ) -> tuple[Patch, ...]:
-    from rasura.patches.request import build_patches
+    from rasura.patches.build import build_patches
 
     guarded: dict[PatchId, torch.Tensor] = {p: load_verified(registry, p).tensors.targets for p in protect}
     full = replace(request, guarded=guarded)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny import TinySpec, tiny_model
 
 from rasura.patches.base import BaseIdentity, identify
+from rasura.patches.build import build_patches
 from rasura.patches.concepts import Target, TextEncoder
 from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, gram_of
 from rasura.patches.file import Patch, PatchTensors
@@ -21,7 +22,7 @@ from rasura.patches.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, St
 from rasura.patches.manifest import Manifest
 from rasura.patches.measure import Reference, measure
 from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.request import EraseRequest, build_patches
+from rasura.patches.request import EraseRequest
 from rasura.patches.retain import RetainSet
 from rasura.patches.specs import (
     BaseSpec,

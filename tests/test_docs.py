@@ -106,8 +106,9 @@ def test_every_measured_name_is_documented() -> None:
 
 
 def test_every_option_of_the_eraser_is_documented() -> None:
+    from rasura.patches.build import _options
     from rasura.patches.concepts import Target
-    from rasura.patches.request import EraseRequest, _options
+    from rasura.patches.request import EraseRequest
 
     page = FORMAT_PAGE.read_text()
     section = page[page.index("## 4. ") : page.index("## 5. ")]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_model
 
 from rasura.patches.base import check_touched
+from rasura.patches.build import build_patches
 from rasura.patches.compose import Term, composed
 from rasura.patches.concepts import GENERIC_TEMPLATES, Target, aligned_columns
 from rasura.patches.errors import (
@@ -33,7 +34,7 @@ from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.names import PatchId
 from rasura.patches.neighbours import nearest_protected
 from rasura.patches.projection import Accepted, Member, check
-from rasura.patches.request import EraseRequest, build_patches
+from rasura.patches.request import EraseRequest
 from rasura.patches.retain import RetainSet
 from rasura.patches.subspace import RankRule
 
