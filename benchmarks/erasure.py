@@ -37,7 +37,7 @@ ROWS: tuple[dict[str, Any], ...] = (
     {},
     {"tokens": "last"},
     {"tokens": "subject"},
-    {"layers": "v"},
+    {"layers": "kv"},
     {"layers": "k"},
     {"rule": RankRule("relative", 1e-2)},
     {"rule": RankRule("relative", 1e-4)},
@@ -80,7 +80,7 @@ class Bench:
 
     def row(self, choices: dict[str, Any]) -> list[str]:
         """One row of the table."""
-        name = ", ".join(f"{k} {v}" for k, v in choices.items()) or "default (tail, kv, relative:0.001, energy 0.9)"
+        name = ", ".join(f"{k} {v}" for k, v in choices.items()) or "default (tail, v, relative:0.001, energy 0.9)"
         try:
             patches = build_patches(self.host, self.encoder, self.identity, request(choices), lambda *_: None)
         except RasuraError as error:

@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 @click.option("--retain-column", metavar="NAME", help="Column of a CSV retain file [default: concept, else the first].")
 @click.option("--held-out", type=click.Path(path_type=Path), metavar="FILE", help="Where leak is only measured.")
 @click.option("--method", type=click.Choice(["null-space"]), default="null-space", show_default=True, help="Eraser.")
-@click.option("--layers", type=click.Choice(["k", "v", "kv"]), default="kv", show_default=True, help="Projections.")
+@click.option("--layers", type=click.Choice(["k", "v", "kv"]), default="v", show_default=True, help="Projections.")
 @click.option(
     "--tokens",
     type=click.Choice(["last", "subject", "tail"]),

@@ -99,7 +99,7 @@ def questions(subjects: Subjects, thing: str, style: str, *, rounds: int = 1) ->
     asked += [("target object", thing, s) for s in styles] * (4 * rounds)
     asked += [("target style", o, style) for o in kept[: 16 * rounds]]
     asked += [("retained", o, styles[(i + r) % len(styles)]) for r in range(2 * rounds) for i, o in enumerate(kept)]
-    asked += [("held out", o, s) for _ in range(rounds) for o, s in product(subjects.held_out, styles)]
+    asked += [("held out", o, s) for _ in range(3 * rounds) for o, s in product(subjects.held_out, styles)]
     return tuple(
         Question(group, Shot(subjects.prompt(o, s, seed), seed), o, s) for seed, (group, o, s) in enumerate(asked)
     )

@@ -48,7 +48,7 @@ class EraseRequest:
     retain: RetainSet | None
     templates: tuple[str, ...] = GENERIC_TEMPLATES
     tokens: str = "tail"
-    layers: str = "kv"
+    layers: str = "v"
     rule: RankRule = field(default_factory=RankRule)
     options: NullSpaceOptions = field(default_factory=NullSpaceOptions)
     held_out: tuple[str, ...] = HELD_OUT

@@ -223,6 +223,7 @@ def tiny_request(*concepts: str, **changes: Any) -> EraseRequest:
         retain,
         templates=("a photo of a {}", "{}"),
         tokens="last",
+        layers="kv",
         rule=RankRule("relative", 1e-2),
         options=NullSpaceOptions(ridge=1e-3, energy=0.999),
     )

@@ -9,7 +9,7 @@ from rasura.evaluation.classifier import Judge, load_judge
 from rasura.evaluation.demo import file_digests
 from rasura.evaluation.painter import Painter, Shot
 from rasura.evaluation.score import Subjects
-from rasura.patches.concepts import Target
+from rasura.patches.concepts import HELD_OUT, Target
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.copying import copy_model
 from rasura.patches.names import PatchId
@@ -18,6 +18,7 @@ from rasura.patches.retain import RetainSet, load_retain_set
 from rasura.registry import deploy
 from rasura.registry.deploy import Actor
 from rasura.registry.erasure import erase
+from rasura.registry.intake import manifest_of
 from rasura.registry.records import Draft
 from rasura.registry.signers import new_key
 from rasura.registry.store import Registry
@@ -42,7 +43,10 @@ def subjects() -> Subjects:
     return Subjects.load(MODEL / "concepts.json")
 
 
-def erased(folder: Path, retain: RetainSet) -> tuple[Registry, Path, list[PatchId]]:
+def erased(
+    folder: Path, retain: RetainSet, held_out: tuple[str, ...] = HELD_OUT
+) -> tuple[Registry, Path, list[PatchId]]:
+    folder.mkdir(exist_ok=True)
     model = folder / "model"
     copy_model(MODEL / "pipeline", model)
     registry = Registry.create(folder)
@@ -92,17 +96,20 @@ def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
     registry.close()
 
 
-def test_without_a_retain_set_the_rest_does_not_stay(tmp_path: Path, judge: Judge, subjects: Subjects) -> None:
-    """The control: this model tells an eraser that protects from one that does not."""
-    registry, model, patches = erased(tmp_path, RetainSet("one.txt", ("umbrella",)))
-    deploy.apply(registry, CheckpointHost.open(model), patches, ALICE)
-    others = [
-        (thing, style) for thing in ("cat", "sunflower", "banana", "bus", "rose", "skull") for style in STYLES[:2]
-    ]
-    shots = [Shot(subjects.prompt(thing, style, seed), seed) for seed, (thing, style) in enumerate(others)]
-    named = judge.name(Painter.load(model).draw(shots, "", _silent))
-    assert sum(answer == wanted for answer, wanted in zip(named, others, strict=True)) <= 9
-    registry.close()
+def test_protecting_is_what_keeps_the_leak_small(tmp_path: Path) -> None:
+    """The same prompts, once retained and once nobody's business: the number that people are shown must tell the two apart.
+
+    Pictures do not: this model's objects are so far from each other that even a careless eraser leaves them standing.
+    """
+    retain = load_retain_set(MODEL / "retain.txt").without(["dog", "neon"])
+    careful, _, kept = erased(tmp_path / "careful", retain)
+    careless, _, moved = erased(tmp_path / "careless", RetainSet("one.txt", ("umbrella",)), retain.concepts)
+    for mine, theirs in zip(kept, moved, strict=True):
+        protected = float(manifest_of(careful, mine).measured["leak_retained"])
+        unprotected = float(manifest_of(careless, theirs).measured["leak_held_out"])
+        assert unprotected > 3 * protected
+    careful.close()
+    careless.close()
 
 
 def _silent(*_: object) -> None:
