@@ -146,7 +146,9 @@ def request_for(*targets: Target) -> EraseRequest:
     retained = RetainSet("retain.txt", ("painting", "cat", "a", "the"))
     rule = RankRule.parse("count:8")
     held_out = ("tree", "car")
-    return EraseRequest(targets, retain=retained, templates=("{}", "a {}"), tokens="last", rule=rule, held_out=held_out)
+    return EraseRequest(
+        targets, retain=retained, templates=("{}", "a {}"), tokens="last", layers="kv", rule=rule, held_out=held_out
+    )
 
 
 def erased(registry: Registry, *targets: Target, base: str = "tiny") -> tuple[PatchId, ...]:
