@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 THING: Final = "dog"
 THING_ANCHOR: Final = "cat"
-"""Not the superclass: this model draws a dog for one `animal` in four, and no erasure is better than its anchor."""
+"""Not the superclass: a model that draws dogs for `an animal` too cannot lose them to it (docs/lab-log.md)."""
 
 STYLE: Final = "neon"
 STYLE_ANCHOR: Final = "cartoon"
