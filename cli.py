@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "key": ("rasura.commands.key:key", "Signing keys: make, list, export, trust, revoke."),
     "base": ("rasura.commands.base:base", "Base models: add, list, show."),
     "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
+    "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": ("rasura.commands.patch:patch", "Patches: list, show, add, export, verify, check, apply, revert, status."),
     "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show and verify."),
     "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),

@@ -23,7 +23,7 @@ from rasura.patches.base import cross_attention, identify
 from rasura.patches.build import build_patches
 from rasura.patches.compose import Term, composed
 from rasura.patches.concepts import Target, TextEncoder
-from rasura.patches.erasers.nullspace import NullSpaceOptions
+from rasura.patches.erasers.nullspace import NullSpace
 from rasura.patches.errors import RasuraError
 from rasura.patches.file import Patch
 from rasura.patches.hosts.checkpoint import CheckpointHost
@@ -42,9 +42,9 @@ ROWS: tuple[dict[str, Any], ...] = (
     {"rule": RankRule("relative", 1e-2)},
     {"rule": RankRule("relative", 1e-4)},
     {"rule": RankRule("energy", 0.99)},
-    {"options": NullSpaceOptions(energy=0.99)},
-    {"options": NullSpaceOptions(energy=0.999)},
-    {"options": NullSpaceOptions(ridge=1e-1)},
+    {"eraser": NullSpace(energy=0.99)},
+    {"eraser": NullSpace(energy=0.999)},
+    {"eraser": NullSpace(ridge=1e-1)},
 )
 
 

@@ -11,10 +11,14 @@ from rasura.commands.output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.concepts import Target
+    from rasura.patches.erasers.problem import Eraser
     from rasura.patches.request import EraseRequest
+    from rasura.patches.retain import RetainSet
     from rasura.registry.erasure import Erased
 
 _T = TypeVar("_T")
+_PATH = click.Path(path_type=Path)
+_METHOD = "null-space"
 
 
 @command(None, "erase", mutating=True)
@@ -25,40 +29,37 @@ _T = TypeVar("_T")
     "anchors",
     multiple=True,
     metavar="TEXT",
-    help="What it becomes: one for all or one each.",
+    help="What it becomes: one for all or one each; 'auto' takes the nearest of --anchors.",
 )
+@click.option("--anchors", "anchor_file", type=_PATH, metavar="FILE", help="General concepts for --anchor auto.")
+@click.option("--retain", type=_PATH, metavar="FILE", help="What to keep: one a line, or CSV, or JSONL.")
 @click.option(
-    "--retain",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="What to keep, one a line, or CSV.",
+    "--retain-column", metavar="NAME", help="Column of CSV or JSONL [default: concept, prompt, else the first]."
 )
-@click.option("--retain-column", metavar="NAME", help="Column of a CSV retain file [default: concept, else the first].")
-@click.option("--held-out", type=click.Path(path_type=Path), metavar="FILE", help="Where leak is only measured.")
-@click.option("--method", type=click.Choice(["null-space"]), default="null-space", show_default=True, help="Eraser.")
-@click.option("--layers", type=click.Choice(["k", "v", "kv"]), default="v", show_default=True, help="Projections.")
+@click.option("--strict", is_flag=True, help="Refuse a retain set that names a target or repeats itself.")
+@click.option("--held-out", type=_PATH, metavar="FILE", help="Where leak is only measured.")
+@click.option("--method", default=_METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A choice of the method; repeatable.")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of a method that draws random numbers.")
+@click.option("--layers", metavar="NAMES", help="Which layers, such as k, v, kv [default: the method's].")
 @click.option(
     "--tokens",
     type=click.Choice(["last", "subject", "tail"]),
-    default="tail",
-    show_default=True,
-    help="Which tokens stand for the concept.",
+    help="Which tokens stand for the concept [default: the method's].",
 )
 @click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")
 @click.option(
     "--templates",
     "template_files",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     multiple=True,
     metavar="FILE",
     help="Prompts, one a line: one file for all concepts or one each.",
 )
-@click.option("--rank-rule", default="relative:1e-3", show_default=True, metavar="RULE", help="Cut of the spectrum.")
-@click.option("--rank", type=click.IntRange(1, 1024), default=32, show_default=True, help="Most detectors of a patch.")
-@click.option("--energy", type=float, default=0.9, show_default=True, help="Share of the effect kept.")
-@click.option("--ridge", type=float, default=1e-2, show_default=True, help="Softness of the solution, relative.")
+@click.option("--rank-rule", metavar="RULE", help="Cut of the retained spectrum [default: the method's].")
 @click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched, or 'all'; repeatable.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where the UNet runs, if it must.")
+@click.option("--work", type=_PATH, metavar="DIR", help="Where a training keeps its state, to go on after a kill.")
 @click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
 def erase(
@@ -66,8 +67,11 @@ def erase(
     base_ref: str,
     concepts: tuple[str, ...],
     anchors: tuple[str, ...],
+    anchor_file: Path | None,
     template_files: tuple[Path, ...],
     protect: tuple[str, ...],
+    device: str,
+    work: Path | None,
     key: str | None,
     registry_at: str | None,
     reason: str,
@@ -79,13 +83,26 @@ def erase(
     from rasura.registry.records import Draft
 
     with open_registry(registry_at) as registry, progress() as tell:
-        request = _request(_targets(concepts, anchors, template_files), **choices)
-        guarded = _protected(registry, protect)
+        request = _request(_targets(concepts, anchors, template_files), anchor_file, **choices)
         draft = Draft(actor, reason, "patch.erase", "success")
-        made = erasure.erase(registry, base_ref, request, key=key, protect=guarded, draft=draft, progress=tell)
-    removed = list(request.retain.removed) if request.retain else []
-    data = {"patches": [_data(item) for item in made], "removed_from_retain": removed}
-    return Result(data, lambda: _print(made, removed), changed=any(item.new for item in made))
+        made = erasure.erase(
+            registry,
+            base_ref,
+            request,
+            key=key,
+            protect=_protected(registry, protect),
+            draft=draft,
+            progress=tell,
+            device=device,
+            work=work,
+        )
+    notices = _notices(request.retain, made, anchors)
+    data = {
+        "patches": [_data(item) for item in made],
+        "removed_from_retain": list(request.retain.removed) if request.retain else [],
+        "notices": notices,
+    }
+    return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))
 
 
 def _targets(
@@ -115,45 +132,81 @@ def _spread(given: "Sequence[_T]", default: "_T", count: int) -> "list[_T]":
 
 def _request(
     targets: "tuple[Target, ...]",
+    anchor_file: Path | None,
     *,
-    retain: Path,
+    retain: Path | None,
     retain_column: str | None,
+    strict: bool,
     held_out: Path | None,
     templates: tuple[str, ...],
-    rank_rule: str,
-    rank: int,
-    energy: float,
-    ridge: float,
-    layers: str,
-    tokens: str,
+    rank_rule: str | None,
+    layers: str | None,
+    tokens: str | None,
     licence: str,
     method: str,
+    settings: tuple[str, ...],
+    seed: int | None,
 ) -> "EraseRequest":
     from rasura.patches.concepts import GENERIC_TEMPLATES, HELD_OUT
-    from rasura.patches.erasers.nullspace import NullSpaceOptions
     from rasura.patches.request import EraseRequest
     from rasura.patches.retain import load_retain_set
     from rasura.patches.subspace import RankRule
 
-    del method  # one so far
-    kept = load_retain_set(retain, retain_column).without(target.concept for target in targets)
+    eraser = _eraser(method, settings, seed)
+    if retain is None and eraser.defaults.needs_retain:
+        raise click.UsageError(f"method {method} needs to know what to keep: --retain FILE")
+    kept = (
+        load_retain_set(retain, retain_column).without((t.concept for t in targets), strict=strict) if retain else None
+    )
     return EraseRequest(
         targets,
         kept,
         templates=templates or GENERIC_TEMPLATES,
-        tokens=tokens,
-        layers=layers,
-        rule=RankRule.parse(rank_rule),
-        options=NullSpaceOptions(ridge=ridge, energy=energy, rank_limit=rank),
+        tokens=tokens or eraser.defaults.tokens,
+        layers=layers or eraser.defaults.layers,
+        rule=RankRule.parse(rank_rule or eraser.defaults.rule),
+        eraser=eraser,
         held_out=load_retain_set(held_out).concepts if held_out else HELD_OUT,
         licence=licence,
+        anchors=load_retain_set(anchor_file).concepts if anchor_file else (),
     )
+
+
+def _eraser(method: str, settings: tuple[str, ...], seed: int | None) -> "Eraser":
+    from rasura.patches.erasers.catalogue import eraser
+
+    pairs = [setting.partition("=") for setting in settings]
+    if odd := next((name for name, equals, _ in pairs if not equals), None):
+        raise click.UsageError(f"--set {odd}: expected NAME=VALUE")
+    chosen = {name: value for name, _, value in pairs}
+    return eraser(method, chosen | ({} if seed is None else {"seed": str(seed)}))
 
 
 def _protected(registry: Any, protect: tuple[str, ...]) -> list[Any]:
     if "all" in protect:
         return [record.patch_id for record in registry.patches()]
     return [registry.resolve_patch(prefix) for prefix in protect]
+
+
+def _notices(retain: "RetainSet | None", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:
+    found = []
+    if "auto" in anchors:
+        found += [
+            f"anchor of {item.patch.manifest.concept.text}: {item.patch.manifest.concept.anchor}" for item in made
+        ]
+    if retain and retain.removed:
+        found.append(f"not retained, because they name a target: {', '.join(retain.removed)}")
+    if retain and retain.repeated:
+        found.append(f"{retain.repeated} lines of {retain.source} repeat others")
+    return found + [_one_sided(item, other) for item in made for other in item.patch.manifest.protected.patches]
+
+
+def _one_sided(item: "Erased", other: str) -> str:
+    new, concept = short(item.patch.patch_id), item.patch.manifest.concept.text
+    return (
+        f"one-sided: {new} leaves the targets of {short(other)} alone, which is older and does not protect {concept}: "
+        f"where {new} is taken out again, what {short(other)} does to {concept} stays"
+    )
 
 
 def _data(item: "Erased") -> dict[str, Any]:
@@ -163,14 +216,17 @@ def _data(item: "Erased") -> dict[str, Any]:
         "new": item.new,
         "concept": manifest.concept.text,
         "anchor": manifest.concept.anchor,
+        "method": manifest.eraser.name,
+        "separable": manifest.separable,
         "measured": dict(manifest.measured),
+        "one_sided": list(manifest.protected.patches),
         "size": sum(map(len, item.patch.files().values())),
     }
 
 
-def _print(made: "tuple[Erased, ...]", removed: list[str]) -> None:
-    if removed:
-        line(f"not retained, because they name a target: {', '.join(removed)}")
+def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
+    for notice in notices:
+        line(notice)
     rows = [
         (
             short(data["id"]),
@@ -185,3 +241,6 @@ def _print(made: "tuple[Erased, ...]", removed: list[str]) -> None:
         for data in map(_data, made)
     ]
     table(("patch", "concept", "becomes", "rank", "residual", "leak retained", "leak held out", "protected"), rows)
+    for data in map(_data, made):
+        if not data["separable"]:
+            line(f"{short(data['id'])} is not separable: what it does to other prompts is measured, not proved")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches import canonical
-from rasura.patches.errors import BaseMismatchError, UnsupportedHostError
+from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.hosts import Host, ParameterInfo
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.specs import TensorIdentity
@@ -80,8 +80,11 @@ def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width
         width: expected d_in, or None for any.
 
     Raises:
+        InputError: other layers.
         UnsupportedHostError: there are none, or they read embeddings of another width.
     """
+    if layers not in LAYERS:
+        raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
     found = [
         name
         for name in sorted(infos)

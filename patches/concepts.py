@@ -12,8 +12,9 @@ on knows the concept: the end-of-text and padding positions too. Which of them a
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -155,29 +156,44 @@ class TextEncoder:
             )
         return found
 
-    def encode(
-        self, prompts: Sequence[str], *, progress: Callable[[int], None] | None = None
-    ) -> Iterator[torch.Tensor]:
-        """Last hidden states of prompts, in batches of [b, length, d] float64.
+    @property
+    def module(self) -> Any:
+        """The text encoder's torch module, pristine and in float32; whoever changes it works on a copy."""
+        return self._model
+
+    def batch(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Token ids [n, length], padded.
+
+        Raises:
+            ConceptError: a prompt longer than the encoder reads.
+        """
+        for prompt in prompts:
+            self.ids(prompt)
+        padded = self._tokenizer(list(prompts), padding="max_length", max_length=self.length, return_tensors="pt")
+        found: torch.Tensor = padded["input_ids"]
+        return found
+
+    def encode(self, prompts: Iterable[str]) -> Iterator[torch.Tensor]:
+        """Last hidden states of prompts, in batches of [b, length, d] float64; as many prompts as there are, streamed.
 
         Raises:
             ConceptError: a prompt longer than the encoder reads.
             NotFiniteError: the encoder gives NaN or infinity.
         """
+        for _, hidden in self.encode_with((prompt, "") for prompt in prompts):
+            yield hidden
+
+    def encode_with(self, prompts: Iterable[tuple[str, str]]) -> Iterator[tuple[list[tuple[str, str]], torch.Tensor]]:
+        """As `encode`, for prompts that each come with a phrase: batches of the pairs and their hidden states."""
         import torch
 
-        for start in range(0, len(prompts), BATCH):
-            part = prompts[start : start + BATCH]
-            for prompt in part:
-                self.ids(prompt)
-            batch = self._tokenizer(list(part), padding="max_length", max_length=self.length, return_tensors="pt")
+        waiting = iter(prompts)
+        while part := list(islice(waiting, BATCH)):
             with torch.no_grad():
-                hidden = self._model(input_ids=batch["input_ids"]).last_hidden_state
+                hidden = self._model(input_ids=self.batch([prompt for prompt, _ in part])).last_hidden_state
             if not bool(torch.isfinite(hidden).all()):
                 raise NotFiniteError("the text encoder gives NaN or infinity: expected finite embeddings")
-            if progress is not None:
-                progress(len(part))
-            yield hidden.to(torch.float64)
+            yield part, hidden.to(torch.float64)
 
     def encode_all(self, prompts: Sequence[str]) -> torch.Tensor:
         """All of `encode` as one [n, length, d] float64 tensor."""
@@ -222,6 +238,28 @@ class TextEncoder:
 def prompts_of(concept: str, templates: Sequence[str]) -> tuple[str, ...]:
     """The concept in each template; an empty concept leaves the template's own words."""
     return tuple(" ".join(template.replace(SLOT, concept).split()) for template in templates)
+
+
+def token_range(encoder: TextEncoder, prompt: str, phrase: str, tokens: str) -> range:
+    """Positions of a prompt that stand for a phrase in it.
+
+    Args:
+        encoder: the model's text encoder.
+        prompt: the whole prompt.
+        phrase: what stands in it.
+        tokens: one of `TOKEN_CHOICES`.
+
+    Raises:
+        ConceptError: the phrase does not stand in the prompt as tokens of its own.
+    """
+    own = encoder.subject(prompt, phrase)
+    match tokens:
+        case "last":
+            return range(own[-1], own[-1] + 1)
+        case "subject":
+            return own
+        case _:
+            return range(own[0], encoder.length)
 
 
 def aligned_columns(

@@ -5,6 +5,8 @@
     basis.safetensors                 what is protected: `rows` [k, d], `energy` [k], F64; the same file for every patch
                                       of one request, so that a content-addressed store keeps it once
     targets.safetensors               `targets` and `anchors` [m, d], F64: the concept's own columns, compressed
+                                      Both may hold more: `STEM.rows`, `STEM.energy`, `STEM.targets`, `STEM.anchors`
+                                      for a parameter STEM.weight whose promise or input space is its own
     model.sig                         OpenSSF Model Signing bundle over the four files above (absent until signed)
 
 Every file has exactly one encoding, so equal content has equal bytes.
@@ -16,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -24,7 +26,7 @@ from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError,
 from rasura.patches.increment import Increment
 from rasura.patches.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.names import ParamName, PatchId
-from rasura.patches.specs import TensorIdentity, TensorSpec
+from rasura.patches.specs import HIDDEN, TEXT, TensorIdentity, TensorSpec
 from rasura.patches.tensorfile import PATCH_LIMITS, decode, encode, read_regular
 from rasura.patches.tensors import dtype_name, tensor_digest
 
@@ -46,6 +48,22 @@ _SIGNATURE_LIMIT: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """What a parameter promises not to touch: orthonormal `rows` [k, d], and the prompts' `energy` [k]; float64."""
+
+    rows: torch.Tensor
+    energy: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Rows that stand for a concept's columns, and what they become: `targets` and `anchors` [m, d] float64."""
+
+    targets: torch.Tensor
+    anchors: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PatchTensors:
     """The numbers of a patch.
 
@@ -55,6 +73,8 @@ class PatchTensors:
         energy: [k] float64, mean squared component of protected prompts along each row.
         targets: [m, d] float64, rows that stand for the concept's columns.
         anchors: [m, d] float64, what they become.
+        spans: what a parameter protects, where that is not `protected`.
+        pairs: targets and anchors in a parameter's own input space, where that is not the text embedding.
     """
 
     increments: Mapping[ParamName, Increment]
@@ -62,6 +82,16 @@ class PatchTensors:
     energy: torch.Tensor
     targets: torch.Tensor
     anchors: torch.Tensor
+    spans: Mapping[ParamName, Span] = field(default_factory=dict)
+    pairs: Mapping[ParamName, Pairs] = field(default_factory=dict)
+
+    def span_of(self, name: ParamName) -> Span:
+        """What a parameter promises not to touch."""
+        return self.spans.get(name) or Span(self.protected, self.energy)
+
+    def pairs_of(self, name: ParamName) -> Pairs:
+        """The concept's columns as a parameter reads them."""
+        return self.pairs.get(name) or Pairs(self.targets, self.anchors)
 
     def files(self) -> dict[str, bytes]:
         """The three tensor files, in their one encoding."""
@@ -73,11 +103,15 @@ class PatchTensors:
         for name, increment in self.increments.items():
             stem = name.removesuffix(_SUFFIX)
             factors |= {stem + _DOWN: increment.A, stem + _UP: increment.B}
-        return {
-            WEIGHTS: factors,
-            BASIS: {"rows": self.protected, "energy": self.energy},
-            TARGETS: {"targets": self.targets, "anchors": self.anchors},
-        }
+        basis, targets = (
+            {"rows": self.protected, "energy": self.energy},
+            {"targets": self.targets, "anchors": self.anchors},
+        )
+        for name, span in self.spans.items():
+            basis |= {_own(name, "rows"): span.rows, _own(name, "energy"): span.energy}
+        for name, pairs in self.pairs.items():
+            targets |= {_own(name, "targets"): pairs.targets, _own(name, "anchors"): pairs.anchors}
+        return {WEIGHTS: factors, BASIS: basis, TARGETS: targets}
 
     def specs(self) -> tuple[TensorSpec, ...]:
         """The manifest's list of every tensor, sorted by file and name."""
@@ -95,10 +129,13 @@ class PatchTensors:
             FormatError: anything but the one encoding of the expected tensors, in shapes that fit each other.
             AlgebraError: factors off the grid or out of range.
         """
-        factors = _decode(files, WEIGHTS, frozenset({"F32"}))
-        basis = _decode(files, BASIS, frozenset({"F64"}), ("rows", "energy"))
-        targets = _decode(files, TARGETS, frozenset({"F64"}), ("targets", "anchors"))
-        found = cls(_increments(factors), basis["rows"], basis["energy"], targets["targets"], targets["anchors"])
+        increments = _increments(_decode(files, WEIGHTS, frozenset({"F32"})))
+        basis = _doubles(_decode(files, BASIS, frozenset({"F64"})), BASIS, ("rows", "energy"), increments)
+        targets = _doubles(_decode(files, TARGETS, frozenset({"F64"})), TARGETS, ("targets", "anchors"), increments)
+        (rows, energy), (goals, anchors) = basis.pop(None), targets.pop(None)
+        spans = {name: Span(*own) for name, own in basis.items() if name}
+        pairs = {name: Pairs(*own) for name, own in targets.items() if name}
+        found = cls(increments, rows, energy, goals, anchors, spans, pairs)
         _check_shapes(found)
         return found
 
@@ -179,13 +216,29 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _decode(
-    files: Mapping[str, bytes], name: str, dtypes: frozenset[str], expected: Iterable[str] | None = None
-) -> dict[str, torch.Tensor]:
+def _own(name: ParamName, part: str) -> str:
+    return f"{name.removesuffix(_SUFFIX)}.{part}"
+
+
+def _doubles(
+    tensors: Mapping[str, torch.Tensor], file: str, parts: tuple[str, str], increments: Iterable[ParamName]
+) -> dict[ParamName | None, tuple[torch.Tensor, torch.Tensor]]:
+    """The shared pair of tensors under None, and those of single parameters under their names."""
+    named = {_own(name, part) for name in increments for part in parts}
+    expected = {part for part in tensors if part in named} | set(parts)
+    owners = [name for name in increments if _own(name, parts[0]) in tensors or _own(name, parts[1]) in tensors]
+    expected |= {_own(name, part) for name in owners for part in parts}
+    if set(tensors) != expected:
+        raise FormatError(f"{file}: expected tensors {sorted(expected)[:6]}, got {sorted(tensors)[:6]}")
+    found: dict[ParamName | None, tuple[torch.Tensor, torch.Tensor]] = {
+        name: (tensors[_own(name, parts[0])], tensors[_own(name, parts[1])]) for name in owners
+    }
+    return {**found, None: (tensors[parts[0]], tensors[parts[1]])}
+
+
+def _decode(files: Mapping[str, bytes], name: str, dtypes: frozenset[str]) -> dict[str, torch.Tensor]:
     data = files[name]
     tensors = decode(data, what=name, limits=PATCH_LIMITS, dtypes=dtypes)
-    if expected is not None and set(tensors) != set(expected):
-        raise FormatError(f"{name}: expected tensors {sorted(expected)}, got {sorted(tensors)}")
     if encode(tensors, {"format": "pt"}) != data:
         raise FormatError(f"{name}: expected the one deterministic encoding of its tensors, got other bytes")
     return tensors
@@ -201,18 +254,35 @@ def _increments(factors: Mapping[str, torch.Tensor]) -> dict[ParamName, Incremen
 
 
 def _check_shapes(tensors: PatchTensors) -> None:
-    rows, targets = tuple(tensors.protected.shape), tuple(tensors.targets.shape)
-    if len(rows) != 2 or rows[0] > rows[1] or tuple(tensors.energy.shape) != rows[:1]:  # noqa: PLR2004
-        raise FormatError(f"{BASIS}: expected rows [k, d] and energy [k], got {rows} and {[*tensors.energy.shape]}")
-    if bool((tensors.energy < 0).any()):
+    _check_span(Span(tensors.protected, tensors.energy), int(tensors.protected.shape[-1]))
+    _check_pairs(Pairs(tensors.targets, tensors.anchors), int(tensors.protected.shape[-1]))
+    for name, span in tensors.spans.items():
+        _check_span(span, tensors.increments[name].shape[1])
+    for name, pairs in tensors.pairs.items():
+        _check_pairs(pairs, tensors.increments[name].shape[1])
+
+
+def _check_span(span: Span, width: int) -> None:
+    rows = tuple(span.rows.shape)
+    if len(rows) != 2 or rows[0] > rows[1] or tuple(span.energy.shape) != rows[:1]:  # noqa: PLR2004
+        raise FormatError(f"{BASIS}: expected rows [k, d] and energy [k], got {rows} and {[*span.energy.shape]}")
+    if bool((span.energy < 0).any()):
         raise FormatError(f"{BASIS}: expected energies of 0 or more, got a negative one")
-    if len(targets) != 2 or 0 in targets or tensors.anchors.shape != tensors.targets.shape:  # noqa: PLR2004
+    _check_width(rows[1], width)
+
+
+def _check_pairs(pairs: Pairs, width: int) -> None:
+    targets = tuple(pairs.targets.shape)
+    if len(targets) != 2 or 0 in targets or pairs.anchors.shape != pairs.targets.shape:  # noqa: PLR2004
         raise FormatError(
-            f"{TARGETS}: expected targets and anchors [m, d], got {targets} and {tuple(tensors.anchors.shape)}"
+            f"{TARGETS}: expected targets and anchors [m, d], got {targets} and {tuple(pairs.anchors.shape)}"
         )
-    widths = {rows[1], targets[1], *(increment.shape[1] for increment in tensors.increments.values())}
-    if len(widths) != 1:
-        raise FormatError(f"the patch: expected one width of embeddings in all its files, got {sorted(widths)}")
+    _check_width(targets[1], width)
+
+
+def _check_width(found: int, expected: int) -> None:
+    if found != expected:
+        raise FormatError(f"the patch: expected one width of embeddings in all its files, got {found} and {expected}")
 
 
 def _check_tensors(manifest: Manifest, tensors: PatchTensors) -> None:
@@ -226,3 +296,17 @@ def _check_tensors(manifest: Manifest, tensors: PatchTensors) -> None:
     shapes = {name: increment.shape for name, increment in tensors.increments.items()}
     if touched != shapes:
         raise FormatError("manifest.json: base.parameters do not fit the increments")
+    _check_reads(manifest, tensors)
+
+
+def _check_reads(manifest: Manifest, tensors: PatchTensors) -> None:
+    """Who reads the text embedding is as wide as it; who reads hidden states has columns of its own; pictures none."""
+    reads = manifest.protected.reads
+    if odd := sorted(set(reads) - set(tensors.increments)):
+        raise FormatError(f"manifest.json: protected.reads names {odd[0]}, which the patch does not touch")
+    for name, increment in tensors.increments.items():
+        what = reads.get(name, TEXT)
+        if what == TEXT:
+            _check_width(increment.shape[1], int(tensors.targets.shape[1]))
+        if (name in tensors.pairs) != (what == HIDDEN) or (name in tensors.spans and what not in {TEXT, HIDDEN}):
+            raise FormatError(f"{name} reads {what!r}: its targets and rows do not fit that")

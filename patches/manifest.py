@@ -15,6 +15,7 @@ from rasura.patches.errors import FormatError
 from rasura.patches.fields import Fields
 from rasura.patches.names import PatchId
 from rasura.patches.specs import (
+    IMAGE,
     MAX_TENSORS,
     BaseSpec,
     ConceptSpec,
@@ -25,7 +26,9 @@ from rasura.patches.specs import (
     patch_ids,
 )
 
-FORMAT: Final = "rasura-patch/1"
+FORMATS: Final = ("rasura-patch/1", "rasura-patch/2")
+"""The versions that are read and written. Version 2 adds parameters with a promise or an input space of their own."""
+_SHARED: Final = {"basis.safetensors": ("rows", "energy"), "targets.safetensors": ("targets", "anchors")}
 MANIFEST_LIMIT: Final = 8 * 1024 * 1024
 """Most bytes of a manifest; one of SDXL's 140 matrices needs 60 KB."""
 
@@ -48,11 +51,11 @@ class Manifest:
         """The canonical bytes (RFC 8785) of `manifest.json`."""
         return canonical.dumps(
             {
-                "format": FORMAT,
+                "format": FORMATS[self.version - 1],
                 "concept": self.concept.to_json(),
                 "eraser": self.eraser.to_json(),
                 "base": self.base.to_json(),
-                "protected": self.protected.to_json(),
+                "protected": self.protected.to_json(self.version),
                 "tensors": [tensor.to_json() for tensor in self.tensors],
                 "measured": dict(self.measured),
                 "supersedes": list(self.supersedes),
@@ -60,6 +63,17 @@ class Manifest:
                 "licence": self.licence,
             }
         )
+
+    @property
+    def version(self) -> int:
+        """The format's version: the lowest that can say this, so that what version 1 can say has one encoding."""
+        own = any(t.file in _SHARED and t.tensor.name not in _SHARED[t.file] for t in self.tensors)
+        return 2 if own or self.protected.reads else 1
+
+    @property
+    def separable(self) -> bool:
+        """Whether every increment promises something that algebra can check; otherwise it is measured only."""
+        return IMAGE not in self.protected.reads.values() and self.protected.basis.rank > 0
 
     @property
     def patch_id(self) -> PatchId:
@@ -74,12 +88,12 @@ class Manifest:
             FormatError: not canonical JSON, an unknown format or field, a value out of range.
         """
         fields = Fields.of(canonical.loads(data, what="manifest.json", limit=MANIFEST_LIMIT), "manifest.json")
-        _check_format(fields.text("format"))
+        version = _version(fields.text("format"))
         manifest = cls(
             ConceptSpec.read(fields.fields("concept")),
             EraserSpec.read(fields.fields("eraser")),
             BaseSpec.read(fields.fields("base")),
-            ProtectedSpec.read(fields.fields("protected")),
+            ProtectedSpec.read(fields.fields("protected"), version),
             tuple(TensorSpec.read(item) for item in fields.records("tensors", MAX_TENSORS)),
             decimal_map(fields.fields("measured")),
             patch_ids(fields, "supersedes"),
@@ -87,11 +101,18 @@ class Manifest:
             fields.text("licence"),
         )
         fields.done()
+        if manifest.version != version:
+            raise FormatError(
+                f"manifest.json: expected format {FORMATS[manifest.version - 1]!r}, the lowest that can say this, "
+                f"got {FORMATS[version - 1]!r}"
+            )
         return manifest
 
 
-def _check_format(found: str) -> None:
-    if found != FORMAT:
+def _version(found: str) -> int:
+    if found not in FORMATS:
         raise FormatError(
-            f"manifest.json: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"
+            f"manifest.json: expected format {' or '.join(map(repr, FORMATS))}, got {found!r}",
+            hint="pip install --upgrade rasura",
         )
+    return FORMATS.index(found) + 1

@@ -1,7 +1,8 @@
 """What an increment does, in numbers that need no image: on its targets, on what it protects, on what nobody named.
 
-All are ratios of output energies summed over the touched projections, computed with small Gram matrices: with
-H = Σ_l B_lᵀ B_l, ‖Δ X‖² = tr((A X)ᵀ H (A X)); with G = Σ_l W_lᵀ W_l, ‖W X‖² = tr(Xᵀ G X).
+All are ratios of output energies summed over the touched parameters, computed with small Gram matrices: for a moment M
+of inputs, ‖Δ_l X‖² = tr(A_l M A_lᵀ · B_lᵀB_l) and ‖W_l X‖² = tr(W_lᵀW_l · M). Parameters that read picture features
+have no inputs that text could tell, and are left out; the method that made them measures them itself.
 """
 
 from __future__ import annotations
@@ -10,28 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches.erasers.nullspace import Columns
+from rasura.patches.erasers.problem import Columns, Erasure, Reference
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
-from rasura.patches.subspace import Moment, ProtectedBasis
+from rasura.patches.specs import IMAGE
+from rasura.patches.subspace import ProtectedBasis
 
 if TYPE_CHECKING:
     import torch
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reference:
-    """Prompts that are not targets.
-
-    Attributes:
-        invariants: the null prompt's tokens [77, d] float64, start of text first.
-        retained: moment of the retained prompts' tokens.
-        held_out: moment of the held-out prompts' tokens.
-    """
-
-    invariants: torch.Tensor
-    retained: Moment
-    held_out: Moment
+__all__ = ["Measured", "Measurer", "Reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +36,8 @@ class Measured:
         base_targets: ‖WC1‖, root of the sum over all columns.
         base_protected: root of Σ energy·‖Wu‖² over the protected rows u.
         rank: detectors of the patch.
-        protected: dimensions protected.
-        width: d.
+        protected: dimensions protected, where parameters differ the most.
+        width: d of those.
     """
 
     residual: float
@@ -78,72 +67,98 @@ class Measured:
         return {name: f"{number:.3e}" for name, number in numbers.items()} | {n: str(c) for n, c in counts.items()}
 
 
-def measure(
-    weights: Mapping[ParamName, torch.Tensor],
-    increments: Mapping[ParamName, Increment],
-    columns: Columns,
-    basis: ProtectedBasis,
-    reference: Reference,
-    *,
-    gram: torch.Tensor,
-) -> Measured:
-    """Measure one concept's increments against the pristine projections.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """What one parameter reads: its concept's columns, what it protects, and everybody else's prompts."""
 
-    Args:
-        weights: W_l [o_l, d].
-        increments: ΔW_l, all with one shared detector.
-        columns: the concept's token embeddings.
-        basis: what was protected.
-        reference: prompts that are not targets.
-        gram: `gram_of(weights)`, which all concepts of a request share.
-    """
+    columns: Columns
+    basis: ProtectedBasis
+    reference: Reference
+
+
+class Measurer:
+    """Measures the concepts of one request, which share weights and prompts: Gram matrices are computed once."""
+
+    def __init__(self, weights: Mapping[ParamName, torch.Tensor], reference: Reference) -> None:
+        self._weights = weights
+        self._reference = reference
+        self._grams: dict[ParamName, torch.Tensor] = {}
+
+    def measure(self, erasure: Erasure, columns: Columns, basis: ProtectedBasis) -> Measured:
+        """Measure one concept's increments against the pristine weights.
+
+        Args:
+            erasure: ΔW_l and what each parameter reads and promises.
+            columns: the concept's token embeddings.
+            basis: what text-reading parameters protect, where they have no basis of their own.
+        """
+        inputs = {
+            name: _Inputs(
+                erasure.columns.get(name, columns),
+                erasure.bases.get(name, basis),
+                erasure.references.get(name, self._reference),
+            )
+            for name in erasure.increments
+            if erasure.reads.get(name) != IMAGE
+        }
+        widest = max((i.basis for i in inputs.values()), key=lambda b: b.rank / b.width, default=basis)
+        moments = {
+            "effect": {name: i.columns.targets @ i.columns.targets.T for name, i in inputs.items()},
+            "null": {name: i.reference.invariants.T @ i.reference.invariants for name, i in inputs.items()},
+            "retained": {name: i.reference.retained.mean for name, i in inputs.items()},
+            "held_out": {name: i.reference.held_out.mean for name, i in inputs.items()},
+        }
+        protected = {name: (i.basis.rows.T * i.basis.energy) @ i.basis.rows for name, i in inputs.items()}
+        return Measured(
+            residual=self._residual(erasure.increments, inputs),
+            **{name: self._ratio(erasure.increments, moment) for name, moment in moments.items()},
+            base_targets=self._present(moments["effect"]) ** 0.5,
+            base_protected=self._present(protected) ** 0.5,
+            rank=max(increment.rank for increment in erasure.increments.values()),
+            protected=widest.rank,
+            width=widest.width,
+        )
+
+    def _gram(self, name: ParamName) -> torch.Tensor:
+        """WᵀW, [d, d] float64."""
+        import torch
+
+        if name not in self._grams:
+            weight = self._weights[name].to(torch.float64)
+            self._grams[name] = weight.T @ weight
+        return self._grams[name]
+
+    def _present(self, moments: Mapping[ParamName, torch.Tensor]) -> float:
+        """Σ_l tr(W_lᵀW_l M_l)."""
+        return max(0.0, sum(float((self._gram(name) * moment).sum()) for name, moment in moments.items()))
+
+    def _ratio(self, increments: Mapping[ParamName, Increment], moments: Mapping[ParamName, torch.Tensor]) -> float:
+        """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖²; 0 where there are no prompts."""
+        present = self._present(moments)
+        changed = max(0.0, sum(_moved(increments[name], moment) for name, moment in moments.items()))
+        return (changed / present) ** 0.5 if present > 0 else 0.0
+
+    def _residual(self, increments: Mapping[ParamName, Increment], inputs: Mapping[ParamName, _Inputs]) -> float:
+        import torch
+
+        left = asked = 0.0
+        for name, own in inputs.items():
+            W = self._weights[name].to(torch.float64)
+            wanted = W @ (own.columns.anchors - own.columns.targets)
+            left += float((_applied(increments[name], own.columns.targets) - wanted).square().sum())
+            asked += float(wanted.square().sum())
+        return (left / asked) ** 0.5 if asked > 0 else 0.0
+
+
+def _moved(increment: Increment, moment: torch.Tensor) -> float:
+    """tr(A M Aᵀ BᵀB)."""
     import torch
 
-    A, H = shared_detector(increments)
-    null = reference.invariants.T @ reference.invariants
-    rows = basis.rows * basis.energy.sqrt()[:, None]
-    return Measured(
-        residual=_residual(weights, increments, columns),
-        effect=_ratio(A, H, gram, columns.targets @ columns.targets.T),
-        null=_ratio(A, H, gram, null),
-        retained=_ratio(A, H, gram, reference.retained.mean),
-        held_out=_ratio(A, H, gram, reference.held_out.mean),
-        base_targets=float(torch.einsum("dn,de,en->", columns.targets, gram, columns.targets).sqrt()),
-        base_protected=float(torch.einsum("kd,de,ke->", rows, gram, rows).clamp(min=0).sqrt()),
-        rank=int(A.shape[0]),
-        protected=basis.rank,
-        width=basis.width,
-    )
+    A, B = increment.A.to(torch.float64), increment.B.to(torch.float64)
+    return float((A @ moment @ A.T * (B.T @ B).T).sum())
 
 
-def shared_detector(increments: Mapping[ParamName, Increment]) -> tuple[torch.Tensor, torch.Tensor]:
-    """A [r, d] and H = Σ_l B_lᵀ B_l [r, r], float64, of increments that share one detector."""
+def _applied(increment: Increment, columns: torch.Tensor) -> torch.Tensor:
     import torch
 
-    first = next(iter(increments.values()))
-    responses = [increment.B.to(torch.float64) for increment in increments.values()]
-    return first.A.to(torch.float64), torch.stack([B.T @ B for B in responses]).sum(0)
-
-
-def _ratio(A: torch.Tensor, H: torch.Tensor, gram: torch.Tensor, moment: torch.Tensor) -> float:
-    """Root of tr(A M Aᵀ H) / tr(G M) for a moment M; 0 where there are no prompts."""
-    import torch
-
-    changed = float(torch.trace(A @ moment @ A.T @ H).clamp(min=0))
-    present = float((gram * moment).sum())
-    return (changed / present) ** 0.5 if present > 0 else 0.0
-
-
-def _residual(
-    weights: Mapping[ParamName, torch.Tensor], increments: Mapping[ParamName, Increment], columns: Columns
-) -> float:
-    import torch
-
-    left = asked = 0.0
-    for name, increment in increments.items():
-        W = weights[name].to(torch.float64)
-        wanted = W @ (columns.anchors - columns.targets)
-        done = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ columns.targets)
-        left += float((done - wanted).square().sum())
-        asked += float(wanted.square().sum())
-    return (left / asked) ** 0.5 if asked > 0 else 0.0
+    return increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ columns)

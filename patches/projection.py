@@ -6,19 +6,25 @@ For a patch p with increments Δ_p, targets T_p and protected rows U_p with ener
     pair(p, q)  ‖Δ_p T_q‖ / ‖Δ_q T_q‖              how much of q's work p disturbs
     stack(q)    ‖Σ_p Δ_p U_q √E_q‖ / ‖W U_q √E_q‖  what all of them together leak on q's protected set
     kept(p, q)  ‖U_q F_p‖ / ‖F_p‖                  how much of what p erases q had promised to keep; F_p is T_p without
-                                                   what p itself protects. Where that is nearly all, p was made to end
-                                                   that promise, so `stack(q)` leaves p out, and the relation is shown
+                                                   what p itself protects and without the null prompt. Where that is
+                                                   nearly all, p was made to end that promise, so `stack(q)` leaves p
+                                                   out, and the relation is shown
+    one-sided   pair(q, p) where p protects q's targets and q does not protect p's: taken out of the stack, p's concept
+                                                   comes back as q alone leaves it, not as the base has it; shown
     bound       Σ_p |s_p||B_p||A_p|                 below 2⁸, or the sum would depend on its order
 
-Norms are Frobenius norms summed over the touched projections. The base's own norms stand in the manifests.
+Norms are Frobenius norms summed over the touched parameters, each with targets and protected rows as it reads them.
+Parameters that read picture features are left out: what a patch does there is measured, not proved (`measured_only`).
+The base's own norms stand in the manifests.
 Not here: bytes, signatures and trust (the caller verified them), and the host's weights (the caller compares them).
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -26,7 +32,8 @@ from rasura.patches.compose import layers_of, sum_bound
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.file import Patch
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
-from rasura.patches.names import PatchId
+from rasura.patches.names import ParamName, PatchId
+from rasura.patches.specs import IMAGE, TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +84,7 @@ class Relation:
     """One measured number.
 
     Attributes:
-        check: "own", "pair", "kept", "stack" or "bound".
+        check: "own", "pair", "one-sided", "kept", "stack" or "bound".
         patch: whose increment.
         other: whose targets or protected set; equal to `patch` for "own".
         value: the ratio.
@@ -127,7 +134,8 @@ def check(stack: Sequence[Member], policy: Policy = DEFAULT_POLICY) -> Verdict:
     reasons = [*_structure(stack)]
     if reasons:
         return Refused((), tuple(reasons))
-    relations = (*_bounds(stack), *_own(stack, policy), *_pairs(stack, policy), *_whole(stack, policy))
+    pairs = tuple(_pairs(stack, policy))
+    relations = (*_bounds(stack), *_own(stack, policy), *pairs, *_one_sided(stack, pairs), *_whole(stack, policy))
     broken = tuple(_reason(relation, stack) for relation in relations if not relation.holds)
     return Refused(relations, broken) if broken else Accepted(relations)
 
@@ -188,18 +196,34 @@ def _bounds(stack: Sequence[Member]) -> Iterator[Relation]:
 
 def _own(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
     for member in stack:
-        leak = _share(energy([member], _protected(member)), _base_protected(member))
+        leak = _share(energy([member], _protected_by(member)), _base_protected(member))
         yield Relation("own", member.patch_id, member.patch_id, leak, policy.own * max(1.0, abs(member.strength.value)))
 
 
 def _pairs(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
     for q in stack:
-        targets = q.patch.tensors.targets.T
+        targets = _targets_of(q)
         effect = energy([Member(q.patch)], targets)
         for p in stack:
             if p is not q:
                 share = _share(energy([p], targets), effect)
                 yield Relation("pair", p.patch_id, q.patch_id, share, policy.pair)
+
+
+def _one_sided(stack: Sequence[Member], pairs: Sequence[Relation]) -> Iterator[Relation]:
+    """Pairs of which one protects the other and is not protected by it."""
+    shares = {(relation.patch, relation.other): relation.value for relation in pairs}
+    for p in stack:
+        for q in stack:
+            if p is not q and _guards(p, q) and not _guards(q, p):
+                share = shares[q.patch_id, p.patch_id]
+                yield Relation("one-sided", q.patch_id, p.patch_id, share, math.inf)
+
+
+def _guards(p: Member, q: Member) -> bool:
+    """Whether p was made so that it leaves q's targets alone."""
+    protected = p.patch.manifest.protected
+    return q.patch_id in protected.patches or q.patch.manifest.concept.text in protected.concepts
 
 
 def _whole(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
@@ -208,7 +232,7 @@ def _whole(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
         for p in stack:
             if p not in held:
                 yield Relation("kept", p.patch_id, q.patch_id, _kept(p, q), 1.0)
-        leak = _share(energy(held, _protected(q)), _base_protected(q))
+        leak = _share(energy(held, _protected_by(q)), _base_protected(q))
         yield Relation("stack", stack[-1].patch_id, q.patch_id, leak, policy.stack)
 
 
@@ -219,31 +243,62 @@ def _kept(p: Member, q: Member) -> float:
     own = p.patch.tensors.protected
     other = q.patch.tensors.protected[q.patch.tensors.energy > 0]
     free = p.patch.tensors.targets.T
-    free = free - own.T @ (own @ free)
+    for rows in (own, q.patch.tensors.protected[: q.patch.manifest.protected.basis.invariants]):
+        free = free - rows.T @ (rows @ free)
     size = float(torch.linalg.vector_norm(free))
     return min(1.0, float(torch.linalg.vector_norm(other @ free)) / size) if size > 0 else 0.0
 
 
-def energy(stack: Sequence[Member], columns: torch.Tensor) -> float:
-    """‖Σ_p s_p Δ_p X‖ summed over the touched projections, for columns X [d, m] float64."""
+Inputs = Callable[[ParamName, str], "torch.Tensor | None"]
+"""From a parameter, and what it reads, to columns [d, m] float64; None where what it reads of something is unknown."""
+
+
+def energy(stack: Sequence[Member], inputs: torch.Tensor | Inputs) -> float:
+    """‖Σ_p s_p Δ_p X‖ summed over the touched parameters, for columns X [d, m] float64 (one a parameter)."""
     import torch
 
+    reads = {name: what for member in stack for name, what in member.patch.manifest.protected.reads.items()}
     total = 0.0
     for layer in layers_of((member.patch.tensors.increments, member.strength) for member in stack):
+        what = reads.get(layer.name, TEXT)
+        columns = inputs if isinstance(inputs, torch.Tensor) else inputs(layer.name, what)
+        if columns is None or what == IMAGE:
+            continue
         moved = [_applied(term.increment, columns) * term.strength.value for term in layer.terms]
         total += float(torch.stack(moved).sum(0).square().sum())
     return float(total**0.5)
+
+
+def measured_only(patch: Patch) -> tuple[ParamName, ...]:
+    """The parameters of a patch for which nothing is promised that algebra could check, sorted."""
+    reads, tensors = patch.manifest.protected.reads, patch.tensors
+    bare = {name for name in tensors.increments if tensors.span_of(name).rows.shape[0] == 0}
+    return tuple(sorted(bare | {name for name, what in reads.items() if what == IMAGE}))
+
+
+def _targets_of(member: Member) -> Inputs:
+    tensors = member.patch.tensors
+
+    def targets(name: ParamName, what: str) -> torch.Tensor | None:
+        return tensors.pairs_of(name).targets.T if what == TEXT or name in tensors.pairs else None
+
+    return targets
+
+
+def _protected_by(member: Member) -> Inputs:
+    tensors = member.patch.tensors
+
+    def protected(name: ParamName, what: str) -> torch.Tensor | None:
+        span = tensors.span_of(name)
+        return (span.rows * span.energy.sqrt()[:, None]).T if what == TEXT or name in tensors.spans else None
+
+    return protected
 
 
 def _applied(increment: Increment, columns: torch.Tensor) -> torch.Tensor:
     import torch
 
     return increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ columns)
-
-
-def _protected(member: Member) -> torch.Tensor:
-    tensors = member.patch.tensors
-    return (tensors.protected * tensors.energy.sqrt()[:, None]).T
 
 
 def _base_protected(member: Member) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rasura.patches.base import LAYERS
 from rasura.patches.concepts import (
     GENERIC_TEMPLATES,
     HELD_OUT,
@@ -16,7 +15,8 @@ from rasura.patches.concepts import (
     normal,
     prompts_of,
 )
-from rasura.patches.erasers.nullspace import NullSpaceOptions
+from rasura.patches.erasers.nullspace import NullSpace
+from rasura.patches.erasers.problem import Eraser
 from rasura.patches.errors import ConceptError, InputError
 from rasura.patches.names import PatchId
 from rasura.patches.retain import RetainSet, naming
@@ -36,12 +36,14 @@ class EraseRequest:
         templates: prompts with one `{}`, for targets without templates of their own; retained and held-out concepts
             stand in all templates of the request.
         tokens: which tokens stand for the concept.
-        layers: "k", "v" or "kv".
+        layers: which layers, in the eraser's words.
         rule: where the retained spectrum is cut.
-        options: choices of the method.
+        eraser: the method with its choices.
         held_out: concepts on which leak is only measured.
         guarded: rows [m, d] of registered patches' targets that must not be touched either, by patch.
+        guarded_prompts: the prompts of those patches' concepts, for methods that protect whole prompts.
         licence: SPDX id or name for the patch.
+        anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
     """
 
     targets: tuple[Target, ...]
@@ -50,10 +52,12 @@ class EraseRequest:
     tokens: str = "tail"
     layers: str = "v"
     rule: RankRule = field(default_factory=RankRule)
-    options: NullSpaceOptions = field(default_factory=NullSpaceOptions)
+    eraser: Eraser = field(default_factory=NullSpace)
     held_out: tuple[str, ...] = HELD_OUT
     guarded: Mapping[PatchId, torch.Tensor] = field(default_factory=dict)
+    guarded_prompts: Mapping[PatchId, tuple[str, ...]] = field(default_factory=dict)
     licence: str = ""
+    anchors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -64,8 +68,6 @@ class EraseRequest:
             raise ConceptError(f"a concept is named twice: {named}", hint="--concept TEXT")
         if self.tokens not in TOKEN_CHOICES:
             raise InputError(f"token choice {self.tokens!r}: expected one of {', '.join(TOKEN_CHOICES)}")
-        if self.layers not in LAYERS:
-            raise InputError(f"layers {self.layers!r}: expected one of {', '.join(LAYERS)}")
         if not self.templates:
             raise ConceptError("no template: expected at least one", hint="--template '{}'")
         for template in self.templates:
@@ -80,7 +82,33 @@ class EraseRequest:
         """The target's own templates, or the request's."""
         return target.templates or self.templates
 
-    def prompts(self, concepts: Iterable[str]) -> list[str]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The concepts to erase."""
+        return tuple(target.concept for target in self.targets)
+
+    def prompts(self, concepts: Iterable[str]) -> Iterator[str]:
         """Concepts in every template of the request; no prompt that names a target."""
-        names_target = naming(target.concept for target in self.targets)
-        return [p for c in concepts for p in prompts_of(c, self.all_templates) if not names_target(p)]
+        return (prompt for prompt, _ in self._phrases(concepts, self.all_templates))
+
+    @property
+    def retained_templates(self) -> tuple[str, ...]:
+        """In which templates the retain set's lines stand: whole prompts stand alone."""
+        return ("{}",) if self.retain and self.retain.whole else self.all_templates
+
+    @property
+    def retained_count(self) -> int:
+        """How many retained prompts there are at most."""
+        return len(self.retain.concepts) * len(self.retained_templates) if self.retain else 0
+
+    def retained_phrases(self) -> Iterator[tuple[str, str]]:
+        """Every retained prompt with the phrase that stands in it; one after the other, never all in memory."""
+        return self._phrases(self.retain.concepts if self.retain else (), self.retained_templates)
+
+    def retained_prompts(self) -> Iterator[str]:
+        """Every retained prompt."""
+        return (prompt for prompt, _ in self.retained_phrases())
+
+    def _phrases(self, concepts: Iterable[str], templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        names_target = naming(self.names)
+        return ((p, c) for c in concepts for p in prompts_of(c, templates) if not names_target(p))

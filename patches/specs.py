@@ -1,7 +1,7 @@
 """The parts of a manifest, one value a JSON object; each writes itself and reads itself strictly."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from rasura.patches.canonical import MAX_INTEGER
@@ -13,6 +13,11 @@ MAX_TENSORS: Final = 20_000
 MAX_DIMENSION: Final = 1 << 20
 MAX_LIST: Final = 10_000
 DTYPES: Final = ("BF16", "F16", "F32", "F64")
+TEXT: Final = "text"
+HIDDEN: Final = "hidden"
+IMAGE: Final = "image"
+READS: Final = (HIDDEN, IMAGE)
+"""What a touched parameter may read besides the text encoder's output: states inside it, or picture features."""
 _PARAMETER: Final = r"[A-Za-z0-9_][A-Za-z0-9_.]{0,511}"
 _FILE: Final = r"[a-z0-9][a-z0-9._-]{0,99}"
 _WORD: Final = r"[a-z0-9][a-z0-9._:+-]{0,99}"
@@ -222,30 +227,36 @@ class ProtectedSpec:
     Attributes:
         concepts: other concepts erased in the same request, whose targets this patch leaves alone.
         patches: registered patches whose targets this patch leaves alone.
+        reads: what a touched parameter reads, where that is not the text encoder's output. Written in version 2 only.
     """
 
     basis: BasisSpec
     retain: RetainSpec | None
     concepts: tuple[str, ...] = ()
     patches: tuple[PatchId, ...] = ()
+    reads: Mapping[ParamName, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self, version: int = 1) -> dict[str, JsonValue]:
         """The JSON object."""
-        return {
+        found: dict[str, JsonValue] = {
             "basis": self.basis.to_json(),
             "retain": self.retain.to_json() if self.retain else None,
             "concepts": list(self.concepts),
             "patches": list(self.patches),
         }
+        if version > 1:
+            found["reads"] = {str(name): what for name, what in self.reads.items()}
+        return found
 
     @classmethod
-    def read(cls, fields: Fields) -> "ProtectedSpec":
+    def read(cls, fields: Fields, version: int = 1) -> "ProtectedSpec":
         """Read one object and refuse unknown fields."""
         found = cls(
             BasisSpec.read(fields.fields("basis")),
             None if fields.is_null("retain") else RetainSpec.read(fields.fields("retain")),
             fields.texts("concepts", MAX_LIST),
             patch_ids(fields, "patches"),
+            _reads(fields.fields("reads")) if version > 1 else {},
         )
         fields.done()
         return found
@@ -267,6 +278,12 @@ class TensorSpec:
         """Read one object and refuse unknown fields."""
         file = fields.text("file", _FILE)
         return cls(file, TensorIdentity.read(fields))
+
+
+def _reads(fields: Fields) -> dict[ParamName, str]:
+    found = {ParamName(name): fields.choice(name, READS) for name in fields.names()}
+    fields.done()
+    return found
 
 
 def patch_ids(fields: Fields, name: str) -> tuple[PatchId, ...]:

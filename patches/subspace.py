@@ -98,6 +98,11 @@ class Moment:
         self._sum = torch.zeros(width, width, dtype=torch.float64)
         self._count = 0
 
+    @property
+    def count(self) -> int:
+        """How many tokens were added."""
+        return self._count
+
     def add(self, tokens: torch.Tensor) -> None:
         """Add token embeddings [..., d] float64."""
         flat = tokens.reshape(-1, tokens.shape[-1])
@@ -201,6 +206,14 @@ def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share:
     rows = torch.cat([basis.rows, guards])
     energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])
     return _with_room(replace(basis, rows=rows, energy=energy, guards=int(guards.shape[0])))
+
+
+def no_basis(width: int) -> ProtectedBasis:
+    """A basis without rows: nothing is promised. For increments whose inputs no text can tell, and for soft methods."""
+    import torch
+
+    empty = torch.zeros(0, dtype=torch.float64)
+    return ProtectedBasis(torch.zeros(0, width, dtype=torch.float64), empty, 0, RankRule("count", 1), empty)
 
 
 def _with_room(basis: ProtectedBasis) -> ProtectedBasis:

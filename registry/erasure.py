@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import RasuraError
@@ -41,6 +42,8 @@ def erase(
     protect: Sequence[PatchId],
     draft: Draft,
     progress: Progress,
+    device: str = "cpu",
+    work: Path | None = None,
 ) -> tuple[Erased, ...]:
     """Erase the request's concepts from a base: one signed, registered patch each.
 
@@ -52,6 +55,8 @@ def erase(
         protect: registered patches whose targets must stay untouched.
         draft: the audit entry of each patch.
         progress: told what is going on.
+        device: where methods that look through the UNet compute.
+        work: a folder where a long training leaves checkpoints; asked again with the same one, it goes on from there.
 
     Raises:
         RefusedError: the mathematics says no; logged as refused.
@@ -60,7 +65,8 @@ def erase(
     try:
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
-        patches = _built(registry, request, opened, protect, progress)
+        full = _guarding(registry, request, protect)
+        patches = _built(opened, full, progress, device=device, work=work)
     except RasuraError as error:
         registry.note(ended_by(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
@@ -71,14 +77,27 @@ def erase(
     return tuple(made)
 
 
+def _guarding(registry: Registry, request: EraseRequest, protect: Sequence[PatchId]) -> EraseRequest:
+    """The request, which also leaves the targets of these patches alone."""
+    from rasura.patches.concepts import prompts_of
+
+    known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
+    guarded: dict[PatchId, torch.Tensor] = {patch_id: patch.tensors.targets for patch_id, patch in known.items()}
+    concepts = {patch_id: patch.manifest.concept for patch_id, patch in known.items()}
+    prompts = {patch_id: prompts_of(concept.text, concept.templates) for patch_id, concept in concepts.items()}
+    return replace(request, guarded=guarded, guarded_prompts=prompts)
+
+
 def _built(
-    registry: Registry, request: EraseRequest, opened: OpenBase, protect: Sequence[PatchId], progress: Progress
+    opened: OpenBase, request: EraseRequest, progress: Progress, *, device: str, work: Path | None
 ) -> tuple[Patch, ...]:
     from rasura.patches.build import build_patches
+    from rasura.patches.denoiser import Denoiser
 
-    guarded: dict[PatchId, torch.Tensor] = {p: load_verified(registry, p).tensors.targets for p in protect}
-    full = replace(request, guarded=guarded)
-    return build_patches(opened.host, opened.encoder, opened.identity, full, progress)
+    def denoiser() -> Denoiser:
+        return Denoiser.load(opened.host, opened.host.folder, device)
+
+    return build_patches(opened.host, opened.encoder, opened.identity, request, progress, denoiser=denoiser, work=work)
 
 
 def _asked(request: EraseRequest) -> dict[str, str]:

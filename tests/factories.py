@@ -15,12 +15,12 @@ from tiny import TinySpec, tiny_model
 from rasura.patches.base import BaseIdentity, identify
 from rasura.patches.build import build_patches
 from rasura.patches.concepts import Target, TextEncoder
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, gram_of
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpace, erase, gram_of
 from rasura.patches.file import Patch, PatchTensors
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
 from rasura.patches.manifest import Manifest
-from rasura.patches.measure import Reference, measure
+from rasura.patches.measure import Measurer, Reference
 from rasura.patches.names import Digest, ParamName, PatchId
 from rasura.patches.request import EraseRequest
 from rasura.patches.retain import RetainSet
@@ -141,12 +141,12 @@ class World:
         self,
         *concepts: Columns,
         guarded: Mapping[PatchId, torch.Tensor] | None = None,
-        options: NullSpaceOptions | None = None,
+        options: NullSpace | None = None,
         requires: tuple[PatchId, ...] = (),
     ) -> list[Patch]:
         """What a request would make of these, one patch each."""
         basis = self.basis((guarded or {}).values())
-        solutions = erase(self.weights, concepts, basis, options or NullSpaceOptions())
+        solutions = erase(self.weights, concepts, basis, options or NullSpace())
         return [
             self.patch(columns, solution, basis, tuple(guarded or ()), requires)
             for columns, solution in zip(concepts, solutions, strict=True)
@@ -162,7 +162,7 @@ class World:
     ) -> Patch:
         targets, anchors = columns.targets.T.contiguous(), columns.anchors.T.contiguous()
         tensors = PatchTensors(solution.increments, basis.rows, basis.energy, targets, anchors)
-        measured = measure(self.weights, solution.increments, columns, basis, self.reference, gram=self.gram)
+        measured = Measurer(self.weights, self.reference).measure(solution, columns, basis)
         manifest = Manifest(
             ConceptSpec(columns.name, "anchor", "last", ("{}",)),
             EraserSpec("null-space", {"layers": "kv"}),
@@ -225,6 +225,6 @@ def tiny_request(*concepts: str, **changes: Any) -> EraseRequest:
         tokens="last",
         layers="kv",
         rule=RankRule("relative", 1e-2),
-        options=NullSpaceOptions(ridge=1e-3, energy=0.999),
+        eraser=NullSpace(ridge=1e-3, energy=0.999),
     )
     return replace(request, **changes)

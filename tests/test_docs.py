@@ -15,7 +15,7 @@ import pytest
 from rasura.patches import canonical, increment, statement
 from rasura.patches.fields import MAX_TEXT, JsonValue
 from rasura.patches.file import CONTENT, MANIFEST, SIGNATURE, Patch
-from rasura.patches.manifest import FORMAT, MANIFEST_LIMIT, Manifest
+from rasura.patches.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.signature import MAX_BUNDLE_BYTES
 from rasura.patches.specs import MAX_LIST, MAX_TENSORS
 from rasura.patches.tensorfile import PATCH_LIMITS
@@ -106,13 +106,12 @@ def test_every_measured_name_is_documented() -> None:
 
 
 def test_every_option_of_the_eraser_is_documented() -> None:
-    from rasura.patches.build import _options
-    from rasura.patches.concepts import Target
-    from rasura.patches.request import EraseRequest
+    from rasura.patches.erasers.nullspace import NullSpace
+    from rasura.patches.erasers.options import option_texts
 
     page = FORMAT_PAGE.read_text()
     section = page[page.index("## 4. ") : page.index("## 5. ")]
-    for name in _options(EraseRequest((Target("dog", "animal"),), None)):
+    for name in ("layers", *option_texts(NullSpace())):
         assert f"`{name}`" in section
 
 
@@ -151,7 +150,7 @@ def test_the_files_of_the_format_page_are_those_of_a_patch() -> None:
     page = FORMAT_PAGE.read_text()
     section = page[page.index("## 1. ") : page.index("## 2. ")]
     assert set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == {*CONTENT, SIGNATURE}
-    assert f"`{FORMAT}`" in page
+    assert all(f"`{name}`" in page for name in FORMATS)
 
 
 def test_the_example_of_the_format_page_is_a_patch() -> None:

@@ -22,9 +22,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from rasura.patches.errors import ErasureRefusedError, InputError
+from rasura.patches.base import cross_attention
+from rasura.patches.erasers.options import check_options, option
+from rasura.patches.erasers.problem import Columns, Defaults, Erasure, Problem
+from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 from rasura.patches.subspace import NOISE, ProtectedBasis, count_for, leading
@@ -32,68 +35,48 @@ from rasura.patches.subspace import NOISE, ProtectedBasis, count_for, leading
 if TYPE_CHECKING:
     import torch
 
+    from rasura.patches.hosts import ParameterInfo
+
+__all__ = ["FREE_FLOOR", "Columns", "Erasure", "NullSpace", "erase", "gram_of"]
+
 FREE_FLOOR: Final = 1e-3
 """Share of a target's norm that must lie outside the protected span; below, the edit would be thousands of times W."""
 
 
 @dataclass(frozen=True, slots=True)
-class NullSpaceOptions:
-    """Choices of the method.
+class NullSpace:
+    """The method with its choices."""
 
-    Attributes:
-        ridge: λ as a share of the mean squared free target norm; 0 fits exactly.
-        energy: share of the effect on the targets' outputs that the kept rank must carry.
-        rank_limit: most detectors of one patch.
-        guard: share of each other concept's free energy that stays untouched.
-    """
+    name: ClassVar[str] = "null-space"
+    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="v", rule="relative:1e-3")
 
-    ridge: float = 1e-2
-    energy: float = 0.9
-    rank_limit: int = 32
-    guard: float = 0.9999
+    ridge: float = option(
+        1e-2, "softness λ as a share of the mean squared free target norm; 0 fits exactly", low=0, high=1 - 1e-9
+    )
+    energy: float = option(0.9, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
+    rank_limit: int = option(32, "most detectors of one patch", low=1, high=1024)
+    guard: float = option(0.9999, "share of each other concept's free energy that stays untouched", low=1e-9, high=1)
 
     def __post_init__(self) -> None:
-        if not (0 <= self.ridge < 1 and 0 < self.energy <= 1 and 0 < self.guard <= 1 and self.rank_limit >= 1):
-            raise InputError(
-                f"options out of range: expected 0 ≤ ridge < 1, 0 < energy ≤ 1, 0 < guard ≤ 1, rank ≥ 1; got {self}"
-            )
+        check_options(self)
 
+    def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
+        """Cross-attention projections: `layers` is k, v or kv."""
+        return cross_attention(infos, layers, width)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """Token embeddings of one concept.
-
-    Attributes:
-        name: the concept, for messages.
-        targets: C1 [d, n] float64.
-        anchors: C* [d, n] float64.
-    """
-
-    name: str
-    targets: torch.Tensor
-    anchors: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Erasure:
-    """One concept's solution.
-
-    Attributes:
-        increments: one a projection, all with the same detector.
-        free: share of the targets' energy outside everything protected, 0 to 1.
-        guarded: dimensions taken by the other concepts.
-    """
-
-    increments: Mapping[ParamName, Increment]
-    free: float
-    guarded: int
+    def solve(self, problem: Problem) -> tuple[Erasure, ...]:
+        """All concepts together; see `erase`."""
+        problem.progress("solving", 0, 1)
+        found = erase(problem.weights, problem.columns, problem.basis(), self)
+        problem.progress("solving", 1, 1)
+        return found
 
 
 def erase(
     weights: Mapping[ParamName, torch.Tensor],
     concepts: Sequence[Columns],
     basis: ProtectedBasis,
-    options: NullSpaceOptions,
+    options: NullSpace,
 ) -> tuple[Erasure, ...]:
     """Solve all concepts together; one separable result each, in the same order.
 
@@ -173,7 +156,7 @@ def _solve(
     roots: tuple[torch.Tensor, torch.Tensor],
     columns: Columns,
     project: _Projector,
-    options: NullSpaceOptions,
+    options: NullSpace,
 ) -> Erasure:
     free = project(columns.targets)  # [d, n]
     where = "the span of the other concepts of this request"
@@ -188,7 +171,7 @@ def _solve(
 
 
 def _factors(
-    columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpaceOptions
+    columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A [r, d] and Q [d, r] with M ≈ Q A and B_l = W_l Q."""
     import torch

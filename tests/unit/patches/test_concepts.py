@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import factories
@@ -151,11 +151,18 @@ def test_embeddings_are_those_of_the_pipeline(encoder: TextEncoder) -> None:
     assert torch.equal(found, expected.double())
 
 
-def test_batches_are_fixed_and_told(encoder: TextEncoder) -> None:
-    told: list[int] = []
-    sizes = [hidden.shape for hidden in encoder.encode(["dog"] * (BATCH + 3), progress=told.append)]
-    assert sizes == [(BATCH, 77, 64), (3, 77, 64)]
-    assert told == [BATCH, 3]
+def test_batches_are_fixed_and_prompts_are_taken_as_they_are_needed(encoder: TextEncoder) -> None:
+    taken: list[int] = []
+
+    def counted() -> Iterator[str]:
+        for i in range(BATCH + 3):
+            taken.append(i)
+            yield "dog"
+
+    batches = encoder.encode(counted())
+    assert next(batches).shape == (BATCH, 77, 64)
+    assert len(taken) == BATCH
+    assert [hidden.shape for hidden in batches] == [(3, 77, 64)]
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:

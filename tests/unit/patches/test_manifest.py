@@ -17,7 +17,7 @@ import torch
 from rasura.patches import canonical
 from rasura.patches.errors import FormatError
 from rasura.patches.file import BASIS, CONTENT, MANIFEST, Patch, PatchTensors, read_folder
-from rasura.patches.manifest import FORMAT, MANIFEST_LIMIT, Manifest
+from rasura.patches.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.names import PatchId
 from rasura.patches.specs import (
     MAX_DIMENSION,
@@ -167,8 +167,8 @@ def test_a_manifest_is_refused_that_is(flaw: str) -> None:
 
 
 def test_a_later_format_says_how_to_read_it() -> None:
-    with pytest.raises(FormatError, match=f"expected format '{FORMAT}', got 'rasura-patch/2'") as caught:
-        Manifest.from_bytes(put("format", "rasura-patch/2"))
+    with pytest.raises(FormatError, match=f"'{FORMATS[-1]}', got 'rasura-patch/3'") as caught:
+        Manifest.from_bytes(put("format", "rasura-patch/3"))
     assert caught.value.hint == "pip install --upgrade rasura"
 
 

@@ -7,26 +7,25 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpaceOptions, erase, gram_of
-from rasura.patches.measure import Measured, Reference, measure, shared_detector
+from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpace, erase
+from rasura.patches.measure import Measured, Measurer, Reference
 from rasura.patches.subspace import Moment
 
 WORLD = World()
 DOG = WORLD.columns("dog", 1, 4)
 HELD_OUT = factories.clip_like(1002, 8, WORLD.width)
 BASIS = WORLD.basis()
-GRAM = gram_of(WORLD.weights)
 W = torch.cat([weight.double() for weight in WORLD.weights.values()])
 
 
 @pytest.fixture(scope="module")
 def erasure() -> Erasure:
-    return erase(WORLD.weights, [DOG], BASIS, NullSpaceOptions(rank_limit=3))[0]
+    return erase(WORLD.weights, [DOG], BASIS, NullSpace(rank_limit=3))[0]
 
 
 @pytest.fixture(scope="module")
 def measured(erasure: Erasure) -> Measured:
-    return measure(WORLD.weights, erasure.increments, DOG, BASIS, WORLD.reference, gram=GRAM)
+    return Measurer(WORLD.weights, WORLD.reference).measure(erasure, DOG, BASIS)
 
 
 def dense(erasure: Erasure) -> torch.Tensor:
@@ -64,18 +63,18 @@ def test_counts(measured: Measured) -> None:
 
 def test_no_prompts_leak_nothing(erasure: Erasure) -> None:
     empty = Reference(WORLD.reference.invariants, Moment(WORLD.width), Moment(WORLD.width))
-    found = measure(WORLD.weights, erasure.increments, DOG, BASIS, empty, gram=GRAM)
+    found = Measurer(WORLD.weights, empty).measure(erasure, DOG, BASIS)
     assert (found.retained, found.held_out) == (0.0, 0.0)
 
 
 def test_an_anchor_that_is_the_target_has_no_residual(erasure: Erasure) -> None:
     same = Columns("dog", DOG.targets, DOG.targets)
-    assert measure(WORLD.weights, erasure.increments, same, BASIS, WORLD.reference, gram=GRAM).residual == 0.0
+    assert Measurer(WORLD.weights, WORLD.reference).measure(erasure, same, BASIS).residual == 0.0
 
 
 def test_no_increment_leaves_everything(erasure: Erasure) -> None:
     nothing = {name: replace(i, B=torch.zeros_like(i.B)) for name, i in erasure.increments.items()}
-    found = measure(WORLD.weights, nothing, DOG, BASIS, WORLD.reference, gram=GRAM)
+    found = Measurer(WORLD.weights, WORLD.reference).measure(replace(erasure, increments=nothing), DOG, BASIS)
     assert (found.residual, found.effect, found.null, found.retained, found.held_out) == (1.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -88,10 +87,3 @@ def test_decimals_have_four_digits_and_read_back(measured: Measured) -> None:
         *("residual", "effect", "leak_null", "leak_retained", "leak_held_out", "base_targets", "base_protected"),
         *("free", "rank", "protected", "guarded", "width"),
     }
-
-
-def test_the_shared_detectors_gram_is_that_of_all_layers(erasure: Erasure) -> None:
-    A, H = shared_detector(erasure.increments)
-    X = factories.normal(3, WORLD.width, 5)
-    energy = torch.trace((A @ X).T @ H @ (A @ X))
-    assert float(energy) == pytest.approx(float((dense(erasure) @ X).square().sum()), rel=1e-9)

@@ -10,7 +10,7 @@ from factories import World
 from rasura.patches.erasers.nullspace import (
     Columns,
     Erasure,
-    NullSpaceOptions,
+    NullSpace,
     _factors,
     _Projector,
     _roots,
@@ -21,7 +21,7 @@ from rasura.patches.errors import BoundExceededError, ErasureRefusedError, Input
 from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, leading, protected_basis
 
 COUNTS = (1, 10, 100)
-EXACT = NullSpaceOptions(ridge=1e-3, energy=1.0, rank_limit=1000)
+EXACT = NullSpace(ridge=1e-3, energy=1.0, rank_limit=1000)
 WORLD = World(width=768, retained=100, outs=(64, 80, 96, 112))
 BASIS = WORLD.basis()
 ROOTS = _roots(gram_of(WORLD.weights))
@@ -32,9 +32,7 @@ def columns(count: int, seed: int = 7) -> Columns:
     return WORLD.columns("dog", seed, count)
 
 
-def map_of(
-    concept: Columns, basis: ProtectedBasis, options: NullSpaceOptions, guard: torch.Tensor = NOTHING
-) -> torch.Tensor:
+def map_of(concept: Columns, basis: ProtectedBasis, options: NullSpace, guard: torch.Tensor = NOTHING) -> torch.Tensor:
     """M = Q·A [d, d] before it is rounded to the grid: ΔW_l = W_l M."""
     project = _Projector(basis, guard)
     A, Q = _factors(concept, project(concept.targets), ROOTS, options)
@@ -45,7 +43,7 @@ def projector(basis: ProtectedBasis) -> torch.Tensor:
     return torch.eye(basis.width, dtype=torch.float64) - basis.rows.T @ basis.rows
 
 
-def ridge(concept: Columns, P: torch.Tensor, options: NullSpaceOptions = EXACT) -> float:
+def ridge(concept: Columns, P: torch.Tensor, options: NullSpace = EXACT) -> float:
     """λ itself: a share of the mean squared free norm."""
     return options.ridge * float(torch.diagonal(concept.targets.T @ P @ concept.targets).mean())
 
@@ -279,7 +277,7 @@ def test_responses_that_the_grid_cannot_hold_are_refused() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match="out of range"):
-        NullSpaceOptions(**options)  # type: ignore[arg-type]
+        NullSpace(**options)  # type: ignore[arg-type]
 
 
 # --- Choosing a rank --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.erasers.nullspace import Columns, NullSpaceOptions, erase
+from rasura.patches.erasers.nullspace import Columns, NullSpace, erase
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.file import Patch
 from rasura.patches.increment import Increment, Strength
@@ -255,7 +255,7 @@ def later_erasure_of_something_retained() -> Patch:
     plain = protected_basis(WORLD.reference.invariants, factories.moment(kept[:, 1:]), WORLD.rule)
     basis = guarded_basis(plain, [DOG.targets.T], 0.9999)
     columns = Columns("once kept", kept[:, :1], factories.clip_like(900, 1, WORLD.width))
-    return WORLD.patch(columns, erase(WORLD.weights, [columns], basis, NullSpaceOptions())[0], basis)
+    return WORLD.patch(columns, erase(WORLD.weights, [columns], basis, NullSpace())[0], basis)
 
 
 def test_erasing_later_what_an_earlier_patch_retained_is_an_intention_and_is_shown() -> None:
@@ -317,5 +317,5 @@ def test_every_structural_flaw_is_told_at_once(joint: list[Patch]) -> None:
 
 def test_forty_patches_of_one_request_are_accepted() -> None:
     world = World(width=160, retained=10)
-    patches = world.erase(*(world.columns(f"c{i}", i) for i in range(40)), options=NullSpaceOptions(rank_limit=1))
+    patches = world.erase(*(world.columns(f"c{i}", i) for i in range(40)), options=NullSpace(rank_limit=1))
     assert isinstance(check(members(patches)), Accepted)

@@ -21,6 +21,7 @@ from rasura.patches.base import check_touched
 from rasura.patches.build import build_patches
 from rasura.patches.compose import Term, composed
 from rasura.patches.concepts import GENERIC_TEMPLATES, Target, aligned_columns
+from rasura.patches.erasers.nullspace import NullSpace
 from rasura.patches.errors import (
     ConceptError,
     ErasureRefusedError,
@@ -178,7 +179,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "another template": {"templates": ("{}",)},
     "other tokens": {"tokens": "subject"},
     "another rule": {"rule": RankRule("relative", 0.02)},
-    "other options": {"options": replace(tiny_request().options, ridge=1e-4)},
+    "other options": {"eraser": NullSpace(ridge=1e-4, energy=0.999)},
     "another licence": {"licence": "Apache-2.0"},
 }
 
@@ -250,7 +251,6 @@ def test_neighbours_are_those_of_the_prompts(tiny: TinyBase) -> None:
         ({"targets": ()}, ConceptError),
         ({"targets": (Target("dog", "cat"), Target(" Dog", "tree"))}, ConceptError),
         ({"tokens": "all"}, InputError),
-        ({"layers": "q"}, InputError),
         ({"templates": ()}, ConceptError),
         ({"templates": ("a photo",)}, ConceptError),
         ({"templates": ("{}", "{} and {}")}, ConceptError),
@@ -368,6 +368,11 @@ def test_each_concept_stands_in_its_own_prompts_and_the_rest_in_all_but_those_th
         assert retain.templates == ("a photo of a {}", "{}", "painting of {}")
 
 
+def test_layers_that_the_method_does_not_know_are_refused(tiny: TinyBase) -> None:
+    with pytest.raises(InputError, match="layers 'q': expected one of k, v, kv"):
+        tiny.build(tiny_request(layers="q"))
+
+
 def test_retained_prompts_never_name_a_target(tiny: TinyBase) -> None:
     """A template may name another concept; where that is a target, protecting the prompt would protect the target."""
     named = tiny_request(targets=(Target("dog", "cat"), Target("photo", "cat", ("{} of a dog",))), templates=("{}",))
@@ -378,4 +383,4 @@ def test_retained_prompts_never_name_a_target(tiny: TinyBase) -> None:
 
 
 def request_prompts(request: EraseRequest) -> list[str]:
-    return request.prompts(("tree", "house"))
+    return list(request.prompts(("tree", "house")))

@@ -51,7 +51,7 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "an escape sequence": ("r.txt", "dog\n\x1b[31mcat\n", "no plain text"),
     "UTF-16": ("r.txt", "dog\n".encode("utf-16"), "not UTF-8 text"),
     "Latin-1": ("r.txt", "château\n".encode("latin-1"), "not UTF-8 text"),
-    "an empty CSV": ("r.csv", "", "has no column"),
+    "an empty CSV": ("r.csv", "", "has no text column"),
     "a CSV of a header": ("r.csv", "concept\n", "names no concept"),
     "a CSV of blanks": ("r.csv", "concept\n\n \n", "names no concept"),
     "a CSV of one endless field": ("r.csv", 'concept\n"' + "x" * 200_000, "is not CSV"),
@@ -69,7 +69,7 @@ def test_retain_files_are_refused(flaw: str, tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(RetainSetError, match="no column 'animal': expected one of") as caught:
+    with pytest.raises(RetainSetError, match="no text column 'animal': expected one of") as caught:
         load(tmp_path, "id,concept\n1,dog\n", "r.csv", "animal")
     assert "'id', 'concept'" in caught.value.message
     assert caught.value.hint == "--retain-column NAME"

@@ -1,0 +1,70 @@
+"""Every eraser by name; a method's module is imported when the method is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from rasura.patches.erasers.options import with_options
+from rasura.patches.errors import InputError
+from rasura.patches.fields import show
+
+if TYPE_CHECKING:
+    from rasura.patches.erasers.problem import Eraser
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A line of the catalogue.
+
+    Attributes:
+        name: as typed in `--method`.
+        where: module and class.
+        text: what it does, in a line.
+        source: the paper it follows.
+    """
+
+    name: str
+    where: str
+    text: str
+    source: str
+
+
+METHODS: Final = {
+    method.name: method
+    for method in (
+        Method(
+            "null-space",
+            "nullspace:NullSpace",
+            "Smallest map from target to anchor that ignores everything protected; one detector for all layers.",
+            "SPEED eq. 3, arXiv 2503.07392",
+        ),
+    )
+}
+
+
+def method_class(name: str) -> type[Any]:
+    """The eraser class of a method.
+
+    Raises:
+        InputError: no such method.
+    """
+    if name not in METHODS:
+        raise InputError(
+            f"no method is called {show(name)}: expected one of {', '.join(METHODS)}", hint="rasura methods"
+        )
+    module, _, attribute = METHODS[name].where.partition(":")
+    found: type[Any] = getattr(importlib.import_module(f"rasura.patches.erasers.{module}"), attribute)
+    return found
+
+
+def eraser(name: str, settings: Mapping[str, str]) -> Eraser:
+    """A method with these choices, as texts.
+
+    Raises:
+        InputError: no such method or option, or a value that the option cannot be.
+    """
+    made: Eraser = with_options(method_class(name), settings)
+    return made
