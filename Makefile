@@ -49,6 +49,7 @@ check: $(STAMP) schema
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/tools/cli.py --check
+	$(BIN)/python docs/tools/methods.py --check
 	$(BIN)/python docs/tools/example.py --check
 
 # The tables of the program and those that the migrations make are the same (what `alembic check` asks).
@@ -59,6 +60,7 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/tools/cli.py
+	$(BIN)/python docs/tools/methods.py
 	$(BIN)/python docs/tools/example.py
 	$(BIN)/python docs/tools/session.py README.md
 

@@ -10,65 +10,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-import factories
 import pytest
-import torch
+from goldens import golden
 
 from rasura.patches import canonical
 from rasura.patches.errors import FormatError
-from rasura.patches.file import BASIS, CONTENT, MANIFEST, Patch, PatchTensors, read_folder
+from rasura.patches.file import CONTENT, MANIFEST, Patch, read_folder
 from rasura.patches.manifest import FORMATS, MANIFEST_LIMIT, Manifest
-from rasura.patches.names import PatchId
 from rasura.patches.specs import (
     MAX_DIMENSION,
-    BaseSpec,
-    BasisSpec,
-    ConceptSpec,
-    EraserSpec,
-    ProtectedSpec,
-    RetainSpec,
-    TensorIdentity,
 )
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "patch_v1"
-
-
-def golden() -> Patch:
-    """A patch of exact numbers: no library's rounding is in it."""
-    increments = {
-        factories.K: factories.exact_increment([[2**22, 0, 0], [0, -(2**21), 3]], [[1, -1], [2**23, 7]]),
-        factories.V: factories.exact_increment([[2**22, 0, 0], [0, -(2**21), 3]], [[0, 5], [-(2**23), 2**18], [9, 9]]),
-    }
-    rows = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
-    targets, anchors = (
-        torch.tensor([[1.0, 2.5, 0.0], [-3.0, 0.125, 1.0]], dtype=torch.float64),
-        torch.ones(2, 3).double(),
-    )
-    tensors = PatchTensors(increments, rows, torch.tensor([0.75], dtype=torch.float64), targets, anchors)
-    manifest = Manifest(
-        ConceptSpec('Van "Gogh" ☕', "", "tail", ("{}", "a painting by {}")),
-        EraserSpec("null-space", {"ridge": "0.01", "layers": "kv"}, 7),
-        BaseSpec(
-            factories.sha256(b"base"),
-            tuple(
-                TensorIdentity(name, "F16", i.shape, factories.sha256(name.encode())) for name, i in increments.items()
-            ),
-            factories.sha256(b"text encoder"),
-            factories.sha256(b"tokenizer"),
-        ),
-        ProtectedSpec(
-            BasisSpec(factories.sha256(tensors.files()[BASIS]), 3, 1, 1, "relative:0.001", {"largest": "7.500e-01"}),
-            RetainSpec("retain.txt", 2, factories.sha256(b"cat\ndog\n")),
-            ("Monet",),
-            (PatchId("ab" * 32),),
-        ),
-        tensors.specs(),
-        {"residual": "1.000e-03", "rank": "2"},
-        (PatchId("cd" * 32),),
-        (PatchId("ef" * 32),),
-        "CC-BY-4.0",
-    )
-    return Patch(manifest, tensors)
 
 
 @pytest.fixture(scope="module", autouse=True)

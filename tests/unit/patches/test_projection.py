@@ -152,6 +152,18 @@ def test_a_patch_that_guards_one_that_does_not_guard_it_still_refuses_the_other_
     assert pair[dog.patch_id, guarding.patch_id] > 0.05
 
 
+def test_a_pair_of_which_one_protects_the_other_is_called_one_sided(alone: list[Patch], joint: list[Patch]) -> None:
+    """Where the younger is taken out again, its concept is as the older leaves it: that number is shown."""
+    dog = alone[0]
+    guarding = WORLD.erase(CAT, guarded={dog.patch_id: dog.tensors.targets})[0]
+    relations = check(members([guarding, dog]), LOOSE).relations
+    pair, one_sided = of(relations, "pair"), of(relations, "one-sided")
+    assert one_sided == {(dog.patch_id, guarding.patch_id): pair[dog.patch_id, guarding.patch_id]}
+    assert all(r.holds for r in relations if r.check == "one-sided")
+    assert of(check(members(alone), LOOSE).relations, "one-sided") == {}
+    assert of(check(members(joint), LOOSE).relations, "one-sided") == {}
+
+
 # --- Refused ----------------------------------------------------------------------------------------------------------
 
 

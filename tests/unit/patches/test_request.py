@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_model
 
 from rasura.patches.base import check_touched
-from rasura.patches.build import build_patches
+from rasura.patches.build import _Prompts, build_patches
 from rasura.patches.compose import Term, composed
 from rasura.patches.concepts import GENERIC_TEMPLATES, Target, aligned_columns
 from rasura.patches.erasers.nullspace import NullSpace
@@ -366,6 +366,50 @@ def test_each_concept_stands_in_its_own_prompts_and_the_rest_in_all_but_those_th
         retain = patch.manifest.protected.retain
         assert retain is not None
         assert retain.templates == ("a photo of a {}", "{}", "painting of {}")
+
+
+def test_whole_prompts_stand_in_no_template(tiny: TinyBase) -> None:
+    whole = RetainSet("r.jsonl", ("a photo of a cat", "a dog and a cat", "cat"), whole=True)
+    request = tiny_request(retain=whole)
+    assert list(request.retained_prompts()) == ["a photo of a cat", "cat"]  # the other names the target
+    (patch,) = tiny.build(request)
+    assert patch.manifest.protected.retain is not None
+    assert patch.manifest.protected.retain.templates == ("{}",)
+
+
+def test_retained_prompts_are_streamed() -> None:
+    """A million concepts in eight templates are eight million prompts, of which one is in memory."""
+    request = tiny_request(retain=RetainSet("r.txt", tuple(map(str, range(1_000_000)))), templates=GENERIC_TEMPLATES)
+    prompts = request.retained_prompts()
+    assert [next(prompts) for _ in range(3)] == ["0", "a 0", "a photo of a 0"]
+    assert request.retained_count == 8_000_000
+
+
+def test_retained_tokens_are_those_that_were_asked_for(tiny: TinyBase) -> None:
+    request = tiny_request(retain=RetainSet("r.txt", ("photo", "van gogh")), templates=("a {} of",))
+    prompts = _Prompts(tiny.encoder, request, lambda *_: None)
+    hidden = tiny.encoder.encode_all(["a photo of", "a van gogh of"])
+    for tokens, expected in {
+        "last": [hidden[0, 2:3], hidden[1, 3:4]],
+        "subject": [hidden[0, 2:3], hidden[1, 2:4]],
+        "tail": [hidden[0, 2:], hidden[1, 2:]],
+        "all": [hidden[0], hidden[1]],
+    }.items():
+        assert torch.equal(torch.cat(list(prompts.retained(tokens))), torch.cat(expected))
+
+
+def test_an_anchor_is_found_among_general_concepts(tiny: TinyBase) -> None:
+    (patch,) = tiny.build(tiny_request(targets=(Target("dog", "auto"),), anchors=("painting", "dog", "gogh")))
+    names = [near.name for near in nearest_protected(tiny.encoder, "dog", ("painting", "gogh"), {})]
+    assert patch.manifest.concept.anchor == names[0]
+    (other,) = tiny.build(tiny_request(targets=(Target("dog", names[0]),)))
+    assert other.patch_id == patch.patch_id
+
+
+def test_no_anchor_can_be_found_among_none(tiny: TinyBase) -> None:
+    with pytest.raises(ConceptError, match="no anchor found for 'dog' among 0 general concepts") as caught:
+        tiny.build(tiny_request(targets=(Target("dog", "auto"),), anchors=("dog",)))
+    assert caught.value.hint == "--anchor TEXT"
 
 
 def test_layers_that_the_method_does_not_know_are_refused(tiny: TinyBase) -> None:

@@ -29,6 +29,11 @@ GOOD: dict[str, tuple[str, str | bytes, str | None, tuple[str, ...]]] = {
     "CSV with a column of choice": ("r.csv", "concept,alt\ndog,hound\n", "alt", ("hound",)),
     "CSV with quotes": ("r.CSV", 'concept\n"dog, brown"\n"say ""hi"""\n', None, ("dog, brown", 'say "hi"')),
     "CSV with short rows": ("r.csv", "id,concept\n1\n2,cat\n", None, ("cat",)),
+    "CSV of prompts": ("r.csv", "id,prompt\n1,a dog in the sun\n", None, ("a dog in the sun",)),
+    "JSONL of concepts": ("r.jsonl", '{"concept": "dog"}\n\n{"concept": "cat", "x": 1}\n', None, ("dog", "cat")),
+    "JSONL of prompts": ("r.jsonl", '{"seed": 1, "prompt": "a dog, brown"}\n', None, ("a dog, brown",)),
+    "JSONL with a field of choice": ("r.ndjson", '{"concept": "dog", "alt": "hound"}\n', "alt", ("hound",)),
+    "JSONL of texts": ("r.jsonl", '"dog"\n"犬"\n', None, ("dog", "犬")),
     "CSV with long rows": ("r.csv", "concept\ndog,extra\n", None, ("dog",)),
 }
 
@@ -55,6 +60,16 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "a CSV of a header": ("r.csv", "concept\n", "names no concept"),
     "a CSV of blanks": ("r.csv", "concept\n\n \n", "names no concept"),
     "a CSV of one endless field": ("r.csv", 'concept\n"' + "x" * 200_000, "is not CSV"),
+    "JSONL that is none": ("r.jsonl", '{"concept": "dog"}\nhello\n', "line 2: expected JSON, got 'hello'"),
+    "JSONL of numbers": ("r.jsonl", "1\n", "line 1: expected an object or a string"),
+    "JSONL of lists": ("r.jsonl", '["dog"]\n', "line 1: expected an object or a string"),
+    "JSONL with a row without the field": (
+        "r.jsonl",
+        '{"concept": "a"}\n{"prompt": "b"}\n',
+        "line 2 has no text column",
+    ),
+    "JSONL with a number for a text": ("r.jsonl", '{"concept": 7}\n', "line 1 has no text column 'concept'"),
+    "JSONL nested without end": ("r.jsonl", "[" * 100_000, "line 1: expected JSON"),
     "a CSV of an endless header": ("r.csv", "x" * 200_000 + "\n", "is not CSV"),
 }
 
@@ -66,6 +81,42 @@ def test_retain_files_are_refused(flaw: str, tmp_path: Path) -> None:
         load(tmp_path, text, file)
     assert len(caught.value.message) < 500
     assert caught.value.hint.startswith("--retain")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "whole"),
+    [
+        ("r.txt", "dog\n", False),
+        ("r.csv", "concept\ndog\n", False),
+        ("r.csv", "caption\ndog\n", True),
+        ("r.jsonl", '{"prompt": "dog"}\n', True),
+        ("r.jsonl", '{"prompt": "dog", "concept": "dog"}\n', False),
+        ("r.jsonl", '"dog"\n', False),
+    ],
+)
+def test_lines_of_a_prompt_column_are_whole_prompts(name: str, text: str, whole: bool, tmp_path: Path) -> None:
+    assert load(tmp_path, text, name).whole is whole
+
+
+def test_repeated_lines_are_counted(tmp_path: Path) -> None:
+    assert load(tmp_path, "dog\ncat\n dog\n\ndog\n").repeated == 2
+    assert load(tmp_path, "dog\ncat\n").repeated == 0
+
+
+def test_strict_refuses_what_would_be_left_out(tmp_path: Path) -> None:
+    found = load(tmp_path, "dog\ncat\n")
+    with pytest.raises(RetainSetError, match=r"retain.txt names a target: dog"):
+        found.without(["dog"], strict=True)
+    with pytest.raises(RetainSetError, match="repeats 1 lines"):
+        load(tmp_path, "cat\ncat\n").without(["dog"], strict=True)
+    assert found.without(["bird"], strict=True).concepts == ("dog", "cat")
+
+
+def test_a_million_lines_are_read_in_bounded_time_and_compared_with_targets(tmp_path: Path) -> None:
+    found = load(tmp_path, "".join(f"concept number {i}\n" for i in range(1_000_000)))
+    left = found.without(["number 77", "van gogh"])
+    assert len(found.concepts) == 1_000_000
+    assert left.removed == ("concept number 77",)
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
