@@ -17,11 +17,12 @@ from types import TracebackType
 from typing import Self
 
 from rasura.registry.engine import BUSY_SECONDS
-from rasura.registry.founding import found, open_journal
+from rasura.registry.founding import found, open_journal, upgrade
 from rasura.registry.journal import Clock
 from rasura.registry.location import Location, find_location
 from rasura.registry.logkey import LogKey
 from rasura.registry.nouns.bases import Bases
+from rasura.registry.nouns.evaluations import Evaluations
 from rasura.registry.nouns.hosts import Hosts
 from rasura.registry.nouns.keys import Keys
 from rasura.registry.nouns.log import Log
@@ -36,7 +37,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Registry(Keys, Bases, Patches, Hosts, Log):
+class Registry(Keys, Bases, Patches, Hosts, Evaluations, Log):
     """One registry, open. Use it as a context manager, from one thread at a time; open another for another thread.
 
     What it does with each noun stands in `rasura.registry.nouns`; here it is made, opened and closed.
@@ -87,6 +88,30 @@ class Registry(Keys, Bases, Patches, Hosts, Log):
             SchemaError: another version, or tables and triggers that are not ours.
         """
         return cls(open_journal(Location.of(location, home), now, busy_seconds))
+
+    @classmethod
+    def upgrade(
+        cls,
+        location: str | Path,
+        *,
+        actor: str = "rasura",
+        reason: str = "",
+        home: Path | None = None,
+        now: Clock = _utc_now,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> str | None:
+        """Brings a registry that an older program made to this one's schema. Arguments as for `create`.
+
+        Returns:
+            The version it was at; None where there was nothing to do.
+
+        Raises:
+            NoRegistryError: there is none.
+            SchemaError: a version that this program does not know, or tables and triggers that are not ours.
+            RegistryError: it cannot be written; nothing was changed.
+        """
+        draft = Draft(actor, reason, "registry.upgrade", "success")
+        return upgrade(Location.of(location, home), draft, now, busy_seconds)
 
     def close(self) -> None:
         """Gives up the connections."""

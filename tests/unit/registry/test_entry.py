@@ -11,8 +11,9 @@ from registry_fixtures import HOST, base, basis, digest, draft, host, key, patch
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.names import Digest, PatchId
 from rasura.registry.entry import MAX_LISTED, Change, Placement, change_of, decode, encode
+from rasura.registry.fingerprint import fingerprint
 from rasura.registry.merkle import leaf_hash
-from rasura.registry.records import Draft, fingerprint
+from rasura.registry.records import Draft
 
 PLACE = Placement(
     "rasura/log/00112233445566778899aabbccddeeff",
