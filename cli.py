@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": ("rasura.commands.patch:patch", "Patches: list, show, add, export, verify, check, apply, revert, status."),
+    "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),
     "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show and verify."),
     "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),
     "pull": ("rasura.commands.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import IDS, apply, revert, status
 from rasura.commands.output import Result, fields, line, short, table
@@ -12,6 +13,8 @@ from rasura.commands.output import Result, fields, line, short, table
 if TYPE_CHECKING:
     from rasura.patches.names import PatchId
     from rasura.patches.projection import Verdict
+
+_EVALUATIONS = 5  # lines of `show`
 
 
 @click.group()
@@ -70,6 +73,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         record = registry.patch(patch_ref)
         manifest = manifest_of(registry, record.patch_id)
         signer = next((k.name for k in registry.keys() if k.key_id == record.key_id), "unknown")
+        evaluations = registry.evaluations(record.patch_id)
     basis, retain = manifest.protected.basis, manifest.protected.retain
     pairs = [
         ("patch", record.patch_id),
@@ -92,9 +96,13 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
+        *(("evaluated", evaluation_line(e)) for e in evaluations[:_EVALUATIONS]),
     ]
+    if (more := len(evaluations) - _EVALUATIONS) > 0:
+        pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
     data = {"id": record.patch_id, "signer": signer, "manifest": json.loads(manifest.to_bytes())}
-    return Result({**data, "files": dict(record.files)}, lambda: fields(pairs))
+    judged = [evaluation_data(e) for e in evaluations]
+    return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
 
 
 @command(patch, "add", mutating=True)

@@ -8,7 +8,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Final, NoReturn, TypeAlias, TypeVar, cast
+from typing import Final, NoReturn, TypeAlias, TypeGuard, TypeVar, cast
 
 from rasura.patches.errors import FormatError
 from rasura.patches.names import Digest
@@ -115,7 +115,7 @@ class Fields:
     def decimal(self, name: str) -> str:
         """A finite decimal number as text, such as "1.234e-05"; the text itself, because the text is what is hashed."""
         value = self.value(name)
-        if not isinstance(value, str) or not _DECIMAL.fullmatch(value) or not math.isfinite(float(value)):
+        if not is_decimal(value):
             self._refuse(name, 'a decimal number as text, such as "1.5" or "2e-05"', value)
         return value
 
@@ -168,6 +168,11 @@ class Fields:
     def _refuse(self, name: str, expected: str, got: object) -> NoReturn:
         field = name if _PLAIN.fullmatch(name) else show(name)  # where keys are data, they may hold anything
         raise FormatError(f"{self._what}: {field}: expected {expected}, got {show(got)}", what=self._what, field=name)
+
+
+def is_decimal(value: object) -> TypeGuard[str]:
+    """Whether a value is a finite decimal number as text: what `Fields.decimal` accepts."""
+    return isinstance(value, str) and bool(_DECIMAL.fullmatch(value)) and math.isfinite(float(value))
 
 
 def show(value: object) -> str:

@@ -6,17 +6,21 @@ surrogate, bounded length, times in UTC.
 
 import re
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from rasura.patches.canonical import MAX_INTEGER
 from rasura.patches.errors import InputError
-from rasura.patches.fields import show
+from rasura.patches.fields import is_decimal, show
+from rasura.patches.names import PatchId
 
 __all__ = [
     "check_count",
+    "check_decimal",
     "check_digest",
     "check_name",
+    "check_stack",
     "check_text",
     "check_time",
     "check_uuid",
@@ -26,6 +30,8 @@ __all__ = [
 
 MAX_NAME: Final = 255
 MAX_TEXT: Final = 4096
+MAX_SIXTEENTHS: Final = 64
+"""Largest strength in sixteenths: 4."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _INSTANT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -72,6 +78,29 @@ def check_count(what: str, value: object, *, low: int = 0, high: int = MAX_INTEG
     """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{what}: expected an integer from {low} to {high}, got {show(value)}")
+
+
+def check_stack(what: str, stack: Mapping[PatchId, int]) -> None:
+    """Refuses what are no patches, and strengths that are 0 or out of range.
+
+    Raises:
+        InputError: naming `what`.
+    """
+    for patch_id, strength in stack.items():
+        check_digest("patch id", patch_id)
+        check_count("strength in sixteenths", strength, low=-MAX_SIXTEENTHS, high=MAX_SIXTEENTHS)
+        if strength == 0:
+            raise InputError(f"{what}: expected no patch of strength 0 in its stack, got {patch_id[:12]}")
+
+
+def check_decimal(what: str, value: object) -> None:
+    """Refuses all but finite decimal numbers as text.
+
+    Raises:
+        InputError: naming `what`.
+    """
+    if not is_decimal(value):
+        raise InputError(f'{what}: expected a decimal number as text, such as "0.979", got {show(value)}')
 
 
 def check_time(what: str, value: datetime) -> None:

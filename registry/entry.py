@@ -7,9 +7,9 @@
      "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
-transaction changed, the digest of the whole record as it is afterwards (`records.fingerprint`). Replaying them must
-give the tables. More than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes, the
-limit of the C2SP `tlog-tiles` layout; the list itself then lies in the table beside the entry.
+transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.fingerprint`). Replaying them
+must give the tables. More than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes,
+the limit of the C2SP `tlog-tiles` layout; the list itself then lies in the table beside the entry.
 
 A text of a later version is refused, not half understood.
 """
@@ -27,8 +27,9 @@ from rasura.patches.errors import FormatError, InputError
 from rasura.patches.fields import Fields, JsonValue, show
 from rasura.patches.names import Digest, PatchId
 from rasura.registry.checks import check_digest, check_text, check_time, check_uuid, from_instant, instant
+from rasura.registry.fingerprint import Record, fingerprint
 from rasura.registry.merkle import leaf_hash
-from rasura.registry.records import Draft, EntryRecord, HostRecord, Outcome, Record, fingerprint
+from rasura.registry.records import Draft, EntryRecord, HostRecord, Outcome
 
 __all__ = ["MAX_ENTRY_BYTES", "MAX_LISTED", "Change", "Placement", "change_of", "decode", "encode", "identity"]
 
@@ -50,6 +51,7 @@ _KINDS: Final = {
     "BasisRecord": ("basis", "digest"),
     "PatchRecord": ("patch", "patch_id"),
     "HostRecord": ("host", "host_id"),
+    "EvaluationRecord": ("evaluation", "digest"),
 }
 
 

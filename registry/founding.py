@@ -1,4 +1,8 @@
-"""Making a registry, and opening one: the folder appears whole or not at all."""
+"""Making a registry, opening one, and bringing an old one up to date.
+
+A new folder appears whole or not at all. The tables of an old registry change in one transaction with the entry of the
+log that says so.
+"""
 
 import shutil
 import tempfile
@@ -11,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
-from rasura.patches.errors import ExistsError, NoRegistryError
+from rasura.patches.errors import BusyError, ExistsError, NoRegistryError
 from rasura.registry import schema
 from rasura.registry.entry import Change
 from rasura.registry.files import make_folder, sync_folder, translated
@@ -21,7 +25,7 @@ from rasura.registry.logkey import LogKey
 from rasura.registry.records import Draft
 from rasura.registry.tables import RegistryRow
 
-__all__ = ["found", "open_journal"]
+__all__ = ["found", "open_journal", "upgrade"]
 
 
 def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> None:
@@ -48,15 +52,56 @@ def open_journal(place: Location, now: Clock, busy_seconds: float) -> Journal:
         NoRegistryError: there is none.
         SchemaError: another version, or tables and triggers that are not ours.
     """
+    with _looking(place, now, busy_seconds) as session:
+        schema.check(session.connection(), str(place))
+        origin = _origin(session, place)
+    return Journal(place, origin, now, busy_seconds)
+
+
+def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> str | None:
+    """Brings the tables to this program's version, and says so in the log: both or neither.
+
+    Returns:
+        The version they were at; None where there was nothing to do.
+
+    Raises:
+        NoRegistryError: there is none.
+        SchemaError: a version that this program does not know, or tables and triggers that are not ours.
+        BusyError: another process writes, or was faster.
+    """
+    with _looking(place, now, busy_seconds) as session:
+        version = schema.check_known(session.connection(), str(place))
+        origin = _origin(session, place)
+    if version == schema.HEAD:
+        return None
+    draft = replace(draft, details={**draft.details, "from": version, "to": schema.HEAD})
+    with closing(Journal(place, origin, now, busy_seconds)) as journal:
+        journal.append(draft, lambda session: _migrate(session, str(place), version))
+    return version
+
+
+@contextmanager
+def _looking(place: Location, now: Clock, busy_seconds: float) -> Iterator[Session]:
     if place.url is None and not place.database.is_file():
         raise NoRegistryError(f"expected a registry at {place.folder}, got none", hint="rasura init")
     with closing(Journal(place, "", now, busy_seconds)) as journal, journal.reading() as session:
-        schema.check(session.connection(), str(place))
-        row = session.get(RegistryRow, 1)
-        origin = "" if row is None else row.origin
-    if not origin:
+        yield session
+
+
+def _origin(session: Session, place: Location) -> str:
+    row = session.get(RegistryRow, 1)
+    if row is None or not row.origin:
         raise NoRegistryError(f"{place}: expected a registry, got empty tables", hint="rasura init")
-    return Journal(place, origin, now, busy_seconds)
+    return row.origin
+
+
+def _migrate(session: Session, where: str, version: str) -> list[Change | None]:
+    connection = session.connection()
+    if schema.check_known(connection, where) != version:  # since we looked, before we had the right to write
+        raise BusyError(f"{where}: another process is upgrading it", hint="try again")
+    schema.upgrade(connection)
+    schema.check(connection, where)
+    return []
 
 
 def _install(session: Session, journal: Journal, vkey: str, where: str) -> list[Change | None]:

@@ -1,21 +1,26 @@
 """What leaves the registry, and what enters it: frozen values that know no database.
 
-Every record checks its fields when it is made, so whoever holds one can trust it. `fingerprint` gives the digest that
-the audit log keeps of each record; a row that was changed behind the log's back no longer has it.
+Every record checks its fields when it is made, so whoever holds one can trust it.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias
 
-from rasura.patches import canonical
 from rasura.patches.errors import InputError
-from rasura.patches.fields import JsonValue
 from rasura.patches.names import Digest, KeyId, ParamName, PatchId
-from rasura.registry.checks import check_count, check_digest, check_name, check_text, check_time, check_uuid, instant
+from rasura.registry.checks import (
+    check_count,
+    check_decimal,
+    check_digest,
+    check_name,
+    check_stack,
+    check_text,
+    check_time,
+    check_uuid,
+)
 
 __all__ = [
     "BaseParameter",
@@ -24,20 +29,19 @@ __all__ = [
     "BasisRecord",
     "Draft",
     "EntryRecord",
+    "EvaluationRecord",
     "HostRecord",
     "KeyRecord",
     "Outcome",
     "PatchRecord",
-    "Record",
     "RetainSetRecord",
-    "fingerprint",
 ]
 
 Outcome: TypeAlias = Literal["success", "refused", "failed", "begun", "done"]
 """How an action ended. `begun` waits for `done` or `failed`; the others stand alone."""
 
-MAX_SIXTEENTHS: Final = 64
-"""Largest strength in sixteenths: 4."""
+MAX_SCORES: Final = 64
+"""Most names in the summary of an evaluation; details belong into its report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +215,39 @@ class HostRecord:
         check_digest("base", self.base)
         check_digest("state", self.state)
         check_time("updated_at", self.updated_at)
-        for patch_id, strength in self.applied.items():
-            check_digest("patch id", patch_id)
-            check_count("strength in sixteenths", strength, low=-MAX_SIXTEENTHS, high=MAX_SIXTEENTHS)
-            if strength == 0:
-                raise InputError(f"host: expected no patch of strength 0 in its stack, got {patch_id[:12]}")
+        check_stack("host", self.applied)
         object.__setattr__(self, "applied", MappingProxyType(dict(self.applied)))
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecord:
+    """What a base drew with and without a stack, as a classifier judged it; the whole report lies in the blob store."""
+
+    digest: Digest
+    """Of the report's bytes."""
+    base: Digest
+    patches: Mapping[PatchId, int]
+    """The stack: strengths in sixteenths, never 0. Never empty."""
+    judge: str
+    """Name of the classifier."""
+    summary: Mapping[str, str]
+    """Decimal texts by name: `{"forget": "0.979", "retain": "1.000", …}`."""
+    added_at: datetime
+
+    def __post_init__(self) -> None:
+        check_digest("report digest", self.digest)
+        check_digest("base", self.base)
+        check_stack("evaluation", self.patches)
+        if not self.patches:
+            raise InputError("evaluation: expected at least one patch, got none")
+        check_name("judge", self.judge)
+        check_count("number of scores", len(self.summary), high=MAX_SCORES)
+        for name, value in self.summary.items():
+            check_name("name of a score", name)
+            check_decimal(f"score {name}", value)
+        check_time("added_at", self.added_at)
+        object.__setattr__(self, "patches", MappingProxyType(dict(self.patches)))
+        object.__setattr__(self, "summary", MappingProxyType(dict(self.summary)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,23 +294,3 @@ class EntryRecord:
     closes: int | None = None
     entry_id: str = ""
     """A UUID, the same wherever the entry is copied to."""
-
-
-Record: TypeAlias = KeyRecord | BaseRecord | RetainSetRecord | BasisRecord | PatchRecord | HostRecord
-
-
-def fingerprint(record: Record) -> Digest:
-    """SHA-256 of the record's RFC 8785 JSON: field names and values, times as RFC 3339 text in UTC."""
-    return Digest(hashlib.sha256(canonical.dumps(_plain(record))).hexdigest())
-
-
-def _plain(value: object) -> JsonValue:
-    if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
-    if isinstance(value, datetime):
-        return instant(value)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(child) for name, child in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(child) for child in value]
-    return cast("JsonValue", value)

@@ -1,6 +1,6 @@
 """What the entries of the audit log say the tables are, and whether they are.
 
-Each change in an entry carries the digest of the whole record after it (`records.fingerprint`), so the last one of
+Each change in an entry carries the digest of the whole record after it (`fingerprint`), so the last one of
 each record must be the digest of the row that is there now; a row that no entry tells of, or one that is gone, shows
 as well. The stacks of hosts are also followed step by step, because entries spell them out for people to read.
 """
@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.names import Digest, PatchId
 from rasura.registry.entry import Change, identity
-from rasura.registry.records import EntryRecord, HostRecord, Record, fingerprint
-from rasura.registry.rows import bases, hosts, keys, patches
+from rasura.registry.fingerprint import Record, fingerprint
+from rasura.registry.records import EntryRecord, HostRecord
+from rasura.registry.rows import bases, evaluations, hosts, keys, patches
 
 __all__ = ["Replay", "compare"]
 
@@ -73,6 +74,7 @@ def _every(session: Session) -> Iterator[Record]:
         yield from bases.every_basis(session)
         yield from patches.every(session)
         yield from hosts.every(session)
+        yield from evaluations.every(session)
     except (RasuraError, ValueError, TypeError) as error:
         if isinstance(error, AuditError):
             raise

@@ -2,7 +2,8 @@
 
 `check` is what an opening costs: one small query for the version and one for the pin. The pin is a digest over all
 that the database would run or enforce (tables, constraints, indexes, triggers, views, functions). A database with a
-trigger of somebody else's, or without one of ours, is not written to. Alembic is imported only where it is needed.
+trigger of somebody else's, or without one of ours, is not written to. Opening never migrates: a reader may have no
+right to write, and an upgrade is an entry of the log. Alembic is imported only where it is needed.
 """
 
 import hashlib
@@ -18,16 +19,22 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-__all__ = ["HEAD", "check", "drift", "pin", "upgrade", "version"]
+__all__ = ["HEAD", "check", "check_known", "drift", "pin", "upgrade", "version"]
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The migration that this program's tables belong to."""
 
 PINS: Final = {
-    "sqlite": "6bd8a6a6f619b7df6f666559e9460db66b469bf9b3cc5ba75b63c62c944f4f9c",
-    "postgresql": "2ebc1bf17d2282f8d6701013e0e5d98f2c9115e863e3d0ce5caa59655f84c4f3",
+    "0001": {
+        "sqlite": "6bd8a6a6f619b7df6f666559e9460db66b469bf9b3cc5ba75b63c62c944f4f9c",
+        "postgresql": "2ebc1bf17d2282f8d6701013e0e5d98f2c9115e863e3d0ce5caa59655f84c4f3",
+    },
+    "0002": {
+        "sqlite": "5bba3c3bd104eade8ffd5fc3322ddedc099dc7b447de62353b0dae6acc7a007b",
+        "postgresql": "253caf0bd7069fe65714860295e33f9363f4a08f5fdfed657d10dd78c0f93b7e",
+    },
 }
-"""What `pin` must give for a database at `HEAD`. A new migration needs new ones; a test prints them."""
+"""What `pin` must give for a database at each version. A new migration needs new ones; a test prints them."""
 
 _NO_TABLE: Final = ("no such table", "does not exist")
 
@@ -66,22 +73,35 @@ def check(connection: "Connection", where: str) -> None:
         NoRegistryError: the database is empty.
         SchemaError: another version, or foreign, missing or altered objects.
     """
+    found = check_known(connection, where)
+    if found != HEAD:
+        raise SchemaError(f"{where}: expected schema {HEAD}, got the older {found}", hint="rasura init --upgrade")
+
+
+def check_known(connection: "Connection", where: str) -> str:
+    """The version of a database that is exactly as the migrations up to that version left it: one to upgrade from.
+
+    Raises:
+        NoRegistryError: the database is empty.
+        SchemaError: a version that this program does not know, or foreign, missing or altered objects.
+    """
     found = version(connection)
     if found is None:
         raise NoRegistryError(f"{where}: expected a registry, got a database without one", hint="rasura init")
-    if found != HEAD:
+    if found not in PINS:
         newer = found > HEAD
         raise SchemaError(
             f"{where}: expected schema {HEAD}, got {'the newer ' if newer else ''}{found}",
             hint="pip install --upgrade rasura" if newer else "use the rasura that made it",
         )
     seal = pin(connection)
-    if seal != PINS[connection.dialect.name]:
+    if seal != PINS[found][connection.dialect.name]:
         raise SchemaError(
             f"{where}: expected only rasura's own tables and triggers, got others or altered ones ({seal[:12]})",
             hint="restore the registry from a backup",
             pin=seal,
         )
+    return found
 
 
 def pin(connection: "Connection") -> str:

@@ -213,6 +213,28 @@ class AppliedRow(Table):
     strength: Mapped[int]
 
 
+class EvaluationRow(Table):
+    """What a base drew with and without a stack; scores as canonical JSON, the whole report as a blob."""
+
+    __tablename__ = "evaluation"
+    __table_args__ = _table(_hex64("digest"))
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    base: Mapped[str] = mapped_column(ForeignKey("base.digest"))
+    judge: Mapped[str]
+    summary: Mapped[str]
+    added_at: Mapped[datetime]
+
+
+class EvaluatedRow(Table):
+    """A patch in an evaluation's stack, with its strength in sixteenths."""
+
+    __tablename__ = "evaluation_patch"
+    __table_args__ = _table(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
+    digest: Mapped[str] = mapped_column(ForeignKey("evaluation.digest"), primary_key=True)
+    patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True, index=True)
+    strength: Mapped[int]
+
+
 class EntryRow(Table):
     """An audit entry: the bytes that the tree hashes, and copies of what lists filter by."""
 

@@ -17,12 +17,15 @@ from urllib.parse import quote
 import pytest
 from postgres import Cluster
 
+from rasura.patches import canonical
+from rasura.patches.fields import JsonValue
 from rasura.patches.names import Digest, KeyId, ParamName, PatchId
 from rasura.registry.records import (
     BaseParameter,
     BaseRecord,
     BasisRecord,
     Draft,
+    EvaluationRecord,
     HostRecord,
     KeyRecord,
     PatchRecord,
@@ -193,6 +196,33 @@ def host(*applied: PatchRecord, location: str = "/models/a", strength: int = 16,
     return HostRecord(location=location, applied=stack, updated_at=EPOCH, **fields)  # type: ignore[arg-type]
 
 
+def report_of(*patches: PatchRecord, **rest: JsonValue) -> bytes:
+    """A report that the registry takes; `rest` replaces fields, and None leaves them out."""
+    fields: dict[str, JsonValue] = {
+        "format": "rasura-evaluation/1",
+        "base": digest("sd14"),
+        "patches": {p.patch_id: 16 for p in patches},
+        "judge": "a classifier",
+        "summary": {"forget": "0.979", "retain": "1.000", "held_out": "0.979", "harmonic": "0.986"},
+        "body": {"scores": [{"group": "forget", "n": 48, "accuracy": "0.021"}]},
+        **rest,
+    }
+    return canonical.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def evaluation(*patches: PatchRecord, **rest: object) -> EvaluationRecord:
+    fields = {
+        "digest": hashlib.sha256(report_of(*patches)).hexdigest(),
+        "base": digest("sd14"),
+        "patches": {p.patch_id: 16 for p in patches},
+        "judge": "a classifier",
+        "summary": {"forget": "0.979", "retain": "1.000", "held_out": "0.979", "harmonic": "0.986"},
+        "added_at": EPOCH,
+        **rest,
+    }
+    return EvaluationRecord(**fields)  # type: ignore[arg-type]
+
+
 def add_patch(registry: Registry, concept: str = "van gogh") -> PatchRecord:
     record = patch(concept)
     assert registry.add_patch(record, files_of(concept), draft("patch.add"))
@@ -200,13 +230,14 @@ def add_patch(registry: Registry, concept: str = "van gogh") -> PatchRecord:
 
 
 def filled(registry: Registry) -> PatchRecord:
-    """A bit of everything: a key, a base, a retain set, a basis, two patches, and a host with one of them."""
+    """A bit of everything: key, base, retain set, basis, two patches, an evaluation and a host with one of them."""
     registry.add_key(key(), draft("key.add"))
     registry.add_base(base(), draft("base.add"))
     registry.add_retain_set(retain_set(), draft("retain.add"))
     registry.add_basis(basis(), draft("basis.add"))
     first = add_patch(registry, "van gogh")
     add_patch(registry, "mickey mouse")
+    registry.add_evaluation(evaluation(first), report_of(first), draft("evaluation.add"))
     begun = registry.note(draft("stack.apply", "begun", host=HOST, patches=(first.patch_id,)))
     registry.set_host(host(first), draft("stack.apply", "done", patches=(first.patch_id,), closes=begun.index))
     return first

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from registry_fixtures import evaluation, filled, patch
 
 from rasura import cli as front_door
 from rasura.patches import errors
@@ -45,9 +46,10 @@ def _imported(*arguments: str, cwd: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty registry."""
+    """A folder with a registry."""
     made = tmp_path_factory.mktemp("registry")
-    Registry.create(str(made), actor="tester").close()
+    with Registry.create(str(made), actor="tester") as registry:
+        filled(registry)
     return made
 
 
@@ -92,7 +94,17 @@ def test_help_of_a_command_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["patch list", "audit log", "audit verify", "key list", "base list", "patch list --json"]
+    "line",
+    [
+        "patch list",
+        "audit log",
+        "audit verify",
+        "key list",
+        "base list",
+        "patch list --json",
+        "evaluation list",
+        f"evaluation show {evaluation(patch()).digest}",
+    ],
 )
 def test_reading_the_registry_imports_no_tensors(line: str, folder: Path) -> None:
     assert _imported(*line.split(), cwd=folder) & (HEAVY | {"alembic"}) == set()

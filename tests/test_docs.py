@@ -200,6 +200,28 @@ def test_every_field_of_an_audit_entry_is_documented() -> None:
         assert re.search(rf"\b{number}\b", page), number
 
 
+def _rows(page: str, header: str) -> list[list[str]]:
+    """The cells of the table under this header."""
+    lines = page[page.index(header) :].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_every_kind_of_record_in_the_log_is_documented_and_no_other() -> None:
+    told = {(kind.strip("`"), key.strip("`")) for kind, _, key in _rows(LOG_PAGE.read_text(), "| Kind | Record |")}
+    assert told == set(entry._KINDS.values())
+
+
+def test_every_action_of_the_log_is_documented_and_no_other() -> None:
+    """Any noun.verb that the sources hold as a text of its own, of the nouns that the page tells of."""
+    rows = _rows(LOG_PAGE.read_text(), "| Noun | Actions |")
+    told = {action for _, actions in rows for action in re.findall(r"`([a-z.]+)`", actions)}
+    nouns = "|".join(noun for noun, _ in rows)
+    sources = [path for folder in ("commands", "evaluation", "registry") for path in (ROOT / folder).rglob("*.py")]
+    texts = [path.read_text() for path in sources if path.name != "tables.py"]  # whose foreign keys look alike
+    found = {m for text in texts for m in re.findall(rf'"((?:{nouns})\.[a-z]+)"', text)}
+    assert found - {"registry.db"} == told
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)

@@ -56,6 +56,7 @@ ARGUMENTS = {
     ("patch", "apply"): ["abcd", "--model", "x"],
     ("patch", "revert"): ["abcd", "--model", "x"],
     ("patch", "status"): ["--model", "x"],
+    ("evaluation", "show"): ["abcd"],
     ("push",): ["abcd", "org/name"],
     ("pull",): ["org/name"],
     ("demo",): ["--model", "x", "--out", "y"],

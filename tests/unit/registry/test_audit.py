@@ -78,6 +78,8 @@ def intruder(place: Place) -> Iterator[Intruder]:
         "patch_file",
         "host",
         "host_patch",
+        "evaluation",
+        "evaluation_patch",
         "signing_key",
     )
     with psycopg.connect(place.url) as server:
@@ -131,7 +133,7 @@ def test_a_used_log_verifies_and_its_checkpoint_stands_alone(full: Place) -> Non
     key_of_log = VerifyKey.parse(report.vkey)
     assert verified_by(note, [key_of_log]) == (key_of_log,)
     assert Checkpoint.parse(note.text) == Checkpoint(key_of_log.name, report.size, report.root)
-    assert report.size == 9
+    assert report.size == 10
     assert report.first < report.last
 
 
@@ -155,7 +157,7 @@ def test_what_was_begun_and_a_clock_that_was_set_back_are_reported(made: Place) 
     assert (report.unfinished, report.backwards) == ((1,), (2,))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 9, 10])
+@pytest.mark.parametrize("batch", [1, 2, 3, 10, 11])
 def test_a_log_verifies_in_any_batches(full: Place, batch: int) -> None:
     with full.open() as registry:
         assert verify_log(registry, batch=batch) == verify_log(registry)
@@ -413,6 +415,18 @@ TABLE_ATTACKS = {
     "a strength is changed": "UPDATE host_patch SET strength = 1",
     "a host is elsewhere": "UPDATE host SET location = '/other'",
     "a host has another state": "UPDATE host SET state = '{x}'",
+    "an evaluation appears": "INSERT INTO evaluation SELECT '{x}', base, judge, summary, added_at FROM evaluation",
+    "an evaluation is gone": "DELETE FROM evaluation",
+    "a report is exchanged": "UPDATE evaluation SET digest = '{x}'",
+    "a score is flattered": 'UPDATE evaluation SET summary = \'{"forget":"1.000"}\'',
+    "a score is respelled": "UPDATE evaluation SET summary = summary || ' '",
+    "scores make no sense": "UPDATE evaluation SET summary = '[1]'",
+    "a judge is exchanged": "UPDATE evaluation SET judge = 'me'",
+    "an evaluation is of another base": "UPDATE evaluation SET base = '{x}'",
+    "an evaluation is older": "UPDATE evaluation SET added_at = '2020-01-01T00:00:00.000000Z'",
+    "an evaluated strength is changed": "UPDATE evaluation_patch SET strength = 1",
+    "another patch was evaluated": "UPDATE evaluation_patch SET patch_id = '{x}'",
+    "nothing was evaluated": "DELETE FROM evaluation_patch",
     "a time makes no sense": "UPDATE host SET updated_at = 'yesterday'",
 }
 
@@ -458,7 +472,7 @@ def test_every_change_of_a_stack_replays(registry: Registry) -> None:
     registry.set_trusted("alice", trusted=False, entry=draft("key.distrust"))
     registry.revoke_key("alice", EPOCH, draft("key.revoke"))
     registry.add_base(base("sd15"), draft("base.add"))
-    assert verify_log(registry).size == 16
+    assert verify_log(registry).size == 17
 
 
 def _told(session: Any) -> list[Any]:

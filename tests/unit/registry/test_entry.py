@@ -1,18 +1,20 @@
 """The bytes of an audit entry: one golden vector, a round trip, and what no entry may say."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_fixtures import HOST, base, basis, digest, draft, host, key, patch, retain_set
+from registry_fixtures import HOST, base, basis, digest, draft, evaluation, host, key, patch, retain_set
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.names import Digest, PatchId
 from rasura.registry.entry import MAX_LISTED, Change, Placement, change_of, decode, encode
+from rasura.registry.fingerprint import fingerprint
 from rasura.registry.merkle import leaf_hash
-from rasura.registry.records import Draft, fingerprint
+from rasura.registry.records import Draft
 
 PLACE = Placement(
     "rasura/log/00112233445566778899aabbccddeeff",
@@ -183,7 +185,7 @@ def test_whatever_can_be_written_can_be_read(reason: str, details: dict[str, str
 
 
 def test_a_fingerprint_covers_every_field() -> None:
-    for record in (key(), base(), retain_set(), basis(), patch(), host(patch())):
+    for record in (key(), base(), retain_set(), basis(), patch(), host(patch()), evaluation(patch())):
         seen = {fingerprint(record)}
         for name in record.__dataclass_fields__:
             changed = replace(record, **{name: _other(name, getattr(record, name))})  # type: ignore[arg-type]
@@ -202,6 +204,9 @@ def _other(name: str, value: object) -> object:
         return value + timedelta(microseconds=1)
     if value is None:
         return datetime(2026, 1, 1, tzinfo=UTC) if name == "revoked_at" else digest("other")
+    if name == "patches":
+        assert isinstance(value, Mapping)
+        return {patch_id: strength - 1 for patch_id, strength in value.items()}
     return value[1:] if isinstance(value, tuple) else {}
 
 

@@ -3,15 +3,39 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from registry_fixtures import Place, add_patch, draft, filled, key
+from registry_fixtures import (
+    EPOCH,
+    Clock,
+    Place,
+    add_patch,
+    base,
+    draft,
+    evaluation,
+    filled,
+    host,
+    key,
+    patch,
+    report_of,
+)
 
-from rasura.patches.errors import ExistsError, RasuraError, RegistryError, SchemaError
+from rasura.patches.errors import (
+    AuditError,
+    BusyError,
+    ExistsError,
+    NoRegistryError,
+    RasuraError,
+    RegistryError,
+    SchemaError,
+)
 from rasura.registry import schema
+from rasura.registry.audit import verify_log
 from rasura.registry.engine import journal_mode
 from rasura.registry.store import Registry
 
@@ -49,7 +73,7 @@ def test_a_column_added_outside_is_drift(made: Place, registry: Registry, sql: S
 def test_the_pins_are_those_of_the_migrations(registry: Registry) -> None:
     with registry.reading() as session:
         connection = session.connection()
-        assert schema.pin(connection) == schema.PINS[connection.dialect.name]
+        assert schema.pin(connection) == schema.PINS[schema.HEAD][connection.dialect.name]
         assert schema.version(connection) == schema.HEAD
 
 
@@ -109,16 +133,123 @@ def test_anything_foreign_or_missing_is_refused_before_anything_is_read(made: Pl
 
 
 def test_a_newer_schema_is_refused_with_the_way_out(made: Place, sql: Sql) -> None:
-    sql("UPDATE alembic_version SET version_num = '0002'")
-    with pytest.raises(SchemaError, match="newer 0002") as caught:
-        made.open()
-    assert "upgrade" in caught.value.hint
+    sql("UPDATE alembic_version SET version_num = '0099'")
+    for opening in (made.open, lambda: Registry.upgrade(made.location)):
+        with pytest.raises(SchemaError, match="newer 0099") as caught:
+            opening()
+        assert caught.value.hint == "pip install --upgrade rasura"
 
 
-def test_an_older_schema_is_refused(made: Place, sql: Sql) -> None:
+def test_a_schema_older_than_any_is_refused(made: Place, sql: Sql) -> None:
     sql("UPDATE alembic_version SET version_num = '0000'")
-    with pytest.raises(SchemaError, match="expected schema 0001, got 0000"):
-        made.open()
+    for opening in (made.open, lambda: Registry.upgrade(made.location)):
+        with pytest.raises(SchemaError, match=f"expected schema {schema.HEAD}, got 0000"):
+            opening()
+
+
+# What a registry of schema 0001 does not have. That nothing else differs is what the pin of 0001 says.
+BACK_TO_0001 = "DROP TABLE evaluation_patch; DROP TABLE evaluation; UPDATE alembic_version SET version_num = '0001';"
+
+
+@pytest.fixture
+def first_schema(made: Place, sql: Sql) -> Place:
+    """A registry as the first schema left it, with a bit of everything that it knew."""
+    with made.open() as registry:
+        known(registry)
+    sql(BACK_TO_0001)
+    return made
+
+
+def known(registry: Registry) -> None:
+    registry.add_key(key(), draft("key.add"))
+    registry.add_base(base(), draft("base.add"))
+    first = add_patch(registry, "van gogh")
+    registry.set_host(host(first), draft("stack.apply", "done"))
+
+
+def test_an_older_schema_is_refused_with_the_way_out(first_schema: Place) -> None:
+    with pytest.raises(SchemaError, match="got the older 0001") as caught:
+        first_schema.open()
+    assert caught.value.hint == "rasura init --upgrade"
+
+
+def test_an_older_registry_is_upgraded(first_schema: Place) -> None:
+    clock = Clock(EPOCH + timedelta(days=2))
+    assert Registry.upgrade(first_schema.location, actor="eve", reason="new program", now=clock) == "0001"
+    with first_schema.open() as registry:
+        entry = registry.entries(limit=1)[0]
+        assert (entry.action, entry.actor, entry.reason) == ("registry.upgrade", "eve", "new program")
+        assert dict(entry.details) == {"from": "0001", "to": schema.HEAD}
+        assert (registry.keys(), registry.base("sd14"), registry.hosts()) == ((key(),), base(), (host(patch()),))
+        assert registry.evaluations() == ()
+        assert registry.add_evaluation(evaluation(patch()), report_of(patch()), draft("evaluation.add"))
+        assert verify_log(registry).size == 7
+        with registry.reading() as session:
+            connection = session.connection()
+            assert schema.pin(connection) == schema.PINS[schema.HEAD][connection.dialect.name]
+            assert schema.drift(connection) == ""
+
+
+def test_what_is_up_to_date_is_left_alone(made: Place) -> None:
+    assert Registry.upgrade(made.location) is None
+    with made.open() as registry:
+        assert len(registry.entries()) == 1
+
+
+def test_an_older_registry_with_something_foreign_is_not_upgraded(first_schema: Place, sql: Sql) -> None:
+    sql(FOREIGN["a column"])
+    for opening in (first_schema.open, lambda: Registry.upgrade(first_schema.location)):
+        with pytest.raises(SchemaError, match="tables and triggers"):
+            opening()
+
+
+def test_an_upgrade_that_cannot_be_logged_changes_nothing(first_schema: Place) -> None:
+    """The tables and the entry are one transaction."""
+    key_file = first_schema.folder / "keys" / "log.pem"
+    pem = key_file.read_bytes()
+    key_file.write_bytes(b"nonsense")
+    with pytest.raises(RegistryError, match="Ed25519"):
+        Registry.upgrade(first_schema.location)
+    key_file.write_bytes(pem)
+    with pytest.raises(SchemaError, match="older 0001"):
+        first_schema.open()
+    assert Registry.upgrade(first_schema.location, now=Clock(EPOCH + timedelta(days=2))) == "0001"
+
+
+def test_an_upgrade_after_the_log_was_cut_is_refused(first_schema: Place) -> None:
+    memory = first_schema.folder / "keys" / "last_signed"
+    memory.unlink()
+    with pytest.raises(AuditError):
+        Registry.upgrade(first_schema.location)
+    with pytest.raises(SchemaError, match="older 0001"):
+        first_schema.open()
+
+
+def test_of_two_upgrades_at_once_one_is_done(first_schema: Place) -> None:
+    ends: list[object] = []
+
+    def upgrade() -> None:
+        try:
+            ends.append(Registry.upgrade(first_schema.location, now=Clock(EPOCH + timedelta(days=2)), busy_seconds=20))
+        except BusyError as error:
+            ends.append(error.code)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends.count("0001") == 1
+    assert set(ends) <= {"0001", "busy", None}
+    with first_schema.open() as registry:
+        assert [e.action for e in registry.entries()].count("registry.upgrade") == 1
+        verify_log(registry)
+
+
+def test_there_is_nothing_to_upgrade(tmp_path: Path) -> None:
+    with pytest.raises(NoRegistryError):
+        Registry.upgrade(tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 FORBIDDEN = [
@@ -133,10 +264,14 @@ FORBIDDEN = [
     "INSERT INTO entry SELECT position + 2, leaf_hash, body, time, action, outcome, host, NULL FROM entry",
     "INSERT INTO checkpoint SELECT size + 3, note, frontier FROM checkpoint",
     "INSERT INTO registry SELECT 2, origin, vkey, created_at FROM registry",
+    "UPDATE evaluation_patch SET strength = 0",
+    "UPDATE evaluation SET digest = 'short'",
 ]
 FORBIDDEN_SQLITE = [
     "INSERT OR REPLACE INTO entry SELECT * FROM entry WHERE position = 1",
     "INSERT INTO host_patch VALUES ('x', 'y', 'one')",
+    "UPDATE evaluation_patch SET strength = 'one'",
+    "UPDATE evaluation SET judge = x'00'",
     "UPDATE signing_key SET trusted = 2",
     "UPDATE signing_key SET trusted = x'00'",
 ]

@@ -17,6 +17,7 @@ from registry_fixtures import (
     basis,
     digest,
     draft,
+    evaluation,
     files_of,
     filled,
     host,
@@ -82,6 +83,7 @@ def test_what_is_written_is_there_after_opening_again(made: Place) -> None:
         assert registry.bases_of_spaces() == (basis(),)
         assert registry.patch(first.patch_id) == first
         assert registry.host(HOST) == host(first)
+        assert registry.evaluations() == (evaluation(first),)
         assert registry.patch_files(first.patch_id) == files_of("van gogh")
 
 
@@ -417,7 +419,11 @@ def test_entries_are_filtered_and_paged(registry: Registry) -> None:
     assert registry.entries(newest=False) == newest[::-1]
     assert registry.entries(limit=3) + registry.entries(limit=99, after=newest[2].index) == newest
     assert registry.entries(newest=False, after=5, limit=2) == newest[::-1][6:8]
-    assert {e.action for e in registry.entries(EntryFilter(patch=first.patch_id))} == {"patch.add", "stack.apply"}
+    assert {e.action for e in registry.entries(EntryFilter(patch=first.patch_id))} == {
+        "patch.add",
+        "evaluation.add",
+        "stack.apply",
+    }
     assert [e.outcome for e in registry.entries(EntryFilter(host=HOST))] == ["done", "begun"]
     assert [e.index for e in registry.entries(EntryFilter(action="key.add"))] == [1]
     assert [e.action for e in registry.entries(EntryFilter(outcome="begun"))] == ["stack.apply"]

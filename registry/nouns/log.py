@@ -1,0 +1,38 @@
+"""The audit log: adding to it, and reading it."""
+
+from rasura.registry.nouns.opened import Opened
+from rasura.registry.records import Draft, EntryRecord
+from rasura.registry.rows import ledger
+from rasura.registry.rows.ledger import EntryFilter
+
+__all__ = ["Log"]
+
+
+class Log(Opened):
+    """What a registry does with its log."""
+
+    def note(self, draft: Draft) -> EntryRecord:
+        """Appends an entry that changes nothing else: a refusal, a failure, a beginning.
+
+        Raises:
+            InputError: the draft cannot be an entry.
+            NotFoundError: the entry it closes is not open.
+        """
+        return self._journal.append(draft)
+
+    def entries(
+        self,
+        which: EntryFilter | None = None,
+        *,
+        newest: bool = True,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> tuple[EntryRecord, ...]:
+        """Entries by index, the newest first unless asked otherwise; `after` is the last index of the page before."""
+        with self.reading() as session:
+            return ledger.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
+
+    def unfinished(self, host: str | None = None) -> tuple[EntryRecord, ...]:
+        """Entries that began something (on `host`) which no later entry ended, the oldest first."""
+        with self.reading() as session:
+            return ledger.unfinished(session, host)
