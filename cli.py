@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "key": ("rasura.commands.key:key", "Signing keys: make, list, export, trust, revoke."),
     "base": ("rasura.commands.base:base", "Base models: add, list, show."),
     "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
+    "evaluate": ("rasura.commands.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": ("rasura.commands.patch:patch", "Patches: list, show, add, export, verify, check, apply, revert, status."),
     "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),

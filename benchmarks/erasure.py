@@ -18,7 +18,7 @@ from typing import Any
 from rasura.evaluation.classifier import load_judge
 from rasura.evaluation.demo import STYLE, STYLE_ANCHOR, THING, THING_ANCHOR
 from rasura.evaluation.painter import Painter
-from rasura.evaluation.score import Subjects, questions, scores
+from rasura.evaluation.score import Answer, Subjects, questions, scores
 from rasura.patches.base import cross_attention, identify
 from rasura.patches.build import build_patches
 from rasura.patches.compose import Term, composed
@@ -94,14 +94,14 @@ class Bench:
             *(f"{score.after / score.n:.0%}" for score in after),
         ]
 
-    def answers(self, patches: tuple[Patch, ...]) -> list[tuple[str, str]]:
+    def answers(self, patches: tuple[Patch, ...]) -> list[Answer]:
         """What the classifier says of every picture under a set of patches."""
         live = dict(self.painter.pipeline.unet.named_parameters())
         for name in self.names:
             terms = [Term(p.tensors.increments[name]) for p in patches if name in p.tensors.increments]
             live[name.removeprefix("unet.")].data.copy_(composed(self.originals[name], terms))
         pictures = self.painter.draw([question.shot for question in self.asked], "drawing", lambda *_: None)
-        return self.judge.name(pictures)
+        return self.judge.look(pictures).answers
 
 
 def request(choices: dict[str, Any]) -> EraseRequest:

@@ -6,19 +6,28 @@ model was trained on drawings only and has never seen a generated picture.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rasura.evaluation.judge import Sight
+from rasura.evaluation.score import AXES, Answer
 from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+FACTS: Final = "classifier.json"
+WEIGHTS: Final = "classifier.safetensors"
+_BATCH: Final = 256
 
 
 class Network(nn.Module):
@@ -44,24 +53,41 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judge:
-    """A trained classifier with its label names."""
+class Classifier:
+    """A trained network with its label names; a `rasura.evaluation.judge.Judge`."""
 
     network: Network
     objects: tuple[str, ...]
     styles: tuple[str, ...]
+    title: str
+    device: str = "cpu"
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Objects and styles."""
+        return dict(zip(AXES, (self.objects, self.styles), strict=True))
+
+    def look(self, pictures: Sequence[Image]) -> Sight:
+        """Object and style of each picture, and the hidden layer [n, hidden]."""
+        if not pictures:
+            return Sight([], np.zeros((0, self.network.object_head.in_features)))
+        parts = [self._seen(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
+        return Sight([answer for part in parts for answer in part.answers], np.concatenate([p.features for p in parts]))
 
     def name(self, pictures: Sequence[Image]) -> list[tuple[str, str]]:
         """(object, style) of each picture."""
-        if not pictures:
-            return []
+        return [(answer["object"], answer["style"]) for answer in self.look(pictures).answers]
+
+    def _seen(self, pictures: Sequence[Image]) -> Sight:
         with torch.no_grad():
-            objects, styles = self.network(torch.stack([_tensor(picture) for picture in pictures]))
+            features = self.network.features(torch.stack([_tensor(picture) for picture in pictures]).to(self.device))
+            objects, styles = self.network.object_head(features), self.network.style_head(features)
         pairs = zip(objects.argmax(1).tolist(), styles.argmax(1).tolist(), strict=True)
-        return [(self.objects[thing], self.styles[style]) for thing, style in pairs]
+        answers: list[Answer] = [{"object": self.objects[thing], "style": self.styles[style]} for thing, style in pairs]
+        return Sight(answers, features.double().cpu().numpy())
 
 
-def load_judge(folder: Path) -> Judge:
+def load_judge(folder: Path, device: str = "cpu") -> Classifier:
     """Read `classifier.json` and `classifier.safetensors` from a folder.
 
     Raises:
@@ -72,7 +98,7 @@ def load_judge(folder: Path) -> Judge:
     from safetensors.torch import load_file
 
     try:
-        facts = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         shape = facts["architecture"]
         network = Network(
             objects=len(facts["objects"]),
@@ -81,13 +107,18 @@ def load_judge(folder: Path) -> Judge:
             strides=shape["strides"],
             hidden=shape["hidden"],
         )
-        network.load_state_dict(load_file(folder / "classifier.safetensors"))
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{folder} holds no classifier: {error.filename} is missing") from None
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(
+            f"{folder} holds no classifier: expected {FACTS} and {WEIGHTS}, {error.filename} is missing",
+            hint="rasura evaluate --judge DIR, or --judge clip:DIR",
+        ) from None
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise FormatError(f"{folder}: its classifier cannot be read: {error}") from error
     network.train(mode=False)
-    return Judge(network, tuple(facts["objects"]), tuple(facts["styles"]))
+    title = f"{folder.resolve().name} (classifier {digest[:12]})"
+    return Classifier(network.to(device), tuple(facts["objects"]), tuple(facts["styles"]), title, device)
 
 
 def _tensor(picture: Image) -> Tensor:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.classifier import Judge, load_judge
+from rasura.evaluation.classifier import load_judge
 from rasura.evaluation.grid import Row, draw_grid, save_grid
+from rasura.evaluation.judge import Judge
 from rasura.evaluation.painter import Painter, Shot
-from rasura.evaluation.score import Question, Score, Subjects, questions, scores
+from rasura.evaluation.score import Answer, Question, Score, Subjects, labels, questions, scores
 from rasura.patches.concepts import Target
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.hosts.checkpoint import CheckpointHost
@@ -89,11 +90,11 @@ class _Stage:
     actor: Actor
     progress: Progress
 
-    def look(self, asked: Sequence[Question], label: str) -> tuple[list[Image], list[tuple[str, str]]]:
+    def look(self, asked: Sequence[Question], label: str) -> tuple[list[Image], list[Answer]]:
         """Draw from the folder as it is now, and ask the judge."""
         self.painter.reload(self.model)
         pictures = self.painter.draw([question.shot for question in asked], f"drawing {label}", self.progress)
-        return pictures, self.judge.name(pictures)
+        return pictures, self.judge.look(pictures).answers
 
 
 def run_demo(source: Path, folder: Path, actor: Actor, progress: Progress) -> DemoReport:
@@ -182,14 +183,18 @@ def _before_and_after(stage: _Stage, patch_ids: Sequence[PatchId], picture: Path
     deploy.revert(stage.registry, CheckpointHost.open(stage.model), None, stage.actor)
     states.append(("both reverted", *stage.look(asked[:shown], "both reverted")))
     rows = [
-        Row(label, pictures[:shown], [f"{thing}, {style}" for thing, style in answers[:shown]])
+        Row(label, pictures[:shown], [_caption(answer) for answer in answers[:shown]])
         for label, pictures, answers in states
     ]
-    heads = [f"{question.thing}, {question.style}" for question in asked[:shown]]
+    heads = [_caption(question.wanted) for question in asked[:shown]]
     title = f"Erasing the object {THING!r} and the style {STYLE!r}: the same noise in every row. Below: the classifier."
     save_grid(picture, draw_grid(title, heads, rows))
     (_, _, before), (_, _, after) = states[0], states[1]
     return tuple(scores(asked[shown:], before[shown:], after[shown:]))
+
+
+def _caption(labels: Answer) -> str:
+    return ", ".join(labels.values())
 
 
 def _examples(subjects: Subjects) -> tuple[Question, ...]:
@@ -207,6 +212,6 @@ def _examples(subjects: Subjects) -> tuple[Question, ...]:
         (other[1], "ink"),
     )
     return tuple(
-        Question("shown", Shot(subjects.prompt(thing, style), 10_000 + i), thing, style)
+        Question("shown", Shot(subjects.prompt(thing, style), 10_000 + i), labels(thing, style))
         for i, (thing, style) in enumerate(wanted)
     )

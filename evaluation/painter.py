@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Shot:
 class Sampling:
     """How to draw: DPM-Solver++ steps, guidance scale, pictures a batch.
 
-    Ten steps of the second-order solver draw what twenty of DDIM do, in half the time.
+    Ten steps of the second-order solver draw what twenty of DDIM do, in half the time. The batch counts, too: a GEMM
+    of another shape rounds otherwise, and now and then a pixel moves by one level.
     """
 
     steps: int = 10
@@ -41,19 +43,26 @@ class Painter:
 
     def __init__(self, pipeline: Any, sampling: Sampling) -> None:  # diffusers ships no types
         self.pipeline = pipeline
-        self._sampling = sampling
+        self.sampling = sampling
 
     @classmethod
-    def load(cls, folder: Path, sampling: Sampling | None = None) -> Self:
-        """Load a diffusers folder without the network."""
+    def load(cls, folder: Path, sampling: Sampling | None = None, device: str = "cpu") -> Self:
+        """Load a diffusers folder without the network.
+
+        Raises:
+            UnsupportedHostError: no Stable Diffusion pipeline that diffusers can load.
+        """
         import torch
         import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
 
         with quiet():
             from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
         with quiet():
-            pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
-            pipeline.to(torch.float32)
+            try:
+                pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+            except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                raise UnsupportedHostError(f"{folder}: its pipeline cannot be loaded: {error}") from error
+            pipeline.to(device, torch.float32)
             pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, sampling or Sampling())
@@ -65,30 +74,39 @@ class Painter:
 
         with quiet():
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
-            self.pipeline.unet = unet.to(torch.float32)
+            self.pipeline.unet = unet.to(self.pipeline.device, torch.float32)
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""
-        import torch
-
         pictures: list[Image] = []
-        for start in range(0, len(shots), self._sampling.batch):
-            part = shots[start : start + self._sampling.batch]
+        size = self.sampling.batch
+        for start in range(0, len(shots), size):
             progress(stage, start, len(shots))
-            with torch.inference_mode():
-                drawn = self.pipeline(
-                    prompt=[shot.prompt for shot in part],
-                    latents=torch.cat([self._noise(shot.seed) for shot in part]),
-                    num_inference_steps=self._sampling.steps,
-                    guidance_scale=self._sampling.guidance,
-                )
-            pictures.extend(drawn.images)
+            pictures.extend(self.draw_batch(shots[start : start + size]))
         progress(stage, len(shots), len(shots))
         return pictures
 
-    def _noise(self, seed: int) -> torch.Tensor:
+    def draw_batch(self, shots: Sequence[Shot]) -> list[Image]:
+        """Draw these shots together."""
+        return self.draw_embedded(shots, prompt=[shot.prompt for shot in shots])
+
+    def draw_embedded(self, shots: Sequence[Shot], **text: Any) -> list[Image]:
+        """Draw these shots together from `prompt=` or `prompt_embeds=`, as the pipeline takes them."""
+        import torch
+
+        with torch.inference_mode():
+            drawn = self.pipeline(
+                latents=torch.cat([self.noise(shot.seed) for shot in shots]),
+                num_inference_steps=self.sampling.steps,
+                guidance_scale=self.sampling.guidance,
+                **text,
+            )
+        return list(drawn.images)
+
+    def noise(self, seed: int) -> torch.Tensor:
+        """The latents [1, c, h, w] that a seed stands for: the same on every device."""
         import torch
 
         config = self.pipeline.unet.config
         shape = (1, config.in_channels, config.sample_size, config.sample_size)
-        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(self.pipeline.device)

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from rasura.evaluation.painter import Shot
 from rasura.patches.errors import FormatError, NotFoundError
+
+AXES: Final = ("object", "style")
+"""What can be said of a picture of the reference model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,65 +67,122 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One picture and what the judge should say of it.
+    """One picture and what a judge should say of it.
 
     Attributes:
-        group: what the picture stands for: "target object", "retained", …
+        group: `forget`, `retain` or `held_out`; `shown` asks nothing.
         shot: prompt and seed.
-        thing: the object that was asked for.
-        style: the style that was asked for.
+        wanted: the label on each axis that counts, such as `{"object": "dog", "style": "ink"}`; in the group `forget`
+            only what was erased.
+        kind: how the prompt speaks of it: `direct`, `template`, `paraphrase`, or a word of the user's.
     """
 
     group: str
     shot: Shot
-    thing: str
-    style: str
+    wanted: Mapping[str, str]
+    kind: str = "direct"
+
+
+Answer: TypeAlias = Mapping[str, str]
+"""What a judge takes a picture for, by axis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Right answers before and after, of n."""
+    """Right answers before and after, of n.
 
-    name: str
+    Attributes:
+        group: which questions, see `Question.group`.
+        axis: which of the judge's axes.
+        n: pictures.
+        before: how many of them were right before.
+        after: how many after.
+        both: how many before and after.
+        kind: how the prompts speak of it; "" is in all ways.
+        label: what was asked for; "" is any.
+    """
+
+    group: str
+    axis: str
     n: int
     before: int
     after: int
+    both: int
+    kind: str = ""
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return _NAMES.get((self.group, self.axis), f"{self.group.replace('_', ' ')} {self.axis}")
+
+
+_NAMES: Final = {
+    ("forget", "object"): "target object",
+    ("forget", "style"): "target style",
+    ("retain", "object"): "retained objects",
+    ("retain", "style"): "retained styles",
+    ("held_out", "object"): "held-out objects",
+    ("held_out", "style"): "held-out styles",
+}
 
 
 def questions(subjects: Subjects, thing: str, style: str, *, rounds: int = 1) -> tuple[Question, ...]:
-    """The pictures that judge the erasure of one object and one style; `rounds` multiplies them.
+    """The pictures that judge the erasure of one object and one style; see `direct_questions`."""
+    return direct_questions(subjects, (thing,), (style,), rounds=rounds)
+
+
+def direct_questions(
+    subjects: Subjects, things: Sequence[str], styles: Sequence[str], *, rounds: int = 1
+) -> tuple[Question, ...]:
+    """The pictures that judge the erasure of some objects and styles; `rounds` multiplies them.
 
     Seeds count up, so every picture starts from noise of its own, the same before and after.
     """
-    kept = [o for o in subjects.objects if o != thing and o not in subjects.held_out]
-    styles = [s for s in subjects.styles if s != style]
-    asked: list[tuple[str, str, str]] = []
-    asked += [("target object", thing, s) for s in styles] * (4 * rounds)
-    asked += [("target style", o, style) for o in kept[: 16 * rounds]]
-    asked += [("retained", o, styles[(i + r) % len(styles)]) for r in range(2 * rounds) for i, o in enumerate(kept)]
-    asked += [("held out", o, s) for _ in range(3 * rounds) for o, s in product(subjects.held_out, styles)]
+    held_out = [o for o in subjects.held_out if o not in things]
+    kept = [o for o in subjects.objects if o not in things and o not in held_out]
+    others = [s for s in subjects.styles if s not in styles] or list(subjects.styles)
+    asked: list[tuple[str, str, str, tuple[str, ...]]] = []
+    for thing in things:
+        asked += [("forget", thing, s, ("object",)) for s in others] * (4 * rounds)
+    for style in styles:
+        asked += [("forget", o, style, ("style",)) for o in kept[: 16 * rounds]]
+    asked += [("retain", o, others[(i + r) % len(others)], AXES) for r in range(2 * rounds) for i, o in enumerate(kept)]
+    asked += [("held_out", o, s, AXES) for _ in range(3 * rounds) for o, s in product(held_out, others)]
     return tuple(
-        Question(group, Shot(subjects.prompt(o, s, seed), seed), o, s) for seed, (group, o, s) in enumerate(asked)
+        Question(group, Shot(subjects.prompt(o, s, seed), seed), labels(o, s, axes))
+        for seed, (group, o, s, axes) in enumerate(asked)
     )
 
 
-def scores(
-    asked: Sequence[Question], before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]]
-) -> Iterator[Score]:
-    """Accuracy per group: the erased property of targets, object and style of everything else."""
-    for name, group, part in (
-        ("target object", "target object", 0),
-        ("target style", "target style", 1),
-        ("retained objects", "retained", 0),
-        ("retained styles", "retained", 1),
-        ("held-out objects", "held out", 0),
-        ("held-out styles", "held out", 1),
-    ):
-        chosen = [i for i, question in enumerate(asked) if question.group == group]
-        wanted = [(asked[i].thing, asked[i].style)[part] for i in chosen]
-        yield Score(
-            name,
-            len(chosen),
-            sum(before[i][part] == w for i, w in zip(chosen, wanted, strict=True)),
-            sum(after[i][part] == w for i, w in zip(chosen, wanted, strict=True)),
-        )
+def labels(thing: str, style: str, axes: Sequence[str] = AXES) -> dict[str, str]:
+    """The labels of an object in a style, on the axes that count."""
+    return {axis: label for axis, label in zip(AXES, (thing, style), strict=True) if axis in axes}
+
+
+def scores(asked: Sequence[Question], before: Sequence[Answer], after: Sequence[Answer]) -> Iterator[Score]:
+    """Accuracy per group and axis, in a fixed order; groups of which nothing was asked are left out."""
+    found = {(q.group, axis) for q in asked for axis in q.wanted}
+    order = [key for key in _NAMES if key in found]
+    for group, axis in [*order, *sorted(found - set(order))]:
+        yield count(asked, before, after, group=group, axis=axis)
+
+
+def count(
+    asked: Sequence[Question],
+    before: Sequence[Answer],
+    after: Sequence[Answer],
+    *,
+    group: str,
+    axis: str,
+    kind: str = "",
+    label: str = "",
+) -> Score:
+    """The right answers of some of the questions; an empty kind or label takes all."""
+    chosen = [
+        (b.get(axis) == q.wanted[axis], a.get(axis) == q.wanted[axis])
+        for q, b, a in zip(asked, before, after, strict=True)
+        if q.group == group and axis in q.wanted and kind in {"", q.kind} and label in {"", q.wanted[axis]}
+    ]
+    rights = [sum(pair[0] for pair in chosen), sum(pair[1] for pair in chosen), sum(all(pair) for pair in chosen)]
+    return Score(group, axis, len(chosen), *rights, kind=kind, label=label)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rasura.evaluation.classifier import Judge, load_judge
+from rasura.evaluation.classifier import Classifier, load_judge
 from rasura.evaluation.demo import file_digests
 from rasura.evaluation.painter import Painter, Shot
 from rasura.evaluation.score import Subjects
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
+def judge() -> Classifier:
     return load_judge(MODEL)
 
 
@@ -63,7 +63,7 @@ def erased(
 
 
 def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
-    tmp_path: Path, judge: Judge, subjects: Subjects
+    tmp_path: Path, judge: Classifier, subjects: Subjects
 ) -> None:
     first = file_digests(MODEL / "pipeline")
     retain = load_retain_set(MODEL / "retain.txt").without(["dog", "neon"])

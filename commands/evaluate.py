@@ -1,0 +1,148 @@
+"""`rasura evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, line, progress, short, table
+
+if TYPE_CHECKING:
+    from rasura.evaluation.harness import Evaluated, EvaluationRequest
+    from rasura.patches.increment import Strength
+    from rasura.patches.names import PatchId
+    from rasura.registry.records import Draft
+    from rasura.registry.store import Registry
+
+_PATH = click.Path(path_type=Path)
+
+
+@command(None, "evaluate", mutating=True)
+@click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
+@click.option("--patch", "patches", multiple=True, metavar="ID[=STRENGTH]", help="Patch to evaluate; repeatable.")
+@click.option(
+    "--model-prompts",
+    "prompts",
+    type=_PATH,
+    metavar="FILE",
+    help="Prompts, JSONL or CSV [default: made from the model's concepts.json].",
+)
+@click.option("--judge", metavar="DIR|clip:DIR", help="Classifier, or CLIP model [default: the one beside the model].")
+@click.option(
+    "--judge-template", default="a picture of a {}", show_default=True, metavar="TEXT", help="How CLIP says a label."
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Multiplies the pictures.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=10, show_default=True, help="Steps of the sampler.")
+@click.option("--guidance", type=click.FloatRange(0, 100), default=3.0, show_default=True, help="Guidance scale.")
+@click.option("--batch", type=click.IntRange(1, 256), default=4, show_default=True, help="Pictures drawn together.")
+@click.option(
+    "--attack",
+    type=click.Choice(["none", "embedding", "suffix", "all"]),
+    default="none",
+    show_default=True,
+    help="Look for another way to what was erased.",
+)
+@click.option(
+    "--attack-steps", type=click.IntRange(1, 100_000), default=160, show_default=True, help="How long to look."
+)
+@click.option(
+    "--attack-tokens", type=click.IntRange(1, 32), default=4, show_default=True, help="Free words of an attack."
+)
+@click.option(
+    "--attack-tries", type=click.IntRange(1, 1000), default=12, show_default=True, help="Pictures that test an attack."
+)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the attacks.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to draw: cpu or cuda.")
+@click.option("--cache", type=_PATH, metavar="DIR", help="Pictures drawn before [default: in the registry's folder].")
+@click.option("--out", type=_PATH, metavar="DIR", help="Folder for report.json, scores.csv and grid.png.")
+@click.option("--keep-pictures", is_flag=True, help="Write every picture to --out, too.")
+def evaluate(
+    *, out: Path | None, keep_pictures: bool, registry_at: str | None, reason: str, actor: str, **choices: Any
+) -> Result:
+    """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw."""
+    from rasura.evaluation.harness import evaluate as run
+    from rasura.evaluation.outputs import check_folder, write_outputs
+    from rasura.registry.records import Draft
+
+    if keep_pictures and out is None:
+        raise click.UsageError("--keep-pictures needs --out DIR")
+    if out is not None:
+        check_folder(out)
+    with open_registry(registry_at) as registry, progress() as tell:
+        found = run(registry, _request(registry, **choices), Draft(actor, reason, "base.add", "success"), tell)
+        if out is not None:
+            write_outputs(out, found, keep_pictures=keep_pictures)
+        digest, new = _recorded(registry, found.report, Draft(actor, reason, "evaluation.add", "success"))
+    return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new)
+
+
+def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
+    """Record the report; its digest, and whether it is new here."""
+    import hashlib; return hashlib.sha256(report).hexdigest(), True  # TODO
+    from rasura.registry.evaluations import record_evaluation
+
+    record, new = record_evaluation(registry, report, draft)
+    return record.digest, new
+
+
+def _request(
+    registry: "Registry",
+    *,
+    base_ref: str,
+    patches: tuple[str, ...],
+    steps: int,
+    guidance: float,
+    batch: int,
+    attack: str,
+    attack_steps: int,
+    attack_tokens: int,
+    attack_tries: int,
+    seed: int,
+    **others: Any,
+) -> "EvaluationRequest":
+    from rasura.evaluation.attack import AttackOptions
+    from rasura.evaluation.harness import EvaluationRequest
+    from rasura.evaluation.painter import Sampling
+
+    return EvaluationRequest(
+        base_ref,
+        _patches(registry, patches),
+        sampling=Sampling(steps, guidance, batch),
+        attack=AttackOptions(attack, attack_steps, attack_tokens, attack_tries, seed),
+        **others,
+    )
+
+
+def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
+    from rasura.patches.errors import InputError
+    from rasura.patches.increment import ONE, Strength
+
+    found: dict[PatchId, Strength] = {}
+    for text in given:
+        prefix, equals, strength = text.partition("=")
+        patch_id = registry.resolve_patch(prefix)
+        if patch_id in found:
+            raise InputError(f"patch {short(patch_id)} is named twice: expected each patch once")
+        found[patch_id] = Strength.parse(strength) if equals else ONE
+    return found
+
+
+def _data(found: "Evaluated", digest: str, new: bool, out: Path | None) -> dict[str, Any]:
+    import json
+
+    effort = found.effort
+    return {
+        "digest": digest,
+        "new": new,
+        "report": json.loads(found.report),
+        "drawn": {"pictures": effort.drawn, "seconds": round(effort.seconds, 3), "reused": effort.reused},
+        "out": None if out is None else str(out),
+    }
+
+
+def _print(found: "Evaluated", digest: str, out: Path | None) -> None:
+    from rasura.commands.evaluated import print_evaluated
+
+    print_evaluated(found)
+    line(f"recorded as {short(digest)}" + ("" if out is None else f"; see {out}"))

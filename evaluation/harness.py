@@ -1,0 +1,182 @@
+"""Evaluating patches: the same prompts from the same noise, drawn by a base and by the patched model, and judged.
+
+(1) the patches are verified, the base opened and compared with what they were computed on;
+(2) the questions are read, or made from the model's concepts.json, and the judge must know every label;
+(3) the base draws, then the patched model; what was drawn before is taken from the cache;
+(4) the judge names every picture;
+(5) attacks look for another way to what was erased;
+(6) the report: canonical bytes that hold every answer.
+
+Nothing is written to the model, whatever is applied to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rasura.evaluation import kinds
+from rasura.evaluation.attack import Attacked, AttackOptions, run_attacks
+from rasura.evaluation.cache import Effort, PictureCache
+from rasura.evaluation.classifier import FACTS
+from rasura.evaluation.judge import CLIP, TEMPLATE, Judge, open_judge
+from rasura.evaluation.painter import Progress, Sampling
+from rasura.evaluation.patched import PatchedModel, StackMember, check_stack
+from rasura.evaluation.prompts import check_prompt, read_questions
+from rasura.evaluation.report import Compared, report_bytes, summary
+from rasura.evaluation.reportbody import body
+from rasura.evaluation.score import Question, Subjects
+from rasura.patches.errors import InputError
+from rasura.registry.intake import load_verified
+from rasura.registry.models import OpenBase, open_base
+
+if TYPE_CHECKING:
+    from rasura.patches.increment import Strength
+    from rasura.patches.names import PatchId
+    from rasura.registry.records import Draft
+    from rasura.registry.store import Registry
+
+PICTURES: Final = "pictures"
+"""Folder of the cache, in the registry's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """What to evaluate, and how.
+
+    Attributes:
+        base: name, digest or folder of the base.
+        patches: what to apply, in memory, and how strongly.
+        prompts: a file of prompts; None makes them from the model's concepts.json.
+        judge: a classifier's folder, or `clip:` and a CLIP model's; None takes the one beside the model.
+        judge_template: how a CLIP judge says a label.
+        rounds: multiplies the pictures of questions that are made.
+        sampling: how to draw.
+        attack: what to attack with.
+        cache: folder of pictures; None is in the registry's.
+        device: where to draw.
+    """
+
+    base: str
+    patches: Mapping[PatchId, Strength]
+    prompts: Path | None = None
+    judge: str | None = None
+    judge_template: str = TEMPLATE
+    rounds: int = 1
+    sampling: Sampling = field(default_factory=lambda: Sampling(batch=4))
+    attack: AttackOptions = field(default_factory=AttackOptions)
+    cache: Path | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """An evaluation.
+
+    Attributes:
+        report: the canonical bytes.
+        base: name of the base.
+        judge: title of the judge.
+        stack: the patches.
+        compared: questions, pictures and answers.
+        numbers: the summary.
+        attacked: what attacks came to.
+        effort: pictures drawn, seconds, pictures that were at hand; not in the report, which holds no time.
+    """
+
+    report: bytes
+    base: str
+    judge: str
+    stack: tuple[StackMember, ...]
+    compared: Compared
+    numbers: Mapping[str, float]
+    attacked: tuple[Attacked, ...]
+    effort: Effort
+
+
+def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Evaluated:
+    """Evaluate a set of patches over a base; the report is not recorded here.
+
+    Args:
+        registry: where the patches are.
+        request: what and how.
+        draft: the audit entry of a base that is new here.
+        progress: told what is going on.
+
+    Raises:
+        NotFoundError, VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.
+        InputError: no patch, no judge, bad prompts, a label that the judge does not know.
+    """
+    stack = tuple(StackMember(load_verified(registry, p), strength) for p, strength in request.patches.items())
+    opened = open_base(registry, request.base, draft, progress)  # (1)
+    check_stack(opened.host, opened.identity, stack)
+    asked, judge = questions_and_judge(request, opened, stack)  # (2)
+    model = PatchedModel.load(opened.host, opened.identity, stack, request.sampling, request.device)
+    cache = PictureCache(request.cache or registry.location.folder / PICTURES)
+    compared = compare(model, judge, asked, cache, progress)  # (3), (4)
+    attacked = run_attacks(model, judge, compared, request.attack, cache, progress)  # (5)
+    numbers = summary(compared)
+    document = body(stack, compared, attacked, request.sampling, request.attack)
+    applied = {m.patch.patch_id: m.strength.sixteenths for m in stack}
+    report = report_bytes(opened.identity.digest, applied, judge.title, numbers, document)  # (6)
+    name = opened.record.name
+    return Evaluated(report, name, judge.title, stack, compared, numbers, attacked, cache.effort)
+
+
+def questions_and_judge(
+    request: EvaluationRequest, opened: OpenBase, stack: Sequence[StackMember]
+) -> tuple[tuple[Question, ...], Judge]:
+    """What is asked, and who answers.
+
+    Raises:
+        InputError: neither prompts nor a concepts.json, no judge, or a question that it cannot answer.
+    """
+    spec = request.judge or _judge_beside(opened.host.folder)
+    if request.prompts is not None:
+        asked = read_questions(request.prompts, opened.encoder)
+    else:
+        places = [opened.host.folder, *([] if spec.startswith(CLIP) else [Path(spec)])]
+        asked = made_questions(places, stack, request.rounds)
+        for question in asked:
+            check_prompt(opened.encoder, question.shot.prompt, kinds.CONCEPTS)
+    return asked, open_judge(spec, asked, request.judge_template, request.device)
+
+
+def made_questions(places: Sequence[Path], stack: Sequence[StackMember], rounds: int) -> tuple[Question, ...]:
+    """Questions about what the patches erase, from the concepts.json beside the model or the judge.
+
+    Raises:
+        InputError: there is none, or it does not know a concept.
+    """
+    found = kinds.find_beside(kinds.CONCEPTS, places)
+    if found is None:
+        raise InputError(
+            f"expected {kinds.CONCEPTS} beside {' or '.join(str(p) for p in places)} or a file of prompts, got neither",
+            hint="rasura evaluate --model-prompts FILE.jsonl",
+        )
+    subjects = Subjects.load(found)
+    erased = kinds.Erasures.of(subjects, [member.patch.manifest.concept.text for member in stack])
+    paraphrases = kinds.read_paraphrases(kinds.find_beside(kinds.PARAPHRASES, [found.parent]))
+    return kinds.default_questions(subjects, erased, paraphrases, rounds=rounds)
+
+
+def compare(
+    model: PatchedModel, judge: Judge, asked: Sequence[Question], cache: PictureCache, progress: Progress
+) -> Compared:
+    """Draw every question with the base and with the patched model, and have the pictures judged."""
+    shots = [question.shot for question in asked]
+    before = cache.draw(model.painter, model.show(patched=False), shots, "drawing with the base", progress)
+    after = cache.draw(model.painter, model.show(patched=True), shots, "drawing with the patches", progress)
+    return Compared(asked, before, after, judge.look(before), judge.look(after))
+
+
+def _judge_beside(folder: Path) -> str:
+    found = kinds.find_beside(FACTS, [folder])
+    if found is None:
+        raise InputError(
+            f"no judge was named, and none lies beside {folder}: expected a classifier's folder or a CLIP model's",
+            hint="rasura evaluate --judge DIR, or --judge clip:DIR",
+        )
+    return str(found.parent)

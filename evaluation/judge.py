@@ -1,0 +1,112 @@
+"""Judges: whoever names what a picture shows, by label on each of its axes, and describes it in numbers.
+
+    Classifier   a small network of our own: object and style      rasura.evaluation.classifier
+    ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.clip_judge
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from rasura.evaluation.score import Answer, Question
+from rasura.patches.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+CLIP: Final = "clip:"
+TEMPLATE: Final = "a picture of a {}"
+"""What a CLIP judge puts a label into."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """What a judge sees in pictures.
+
+    Attributes:
+        answers: one a picture: the best label on each axis.
+        features: [n, d] float64, the last layer before the labels are decided.
+    """
+
+    answers: list[Answer]
+    features: npt.NDArray[np.float64]
+
+
+class Judge(Protocol):
+    """Something that looks at pictures and knows nothing of the model that drew them."""
+
+    @property
+    def title(self) -> str:
+        """What a report calls it: its folder's name, its kind, and the first digits of its weights' digest."""
+        ...
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """The labels that it knows, by axis."""
+        ...
+
+    def look(self, pictures: Sequence[Image]) -> Sight:
+        """Its opinion of each picture."""
+        ...
+
+
+def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, device: str = "cpu") -> Judge:
+    """The judge that a person named: a classifier's folder, or `clip:` and the folder of a CLIP model.
+
+    Args:
+        spec: as typed.
+        asked: what it will be asked; a CLIP judge chooses among the labels that are named here.
+        template: how a CLIP judge says a label; with one `{}`.
+        device: where it runs.
+
+    Raises:
+        NotFoundError: no such folder, or no judge in it.
+        FormatError: a judge that cannot be read.
+        InputError: it does not know a label that is asked for.
+    """
+    from rasura.evaluation.classifier import load_judge
+    from rasura.evaluation.clip_judge import load_clip_judge
+
+    judge: Judge
+    if spec.startswith(CLIP):
+        judge = load_clip_judge(Path(spec.removeprefix(CLIP)), named_labels(asked), template, device)
+    else:
+        judge = load_judge(Path(spec), device)
+    check_labels(judge, asked)
+    return judge
+
+
+def named_labels(asked: Iterable[Question]) -> dict[str, tuple[str, ...]]:
+    """Every label that is asked for, by axis, in the order of first mention."""
+    found: dict[str, dict[str, None]] = {}
+    for question in asked:
+        for axis, label in question.wanted.items():
+            found.setdefault(axis, {})[label] = None
+    return {axis: tuple(labels) for axis, labels in found.items()}
+
+
+def check_labels(judge: Judge, asked: Iterable[Question]) -> None:
+    """Refuse questions that the judge cannot answer right.
+
+    Raises:
+        InputError: naming the first label, or axis, that it does not know.
+    """
+    for axis, labels in named_labels(asked).items():
+        if axis not in judge.labels:
+            raise InputError(
+                f"{judge.title} names {' and '.join(judge.labels)}: expected that, got a question for {axis} "
+                f"{labels[0]!r}",
+                hint="rasura evaluate --judge clip:DIR",
+            )
+        for label in labels:
+            if label not in judge.labels[axis]:
+                raise InputError(
+                    f"{judge.title} knows {len(judge.labels[axis])} labels for {axis}: expected one of them, got "
+                    f"{label!r}",
+                    hint="rasura evaluate --judge clip:DIR",
+                )

@@ -1,0 +1,103 @@
+"""What an evaluation leaves in a folder: the report's bytes, a table, a picture, and on request every picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rasura.evaluation.grid import Row, draw_grid, save_grid
+from rasura.evaluation.report import GROUPS, Compared, all_scores, score_rows
+from rasura.patches.errors import ExistsError
+
+if TYPE_CHECKING:
+    from rasura.evaluation.harness import Evaluated
+
+REPORT: Final = "report.json"
+SCORES: Final = "scores.csv"
+GRID: Final = "grid.png"
+PICTURES: Final = "pictures"
+_COLUMNS: Final = {"forget": 6, "retain": 4, "held_out": 2}
+"""How many pictures of each group the grid shows."""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than an evaluation.
+
+    Raises:
+        ExistsError: it does.
+    """
+    ours = {REPORT, SCORES, GRID, PICTURES}
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - ours):
+        raise ExistsError(f"{folder} holds something else: expected a new folder", hint="rasura evaluate --out NEW")
+
+
+def write_outputs(folder: Path, evaluated: Evaluated, *, keep_pictures: bool) -> None:
+    """Write `report.json`, `scores.csv`, `grid.png`, and with `keep_pictures` every pair of pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT).write_bytes(evaluated.report)
+    (folder / SCORES).write_text(scores_csv(evaluated.compared), encoding="utf-8", newline="")
+    save_evaluation_grid(folder / GRID, evaluated)
+    if keep_pictures:
+        (folder / PICTURES).mkdir(exist_ok=True)
+        pairs = zip(evaluated.compared.before, evaluated.compared.after, strict=True)
+        for i, (before, after) in enumerate(pairs):
+            before.save(folder / PICTURES / f"{i:05d}_base.png")
+            after.save(folder / PICTURES / f"{i:05d}_patched.png")
+
+
+def scores_csv(compared: Compared) -> str:
+    """The report's scores as CSV."""
+    rows = list(score_rows(all_scores(compared)))
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def save_evaluation_grid(path: Path, evaluated: Evaluated) -> None:
+    """A column a prompt: the base above, the patched model below, and what the judge calls each."""
+    compared = evaluated.compared
+    shown = chosen(compared)
+    rows = [
+        Row(label, [pictures[i] for i in shown], [_caption(sight.answers[i]) for i in shown])
+        for label, pictures, sight in (
+            (f"base\n{evaluated.base}", compared.before, compared.seen_before),
+            ("patched", compared.after, compared.seen_after),
+        )
+    ]
+    heads = [f"{_caption(compared.asked[i].wanted)} · {_SHORT[compared.asked[i].group]}" for i in shown]
+    erased = ", ".join(repr(member.patch.manifest.concept.text) for member in evaluated.stack)
+    title = f"Erased: {erased}. The same noise in both rows. Below each picture: {evaluated.judge}."
+    save_grid(path, draw_grid(title, heads, rows))
+
+
+_SHORT: Final = {"forget": "forget", "retain": "keep", "held_out": "held out"}
+
+
+def chosen(compared: Compared) -> list[int]:
+    """Which questions the grid shows: some of each group, spread over its labels and kinds."""
+    found: list[int] = []
+    for group in GROUPS:
+        spread: dict[tuple[str, ...], list[int]] = {}
+        for i, question in enumerate(compared.asked):
+            if question.group == group:
+                spread.setdefault((*question.wanted.values(), question.kind), []).append(i)
+        found += _evenly(list(spread.values()), _COLUMNS[group])
+    return found
+
+
+def _evenly(lists: Sequence[Sequence[int]], most: int) -> list[int]:
+    """Up to `most` entries: of lists that lie evenly apart where there are many, else in turns of all lists."""
+    if len(lists) >= most:
+        return [lists[i * len(lists) // most][0] for i in range(most)]
+    turns = max(map(len, lists), default=0)
+    return sorted([each[turn] for turn in range(turns) for each in lists if turn < len(each)][:most])
+
+
+def _caption(labels: object) -> str:
+    assert isinstance(labels, dict)
+    return ", ".join(labels.values())

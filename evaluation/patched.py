@@ -1,0 +1,149 @@
+"""One pipeline that is the base at one moment and the patched model at the next: tensors are copied in place.
+
+The patched weights are composed in the base's own dtype, as a host would hold them, and drawn with in float32. A folder
+that has patches applied is evaluated as its base: what was written there is undone in memory first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from rasura.evaluation.painter import Painter, Sampling
+from rasura.patches import canonical
+from rasura.patches.base import BaseIdentity, check_touched
+from rasura.patches.compose import Layer, composed, layers_of
+from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
+from rasura.patches.hosts import COMPONENTS, parameter_name
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.increment import Strength
+from rasura.patches.names import Digest, ParamName, PatchId
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.file import Patch
+
+_FIXED = ("vae", "scheduler", "model_index.json", "unet/config.json", "text_encoder/config.json", "tokenizer")
+"""What decides pictures and is no patchable parameter."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StackMember:
+    """A patch and the strength at which it is looked at."""
+
+    patch: Patch
+    strength: Strength
+
+
+class PatchedModel:
+    """A pipeline that shows a base, with and without a stack of patches."""
+
+    def __init__(
+        self, painter: Painter, host: CheckpointHost, stack: Sequence[StackMember], fingerprints: tuple[Digest, Digest]
+    ) -> None:
+        """Use `load`."""
+        self.painter = painter
+        self.stack = tuple(stack)
+        self.fingerprints = fingerprints
+        self._layers: tuple[Layer, ...] = layers_of((m.patch.tensors.increments, m.strength) for m in stack)
+        self._originals = host.originals([layer.name for layer in self._layers])
+        self._live = _live(painter.pipeline)
+        if missing := [layer.name for layer in self._layers if layer.name not in self._live]:
+            raise UnsupportedHostError(f"{host.location}: the loaded pipeline has no parameter {missing[0]}")
+        self._copy(host.originals(sorted(host.kept())))
+        self._shown = False
+
+    @classmethod
+    def load(
+        cls,
+        host: CheckpointHost,
+        identity: BaseIdentity,
+        stack: Sequence[StackMember],
+        sampling: Sampling,
+        device: str = "cpu",
+    ) -> Self:
+        """Load the pipeline of a host and make the weights of the stack ready.
+
+        Raises:
+            InputError: no patch.
+            BaseMismatchError: a patch was computed on other weights.
+            UnsupportedHostError: no pipeline that can draw.
+        """
+        check_stack(host, identity, stack)
+        fixed = _fixed_digest(host.folder)
+        applied = {m.patch.patch_id: m.strength.sixteenths for m in stack}
+        prints = (fingerprint(identity.digest, fixed, {}), fingerprint(identity.digest, fixed, applied))
+        return cls(Painter.load(host.folder, sampling, device), host, stack, prints)
+
+    def show(self, *, patched: bool) -> Digest:
+        """Make the pipeline the base or the patched model; the fingerprint of what it is then."""
+        if patched != self._shown:
+            self._copy(
+                {l.name: composed(self._originals[l.name], l.terms if patched else ()) for l in self._layers}
+            )
+            self._shown = patched
+        return self.fingerprints[patched]
+
+    def _copy(self, tensors: Mapping[ParamName, torch.Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                self._live[name].copy_(tensor)
+
+
+def check_stack(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[StackMember]) -> None:
+    """Refuse an empty stack, and patches of other weights or of another reading of prompts.
+
+    Raises:
+        InputError: no patch.
+        BaseMismatchError: naming what differs.
+    """
+    if not stack:
+        raise InputError("no patch to evaluate: expected at least one", hint="rasura patch list")
+    known = host.parameters()
+    for member in stack:
+        spec = member.patch.manifest.base
+        touched = [parameter.name for parameter in spec.parameters]
+        check_touched(spec.parameters, host.originals([n for n in touched if n in known]), host.location)
+        if (spec.text_encoder, spec.tokenizer) != (identity.text_encoder, identity.tokenizer):
+            raise BaseMismatchError(
+                f"{host.location}: its text encoder or tokenizer is not that of patch {member.patch.patch_id[:12]}: "
+                f"expected {spec.text_encoder[:12]}, got {identity.text_encoder[:12]}",
+                hint="rasura base list",
+            )
+
+
+def fingerprint(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> Digest:
+    """What a model is that draws: the base, everything else in its folder that counts, and the set of patches.
+
+    The weights are a pure function of base and set, so the two name them.
+    """
+    document: dict[str, canonical.JsonValue] = {"base": base, "fixed": fixed, "patches": dict(applied)}
+    return Digest(hashlib.sha256(canonical.dumps(document)).hexdigest())
+
+
+def _fixed_digest(folder: Path) -> Digest:
+    """SHA-256 over the digests of all files that `_FIXED` names, by relative path."""
+    files: dict[str, canonical.JsonValue] = {}
+    for name in _FIXED:
+        top = folder / name
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return Digest(hashlib.sha256(canonical.dumps(files)).hexdigest())
+
+
+def _live(pipeline: object) -> dict[ParamName, torch.Tensor]:
+    """Every parameter of the loaded pipeline's patchable components, by its one name."""
+    return {
+        parameter_name(component, key): parameter
+        for component in COMPONENTS
+        if (module := getattr(pipeline, component, None)) is not None
+        for key, parameter in module.named_parameters()
+    }
