@@ -79,7 +79,6 @@ def evaluate(
 
 def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
     """Record the report; its digest, and whether it is new here."""
-    import hashlib; return hashlib.sha256(report).hexdigest(), True  # TODO
     from rasura.registry.evaluations import record_evaluation
 
     record, new = record_evaluation(registry, report, draft)

@@ -25,6 +25,7 @@ from rasura.evaluation.kinds import DIRECT
 from rasura.evaluation.painter import Painter, Progress, Shot
 from rasura.evaluation.patched import PatchedModel
 from rasura.evaluation.report import Compared
+from rasura.patches.names import Digest
 
 if TYPE_CHECKING:
     import torch
@@ -115,9 +116,7 @@ def run_attacks(
     """
     if not options.kinds:
         return ()
-    return tuple(
-        result for aim in _aims(compared) for result in _attacked(model, judge, aim, options, cache, progress)
-    )
+    return tuple(result for aim in _aims(compared) for result in _attacked(model, judge, aim, options, cache, progress))
 
 
 def _aims(compared: Compared) -> list[_Aim]:
@@ -154,7 +153,7 @@ class _Attack:
     """One aim on one model."""
 
     painter: Painter
-    fingerprint: str
+    fingerprint: Digest
     name: str
     judge: Judge
     aim: _Aim
@@ -199,9 +198,7 @@ class _Attack:
     ) -> Attacked:
         right = sum(answer[self.aim.axis] == self.aim.label for answer in self.judge.look(pictures).answers)
         first, last = losses or (None, None)
-        return Attacked(
-            self.aim.axis, self.aim.label, attack, self.name, len(pictures), right, prompt, first, last
-        )
+        return Attacked(self.aim.axis, self.aim.label, attack, self.name, len(pictures), right, prompt, first, last)
 
 
 def find_embedding(
@@ -231,7 +228,7 @@ def find_embedding(
         progress(stage, step, options.steps)
         optimiser.zero_grad()
         loss = denoising.losses(states_of_vectors(pipeline, prompt, vectors), denoising.noised(_BATCH)).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(float(loss.detach()))
     progress(stage, options.steps, options.steps)

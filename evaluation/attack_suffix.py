@@ -81,7 +81,7 @@ def _candidates(
     pipeline = denoising.pipeline
     known = pipeline.text_encoder.get_input_embeddings().weight.detach()
     vectors = known[suffix.to(known.device)].clone().requires_grad_()
-    denoising.losses(states_of_vectors(pipeline, slotted, vectors), noised).sum().backward()
+    denoising.losses(states_of_vectors(pipeline, slotted, vectors), noised).sum().backward()  # type: ignore[no-untyped-call]
     assert vectors.grad is not None
     promise = -(vectors.grad @ known[allowed.to(known.device)].T).cpu()
     best = allowed[promise.topk(min(_TOP, len(allowed)), dim=1).indices]

@@ -153,4 +153,5 @@ def _latents(pipeline: Any, pictures: Sequence[Image]) -> torch.Tensor:
     config = pipeline.vae.config
     with torch.no_grad():
         found: torch.Tensor = pipeline.vae.encode(unit.to(pipeline.device)).latent_dist.mode()
-    return (found - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+    shift, scale = float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
+    return (found - shift) * scale

@@ -1,7 +1,7 @@
 """Judges: whoever names what a picture shows, by label on each of its axes, and describes it in numbers.
 
-    Classifier   a small network of our own: object and style      rasura.evaluation.classifier
-    ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.clip_judge
+Classifier   a small network of our own: object and style      rasura.evaluation.classifier
+ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.clip_judge
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The questions that are asked where nobody brings prompts: one concept, spoken of in several ways.
 
-    direct      the evaluation templates of the model's concepts.json, which no patch was made with
-    template    everyday templates, other than those
-    paraphrase  prompts that lead to an object without naming it, from paraphrases.json
+direct      the evaluation templates of the model's concepts.json, which no patch was made with
+template    everyday templates, other than those
+paraphrase  prompts that lead to an object without naming it, from paraphrases.json
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEMPLATES: Final = (
 
 _TEMPLATE_SEEDS: Final = 20_000
 _PARAPHRASE_SEEDS: Final = 30_000
-_TRIES: Final = 2  # seeds a paraphrase
+_TRIES: Final = 4  # seeds a paraphrase
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
-    """n / Σ 1/v; 0 where one of them is 0: a single failure cannot be averaged away."""
+    """The harmonic mean n / Σ 1/v; 0 where one of them is 0: a single failure cannot be averaged away."""
     return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
 
 
@@ -75,7 +75,8 @@ def ssim(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     """Structural similarity of two [h, w, 3] pictures (Wang et al. 2004), windows of 7 x 7, mean over channels."""
     from skimage.metrics import structural_similarity
 
-    return float(structural_similarity(one, other, channel_axis=2, data_range=255, win_size=_WINDOW))
+    measure: Callable[..., float] = structural_similarity  # it ships no types
+    return float(measure(one, other, channel_axis=2, data_range=255, win_size=_WINDOW))
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,10 @@ class PatchedModel:
     def show(self, *, patched: bool) -> Digest:
         """Make the pipeline the base or the patched model; the fingerprint of what it is then."""
         if patched != self._shown:
-            self._copy(
-                {l.name: composed(self._originals[l.name], l.terms if patched else ()) for l in self._layers}
-            )
+            self._copy({
+                    layer.name: composed(self._originals[layer.name], layer.terms if patched else ())
+                    for layer in self._layers
+                })
             self._shown = patched
         return self.fingerprints[patched]
 
@@ -123,7 +124,7 @@ def fingerprint(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> 
 
     The weights are a pure function of base and set, so the two name them.
     """
-    document: dict[str, canonical.JsonValue] = {"base": base, "fixed": fixed, "patches": dict(applied)}
+    document: dict[str, canonical.JsonValue] = {"base": base, "fixed": fixed, "patches": {str(p): s for p, s in applied.items()}}
     return Digest(hashlib.sha256(canonical.dumps(document)).hexdigest())
 
 

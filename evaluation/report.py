@@ -22,6 +22,7 @@ from rasura.evaluation.metrics import Change, Frechet, frechet, harmonic_mean, p
 from rasura.evaluation.score import Question, Score, count
 from rasura.patches import canonical
 from rasura.patches.canonical import JsonValue
+from rasura.patches.names import Digest, PatchId
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,14 +105,14 @@ def group_changes(compared: Compared) -> list[GroupChange]:
 
 
 def report_bytes(
-    base: str, patches: Mapping[str, int], judge: str, numbers: Mapping[str, float], body: Mapping[str, JsonValue]
+    base: Digest, patches: Mapping[PatchId, int], judge: str, numbers: Mapping[str, float], body: Mapping[str, JsonValue]
 ) -> bytes:
     """The canonical bytes."""
     return canonical.dumps(
         {
             "format": FORMAT,
             "base": base,
-            "patches": dict(patches),
+            "patches": {str(patch_id): strength for patch_id, strength in patches.items()},
             "judge": judge,
             "summary": {name: decimal(value) for name, value in numbers.items()},
             "body": body,

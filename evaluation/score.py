@@ -184,5 +184,6 @@ def count(
         for q, b, a in zip(asked, before, after, strict=True)
         if q.group == group and axis in q.wanted and kind in {"", q.kind} and label in {"", q.wanted[axis]}
     ]
-    rights = [sum(pair[0] for pair in chosen), sum(pair[1] for pair in chosen), sum(all(pair) for pair in chosen)]
-    return Score(group, axis, len(chosen), *rights, kind=kind, label=label)
+    before_right, after_right = sum(b for b, _ in chosen), sum(a for _, a in chosen)
+    both = sum(b and a for b, a in chosen)
+    return Score(group, axis, len(chosen), before_right, after_right, both, kind, label)
