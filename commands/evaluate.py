@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands.output import Result, line, progress, short
 
 if TYPE_CHECKING:
     from rasura.evaluation.harness import Evaluated, EvaluationRequest
@@ -44,7 +44,7 @@ _PATH = click.Path(path_type=Path)
     help="Look for another way to what was erased.",
 )
 @click.option(
-    "--attack-steps", type=click.IntRange(1, 100_000), default=160, show_default=True, help="How long to look."
+    "--attack-steps", type=click.IntRange(1, 100_000), default=80, show_default=True, help="How long to look."
 )
 @click.option(
     "--attack-tokens", type=click.IntRange(1, 32), default=4, show_default=True, help="Free words of an attack."
@@ -114,7 +114,7 @@ def _request(
 
 
 def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
-    from rasura.patches.errors import InputError
+    from rasura.patches.errors import InputError, StrengthError
     from rasura.patches.increment import ONE, Strength
 
     found: dict[PatchId, Strength] = {}
@@ -124,6 +124,8 @@ def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Str
         if patch_id in found:
             raise InputError(f"patch {short(patch_id)} is named twice: expected each patch once")
         found[patch_id] = Strength.parse(strength) if equals else ONE
+        if found[patch_id].sixteenths == 0:
+            raise StrengthError("strength 0 applies nothing: expected another", hint=f"--patch {short(patch_id)}=1")
     return found
 
 

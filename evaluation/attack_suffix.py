@@ -10,6 +10,7 @@ Only tokens that a person can type are used: those whose text gives the same tok
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.evaluation.denoising import Denoising, Noised, SlottedPrompt, states_of_ids, states_of_vectors
@@ -17,15 +18,13 @@ from rasura.evaluation.denoising import Denoising, Noised, SlottedPrompt, states
 if TYPE_CHECKING:
     import torch
 
-    from rasura.evaluation.painter import Progress
-
-_BATCH: Final = 8  # noised latents on which every suffix is compared
+_BATCH: Final = 4  # noised latents on which every suffix is compared
 _CANDIDATES: Final = 16  # suffixes tried a round
 _TOP: Final = 32  # replacements among which the candidates are drawn, for each token
 
 
 def find_suffix(
-    denoising: Denoising, prompt: str, tokens: int, rounds: int, stage: str, progress: Progress
+    denoising: Denoising, prompt: str, tokens: int, rounds: int, tell: Callable[[int, int], None]
 ) -> tuple[str, tuple[float, float]]:
     """The prompt with the best suffix that was found, and the error before and after.
 
@@ -36,8 +35,7 @@ def find_suffix(
         prompt: what stands before the suffix.
         tokens: of the suffix.
         rounds: of the search.
-        stage: for progress.
-        progress: told after each round.
+        tell: told after each round.
     """
     import torch
 
@@ -49,13 +47,13 @@ def find_suffix(
     with torch.no_grad():
         first = best = float(_losses(denoising, slotted, suffix[None], noised)[0])
     for step in range(rounds):
-        progress(stage, step, rounds)
+        tell(step, rounds)
         tried = _candidates(denoising, slotted, suffix, allowed, noised)
         with torch.no_grad():
             losses = _losses(denoising, slotted, tried, noised)
         if float(losses.min()) < best:
             best, suffix = float(losses.min()), tried[int(losses.argmin())]
-    progress(stage, rounds, rounds)
+    tell(rounds, rounds)
     words = (pipeline.tokenizer.decode([int(token)]).strip() for token in suffix)
     return " ".join([prompt, *words]), (first, best)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation import kinds
-from rasura.evaluation.attack import Attacked, AttackOptions, run_attacks
+from rasura.evaluation.attack import Attacked, AttackOptions, Bench, run_attacks
 from rasura.evaluation.cache import Effort, PictureCache
 from rasura.evaluation.classifier import FACTS
 from rasura.evaluation.judge import CLIP, TEMPLATE, Judge, open_judge
@@ -116,7 +116,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     model = PatchedModel.load(opened.host, opened.identity, stack, request.sampling, request.device)
     cache = PictureCache(request.cache or registry.location.folder / PICTURES)
     compared = compare(model, judge, asked, cache, progress)  # (3), (4)
-    attacked = run_attacks(model, judge, compared, request.attack, cache, progress)  # (5)
+    attacked = run_attacks(Bench(model, judge, request.attack, cache, progress), asked)  # (5)
     numbers = summary(compared)
     document = body(stack, compared, attacked, request.sampling, request.attack)
     applied = {m.patch.patch_id: m.strength.sixteenths for m in stack}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.grid import Row, draw_grid, save_grid
 from rasura.evaluation.report import GROUPS, Compared, all_scores, score_rows
+from rasura.evaluation.score import Answer, Question
 from rasura.patches.errors import ExistsError
 
 if TYPE_CHECKING:
@@ -69,13 +70,15 @@ def save_evaluation_grid(path: Path, evaluated: Evaluated) -> None:
             ("patched", compared.after, compared.seen_after),
         )
     ]
-    heads = [f"{_caption(compared.asked[i].wanted)} · {_SHORT[compared.asked[i].group]}" for i in shown]
+    heads = [_head(compared.asked[i]) for i in shown]
     erased = ", ".join(repr(member.patch.manifest.concept.text) for member in evaluated.stack)
     title = f"Erased: {erased}. The same noise in both rows. Below each picture: {evaluated.judge}."
     save_grid(path, draw_grid(title, heads, rows))
 
 
-_SHORT: Final = {"forget": "forget", "retain": "keep", "held_out": "held out"}
+_SHORT: Final = {"forget": "forget", "retain": "keep", "held_out": "held"}
+_HEAD: Final = 20
+"""Characters above a picture."""
 
 
 def chosen(compared: Compared) -> list[int]:
@@ -98,6 +101,11 @@ def _evenly(lists: Sequence[Sequence[int]], most: int) -> list[int]:
     return sorted([each[turn] for turn in range(turns) for each in lists if turn < len(each)][:most])
 
 
-def _caption(labels: object) -> str:
-    assert isinstance(labels, dict)
+def _head(question: Question) -> str:
+    group, labels = _SHORT[question.group], _caption(question.wanted)
+    room = _HEAD - len(group) - 3
+    return f"{labels if len(labels) <= room else labels[: room - 1] + '…'} · {group}"
+
+
+def _caption(labels: Answer) -> str:
     return ", ".join(labels.values())

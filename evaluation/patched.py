@@ -82,10 +82,12 @@ class PatchedModel:
     def show(self, *, patched: bool) -> Digest:
         """Make the pipeline the base or the patched model; the fingerprint of what it is then."""
         if patched != self._shown:
-            self._copy({
+            self._copy(
+                {
                     layer.name: composed(self._originals[layer.name], layer.terms if patched else ())
                     for layer in self._layers
-                })
+                }
+            )
             self._shown = patched
         return self.fingerprints[patched]
 
@@ -124,7 +126,8 @@ def fingerprint(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> 
 
     The weights are a pure function of base and set, so the two name them.
     """
-    document: dict[str, canonical.JsonValue] = {"base": base, "fixed": fixed, "patches": {str(p): s for p, s in applied.items()}}
+    patches = {str(patch_id): strength for patch_id, strength in applied.items()}
+    document: dict[str, canonical.JsonValue] = {"base": base, "fixed": fixed, "patches": patches}
     return Digest(hashlib.sha256(canonical.dumps(document)).hexdigest())
 
 

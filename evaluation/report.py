@@ -105,7 +105,11 @@ def group_changes(compared: Compared) -> list[GroupChange]:
 
 
 def report_bytes(
-    base: Digest, patches: Mapping[PatchId, int], judge: str, numbers: Mapping[str, float], body: Mapping[str, JsonValue]
+    base: Digest,
+    patches: Mapping[PatchId, int],
+    judge: str,
+    numbers: Mapping[str, float],
+    body: Mapping[str, JsonValue],
 ) -> bytes:
     """The canonical bytes."""
     return canonical.dumps(

@@ -20,7 +20,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
-from rasura.evaluation.classifier import Judge, load_judge
+from rasura.evaluation.classifier import Classifier, load_judge
 
 from .vocabulary import BARE_TEMPLATES, DRAWN, EVALUATION_TEMPLATES, STYLES, SUPERCLASSES, THINGS, fill
 
@@ -109,7 +109,7 @@ def other_questions(seeds: int) -> tuple[list[Question], list[Question]]:
     return groups, bare
 
 
-def ask(judge: Judge, questions: list[Question], pictures: list[Image.Image]) -> list[Answer]:
+def ask(judge: Classifier, questions: list[Question], pictures: list[Image.Image]) -> list[Answer]:
     """The judge's answers."""
     named = judge.name(pictures)
     return [Answer(question, *pair) for question, pair in zip(questions, named, strict=True)]
