@@ -23,11 +23,11 @@ from rasura.evaluation.score import Question, Score, count
 from rasura.patches import canonical
 from rasura.patches.canonical import JsonValue
 from rasura.patches.names import Digest, PatchId
+from rasura.registry.evaluations import FORMAT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMAT: Final = "rasura-evaluation/1"
 GROUPS: Final = ("forget", "retain", "held_out")
 
 
