@@ -4,6 +4,7 @@
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
 #   make fix     format, and write the generated documentation anew
 #   make bench   the tables of docs/benchmarks.md      make gpu   the tests that need a CUDA device
+#   make results every table and picture of docs/results.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
 # JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest.
@@ -23,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix bench gpu schema
+.PHONY: help demo test check fix bench results gpu schema
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +67,10 @@ fix: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/compose.py
+
+# Two to three hours on two cores from nothing; goes on where it was cut off.
+results: $(STAMP)
+	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/python benchmarks/results
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -232,10 +232,7 @@ def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
             short(data["id"]),
             data["concept"],
             data["anchor"] or "(nothing)",
-            data["measured"]["rank"],
-            data["measured"]["residual"],
-            data["measured"]["leak_retained"],
-            data["measured"]["leak_held_out"],
+            *(data["measured"].get(name, "-") for name in ("rank", "residual", "leak_retained", "leak_held_out")),
             f"{data['measured']['protected']}/{data['measured']['width']}",
         )
         for data in map(_data, made)

@@ -85,6 +85,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         ),
         ("base", record.base),
         ("touches", f"{len(manifest.base.parameters)} parameters, rank {manifest.measured.get('rank', '?')}"),
+        *(() if manifest.separable else [("separable", "no: what it does to other prompts is measured, not proved")]),
         ("protects", f"{basis.rank} of {basis.dimension} dimensions ({basis.invariants} exact, {basis.rule})"),
         ("retain set", f"{retain.source}, {retain.count} concepts, {short(retain.sha256)}" if retain else "none"),
         (
@@ -100,7 +101,12 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
     ]
     if (more := len(evaluations) - _EVALUATIONS) > 0:
         pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
-    data = {"id": record.patch_id, "signer": signer, "manifest": json.loads(manifest.to_bytes())}
+    data = {
+        "id": record.patch_id,
+        "signer": signer,
+        "separable": manifest.separable,
+        "manifest": json.loads(manifest.to_bytes()),
+    }
     judged = [evaluation_data(e) for e in evaluations]
     return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
 

@@ -52,7 +52,8 @@ class Measured:
     width: int
 
     def decimals(self, *, free: float, guarded: int) -> dict[str, str]:
-        """The manifest's `measured` object: four digits each."""
+        """The manifest's `measured` object: four digits each; no ratios where nothing that was touched reads text."""
+        counts = {"rank": self.rank, "protected": self.protected, "guarded": guarded, "width": self.width}
         numbers = {
             "residual": self.residual,
             "effect": self.effect,
@@ -63,8 +64,8 @@ class Measured:
             "base_protected": self.base_protected,
             "free": free,
         }
-        counts = {"rank": self.rank, "protected": self.protected, "guarded": guarded, "width": self.width}
-        return {name: f"{number:.3e}" for name, number in numbers.items()} | {n: str(c) for n, c in counts.items()}
+        known = numbers if self.base_targets > 0 else {"free": free}
+        return {name: f"{number:.3e}" for name, number in known.items()} | {n: str(c) for n, c in counts.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
