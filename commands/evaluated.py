@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rasura.commands.output import fields, line, short, table
 
 if TYPE_CHECKING:
     from rasura.evaluation.harness import Evaluated
+
+_NUMBERS: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")
 
 
 def print_evaluated(found: "Evaluated") -> None:
@@ -23,7 +25,7 @@ def print_evaluated(found: "Evaluated") -> None:
     table(("pictures", "n", "SSIM", "change", "identical", "Fréchet"), list(map(_change, body["changes"])))
     if body["attacks"]:
         table(("attack", "on", "model", "back", "95 %", "prompt"), list(map(_attack, body["attacks"])))
-    fields([(name.replace("_", " "), value) for name, value in report["summary"].items()])
+    fields([(name.replace("_", " "), report["summary"][name]) for name in _NUMBERS if name in report["summary"]])
     effort = found.effort
     if effort.drawn:
         each = f"{effort.seconds / effort.drawn:.2f} s each"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.grid import Row, draw_grid, save_grid
 from rasura.evaluation.report import GROUPS, Compared, all_scores, score_rows
-from rasura.evaluation.score import Answer, Question
+from rasura.evaluation.score import Answer
 from rasura.patches.errors import ExistsError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ GRID: Final = "grid.png"
 PICTURES: Final = "pictures"
 _COLUMNS: Final = {"forget": 6, "retain": 4, "held_out": 2}
 """How many pictures of each group the grid shows."""
+
+_WORDS: Final = {"forget": "to be forgotten", "retain": "retained", "held_out": "held out"}
 
 
 def check_folder(folder: Path) -> None:
@@ -70,15 +72,12 @@ def save_evaluation_grid(path: Path, evaluated: Evaluated) -> None:
             ("patched", compared.after, compared.seen_after),
         )
     ]
-    heads = [_head(compared.asked[i]) for i in shown]
+    heads = [_caption(compared.asked[i].wanted) for i in shown]
     erased = ", ".join(repr(member.patch.manifest.concept.text) for member in evaluated.stack)
-    title = f"Erased: {erased}. The same noise in both rows. Below each picture: {evaluated.judge}."
+    groups = [compared.asked[i].group for i in shown]
+    counted = ", ".join(f"{groups.count(group)} {_WORDS[group]}" for group in GROUPS if group in groups)
+    title = f"Erased: {erased}. From the left: {counted}; the same noise in both rows. Below: {evaluated.judge}."
     save_grid(path, draw_grid(title, heads, rows))
-
-
-_SHORT: Final = {"forget": "forget", "retain": "keep", "held_out": "held"}
-_HEAD: Final = 20
-"""Characters above a picture."""
 
 
 def chosen(compared: Compared) -> list[int]:
@@ -99,12 +98,6 @@ def _evenly(lists: Sequence[Sequence[int]], most: int) -> list[int]:
         return [lists[i * len(lists) // most][0] for i in range(most)]
     turns = max(map(len, lists), default=0)
     return sorted([each[turn] for turn in range(turns) for each in lists if turn < len(each)][:most])
-
-
-def _head(question: Question) -> str:
-    group, labels = _SHORT[question.group], _caption(question.wanted)
-    room = _HEAD - len(group) - 3
-    return f"{labels if len(labels) <= room else labels[: room - 1] + '…'} · {group}"
 
 
 def _caption(labels: Answer) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tiny import tiny_tokenizer
 
@@ -14,10 +15,10 @@ def tiny_classifier(folder: Path, objects: Sequence[str] = ("dog", "cat"), style
 
     from rasura.evaluation.classifier import Network
 
-    shape = {"channels": [8, 8], "strides": [2, 2], "hidden": 16}
+    shape: dict[str, Any] = {"channels": [8, 8], "strides": [2, 2], "hidden": 16}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Network(objects=len(objects), styles=len(styles), **shape)  # type: ignore[arg-type]
+        network = Network(objects=len(objects), styles=len(styles), **shape)
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / "classifier.safetensors")
     facts = {"objects": list(objects), "styles": list(styles), "architecture": shape}
@@ -31,7 +32,12 @@ def tiny_clip(folder: Path) -> Path:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
     tokenizer = tiny_tokenizer()
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     text = CLIPTextConfig(
         **small,
         vocab_size=len(tokenizer),

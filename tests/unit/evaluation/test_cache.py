@@ -1,6 +1,5 @@
 """A picture is drawn once, whatever happens in between, and it is the same picture."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,9 @@ BASE = Digest("b" * 64)
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Painter]:
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Painter:
     folder = tiny_model(tmp_path_factory.mktemp("model") / "model")
-    yield Painter.load(folder, Sampling(steps=2, batch=2))
+    return Painter.load(folder, Sampling(steps=2, batch=2))
 
 
 def pixels(painter: Painter, cache: PictureCache, shots: list[Shot] = SHOTS) -> list[bytes]:

@@ -2,6 +2,7 @@
 """The patched model in memory is the one that a host would hold, and the base is the base whatever is applied."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,14 @@ import torch
 from tiny import TinySpec, tiny_model
 from workshop import ALICE, SPEC, Workshop, workshop  # noqa: F401
 
-from rasura.evaluation.painter import Painter, Sampling
+from rasura.evaluation.painter import Painter, Sampling, Shot
 from rasura.evaluation.patched import PatchedModel, StackMember, check_stack, fingerprint
 from rasura.patches.base import identify
 from rasura.patches.concepts import TextEncoder
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.increment import Increment, Strength
+from rasura.patches.names import Digest, ParamName, PatchId
 from rasura.registry import deploy
 from rasura.registry.intake import load_verified
 
@@ -86,6 +87,29 @@ def test_the_fingerprint_sees_another_vae(workshop: Workshop) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     assert not set(before) & set(model(workshop, {workshop.dog: 16}).fingerprints)
+
+
+def test_a_patch_may_touch_the_text_encoder(workshop: Workshop) -> None:
+    """Whichever of CLIP's two spellings the loaded module uses, the increment finds its parameter."""
+    member = stack(workshop, {workshop.dog: 16})[0]
+    name = ParamName("text_encoder.text_model.encoder.layers.1.mlp.fc1.weight")
+    out, width = workshop.host().parameters()[name].shape
+    increment = Increment(torch.full((1, width), 2.0**-5), torch.full((out, 1), 0.25))
+    tensors = replace(member.patch.tensors, increments={**member.patch.tensors.increments, name: increment})
+    odd = StackMember(replace(member.patch, tensors=tensors), Strength())
+    prints = Digest("0" * 64), Digest("1" * 64)
+    patched = PatchedModel(Painter.load(workshop.model, Sampling(steps=1)), workshop.host(), [odd], prints)
+    encoder = patched.painter.pipeline.text_encoder
+    (live,) = [p for key, p in encoder.named_parameters() if key.endswith("layers.1.mlp.fc1.weight")]
+    base = live.detach().clone()
+    shot = [Shot("a dog", 1)]
+    before = patched.painter.draw_batch(shot)[0].tobytes()
+    patched.show(patched=True)
+    torch.testing.assert_close(live.detach(), (base + 2.0**-7).half().float())
+    assert patched.painter.draw_batch(shot)[0].tobytes() != before
+    patched.show(patched=False)
+    assert torch.equal(live.detach(), base)
+    assert patched.painter.draw_batch(shot)[0].tobytes() == before
 
 
 def test_patches_of_another_base_are_refused(workshop: Workshop, tmp_path: Path) -> None:
