@@ -41,6 +41,12 @@ METHODS: Final = {
             "Smallest map from target to anchor that ignores everything protected; one detector for all layers.",
             "SPEED eq. 3, arXiv 2503.07392",
         ),
+        Method(
+            "speed",
+            "speed:Speed",
+            "Null space of a filtered and augmented retain set, null prompt kept by its centres; a detector a layer.",
+            "SPEED, arXiv 2503.07392",
+        ),
     )
 }
 
