@@ -71,6 +71,42 @@ def detector(targets: torch.Tensor, project: Project, ridge: float) -> torch.Ten
     return project(found.T).T  # once more: the solve costs a few digits
 
 
+def soft_detector(
+    targets: torch.Tensor, kept: torch.Tensor, *, erase: float, preserve: float, ridge: float
+) -> torch.Tensor:
+    """UCE's A = α C1ᵀ (α C1C1ᵀ + β C0C0ᵀ + λI)⁻¹, [n, d]: retained vectors are data, not a constraint.
+
+    Args:
+        targets: C1 [d, n].
+        kept: Σ c0 c0ᵀ [d, d].
+        erase: α.
+        preserve: β.
+        ridge: λ, above 0.
+    """
+    import torch
+
+    whole = erase * (targets @ targets.T) + preserve * kept
+    whole.diagonal().add_(ridge)
+    found: torch.Tensor = erase * torch.cholesky_solve(targets, torch.linalg.cholesky(_symmetric(whole))).T
+    return found
+
+
+def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A' [r, d] with orthonormal rows and Q' [d, r], with Q'A' = QA but for singular values below the tolerance.
+
+    Args:
+        A: [n, d].
+        Q: [d, n].
+        tolerance: share of the largest singular value.
+    """
+    import torch
+
+    rows, triangle = torch.linalg.qr(A.T)  # A = triangleᵀ rowsᵀ
+    left, values, right = torch.linalg.svd(Q @ triangle.T, full_matrices=False)
+    rank = max(1, int((values > tolerance * values[0]).sum()))
+    return right[:rank] @ rows.T, left[:, :rank] * values[:rank]
+
+
 def identity(columns: torch.Tensor) -> torch.Tensor:
     """P where nothing is protected."""
     return columns

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from rasura.patches.base import cross_attention
-from rasura.patches.concepts import normal
+from rasura.patches.concepts import TOKEN_CHOICES, normal
 from rasura.patches.erasers.adversarial import adversarial
 from rasura.patches.erasers.algebra import cut, free_share, gram, increments, joined, parts
 from rasura.patches.erasers.invariants import invariant_columns
@@ -73,7 +73,7 @@ class Speed:
     lamb: float = option(0.0, "softness of that; 0: exactly", low=0, high=1e9)
     centroids: int = option(3, "centres of the null prompt", low=0, high=76)
     kept: str = option(
-        "same", "tokens of retained prompts; same: as the targets'", choices=("same", "last", "subject", "tail", "all")
+        "same", "tokens of retained prompts; same: as the targets'", choices=("same", *TOKEN_CHOICES, "all")
     )
     shared: bool = option(default=False, text="one detector for all layers")
     adversarial: int = option(0, "rounds in which embeddings that bring a concept back are erased too", low=0, high=20)
