@@ -95,6 +95,13 @@ def refine(
     return tuple(own.result() for own in filters)
 
 
+def noise_source(seed: int, group: int) -> torch.Generator:
+    """Where the noise of a group comes from: t [b, aug] of its first piece of kept vectors, its second, and so on."""
+    import torch
+
+    return torch.Generator().manual_seed((seed + (group + 1) * _MIX) % (1 << 63))
+
+
 def _augment(
     batches: Callable[[], Iterator[torch.Tensor]],
     filters: Sequence[_Filter],
@@ -139,10 +146,7 @@ class _Filter:
 
     def rewind(self) -> None:
         """Begin a pass: the same noise again, and no vectors waiting."""
-        import torch
-
-        seed = (self._choices.seed + (self._index + 1) * _MIX) % (1 << 63)
-        self._noise = torch.Generator().manual_seed(seed)
+        self._noise = noise_source(self._choices.seed, self._index)
         self._waiting: torch.Tensor | None = None
         self._seen = 0
 

@@ -84,7 +84,7 @@ class Uce:
 
 def retained_sum(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
     """Σ c0 c0ᵀ [d, d] over retained tokens and over the targets of guarded patches; and how many retained tokens."""
-    moment = Moment(problem.encoder.width)
+    moment = Moment(int(problem.columns[0].targets.shape[0]))
     for batch in problem.retained(tokens):
         moment.add(batch)
     total = moment.mean * moment.count

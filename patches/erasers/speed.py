@@ -143,7 +143,7 @@ class Speed:
         tokens = problem.request.tokens if self.kept == "same" else self.kept
         empty = True
         for batch in problem.retained(tokens):
-            empty = False
+            empty = empty and batch.shape[0] == 0
             yield batch
         if empty:
             yield problem.reference.invariants[1:]
