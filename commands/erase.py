@@ -44,7 +44,7 @@ _METHOD = "null-space"
 @click.option("--layers", metavar="NAMES", help="Which layers, such as k, v, kv [default: the method's].")
 @click.option(
     "--tokens",
-    type=click.Choice(["last", "subject", "tail"]),
+    type=click.Choice(["last", "subject", "tail", "end"]),
     help="Which tokens stand for the concept [default: the method's].",
 )
 @click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")

@@ -7,6 +7,7 @@ on knows the concept: the end-of-text and padding positions too. Which of them a
     last     the last subject token only (what SPEED's code does); the positions after it still carry the concept
     subject  all tokens of the subject
     tail     the subject and every position after it, aligned with the anchor's by distance from the last subject token
+    end      the last subject token and every position after it (what UCE's first code does)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rasura.patches.fields import show
 if TYPE_CHECKING:
     import torch
 
-TOKEN_CHOICES: Final = ("last", "subject", "tail")
+TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
 _NOT_PLAIN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's general categories
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
@@ -258,6 +259,8 @@ def token_range(encoder: TextEncoder, prompt: str, phrase: str, tokens: str) -> 
             return range(own[-1], own[-1] + 1)
         case "subject":
             return own
+        case "end":
+            return range(own[-1], encoder.length)
         case _:
             return range(own[0], encoder.length)
 
@@ -299,4 +302,5 @@ def _pairs(source: range, goal: range, length: int, tokens: str) -> list[tuple[i
     subject = [(position, max(goal[0], end - (last - position))) for position in source]
     if tokens == "subject":
         return subject
-    return subject + [(last + j, end + j) for j in range(1, length - max(last, end))]
+    before = subject if tokens == "tail" else [(last, end)]
+    return before + [(last + j, end + j) for j in range(1, length - max(last, end))]

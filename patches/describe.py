@@ -138,4 +138,4 @@ def compressed(columns: Columns, tolerance: float) -> Columns:
     values, vectors = values.flip(0), vectors.flip(1)
     kept = int((values > tolerance**2 * values[0]).sum())
     scaled = vectors[:, :kept] * values[:kept].sqrt()
-    return Columns(columns.name, scaled[:width].contiguous(), scaled[width:].contiguous())
+    return Columns(columns.name, scaled[:width].contiguous(), scaled[width:].contiguous(), columns.pairs)

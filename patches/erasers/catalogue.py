@@ -41,6 +41,24 @@ METHODS: Final = {
             "Smallest map from target to anchor that ignores everything protected; one detector for all layers.",
             "SPEED eq. 3, arXiv 2503.07392",
         ),
+        Method(
+            "speed",
+            "speed:Speed",
+            "Null space of a filtered and augmented retain set, null prompt kept by its centres; a detector a layer.",
+            "SPEED, arXiv 2503.07392",
+        ),
+        Method(
+            "uce",
+            "ridge:Uce",
+            "Ridge regression with the retain set as data, keys and values alike; preserves softly, promises nothing.",
+            "UCE, arXiv 2308.14761",
+        ),
+        Method(
+            "rece",
+            "rece:Rece",
+            "UCE, then again for the embeddings that would bring the concept back; promises nothing.",
+            "RECE, arXiv 2407.12383",
+        ),
     )
 }
 

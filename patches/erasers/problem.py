@@ -43,11 +43,18 @@ class Columns:
         name: the concept, for messages.
         targets: C1 [d, n] float64.
         anchors: C* [d, n] float64.
+        count: how many pairs the columns stand for, where they are compressed; 0: as many as there are.
     """
 
     name: str
     targets: torch.Tensor
     anchors: torch.Tensor
+    count: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of tokens the columns stand for."""
+        return self.count or int(self.targets.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
