@@ -41,6 +41,12 @@ METHODS: Final = {
             "Smallest map from target to anchor that ignores everything protected; one detector for all layers.",
             "SPEED eq. 3, arXiv 2503.07392",
         ),
+        Method(
+            "sepme",
+            "sepme:SepMe",
+            "Trains until what the concept adds to the prediction is gone; whole prompts of all others stay exactly.",
+            "SepME, arXiv 2402.05947",
+        ),
     )
 }
 
