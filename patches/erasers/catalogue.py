@@ -47,6 +47,12 @@ METHODS: Final = {
             "Trains until what the concept adds to the prediction is gone; whole prompts of all others stay exactly.",
             "SepME, arXiv 2402.05947",
         ),
+        Method(
+            "all-but-one",
+            "all_but_one:AllButOne",
+            "Trains the concept's guidance term towards another's; the unconditional prediction stays.",
+            "All but One, AAAI 2024",
+        ),
     )
 }
 

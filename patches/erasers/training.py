@@ -133,9 +133,9 @@ def train(task: Task, plan: Plan, progress: Progress) -> Trained:
     run = _Run(task, plan, optimiser)
     with _one_way():
         while not run.over:
-            progress(f"training {task.name}\tloss {run.mean:.2e}", run.updates, plan.steps)
+            progress(run.stage, run.updates, plan.steps)
             run.update()
-    progress(f"training {task.name}\tloss {run.mean:.2e}", plan.steps, plan.steps)
+    progress(run.stage, plan.steps, plan.steps)
     return Trained(run.updates, run.stopped, run.first, run.mean)
 
 
@@ -154,6 +154,11 @@ class _Run:
     def stopped(self) -> bool:
         """Whether the statistic allows to stop after the last update."""
         return self._plan.tau is not None and self.updates > EARLIEST and self.mean <= self._plan.tau
+
+    @property
+    def stage(self) -> str:
+        """What is going on, and behind a tab how well."""
+        return f"training {self._task.name}" + (f"\tloss {self.mean:.2e}" if self.updates else "")
 
     @property
     def over(self) -> bool:
