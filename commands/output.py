@@ -119,9 +119,10 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int) -> None:
-            task = tasks.setdefault(stage, None) or bar.add_task(stage, total=total)
-            tasks[stage] = task
-            bar.update(task, completed=done, total=total)
+            name, _, note = stage.partition("\t")
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total, description=f"{name}  {note}".rstrip())
 
         yield update
 
@@ -134,6 +135,7 @@ class _Lines:
         self._said: set[str] = set()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        stage = stage.partition("\t")[0]
         if stage not in self._said and time.monotonic() - self._started > 1.0 and done < total:
             self._said.add(stage)
             click.echo(f"{stage}…", err=True)

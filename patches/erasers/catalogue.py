@@ -59,6 +59,18 @@ METHODS: Final = {
             "UCE, then again for the embeddings that would bring the concept back; promises nothing.",
             "RECE, arXiv 2407.12383",
         ),
+        Method(
+            "sepme",
+            "sepme:SepMe",
+            "Trains until what the concept adds to the prediction is gone; whole prompts of all others stay exactly.",
+            "SepME, arXiv 2402.05947",
+        ),
+        Method(
+            "all-but-one",
+            "all_but_one:AllButOne",
+            "Trains the concept's guidance term towards another's; the unconditional prediction stays.",
+            "All but One, AAAI 2024",
+        ),
     )
 }
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rasura.patches.subspace import Moment, ProtectedBasis
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage, how much of it is done, and how much there is."""
+"""Called with a stage (behind a tab, it may carry a note such as a loss), how much is done, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
