@@ -41,6 +41,12 @@ METHODS: Final = {
             "Smallest map from target to anchor that ignores everything protected; one detector for all layers.",
             "SPEED eq. 3, arXiv 2503.07392",
         ),
+        Method(
+            "clip-null-space",
+            "text_encoder:ClipNullSpace",
+            "Rewrites what feed-forward layers of the CLIP text encoder remember; protected keys keep their values.",
+            "AlphaEdit, arXiv 2410.02355; Om Prakash et al. 2025",
+        ),
     )
 }
 
