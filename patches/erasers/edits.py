@@ -77,9 +77,10 @@ class Edit:
             copied(encoder.module),
         )
 
-    def columns(self, states: torch.Tensor) -> torch.Tensor:
-        """The chosen positions of its own prompts' states [n, length, x], as columns [x, m]."""
-        return _picked(states, [[source for source, _ in pair] for pair in self.pairs])
+    def columns(self, states: torch.Tensor, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """The chosen positions of its prompts' states [n, length, x] as columns [x, m]; `rows` tells which prompts."""
+        pairs = self.pairs if rows is None else [self.pairs[row] for row in rows]
+        return _picked(states, [[source for source, _ in pair] for pair in pairs])
 
     def goal_columns(self, states: torch.Tensor) -> torch.Tensor:
         """The positions that they become, of its anchor's states [n, length, x], as columns [x, m]."""
@@ -90,6 +91,15 @@ class Edit:
         import torch
 
         return torch.tensor([a >= start for start, pair in zip(self.starts, self.pairs, strict=True) for a, _ in pair])
+
+    def mask(self, rows: Sequence[int]) -> torch.Tensor:
+        """Where the values of these prompts may change: chosen positions that know the concept. [n, length] bool."""
+        import torch
+
+        found = torch.zeros(len(rows), self.ids.shape[1], dtype=torch.bool)
+        for i, row in enumerate(rows):
+            found[i, [a for a, _ in self.pairs[row] if a >= self.starts[row]]] = True
+        return found
 
     def present(self, layer: int) -> States:
         """States of its prompts under the edit so far."""
@@ -110,22 +120,22 @@ class Edit:
         self.guarded[space.layer] = max(self.guarded.get(space.layer, 0), basis.rank - space.basis.rank)
         return basis
 
-    def check_free(self, space: Space, keys: torch.Tensor, basis: ProtectedBasis, finer: str) -> None:
-        """Refuse a concept whose keys [d_ff, m] the basis holds.
+    def check_free(self, space: Space, basis: ProtectedBasis, coarser: str) -> None:
+        """Refuse a concept whose keys the basis holds; the hint ends in the option that leaves more room.
 
         Raises:
             ErasureRefusedError: less than `FREE_FLOOR` of them is free.
         """
         import torch
 
-        known = keys[:, self.own()]
+        known = self.columns(self.pristine[space.layer].keys)[:, self.own()]
         share = float(torch.linalg.vector_norm(basis.project(known)) / torch.linalg.vector_norm(known))
         if share < FREE_FLOOR:
             raise ErasureRefusedError(
                 f"concept {self.target.concept!r} lies inside the protected set of layer {space.layer}: "
                 f"{share:.2e} of its keys is free, expected at least {FREE_FLOOR:g}",
                 hint=f"rasura erase --base MODEL --concept {shlex.quote(self.target.concept)} --retain FILE "
-                f"--method clip-null-space {finer}",
+                f"--method clip-null-space {coarser}",
                 concept=self.target.concept,
                 free=f"{share:.3e}",
             )

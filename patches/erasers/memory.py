@@ -1,17 +1,16 @@
 """Feed-forward layers as memories: what of their keys is kept, and the smallest rewrite that leaves that alone.
 
-For keys K [d_ff, n], wanted changes of their values R [d, n], the projector P onto what is free, and keys K_p of earlier
-edits that are to be disturbed little (AlphaEdit, arXiv 2410.02355, eq. 14):
+For keys K [d_ff, n], wanted changes of their values R [d, n], the projector P onto what is free, and keys K_p of
+earlier edits that are to be disturbed little (AlphaEdit, arXiv 2410.02355):
 
     ΔW = R KᵀP (K_p K_pᵀP + K KᵀP + λI)⁻¹
 
-With the singular value decomposition [P K, P K_p] = U S Vᵀ this is (R (PK)ᵀU) (S² + λ)⁻¹ Uᵀ: no d_ff × d_ff inverse, and
-the rows of Uᵀ lie in the range of P. Its rank is min(n, dim P) where there is no K_p.
+With the singular value decomposition [P K, P K_p] = U S Vᵀ this is (R (PK)ᵀU) (S² + λ)⁻¹ Uᵀ: no d_ff × d_ff inverse,
+and the rows of Uᵀ lie in the range of P. Its rank is min(n, dim P) where there is no K_p.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from rasura.patches.erasers.edits import Edit, others_of
-from rasura.patches.erasers.guided import Guidance, guide
+from rasura.patches.erasers.guided import guide
 from rasura.patches.erasers.memory import Keeping, Space, cut, rewrite, ridge_of, spaces
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.erasers.problem import Columns, Defaults, Erasure, Problem
@@ -34,7 +34,7 @@ from rasura.patches.hidden import fc2_layers
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 from rasura.patches.specs import HIDDEN
-from rasura.patches.subspace import no_basis
+from rasura.patches.subspace import ProtectedBasis, no_basis
 
 if TYPE_CHECKING:
     import torch
@@ -112,25 +112,35 @@ class ClipNullSpace:
             ),
         )
         edits = [Edit.of(problem, target, list(known), self.positions) for target in problem.request.targets]
+        losses: list[dict[str, str]] = [{} for _ in edits]
         if self.values == "guided":
             losses = guide(problem, edits, known, self)
         else:
-            losses = [{} for _ in edits]
             self._closed(problem, edits, known)
-        return tuple(self._erasure(problem, edit, known, facts) for edit, facts in zip(edits, losses, strict=True))
+        stored = [self._stored(edit, known) for edit in edits]
+        facts = [{**loss, **far} for loss, far in zip(losses, reach(problem, edits), strict=True)]
+        width = problem.encoder.width
+        return tuple(
+            _erasure(edit, known, increments, numbers, width)
+            for edit, increments, numbers in zip(edits, stored, facts, strict=True)
+        )
 
-    def rewritten(
-        self, edits: Sequence[Edit], own: int, space: Space, change: torch.Tensor, keys: torch.Tensor
-    ) -> torch.Tensor:
-        """ΔW [d, d_ff] that changes the values of keys [d_ff, m] by R [d, m] and leaves all that is protected alone.
+    def room(self, edits: Sequence[Edit], own: int, space: Space) -> ProtectedBasis:
+        """What a concept's edit must not touch in a layer.
 
         Raises:
-            ErasureRefusedError: the keys lie inside what is protected.
+            ErasureRefusedError: the concept lies inside it, or it is the whole space.
         """
-        edit = edits[own]
-        basis = edit.room(space, others_of(edits, own, space.layer), self.guard_share)
-        edit.check_free(space, keys, basis, self._coarser(space))
-        lam = self.lam or ridge_of(keys, basis, self.ridge)
+        basis = edits[own].room(space, others_of(edits, own, space.layer), self.guard_share)
+        edits[own].check_free(space, basis, self._coarser(space))
+        return basis
+
+    def rewritten(
+        self, edit: Edit, space: Space, basis: ProtectedBasis, change: torch.Tensor, keys: torch.Tensor
+    ) -> torch.Tensor:
+        """ΔW [d, d_ff] that changes the values of keys [d_ff, m] by R [d, m] and leaves all that is protected alone."""
+        pristine = edit.columns(edit.pristine[space.layer].keys)
+        lam = self.lam or ridge_of(pristine, basis, self.ridge)  # what a lower edit has made the anchor's weighs little
         return rewrite(change, keys, basis, lam, space.earlier)
 
     def _closed(self, problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space]) -> None:
@@ -144,7 +154,7 @@ class ClipNullSpace:
                     change = edit.goal_columns(goals.outputs) - edit.columns(seen[i].outputs)
                 else:
                     change = space.weight @ (edit.goal_columns(goals.keys) - keys)
-                found.append(self.rewritten(edits, i, space, change, keys))
+                found.append(self.rewritten(edit, space, self.room(edits, i, space), change, keys))
             for edit, delta in zip(edits, found, strict=True):
                 edit.put(space, delta)
                 edit.put(space, self._increment(edit, space).dense())  # what is above sees what is stored
@@ -155,33 +165,44 @@ class ClipNullSpace:
         keys = edit.columns(edit.present(space.layer).keys)
         return Increment.quantised(*cut(edit.deltas[space.layer], keys, space.basis, self.energy, self.rank_limit))
 
-    def _erasure(self, problem: Problem, edit: Edit, known: Mapping[int, Space], facts: Mapping[str, str]) -> Erasure:
-        increments = {}
+    def _stored(self, edit: Edit, known: Mapping[int, Space]) -> dict[ParamName, Increment]:
+        """All layers as they are stored; from now on the copy carries exactly these."""
+        found = {}
         for space in known.values():
-            increments[space.name] = self._increment(edit, space)
-            edit.put(space, increments[space.name].dense())
-        columns = {
-            space.name: Columns(
-                edit.target.concept,
-                edit.columns(edit.present(space.layer).keys),
-                edit.goal_columns(edit.goals[space.layer].keys),
-            )
-            for space in known.values()
-        }
-        return Erasure(
-            _padded(increments),
-            min(edit.free.values()),
-            max(edit.guarded.values()),
-            basis=no_basis(problem.encoder.width),
-            bases={space.name: space.promise for space in known.values()},
-            columns=columns,
-            references={space.name: space.reference for space in known.values()},
-            reads={space.name: HIDDEN for space in known.values()},
-            facts={**facts, **reach(problem, edit)},
-        )
+            found[space.name] = self._increment(edit, space)
+            edit.put(space, found[space.name].dense())
+        return found
 
     def _coarser(self, space: Space) -> str:
         return f"--rank-rule {space.basis.rule.coarser}" if self.policy == "rule" else "--set policy=rule"
+
+
+def _erasure(
+    edit: Edit,
+    known: Mapping[int, Space],
+    increments: Mapping[ParamName, Increment],
+    facts: Mapping[str, str],
+    width: int,
+) -> Erasure:
+    columns = {
+        space.name: Columns(
+            edit.target.concept,
+            edit.columns(edit.present(space.layer).keys),
+            edit.goal_columns(edit.goals[space.layer].keys),
+        )
+        for space in known.values()
+    }
+    return Erasure(
+        _padded(increments),
+        min(edit.free.values()),
+        max(edit.guarded.values()),
+        basis=no_basis(width),
+        bases={space.name: space.promise for space in known.values()},
+        columns=columns,
+        references={space.name: space.reference for space in known.values()},
+        reads={space.name: HIDDEN for space in known.values()},
+        facts=facts,
+    )
 
 
 def _chosen(layers: str, present: Sequence[int], method: str) -> list[int]:
