@@ -64,7 +64,7 @@ def states_of(model: Any, ids: torch.Tensor, layers: Sequence[int]) -> dict[int,
     import torch
 
     parts: dict[int, list[States]] = {layer: [] for layer in layers}
-    for some in ids.split(BATCH):
+    for some in _batches(ids):
         for layer, found in _seen(model, some, layers).items():
             parts[layer].append(found)
     return {
@@ -85,7 +85,7 @@ def embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
     import torch
 
     with torch.no_grad():
-        parts = [model(input_ids=some.to(_device(model))).last_hidden_state for some in ids.split(BATCH)]
+        parts = [model(input_ids=some.to(_device(model))).last_hidden_state for some in _batches(ids)]
     return torch.cat(parts).to("cpu", torch.float64)
 
 
@@ -107,6 +107,10 @@ def injected(model: Any, layer: int, values: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _batches(ids: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (ids[start : start + BATCH] for start in range(0, ids.shape[0], BATCH))
 
 
 def _seen(model: Any, ids: torch.Tensor, layers: Sequence[int]) -> dict[int, States]:
