@@ -54,7 +54,7 @@ def show(base_ref: str, registry_at: str | None) -> Result:
         ("source", record.source),
         ("parameters", str(len(parameters))),
         ("dtypes", ", ".join(sorted({p.dtype for p in record.parameters}))),
-        ("cross-attention", str(sum(1 for p in record.parameters if p.casts))),
+        ("cross-attention", str(sum(1 for p in record.parameters if ".attn2.to_" in p.name and p.casts))),
         ("text encoder", record.text_encoder),
         ("tokenizer", record.tokenizer),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),

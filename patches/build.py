@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.anchors import with_anchor
 from rasura.patches.base import CAST_DTYPES, BaseIdentity
-from rasura.patches.concepts import Target, TextEncoder, aligned_columns, normal, token_range
+from rasura.patches.concepts import Target, TextEncoder, aligned_columns, token_range
 from rasura.patches.describe import compressed, described
 from rasura.patches.erasers.problem import Columns, Problem, Progress, Reference
 from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
@@ -115,14 +115,10 @@ class _Prompts:
 
     @cached_property
     def reference(self) -> Reference:
-        known = {normal(name) for name in self.request.names}
-        if self.request.retain:
-            known |= {normal(concept) for concept in self.request.retain.concepts}
-        held_out = self.request.prompts(c for c in self.request.held_out if normal(c) not in known)
         return Reference(
             self.encoder.encode_all([""])[0],
             self._moment(self.request.retained_prompts(), "encoding retained prompts", self.request.retained_count),
-            self._moment(held_out, "encoding held-out prompts", len(self.request.held_out)),
+            self._moment(self.request.held_out_prompts(), "encoding held-out prompts", len(self.request.held_out)),
         )
 
     @cached_property

@@ -1,10 +1,16 @@
 """Loading a pipeline's CLIP tokenizer and text encoder: from its folder alone, whole or not at all."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
+from rasura.patches.hosts import parameter_name
+from rasura.patches.names import ParamName
 from rasura.patches.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
 
 _LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 
@@ -33,6 +39,21 @@ def load_clip(folder: Path) -> tuple[Any, Any]:
         )
     model.train(mode=False)
     return tokenizer, model
+
+
+def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]") -> None:
+    """Give a loaded text encoder these weights: what a patched folder's files held before any patch.
+
+    Args:
+        model: the text encoder.
+        originals: by the names that a host gives them; names that the model has not are left out.
+    """
+    import torch
+
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if (original := originals.get(parameter_name("text_encoder", key))) is not None:
+                parameter.copy_(original)
 
 
 def _loaded(folder: Path) -> tuple[Any, Any, set[str]]:

@@ -287,7 +287,7 @@ def aligned_columns(
     sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
     hidden, wanted = encoder.encode_all(sources), encoder.encode_all(goals)
     pairs = [
-        _pairs(encoder.subject(source, target.concept), encoder.subject(goal, target.anchor), encoder.length, tokens)
+        paired(encoder.subject(source, target.concept), encoder.subject(goal, target.anchor), encoder.length, tokens)
         for source, goal in zip(sources, goals, strict=True)
     ]
     C1 = torch.cat([hidden[i, [a for a, _ in pair]] for i, pair in enumerate(pairs)])
@@ -295,7 +295,8 @@ def aligned_columns(
     return C1.T.contiguous(), C_star.T.contiguous()
 
 
-def _pairs(source: range, goal: range, length: int, tokens: str) -> list[tuple[int, int]]:
+def paired(source: range, goal: range, length: int, tokens: str) -> list[tuple[int, int]]:
+    """Which position of a prompt becomes which of its anchor's, where their subjects stand at these positions."""
     last, end = source[-1], goal[-1]
     if tokens == "last":
         return [(last, end)]

@@ -3,7 +3,8 @@
 For a patch p with increments Δ_p, targets T_p and protected rows U_p with energies E_p:
 
     own(p)      ‖Δ_p U_p √E_p‖ / ‖W U_p √E_p‖      what p leaks on what it promised not to touch
-    pair(p, q)  ‖Δ_p T_q‖ / ‖Δ_q T_q‖              how much of q's work p disturbs
+    pair(p, q)  ‖Δ_p T_q‖ / ‖Δ_q T_q‖              how much of q's work p disturbs; where both read text embeddings, or
+                                                   both states inside the encoder
     stack(q)    ‖Σ_p Δ_p U_q √E_q‖ / ‖W U_q √E_q‖  what all of them together leak on q's protected set
     kept(p, q)  ‖U_q F_p‖ / ‖F_p‖                  how much of what p erases q had promised to keep; F_p is T_p without
                                                    what p itself protects and without the null prompt. Where that is
@@ -205,7 +206,7 @@ def _pairs(stack: Sequence[Member], policy: Policy) -> Iterator[Relation]:
         targets = _targets_of(q)
         effect = energy([Member(q.patch)], targets)
         for p in stack:
-            if p is not q:
+            if p is not q and _reads(p) & _reads(q):
                 share = _share(energy([p], targets), effect)
                 yield Relation("pair", p.patch_id, q.patch_id, share, policy.pair)
 
@@ -215,9 +216,15 @@ def _one_sided(stack: Sequence[Member], pairs: Sequence[Relation]) -> Iterator[R
     shares = {(relation.patch, relation.other): relation.value for relation in pairs}
     for p in stack:
         for q in stack:
-            if p is not q and _guards(p, q) and not _guards(q, p):
-                share = shares[q.patch_id, p.patch_id]
+            share = shares.get((q.patch_id, p.patch_id))
+            if share is not None and _guards(p, q) and not _guards(q, p):
                 yield Relation("one-sided", q.patch_id, p.patch_id, share, math.inf)
+
+
+def _reads(member: Member) -> set[str]:
+    """Text embeddings, states inside the encoder, or both: effects in one are not measured in units of the other."""
+    reads = member.patch.manifest.protected.reads
+    return {reads.get(name, TEXT) for name in member.patch.tensors.increments} - {IMAGE}
 
 
 def _guards(p: Member, q: Member) -> bool:

@@ -109,6 +109,11 @@ class EraseRequest:
         """Every retained prompt."""
         return (prompt for prompt, _ in self.retained_phrases())
 
+    def held_out_prompts(self) -> Iterator[str]:
+        """Every prompt on which leak is only measured: of no target and of nothing that is retained."""
+        known = {normal(name) for name in (*self.names, *(self.retain.concepts if self.retain else ()))}
+        return self.prompts(concept for concept in self.held_out if normal(concept) not in known)
+
     def _phrases(self, concepts: Iterable[str], templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         names_target = naming(self.names)
         return ((p, c) for c in concepts for p in prompts_of(c, templates) if not names_target(p))

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import DriftError, NotFoundError
 from rasura.registry.records import BaseParameter, BaseRecord, Draft
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rasura.registry.store import Registry
 
 Progress = Callable[[str, int, int], None]
+_TEXT_ENCODER: Final = "text_encoder."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,12 +45,14 @@ def add_base(
         ExistsError: the name belongs to another base.
     """
     from rasura.patches.base import casts, cross_attention
+    from rasura.patches.hidden import fc2_layers
 
     identity, host, encoder = _identified(folder, progress)
     known = next((base for base in registry.bases() if base.digest == identity.digest), None)
     if known is not None and name in (None, known.name):
         return OpenBase(registry.base(known.digest), identity, host, encoder), False
-    touched = host.originals(cross_attention(host.parameters(), "kv"))
+    infos = host.parameters()
+    touched = host.originals([*cross_attention(infos, "kv"), *fc2_layers(infos).values()])
     record = BaseRecord(
         digest=identity.digest,
         name=name or host.folder.name,
@@ -91,6 +94,7 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
 
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
     from rasura.patches.base import cross_attention, identify
+    from rasura.patches.clip import put_back
     from rasura.patches.concepts import TextEncoder
     from rasura.patches.hosts.checkpoint import CheckpointHost
 
@@ -98,6 +102,7 @@ def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, Checkpo
     host = CheckpointHost.open(folder)
     cross_attention(host.parameters(), "kv")
     encoder = TextEncoder.load(host.folder)
+    put_back(encoder.module, host.originals(name for name in host.kept() if name.startswith(_TEXT_ENCODER)))
     identity = identify(host, encoder.tokenizer_state())
     progress("hashing the base", 1, 1)
     return identity, host, encoder

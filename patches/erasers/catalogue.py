@@ -71,6 +71,12 @@ METHODS: Final = {
             "Trains the concept's guidance term towards another's; the unconditional prediction stays.",
             "All but One, AAAI 2024",
         ),
+        Method(
+            "clip-null-space",
+            "text_encoder:ClipNullSpace",
+            "Rewrites what feed-forward layers of the CLIP text encoder remember; protected keys keep their values.",
+            "AlphaEdit, arXiv 2410.02355; Om Prakash et al. 2025",
+        ),
     )
 }
 

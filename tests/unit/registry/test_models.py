@@ -61,7 +61,10 @@ def test_other_weights_are_another_base(workshop: Workshop, registry: Registry, 
     assert {p.name for p in opened.record.parameters} == set(tiny)
     projections = [p for p in opened.record.parameters if p.casts]
     assert {tuple(p.casts) for p in projections} == {("F16", "BF16", "F32")}
-    assert all(".attn2.to_" in p.name and p.casts["F16"] == p.sha256 for p in projections)
+    assert all(
+        (".attn2.to_" in p.name or p.name.endswith(".mlp.fc2.weight")) and p.casts["F16"] == p.sha256
+        for p in projections
+    )
 
 
 def test_found_by_name_digest_and_folder(workshop: Workshop, registry: Registry) -> None:
