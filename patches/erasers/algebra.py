@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches.concepts import normal
 from rasura.patches.erasers.nullspace import FREE_FLOOR
-from rasura.patches.erasers.problem import Columns
+from rasura.patches.erasers.problem import Columns, Problem
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
@@ -31,6 +33,21 @@ PRESENT: Final = 1e-10
 """Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
 STRONG: Final = 1e-6
 """Share of the strongest effect below which a direction is not worth a detector."""
+
+
+def anchored(problem: Problem) -> tuple[Columns, ...]:
+    """The problem's columns, with the start of text in place of an empty anchor's end of text.
+
+    That is what SPEED's and UCE's code takes for the last token of an empty prompt. With more tokens than the last
+    there is nothing to replace.
+    """
+    if problem.request.tokens != "last":
+        return problem.columns
+    start = problem.reference.invariants[0][:, None]
+    return tuple(
+        columns if normal(target.anchor) else replace(columns, anchors=start.expand_as(columns.anchors).clone())
+        for target, columns in zip(problem.request.targets, problem.columns, strict=True)
+    )
 
 
 def joined(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from rasura.patches.base import cross_attention
-from rasura.patches.erasers.algebra import cut, gram, increments, joined, parts, soft_detector
+from rasura.patches.erasers.algebra import anchored, cut, gram, increments, joined, parts, soft_detector
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.erasers.problem import Columns, Defaults, Erasure, Problem
 from rasura.patches.names import ParamName
@@ -50,6 +50,7 @@ class Uce:
     ridge: float = option(0.5, "λ, the weight of the edit's size", low=1e-9, high=1e9)
     erase: float = option(1.0, "α, the weight of the targets", low=1e-9, high=1e9)
     preserve: float = option(0.0, "β, the weight of retained tokens; 0: the version's own", low=0, high=1e9)
+    nothing: str = option("end", "token of an empty anchor, with tokens last", choices=("end", "start"))
     energy: float = option(1.0, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
     rank_limit: int = option(76, "most detectors of one patch", low=1, high=1024)
 
@@ -66,13 +67,14 @@ class Uce:
 
         problem.progress("solving", 0, 1)
         kept, tokens = retained_sum(problem, "all" if self.variant == "2023" else problem.request.tokens)
-        targets, change = joined(problem.columns)
+        given = anchored(problem) if self.nothing == "start" else problem.columns
+        targets, change = joined(given)
         beta = self.preserve or self._preserve(tokens / problem.encoder.length)
         A = soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         outputs = gram(weights)
         found = []
-        for columns, own in zip(problem.columns, parts(problem.columns), strict=True):
+        for columns, own in zip(given, parts(given), strict=True):
             factors = cut(A[own], change[:, own], columns.targets, outputs, energy=self.energy, limit=self.rank_limit)
             found.append(soft_erasure(weights, factors, columns, {"preserve": format(beta, ".6g")}))
         problem.progress("solving", 1, 1)

@@ -28,13 +28,13 @@ code averages the moments over the N columns, which is a ridge of N·λ.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rasura.patches.base import cross_attention
-from rasura.patches.concepts import TOKEN_CHOICES, normal
+from rasura.patches.concepts import TOKEN_CHOICES
 from rasura.patches.erasers.adversarial import adversarial
-from rasura.patches.erasers.algebra import cut, free_share, gram, increments, joined, parts
+from rasura.patches.erasers.algebra import anchored, cut, free_share, gram, increments, joined, parts
 from rasura.patches.erasers.invariants import invariant_columns
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.erasers.problem import Columns, Defaults, Erasure, Problem
@@ -96,7 +96,7 @@ class Speed:
         """All concepts together, layer by layer."""
         import torch
 
-        given = self._anchored(problem)
+        given = anchored(problem) if self.is_code(self.nothing, "start") else problem.columns
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         retained = Replay(lambda: self._retained(problem))
         solution = _solve(self, problem, weights, given, retained)
@@ -127,16 +127,6 @@ class Speed:
     def weight(self, concepts: Sequence[Columns]) -> float:
         """κ, by which moments over the columns count: 1, or one over their number."""
         return 1 / sum(columns.pairs for columns in concepts) if self.is_code(self.moments, "mean") else 1.0
-
-    def _anchored(self, problem: Problem) -> tuple[Columns, ...]:
-        """The columns; an empty anchor is the start of text where the code's way is asked for."""
-        if problem.request.tokens != "last" or not self.is_code(self.nothing, "start"):
-            return problem.columns
-        start = problem.reference.invariants[0][:, None]
-        return tuple(
-            columns if normal(target.anchor) else replace(columns, anchors=start.expand_as(columns.anchors).clone())
-            for target, columns in zip(problem.request.targets, problem.columns, strict=True)
-        )
 
     def _retained(self, problem: Problem) -> Iterator[torch.Tensor]:
         """Retained vectors; where there are none, the null prompt's tokens after the first."""

@@ -37,8 +37,9 @@ def found(choices: Choices, groups: list[dict[ParamName, torch.Tensor]] | None =
 def shift_of(W: torch.Tensor, kappa: float = 1.0) -> torch.Tensor:
     """‖W (Q* − T)(I + T)⁻¹ c‖ of every retained vector."""
     T = kappa * C1 @ C1.T
-    moved: torch.Tensor = W @ (kappa * D @ C1.T) @ torch.linalg.inv(eye(96) + T) @ RETAINED
-    return moved.norm(dim=0)
+    moved = W @ (kappa * D @ C1.T) @ torch.linalg.inv(eye(96) + T) @ RETAINED
+    sizes: torch.Tensor = moved.norm(dim=0)
+    return sizes
 
 
 @pytest.mark.parametrize("kappa", [1.0, 1 / 3])

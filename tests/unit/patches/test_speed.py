@@ -11,6 +11,7 @@ from rasura.patches.concepts import Target
 from rasura.patches.erasers.invariants import invariant_columns
 from rasura.patches.erasers.problem import Columns, Erasure
 from rasura.patches.erasers.refine import CHUNK, Replay, noise_source
+from rasura.patches.erasers.ridge import Uce
 from rasura.patches.erasers.shift import least_direction
 from rasura.patches.erasers.speed import Speed, _Layer, _solve
 from rasura.patches.errors import ErasureRefusedError, InputError
@@ -183,10 +184,12 @@ def test_embeddings_that_bring_a_concept_back_are_erased_too() -> None:
     assert hardened.facts["columns"] == "3"
 
 
-def test_an_empty_anchor_is_the_start_of_text_in_the_codes_way() -> None:
+def test_an_empty_anchor_is_the_start_of_text_where_the_code_takes_it() -> None:
     (columns,) = concepts(1)
     null = WORLD.reference.invariants[0]
-    for options, anchor in ((CODE, null), (Speed(), columns.anchors[:, 0])):
+    ends = columns.anchors[:, 0]
+    starts: tuple[Speed | Uce, ...] = (CODE, Uce(nothing="start"))
+    for options, anchor in (*((o, null) for o in starts), (Speed(), ends), (Uce(), ends)):
         (erasure,) = options.solve(Setting(WORLD, (columns,), RULE, anchor="").problem())
         for name, increment in erasure.increments.items():
             wanted, found = W[name] @ (anchor[:, None] - columns.targets), increment.dense() @ columns.targets
