@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ETA_LIMIT: Final = 10.0
 """Most weight of one concept in a simultaneous run: η grows without bound where training should end."""
+SAMPLED: Final = 32
+"""Pictures on which it is measured how much of a concept there is before training."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +71,35 @@ def mean_norm(factors: Iterable[Factors]) -> torch.Tensor:
     return torch.stack([(own.B @ own.A).abs().sum() for own in factors]).mean()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """Pictures at random steps with fresh noise, and what the frozen model says of them."""
+
+    z: torch.Tensor
+    t: torch.Tensor
+    states: torch.Tensor
+    nothing: torch.Tensor
+    frozen: torch.Tensor  # r_θ0
+
+
+def _view(denoiser: Denoiser, lesson: Lesson, batch: int, seed: int) -> _View:
+    import torch
+
+    count = lesson.pictures.shape[0]
+    chosen = (torch.arange(batch, device=denoiser.device) + derived(seed, "picture") % count) % count
+    t = times(denoiser, batch, derived(seed, "time"))
+    z = denoiser.noised(lesson.pictures[chosen], denoiser.noise(derived(seed, "noise"), batch), t)
+    states, neutral = lesson.scene.of(lesson.which[chosen])
+    with torch.no_grad():
+        both = denoiser.predict(torch.cat([z, z]), torch.cat([t, t]), torch.cat([states, neutral]))
+    told, nothing = both.chunk(2)
+    return _View(z, t, states, nothing, told - nothing)
+
+
 def left(
-    denoiser: Denoiser, lesson: Lesson, factors: Mapping[ParamName, Factors], batch: int, seed: int
+    denoiser: Denoiser, lesson: Lesson, factors: Mapping[ParamName, Factors], *, batch: int, seed: int
 ) -> torch.Tensor:
-    """L_cor of one concept under some increments, on pictures at random steps with fresh noise; scalar.
+    """L_cor of one concept under some increments, scalar.
 
     Args:
         denoiser: the frozen model.
@@ -81,20 +108,18 @@ def left(
         batch: how many pictures.
         seed: decides which, at which steps, with which noise.
     """
-    import torch
-
-    count = lesson.pictures.shape[0]
-    start = derived(seed, "picture") % count
-    chosen = (torch.arange(batch, device=denoiser.device) + start) % count
-    t = times(denoiser, batch, derived(seed, "time"))
-    z = denoiser.noised(lesson.pictures[chosen], denoiser.noise(derived(seed, "noise"), batch), t)
-    states, neutral = lesson.scene.of(lesson.which[chosen])
-    with torch.no_grad():
-        both = denoiser.predict(torch.cat([z, z]), torch.cat([t, t]), torch.cat([states, neutral]))
-    frozen, nothing = both.chunk(2)
+    view = _view(denoiser, lesson, batch, seed)
     with denoiser.branch(factors):
-        changed = denoiser.predict(z, t, states)
-    return correlation(changed - nothing, frozen - nothing)
+        told = denoiser.predict(view.z, view.t, view.states)
+    return correlation(told - view.nothing, view.frozen)
+
+
+def before(denoiser: Denoiser, lessons: Sequence[Lesson], seed: int) -> float:
+    """Σ η_i·mean(r²), what is watched, of the frozen model, on `SAMPLED` pictures a concept."""
+    sizes = [
+        float(_view(denoiser, one, SAMPLED, derived(seed, one.scene.concept)).frozen.square().mean()) for one in lessons
+    ]
+    return sum(eta * size for eta, size in zip(weights(sizes), sizes, strict=True))
 
 
 def objective(denoiser: Denoiser, lessons: Sequence[Lesson], *, batch: int, lam: float, seed: int) -> Objective:
@@ -110,7 +135,7 @@ def objective(denoiser: Denoiser, lessons: Sequence[Lesson], *, batch: int, lam:
     import torch
 
     factors = joined(lessons)
-    losses = [left(denoiser, one, factors, batch, derived(seed, one.scene.concept)) for one in lessons]
+    losses = [left(denoiser, one, factors, batch=batch, seed=derived(seed, one.scene.concept)) for one in lessons]
     etas = weights([float(loss.detach()) for loss in losses]) if len(losses) > 1 else [1.0]
     total = torch.stack([eta * loss for eta, loss in zip(etas, losses, strict=True)]).sum()
     watched = float(total.detach())

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from rasura.patches.base import cross_attention
 from rasura.patches.denoiser import Denoiser
 from rasura.patches.erasers.checkpoints import Checkpoints
-from rasura.patches.erasers.correlation import Lesson, mean_norm, objective
+from rasura.patches.erasers.correlation import Lesson, before, mean_norm, objective
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.erasers.problem import Defaults, Erasure, Problem
 from rasura.patches.erasers.room import Protection, Room, complement, detectors, room_of
@@ -53,9 +53,10 @@ class SepMe:
     name: ClassVar[str] = "sepme"
     defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="kv", rule="relative:1e-3", needs_retain=False)
 
-    lr: float = option(1e-3, "Adam's step size on each entry of a response", low=1e-12, high=10)
+    lr: float = option(1e-2, "Adam's step size on each entry of a response", low=1e-12, high=10)
     lam: float = option(1e-6, "weight λ of the mean L1 norm of the change", low=0, high=1e6)
-    tau: float = option(0.0, "smoothed correlation at which training ends")
+    tau: float = option(-0.2, "smoothed correlation at which training ends (published: 1e-4, absolute)")
+    tau_unit: str = option("share", "τ is a share of mean(r²), or a number", choices=("share", "absolute"))
     steps: int = option(300, "most updates (published: 1000)", low=1, high=1_000_000)
     batch: int = option(4, "pictures an update (published: 1)", low=1, high=1024)
     images: int = option(16, "pictures drawn to train on (published: 1000)", low=1, high=1_000_000)
@@ -136,7 +137,8 @@ def _trained(method: SepMe, problem: Problem, denoiser: Denoiser, lessons: Seque
     if problem.work is not None:
         inputs = {f"{i}/{k}": t for i, own in enumerate(lessons) for k, t in _inputs(own).items()}
         task = replace(task, checkpoints=Checkpoints(problem.work, run_of(method, denoiser, task.name, inputs)))
-    return train(task, Plan(method.lr, method.steps, tau=method.tau, accumulate=method.accumulate), problem.progress)
+    tau = method.tau * before(denoiser, lessons, method.seed) if method.tau_unit == "share" else method.tau
+    return train(task, Plan(method.lr, method.steps, tau=tau, accumulate=method.accumulate), problem.progress)
 
 
 def _inputs(lesson: Lesson) -> dict[str, torch.Tensor]:
