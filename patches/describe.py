@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 COMPRESSION: Final = 1e-4
 """Relative singular value below which directions of a concept's columns are not stored."""
+_WIDE: Final = 2048
+"""Wider than any text embedding: there the n × n Gram matrix saves minutes. Narrower patches keep their bits."""
 
 
 def described(
@@ -134,8 +136,9 @@ def compressed(columns: Columns, tolerance: float) -> Columns:
 
     width = columns.targets.shape[0]
     stacked = torch.cat([columns.targets, columns.anchors])  # [2d, n]
-    values, vectors = torch.linalg.eigh(stacked @ stacked.T)
+    few = width > _WIDE and stacked.shape[1] < width
+    values, vectors = torch.linalg.eigh(stacked.T @ stacked if few else stacked @ stacked.T)
     values, vectors = values.flip(0), vectors.flip(1)
     kept = int((values > tolerance**2 * values[0]).sum())
-    scaled = vectors[:, :kept] * values[:kept].sqrt()
+    scaled = stacked @ vectors[:, :kept] if few else vectors[:, :kept] * values[:kept].sqrt()
     return Columns(columns.name, scaled[:width].contiguous(), scaled[width:].contiguous(), columns.pairs)

@@ -1,7 +1,8 @@
 """A patch as files: what is in the folder, byte by byte, and the way back.
 
     manifest.json                     what the patch says of itself; its SHA-256 is the PatchId
-    pytorch_lora_weights.safetensors  the factors as an ordinary LoRA file: uniform rank, no alpha
+    pytorch_lora_weights.safetensors  the factors as an ordinary LoRA file: uniform rank, no alpha; `lora_A`, `lora_B`,
+                                      in a text encoder `lora_linear_layer.down` and `.up`
     basis.safetensors                 what is protected: `rows` [k, d], `energy` [k], F64; the same file for every patch
                                       of one request, so that a content-addressed store keeps it once
     targets.safetensors               `targets` and `anchors` [m, d], F64: the concept's own columns, compressed
@@ -42,8 +43,9 @@ CONTENT: Final = (BASIS, MANIFEST, WEIGHTS, TARGETS)
 """The files that a signature covers."""
 
 _SUFFIX: Final = ".weight"
-_DOWN: Final = ".lora_A.weight"
-_UP: Final = ".lora_B.weight"
+_FACTORS: Final = (".lora_A.weight", ".lora_B.weight")
+# PEFT's spelling of feed-forward layers alone makes diffusers refuse the file; it reads its own older one everywhere.
+_ENCODER_FACTORS: Final = (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
 _SIGNATURE_LIMIT: Final = 1 << 20
 
 
@@ -101,8 +103,8 @@ class PatchTensors:
         """Tensor name to tensor, for each file."""
         factors: dict[str, torch.Tensor] = {}
         for name, increment in self.increments.items():
-            stem = name.removesuffix(_SUFFIX)
-            factors |= {stem + _DOWN: increment.A, stem + _UP: increment.B}
+            down, up = _factor_keys(name.removesuffix(_SUFFIX))
+            factors |= {down: increment.A, up: increment.B}
         basis, targets = (
             {"rows": self.protected, "energy": self.energy},
             {"targets": self.targets, "anchors": self.anchors},
@@ -245,12 +247,20 @@ def _decode(files: Mapping[str, bytes], name: str, dtypes: frozenset[str]) -> di
 
 
 def _increments(factors: Mapping[str, torch.Tensor]) -> dict[ParamName, Increment]:
-    stems = {key.removesuffix(_DOWN) for key in factors if key.endswith(_DOWN)}
-    expected = {stem + suffix for stem in stems for suffix in (_DOWN, _UP)}
+    downs = (_FACTORS[0], _ENCODER_FACTORS[0])
+    stems = {key.removesuffix(down) for key in factors for down in downs if key.endswith(down)}
+    expected = {key for stem in stems for key in _factor_keys(stem)}
     if not stems or set(factors) != expected:
         odd = sorted(set(factors) ^ expected)[:3]
-        raise FormatError(f"{WEIGHTS}: expected pairs of lora_A and lora_B and nothing else, got {odd}")
-    return {ParamName(stem + _SUFFIX): Increment(factors[stem + _DOWN], factors[stem + _UP]) for stem in sorted(stems)}
+        raise FormatError(f"{WEIGHTS}: expected pairs of factors and nothing else, got {odd}")
+    pairs = {stem: _factor_keys(stem) for stem in sorted(stems)}
+    return {ParamName(stem + _SUFFIX): Increment(factors[down], factors[up]) for stem, (down, up) in pairs.items()}
+
+
+def _factor_keys(stem: str) -> tuple[str, str]:
+    """What the detector and the response of a parameter STEM.weight are called in the file."""
+    down, up = _ENCODER_FACTORS if stem.startswith("text_encoder") else _FACTORS
+    return stem + down, stem + up
 
 
 def _check_shapes(tensors: PatchTensors) -> None:

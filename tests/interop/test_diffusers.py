@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from tiny import TinySpec, tiny_pipeline
 
 from rasura.patches.compose import composed, layers_of
+from rasura.patches.erasers.text_encoder import ClipNullSpace
 from rasura.patches.file import WEIGHTS, Patch, write_folder
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.increment import ONE, Strength
+from rasura.patches.subspace import RankRule
 
 pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
@@ -33,6 +35,13 @@ Drawing = Callable[[Any], torch.Tensor]
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Patch, ...]:
     return TinyBase.at(tmp_path_factory.mktemp("interop") / "model", SPEC).build(tiny_request("dog", "van gogh"))
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Patch:
+    """Erases the dog from the text encoder."""
+    request = tiny_request("dog", eraser=ClipNullSpace(), layers="auto", rule=RankRule("count", 30))
+    return TinyBase.at(tmp_path_factory.mktemp("interop") / "model", SPEC).build(request)[0]
 
 
 def noise(pipeline: Any) -> torch.Tensor:
@@ -147,3 +156,24 @@ def test_fusing_and_unfusing_does_not_restore_the_weights(patches: tuple[Patch, 
     after, before = pipeline.unet.state_dict(), base.unet.state_dict()
     changed = torch.cat([(after[name] != before[name]).flatten() for name in names])
     assert float(changed.double().mean()) > 0.01
+
+
+def test_a_patch_of_the_text_encoder_is_loaded_as_our_merge(inside: Patch, tmp_path: Path) -> None:
+    base, lora, ours = tiny_pipeline(SPEC), tiny_pipeline(SPEC), merged((inside, ONE))
+    lora.load_lora_weights(exported(inside, tmp_path / "patch"))
+    assert len(adapted(lora.text_encoder)) == len(inside.tensors.increments) == 2
+    assert adapted(lora.unet) == set()
+    for draw in (noise, image):
+        assert difference(draw(lora), draw(ours)) < TOLERANCE
+        assert difference(draw(base), draw(ours)) > 1e-3
+    lora.unload_lora_weights()
+    assert torch.equal(noise(lora), noise(base))
+
+
+def test_text_encoder_and_unet_side_by_side(inside: Patch, patches: tuple[Patch, ...], tmp_path: Path) -> None:
+    lora, ours = tiny_pipeline(SPEC), merged((inside, Strength(8)), (patches[1], ONE))
+    for name, patch in (("inside", inside), ("outside", patches[1])):
+        lora.load_lora_weights(exported(patch, tmp_path / name), adapter_name=name)
+    lora.set_adapters(["inside", "outside"], [0.5, 1.0])
+    for draw in (noise, image):
+        assert difference(draw(lora), draw(ours)) < TOLERANCE

@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - a test asks for a fixture by its name
 """Patches of the text encoder are patches: on disk, live, beside others, and back to the last bit."""
 
 from collections.abc import Iterator
@@ -14,13 +13,13 @@ from workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, worksh
 
 from rasura.patches.concepts import Target, TextEncoder
 from rasura.patches.erasers.text_encoder import ClipNullSpace
-from rasura.patches.errors import BaseMismatchError
-from rasura.patches.file import Patch
-from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.errors import BaseMismatchError, FormatError
+from rasura.patches.file import WEIGHTS, Patch
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.names import ParamName, PatchId
 from rasura.patches.projection import Accepted, Member, check, measured_only
 from rasura.patches.specs import HIDDEN
+from rasura.patches.tensorfile import encode
 from rasura.registry import deploy
 from rasura.registry.erasure import erase
 from rasura.registry.intake import load_verified
@@ -88,6 +87,10 @@ def test_the_files_hold_each_layers_own_rows_and_targets(registry: Registry, pai
         assert patch.tensors.span_of(name).rows.shape[1] == patch.tensors.increments[name].shape[1] == 256
         assert patch.tensors.pairs_of(name).targets.shape[1] == 256
     assert patch.tensors.protected.shape == (0, 128)
+    spelled = {
+        f"{name.removesuffix('.weight')}.lora_linear_layer.{part}.weight" for name in FC2 for part in ("down", "up")
+    }
+    assert set(patch.tensors.by_file()[WEIGHTS]) == spelled
     again = Patch.from_files(patch.files())
     assert again.patch_id == painting
     assert again.files() == patch.files()
@@ -220,3 +223,13 @@ def test_another_text_encoder_is_another_base(registry: Registry, painting: Patc
     host = TorchHost.of(tiny_pipeline(TinySpec(dtype="float16", size="medium", seed=1)), "another")
     with pytest.raises(BaseMismatchError, match="text_encoder"):
         deploy.apply(registry, host, [painting], ALICE)
+
+
+def test_one_spelling_of_a_text_encoders_factors(registry: Registry, painting: PatchId) -> None:
+    patch = load_verified(registry, painting)
+    factors = {
+        key.replace("lora_linear_layer.down", "lora_A").replace("lora_linear_layer.up", "lora_B"): tensor
+        for key, tensor in patch.tensors.by_file()[WEIGHTS].items()
+    }
+    with pytest.raises(FormatError, match="expected pairs of factors and nothing else"):
+        Patch.from_files({**patch.files(), WEIGHTS: encode(factors, {"format": "pt"})})
