@@ -146,7 +146,7 @@ def _growth(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _scenes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     names = [c["concept"] for c in rows[0]["concepts"]]
     for scene in dict.fromkeys(row["scene"] for row in rows):
-        yield f"\n**Scene {scene}**: pictures still right of 12 (identical to the base's to the bit)\n"
+        yield f"\n**Scene {scene}**: pictures still right of 8 (identical to the base's to the bit)\n"
         lines = []
         for row in (row for row in rows if row["scene"] == scene):
             cells = [_scene_cell(c, c["concept"] in row["erased"]) for c in row["concepts"]]

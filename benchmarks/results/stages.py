@@ -66,7 +66,7 @@ def attacks(bench: Bench) -> None:
 def ablation(bench: Bench) -> None:
     """SPEED's parts, one after the other."""
     rows = []
-    for scenario in ("one object", "one style", "five objects"):
+    for scenario in ("one object", "five objects"):
         asked = _asked(bench, SCENARIOS[scenario])
         for way in ABLATION:
             rows.append({"scenario": scenario, "way": way.label, **_row(bench, way, SCENARIOS[scenario], asked)})
@@ -78,7 +78,7 @@ def growth(bench: Bench) -> None:
     rows = []
     things = [o for o in bench.subjects.objects if o not in bench.subjects.held_out]
     order = [things[(i * 7) % len(things)] for i in range(len(things))]
-    for count in (1, 2, 4, 8, 12, 16):
+    for count in (1, 4, 8, 16):
         anchors = order[count:]
         concepts = {one: anchors[i % len(anchors)] for i, one in enumerate(order[:count])}
         asked = _asked(bench, concepts, most=3)
@@ -167,10 +167,10 @@ def _made(bench: Bench, names: Sequence[str], protected: Sequence[Patch]) -> tup
 def _of(bench: Bench, patches: Sequence[Patch], name: str) -> dict[str, Any]:
     """One concept under a set of patches: in the very prompts that were protected, and in prompts that were not."""
     strings = [f"a {name} in {style} style" for style in bench.subjects.styles if style != "neon"]
-    protected = [Question("forget", Shot(p, 300 + i), {"object": name}) for i, p in enumerate(strings * 3)]
+    protected = [Question("forget", Shot(p, 300 + i), {"object": name}) for i, p in enumerate(strings * 2)]
     others = [
         Question("forget", Shot(bench.subjects.prompt(name, s, i), 400 + i), {"object": name})
-        for i, s in enumerate([s for s in bench.subjects.styles if s != "neon"] * 3)
+        for i, s in enumerate(s for s in bench.subjects.styles if s != "neon")
     ]
     if not patches:
         return {"concept": name}
@@ -201,7 +201,7 @@ def _asked(bench: Bench, concepts: Mapping[str, str], *, most: int = 0) -> tuple
     """The harness's own questions; at most so many of each kind about each label, fewer where many are erased."""
     erased = Erasures.of(bench.subjects, concepts)
     found = default_questions(bench.subjects, erased, read_paraphrases(REFERENCE / "paraphrases.json"))
-    most = most or (20 if len(concepts) == 1 else 6)
+    most = most or (12 if len(concepts) == 1 else 4)
     seen: Counter[tuple[str, ...]] = Counter()
     chosen = []
     for question in found:
