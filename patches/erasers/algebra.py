@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PRESENT: Final = 1e-10
 """Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
+EXACTLY: Final = 1e-9
+"""Share of the largest singular value of a map below which one is rounding."""
 STRONG: Final = 1e-6
 """Share of the strongest effect below which a direction is not worth a detector."""
 
@@ -118,6 +120,8 @@ def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.T
     """
     import torch
 
+    if A.shape[0] == 1:
+        return A, Q
     rows, triangle = torch.linalg.qr(A.T)  # A = triangleᵀ rowsᵀ
     left, values, right = torch.linalg.svd(Q @ triangle.T, full_matrices=False)
     rank = max(1, int((values > tolerance * values[0]).sum()))
@@ -141,12 +145,20 @@ def gram(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
 
 
 def cut(
-    A: torch.Tensor, Q: torch.Tensor, on: torch.Tensor, outputs: torch.Tensor, *, energy: float, limit: int
+    A: torch.Tensor,
+    Q: torch.Tensor,
+    on: torch.Tensor,
+    outputs: torch.Tensor,
+    *,
+    energy: float,
+    limit: int,
+    tolerance: float = EXACTLY,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A' [r, d] and Q' [d, r] with Q'A' ≈ QA: the leading directions of what W Q A does to some columns.
 
     With W Q A X = U S Vᵀ, found from its n × n Gram matrix, A' = U_rᵀ W Q A and W Q' = U_r. Rows of A' are mixtures of
-    rows of A, so they see nothing that A does not see. Whatever fits the limit at full energy comes back as it is.
+    rows of A, so they see nothing that A does not see. Whatever fits the limit at full energy is only `reduced`, so
+    that detectors which nearly cancel each other do not use up the grid.
 
     Args:
         A: detectors [n, d].
@@ -155,9 +167,11 @@ def cut(
         outputs: Σ_l W_lᵀW_l [d, d] of the layers that share A.
         energy: share of the effect's energy to carry.
         limit: most detectors.
+        tolerance: as of `reduced`.
     """
     import torch
 
+    A, Q = reduced(A, Q, tolerance)
     if energy >= 1 and A.shape[0] <= limit:
         return A, Q
     seen, inner = A @ on, Q.T @ outputs @ Q

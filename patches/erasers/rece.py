@@ -23,7 +23,7 @@ from rasura.patches.base import cross_attention
 from rasura.patches.concepts import Target, prompts_of
 from rasura.patches.describe import compressed
 from rasura.patches.erasers.adversarial import adversarial
-from rasura.patches.erasers.algebra import cut, gram, joined, parts, reduced, soft_detector
+from rasura.patches.erasers.algebra import cut, gram, joined, parts, soft_detector
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.erasers.problem import Columns, Defaults, Erasure, Problem
 from rasura.patches.erasers.ridge import retained_sum, soft_erasure
@@ -84,8 +84,9 @@ class Rece:
         return tuple(self._erasure(run, i, outputs) for i in range(len(problem.columns)))
 
     def _erasure(self, run: Run, concept: int, outputs: torch.Tensor) -> Erasure:
-        A, Q = reduced(*run.factors(concept), self.tolerance)
-        factors = cut(A, Q, run.seen(concept), outputs, energy=self.energy, limit=self.rank_limit)
+        A, Q = run.factors(concept)
+        seen = run.seen(concept)
+        factors = cut(A, Q, seen, outputs, energy=self.energy, limit=self.rank_limit, tolerance=self.tolerance)
         return soft_erasure(run.weights, factors, run.columns[concept], {"epochs": str(self.epochs)})
 
 
