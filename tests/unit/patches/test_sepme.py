@@ -111,7 +111,7 @@ def test_weights_of_concepts_carry_no_gradient() -> None:
     lessons = [lesson_of(asked, 0), lesson_of(asked, 1)]
     spread(lessons)
     found = objective(denoiser(), lessons, batch=2, lam=0.0, seed=3)
-    found.total.backward()
+    found.total.backward()  # type: ignore[no-untyped-call]
     from rasura.patches.erasers.training import derived
 
     alone = [left(denoiser(), one, joined(lessons), batch=2, seed=derived(3, one.scene.concept)) for one in lessons]
@@ -120,8 +120,9 @@ def test_weights_of_concepts_carry_no_gradient() -> None:
     own = [torch.autograd.grad(loss, lessons[0].responses[name], retain_graph=True)[0] for loss in alone]
     expected = sum(eta * g for eta, g in zip(etas, own, strict=True))
     assert isinstance(expected, torch.Tensor)
-    assert lessons[0].responses[name].grad is not None
-    assert relative(lessons[0].responses[name].grad, expected) < 1e-4
+    gradient = lessons[0].responses[name].grad
+    assert gradient is not None
+    assert relative(gradient, expected) < 1e-4
 
 
 # --- (2) Room ---------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def like_prompts(count: int, width: int = 768, length: int = 77) -> torch.Tensor
 @pytest.mark.parametrize("prompts", [1, 3, 9, 10])
 def test_what_is_left_beside_whole_prompts_is_their_null_space(prompts: int) -> None:
     E = like_prompts(prompts)
-    basis = extended(no_basis(768), stacked(E.split(77), 768), 0.0)
+    basis = extended(no_basis(768), stacked(E.unflatten(0, (-1, 77)), 768), 0.0)
     S = complement(basis)
     assert S.shape == (capacity(768, 77, prompts), 768)
     assert float((S @ S.T - torch.eye(S.shape[0], dtype=torch.float64)).abs().max()) < 1e-12
@@ -154,12 +155,12 @@ def test_what_is_left_beside_whole_prompts_is_their_null_space(prompts: int) -> 
 
 
 def test_eleven_whole_prompts_fill_768_dimensions() -> None:
-    assert extended(no_basis(768), stacked(like_prompts(11).split(77), 768), 0.0).rank == 768
+    assert extended(no_basis(768), stacked(like_prompts(11).unflatten(0, (-1, 77)), 768), 0.0).rank == 768
 
 
 def test_stacking_keeps_the_gram_matrix() -> None:
     E = like_prompts(12, 200)
-    found = stacked(E.split(77), 200)
+    found = stacked(E.unflatten(0, (-1, 77)), 200)
     assert found.shape == (200, 200)
     assert relative(found.T @ found, E.T @ E) < 1e-12
 
