@@ -112,6 +112,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield _Lines()
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -121,8 +122,9 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         def update(stage: str, done: int, total: int) -> None:
             name, _, note = stage.partition("\t")
             if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, total=total, description=f"{name}  {note}".rstrip())
+                tasks[name] = bar.add_task("", total=total)
+            shown = escape(clean(f"{name}  {note}".rstrip()))
+            bar.update(tasks[name], completed=done, total=total, description=shown)
 
         yield update
 
@@ -138,7 +140,7 @@ class _Lines:
         stage = stage.partition("\t")[0]
         if stage not in self._said and time.monotonic() - self._started > 1.0 and done < total:
             self._said.add(stage)
-            click.echo(f"{stage}…", err=True)
+            click.echo(f"{clean(stage)}…", err=True)
 
 
 def _width(text: str) -> int:

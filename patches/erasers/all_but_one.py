@@ -66,7 +66,7 @@ class AllButOne:
     p2p_share: float = option(0.8, "first share of the way in which p2p keeps the layout", low=0, high=1)
     lr: float = option(1e-2, "Adam's step size", low=1e-12, high=10)
     steps: int = option(200, "updates", low=1, high=1_000_000)
-    batch: int = option(4, "latents an update", low=1, high=1024)
+    batch: int = option(2, "latents an update", low=1, high=1024)
     images: int = option(48, "latents drawn to train on", low=1, high=1_000_000)
     guidance: float = option(3.0, "guidance scale of those latents", low=0, high=100)
     drawing: int = option(20, "denoising steps of a whole picture", low=1, high=1000)

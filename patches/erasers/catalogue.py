@@ -62,7 +62,7 @@ METHODS: Final = {
         Method(
             "sepme",
             "sepme:SepMe",
-            "Trains until what the concept adds to the prediction is gone; whole prompts of all others stay exactly.",
+            "Trains until what the concept adds to the prediction is gone; whole prompts of others are protected.",
             "SepME, arXiv 2402.05947",
         ),
         Method(

@@ -102,8 +102,8 @@ def room_of(problem: Problem, index: int, protection: Protection) -> Room:
         raise ErasureRefusedError(
             f"concept {name!r}: what is protected takes all {found.width} dimensions ({basis.rank} before the "
             f"{len(others)} prompts of other concepts): nothing is left to erase with; this text encoder has room "
-            f"for {exact} whole prompts, the null prompt among them",
-            hint=f"--set tolerance={max(protection.tolerance, 1e-7) * 10:g} or --set protect_rows=informative",
+            f"for {exact} whole prompts, the null prompt among them; protect_rows=informative takes less",
+            hint=f"--set tolerance={min(1.0, max(protection.tolerance, 1e-7) * 10):g}",
             concept=name,
         )
     return Room(found, every, len(others))

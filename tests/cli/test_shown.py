@@ -73,7 +73,7 @@ def test_progress_goes_to_stderr_and_only_when_it_takes_long(
     with output.progress() as tell:
         tell._started -= 2  # type: ignore[attr-defined]
         for done in range(3):
-            tell("slow", done, 2)
+            tell(f"slow\tloss {done}", done, 2)
     assert capsys.readouterr() == ("", "slow…\n")
 
     class Terminal(StringIO):
@@ -86,7 +86,11 @@ def test_progress_goes_to_stderr_and_only_when_it_takes_long(
     with output.progress() as tell:
         tell("drawing", 0, 3)
         tell("drawing", 2, 3)
+        for done in range(1, 4):  # a concept's name is nobody's markup; a note changes beside one bar
+            tell(f"training [/red]\x1b\tloss {done}.5", done, 3)
     assert "drawing" in terminal.getvalue()
+    assert "training [/red]\\u001b  loss 3.5" in terminal.getvalue()
+    assert terminal.getvalue().splitlines()[-1].count("training") <= 1
     assert capsys.readouterr().out == ""
 
 
