@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from rasura.patches.clip import load_clip
 from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Sampling:
 
 
 class Painter:
-    """A pipeline in float32 on the CPU or a GPU; its UNet can be read anew from a folder that was patched."""
+    """A pipeline in float32 on the CPU or a GPU; what patches touch can be read anew from a folder."""
 
     def __init__(self, pipeline: Any, sampling: Sampling) -> None:  # diffusers ships no types
         self.pipeline = pipeline
@@ -59,13 +60,14 @@ class Painter:
         return cls(pipeline, sampling or Sampling())
 
     def reload(self, folder: Path) -> None:
-        """Read the UNet's weights anew from a folder."""
+        """Read the weights of the UNet and of the text encoder anew from a folder."""
         import torch
         from diffusers import UNet2DConditionModel
 
         with quiet():
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
             self.pipeline.unet = unet.to(torch.float32)
+            self.pipeline.text_encoder = load_clip(folder)[1]
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""
