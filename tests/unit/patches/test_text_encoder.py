@@ -221,6 +221,23 @@ def test_guidance_lowers_its_loss_and_keeps_promises(base: TinyBase, folder: Pat
     assert patch.manifest.eraser.seed == 0
 
 
+def test_guided_concepts_of_one_request_leave_each_other_alone(base: TinyBase, folder: Path) -> None:
+    method = replace(EXACT, ridge=0.1, values="guided", epochs=2, steps=2, batch=2, draw_steps=2, lr=0.02)
+    request = request_for("dog", "van gogh", eraser=method, rule=RankRule("count", 1))
+    patches = build_patches(
+        base.host,
+        base.encoder,
+        base.identity,
+        request,
+        lambda *_: None,
+        denoiser=lambda: Denoiser.load(base.host, folder),
+    )
+    dog, gogh = patches
+    for prompt, own, other in (("a dog", dog, gogh), ("a van gogh", gogh, dog)):
+        assert moved(base, prompt, other) < 3e-2 * moved(base, prompt, own)
+    assert all(set(patch.manifest.measured) > {"loss_before", "loss_after"} for patch in patches)
+
+
 def test_guidance_gives_the_same_for_the_same_seed(base: TinyBase, folder: Path) -> None:
     before = {name: tensor.clone() for name, tensor in base.encoder.module.state_dict().items()}
     first, again, other = (guided(base, folder, seed=seed) for seed in (3, 3, 4))
