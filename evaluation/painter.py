@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from rasura.patches.clip import load_clip
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.quiet import quiet
 
@@ -39,7 +40,7 @@ class Sampling:
 
 
 class Painter:
-    """A pipeline in float32 on the CPU or a GPU; its UNet can be read anew from a folder that was patched."""
+    """A pipeline in float32 on the CPU or a GPU; what patches touch can be read anew from a folder."""
 
     def __init__(self, pipeline: Any, sampling: Sampling) -> None:  # diffusers ships no types
         self.pipeline = pipeline
@@ -68,13 +69,14 @@ class Painter:
         return cls(pipeline, sampling or Sampling())
 
     def reload(self, folder: Path) -> None:
-        """Read the UNet's weights anew from a folder."""
+        """Read the weights of the UNet and of the text encoder anew from a folder."""
         import torch
         from diffusers import UNet2DConditionModel
 
         with quiet():
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
             self.pipeline.unet = unet.to(self.pipeline.device, torch.float32)
+            self.pipeline.text_encoder = load_clip(folder)[1].to(self.pipeline.device)
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""

@@ -10,6 +10,7 @@ from rasura.evaluation.demo import file_digests
 from rasura.evaluation.painter import Painter, Shot
 from rasura.evaluation.score import Subjects
 from rasura.patches.concepts import HELD_OUT, Target
+from rasura.patches.erasers.text_encoder import ClipNullSpace
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.copying import copy_model
 from rasura.patches.names import PatchId
@@ -41,6 +42,19 @@ def judge() -> Classifier:
 @pytest.fixture(scope="module")
 def subjects() -> Subjects:
     return Subjects.load(MODEL / "concepts.json")
+
+
+def erased_inside(folder: Path, retain: RetainSet) -> tuple[Registry, Path, PatchId]:
+    """A dog that became a cat in the last block of the text encoder."""
+    model = folder / "model"
+    copy_model(MODEL / "pipeline", model)
+    registry = Registry.create(folder)
+    new_key(registry, "alice", Draft("alice", "", "key.add", "success"))
+    target = Target("dog", "cat", load_retain_set(MODEL / "templates_objects.txt").concepts)
+    request = EraseRequest((target,), retain, eraser=ClipNullSpace(), layers="1")
+    draft = Draft("alice", "", "patch.erase", "success")
+    (made,) = erase(registry, str(model), request, key=None, protect=(), draft=draft, progress=_silent)
+    return registry, model, made.patch.patch_id
 
 
 def erased(
@@ -91,6 +105,28 @@ def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
     painter.reload(model)
     assert right(dogs, 0) >= 7  # the dog is back, and neon still erased
     assert right(neons, 1) <= 1
+    deploy.revert(registry, CheckpointHost.open(model), None, ALICE)
+    assert file_digests(model) == first
+    registry.close()
+
+
+def test_an_object_goes_from_the_text_encoder_and_comes_back(tmp_path: Path, judge: Judge, subjects: Subjects) -> None:
+    first = file_digests(MODEL / "pipeline")
+    registry, model, patch = erased_inside(tmp_path, load_retain_set(MODEL / "retain.txt").without(["dog"]))
+    painter = Painter.load(model)
+    dogs = [("dog", style) for style in STYLES] * 2
+    others = [*product(("cat", "sunflower", "banana", "bus"), STYLES[:2]), *((o, "sketch") for o in subjects.held_out)]
+
+    def right(asked: list[tuple[str, str]]) -> int:
+        shots = [Shot(subjects.prompt(thing, style, seed), seed) for seed, (thing, style) in enumerate(asked)]
+        named = judge.name(painter.draw(shots, "", _silent))
+        return sum(answer[0] == thing for answer, (thing, _) in zip(named, asked, strict=True))
+
+    assert right(dogs) >= 7
+    deploy.apply(registry, CheckpointHost.open(model), [patch], ALICE)
+    painter.reload(model)
+    assert right(dogs) <= 1
+    assert right(others) >= 11
     deploy.revert(registry, CheckpointHost.open(model), None, ALICE)
     assert file_digests(model) == first
     registry.close()

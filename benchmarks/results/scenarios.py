@@ -31,6 +31,7 @@ class Way:
         tokens, layers, rule: "" takes the method's default.
         bare: the concept alone as the only prompt, as the papers of some methods have it.
         none: every concept becomes nothing, whatever the scenario names.
+        single: only for one concept at a time, because a training takes minutes.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Way:
     rule: str = ""
     bare: bool = False
     none: bool = False
+    single: bool = False
 
 
 def request_for(bench: Bench, way: Way, concepts: Mapping[str, str]) -> EraseRequest:

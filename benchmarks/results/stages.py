@@ -32,7 +32,7 @@ def methods(bench: Bench, only: Sequence[str] = ()) -> None:
     for scenario, concepts in SCENARIOS.items():
         asked = _asked(bench, concepts)
         for way in WAYS:
-            if not only or way.label in only:
+            if (not only or way.label in only) and not (way.single and len(concepts) > 1):
                 rows.append({"scenario": scenario, "way": way.label, **_row(bench, way, concepts, asked)})
                 keep("methods", rows)
     _grid(bench)

@@ -2,29 +2,34 @@
 
 from scenarios import Way
 
+WHOLE = {"kept": "all", "ipf": "no", "energy": "0.9"}
+"""SPEED with all tokens of retained prompts: the reference model's padding carries more than its subject tokens."""
+
 WAYS = (
     Way("null-space", "null-space"),
     Way("speed, as published", "speed", bare=True),
-    Way("speed, tail", "speed", tokens="tail", rule="relative:1e-3"),
-    Way("uce 2025", "uce", {"variant": "2025"}, bare=True),
-    Way("uce 2023", "uce", {"variant": "2023"}),
-    Way("rece", "rece"),
+    Way("speed, whole prompts kept", "speed", {**WHOLE, "aug": "1"}, tokens="tail", rule="relative:1e-3"),
+    Way("clip-null-space, states", "clip-null-space"),
     Way("clip-null-space, mapped", "clip-null-space", {"values": "mapped"}),
-    Way("clip-null-space, guided", "clip-null-space", {"values": "guided"}),
-    Way("sepme", "sepme", rule="relative:1e-6", none=True),
+    Way("clip-null-space, guided", "clip-null-space", {"values": "guided"}, single=True),
+    Way("sepme", "sepme"),
     Way("all-but-one, kv", "all-but-one"),
     Way("all-but-one, out", "all-but-one", layers="out"),
+    Way("uce 2023", "uce", {"variant": "2023", "energy": "0.9"}),
+    Way("uce 2025", "uce", {"variant": "2025"}, bare=True),
+    Way("rece", "rece", bare=True),
 )
+_TAIL = {"energy": "0.9", "kept": "all"}
 ABLATION = (
-    Way("null space alone", "speed", {"iec": "no", "ipf": "no", "aug": "0"}, tokens="tail", rule="relative:1e-3"),
-    Way("+ IEC", "speed", {"iec": "yes", "ipf": "no", "aug": "0"}, tokens="tail", rule="relative:1e-3"),
-    Way("+ IPF", "speed", {"iec": "yes", "ipf": "yes", "aug": "0"}, tokens="tail", rule="relative:1e-3"),
-    Way("+ DPA (all)", "speed", {"iec": "yes", "ipf": "yes", "aug": "10"}, tokens="tail", rule="relative:1e-3"),
+    Way("null space alone", "speed", {**_TAIL, "iec": "no", "ipf": "no", "aug": "0"}, tokens="tail"),
+    Way("+ IEC", "speed", {**_TAIL, "iec": "yes", "ipf": "no", "aug": "0"}, tokens="tail"),
+    Way("+ IPF", "speed", {**_TAIL, "iec": "yes", "ipf": "yes", "aug": "0"}, tokens="tail"),
+    Way("+ DPA (all)", "speed", {**_TAIL, "iec": "yes", "ipf": "yes", "aug": "10"}, tokens="tail"),
 )
 GROWTH = (
     Way("null-space", "null-space"),
-    Way("speed", "speed", tokens="tail", rule="relative:1e-3"),
+    Way("speed, whole prompts kept", "speed", {**WHOLE, "aug": "1"}, tokens="tail", rule="relative:1e-3"),
+    Way("uce 2023", "uce", {"variant": "2023", "energy": "0.9"}),
     Way("uce 2025", "uce", {"variant": "2025"}, bare=True),
-    Way("uce 2023", "uce", {"variant": "2023"}),
 )
-SCENE_WAY = Way("sepme", "sepme", rule="relative:1e-6", none=True)
+SCENE_WAY = Way("sepme", "sepme", none=True)

@@ -58,9 +58,9 @@ class ClipNullSpace:
         "rule", "what is free: by the rank rule, or what has 1/90000 of the mean eigenvalue", choices=("rule", "paper")
     )
     shared_p: bool = option(False, "all layers use the last one's projector, as the paper's code does by a slip")  # noqa: FBT003
-    ridge: float = option(1e-2, "softness λ as a share of the keys' mean squared free norm; 0 fits exactly", low=0)
+    ridge: float = option(0.1, "softness λ as a share of the keys' mean squared free norm; 0 fits exactly", low=0)
     lam: float = option(0.0, "λ itself, on the sum of the keys' moment, in place of ridge; 0 takes ridge", low=0)
-    energy: float = option(0.99, "share of the effect on the keys that the rank must carry", low=1e-9, high=1)
+    energy: float = option(0.9, "share of the effect on the keys that the rank must carry", low=1e-9, high=1)
     rank_limit: int = option(128, "most detectors of one layer", low=1, high=1024)
     guard: str = option(
         "span", "protected patches: held like retained keys, or disturbed little", choices=("span", "soft")
@@ -121,7 +121,7 @@ class ClipNullSpace:
         facts = [{**loss, **far} for loss, far in zip(losses, reach(problem, edits), strict=True)]
         width = problem.encoder.width
         return tuple(
-            _erasure(edit, known, increments, numbers, width)
+            self._erasure(edit, known, increments, numbers, width)
             for edit, increments, numbers in zip(edits, stored, facts, strict=True)
         )
 
@@ -173,36 +173,43 @@ class ClipNullSpace:
             edit.put(space, found[space.name].dense())
         return found
 
+    def _erasure(
+        self,
+        edit: Edit,
+        known: Mapping[int, Space],
+        increments: Mapping[ParamName, Increment],
+        facts: Mapping[str, str],
+        width: int,
+    ) -> Erasure:
+        return Erasure(
+            _padded(increments),
+            min(edit.free.values()),
+            max(edit.guarded.values()),
+            basis=no_basis(width),
+            bases={space.name: space.promise for space in known.values()},
+            columns={space.name: self._columns(edit, space) for space in known.values()},
+            references={space.name: space.reference for space in known.values()},
+            reads={space.name: HIDDEN for space in known.values()},
+            facts=facts,
+        )
+
+    def _columns(self, edit: Edit, space: Space) -> Columns:
+        """The concept's keys as its edit leaves them, and keys whose values under W are those that it should have.
+
+        These are the anchor's own where `fc2` alone is mapped. Elsewhere they stand for what leaves the block for the
+        anchor's prompt: W K* = W K + (Y* − Y), with Y as it would be without this layer's increment.
+        """
+        import torch
+
+        seen, goals = edit.present(space.layer), edit.goals[space.layer]
+        keys = edit.columns(seen.keys)
+        if self.values == "mapped":
+            return Columns(edit.target.concept, keys, edit.goal_columns(goals.keys))
+        change = edit.goal_columns(goals.outputs) - edit.columns(seen.outputs) + edit.deltas[space.layer] @ keys
+        return Columns(edit.target.concept, keys, keys + torch.linalg.pinv(space.weight) @ change)
+
     def _coarser(self, space: Space) -> str:
         return f"--rank-rule {space.basis.rule.coarser}" if self.policy == "rule" else "--set policy=rule"
-
-
-def _erasure(
-    edit: Edit,
-    known: Mapping[int, Space],
-    increments: Mapping[ParamName, Increment],
-    facts: Mapping[str, str],
-    width: int,
-) -> Erasure:
-    columns = {
-        space.name: Columns(
-            edit.target.concept,
-            edit.columns(edit.present(space.layer).keys),
-            edit.goal_columns(edit.goals[space.layer].keys),
-        )
-        for space in known.values()
-    }
-    return Erasure(
-        _padded(increments),
-        min(edit.free.values()),
-        max(edit.guarded.values()),
-        basis=no_basis(width),
-        bases={space.name: space.promise for space in known.values()},
-        columns=columns,
-        references={space.name: space.reference for space in known.values()},
-        reads={space.name: HIDDEN for space in known.values()},
-        facts=facts,
-    )
 
 
 def _chosen(layers: str, present: Sequence[int], method: str) -> list[int]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from factories import World
 
+from rasura.patches.describe import compressed
 from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpace, erase
 from rasura.patches.measure import Measured, Measurer, Reference
 from rasura.patches.subspace import Moment
@@ -87,3 +88,15 @@ def test_decimals_have_four_digits_and_read_back(measured: Measured) -> None:
         *("residual", "effect", "leak_null", "leak_retained", "leak_held_out", "base_targets", "base_protected"),
         *("free", "rank", "protected", "guarded", "width"),
     }
+
+
+@pytest.mark.parametrize("width", [300, 2300])
+def test_compressed_columns_stand_for_all(width: int) -> None:
+    """Narrow or wide, and however few there are: ‖X·C1 − Y·C*‖ stays."""
+    base = factories.normal(1, 2 * width, 5) @ factories.normal(2, 5, 40)
+    columns = Columns("dog", base[:width], base[width:])
+    found = compressed(columns, 1e-6)
+    assert found.targets.shape == found.anchors.shape == (width, 5)
+    X, Y = factories.normal(3, 7, width), factories.normal(4, 7, width)
+    full = (X @ columns.targets - Y @ columns.anchors).norm()
+    assert float((X @ found.targets - Y @ found.anchors).norm() / full) == pytest.approx(1, rel=1e-9)
