@@ -110,7 +110,9 @@ def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
     registry.close()
 
 
-def test_an_object_goes_from_the_text_encoder_and_comes_back(tmp_path: Path, judge: Judge, subjects: Subjects) -> None:
+def test_an_object_goes_from_the_text_encoder_and_comes_back(
+    tmp_path: Path, judge: Classifier, subjects: Subjects
+) -> None:
     first = file_digests(MODEL / "pipeline")
     registry, model, patch = erased_inside(tmp_path, load_retain_set(MODEL / "retain.txt").without(["dog"]))
     painter = Painter.load(model)
