@@ -100,11 +100,12 @@ def _protected(
     retain = request.retain
     # Where parameters have bases of their own, the manifest sums up the one that leaves the least room.
     shown = max([basis, *erasure.bases.values()], key=lambda own: own.rank / own.width)
+    promised = basis.rank > 0 or bool(erasure.bases)  # a soft method leaves nobody's targets alone
     return ProtectedSpec(
         BasisSpec(sha256, shown.width, shown.invariants, shown.rank, str(shown.rule), _spectrum(shown)),
         RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.retained_templates) if retain else None,
-        tuple(other.concept for other in request.targets if other != target),
-        tuple(sorted(request.guarded)),
+        tuple(other.concept for other in request.targets if other != target) if promised else (),
+        tuple(sorted(request.guarded)) if promised else (),
         dict(sorted(erasure.reads.items())),
     )
 

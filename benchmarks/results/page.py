@@ -52,6 +52,7 @@ def _methods(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "rank",
         "KB",
         "s",
+        "check",
     )
     for scenario in dict.fromkeys(row["scenario"] for row in rows):
         chosen = [row for row in rows if row["scenario"] == scenario]
@@ -68,7 +69,7 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _method(row: Mapping[str, Any], best: float) -> list[str]:
     if "refused" in row:
-        return [row["way"], f"refused: {row['refused']['code']}", *[""] * 8]
+        return [row["way"], f"refused: {row['refused']['code']}", *[""] * 9]
     summary, changes = row["summary"], row["changes"]
     name = f"**{row['way']}**" if summary.get("harmonic", 0) == best else row["way"]
     return [
@@ -79,6 +80,7 @@ def _method(row: Mapping[str, Any], best: float) -> list[str]:
         "+".join(dict.fromkeys(map(str, row["rank"]))),
         f"{row['bytes'] / 1000:.0f}",
         f"{row['seconds']:.1f}",
+        "accepted" if row["accepted"] else "refused",
     ]
 
 

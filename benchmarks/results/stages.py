@@ -22,7 +22,7 @@ from rasura.evaluation.score import Question
 from rasura.patches.concepts import prompts_of
 from rasura.patches.errors import RasuraError
 from rasura.patches.file import Patch
-from rasura.patches.projection import Member, check
+from rasura.patches.projection import Accepted, Member, check
 from rasura.patches.request import EraseRequest
 
 
@@ -223,6 +223,7 @@ def _row(bench: Bench, way: Way, concepts: Mapping[str, str], asked: Sequence[Qu
         "seconds": made.seconds,
         "bytes": sum(len(p.files()["pytorch_lora_weights.safetensors"]) for p in made.patches),
         "rank": [m.get("rank") for m in measured],
+        "accepted": isinstance(check([Member(p) for p in made.patches]), Accepted),
         "separable": all(p.manifest.separable for p in made.patches),
         "leak_retained": [m.get("leak_retained") for m in measured],
         "leak_held_out": [m.get("leak_held_out") for m in measured],

@@ -2,13 +2,13 @@
 
 from scenarios import Way
 
-WHOLE = {"kept": "all", "ipf": "no", "energy": "0.9"}
+WHOLE = {"kept": "all", "ipf": "no", "aug": "0", "energy": "0.9"}
 """SPEED with all tokens of retained prompts: the reference model's padding carries more than its subject tokens."""
 
 WAYS = (
     Way("null-space", "null-space"),
     Way("speed, as published", "speed", bare=True),
-    Way("speed, whole prompts kept", "speed", {**WHOLE, "aug": "1"}, tokens="tail", rule="relative:1e-3"),
+    Way("speed, whole prompts kept", "speed", WHOLE, rule="relative:1e-3"),
     Way("clip-null-space, states", "clip-null-space"),
     Way("clip-null-space, mapped", "clip-null-space", {"values": "mapped"}),
     Way("clip-null-space, guided", "clip-null-space", {"values": "guided"}, single=True),
@@ -16,7 +16,8 @@ WAYS = (
     Way("all-but-one, kv", "all-but-one"),
     Way("all-but-one, out", "all-but-one", layers="out"),
     Way("uce 2023", "uce", {"variant": "2023", "energy": "0.9"}),
-    Way("uce 2025", "uce", {"variant": "2025"}, bare=True),
+    Way("uce 2025, as published", "uce", {"variant": "2025"}, bare=True),
+    Way("uce 2025, templates", "uce", {"variant": "2025", "energy": "0.9"}),
     Way("rece", "rece", bare=True),
 )
 _TAIL = {"energy": "0.9", "kept": "all"}
@@ -28,8 +29,9 @@ ABLATION = (
 )
 GROWTH = (
     Way("null-space", "null-space"),
-    Way("speed, whole prompts kept", "speed", {**WHOLE, "aug": "1"}, tokens="tail", rule="relative:1e-3"),
+    Way("speed, whole prompts kept", "speed", WHOLE, rule="relative:1e-3"),
     Way("uce 2023", "uce", {"variant": "2023", "energy": "0.9"}),
-    Way("uce 2025", "uce", {"variant": "2025"}, bare=True),
+    Way("uce 2025, as published", "uce", {"variant": "2025"}, bare=True),
+    Way("uce 2025, templates", "uce", {"variant": "2025", "energy": "0.9"}),
 )
 SCENE_WAY = Way("sepme", "sepme", none=True)
