@@ -90,7 +90,7 @@ def spaces(problem: Problem, keeping: Keeping) -> dict[int, Space]:
     for done, (layer, own) in enumerate(references.items()):
         problem.progress("finding what is free", done, len(references))
         held = guarded[layer] if keeping.share is not None else []
-        plain = protected_basis(own.invariants, own.retained, keeping.rule or paper_rule(own.retained))
+        plain = protected_basis(own.invariants, own.retained, keeping.rule or paper_rule(own))
         bases[layer] = guarded_basis(plain, held, keeping.share or 1.0)
     last = bases[max(bases)]
     return {
@@ -107,14 +107,20 @@ def spaces(problem: Problem, keeping: Keeping) -> dict[int, Space]:
     }
 
 
-def paper_rule(moment: Moment) -> RankRule:
-    """Keep what has at least 1/90000 of the mean eigenvalue, but leave a thirtieth of all directions free."""
+def paper_rule(reference: Reference) -> RankRule:
+    """Keep what has at least 1/90000 of the mean eigenvalue, but leave a thirtieth of all directions free.
+
+    The null prompt is held exactly besides, so it is counted first.
+    """
     import torch
 
-    values = torch.linalg.eigvalsh(moment.mean)
-    width = values.numel()
-    large = int((values >= values.mean() / PAPER_CUT).sum())
-    return RankRule("count", max(1, min(large, width - max(1, round(PAPER_LEAST * width)))))
+    moment = reference.retained.mean
+    width = moment.shape[0]
+    exact = protected_basis(reference.invariants, Moment(width), RankRule("count", 1))
+    values = torch.linalg.eigvalsh(exact.project(exact.project(moment).T))
+    large = int((values >= torch.trace(moment) / width / PAPER_CUT).sum())
+    room = width - exact.rank - max(1, round(PAPER_LEAST * width))
+    return RankRule("count", max(1, min(large, room)))
 
 
 def rewrite(

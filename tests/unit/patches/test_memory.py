@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rasura.patches.erasers.memory import cut, paper_rule, rewrite, ridge_of
+from rasura.patches.erasers.problem import Reference
 from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
 
 D, FF = 96, 384
@@ -107,8 +108,11 @@ def test_the_papers_rule_leaves_a_thirtieth_at_least() -> None:
     full, few = Moment(FF), Moment(FF)
     full.add(keys(1, 4000).T)
     few.add(keys(1, 100).T)
-    assert paper_rule(full) == RankRule("count", FF - 12)  # 384 · 100 / 3072 = 12.5
-    assert paper_rule(few) == RankRule("count", 100)
+    null = keys(12, 5).T
+    assert paper_rule(Reference(null, full, few)) == RankRule("count", FF - 5 - 12)  # 384 · 100 / 3072 = 12.5
+    assert paper_rule(Reference(null, few, few)) == RankRule("count", 100)
+    held = protected_basis(null, full, paper_rule(Reference(null, full, few)))
+    assert held.width - held.rank == 12
 
 
 @pytest.mark.slow
