@@ -48,6 +48,7 @@ ARGUMENTS = {
     ("base", "add"): ["x"],
     ("base", "show"): ["x"],
     ("erase",): ["--base", "x", "--concept", "x", "--retain", "x"],
+    ("evaluate",): ["--base", "x", "--patch", "abcd"],
     ("patch", "show"): ["abcd"],
     ("patch", "add"): ["x"],
     ("patch", "export"): ["abcd", "-o", "y"],
