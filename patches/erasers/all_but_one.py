@@ -64,7 +64,7 @@ class AllButOne:
     push: float = option(-1.0, "weight g of the concept in an explicit signal", low=-100, high=100)
     pull: float = option(1.0, "weight g of the anchor in an explicit signal", low=-100, high=100)
     p2p_share: float = option(0.8, "first share of the way in which p2p keeps the layout", low=0, high=1)
-    lr: float = option(1e-2, "Adam's step size", low=1e-12, high=10)
+    lr: float = option(3e-3, "Adam's step size", low=1e-12, high=10)
     steps: int = option(200, "updates", low=1, high=1_000_000)
     batch: int = option(2, "latents an update", low=1, high=1024)
     images: int = option(48, "latents drawn to train on", low=1, high=1_000_000)

@@ -55,7 +55,7 @@ class SepMe:
 
     lr: float = option(1e-2, "Adam's step size on each entry of a response", low=1e-12, high=10)
     lam: float = option(1e-6, "weight λ of the mean L1 norm of the change", low=0, high=1e6)
-    tau: float = option(-0.2, "smoothed correlation at which training ends (published: 1e-4, absolute)")
+    tau: float = option(-0.4, "smoothed correlation at which training ends (published: 1e-4, absolute)")
     tau_unit: str = option("share", "τ is a share of mean(r²), or a number", choices=("share", "absolute"))
     steps: int = option(300, "most updates (published: 1000)", low=1, high=1_000_000)
     batch: int = option(4, "pictures an update (published: 1)", low=1, high=1024)
