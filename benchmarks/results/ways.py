@@ -10,11 +10,11 @@ WAYS = (
     Way("speed, as published", "speed", bare=True),
     Way("speed, whole prompts kept", "speed", WHOLE, rule="relative:1e-3"),
     Way("clip-null-space, states", "clip-null-space"),
-    Way("clip-null-space, mapped", "clip-null-space", {"values": "mapped"}),
+    Way("clip-null-space, mapped", "clip-null-space", {"values": "mapped"}, single=True),
     Way("clip-null-space, guided", "clip-null-space", {"values": "guided"}, single=True),
     Way("sepme", "sepme"),
     Way("all-but-one, kv", "all-but-one"),
-    Way("all-but-one, out", "all-but-one", layers="out"),
+    Way("all-but-one, out", "all-but-one", layers="out", single=True),
     Way("uce 2023", "uce", {"variant": "2023", "energy": "0.9"}),
     Way("uce 2025, as published", "uce", {"variant": "2025"}, bare=True),
     Way("uce 2025, templates", "uce", {"variant": "2025", "energy": "0.9"}),
@@ -30,8 +30,17 @@ ABLATION = (
 GROWTH = (
     Way("null-space", "null-space"),
     Way("speed, whole prompts kept", "speed", WHOLE, rule="relative:1e-3"),
-    Way("uce 2023", "uce", {"variant": "2023", "energy": "0.9"}),
     Way("uce 2025, as published", "uce", {"variant": "2025"}, bare=True),
     Way("uce 2025, templates", "uce", {"variant": "2025", "energy": "0.9"}),
 )
 SCENE_WAY = Way("sepme", "sepme", none=True)
+ATTACKED = (
+    "null-space",
+    "speed, whole prompts kept",
+    "clip-null-space, states",
+    "sepme",
+    "all-but-one, kv",
+    "uce 2025, templates",
+    "rece",
+)
+"""One choice of each method: an attack takes a minute."""
