@@ -84,7 +84,8 @@ def test_a_live_model_deeply(workshop: Workshop, registry: Registry, dtype: torc
     deploy.apply(registry, host, [workshop.dog], ALICE)
     found = survey(registry, host, deep=True, progress=silent)
     assert (found.applied, found.drifted) == ({workshop.dog: ONE}, ())
-    assert found.hashed == (len(host.parameters()) if dtype == torch.float16 else 20)
+    # In another dtype only what a patch may touch is known: 20 projections and 2 feed-forward layers.
+    assert found.hashed == (len(host.parameters()) if dtype == torch.float16 else 22)
     name = standing.touched_by(registry, [workshop.dog])[0]
     with torch.no_grad():
         pipeline.unet.get_parameter(name.removeprefix("unet.")).view(-1)[0] += 1
