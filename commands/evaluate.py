@@ -22,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
 @click.option("--patch", "patches", multiple=True, metavar="ID[=STRENGTH]", help="Patch to evaluate; repeatable.")
 @click.option(
-    "--model-prompts",
+    "--prompts",
     "prompts",
     type=_PATH,
     metavar="FILE",

@@ -84,7 +84,7 @@ def load_clip_judge(
             raise InputError(
                 f"a CLIP judge chooses among the labels that are asked for: expected two or more for {axis}, got "
                 f"{names[0]!r} alone",
-                hint="add retained concepts to the file of --model-prompts",
+                hint="add retained concepts to the file of --prompts",
             )
     if not (folder / "config.json").is_file():
         raise NotFoundError(f"{folder} holds no CLIP model: expected config.json", hint=f"--judge {CLIP}DIR")

@@ -154,7 +154,7 @@ def made_questions(places: Sequence[Path], stack: Sequence[StackMember], rounds:
     if found is None:
         raise InputError(
             f"expected {kinds.CONCEPTS} beside {' or '.join(str(p) for p in places)} or a file of prompts, got neither",
-            hint="rasura evaluate --model-prompts FILE.jsonl",
+            hint="rasura evaluate --prompts FILE.jsonl",
         )
     subjects = Subjects.load(found)
     erased = kinds.Erasures.of(subjects, [member.patch.manifest.concept.text for member in stack])

@@ -60,7 +60,7 @@ class Erasures:
             else:
                 raise InputError(
                     f"{CONCEPTS} knows no object or style {concept!r}: expected prompts for it",
-                    hint="rasura evaluate --model-prompts FILE.jsonl",
+                    hint="rasura evaluate --prompts FILE.jsonl",
                 )
         return cls(tuple(objects), tuple(styles))
 

@@ -39,7 +39,7 @@ def prompts(shop: Workshop, rows: Sequence[dict[str, Any]] = ROWS) -> str:
 
 
 def evaluate(shop: Workshop, clip: Path, *more: str) -> list[str]:
-    given = ["evaluate", "--base", "the model", "--model-prompts", prompts(shop), "--judge", f"clip:{clip}", *QUICK]
+    given = ["evaluate", "--base", "the model", "--prompts", prompts(shop), "--judge", f"clip:{clip}", *QUICK]
     return [*given, "--patch", shop.dog, *more]
 
 
@@ -136,7 +136,7 @@ def test_a_model_with_concepts_and_judge_beside_it_needs_no_prompts(workshop: Wo
     assert {"dog", "van gogh"} == {label for p in pictures if p["group"] == "forget" for label in p["wanted"].values()}
     run = rasura("evaluate", "--base", "the model", "--patch", workshop.photo, *QUICK, "--json", cwd=workshop.folder)
     assert (run.code, run.envelope["error"]["code"]) == (1, "input")
-    assert "--model-prompts" in run.envelope["error"]["hint"]
+    assert "--prompts" in run.envelope["error"]["hint"]
 
 
 def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None
         ([*line, "--judge", "nowhere"], 8, "not_found", "classifier.json"),
         ([*line, "--judge", "clip:nowhere"], 8, "not_found", "CLIP"),
         ([*line, "--judge", "c"], 1, "input", "got 'dog'"),
-        ([*line, "--model-prompts", "none.jsonl"], 8, "not_found", "none.jsonl"),
-        ([*line, "--model-prompts", "odd.jsonl"], 1, "input", "odd.jsonl:1"),
-        ([*line, "--model-prompts", "long.jsonl"], 1, "input", "92 tokens"),
+        ([*line, "--prompts", "none.jsonl"], 8, "not_found", "none.jsonl"),
+        ([*line, "--prompts", "odd.jsonl"], 1, "input", "odd.jsonl:1"),
+        ([*line, "--prompts", "long.jsonl"], 1, "input", "92 tokens"),
         (base, 1, "input", "concepts.json"),
         ([*line, "--out", "full"], 7, "exists", "full"),
         ([*line, "--keep-pictures"], 2, "usage", "--out"),
