@@ -25,6 +25,8 @@ from rasura.patches.file import Patch
 from rasura.patches.projection import Accepted, Member, check
 from rasura.patches.request import EraseRequest
 
+SCENE_PROMPT = "a {} in cartoon style"
+
 
 def methods(bench: Bench, only: Sequence[str] = ()) -> None:
     """Every method on every scenario."""
@@ -155,6 +157,9 @@ def _scenes(bench: Bench, names: Sequence[str]) -> Mapping[str, list[tuple[tuple
 
 def _made(bench: Bench, names: Sequence[str], protected: Sequence[Patch]) -> tuple[Patch, ...]:
     request = request_for(bench, SCENE_WAY, dict.fromkeys(names, ""))
+    # As in the paper: no retain set, and one prompt a concept, the one that is drawn and protected.
+    targets = tuple(replace(target, templates=(SCENE_PROMPT,)) for target in request.targets)
+    request = replace(request, targets=targets, retain=None)
     concepts = {p.patch_id: p.manifest.concept for p in protected}
     request = replace(
         request,
@@ -166,8 +171,9 @@ def _made(bench: Bench, names: Sequence[str], protected: Sequence[Patch]) -> tup
 
 def _of(bench: Bench, patches: Sequence[Patch], name: str) -> dict[str, Any]:
     """One concept under a set of patches: in the very prompts that were protected, and in prompts that were not."""
-    strings = [f"a {name} in {style} style" for style in bench.subjects.styles if style != "neon"]
-    protected = [Question("forget", Shot(p, 300 + i), {"object": name}) for i, p in enumerate(strings * 2)]
+    protected = [
+        Question("forget", Shot(SCENE_PROMPT.replace("{}", name), 300 + i), {"object": name}) for i in range(8)
+    ]
     others = [
         Question("forget", Shot(bench.subjects.prompt(name, s, i), 400 + i), {"object": name})
         for i, s in enumerate(s for s in bench.subjects.styles if s != "neon")
