@@ -185,7 +185,7 @@ def _attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Leak on retained and held-out prompts, accuracy on them, and seconds, against the number of concepts."""
+    """Leak on retained and held-out prompts, accuracy on held-out ones, and seconds, against the number of concepts."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -198,12 +198,12 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         values = (
             [row["leak"]["retained"] for row in own],
             [row["leak"]["held_out"] for row in own],
-            [100 * row["summary"].get("retain", float("nan")) for row in own],
+            [100 * row["summary"].get("held_out", float("nan")) for row in own],
             [row["seconds"] for row in own],
         )
         for axis, value in zip(axes, values, strict=True):
             axis.plot(counts, value, marker="o", markersize=4, label=way)
-    titles = ("leak on retained prompts", "leak on held-out prompts", "retained pictures right, %", "seconds to solve")
+    titles = ("leak on retained prompts", "leak on held-out prompts", "held-out pictures right, %", "seconds to solve")
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("concepts erased")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from bench import FOLDER, REFERENCE, Bench, keep, numbers_of, refusal, tell
 from scenarios import FIVE, OBJECT, SCENARIOS, Way, request_for
-from ways import ABLATION, ATTACKED, GROWTH, SCENE_WAY, WAYS
+from ways import ABLATION, ATTACKED, GROWTH, SCENE_EXACT, SCENE_WAY, WAYS
 
 from rasura.evaluation import attack
 from rasura.evaluation.grid import Row, draw_grid, save_grid
@@ -130,6 +130,7 @@ def _scenes(bench: Bench, names: Sequence[str]) -> Mapping[str, list[tuple[tuple
     second = dict(zip((1, 3), _made(bench, [names[i] for i in (1, 3)], tuple(first.values())), strict=True))
     third = {5: _made(bench, [names[5]], (*first.values(), *second.values()))[0]}
     older = first | second | third
+    exact = _made(bench, names[:4], (), SCENE_EXACT)
 
     def active(*chosen: int) -> tuple[Patch, ...]:
         return tuple(older[i] for i in chosen)
@@ -152,11 +153,16 @@ def _scenes(bench: Bench, names: Sequence[str]) -> Mapping[str, list[tuple[tuple
             (active(4, 3), "restore c1"),
             (active(4, 3, 5), "erase c5, protecting the five"),
         ],
+        "1, exact": [
+            (exact, "erase c0–c3 together, `tolerance=0`"),
+            (exact[2:], "restore c0, c1"),
+            (exact[3:], "restore c2"),
+        ],
     }
 
 
-def _made(bench: Bench, names: Sequence[str], protected: Sequence[Patch]) -> tuple[Patch, ...]:
-    request = request_for(bench, SCENE_WAY, dict.fromkeys(names, ""))
+def _made(bench: Bench, names: Sequence[str], protected: Sequence[Patch], way: Way = SCENE_WAY) -> tuple[Patch, ...]:
+    request = request_for(bench, way, dict.fromkeys(names, ""))
     # As in the paper: no retain set, and one prompt a concept, the one that is drawn and protected.
     targets = tuple(replace(target, templates=(SCENE_PROMPT,)) for target in request.targets)
     request = replace(request, targets=targets, retain=None)

@@ -34,6 +34,8 @@ GROWTH = (
     Way("uce 2025, templates", "uce", {"variant": "2025", "energy": "0.9"}),
 )
 SCENE_WAY = Way("sepme", "sepme", none=True)
+SCENE_EXACT = Way("sepme, exact", "sepme", {"tolerance": "0"}, none=True)
+"""Whole prompts of all others to the last direction: four concepts are as many as a width of 384 has room for."""
 ATTACKED = (
     "null-space",
     "speed, whole prompts kept",
