@@ -326,7 +326,7 @@ def retain(shop: Workshop) -> Path:
         (["--concept", "dog " * 90, "--retain", "retain.txt"], "concept", "tokens"),
         (["--concept", "dog", "--template", "no slot", "--retain", "retain.txt"], "concept", "once"),
         (["--concept", "dog", "--rank-rule", "banana", "--retain", "retain.txt"], "input", "rank rule"),
-        (["--concept", "dog", "--ridge", "nan", "--retain", "retain.txt"], "input", "out of range"),
+        (["--concept", "dog", "--set", "ridge=nan", "--retain", "retain.txt"], "input", "option ridge: expected 0 to"),
         (["--concept", "dog", "--retain", "retain.txt", "--reason", "x" * 5000], "input", "4096"),
     ],
     ids=str,
