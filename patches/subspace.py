@@ -122,8 +122,9 @@ class ProtectedBasis:
     Attributes:
         rows: [k, d] float64 orthonormal; first the `invariants`, which span start-of-text and the null prompt, then
             the retained directions, last the `guards`.
-        energy: [k] float64, mean squared component of protected prompts along each row; 0 for the guards, which are
-            other patches' targets and nobody's prompts to keep.
+        energy: [k] float64, mean squared component of protected prompts along each row: of the retained ones, or
+            without any, of the null prompt; 0 for the guards, which are other patches' targets and nobody's prompts to
+            keep.
         invariants: how many rows are exact.
         rule: the rank rule that chose the others.
         spectrum: [d] float64, descending eigenvalues of the retained moment outside the invariants.
@@ -180,7 +181,9 @@ def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) 
     values = torch.where(values > NOISE * torch.trace(moment), values, torch.zeros_like(values))
     kept = min(rule.keep(values), int((values > 0).sum()))
     rows = _orthonormal(torch.cat([exact, vectors[:, :kept].T]))
-    energy = ((rows @ moment) * rows).sum(1).clamp(min=0)
+    # Without retained prompts the null prompt is all that is promised, and what a check must weigh.
+    read = moment if retained.count else invariants.T @ invariants / max(1, invariants.shape[0])
+    energy = ((rows @ read) * rows).sum(1).clamp(min=0)
     return _with_room(ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values))
 
 

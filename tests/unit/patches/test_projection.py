@@ -299,10 +299,11 @@ def test_a_manifest_cannot_talk_its_leak_away(joint: list[Patch], claimed: str |
     assert "leaks inf" in reason.text
 
 
-def test_without_a_retain_set_there_is_nothing_to_leak_on() -> None:
+def test_without_a_retain_set_the_null_prompt_is_what_must_not_leak() -> None:
     lonely = World(retained=0).erase(DOG)[0]
-    assert float(lonely.manifest.measured["base_protected"]) == 0
-    assert isinstance(check(members([lonely])), Accepted)
+    assert float(lonely.manifest.measured["base_protected"]) > 0
+    verdict = require(check(members([lonely])))
+    assert 0 < max(of(verdict.relations, "own").values()) < 1e-5
 
 
 def test_limits_are_inclusive_and_named_in_the_refusal(alone: list[Patch]) -> None:

@@ -34,7 +34,7 @@ from rasura.patches.file import BASIS, Patch
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.names import PatchId
 from rasura.patches.neighbours import nearest_protected
-from rasura.patches.projection import Accepted, Member, check
+from rasura.patches.projection import Accepted, Member, Refused, check, require
 from rasura.patches.request import EraseRequest
 from rasura.patches.retain import RetainSet
 from rasura.patches.subspace import RankRule
@@ -128,6 +128,10 @@ def test_without_a_retain_set_the_null_prompt_is_protected(tiny: TinyBase) -> No
     assert patch.manifest.protected.retain is None
     assert patch.manifest.protected.basis.rank == patch.manifest.protected.basis.invariants == 77
     assert float(patch.manifest.measured["leak_null"]) < 1e-5
+    own = next(r for r in require(check([Member(patch)])).relations if r.check == "own")
+    assert 0 < own.value < 1e-5  # a promise that is weighed, not one of nothing
+    careless = replace(patch.tensors, protected=patch.tensors.protected.flip(1))
+    assert isinstance(check([Member(replace(patch, tensors=careless))]), Refused)
 
 
 # --- Twice the same ---------------------------------------------------------------------------------------------------
