@@ -32,13 +32,12 @@ from rasura.patches.compose import layers_of, sum_bound
 from rasura.patches.file import Patch
 from rasura.patches.increment import SUM_LIMIT, Increment
 from rasura.patches.names import ParamName, PatchId
+from rasura.patches.policy import DEFAULT_POLICY, Policy
 from rasura.patches.specs import IMAGE, TEXT
 from rasura.patches.verdict import (
-    DEFAULT_POLICY,
     SHORT,
     Accepted,
     Member,
-    Policy,
     Reason,
     Refused,
     Relation,

@@ -32,26 +32,6 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """Named limits. A relation may be at most its limit.
-
-    Attributes:
-        own: most leak of a patch on its own protected set.
-        pair: most share of another patch's effect that a patch may disturb.
-        stack: most leak of the whole stack on any protected set.
-        kept: from which share on an erased concept counts as one that the other patch had promised to keep.
-    """
-
-    own: float = 1e-3
-    pair: float = 0.05
-    stack: float = 0.02
-    kept: float = 0.9
-
-
-DEFAULT_POLICY: Final = Policy()
-
-
-@dataclass(frozen=True, slots=True)
 class Relation:
     """One measured number.
 

@@ -1,0 +1,70 @@
+"""Policies: the TOML file says exactly what the object holds, and combining never allows more."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rasura.patches.errors import InputError
+from rasura.patches.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy, all_of, limit_names
+
+LIMITS = st.floats(min_value=0, allow_nan=False)
+POLICIES = st.builds(Policy, **dict.fromkeys(limit_names(), LIMITS), separable=st.booleans())
+
+
+@given(POLICIES)
+def test_the_file_says_what_the_policy_holds(policy: Policy) -> None:
+    assert Policy.parse(policy.to_toml().encode()) == policy
+
+
+def test_what_a_file_leaves_out_has_its_default() -> None:
+    assert Policy.parse(b"[limits]\npair = 0.01\n") == Policy(pair=0.01)
+    assert Policy.parse(b"") == DEFAULT_POLICY
+
+
+@given(st.lists(POLICIES, min_size=1, max_size=4))
+def test_together_they_allow_no_more_than_each(policies: list[Policy]) -> None:
+    both = all_of(*policies)
+    for policy in policies:
+        assert all(getattr(both, name) <= getattr(policy, name) for name in limit_names() if name != "kept")
+        assert both.kept >= policy.kept
+        assert both.separable >= policy.separable
+    assert all_of(both, *policies) == both
+
+
+@given(POLICIES, POLICIES, POLICIES)
+def test_combining_has_no_order(a: Policy, b: Policy, c: Policy) -> None:
+    assert all_of(a, all_of(b, c)) == all_of(all_of(c, a), b) == all_of(a, b, c)
+
+
+def test_nothing_is_no_policy() -> None:
+    with pytest.raises(InputError, match="got none"):
+        all_of()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"[limits]\npairs = 1\n", "limits named own"),
+        (b"[limit]\n", "tables named limits"),
+        (b"[require]\nsigned = true\n", "requirements named separable"),
+        (b"limits = 3\n", "expected a table"),
+        (b'[limits]\npair = "0.1"\n', "pair: expected a number"),
+        (b"[limits]\npair = nan\n", "pair: expected a number"),
+        (b"[limits]\npair = -1\n", "pair: expected a number"),
+        (b"[limits]\npair = true\n", "pair: expected a number"),
+        (b"[require]\nseparable = 1\n", "separable: expected true or false"),
+        (b"\xff", "expected TOML"),
+        (b"[limits\n", "expected TOML"),
+        (b"#" * (MAX_POLICY_BYTES + 1), "at most"),
+        (b"a = " + b"[" * 9000, "expected TOML"),
+    ],
+)
+def test_anything_else_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Policy.parse(data)
+
+
+def test_no_limit_is_spelled_inf() -> None:
+    assert Policy.parse(b"[limits]\nresidual = inf\n").residual == math.inf
