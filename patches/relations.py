@@ -113,7 +113,7 @@ class Relations:
 
     @cached_property
     def _listed(self) -> list[list[float]]:
-        return self.table.matrix().tolist()  # type: ignore[no-any-return]
+        return self.table.matrix().tolist()
 
     @cached_property
     def places(self) -> dict[PatchId, int]:
