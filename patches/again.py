@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.concepts import HELD_OUT, Target
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rasura.patches.manifest import Manifest
     from rasura.patches.retain import RetainSet
 
-__all__ = ["DERIVED", "eraser_of", "request_of", "trained"]
+__all__ = ["DERIVED", "eraser_of", "prompts_request", "request_of", "trained"]
 
 DERIVED: Final = "derived"
 """Options whose names start so tell how a patch was made of another; no method has such a choice."""
@@ -76,6 +77,17 @@ def request_of(
                 hint=f"rasura patch show {manifest.patch_id[:12]}",
                 differing=[name for name, _, _ in differing],
             )
+    return replace(
+        prompts_request(manifests, retain, held_out),
+        eraser=eraser_of(manifests[0].eraser),
+        rule=RankRule.parse(manifests[0].protected.basis.rule),
+    )
+
+
+def prompts_request(
+    manifests: Sequence[Manifest], retain: RetainSet | None, held_out: tuple[str, ...] = HELD_OUT
+) -> EraseRequest:
+    """The same request with a method of its own: for its prompts, on which a patch is measured."""
     first, spec = manifests[0], manifests[0].protected.retain
     return EraseRequest(
         tuple(Target(m.concept.text, m.concept.anchor, m.concept.templates) for m in manifests),
@@ -83,8 +95,6 @@ def request_of(
         templates=first.concept.templates,
         tokens=first.concept.tokens,
         layers=first.eraser.options[_LAYERS],
-        rule=RankRule.parse(first.protected.basis.rule),
-        eraser=eraser_of(first.eraser),
         held_out=held_out,
         licence=first.licence,
         retained_in=() if spec is None or (retain is not None and retain.whole) else spec.templates,
