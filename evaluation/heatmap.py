@@ -135,16 +135,14 @@ def short(name: str, most: int = _LETTERS) -> str:
 
 
 def number(value: float) -> str:
-    """A share in at most five characters."""
+    """A share in about five characters."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞"
-    if value == 0:
-        return "0"
-    if value < 0.0005:  # noqa: PLR2004
-        return f"{value:.0e}".replace("e-0", "e-")
-    return f"{value:.3f}" if value < 0.0995 else f"{value:.2f}" if value < 99.5 else f"{value:.0e}".replace("e+0", "e")  # noqa: PLR2004
+    if value == 0 or 0.0005 <= value < 99.5:  # noqa: PLR2004
+        return f"{value:.3f}" if 0 < value < 0.0995 else f"{value:.2f}" if value else "0"  # noqa: PLR2004
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def _colours(*, marked: bool) -> Colormap:
