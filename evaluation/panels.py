@@ -53,7 +53,7 @@ def draw_cosines(axes: Axes, cosines: npt.NDArray[np.float64]) -> None:
     if len(values) <= _POINTS:
         axes.plot(places, values, color="#2b6a99", marker=".", markersize=4, linewidth=0.8)
         axes.set_xlim(0.5, len(values) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     else:
         chosen = np.unique(np.geomspace(1, len(values), _POINTS).astype(int)) - 1
         axes.plot(places[chosen], values[chosen], color="#2b6a99", linewidth=1.2)
