@@ -17,6 +17,7 @@ from subjects import ANCHORS, Subject, independent, subjects
 
 from rasura.evaluation.judge import Sight
 from rasura.evaluation.metrics import picture_change
+from rasura.evaluation.report import Compared
 from rasura.patches.file import Patch
 from rasura.patches.projection import Member, energy
 
@@ -32,8 +33,8 @@ def study(bench: Bench) -> dict[str, Any]:
     rows = [
         {
             **predicted(patches[p.name], patches[q.name], p.name, q.name),
-            "alone": _against(q, base[q.name], alone[p.name][q.name]),
-            "both": _against(q, alone[q.name][q.name], both[p.name, q.name]),
+            "alone": against(q, base[q.name], alone[p.name][q.name]),
+            "both": against(q, alone[q.name][q.name], both[p.name, q.name]),
         }
         for p in shown
         for q in shown
@@ -46,7 +47,7 @@ def study(bench: Bench) -> dict[str, Any]:
             "residual": patches[q.name].manifest.measured["residual"],
             "leak_retained": patches[q.name].manifest.measured["leak_retained"],
             "rank": patches[q.name].manifest.measured["rank"],
-            "erased": _against(q, base[q.name], alone[q.name][q.name]),
+            "erased": against(q, base[q.name], alone[q.name][q.name]),
         }
         for q in shown
     ]
@@ -92,21 +93,26 @@ def drawn(
     bench: Bench, patches: Sequence[Patch], shown: Sequence[Subject]
 ) -> tuple[dict[str, Drawn], dict[str, Drawn]]:
     """The pictures of some concepts with the base and with these patches, by concept."""
-    compared = bench.look(patches, [question for subject in shown for question in subject.questions])
-    sides: tuple[dict[str, Drawn], dict[str, Drawn]] = ({}, {})
+    return sides_of(bench.look(patches, [question for subject in shown for question in subject.questions]), shown)
+
+
+def sides_of(compared: Compared, shown: Sequence[Subject]) -> tuple[dict[str, Drawn], dict[str, Drawn]]:
+    """Before and after by concept, where the questions of these stand first and in this order."""
+    before: dict[str, Drawn] = {}
+    after: dict[str, Drawn] = {}
     start = 0
     for subject in shown:
         part = slice(start, start + len(subject.questions))
         start = part.stop
         for side, pictures, seen in (
-            (sides[0], compared.before, compared.seen_before),
-            (sides[1], compared.after, compared.seen_after),
+            (before, compared.before, compared.seen_before),
+            (after, compared.after, compared.seen_after),
         ):
             side[subject.name] = (list(pictures[part]), Sight(seen.answers[part], seen.features[part]))
-    return sides
+    return before, after
 
 
-def _against(subject: Subject, before: Drawn, after: Drawn) -> dict[str, Any]:
+def against(subject: Subject, before: Drawn, after: Drawn) -> dict[str, Any]:
     """How far pictures moved, and how many of them the judge calls by the concept's label, before and after."""
     change = picture_change(before[0], after[0])
     gap = np.linalg.norm(before[1].features - after[1].features, axis=1)
@@ -121,5 +127,5 @@ def _against(subject: Subject, before: Drawn, after: Drawn) -> dict[str, Any]:
         "before": sum(rights[0]),
         "after": sum(rights[1]),
         "kept": sum(b and a for b, a in zip(*rights, strict=True)),
-        "called": [a[subject.axis] for a in after[1].answers],
+        "called": [[a[subject.axis] for a in side[1].answers] for side in (before, after)],
     }
