@@ -10,8 +10,9 @@ The steps, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,8 @@ GUARD: Final = 0.9999
 """Share of each guarded patch's target energy outside the protected span that stays untouched."""
 
 Loader = Callable[[], "Denoiser"]
+Moments = MutableMapping[str, Moment]
+"""Moments of prompts that were encoded already, by the prompts' digest; of one text encoder."""
 
 
 def build_patches(
@@ -51,6 +54,7 @@ def build_patches(
     *,
     denoiser: Loader | None = None,
     work: Path | None = None,
+    moments: Moments | None = None,
 ) -> tuple[Patch, ...]:
     """Erase every concept of the request, one patch each.
 
@@ -62,6 +66,7 @@ def build_patches(
         progress: told what is going on.
         denoiser: loads the base's UNet, for methods that look through it.
         work: where a long training may leave checkpoints to resume from.
+        moments: kept from one request to the next, saves encoding the same prompts again.
 
     Raises:
         UnsupportedHostError: no layers that fit, or weights that no stack can be composed on.
@@ -73,7 +78,7 @@ def build_patches(
     names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
     weights = host.originals(names)
     _check_weights(weights)
-    prompts = _Prompts(encoder, request, progress)
+    prompts = _Prompts(encoder, request, progress, {} if moments is None else moments)
     problem = Problem(
         weights=weights,
         encoder=encoder,
@@ -112,13 +117,14 @@ class _Prompts:
     encoder: TextEncoder
     request: EraseRequest
     progress: Progress
+    moments: Moments = field(default_factory=dict)
 
     @cached_property
     def reference(self) -> Reference:
         return Reference(
             self.encoder.encode_all([""])[0],
-            self._moment(self.request.retained_prompts(), "encoding retained prompts", self.request.retained_count),
-            self._moment(self.request.held_out_prompts(), "encoding held-out prompts", len(self.request.held_out)),
+            self._moment(self.request.retained_prompts, "encoding retained prompts", self.request.retained_count),
+            self._moment(self.request.held_out_prompts, "encoding held-out prompts", len(self.request.held_out)),
         )
 
     @cached_property
@@ -138,13 +144,31 @@ class _Prompts:
             ranges = [token_range(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
             yield torch.cat([hidden[i, list(r)] for i, r in enumerate(ranges)])
 
-    def _moment(self, prompts: Iterable[str], stage: str, total: int) -> Moment:
+    def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
+        key = _digest(prompts())
+        if key in self.moments:
+            return self.moments[key]
         moment, done = Moment(self.encoder.width), 0
-        for hidden in self.encoder.encode(prompts):
+        for hidden in self.encoder.encode(prompts()):
             moment.add(hidden)
             done += hidden.shape[0]
             self.progress(stage, min(done, total), total)
+        self.moments[key] = moment
         return moment
+
+
+def reference_of(
+    encoder: TextEncoder, request: EraseRequest, progress: Progress, moments: Moments | None = None
+) -> Reference:
+    """Null, retained and held-out prompts of a request: what its patches are measured on."""
+    return _Prompts(encoder, request, progress, {} if moments is None else moments).reference
+
+
+def _digest(prompts: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for prompt in prompts:
+        found.update(hashlib.sha256(prompt.encode(errors="surrogatepass")).digest())
+    return found.hexdigest()
 
 
 def _no_denoiser() -> Denoiser:

@@ -80,6 +80,7 @@ def described(
         _protected(request, target, basis, tensors, erasure),
         tensors.specs(),
         {**measured, **erasure.facts},
+        supersedes=tuple(sorted(request.supersedes.get(target.concept, ()))),
         licence=request.licence,
     )
     return Patch(manifest, tensors)

@@ -44,6 +44,9 @@ class EraseRequest:
         guarded_prompts: the prompts of those patches' concepts, for methods that protect whole prompts.
         licence: SPDX id or name for the patch.
         anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
+        retained_in: templates in which retained and held-out concepts stand; empty: those of all targets.
+        unnamed: further concepts that no retained and no held-out prompt may name.
+        supersedes: patches that a concept's new one takes the place of, by concept.
     """
 
     targets: tuple[Target, ...]
@@ -58,6 +61,9 @@ class EraseRequest:
     guarded_prompts: Mapping[PatchId, tuple[str, ...]] = field(default_factory=dict)
     licence: str = ""
     anchors: tuple[str, ...] = ()
+    retained_in: tuple[str, ...] = ()
+    unnamed: tuple[str, ...] = ()
+    supersedes: Mapping[str, tuple[PatchId, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -70,13 +76,13 @@ class EraseRequest:
             raise InputError(f"token choice {self.tokens!r}: expected one of {', '.join(TOKEN_CHOICES)}")
         if not self.templates:
             raise ConceptError("no template: expected at least one", hint="--template '{}'")
-        for template in self.templates:
+        for template in (*self.templates, *self.retained_in):
             check_template(template)
 
     @property
     def all_templates(self) -> tuple[str, ...]:
-        """The templates of every target, each once."""
-        return tuple(dict.fromkeys(t for target in self.targets for t in self.templates_of(target)))
+        """The templates of retained and held-out prompts: by default those of every target, each once."""
+        return self.retained_in or tuple(dict.fromkeys(t for own in self.targets for t in self.templates_of(own)))
 
     def templates_of(self, target: Target) -> tuple[str, ...]:
         """The target's own templates, or the request's."""
@@ -115,5 +121,5 @@ class EraseRequest:
         return self.prompts(concept for concept in self.held_out if normal(concept) not in known)
 
     def _phrases(self, concepts: Iterable[str], templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        names_target = naming(self.names)
+        names_target = naming((*self.names, *self.unnamed))
         return ((p, c) for c in concepts for p in prompts_of(c, templates) if not names_target(p))

@@ -44,9 +44,14 @@ class RetainSet:
     repeated: int = 0
 
     @property
+    def text(self) -> str:
+        """The retained concepts, each followed by a newline."""
+        return "".join(f"{c}\n" for c in self.concepts)
+
+    @property
     def sha256(self) -> Digest:
-        """SHA-256 over the retained concepts in UTF-8, each followed by a newline."""
-        return Digest(hashlib.sha256("".join(f"{c}\n" for c in self.concepts).encode()).hexdigest())
+        """SHA-256 over `text` in UTF-8."""
+        return Digest(hashlib.sha256(self.text.encode()).hexdigest())
 
     def without(self, targets: Iterable[str], *, strict: bool = False) -> "RetainSet":
         """The set without concepts that hold a target's name as words of their own; they are listed in `removed`.

@@ -71,7 +71,8 @@ class RankRule:
 
     def __str__(self) -> str:
         """The text that `parse` reads."""
-        return f"{self.kind}:{int(self.value) if self.kind == 'count' else format(self.value, 'g')}"
+        shown = str(int(self.value)) if self.kind == "count" else format(self.value, "g")
+        return f"{self.kind}:{shown if float(shown) == self.value else repr(self.value)}"
 
     def keep(self, spectrum: torch.Tensor) -> int:
         """How many of the descending eigenvalues [k] stay."""

@@ -11,6 +11,7 @@ from rasura.patches.increment import ONE, Strength
 from rasura.patches.names import PatchId
 
 SHORT: Final = 12  # digits of an id in a sentence
+_SAID: Final = 20  # reasons in one error
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Relation:
     """One measured number.
 
     Attributes:
-        check: "own", "pair", "one-sided", "kept", "stack" or "bound".
+        check: "own", "pair", "one-sided", "kept", "stack", "residual", "capacity", "site", "lost", "left" or "bound".
         patch: whose increment.
         other: whose targets or protected set; equal to `patch` for "own".
         value: the ratio.
@@ -78,7 +79,22 @@ class Refused:
     reasons: tuple[Reason, ...] = field(default=())
 
 
-Verdict: TypeAlias = Accepted | Refused
+@dataclass(frozen=True, slots=True)
+class NeedsRebase:
+    """Patches disturb each other, and nothing else is wrong: solving some of them anew resolves it.
+
+    Attributes:
+        relations: every number.
+        reasons: one for each pair.
+        moves: patch and the patches that it must protect, for each patch to solve anew.
+    """
+
+    relations: tuple[Relation, ...]
+    reasons: tuple[Reason, ...]
+    moves: tuple[tuple[PatchId, tuple[PatchId, ...]], ...]
+
+
+Verdict: TypeAlias = Accepted | Refused | NeedsRebase
 
 
 def require(verdict: Verdict) -> Accepted:
@@ -87,11 +103,8 @@ def require(verdict: Verdict) -> Accepted:
     Raises:
         CheckRefusedError: with every reason.
     """
-    if isinstance(verdict, Refused):
-        first = verdict.reasons[0]
-        raise CheckRefusedError(
-            "; ".join(reason.text for reason in verdict.reasons),
-            hint=first.hint,
-            reasons=[reason.text for reason in verdict.reasons],
-        )
-    return verdict
+    if isinstance(verdict, Accepted):
+        return verdict
+    texts = [reason.text for reason in verdict.reasons]
+    more = f" (and {len(texts) - _SAID} more)" if len(texts) > _SAID else ""
+    raise CheckRefusedError("; ".join(texts[:_SAID]) + more, hint=verdict.reasons[0].hint, reasons=texts)

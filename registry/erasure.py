@@ -72,7 +72,8 @@ def erase(
         raise
     made = []
     for patch in patches:
-        _, new = add_signed(registry, signed_files(patch, private), f"erased from {opened.record.name}", draft)
+        files, source = signed_files(patch, private), f"erased from {opened.record.name}"
+        _, new = add_signed(registry, files, source, draft, words=request.retain)
         made.append(Erased(patch, new))
     return tuple(made)
 

@@ -18,10 +18,12 @@ from rasura.patches.names import Digest, KeyId, PatchId
 from rasura.patches.specs import RetainSpec
 from rasura.registry.ending import ended_by
 from rasura.registry.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
+from rasura.registry.retained import keep_retained
 
 if TYPE_CHECKING:
     from rasura.patches.file import Patch
     from rasura.patches.keys import PrivateKey, PublicKey
+    from rasura.patches.retain import RetainSet
     from rasura.registry.store import Registry
 
 # Spelled here too because rasura.patches.file needs torch to read what these hold, and a list does not.
@@ -118,7 +120,9 @@ def manifest_of(registry: Registry, patch_id: PatchId) -> Manifest:
     return manifest
 
 
-def add_signed(registry: Registry, files: Mapping[str, bytes], source: str, draft: Draft) -> tuple[PatchId, bool]:
+def add_signed(
+    registry: Registry, files: Mapping[str, bytes], source: str, draft: Draft, *, words: RetainSet | None = None
+) -> tuple[PatchId, bool]:
     """Verify a patch's bytes and register it.
 
     Args:
@@ -126,6 +130,7 @@ def add_signed(registry: Registry, files: Mapping[str, bytes], source: str, draf
         files: content and signature.
         source: where it came from, for people.
         draft: the audit entry; patch and base are filled in.
+        words: the retain set, where the patch is made here: kept, so that it can be solved anew.
 
     Returns:
         Its identity, and whether it is new here.
@@ -150,6 +155,8 @@ def add_signed(registry: Registry, files: Mapping[str, bytes], source: str, draf
         added_at=registry.now(),
         source=source,
     )
+    if words is not None:
+        keep_retained(registry, words)
     new = registry.add_patch(
         record,
         files,

@@ -129,7 +129,8 @@ def _text(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return format(value, "g")
+            shown = format(value, "g")
+            return shown if float(shown) == value else repr(value)
         case _:
             return str(value)
 

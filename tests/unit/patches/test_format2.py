@@ -11,13 +11,14 @@ from pathlib import Path
 import factories
 import pytest
 import torch
+from dense import energy
 from goldens import golden as first
 
 from rasura.patches.errors import FormatError
 from rasura.patches.file import BASIS, CONTENT, MANIFEST, TARGETS, Pairs, Patch, PatchTensors, Span, read_folder
 from rasura.patches.manifest import Manifest
 from rasura.patches.names import ParamName
-from rasura.patches.projection import Member, check, energy, measured_only
+from rasura.patches.projection import Member, check, measured_only
 from rasura.patches.specs import BaseSpec, TensorIdentity
 from rasura.patches.tensorfile import encode
 
@@ -155,7 +156,7 @@ def test_checks_read_each_parameters_own_inputs_and_leave_pictures_out() -> None
 
 def test_what_a_patch_does_elsewhere_is_no_business_of_a_patch_that_is_not_there() -> None:
     """A text patch knows no keys of fc2: the pair is judged on what both read."""
-    wide, narrow = (alone(patch) for patch in (golden(), first()))
+    wide, narrow = alone(golden()), alone(first(), concept="another")
     shares = {(r.patch, r.other): r.value for r in check([wide, narrow]).relations if r.check == "pair"}
     assert set(shares) == {(wide.patch_id, narrow.patch_id), (narrow.patch_id, wide.patch_id)}
     text = first().tensors.targets.T
@@ -166,5 +167,7 @@ def test_what_a_patch_does_elsewhere_is_no_business_of_a_patch_that_is_not_there
     assert shares[wide.patch_id, narrow.patch_id] == pytest.approx((moved / effect) ** 0.5, rel=1e-12)
 
 
-def alone(patch: Patch) -> Member:
-    return Member(replace(patch, manifest=replace(patch.manifest, requires=(), supersedes=())))
+def alone(patch: Patch, concept: str = "") -> Member:
+    said = patch.manifest.concept
+    erased = replace(said, text=concept or said.text)
+    return Member(replace(patch, manifest=replace(patch.manifest, concept=erased, requires=(), supersedes=())))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from closed_form import Setting, eye, projector, relative, speed_map
+from dense import energy
 from factories import TinyBase, World, tiny_request
 
 from rasura.patches.concepts import Target
@@ -17,7 +18,7 @@ from rasura.patches.erasers.speed import Speed, _Layer, _solve
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.file import Patch
 from rasura.patches.names import PatchId
-from rasura.patches.projection import Accepted, Member, check, energy
+from rasura.patches.projection import Accepted, Member, check
 from rasura.patches.subspace import RankRule
 
 WORLD = World(width=128, retained=400, outs=(48, 160))
