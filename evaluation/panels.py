@@ -21,22 +21,19 @@ _LISTED: Final = 10
 
 
 def draw_capacity(axes: Axes, parts: Sequence[tuple[str, int]], width: int) -> None:
-    """One bar of `width` dimensions, cut into named parts; a mark where more is asked for than there is."""
-    total = max(width, sum(count for _, count in parts))
+    """One bar of `width` dimensions, cut into named parts."""
     start = 0
     for (name, count), colour in zip(parts, _COLOURS, strict=True):
         axes.barh(
             0, count, left=start, height=0.9, color=colour, edgecolor=SOFT, linewidth=0.5, label=f"{name} {count}"
         )
         start += count
-    axes.axvline(width, color=INK, linewidth=1.5)
-    axes.set_xlim(0, total)
+    axes.set_xlim(0, width)
     axes.set_ylim(-0.5, 0.5)
     axes.set_yticks([])
     axes.set_xticks([0, width], ["0", f"{width}"], fontsize=7.5)
     _bare(axes)
-    over = sum(count for _, count in parts) - width
-    axes.set_title("dimensions" + (f", {over} more than there are" if over > 0 else ""), fontsize=9, loc="left")
+    axes.set_title("dimensions of the text embedding", fontsize=9, loc="left")
     axes.legend(
         ncols=2, fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.85), borderaxespad=0.0,
         handlelength=1.0, handleheight=1.0,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.evaluation.canvas import SOFT, check_plot, new_figure, save_figure
 from rasura.evaluation.heatmap import NAMES, NUMBERS, draw_heat_map, ordered, short
 from rasura.evaluation.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
+from rasura.patches.capacity import Capacity
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,28 +31,6 @@ _SIDES: Final = ((10, 4.9), (NUMBERS, 6.4), (MOST, 7.4))
 _LEFT, _TOP, _RIGHT, _PANEL = 1.75, 0.45, 5.15, 3.3  # inches; the map stands between left and right
 
 
-@dataclass(frozen=True, slots=True)
-class CapacityBar:
-    """Dimensions of the text embedding, and who holds them.
-
-    Attributes:
-        null: of the null prompt.
-        retained: of retained prompts, beyond those.
-        patches: of what patches erase, beyond both.
-        width: d, all there are.
-    """
-
-    null: int
-    retained: int
-    patches: int
-    width: int
-
-    @property
-    def free(self) -> int:
-        """What is left; 0 where more is asked for than there is."""
-        return max(0, self.width - self.null - self.retained - self.patches)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class InterferenceData:
     """What the figure shows.
@@ -61,14 +40,14 @@ class InterferenceData:
         matrix: [N, N]; at [p, q] the share of q's effect that p disturbs. The diagonal is not looked at; NaN elsewhere
             is a pair that cannot be compared, infinity one without a measure.
         limit: most that is allowed; infinity where nothing is.
-        capacity: None leaves the bar out.
+        capacity: dimensions of the text embedding and who holds them; None leaves the bar out.
         cosines: of principal angles: [k], or [N, N] the largest of each pair; None leaves the panel out.
     """
 
     names: tuple[str, ...]
     matrix: npt.NDArray[np.float64]
     limit: float
-    capacity: CapacityBar | None = None
+    capacity: Capacity | None = None
     cosines: npt.NDArray[np.float64] | None = None
 
 
@@ -108,7 +87,12 @@ def _draw(figure: Figure, data: InterferenceData) -> None:
     y -= 2.6
     if data.capacity is not None:
         bar = data.capacity
-        parts = (("null prompt", bar.null), ("retained", bar.retained), ("patches", bar.patches), ("free", bar.free))
+        parts = (
+            ("null prompt", bar.invariants),
+            ("retained", bar.retained),
+            ("patches", bar.patches),
+            ("free", bar.free),
+        )
         draw_capacity(box(x, y - 0.3, span, 0.3), parts, bar.width)
         y -= 1.3
     if data.cosines is not None and flat_cosines(data.cosines).size:

@@ -19,7 +19,7 @@ from rasura.evaluation.judge import Sight
 from rasura.evaluation.metrics import picture_change
 from rasura.evaluation.report import Compared
 from rasura.patches.file import Patch
-from rasura.patches.projection import Member, energy
+from rasura.patches.footprint import Footprint
 
 Drawn = tuple[list[Any], Sight]
 """Pictures and what the judge says of them."""
@@ -56,8 +56,8 @@ def study(bench: Bench) -> dict[str, Any]:
 
 def predicted(p: Patch, q: Patch, name: str, other: str) -> dict[str, Any]:
     """What stored data say of p on q's targets."""
-    targets = q.tensors.targets.T
-    moved, own = energy([Member(p)], targets), energy([Member(q)], targets)
+    one, disturbed = Footprint.of(p), Footprint.of(q)
+    moved, own = one.on(disturbed), disturbed.effect()
     return {
         "p": name,
         "q": other,

@@ -35,7 +35,8 @@ from rasura.patches.file import Patch, read_folder, write_folder
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.increment import ONE
 from rasura.patches.names import Digest
-from rasura.patches.projection import Accepted, Member, check
+from rasura.patches.projection import check
+from rasura.patches.verdict import Accepted, Member
 
 EIGHT: Final = ("dog", "cat", "lion", "car", "red car", "bus", "rose", "skull")
 """A near pair (car, red car), two that disturb each other (car, skull), and others."""

@@ -14,7 +14,8 @@ from PIL import Image
 
 from rasura.evaluation.heatmap import NAMES, number, ordered, short, spread, worst_rows
 from rasura.evaluation.panels import count_over, worst_pairs
-from rasura.evaluation.plots import MOST, CapacityBar, InterferenceData, interference_figure
+from rasura.evaluation.plots import MOST, InterferenceData, interference_figure
+from rasura.patches.capacity import Capacity
 from rasura.patches.errors import InputError, RegistryError
 
 LIMIT = 0.05
@@ -25,7 +26,7 @@ def data(count: int, limit: float = LIMIT, **more: object) -> InterferenceData:
     matrix = 10 ** rng.normal(-3, 0.5, (count, count))
     np.fill_diagonal(matrix, 0.0)
     cosines = np.abs(rng.normal(0, 0.1, (count, count)))
-    filled = {"capacity": CapacityBar(20, 100, count, 384), "cosines": (cosines + cosines.T) / 2} | more
+    filled = {"capacity": Capacity(384, 20, 100, count), "cosines": (cosines + cosines.T) / 2} | more
     return InterferenceData(tuple(f"concept {i}" for i in range(count)), matrix, limit, **filled)  # type: ignore[arg-type]
 
 
@@ -70,7 +71,7 @@ def test_any_number_of_patches_is_drawn(tmp_path: Path, count: int) -> None:
 def test_odd_numbers_are_drawn(tmp_path: Path, limit: float, fill: str) -> None:
     values = {"zeros": 0.0, "nan": math.nan, "infinite": math.inf, "huge": 1e200, "tiny": 1e-200}
     matrix = np.full((3, 3), values[fill])
-    odd = InterferenceData(("$x_", "日本語", "a < b & c%"), matrix, limit, CapacityBar(300, 300, 3, 384), np.zeros(0))
+    odd = InterferenceData(("$x_", "日本語", "a < b & c%"), matrix, limit, Capacity(384, 200, 184, 0), np.zeros(0))
     interference_figure(odd, tmp_path / "odd.svg")
     ET.parse(tmp_path / "odd.svg")
 
