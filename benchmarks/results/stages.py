@@ -88,7 +88,7 @@ def growth(bench: Bench) -> None:
             row = _row(bench, way, concepts, asked)
             if "refused" not in row:
                 request = request_for(bench, way, concepts)
-                row["leak"] = _leak(bench, request, bench.made(request).patches)
+                row["leak"] = leak(bench, request, bench.made(request).patches)
             rows.append({"count": count, "way": way.label, **row})
             keep("growth", rows)
 
@@ -244,7 +244,7 @@ def _row(bench: Bench, way: Way, concepts: Mapping[str, str], asked: Sequence[Qu
     }
 
 
-def _leak(bench: Bench, request: EraseRequest, patches: Sequence[Patch]) -> dict[str, float]:
+def leak(bench: Bench, request: EraseRequest, patches: Sequence[Patch]) -> dict[str, float]:
     """‖ΣΔ R‖ / ‖W R‖ of all patches together, on retained and held-out prompts."""
     from rasura.patches.subspace import Moment
 

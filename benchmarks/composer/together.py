@@ -1,0 +1,202 @@
+"""Four ways to erase the same eight concepts: independently, together, protecting each other, one after the other.
+
+independent   a request for each; none knows of another
+together      one request for all: `rasura erase --concept … --concept …`
+protecting    a request for each, `--protect` with the targets of all others, which must exist before
+one by one    each on the weights that the one before left behind, forward and backward; such patches are of different
+              bases, so the composer refuses them as a stack: here they are added to the first base all the same
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from bench import CACHE, Bench, refusal, tell
+from stages import leak
+from study import against, predicted, sides_of
+from subjects import HELD_OUT, RETAINED, Subject, independent, request_of, subjects
+
+from rasura.evaluation.harness import compare
+from rasura.evaluation.painter import Shot
+from rasura.evaluation.patched import PatchedModel, StackMember
+from rasura.evaluation.report import Compared, summary
+from rasura.evaluation.score import Question, labels
+from rasura.patches.base import identify
+from rasura.patches.build import build_patches
+from rasura.patches.compose import composed, layers_of
+from rasura.patches.errors import RasuraError
+from rasura.patches.file import Patch, read_folder, write_folder
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.increment import ONE
+from rasura.patches.names import Digest
+from rasura.patches.projection import check
+from rasura.patches.verdict import Accepted, Member
+
+EIGHT: Final = ("dog", "cat", "lion", "car", "red car", "bus", "rose", "skull")
+"""A near pair (car, red car), two that disturb each other (car, skull), and others."""
+
+Made = Mapping[str, Patch]
+
+
+def together(bench: Bench) -> list[dict[str, Any]]:
+    """A row for each way."""
+    rows = []
+    for name, make in WAYS.items():
+        tell(name, len(rows), len(WAYS))
+        try:
+            rows.append({"way": name, **_row(bench, make(bench))})
+        except RasuraError as error:
+            rows.append({"way": name, "refused": refusal(error)})
+    return rows
+
+
+def _independent(bench: Bench) -> Made:
+    made = independent(bench)
+    return {name: made[name] for name in EIGHT}
+
+
+def _together(bench: Bench) -> Made:
+    return dict(zip(EIGHT, bench.made(request_of(EIGHT)).patches, strict=True))
+
+
+def _protecting(bench: Bench) -> Made:
+    """Each protects the targets of all others, which the independent patches hold."""
+    alone = _independent(bench)
+    found = {}
+    for name in EIGHT:
+        others = {p.patch_id: p.tensors.targets for other, p in alone.items() if other != name}
+        found[name] = bench.made(replace(request_of([name]), guarded=others)).patches[0]
+    return found
+
+
+def _one_by_one(bench: Bench, order: Sequence[str]) -> Made:
+    made: dict[str, Patch] = {}
+    for name in order:
+        made[name] = _next(bench, name, list(made.values())) if made else _independent(bench)[name]
+    return {name: made[name] for name in EIGHT}
+
+
+def _next(bench: Bench, name: str, before: Sequence[Patch]) -> Patch:
+    """The patch of a concept on the weights that others left behind."""
+    known = hashlib.sha256("".join([name, *(p.patch_id for p in before)]).encode()).hexdigest()[:24]
+    kept = CACHE / "sequential" / known
+    if not kept.exists():
+        folder = _edited(bench, before)
+        host = CheckpointHost.open(folder)
+        identity = identify(host, bench.encoder.tokenizer_state())
+        patch = build_patches(host, bench.encoder, identity, request_of([name]), tell)[0]
+        write_folder(kept, patch.files())
+        shutil.rmtree(folder)
+    return Patch.from_files(read_folder(kept))
+
+
+def _edited(bench: Bench, patches: Sequence[Patch]) -> Path:
+    """A folder of its own with these patches written into the weights, as another tool would leave them."""
+    from safetensors.torch import load_file, save_file
+
+    folder = CACHE / "edited"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(bench.host.folder, folder)
+    (file,) = (folder / "unet").glob("*.safetensors")
+    weights = load_file(file)
+    layers = layers_of((patch.tensors.increments, ONE) for patch in patches)
+    originals = bench.host.originals([layer.name for layer in layers])
+    for layer in layers:
+        key = str(layer.name).removeprefix("unet.")
+        assert torch.equal(weights[key], originals[layer.name])
+        weights[key] = composed(originals[layer.name], layer.terms)
+    save_file(weights, file, metadata={"format": "pt"})
+    return folder
+
+
+WAYS: Final = {
+    "independent": _independent,
+    "together": _together,
+    "protecting each other": _protecting,
+    "one by one": lambda bench: _one_by_one(bench, EIGHT),
+    "one by one, reversed": lambda bench: _one_by_one(bench, EIGHT[::-1]),
+}
+
+
+def _row(bench: Bench, made: Made) -> dict[str, Any]:
+    verdict = check([Member(patch) for patch in made.values()])
+    pairs = [predicted(made[p], made[q], p, q) for p in EIGHT for q in EIGHT if p != q]
+    return {
+        "accepted": isinstance(verdict, Accepted),
+        "reason": "" if isinstance(verdict, Accepted) else verdict.reasons[0].text,
+        "pairs": pairs,
+        "leak": leak(bench, request_of(EIGHT), list(made.values())),
+        "residual": _residuals(bench, made),
+        **_pictures(bench, made),
+    }
+
+
+def _residuals(bench: Bench, made: Made) -> dict[str, dict[str, float]]:
+    """‖(W + Δ) T_q − W A_q‖ / ‖W (T_q − A_q)‖ of each concept, with its own patch alone and with all."""
+    names = sorted({name for patch in made.values() for name in patch.tensors.increments})
+    weights = {name: weight.double() for name, weight in bench.host.originals(names).items()}
+    found = {}
+    for concept, patch in made.items():
+        T, A = patch.tensors.targets.T, patch.tensors.anchors.T
+        missed = {}
+        for what, patches in (("alone", [patch]), ("all", list(made.values()))):
+            left = asked = 0.0
+            for name, W in weights.items():
+                delta = torch.stack([p.tensors.increments[name].dense() for p in patches]).sum(0)
+                left += float((W @ (T - A) + delta @ T).square().sum())
+                asked += float((W @ (T - A)).square().sum())
+            missed[what] = (left / asked) ** 0.5
+        found[concept] = missed
+    return found
+
+
+def _pictures(bench: Bench, made: Made) -> dict[str, Any]:
+    shown = [subject for subject in subjects(bench) if subject.name in EIGHT]
+    forget = [question for subject in shown for question in subject.questions]
+    compared = _look(bench, list(made.values()), [*forget, *_others(bench)])
+    before, after = sides_of(compared, shown)
+    back = []
+    for done, subject in enumerate(shown):
+        tell("one patch taken out", done, len(shown))
+        rest = [patch for name, patch in made.items() if name != subject.name]
+        base, drawn = sides_of(_look(bench, rest, subject.questions), [subject])
+        back.append({"concept": subject.name, **against(subject, base[subject.name], drawn[subject.name])})
+    erased = [{"concept": s.name, **against(s, before[s.name], after[s.name])} for s in shown]
+    return {"summary": summary(compared), "counts": _counts(compared), "erased": erased, "back": back}
+
+
+def _others(bench: Bench) -> list[Question]:
+    """Retained objects in two styles each, and objects that no list names in three."""
+    drawn = [o for o in RETAINED if o in bench.subjects.objects]
+    nobody = [o for o in bench.subjects.objects if o not in RETAINED and o not in EIGHT]
+    assert set(HELD_OUT) <= set(nobody)
+    styles = ("cartoon", "ink", "pixel")
+    asked = [("retain", o, styles[(i + r) % 3]) for i, o in enumerate(drawn) for r in range(2)]
+    asked += [("held_out", o, style) for o in nobody for style in styles]
+    return [
+        Question(group, Shot(bench.subjects.prompt(o, style, i), 2000 + i), labels(o, style))
+        for i, (group, o, style) in enumerate(asked)
+    ]
+
+
+def _counts(compared: Compared) -> dict[str, int]:
+    groups = [question.group for question in compared.asked]
+    return {group: groups.count(group) for group in dict.fromkeys(groups)}
+
+
+def _look(bench: Bench, patches: Sequence[Patch], asked: Sequence[Question]) -> Compared:
+    """As `bench.look`, also of patches that were made on other bases: their increments are added to the first."""
+    stack = [StackMember(patch, ONE) for patch in patches]
+    one = bench.model([_independent(bench)[EIGHT[0]]])
+    added = hashlib.sha256("added to the base".encode() + "".join(sorted(p.patch_id for p in patches)).encode())
+    prints = (one.fingerprints[0], Digest(added.hexdigest()))
+    return compare(PatchedModel(one.painter, bench.host, stack, prints), bench.judge, asked, bench.cache, tell)
+
+
+__all__ = ["EIGHT", "Subject", "together"]
