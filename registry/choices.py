@@ -36,7 +36,9 @@ def check_stack_name(name: str) -> None:
             hint="rasura stack list",
         )
     if _HEXADECIMAL.fullmatch(name):
-        raise InputError(f"stack name: expected a name, got {name}, which reads as a patch id", hint="rasura stack list")
+        raise InputError(
+            f"stack name: expected a name, got {name}, which reads as a patch id", hint="rasura stack list"
+        )
     if name.lower().endswith(_FILES):
         raise InputError(f"stack name: expected a name, got {name}, which reads as a file", hint="rasura stack list")
 
