@@ -63,6 +63,8 @@ def check(
         if len(named) < len(ids):
             raise click.UsageError("a patch is named twice")
         gone = [registry.resolve_patch(i) for i in leaving]
+        if odd := next((patch_id for patch_id in gone if patch_id not in wanted), None):
+            raise click.UsageError(f"--revert {short(odd)} is not among the patches to check")
         checked = check_registered(registry, wanted, _policy(registry, policy_file), tell, leaving=gone)
     details = _details(checked, layers=layers, angles=angles)
     if plot is not None:
