@@ -7,7 +7,7 @@ import click
 from rasura.commands.check import check
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import IDS, apply, revert, status
+from rasura.commands.moving import IDS, apply, revert, status, switch
 from rasura.commands.output import Result, fields, line, short, table
 
 _EVALUATIONS = 5  # lines of `show`
@@ -15,10 +15,10 @@ _EVALUATIONS = 5  # lines of `show`
 
 @click.group()
 def patch() -> None:
-    """Patches: list, show, add, export, verify, check, apply, revert, status."""
+    """Patches: list, show, add, export, verify, check, apply, switch, revert, status, bisect."""
 
 
-for _moving in (check, apply, revert, status):
+for _moving in (check, apply, switch, revert, status):
     patch.add_command(_moving)
 
 

@@ -145,9 +145,9 @@ def test_more_patches_than_a_detail_of_the_log_could_spell(workshop: Workshop, r
     applied = dict.fromkeys(many, ONE)
     draft = Draft("alice", "", standing.APPLY, "begun", tuple(many), details={"strength": 8, "location": "/m"})
     entry = registry.note(draft)
-    assert standing._after(entry, {}) == dict.fromkeys(many, Strength(8))
+    assert standing._after(registry, entry, {}) == dict.fromkeys(many, Strength(8))
     reverted = registry.note(Draft("alice", "", standing.REVERT, "begun", tuple(many[1:]), details={"location": "/m"}))
-    assert standing._after(reverted, applied) == {many[0]: ONE}
+    assert standing._after(registry, reverted, applied) == {many[0]: ONE}
 
 
 def test_a_copy_is_patched_and_the_source_is_not(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
