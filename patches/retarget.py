@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.again import DERIVED, trained
 from rasura.patches.base import LAYERS, BaseIdentity, cross_attention
-from rasura.patches.erasers.problem import Columns, Erasure, Reference
+from rasura.patches.erasers.problem import Reference
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
 from rasura.patches.file import Patch, PatchTensors
 from rasura.patches.increment import Increment
 from rasura.patches.measure import Measurer
 from rasura.patches.names import ParamName
-from rasura.patches.reproject import own_basis
+from rasura.patches.reproject import stored_erasure
 from rasura.patches.specs import BaseSpec, TensorIdentity
 from rasura.patches.subspace import NOISE
 from rasura.patches.tensors import dtype_name, tensor_digest
@@ -144,13 +144,9 @@ def retargeted(
         name: Increment.quantised(own.A, weights[name].to(torch.float64) @ responses.maps[name])
         for name, own in tensors.increments.items()
     }
-    shared = own_basis(patch)
-    bases = {name: own_basis(patch, span) for name, span in tensors.spans.items()}
-    measured, free = patch.manifest.measured, float(patch.manifest.measured.get("free", "0"))
-    erasure = Erasure(increments, free, 0, basis=shared, bases=bases)
-    columns = Columns(patch.manifest.concept.text, tensors.targets.T.contiguous(), tensors.anchors.T.contiguous())
-    numbers = Measurer(weights, reference).measure(erasure, columns, shared)
-    decimals = numbers.decimals(free=free, guarded=int(measured.get("guarded", "0")))
+    stored, columns, basis = stored_erasure(patch)
+    numbers = Measurer(weights, reference).measure(replace(stored, increments=increments), columns, basis)
+    decimals = numbers.decimals(free=stored.free, guarded=stored.guarded)
     if reference.retained.count == 0:
         del decimals["leak_retained"]
     parameters = tuple(

@@ -57,6 +57,8 @@ ARGUMENTS = {
     ("patch", "apply"): ["abcd", "--model", "x"],
     ("patch", "revert"): ["abcd", "--model", "x"],
     ("patch", "status"): ["--model", "x"],
+    ("patch", "rebase"): ["abcd"],
+    ("patch", "join"): ["abcd", "ef01"],
     ("evaluation", "show"): ["abcd"],
     ("push",): ["abcd", "org/name"],
     ("pull",): ["org/name"],

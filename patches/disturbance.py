@@ -1,0 +1,47 @@
+"""How much of one patch's work another disturbs, from stored factors and targets alone."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rasura.patches.specs import HIDDEN, IMAGE, TEXT
+
+if TYPE_CHECKING:
+    from rasura.patches.file import Patch
+    from rasura.patches.names import ParamName
+
+__all__ = ["disturbance"]
+
+
+def disturbance(patch: Patch, other: Patch) -> float | None:
+    """‖Δ_patch T‖ / ‖Δ_other T‖ on the other's targets T, norms summed over each one's own parameters.
+
+    Returns:
+        None where the two read nothing in common, or the other does nothing.
+    """
+    if not {_reads(patch, name) for name in patch.tensors.increments} & {
+        _reads(other, name) for name in other.tensors.increments
+    } - {IMAGE}:
+        return None
+    work = _effect(other, other)
+    return _effect(patch, other) / work if work > 0 else None
+
+
+def _reads(patch: Patch, name: ParamName) -> str:
+    return patch.manifest.protected.reads.get(name, TEXT)
+
+
+def _effect(patch: Patch, other: Patch) -> float:
+    """‖Δ_patch T‖ over the parameters for which the other's targets T are known."""
+    import torch
+
+    total = 0.0
+    for name, increment in patch.tensors.increments.items():
+        what = _reads(patch, name)
+        if what == IMAGE or (what == HIDDEN and name not in other.tensors.pairs):
+            continue
+        seen = increment.A.to(torch.float64) @ other.tensors.pairs_of(name).targets.T
+        B = increment.B.to(torch.float64)
+        total += float((seen * (B.T @ B @ seen)).sum())
+    return math.sqrt(max(0.0, total))
