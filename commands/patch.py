@@ -9,7 +9,7 @@ from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import IDS, apply, revert, status
 from rasura.commands.output import Result, fields, line, short, table
-from rasura.commands.resolve import join, rebase
+from rasura.commands.resolve import join, rebase, retarget
 
 if TYPE_CHECKING:
     from rasura.patches.names import PatchId
@@ -23,7 +23,7 @@ def patch() -> None:
     """Patches: list, show, add, export, verify, check, apply, revert, status."""
 
 
-for _moving in (apply, revert, status, rebase, join):
+for _moving in (apply, revert, status, rebase, join, retarget):
     patch.add_command(_moving)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rasura.patches.conditioning import Conditioning
     from rasura.patches.names import PatchId
     from rasura.registry.resolving import Anew, Resolved
+    from rasura.registry.retargeting import Retargeted
     from rasura.registry.store import Registry
 
 _PATH = click.Path(path_type=Path)
@@ -76,6 +77,57 @@ def join(
         how = _how(registry, found, protect, **options)
         made, judged = resolving.join(registry, found, how, Draft(actor, reason, "patch.join", "success"), tell)
     return _result(made, judged)
+
+
+@command(None, "retarget", mutating=True)
+@click.argument("patch_ref", metavar="ID")
+@click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
+@_RETAIN
+@_COLUMN
+@_HELD_OUT
+@_KEY
+def retarget(
+    *, patch_ref: str, base_ref: str, registry_at: str | None, reason: str, actor: str, **options: Any
+) -> Result:
+    """Express a closed-form patch on another UNet that shares the text encoder: same detector, its own responses."""
+    from rasura.registry import retargeting
+    from rasura.registry.records import Draft
+
+    with open_registry(registry_at) as registry, progress() as tell:
+        how = _how(registry, [], (), drop=(), **options)
+        draft = Draft(actor, reason, "patch.retarget", "success")
+        made = retargeting.retarget(
+            registry, registry.resolve_patch(patch_ref), base_ref, how, draft=draft, progress=tell
+        )
+    return _moved(made)
+
+
+def _moved(made: "Retargeted") -> Result:
+    old, new = made.old.manifest.measured, made.patch.manifest.measured
+    data = {
+        "id": made.patch.patch_id,
+        "from": made.old.patch_id,
+        "new": made.new,
+        "concept": made.patch.manifest.concept.text,
+        "base": made.base,
+        "responses": made.way,
+        "fit": made.fit,
+        "seconds": round(made.seconds, 4),
+        "before": dict(old),
+        "measured": dict(new),
+        "own_promise": {"before": made.promise_old, "after": made.promise_new},
+    }
+    rows = [(name.replace("_", " "), old.get(name, "-"), new.get(name, "-")) for name in _NUMBERS if name in new]
+    rows.append(("own promise", _number(made.promise_old), _number(made.promise_new)))
+
+    def text() -> None:
+        line(
+            f"{short(made.old.patch_id)} ({made.patch.manifest.concept.text}) is {short(made.patch.patch_id)} on "
+            f"{made.base}: responses from {made.way}, fit {made.fit:.1e}, solved in {1000 * made.seconds:.0f} ms"
+        )
+        table(("number", "there", "here"), rows)
+
+    return Result(data, text, changed=made.new)
 
 
 def _how(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rasura.patches.file import Patch
     from rasura.patches.names import ParamName
 
-__all__ = ["disturbance"]
+__all__ = ["disturbance", "own_leak"]
 
 
 def disturbance(patch: Patch, other: Patch) -> float | None:
@@ -26,6 +26,25 @@ def disturbance(patch: Patch, other: Patch) -> float | None:
         return None
     work = _effect(other, other)
     return _effect(patch, other) / work if work > 0 else None
+
+
+def own_leak(patch: Patch) -> float:
+    """‖Δ U √E‖ / ‖W U √E‖ over the patch's own protected rows U with energies E: what it leaks on its own promise.
+
+    The denominator stands in the manifest, as the base had it; without one, 0 where nothing leaks and else infinite.
+    """
+    import torch
+
+    total = 0.0
+    for name, increment in patch.tensors.increments.items():
+        if _reads(patch, name) == IMAGE:
+            continue
+        span = patch.tensors.span_of(name)
+        seen = increment.A.to(torch.float64) @ (span.rows * span.energy.sqrt()[:, None]).T
+        total += float((increment.B.to(torch.float64) @ seen).square().sum())
+    present = float(patch.manifest.measured.get("base_protected", "0"))
+    leaked = math.sqrt(total)
+    return leaked / present if present > 0 else (math.inf if leaked > 0 else 0.0)
 
 
 def _reads(patch: Patch, name: ParamName) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rasura.patches.hosts import ParameterInfo
 
-__all__ = ["FIT", "Responses", "check_layers", "responses_of", "retargeted"]
+__all__ = ["FIT", "Responses", "check_layers", "increments_on", "responses_of", "retargeted"]
 
 FIT: Final = 1e-2
 """Relative residual of W Q = B over which responses are not of that form. Closed-form ones leave less than 1e-4."""
@@ -118,32 +118,41 @@ def responses_of(patch: Patch, weights: Mapping[ParamName, torch.Tensor] | None)
     return Responses(maps, "weights", fit)
 
 
-def retargeted(
-    patch: Patch,
-    responses: Responses,
-    base: BaseIdentity,
-    weights: Mapping[ParamName, torch.Tensor],
-    reference: Reference,
-) -> Patch:
-    """The patch on another base.
-
-    Args:
-        patch: computed on a base with the same text encoder and tokenizer.
-        responses: what it does to the text embedding.
-        base: identity of the other base.
-        weights: pristine values of the touched parameters there.
-        reference: what it is measured on; no retained prompts where they are not known.
+def increments_on(
+    patch: Patch, responses: Responses, weights: Mapping[ParamName, torch.Tensor]
+) -> dict[ParamName, Increment]:
+    """ΔW'_l = W'_l Q A on another base's pristine weights.
 
     Raises:
         BoundExceededError: a response too large for the grid.
     """
     import torch
 
-    tensors = patch.tensors
-    increments = {
+    return {
         name: Increment.quantised(own.A, weights[name].to(torch.float64) @ responses.maps[name])
-        for name, own in tensors.increments.items()
+        for name, own in patch.tensors.increments.items()
     }
+
+
+def retargeted(
+    patch: Patch,
+    increments: Mapping[ParamName, Increment],
+    way: str,
+    base: BaseIdentity,
+    weights: Mapping[ParamName, torch.Tensor],
+    *,
+    reference: Reference,
+) -> Patch:
+    """The patch on another base.
+
+    Args:
+        patch: computed on a base with the same text encoder and tokenizer.
+        increments: what it does there.
+        way: how these were found, see `Responses`.
+        base: identity of the other base.
+        weights: pristine values of the touched parameters there.
+        reference: what it is measured on; no retained prompts where they are not known.
+    """
     stored, columns, basis = stored_erasure(patch)
     numbers = Measurer(weights, reference).measure(replace(stored, increments=increments), columns, basis)
     decimals = numbers.decimals(free=stored.free, guarded=stored.guarded)
@@ -155,7 +164,7 @@ def retargeted(
         if name in increments
     )
     spec = BaseSpec(base.digest, parameters, base.text_encoder, base.tokenizer)
-    return _described(patch, responses.way, spec, replace(tensors, increments=increments), decimals)
+    return _described(patch, way, spec, replace(patch.tensors, increments=increments), decimals)
 
 
 def _described(patch: Patch, way: str, base: BaseSpec, tensors: PatchTensors, measured: Mapping[str, str]) -> Patch:

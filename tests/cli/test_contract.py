@@ -59,6 +59,7 @@ ARGUMENTS = {
     ("patch", "status"): ["--model", "x"],
     ("patch", "rebase"): ["abcd"],
     ("patch", "join"): ["abcd", "ef01"],
+    ("patch", "retarget"): ["abcd", "--base", "x"],
     ("evaluation", "show"): ["abcd"],
     ("push",): ["abcd", "org/name"],
     ("pull",): ["org/name"],

@@ -195,11 +195,21 @@ def test_only_what_was_made_alike_is_joined(workshop: Workshop, registry: Regist
         join(registry, [photo], Anew(), JOIN, silent)
 
 
-def test_near_synonyms_are_not_joined(workshop: Workshop, registry: Registry) -> None:
-    """Two spellings of one concept have the same embeddings."""
-    ids = alone(registry, "dog"), alone(registry, "Dog"), alone(registry, "photo")
+def test_synonyms_are_not_joined(workshop: Workshop, registry: Registry) -> None:
+    """Two names of one concept: their prompts, and so their embeddings, are the same."""
+    whole = replace(request_for(Target("dog", "cat")), retain=RetainSet("whole.txt", ("a cat", "the"), whole=True))
+    ids = []
+    for concept, template in (("dog", "a {}"), ("a dog", "{}"), ("photo", "a {}")):
+        request = replace(whole, targets=(Target(concept, "cat"),), templates=(template,))
+        ids.append(erase(registry, "tiny", request, key=None, protect=(), draft=REBASE, progress=silent)[0])
+    found = [item.patch.patch_id for item in ids]
+    with workshop.unchanged("refused erasure_refused"), pytest.raises(ErasureRefusedError, match="be told apart") as no:
+        join(registry, found, Anew(), JOIN, silent)
+    assert no.value.details["concepts"] == ["dog", "a dog"]
+    assert "erase dog, a dog as one concept" in no.value.message
+    twice = alone(registry, "dog"), alone(registry, "Dog")
     with workshop.unchanged("failed concept"), pytest.raises(InputError, match="named twice"):
-        join(registry, ids, Anew(), JOIN, silent)
+        join(registry, twice, Anew(), JOIN, silent)
 
 
 def test_a_soft_method_is_solved_anew_and_promises_nothing(workshop: Workshop, registry: Registry) -> None:
