@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from rasura.patches.base import BaseIdentity
+    from rasura.patches.conditioning import Conditioning
     from rasura.patches.file import Patch
     from rasura.patches.names import PatchId
     from rasura.patches.request import EraseRequest
@@ -78,6 +79,17 @@ def erase(
         _, new = add_signed(registry, files, source, draft, words=request.retain)
         made.append(Erased(patch, new))
     return tuple(made)
+
+
+def told_apart(made: Sequence[Erased]) -> Conditioning | None:
+    """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
+    from rasura.patches.conditioning import conditioning_of
+
+    patches = [item.patch for item in made]
+    protected = [patch.manifest.protected for patch in patches]
+    if len(patches) < 2 or any(p.reads or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
+        return None
+    return conditioning_of(patches)
 
 
 def guarding(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseIdentity) -> EraseRequest:
