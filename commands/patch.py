@@ -9,16 +9,17 @@ from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import IDS, apply, revert, status, switch
 from rasura.commands.output import Result, fields, line, short, table
+from rasura.commands.resolve import join, rebase, retarget
 
 _EVALUATIONS = 5  # lines of `show`
 
 
 @click.group()
 def patch() -> None:
-    """Patches: list, show, add, export, verify, check, apply, switch, revert, status, bisect."""
+    """Patches: register, check, apply, switch, revert, solve anew, find the one that does harm."""
 
 
-for _moving in (check, apply, switch, revert, status):
+for _moving in (check, apply, switch, revert, status, rebase, join, retarget):
     patch.add_command(_moving)
 
 
