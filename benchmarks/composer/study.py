@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ from subjects import ANCHORS, Subject, independent, subjects
 
 from rasura.evaluation.judge import Sight
 from rasura.evaluation.metrics import picture_change
+from rasura.evaluation.plots import InterferenceData, interference_figure
 from rasura.evaluation.report import Compared
+from rasura.patches.capacity import Capacity
 from rasura.patches.file import Patch
 from rasura.patches.footprint import Footprint
+from rasura.patches.interference import Interference, cosines
+from rasura.patches.policy import DEFAULT_POLICY
 
 Drawn = tuple[list[Any], Sight]
 """Pictures and what the judge says of them."""
@@ -52,6 +57,15 @@ def study(bench: Bench) -> dict[str, Any]:
         for q in shown
     ]
     return {"concepts": concepts, "pairs": rows}
+
+
+def figure(bench: Bench, path: Path) -> None:
+    """The interference figure of the study's patches."""
+    patches = independent(bench)
+    prints = [Footprint.of(patch) for patch in patches.values()]
+    matrix = Interference(prints).matrix().numpy()
+    room, angles = Capacity.of(list(patches.values())), cosines(prints).numpy()
+    interference_figure(InterferenceData(tuple(patches), matrix, DEFAULT_POLICY.pair, room, angles), path)
 
 
 def predicted(p: Patch, q: Patch, name: str, other: str) -> dict[str, Any]:
