@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from bench import ROOT
-from ranks import OBSERVED, PREDICTORS, Pair, correlation, lost, near, other, rank_misses
+from ranks import OBSERVED, PREDICTORS, Pair, correlation, lost, near, other, rank_misses, told_apart, with_style
 
 from rasura.evaluation.canvas import new_figure, save_figure
 
@@ -19,6 +19,7 @@ PAGE: Final = ROOT / "docs" / "composer.md"
 LIMIT: Final = 0.05
 _EDGES: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, np.inf)
 _NAMED: Final = 6
+_NAMED_FROM: Final = 0.4
 
 
 def write_page() -> None:
@@ -31,6 +32,7 @@ def write_page() -> None:
         page = _filled(page, "ranks", _ranks(rows))
         page = _filled(page, "bins", _bins(rows))
         page = _filled(page, "misses", _misses(rows))
+        page = _filled(page, "styles", _styles(study["styles"]))
     if rows := _kept("together"):
         page = _filled(page, "together", _together(rows))
     if machine := _kept("machine"):
@@ -67,8 +69,9 @@ def _concepts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _ranks(rows: Sequence[Pair]) -> Iterator[str]:
-    """ρ of every number with everything seen, with and without the near pairs."""
-    groups = {"all": rows, "without near pairs": [row for row in rows if not near(row)]}
+    """ρ of every number with everything seen; of all, of objects that are not near, and of pairs with a style."""
+    objects = [row for row in rows if not with_style(row) and not near(row)]
+    groups = {"all": rows, "objects, no near pair": objects, "with a style": [row for row in rows if with_style(row)]}
     heads = [f"{name}, {title} (n {len(chosen)})" for title, chosen in groups.items() for name in PREDICTORS]
     lines = []
     for seen, of in OBSERVED.items():
@@ -123,8 +126,13 @@ def _misses(rows: Sequence[Pair]) -> Iterator[str]:
         f"* Over the limit of {LIMIT:g} stand {len(over)} of {len(rows)} pairs; in {unharmed} of them {{p}} lost no "
         f"picture of q. Below it {sum(lost(row) > 0 for row in rows if row['pair'] <= LIMIT)} pairs lost one."
     )
+    apart = ", ".join(f"{told_apart(rows, by):.3f} for {name}" for name, by in PREDICTORS.items())
+    yield f"* A pair that lost a picture has a larger number than one that lost none with a probability of {apart}."
     calm = sorted((row for row in rows if not lost(row)), key=lambda row: -float(row["pair"]))[:_NAMED]
     yield f"* The largest numbers with which nothing was lost: {_list(calm)}."
+    back = [row for row in rows if _returned(row)]
+    shown = ", ".join(f"{row['p']} in prompts of {row['q']} ({_returned(row)} of {row['both']['n']})" for row in back)
+    yield f"* With both applied, an erased concept showed where the other one was asked for: {shown}."
     for name, by in PREDICTORS.items():
         high, low = rank_misses(rows, by, OBSERVED["{p}: pixels of q's pictures move"], _NAMED)
         yield f"* Pixels moved far less than {name} ranks them: {_list(high)}; far more: {_list(low)}."
@@ -199,6 +207,16 @@ def _machine(facts: Mapping[str, str]) -> Iterator[str]:
     )
 
 
+def _styles(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What an object's patch does to a style's targets, by whether these name the object."""
+    lines = []
+    for q in dict.fromkeys(row["q"] for row in rows):
+        for what, title in (("named", "that name p"), ("unnamed", "that do not")):
+            values = [row[what] for row in rows if row["q"] == q and "named" in row]
+            lines.append([q, title, str(len(values)), f"{np.mean(values):.2f}", f"{max(values):.2f}"])
+    yield from _table(("Style q", "its templates", "objects p", "mean pair(p, q)", "largest"), lines)
+
+
 def scatter(rows: Sequence[Pair]) -> None:
     """Predicted against seen: both numbers against {p}'s damage, and pair(p, q) against what is seen of {p, q}."""
     panels = (
@@ -208,28 +226,33 @@ def scatter(rows: Sequence[Pair]) -> None:
     )
     with new_figure(14, 4.6) as figure:
         for place, (by, seen) in enumerate(panels):
-            axes = figure.add_axes((0.05 + place * 0.325, 0.13, 0.27, 0.76))
-            x, y = [PREDICTORS[by](r) for r in rows], [max(OBSERVED[seen](r), 1e-4) for r in rows]
-            harmed = np.array([lost(r) > 0 if place < 2 else other(r) > 0 for r in rows])
-            for chosen, colour, label in ((~harmed, "#8fb3cf", "none"), (harmed, "#c0300f", "one or more")):
-                points = np.array(x)[chosen], np.array(y)[chosen]
-                axes.scatter(*points, s=14, color=colour, label=label, linewidths=0)
-            _named(axes, rows, x, y, harmed)
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.axvline(LIMIT, color="#202020", linewidth=0.8, linestyle=":")
+            axes = figure.add_axes((0.05 + place * 0.325, 0.13, 0.28, 0.76))
+            points = [(PREDICTORS[by](row), OBSERVED[seen](row)) for row in rows]
+            harmed = [(lost(row) if place < len(panels) - 1 else other(row)) > 0 for row in rows]
+            what = "picture of q lost" if place < len(panels) - 1 else "picture of something else"
+            _points(axes, rows, points, harmed, what)
+            if by.startswith("pair"):
+                axes.axvline(LIMIT, color="#202020", linewidth=0.8, linestyle=":")
             axes.set_xlabel(by + (" = ‖Δp Tq‖ / ‖Δq Tq‖" if by.startswith("pair") else " = ‖Δp Tq‖ / ‖W Tq‖"))
             axes.set_title(seen + ", share of the range", fontsize=9, loc="left")
-            axes.grid(alpha=0.3, linewidth=0.5)
-            what = "pictures of q lost" if place < 2 else "pictures of something else"
-            axes.legend(title=what, fontsize=8, title_fontsize=8, loc="upper left", frameon=False)
         save_figure(figure, FOLDER / "scatter.png")
 
 
-def _named(axes: Any, rows: Sequence[Pair], x: Sequence[float], y: Sequence[float], harmed: Any) -> None:
-    """Names of the pairs beyond a number of 0.4, every other one left of its point."""
-    shown = [i for i, row in enumerate(rows) if row["pair"] > 0.45 and not near(row)]
-    for turn, i in enumerate(sorted(shown, key=lambda i: y[i])):
-        side = "right" if turn % 2 else "left"
-        text = f" {rows[i]['p']} → {rows[i]['q']} "
-        axes.text(x[i], y[i], text, fontsize=5.5, ha=side, va="center", color="#c0300f" if harmed[i] else "#507090")
+def _points(
+    axes: Any, rows: Sequence[Pair], points: Sequence[tuple[float, float]], harmed: Sequence[bool], what: str
+) -> None:
+    """Triangles are pairs with a style; where a picture was lost, the pair is named if it is not a near one."""
+    for style, marker, kind in ((False, "o", "two objects"), (True, "^", "with a style")):
+        for bad, colour, title in ((False, "#8fb3cf", ""), (True, "#c0300f", f", {what}")):
+            chosen = [
+                p for p, row, h in zip(points, rows, harmed, strict=True) if with_style(row) is style and h is bad
+            ]
+            x, y = zip(*chosen, strict=True) if chosen else ((), ())
+            axes.scatter(x, y, s=16, color=colour, marker=marker, linewidths=0, label=kind + title)
+    for point, row, bad in zip(points, rows, harmed, strict=True):
+        if bad and not near(row) and row["pair"] > _NAMED_FROM:
+            axes.text(*point, f"{row['p']} → {row['q']}  ", fontsize=6.5, ha="right", va="center", color="#c0300f")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.legend(fontsize=7.5, loc="upper left", frameon=False)

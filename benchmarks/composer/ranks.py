@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata, spearmanr
-from subjects import NEAR
+from subjects import NEAR, STYLES
 
 Pair = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -58,6 +58,17 @@ def other(row: Pair) -> int:
 def near(row: Pair) -> bool:
     """Whether both concepts are one to the text encoder."""
     return NEAR.get(row["p"], row["p"]) == NEAR.get(row["q"], row["q"])
+
+
+def with_style(row: Pair) -> bool:
+    """Whether one of both is a style."""
+    return row["p"] in STYLES or row["q"] in STYLES
+
+
+def told_apart(rows: Sequence[Pair], predicted: Callable[[Pair], float]) -> float:
+    """How often a pair that lost a picture has the larger number than one that lost none (area under the ROC curve)."""
+    harmed, calm = ([predicted(row) for row in rows if bool(lost(row)) is bad] for bad in (True, False))
+    return float(np.mean([[x > y for y in calm] for x in harmed]))
 
 
 def correlation(rows: Sequence[Pair], predicted: Callable[[Pair], float], seen: Callable[[Pair], float]) -> Correlation:
