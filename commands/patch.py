@@ -1,18 +1,14 @@
 """`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from rasura.commands.check import check
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import IDS, apply, revert, status
 from rasura.commands.output import Result, fields, line, short, table
-
-if TYPE_CHECKING:
-    from rasura.patches.names import PatchId
-    from rasura.patches.projection import Verdict
 
 _EVALUATIONS = 5  # lines of `show`
 
@@ -22,7 +18,7 @@ def patch() -> None:
     """Patches: list, show, add, export, verify, check, apply, revert, status."""
 
 
-for _moving in (apply, revert, status):
+for _moving in (check, apply, revert, status):
     patch.add_command(_moving)
 
 
@@ -148,54 +144,3 @@ def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
         concepts = [load_verified(registry, patch_id).manifest.concept.text for patch_id in found]
     lines = [f"{short(p)} is good: {c}" for p, c in zip(found, concepts, strict=True)]
     return Result({"verified": found}, lambda: line("\n".join(lines)))
-
-
-@command(patch, "check")
-@IDS
-def check(ids: tuple[str, ...], registry_at: str | None) -> Result:
-    """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
-    from rasura.patches.projection import Member
-    from rasura.patches.projection import check as judge
-    from rasura.registry.intake import load_verified
-
-    with open_registry(registry_at) as registry:
-        members = [Member(load_verified(registry, registry.resolve_patch(i))) for i in ids]
-    verdict = judge(members)
-    names = {m.patch_id: m.patch.manifest.concept.text for m in members}
-    return _verdict(verdict, names)
-
-
-def _verdict(verdict: "Verdict", names: "dict[PatchId, str]") -> Result:
-    from rasura.patches.errors import CheckRefusedError
-    from rasura.patches.projection import Refused
-
-    refused = verdict.reasons if isinstance(verdict, Refused) else ()
-    rows = [
-        (
-            r.check,
-            f"{short(r.patch)} {names[r.patch]}" if r.check in {"own", "pair"} else "all",
-            f"{short(r.other)} {names[r.other]}" if r.check in {"pair", "stack"} else "",
-            f"{r.value:.2e}",
-            f"{r.limit:.2e}",
-            "ok" if r.holds else "REFUSED",
-        )
-        for r in verdict.relations
-    ]
-    data = {
-        "accepted": not refused,
-        "relations": [
-            {"check": r.check, "patch": r.patch, "other": r.other, "value": r.value, "limit": r.limit, "holds": r.holds}
-            for r in verdict.relations
-        ],
-        "reasons": [{"text": reason.text, "hint": reason.hint} for reason in refused],
-    }
-
-    def text() -> None:
-        table(("check", "patch", "on", "value", "limit", "verdict"), rows)
-        for reason in refused:
-            line(f"refused: {reason.text}")
-            line(f"  {reason.hint}")
-        if not refused:
-            line("accepted")
-
-    return Result(data, text, exit_code=CheckRefusedError.exit_code if refused else 0)

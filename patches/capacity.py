@@ -4,7 +4,8 @@ A patch can leave something alone only by being orthogonal to it, and a space of
 to
 
     invariants   start of text and the null prompt, which no patch may touch
-    retained     what the patches promised to keep, all of their retain sets together
+    retained     what the patches promised to keep, set by set: of each, the directions in which what the others leave
+                 over has about the energy that it keeps at least. Sets that differ by a concept count nearly as one
     patches      what of their targets lies outside all that: the next patch that leaves these alone must avoid it
     free         the rest
 
@@ -32,6 +33,8 @@ GUARD: Final = 0.9999
 """Share of each guarded patch's target energy outside the protected span that stays untouched."""
 LOW: Final = 0.9
 """Share of the dimensions from which a warning is due."""
+_LEFT: Final = 0.25
+"""Share of the least energy that a set keeps: what others leave of a direction counts from here on."""
 _SAME: Final = 1e-6
 """Sine of the angle below which two directions are one."""
 
@@ -62,9 +65,8 @@ class Capacity:
             return None
         spans = {_digest(patch): (_fullest(patch), patch.manifest.protected.basis.invariants) for patch in reading}
         null = _span([span.rows[:invariants] for span, invariants in spans.values()])
-        # Guards have no energy: they are other patches' targets, which are counted as such.
-        kept = _span([span.rows[span.energy > 0] for span, _ in spans.values()])
-        both = _span([null, kept])
+        kept = _retained([Span(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
+        both = torch.cat([null, kept])
         parts = [_free(patch.tensors.targets.T, both) for patch in reading]
         targets = _span([part for part in parts if part is not None] or [both[:0]])
         width = int(both.shape[1])
@@ -100,6 +102,21 @@ def _fullest(patch: Patch) -> Span:
     """What the text-reading parameter with the least room protects."""
     spans = [patch.tensors.span_of(name) for name in spaces_of(patch)[TEXT]]
     return max(spans, key=lambda span: int(span.rows.shape[0]))
+
+
+def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
+    """Orthonormal rows, outside the null prompt's, that hold what all retain sets together keep."""
+    import torch
+
+    held = null
+    for span in spans:
+        kept = span.energy > 0  # guards have none: they are other patches' targets, which are counted as such
+        if bool(kept.any()):
+            rows, energy = span.rows[kept], span.energy[kept]
+            left = (rows - (rows @ held.T) @ held) * energy.sqrt()[:, None]
+            _, values, directions = torch.linalg.svd(left, full_matrices=False)
+            held = torch.cat([held, directions[values.square() >= float(energy.min()) * _LEFT]])
+    return held[null.shape[0] :]
 
 
 def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:

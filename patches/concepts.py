@@ -162,6 +162,10 @@ class TextEncoder:
         """The text encoder's torch module, pristine and in float32; whoever changes it works on a copy."""
         return self._model
 
+    def with_module(self, module: Any) -> Self:
+        """The same tokenizer with another text encoder, such as a changed copy of `module`."""
+        return type(self)(self._tokenizer, module)
+
     def batch(self, prompts: Sequence[str]) -> torch.Tensor:
         """Token ids [n, length], padded.
 

@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.footprint import Footprint, Space, share
-from rasura.patches.names import PatchId
+from rasura.patches.footprint import Footprint, Space, share, spaces_of, targets_in
+from rasura.patches.names import ParamName, PatchId
 
 if TYPE_CHECKING:
     import torch
+
+    from rasura.patches.file import Patch
 
 BLOCK_BYTES: Final = 64 << 20
 """Size of one product; three of them are alive at a time."""
@@ -259,3 +261,19 @@ def _ratio(changed: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         return changed.div_(present)
     missing = torch.where(changed == 0, 0.0, share(1.0, 0.0))
     return torch.where(present > 0, changed / present, missing)
+
+
+def by_parameter(one: Patch, other: Patch) -> dict[ParamName, float]:
+    """The share of the other's effect that one disturbs, parameter by parameter: squares add up to the pair's."""
+    import torch
+
+    effect = Footprint.of(other).effect()
+    shared = spaces_of(one).keys() & spaces_of(other).keys()
+    found = {}
+    for space in shared:
+        targets = targets_in(other, space)
+        for name in spaces_of(one)[space]:
+            increment = one.tensors.increments[name]
+            moved = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ targets)
+            found[name] = share(float(torch.linalg.vector_norm(moved)), effect)
+    return dict(sorted(found.items()))

@@ -4,7 +4,7 @@
     own = 0.001        # a patch on what it promised itself
     pair = 0.05        # a patch on what another one erases
     stack = 0.02       # all together on what any of them promised
-    kept = 0.9         # from which share on an erased concept counts as one that another patch had promised to keep
+    kept = 0.7         # from which share on an erased concept counts as one that another patch had promised to keep
     residual = inf     # what the stack leaves of any target
     capacity = 1.0     # share of the dimensions that may be taken
     site = 0.05        # how much of a patch's effect a text encoder's patches may move
@@ -50,7 +50,7 @@ class Policy:
     own: float = 1e-3
     pair: float = 0.05
     stack: float = 0.02
-    kept: float = 0.9
+    kept: float = 0.7
     residual: float = math.inf
     capacity: float = 1.0
     site: float = 0.05

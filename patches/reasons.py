@@ -51,6 +51,25 @@ def reason(relation: Relation, relations: Relations) -> Reason:
             return Reason(f"the stack may reach {number}: float64 would round", weaker)
 
 
+def across_reason(relation: Relation, stack: Sequence[Member]) -> Reason:
+    """Why a number that was measured behind the patched text encoder stands in the way."""
+    concepts = {member.patch_id: member.patch.manifest.concept.text for member in stack}
+    number = f"{relation.value:.3g}, limit {relation.limit:.3g}"
+    p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
+    apart = erase_command([concepts[relation.other]]) + " --method clip-null-space"
+    match relation.check:
+        case "site":
+            text = f"patches of the text encoder, {p} the last, undo {number} of what patch {q} erases"
+            return Reason(text, rebase_command(relation.patch, [relation.other]))
+        case "moved-pair":
+            text = f"behind the patched text encoder, patch {p} disturbs patch {q}: {number} of its effect"
+            return Reason(text, apart)
+        case _:
+            what = "the stack" if relation.check == "moved-stack" else f"patch {p}"
+            text = f"behind the patched text encoder, {what} leaks {number} more on what patch {q} retains"
+            return Reason(text, apart)
+
+
 def moves(broken: Iterable[Relation]) -> tuple[tuple[PatchId, tuple[PatchId, ...]], ...]:
     """Which patches to solve anew, and what each must protect, so that no pair is disturbed."""
     found: dict[PatchId, set[PatchId]] = {}

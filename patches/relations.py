@@ -205,10 +205,10 @@ class Relations:
         return p != q and bool(self.prints[p].kernels.keys() & self.prints[q].kernels.keys())
 
     def contributions(self, place: int) -> list[float]:
-        """What each patch alone leaks on the promise of the one at `place`, as shares."""
-        promise = self.promises[place]
-        strengths = self.strengths.abs().tolist()
-        return [share(self._leak(p, promise) * s, promise.base) for p, s in enumerate(strengths)]
+        """What each patch alone leaks on the promise of the one at `place`, as shares; 0 for those that end it."""
+        promise, ended = self.promises[place], {p for p, _ in self._ending(place)}
+        leaks = [0.0 if p in ended else self._leak(p, promise) for p in range(len(self.stack))]
+        return [share(leak * s, promise.base) for leak, s in zip(leaks, self.strengths.abs().tolist(), strict=True)]
 
     def _leak(self, place: int, promise: Promise) -> float:
         """‖Δ_p X‖ in the spaces that it reads, at strength 1, on what all parameters of a space have in common."""

@@ -8,7 +8,8 @@
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
 transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.fingerprint`). Replaying them
-must give the tables. More than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes,
+must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…", "gone":true}`, which
+only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes,
 the limit of the C2SP `tlog-tiles` layout; the list itself then lies in the table beside the entry.
 
 A text of a later version is refused, not half understood.
@@ -27,11 +28,23 @@ from rasura.patches.errors import FormatError, InputError
 from rasura.patches.fields import Fields, JsonValue, show
 from rasura.patches.names import Digest, PatchId
 from rasura.registry.checks import check_digest, check_text, check_time, check_uuid, from_instant, instant
+from rasura.registry.choices import StackRecord
 from rasura.registry.fingerprint import Record, fingerprint
 from rasura.registry.merkle import leaf_hash
 from rasura.registry.records import Draft, EntryRecord, HostRecord, Outcome
 
-__all__ = ["MAX_ENTRY_BYTES", "MAX_LISTED", "Change", "Placement", "change_of", "decode", "encode", "identity"]
+__all__ = [
+    "MAX_ENTRY_BYTES",
+    "MAX_LISTED",
+    "Change",
+    "Placement",
+    "change_of",
+    "decode",
+    "encode",
+    "identity",
+    "members",
+    "removal_of",
+]
 
 MAX_ENTRY_BYTES: Final = 65_535
 MAX_LISTED: Final = 128
@@ -52,7 +65,11 @@ _KINDS: Final = {
     "PatchRecord": ("patch", "patch_id"),
     "HostRecord": ("host", "host_id"),
     "EvaluationRecord": ("evaluation", "digest"),
+    "StackRecord": ("stack", "name"),
+    "PolicyRecord": ("policy", "scope"),
 }
+REMOVABLE: Final = frozenset({"stack"})
+"""Kinds of records that may be removed; all others stay for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +78,10 @@ class Change:
 
     kind: str
     id: str
-    record: Digest
+    record: Digest | None
+    """None: the row is gone."""
     applied: Mapping[PatchId, int] | None = None
-    """For a host whose stack changed: new strengths in sixteenths of the patches concerned, 0 for those taken off."""
+    """For a host's set and a named stack: new strengths in sixteenths of the patches concerned, 0 for those taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +101,27 @@ def identity(record: Record) -> tuple[str, str]:
 
 
 def change_of(record: Record, before: Record | None = None) -> Change:
-    """The change that leaves `record` in the tables; `before` is what was there, for a host's stack."""
+    """The change that leaves `record` in the tables; `before` is what was there, for the patches of hosts and stacks."""
     kind, key = identity(record)
-    applied: Mapping[PatchId, int] | None = None
+    present, old = members(record), members(before) or {}
+    if present is None:
+        return Change(kind, key, fingerprint(record))
+    moved = {p: present.get(p, 0) for p in sorted({*old, *present}) if present.get(p, 0) != old.get(p, 0)}
+    return Change(kind, key, fingerprint(record), moved if len(moved) <= MAX_LISTED else None)
+
+
+def removal_of(record: Record) -> Change:
+    """The change that removes `record` from the tables."""
+    kind, key = identity(record)
+    assert kind in REMOVABLE
+    return Change(kind, key, None)
+
+
+def members(record: Record | None) -> Mapping[PatchId, int] | None:
+    """The patches of a record whose set the log follows step by step, strengths in sixteenths; None for the others."""
     if isinstance(record, HostRecord):
-        old = before.applied if isinstance(before, HostRecord) else {}
-        moved = {p: record.applied.get(p, 0) for p in sorted({*old, *record.applied})}
-        moved = {p: strength for p, strength in moved.items() if strength != old.get(p, 0)}
-        applied = moved if len(moved) <= MAX_LISTED else None
-    return Change(kind, key, fingerprint(record), applied)
+        return record.applied
+    return record.patches if isinstance(record, StackRecord) else None
 
 
 def encode(draft: Draft, place: Placement, changes: Sequence[Change] = ()) -> bytes:
@@ -207,6 +237,8 @@ def _read_details(fields: Fields) -> Mapping[str, str | int]:
 
 
 def _change_json(change: Change) -> JsonValue:
+    if change.record is None:
+        return {"kind": change.kind, "id": change.id, "gone": True}
     value: dict[str, JsonValue] = {"kind": change.kind, "id": change.id, "record": change.record}
     return (
         value
@@ -220,9 +252,17 @@ def _read_change(fields: Fields) -> Change:
     if fields.has("applied"):
         inside = fields.fields("applied")
         applied = {PatchId(name): inside.integer(name, -64, 64) for name in inside.names()}
-    change = Change(fields.text("kind", limit=32), fields.text("id", limit=64), fields.digest("record"), applied)
+    kind, key = fields.text("kind", limit=32), fields.text("id", limit=64)
+    change = _read_removal(fields, kind, key) if fields.has("gone") else None
+    change = change or Change(kind, key, fields.digest("record"), applied)
     fields.done()
     return change
+
+
+def _read_removal(fields: Fields, kind: str, key: str) -> Change:
+    if not fields.flag("gone") or fields.has("applied") or kind not in REMOVABLE:
+        raise FormatError(f"audit entry: changes: expected a {'/'.join(REMOVABLE)} that is gone, got {show(kind)}")
+    return Change(kind, key, None)
 
 
 def _present(**values: JsonValue) -> dict[str, JsonValue]:

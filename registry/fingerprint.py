@@ -10,6 +10,7 @@ from rasura.patches import canonical
 from rasura.patches.fields import JsonValue
 from rasura.patches.names import Digest
 from rasura.registry.checks import instant
+from rasura.registry.choices import PolicyRecord, StackRecord
 from rasura.registry.records import (
     BaseRecord,
     BasisRecord,
@@ -22,7 +23,17 @@ from rasura.registry.records import (
 
 __all__ = ["Record", "fingerprint"]
 
-Record: TypeAlias = KeyRecord | BaseRecord | RetainSetRecord | BasisRecord | PatchRecord | HostRecord | EvaluationRecord
+Record: TypeAlias = (
+    KeyRecord
+    | BaseRecord
+    | RetainSetRecord
+    | BasisRecord
+    | PatchRecord
+    | HostRecord
+    | EvaluationRecord
+    | StackRecord
+    | PolicyRecord
+)
 """What has rows, and of which the log tells."""
 
 

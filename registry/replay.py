@@ -2,7 +2,8 @@
 
 Each change in an entry carries the digest of the whole record after it (`fingerprint`), so the last one of
 each record must be the digest of the row that is there now; a row that no entry tells of, or one that is gone, shows
-as well. The stacks of hosts are also followed step by step, because entries spell them out for people to read.
+as well. The sets of hosts and the named stacks are also followed step by step, because entries spell them out for people
+to read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.names import Digest, PatchId
-from rasura.registry.entry import Change, identity
+from rasura.registry.entry import Change, identity, members
 from rasura.registry.fingerprint import Record, fingerprint
-from rasura.registry.records import EntryRecord, HostRecord
-from rasura.registry.rows import bases, evaluations, hosts, keys, patches
+from rasura.registry.records import EntryRecord
+from rasura.registry.rows import bases, evaluations, hosts, keys, patches, policies, stacks
 
 __all__ = ["Replay", "compare"]
 
 _CHANGES: Final = ("success", "done")
+_FOLLOWED: Final = ("host", "stack")
 _HINT: Final = "keep this copy as evidence, then restore the registry from a backup"
 
 
@@ -29,21 +31,30 @@ class Replay:
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], tuple[Digest, int]] = {}
         """Kind and identifier to the record's digest and the entry that gave it."""
-        self.stacks: dict[str, dict[PatchId, int] | None] = {}
-        """Host to its stack in sixteenths; None once an entry moved too many patches to spell them out."""
+        self.stacks: dict[tuple[str, str], dict[PatchId, int] | None] = {}
+        """Host or stack to its patches in sixteenths; None once an entry moved too many to spell them out."""
 
     def follow(self, entry: EntryRecord, changes: tuple[Change, ...]) -> None:
         """Applies the changes of one entry.
 
         Raises:
-            AuditError: an entry changes something although it says that nothing was done.
+            AuditError: an entry changes something although it says that nothing was done, or removes what is not there.
         """
         if changes and entry.outcome not in _CHANGES:
             _broken(entry.index, f"entry {entry.index} says {entry.outcome} and changes {changes[0].kind}")
         for change in changes:
-            self.records[change.kind, change.id] = (change.record, entry.index)
-            if change.kind == "host":
-                self.stacks[change.id] = _moved(self.stacks.get(change.id, {}), change.applied)
+            what = change.kind, change.id
+            if change.record is None:
+                self._remove(what, entry.index)
+                continue
+            self.records[what] = (change.record, entry.index)
+            if change.kind in _FOLLOWED:
+                self.stacks[what] = _moved(self.stacks.get(what, {}), change.applied)
+
+    def _remove(self, what: tuple[str, str], index: int) -> None:
+        if self.records.pop(what, None) is None:
+            _broken(index, f"entry {index} removes {what[0]} {what[1][:12]}, which was not there")
+        self.stacks.pop(what, None)
 
 
 def compare(session: Session, replay: Replay) -> None:
@@ -60,8 +71,8 @@ def compare(session: Session, replay: Replay) -> None:
             _broken(None, f"{kind} {key[:12]} is in the tables, and no entry of the log tells of it")
         if told[0] != fingerprint(record):
             _broken(told[1], f"{kind} {key[:12]} is not what entry {told[1]} tells of it")
-        if isinstance(record, HostRecord) and replay.stacks.get(key) not in (None, record.applied):
-            _broken(told[1], f"host {key[:12]} has another stack than the entries up to {told[1]} give")
+        if kind in _FOLLOWED and replay.stacks.get((kind, key)) not in (None, members(record)):
+            _broken(told[1], f"{kind} {key[:12]} has other patches than the entries up to {told[1]} give")
     for (kind, key), (_, index) in untold.items():
         _broken(index, f"{kind} {key[:12]}, which entry {index} tells of, is not in the tables")
 
@@ -75,6 +86,8 @@ def _every(session: Session) -> Iterator[Record]:
         yield from patches.every(session)
         yield from hosts.every(session)
         yield from evaluations.every(session)
+        yield from stacks.every(session)
+        yield from policies.every(session)
     except (RasuraError, ValueError, TypeError) as error:
         if isinstance(error, AuditError):
             raise

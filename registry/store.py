@@ -27,6 +27,8 @@ from rasura.registry.nouns.hosts import Hosts
 from rasura.registry.nouns.keys import Keys
 from rasura.registry.nouns.log import Log
 from rasura.registry.nouns.patches import Patches
+from rasura.registry.nouns.policies import Policies
+from rasura.registry.nouns.stacks import Stacks
 from rasura.registry.records import Draft
 from rasura.registry.rows.ledger import EntryFilter
 
@@ -37,7 +39,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Registry(Keys, Bases, Patches, Hosts, Evaluations, Log):
+class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
     """One registry, open. Use it as a context manager, from one thread at a time; open another for another thread.
 
     What it does with each noun stands in `rasura.registry.nouns`; here it is made, opened and closed.

@@ -235,6 +235,37 @@ class EvaluatedRow(Table):
     strength: Mapped[int]
 
 
+class StackRow(Table):
+    """A named stack; its patches have their own table."""
+
+    __tablename__ = "stack"
+    __table_args__ = _table(CheckConstraint("length(name) BETWEEN 1 AND 64", name="name_length"))
+    name: Mapped[str] = mapped_column(primary_key=True)
+    base: Mapped[str] = mapped_column(ForeignKey("base.digest"))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class StackPatchRow(Table):
+    """A patch in a named stack, with its strength in sixteenths."""
+
+    __tablename__ = "stack_patch"
+    __table_args__ = _table(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
+    stack: Mapped[str] = mapped_column(ForeignKey("stack.name"), primary_key=True)
+    patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True, index=True)
+    strength: Mapped[int]
+
+
+class PolicyRow(Table):
+    """The policy in force, one row at most; its TOML is a blob."""
+
+    __tablename__ = "policy"
+    __table_args__ = _table(_hex64("digest"), CheckConstraint("scope = 'registry'", name="scope_registry"))
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    set_at: Mapped[datetime]
+
+
 class EntryRow(Table):
     """An audit entry: the bytes that the tree hashes, and copies of what lists filter by."""
 

@@ -20,6 +20,7 @@ from postgres import Cluster
 from rasura.patches import canonical
 from rasura.patches.fields import JsonValue
 from rasura.patches.names import Digest, KeyId, ParamName, PatchId
+from rasura.registry.choices import StackRecord
 from rasura.registry.records import (
     BaseParameter,
     BaseRecord,
@@ -194,6 +195,11 @@ def host(*applied: PatchRecord, location: str = "/models/a", strength: int = 16,
     fields = {"host_id": HOST, "base": digest("sd14"), "state": digest([p.patch_id for p in applied]), **rest}
     stack = {p.patch_id: strength for p in applied}
     return HostRecord(location=location, applied=stack, updated_at=EPOCH, **fields)  # type: ignore[arg-type]
+
+
+def stack(name: str, *patches: PatchRecord, strength: int = 16, **rest: object) -> StackRecord:
+    fields = {"base": digest("sd14"), "created_at": EPOCH, "updated_at": EPOCH, **rest}
+    return StackRecord(name, patches={p.patch_id: strength for p in patches}, **fields)  # type: ignore[arg-type]
 
 
 def report_of(*patches: PatchRecord, **rest: JsonValue) -> bytes:

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import factories
 import pytest
+import torch
 from factories import World
 
 from rasura.patches.capacity import Capacity
+from rasura.patches.erasers.nullspace import NullSpace, erase
 from rasura.patches.file import Patch
 from rasura.patches.policy import Policy
 from rasura.patches.projection import Member, check
 from rasura.patches.removal import check_revert
+from rasura.patches.subspace import RankRule, protected_basis
 from rasura.patches.verdict import Accepted, Refused, Relation
 
 WORLD = World()
@@ -111,16 +115,27 @@ def test_capacity_counts_null_prompt_retain_set_and_targets_once(joint: list[Mem
 
 
 def test_other_retain_sets_take_room_of_their_own(joint: list[Member]) -> None:
-    # The first two of the other world's retained prompts are the same; its null prompt is, too.
-    fewer = World(retained=2).erase(CAT)[0]
-    assert Capacity.of([joint[0].patch, fewer]) == Capacity(WORLD.width, 5, retained_together(joint[0], fewer), 6)
+    other = World(retained=2).erase(CAT)[0]  # two prompts that are none of the first twenty
+    assert Capacity.of([joint[0].patch, other]) == Capacity(WORLD.width, 5, 22, 6)
 
 
-def retained_together(one: Member, other: Patch) -> int:
-    import torch
+def test_retain_sets_that_differ_by_a_concept_count_nearly_as_one() -> None:
+    """Each request leaves its own target out of the one list; the room is that of the list."""
+    patches = [one_list_without(concept) for concept in range(6)]
+    assert all(Capacity.of([patch]) == Capacity(WORLD.width, 5, 8, 1) for patch in patches)
+    found = Capacity.of(patches)
+    assert found is not None
+    assert 8 <= found.retained <= 16  # six sets of eight
 
-    rows = torch.cat([one.patch.tensors.protected, other.tensors.protected])
-    return int(torch.linalg.matrix_rank(rows, rtol=1e-6)) - 5
+
+def one_list_without(concept: int) -> Patch:
+    """A request that erases a concept of one list and retains the others: thirty about eight that matter."""
+    strong = factories.clip_like(60, 8, WORLD.width)
+    listed = torch.cat([strong + 0.02 * factories.clip_like(61 + i, 8, WORLD.width) for i in range(4)], dim=1)
+    kept = torch.cat([listed[:, :concept], listed[:, concept + 1 :]], dim=1)
+    basis = protected_basis(WORLD.reference.invariants, factories.moment(kept), RankRule("count", 8))
+    columns = WORLD.columns(f"concept {concept}", 300 + concept)
+    return WORLD.patch(columns, erase(WORLD.weights, [columns], basis, NullSpace())[0], basis)
 
 
 def test_guards_are_counted_as_the_targets_that_they_are(one_sided: tuple[Member, Member]) -> None:

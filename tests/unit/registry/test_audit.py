@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_fixtures import EPOCH, HOST, Clock, Place, base, digest, draft, filled, host, key
+from registry_fixtures import EPOCH, HOST, Clock, Place, base, digest, draft, filled, host, key, stack
 
 from rasura.patches.errors import AuditError, RegistryError
+from rasura.patches.policy import Policy
 from rasura.registry.audit import LogReport, verify_log
 from rasura.registry.entry import Placement, encode
 from rasura.registry.logkey import LogKey
@@ -80,6 +81,9 @@ def intruder(place: Place) -> Iterator[Intruder]:
         "host_patch",
         "evaluation",
         "evaluation_patch",
+        "stack",
+        "stack_patch",
+        "policy",
         "signing_key",
     )
     with psycopg.connect(place.url) as server:
@@ -438,6 +442,49 @@ def test_a_table_that_the_log_does_not_tell_of_is_caught(full: Place, name: str)
     assert refused(full).details["check"] == "tables"
 
 
+CHOICE_ATTACKS = {
+    "a stack is renamed": "UPDATE stack SET name = 'other'; UPDATE stack_patch SET stack = 'other'",
+    "a stack is of another base": "UPDATE stack SET base = '{x}'",
+    "a stack is older": "UPDATE stack SET created_at = '2020-01-01T00:00:00.000000Z'",
+    "a stack was changed earlier": "UPDATE stack SET updated_at = '2020-01-01T00:00:00.000000Z'",
+    "a stack appears": "INSERT INTO stack SELECT 'mine', base, created_at, updated_at FROM stack",
+    "a stack with a bad name appears": "INSERT INTO stack SELECT '-', base, created_at, updated_at FROM stack",
+    "a stack is gone": "DELETE FROM stack_patch; DELETE FROM stack",
+    "a deleted stack is back": "INSERT INTO stack SELECT 'gone', base, created_at, updated_at FROM stack",
+    "a patch is off a stack": "DELETE FROM stack_patch",
+    "a stack's strength is changed": "UPDATE stack_patch SET strength = 8",
+    "a stack's patch is exchanged": "UPDATE stack_patch SET patch_id = '{x}'",
+    "the policy is exchanged": "UPDATE policy SET digest = '{x}'",
+    "the policy is older": "UPDATE policy SET set_at = '2020-01-01T00:00:00.000000Z'",
+    "the policy is gone": "DELETE FROM policy",
+}
+
+
+@pytest.mark.parametrize("name", CHOICE_ATTACKS)
+def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, name: str) -> None:
+    with full.open() as registry:
+        (first,) = registry.patches(concept="van gogh")
+        registry.add_stack(stack("brand", first), draft("stack.create"))
+        registry.add_stack(stack("gone", first), draft("stack.create"))
+        registry.remove_stack(registry.stack("gone"), draft("stack.delete"))
+        registry.set_policy(Policy(pair=0.01), draft("policy.set"))
+        verify_log(registry)
+    with intruder(full) as db:
+        for statement in CHOICE_ATTACKS[name].split("; "):
+            db(statement.replace("{x}", digest("x")))
+    assert refused(full).details["check"] == "tables"
+
+
+def test_an_entry_that_removes_what_is_not_there_is_caught(full: Place) -> None:
+    from rasura.registry.entry import removal_of
+    from rasura.registry.replay import Replay
+
+    with full.open() as registry:
+        entry = registry.note(draft())
+    with pytest.raises(AuditError, match="removes stack brand, which was not there"):
+        Replay().follow(entry, (removal_of(stack("brand")),))
+
+
 def test_the_stack_that_entries_spell_out_is_the_one_in_the_tables(full: Place) -> None:
     """A writer whose entries give a right digest and a wrong story: caught by following the story."""
     from dataclasses import replace as changed
@@ -448,7 +495,7 @@ def test_the_stack_that_entries_spell_out_is_the_one_in_the_tables(full: Place) 
         replay = Replay()
         for entry, changes in _told(session):
             replay.follow(entry, tuple(changed(c, applied={}) if c.kind == "host" else c for c in changes))
-        with pytest.raises(AuditError, match="another stack"):
+        with pytest.raises(AuditError, match="other patches than the entries"):
             compare(session, replay)
 
 

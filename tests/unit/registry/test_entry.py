@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_fixtures import HOST, base, basis, digest, draft, evaluation, host, key, patch, retain_set
+from registry_fixtures import EPOCH, HOST, base, basis, digest, draft, evaluation, host, key, patch, retain_set, stack
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.names import Digest, PatchId
-from rasura.registry.entry import MAX_LISTED, Change, Placement, change_of, decode, encode
+from rasura.registry.choices import PolicyRecord
+from rasura.registry.entry import MAX_LISTED, Change, Placement, change_of, decode, encode, removal_of
 from rasura.registry.fingerprint import fingerprint
 from rasura.registry.merkle import leaf_hash
 from rasura.registry.records import Draft
@@ -58,6 +59,40 @@ def test_an_entry_has_these_bytes_for_ever() -> None:
     data = encode(FULL, PLACE, [CHANGE])
     assert data.decode() == GOLDEN
     assert leaf_hash(data).hex() == GOLDEN_LEAF
+
+
+GONE_CHANGE = Change("stack", "brand", None)
+GONE = (
+    '{"actor":{"name":"alice"},"changes":[{"gone":true,"id":"brand","kind":"stack"}],"details":{"stack":"brand"},'
+    '"id":"00000000-0000-4000-8000-00000000002a","index":42,"log":"rasura/log/00112233445566778899aabbccddeeff",'
+    '"outcome":{"status":"success"},"patches":[],"reason":{"text":""},"time":"2026-01-31T12:00:00.123456Z",'
+    '"type":"stack.delete","v":1}'
+)
+GONE_LEAF = "ed437292a8573af91b1de216b0700aa346c74751910a6ea761852597fa1d7b67"
+
+
+def test_an_entry_of_a_removal_has_these_bytes_for_ever() -> None:
+    removal = Draft("alice", "", "stack.delete", "success", details={"stack": "brand"})
+    data = encode(removal, PLACE, [removal_of(stack("brand", patch()))])
+    assert data.decode() == GONE
+    assert leaf_hash(data).hex() == GONE_LEAF
+    assert decode(data)[2] == (GONE_CHANGE,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        '{"gone":false,"id":"brand","kind":"stack"}',
+        '{"gone":1,"id":"brand","kind":"stack"}',
+        '{"gone":true,"id":"brand","kind":"patch"}',
+        '{"applied":{},"gone":true,"id":"brand","kind":"stack"}',
+        '{"gone":true,"id":"brand","kind":"stack","record":"' + "f" * 64 + '"}',
+        '{"id":"brand","kind":"stack"}',
+    ],
+)
+def test_a_removal_is_read_strictly(change: str) -> None:
+    with pytest.raises(FormatError):
+        decode(GONE.replace('{"gone":true,"id":"brand","kind":"stack"}', change).encode())
 
 
 def test_an_entry_reads_back() -> None:
@@ -185,7 +220,8 @@ def test_whatever_can_be_written_can_be_read(reason: str, details: dict[str, str
 
 
 def test_a_fingerprint_covers_every_field() -> None:
-    for record in (key(), base(), retain_set(), basis(), patch(), host(patch()), evaluation(patch())):
+    chosen = stack("brand", patch()), PolicyRecord("registry", digest("policy"), EPOCH)
+    for record in (key(), base(), retain_set(), basis(), patch(), host(patch()), evaluation(patch()), *chosen):
         seen = {fingerprint(record)}
         for name in record.__dataclass_fields__:
             changed = replace(record, **{name: _other(name, getattr(record, name))})  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from registry_fixtures import (
     key,
     patch,
     report_of,
+    stack,
 )
 
 from rasura.patches.errors import (
@@ -147,8 +148,14 @@ def test_a_schema_older_than_any_is_refused(made: Place, sql: Sql) -> None:
             opening()
 
 
-# What a registry of schema 0001 does not have. That nothing else differs is what the pin of 0001 says.
-BACK_TO_0001 = "DROP TABLE evaluation_patch; DROP TABLE evaluation; UPDATE alembic_version SET version_num = '0001';"
+# What registries of older schemas do not have. That nothing else differs is what their pins say.
+BACK_TO_0002 = (
+    "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy; UPDATE alembic_version SET version_num = '0002';"
+)
+BACK_TO_0001 = (
+    BACK_TO_0002
+    + "DROP TABLE evaluation_patch; DROP TABLE evaluation; UPDATE alembic_version SET version_num = '0001';"
+)
 
 
 @pytest.fixture
@@ -188,6 +195,22 @@ def test_an_older_registry_is_upgraded(first_schema: Place) -> None:
             connection = session.connection()
             assert schema.pin(connection) == schema.PINS[schema.HEAD][connection.dialect.name]
             assert schema.drift(connection) == ""
+
+
+def test_a_registry_of_the_second_schema_is_upgraded(made: Place, sql: Sql) -> None:
+    with made.open() as registry:
+        first = filled(registry)
+    sql(BACK_TO_0002)
+    with pytest.raises(SchemaError, match="got the older 0002"):
+        made.open()
+    assert Registry.upgrade(made.location, now=Clock(EPOCH + timedelta(days=2))) == "0002"
+    with made.open() as registry:
+        assert (registry.stacks(), registry.policy_record(), len(registry.evaluations())) == ((), None, 1)
+        registry.add_stack(stack("brand", first), draft("stack.create"))
+        assert registry.stack("brand") == stack("brand", first)
+        assert verify_log(registry).size == 12
+        with registry.reading() as session:
+            assert schema.drift(session.connection()) == ""
 
 
 def test_what_is_up_to_date_is_left_alone(made: Place) -> None:

@@ -1,0 +1,252 @@
+"""`rasura patch check`: whether patches keep their promises and leave each other alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, line, progress, short, table
+
+if TYPE_CHECKING:
+    from rasura.patches.names import PatchId
+    from rasura.patches.policy import Policy
+    from rasura.patches.verdict import Reason, Relation
+    from rasura.registry.checking import Checked
+    from rasura.registry.store import Registry
+
+_PATH: Final = click.Path(path_type=Path)
+_SHOWN: Final = 40  # relations of a table that nobody asked to be whole
+_WHOLE: Final = frozenset({"bound", "capacity"})
+_ON: Final = frozenset({"stack", "residual", "moved-stack"})
+
+
+@command(None, "check")
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--stack", "stack_name", metavar="NAME", help="Check a stack, together with any patches named.")
+@click.option("--policy", "policy_file", type=_PATH, metavar="FILE", help="Judge by this file's limits, too.")
+@click.option("--revert", "leaving", multiple=True, metavar="ID", help="Judge taking this one out; repeatable.")
+@click.option("--layers", is_flag=True, help="Show each pair parameter by parameter.")
+@click.option("--angles", is_flag=True, help="Show the principal angles of each pair's detectors.")
+@click.option("--all", "everything", is_flag=True, help="Show every relation, not only those nearest their limits.")
+@click.option("--plot", type=_PATH, metavar="FILE", help="Draw who disturbs whom, as .png or .svg.")
+def check(
+    *,
+    ids: tuple[str, ...],
+    stack_name: str | None,
+    policy_file: Path | None,
+    leaving: tuple[str, ...],
+    layers: bool,
+    angles: bool,
+    everything: bool,
+    plot: Path | None,
+    registry_at: str | None,
+) -> Result:
+    """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
+    from rasura.patches.increment import ONE, Strength
+    from rasura.registry.checking import check_registered
+
+    if plot is not None:
+        from rasura.evaluation.canvas import check_plot
+
+        check_plot(plot)
+    with open_registry(registry_at) as registry, progress() as tell:
+        named = dict.fromkeys((registry.resolve_patch(i) for i in ids), ONE)
+        pinned = registry.stack(stack_name).patches if stack_name else {}
+        wanted = {p: Strength(sixteenths) for p, sixteenths in pinned.items()} | named
+        if not wanted:
+            raise click.UsageError("name the patches to check, or --stack NAME")
+        if len(named) < len(ids):
+            raise click.UsageError("a patch is named twice")
+        gone = [registry.resolve_patch(i) for i in leaving]
+        checked = check_registered(registry, wanted, _policy(registry, policy_file), tell, leaving=gone)
+    details = _details(checked, layers=layers, angles=angles)
+    if plot is not None:
+        _draw(checked, plot)
+    return _result(checked, details, gone, everything=everything, plot=plot)
+
+
+def _policy(registry: Registry, file: Path | None) -> Policy:
+    from rasura.patches.policy import Policy, all_of
+    from rasura.patches.tensorfile import read_regular
+
+    in_force = registry.policy()
+    return in_force if file is None else all_of(in_force, Policy.parse(read_regular(file, 1 << 17)))
+
+
+def _details(checked: Checked, *, layers: bool, angles: bool) -> dict[str, Any]:
+    """What was asked for beyond the verdict, pair by pair."""
+    from rasura.patches.footprint import Footprint
+    from rasura.patches.interference import angles as cosines
+    from rasura.patches.interference import by_parameter
+
+    found: dict[str, Any] = {}
+    pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
+    if layers:
+        shares = ((p, q, by_parameter(p.patch, q.patch)) for p, q in pairs)
+        found["layers"] = [{"patch": p.patch_id, "other": q.patch_id, "parameters": s} for p, q, s in shares if s]
+    if angles:
+        prints = {member.patch_id: Footprint.of(member.patch) for member in checked.stack}
+        once = [(p, q) for p, q in pairs if p.patch_id < q.patch_id]
+        spectra = ((p, q, cosines(prints[p.patch_id], prints[q.patch_id])) for p, q in once)
+        found["angles"] = [{"patch": p.patch_id, "other": q.patch_id, "cosines": c} for p, q, c in spectra if c]
+    return found
+
+
+def _draw(checked: Checked, path: Path) -> None:
+    from rasura.evaluation.plots import InterferenceData, interference_figure
+    from rasura.patches.footprint import Footprint
+    from rasura.patches.interference import Interference, cosines
+
+    prints = [Footprint.of(member.patch) for member in checked.stack]
+    matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix()
+    names = tuple(member.patch.manifest.concept.text for member in checked.stack)
+    limit = next((r.limit for r in checked.verdict.relations if r.check == "pair"), math.inf)
+    data = InterferenceData(names, matrix.numpy(), limit, checked.capacity, cosines(prints).numpy())
+    interference_figure(data, path)
+
+
+def _result(
+    checked: Checked, details: dict[str, Any], gone: Sequence[PatchId], *, everything: bool, plot: Path | None
+) -> Result:
+    from rasura.patches.errors import CheckRefusedError
+    from rasura.patches.verdict import Accepted, NeedsRebase
+
+    verdict = checked.verdict
+    reasons = () if isinstance(verdict, Accepted) else verdict.reasons
+    names = {member.patch_id: member.patch.manifest.concept.text for member in checked.stack}
+    notices = _notices(checked, names, gone)
+    data = {
+        "accepted": not reasons,
+        "relations": [_relation(relation) for relation in verdict.relations],
+        "reasons": [{"text": reason.text, "hint": reason.hint} for reason in reasons],
+        "rebase": [{"patch": p, "protect": list(others)} for p, others in verdict.moves]
+        if isinstance(verdict, NeedsRebase)
+        else [],
+        "capacity": _capacity(checked),
+        "notices": notices,
+        "plot": str(plot) if plot else None,
+        **details,
+    }
+
+    def text() -> None:
+        _print_relations(verdict.relations, names, everything=everything)
+        _print_details(details, names)
+        for notice in notices:
+            line(notice)
+        _print_verdict(reasons)
+
+    return Result(data, text, exit_code=CheckRefusedError.exit_code if reasons else 0)
+
+
+def _print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str], *, everything: bool) -> None:
+    shown = list(relations)
+    if not everything and len(shown) > _SHOWN:
+        nearest = sorted(shown, key=_nearness, reverse=True)[:_SHOWN]
+        shown = [relation for relation in relations if relation in nearest]
+    rows = [
+        (
+            r.check,
+            "all" if r.check in _WHOLE | _ON else f"{short(r.patch)} {names[r.patch]}",
+            "" if r.check in _WHOLE | {"own", "moved-own"} else f"{short(r.other)} {names[r.other]}",
+            f"{r.value:.2e}",
+            "-" if math.isinf(r.limit) else f"{r.limit:.2e}",
+            ("ok" if r.limit < math.inf else "shown") if r.holds else "REFUSED",
+        )
+        for r in shown
+    ]
+    if rows:
+        table(("check", "patch", "on", "value", "limit", "verdict"), rows)
+    if len(shown) < len(relations):
+        line(f"… and {len(relations) - len(shown)} more, further from their limits: --all")
+
+
+def _nearness(relation: Relation) -> float:
+    return relation.value / relation.limit if relation.limit > 0 else math.inf
+
+
+def _print_details(details: Mapping[str, Any], names: Mapping[PatchId, str]) -> None:
+    for pair in details.get("layers", ()):
+        line(f"{_pair(pair, names, 'on')}:")
+        table(("parameter", "share"), [(name, f"{value:.2e}") for name, value in pair["parameters"].items()])
+    rows = [
+        (_pair(pair, names, "and"), " ".join(f"{cosine:.3f}" for cosine in pair["cosines"][:8]))
+        for pair in details.get("angles", ())
+    ]
+    if rows:
+        table(("pair", "cosines of the principal angles"), rows)
+
+
+def _pair(pair: Mapping[str, Any], names: Mapping[PatchId, str], word: str) -> str:
+    p, q = pair["patch"], pair["other"]
+    return f"{short(p)} {names[p]} {word} {short(q)} {names[q]}"
+
+
+def _print_verdict(reasons: Sequence[Reason]) -> None:
+    for reason in reasons[:_SHOWN]:
+        line(f"refused: {reason.text}")
+        line(f"  {reason.hint}")
+    if len(reasons) > _SHOWN:
+        line(f"… and {len(reasons) - _SHOWN} more")
+    if not reasons:
+        line("accepted")
+
+
+def _notices(checked: Checked, names: Mapping[PatchId, str], gone: Sequence[PatchId]) -> list[str]:
+    from rasura.patches.footprint import measured_only
+
+    found = [_removal(r, names) for r in checked.verdict.relations if r.check in {"lost", "left"}]
+    for member in checked.stack:
+        bare = measured_only(member.patch) if member.patch_id not in gone else ()
+        if bare:
+            what = f"{len(bare)} of {len(member.patch.tensors.increments)} parameters"
+            found.append(f"measured only, not proved: {what} of {short(member.patch_id)} {names[member.patch_id]}")
+    for patch_id in checked.unknown:
+        words = (
+            "the words of its retain set are not here; behind the patched text encoder only the null prompt is judged"
+        )
+        found.append(f"{short(patch_id)} {names[patch_id]}: {words}")
+    if checked.capacity is not None:
+        warning = "little room is left: " if checked.capacity.low else ""
+        found.append(f"{warning}{checked.capacity}")
+    return found
+
+
+def _removal(relation: Relation, names: Mapping[PatchId, str]) -> str:
+    p, q = (f"{short(i)} {names[i]}" for i in (relation.patch, relation.other))
+    if relation.check == "lost":
+        return f"without {p}, patch {q} loses up to {relation.value:.2g} of its effect, which was the other's doing"
+    return f"{p} stays and goes on changing what comes back: {relation.value:.2g} of the effect of {q}"
+
+
+def _relation(relation: Relation) -> dict[str, Any]:
+    return {
+        "check": relation.check,
+        "patch": relation.patch,
+        "other": relation.other,
+        "value": _finite(relation.value),
+        "limit": _finite(relation.limit),
+        "holds": relation.holds,
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity."""
+    return number if math.isfinite(number) else None
+
+
+def _capacity(checked: Checked) -> dict[str, int] | None:
+    room = checked.capacity
+    if room is None:
+        return None
+    return {
+        "width": room.width,
+        "invariants": room.invariants,
+        "retained": room.retained,
+        "patches": room.patches,
+        "free": room.free,
+    }
