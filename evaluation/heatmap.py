@@ -19,7 +19,7 @@ Matrix: TypeAlias = "npt.NDArray[np.float64]"
 
 OPTIMAL: Final = 200
 """Up to so many patches the leaves of the clustering are put into their best order, which takes N³."""
-NUMBERS: Final = 14
+NUMBERS: Final = 16
 """Up to so many patches every cell shows its number."""
 NAMES: Final = 64
 """Up to so many patches every row and column has its name; beyond, only the worst."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.canvas import SOFT, check_plot, new_figure, save_figure
-from rasura.evaluation.heatmap import NAMES, NUMBERS, draw_heat_map, ordered, short
+from rasura.evaluation.heatmap import NAMES, draw_heat_map, ordered, short
 from rasura.evaluation.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
 from rasura.patches.capacity import Capacity
 from rasura.patches.errors import InputError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST: Final = 4000
 """Patches in one figure: a pixel is the least that a cell can be, and clustering keeps all pairs in memory."""
 
-_SIDES: Final = ((10, 4.9), (NUMBERS, 6.4), (MOST, 7.4))
+_SIDES: Final = ((8, 4.9), (12, 6.4), (MOST, 7.4))
 _LEFT, _TOP, _RIGHT, _PANEL = 1.75, 0.45, 5.15, 3.3  # inches; the map stands between left and right
 
 

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bench import Bench, tell
-from subjects import ANCHORS, Subject, independent, subjects
+from subjects import ANCHORS, NEAR, STYLES, Subject, independent, subjects, target_of
 
 from rasura.evaluation.judge import Sight
 from rasura.evaluation.metrics import picture_change
+from rasura.evaluation.plots import InterferenceData, interference_figure
 from rasura.evaluation.report import Compared
+from rasura.patches.capacity import Capacity
+from rasura.patches.concepts import aligned_columns
 from rasura.patches.file import Patch
 from rasura.patches.footprint import Footprint
+from rasura.patches.interference import Interference, cosines
+from rasura.patches.policy import DEFAULT_POLICY
+from rasura.patches.retain import naming
+from rasura.patches.specs import TEXT
 
 Drawn = tuple[list[Any], Sight]
 """Pictures and what the judge says of them."""
@@ -51,7 +59,38 @@ def study(bench: Bench) -> dict[str, Any]:
         }
         for q in shown
     ]
-    return {"concepts": concepts, "pairs": rows}
+    return {"concepts": concepts, "pairs": rows, "styles": _styles(bench, patches)}
+
+
+def _styles(bench: Bench, patches: Mapping[str, Patch]) -> list[dict[str, Any]]:
+    """pair(p, q) of an object on a style, by whether the style's templates name the object.
+
+    A style's targets come from prompts that show it on some object; where that object is the erased one, the number
+    counts what p does to its own concept.
+    """
+    found = []
+    for q in STYLES:
+        target, own = target_of(q), Footprint.of(patches[q]).kernels[TEXT]
+        for p in (name for name in ANCHORS if name not in STYLES):
+            names_p = naming([NEAR.get(p, p)])
+            row: dict[str, Any] = {"p": p, "q": q}
+            for what, wanted in (("named", True), ("unnamed", False)):
+                templates = tuple(t for t in target.templates if names_p(t) is wanted)
+                if templates:
+                    columns, _ = aligned_columns(bench.encoder, target, templates, "tail")
+                    moved = Footprint.of(patches[p]).kernels[TEXT] @ columns
+                    row[what] = float(moved.norm() / (own @ columns).norm())
+            found.append(row)
+    return found
+
+
+def figure(bench: Bench, path: Path) -> None:
+    """The interference figure of the study's patches."""
+    patches = independent(bench)
+    prints = [Footprint.of(patch) for patch in patches.values()]
+    matrix = Interference(prints).matrix().numpy()
+    room, angles = Capacity.of(list(patches.values())), cosines(prints).numpy()
+    interference_figure(InterferenceData(tuple(patches), matrix, DEFAULT_POLICY.pair, room, angles), path)
 
 
 def predicted(p: Patch, q: Patch, name: str, other: str) -> dict[str, Any]:

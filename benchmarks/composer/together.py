@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import torch
 from bench import CACHE, Bench, refusal, tell
 from stages import leak
 from study import against, predicted, sides_of
-from subjects import HELD_OUT, RETAINED, Subject, independent, request_of, subjects
+from subjects import RETAINED, independent, request_of, subjects
 
 from rasura.evaluation.harness import compare
 from rasura.evaluation.painter import Shot
@@ -38,48 +38,59 @@ from rasura.patches.names import Digest
 from rasura.patches.projection import check
 from rasura.patches.verdict import Accepted, Member
 
-EIGHT: Final = ("dog", "cat", "lion", "car", "red car", "bus", "rose", "skull")
-"""A near pair (car, red car), two that disturb each other (car, skull), and others."""
+SETS: Final[Mapping[str, tuple[str, ...]]] = {
+    "with a near pair": ("dog", "cat", "lion", "car", "red car", "bus", "rose", "skull"),
+    "without": ("dog", "cat", "lion", "car", "apple", "bus", "rose", "skull"),
+}
+"""Eight concepts each. Car and red car are nearly one to the text encoder; car and skull disturb each other by half."""
 
 Made = Mapping[str, Patch]
 
 
 def together(bench: Bench) -> list[dict[str, Any]]:
-    """A row for each way."""
-    rows = []
-    for name, make in WAYS.items():
-        tell(name, len(rows), len(WAYS))
-        try:
-            rows.append({"way": name, **_row(bench, make(bench))})
-        except RasuraError as error:
-            rows.append({"way": name, "refused": refusal(error)})
+    """A row for each set and way."""
+    rows: list[dict[str, Any]] = []
+    for title, names in SETS.items():
+        for way, make in WAYS.items():
+            tell(f"{title}: {way}", len(rows), len(SETS) * len(WAYS))
+            try:
+                row = _row(bench, make(bench, names))
+            except RasuraError as error:
+                row = {"refused": refusal(error)}
+            rows.append({"set": title, "concepts": names, "way": way, **row})
     return rows
 
 
-def _independent(bench: Bench) -> Made:
+def _independent(bench: Bench, names: Sequence[str]) -> Made:
     made = independent(bench)
-    return {name: made[name] for name in EIGHT}
+    return {name: made[name] for name in names}
 
 
-def _together(bench: Bench) -> Made:
-    return dict(zip(EIGHT, bench.made(request_of(EIGHT)).patches, strict=True))
+def _together(bench: Bench, names: Sequence[str]) -> Made:
+    return dict(zip(names, bench.made(request_of(names)).patches, strict=True))
 
 
-def _protecting(bench: Bench) -> Made:
+def _protecting(bench: Bench, names: Sequence[str]) -> Made:
     """Each protects the targets of all others, which the independent patches hold."""
-    alone = _independent(bench)
+    alone = _independent(bench, names)
     found = {}
-    for name in EIGHT:
+    for name in names:
         others = {p.patch_id: p.tensors.targets for other, p in alone.items() if other != name}
         found[name] = bench.made(replace(request_of([name]), guarded=others)).patches[0]
     return found
 
 
-def _one_by_one(bench: Bench, order: Sequence[str]) -> Made:
+def _forward(bench: Bench, names: Sequence[str]) -> Made:
+    """Each on the weights that all before it left behind."""
     made: dict[str, Patch] = {}
-    for name in order:
-        made[name] = _next(bench, name, list(made.values())) if made else _independent(bench)[name]
-    return {name: made[name] for name in EIGHT}
+    for name in names:
+        made[name] = _next(bench, name, list(made.values())) if made else _independent(bench, [name])[name]
+    return made
+
+
+def _reversed(bench: Bench, names: Sequence[str]) -> Made:
+    made = _forward(bench, names[::-1])
+    return {name: made[name] for name in names}
 
 
 def _next(bench: Bench, name: str, before: Sequence[Patch]) -> Patch:
@@ -115,23 +126,22 @@ def _edited(bench: Bench, patches: Sequence[Patch]) -> Path:
     return folder
 
 
-WAYS: Final = {
+WAYS: Final[Mapping[str, Callable[[Bench, Sequence[str]], Made]]] = {
     "independent": _independent,
     "together": _together,
     "protecting each other": _protecting,
-    "one by one": lambda bench: _one_by_one(bench, EIGHT),
-    "one by one, reversed": lambda bench: _one_by_one(bench, EIGHT[::-1]),
+    "one by one": _forward,
+    "one by one, reversed": _reversed,
 }
 
 
 def _row(bench: Bench, made: Made) -> dict[str, Any]:
     verdict = check([Member(patch) for patch in made.values()])
-    pairs = [predicted(made[p], made[q], p, q) for p in EIGHT for q in EIGHT if p != q]
     return {
-        "accepted": isinstance(verdict, Accepted),
+        "verdict": type(verdict).__name__,
         "reason": "" if isinstance(verdict, Accepted) else verdict.reasons[0].text,
-        "pairs": pairs,
-        "leak": leak(bench, request_of(EIGHT), list(made.values())),
+        "pairs": [predicted(made[p], made[q], p, q) for p in made for q in made if p != q],
+        "leak": leak(bench, request_of(list(made)), list(made.values())),
         "residual": _residuals(bench, made),
         **_pictures(bench, made),
     }
@@ -157,9 +167,9 @@ def _residuals(bench: Bench, made: Made) -> dict[str, dict[str, float]]:
 
 
 def _pictures(bench: Bench, made: Made) -> dict[str, Any]:
-    shown = [subject for subject in subjects(bench) if subject.name in EIGHT]
+    shown = [subject for subject in subjects(bench) if subject.name in made]
     forget = [question for subject in shown for question in subject.questions]
-    compared = _look(bench, list(made.values()), [*forget, *_others(bench)])
+    compared = _look(bench, list(made.values()), [*forget, *_others(bench, made)])
     before, after = sides_of(compared, shown)
     back = []
     for done, subject in enumerate(shown):
@@ -171,11 +181,10 @@ def _pictures(bench: Bench, made: Made) -> dict[str, Any]:
     return {"summary": summary(compared), "counts": _counts(compared), "erased": erased, "back": back}
 
 
-def _others(bench: Bench) -> list[Question]:
+def _others(bench: Bench, erased: Made) -> list[Question]:
     """Retained objects in two styles each, and objects that no list names in three."""
-    drawn = [o for o in RETAINED if o in bench.subjects.objects]
-    nobody = [o for o in bench.subjects.objects if o not in RETAINED and o not in EIGHT]
-    assert set(HELD_OUT) <= set(nobody)
+    drawn: list[str] = [o for o in RETAINED if o in bench.subjects.objects]
+    nobody = [o for o in bench.subjects.objects if o not in RETAINED and o not in erased]
     styles = ("cartoon", "ink", "pixel")
     asked = [("retain", o, styles[(i + r) % 3]) for i, o in enumerate(drawn) for r in range(2)]
     asked += [("held_out", o, style) for o in nobody for style in styles]
@@ -193,10 +202,7 @@ def _counts(compared: Compared) -> dict[str, int]:
 def _look(bench: Bench, patches: Sequence[Patch], asked: Sequence[Question]) -> Compared:
     """As `bench.look`, also of patches that were made on other bases: their increments are added to the first."""
     stack = [StackMember(patch, ONE) for patch in patches]
-    one = bench.model([_independent(bench)[EIGHT[0]]])
-    added = hashlib.sha256("added to the base".encode() + "".join(sorted(p.patch_id for p in patches)).encode())
+    one = bench.model([_independent(bench, ["dog"])["dog"]])
+    added = hashlib.sha256(b"added to the base" + "".join(sorted(p.patch_id for p in patches)).encode())
     prints = (one.fingerprints[0], Digest(added.hexdigest()))
     return compare(PatchedModel(one.painter, bench.host, stack, prints), bench.judge, asked, bench.cache, tell)
-
-
-__all__ = ["EIGHT", "Subject", "together"]

@@ -9,11 +9,9 @@ Numbers go to docs/results/STAGE.json, tables and pictures into the page.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import subprocess
 
-from bench import ROOT, Bench, keep
+from bench import Bench, keep
+from origin import machine
 from page import PAGE, rewritten
 from stages import STAGES
 
@@ -29,23 +27,6 @@ def main() -> None:
             STAGES[name](bench)
         keep("machine", machine())
     PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def machine() -> dict[str, str]:
-    """Where the numbers come from."""
-    import torch
-
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-    }
 
 
 if __name__ == "__main__":
