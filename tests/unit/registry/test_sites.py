@@ -17,6 +17,7 @@ from rasura.patches.concepts import Target, TextEncoder, prompts_of
 from rasura.patches.erasers.text_encoder import ClipNullSpace
 from rasura.patches.hidden import copied
 from rasura.patches.increment import ONE, Strength
+from rasura.patches.names import ParamName
 from rasura.patches.policy import Policy
 from rasura.patches.projection import Accepted, Member, check
 from rasura.patches.verdict import Refused
@@ -61,15 +62,15 @@ def stack(registry: Registry, workshop: Workshop) -> list[Member]:
     return [Member(load_verified(registry, patch_id), Strength(s)) for patch_id, s in chosen]
 
 
-def dense(stack: list[Member], names: list[str], inputs: torch.Tensor, workshop: Workshop) -> list[torch.Tensor]:
+def dense(stack: list[Member], names: list[ParamName], inputs: torch.Tensor, workshop: Workshop) -> list[torch.Tensor]:
     """(W + Σ s Δ) X, parameter by parameter."""
-    weights = workshop.host().originals(names)  # type: ignore[arg-type]
+    weights = workshop.host().originals(names)
     found = []
     for name in names:
-        total = weights[name].double()  # type: ignore[index]
+        total = weights[name].double()
         for member in stack:
             if name in member.patch.tensors.increments:
-                total = total + member.patch.tensors.increments[name].dense(member.strength)  # type: ignore[index]
+                total = total + member.patch.tensors.increments[name].dense(member.strength)
         found.append(total @ inputs)
     return found
 
@@ -121,12 +122,12 @@ def test_the_numbers_are_what_dense_arithmetic_gives(
     site = numbers(found, "site")[painting.patch_id, dog.patch_id]
     assert site == pytest.approx(max(0.0, rest[1] - rest[0]), rel=1e-4, abs=1e-6)
     moved_pair = numbers(found, "moved-pair")
-    effect = norm([dog.patch.tensors.increments[n].dense() @ T for n in names])  # type: ignore[index]
-    disturbed = norm([van_gogh.patch.tensors.increments[n].dense() @ there * 0.5 for n in names])  # type: ignore[index]
+    effect = norm([dog.patch.tensors.increments[n].dense() @ T for n in names])
+    disturbed = norm([van_gogh.patch.tensors.increments[n].dense() @ there * 0.5 for n in names])
     assert moved_pair[van_gogh.patch_id, dog.patch_id] == pytest.approx(disturbed / effect, rel=1e-3)
     shift = last(moved, "painting") - last(pristine, "painting")
     unit = norm(dense([], names, shift, workshop))
-    on = norm([dog.patch.tensors.increments[n].dense() @ last(moved, "painting") for n in names])  # type: ignore[index]
+    on = norm([dog.patch.tensors.increments[n].dense() @ last(moved, "painting") for n in names])
     assert moved_pair[dog.patch_id, painting.patch_id] == pytest.approx(on / unit, rel=1e-3)
     assert set(moved_pair) == {
         (van_gogh.patch_id, dog.patch_id),
@@ -146,7 +147,7 @@ def test_leaks_are_those_on_the_retained_prompts_encoded_again(
     leaks = []
     for encoder in encoders(stack, workshop):
         tokens = encoder.encode_all(kept).flatten(0, 1).T
-        changed = norm([dog.patch.tensors.increments[n].dense() @ tokens for n in names])  # type: ignore[index]
+        changed = norm([dog.patch.tensors.increments[n].dense() @ tokens for n in names])
         leaks.append(changed / norm(dense([], names, tokens, workshop)))
     assert found == pytest.approx(max(0.0, leaks[1] - leaks[0]), rel=1e-6)
 
