@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rasura.commands.bisect import bisect
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import IDS, apply, revert, status, switch
@@ -22,7 +23,7 @@ def patch() -> None:
     """Patches: list, show, add, export, verify, check, apply, switch, revert, status, bisect."""
 
 
-for _moving in (apply, switch, revert, status):
+for _moving in (apply, switch, revert, status, bisect):
     patch.add_command(_moving)
 
 
