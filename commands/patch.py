@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from rasura.commands.bisect import bisect
 from rasura.commands.check import check
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
@@ -19,7 +20,7 @@ def patch() -> None:
     """Patches: register, check, apply, switch, revert, solve anew, find the one that does harm."""
 
 
-for _moving in (check, apply, switch, revert, status, rebase, join, retarget):
+for _moving in (check, apply, switch, revert, status, rebase, join, retarget, bisect):
     patch.add_command(_moving)
 
 

@@ -128,7 +128,7 @@ def lock_stack(registry: Registry, stack: StackRecord) -> Lock:
         {name: _number(getattr(policy, name)) for name in limit_names()},
         policy.separable,
         {check: (_short(number.value), _short(number.limit)) for check, number in worst.items()},
-        tuple(sorted(patches, key=lambda patch: (patch.concept, patch.patch_id))),
+        tuple(sorted(patches, key=_place)),
     )
 
 
@@ -230,8 +230,14 @@ def _read(fields: Fields) -> Lock:
 def _check(lock: Lock) -> None:
     if len(lock.members) != len(lock.patches):
         raise FormatError(f"{_WHAT}: expected each patch once, got one twice")
+    if list(lock.patches) != sorted(lock.patches, key=_place):
+        raise FormatError(f"{_WHAT}: expected patches by concept and id, got another order")
     if any(patch.strength.sixteenths == 0 for patch in lock.patches):
         raise FormatError(f"{_WHAT}: expected no patch of strength 0, got one")
+
+
+def _place(patch: LockedPatch) -> tuple[str, PatchId]:
+    return patch.concept, patch.patch_id
 
 
 def _read_patch(fields: Fields) -> LockedPatch:

@@ -126,7 +126,7 @@ def _check_host(registry: Registry, host: Host, plan: Plan, present: Patches) ->
     if plan.host is not None and found != plan.host:
         raise _stale(plan, "another model lies in this folder")
     if dict(present) != dict(plan.before.patches):
-        raise _stale(plan, f"the model has {_counted(present)}, not {_counted(plan.before.patches)}")
+        raise _stale(plan, f"the model has {_counted(present)} where it had {_counted(plan.before.patches)}")
 
 
 def _counted(patches: Patches) -> str:

@@ -67,6 +67,8 @@ ARGUMENTS = {
     ("stack", "diff"): ["x", "y"],
     ("stack", "lock"): ["x"],
     ("policy", "set"): ["x"],
+    ("patch", "bisect", "start"): ["x", "--model", "x"],
+    ("patch", "bisect", "run"): ["true"],
     ("plan",): ["--stack", "x", "--model", "x"],
     ("patch", "rebase"): ["abcd"],
     ("patch", "join"): ["abcd", "ef01"],
