@@ -1,11 +1,13 @@
 """`rasura patch apply`, `switch`, `revert` and `status`: what is applied to a model folder."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands.check import removal_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, progress, short, table
 
@@ -122,8 +124,10 @@ def revert(
         tell("reverting", 0, 1)
         receipt = deploy.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
         tell("reverting", 1, 1)
+        names = {p: ", ".join(registry.patch(p).concepts) for r in receipt.crossing for p in (r.patch, r.other)}
     said = "everything" if found is None else str(len(found))
-    return receipt_result(receipt, f"reverted {said} in {receipt.location}")
+    notices = [removal_line(relation, names) for relation in receipt.crossing]
+    return receipt_result(receipt, f"reverted {said} in {receipt.location}", notices)
 
 
 @command(None, "status")
@@ -168,7 +172,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)
 
 
-def receipt_result(receipt: "Receipt", said: str) -> Result:
+def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -> Result:
     """What a motion did, for machines and people."""
     data: dict[str, Any] = {
         "location": receipt.location,
@@ -177,6 +181,7 @@ def receipt_result(receipt: "Receipt", said: str) -> Result:
         "before": receipt.before,
         "after": receipt.after,
         "pristine": receipt.pristine,
+        "notices": list(notices),
     }
 
     def text() -> None:
@@ -185,6 +190,8 @@ def receipt_result(receipt: "Receipt", said: str) -> Result:
             line("nothing to change")
             return
         line(f"{receipt.parameters} parameters: {short(receipt.before)} -> {short(receipt.after)}")
+        for notice in notices:
+            line(notice)
         if receipt.pristine:
             line("nothing is applied any more: every byte is the original again")
 

@@ -13,10 +13,10 @@ from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
 from rasura.patches.names import Digest, KeyId, ParamName, PatchId
-from rasura.patches.projection import SHORT, Accepted, Member, Policy, check, require
+from rasura.patches.projection import SHORT, Accepted, Member, Policy, require
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
-from rasura.registry.intake import load_signed
+from rasura.registry.judging import judged
 from rasura.registry.records import BaseRecord, HostRecord
 from rasura.registry.standing import check_names, find_record, host_uuid, location_of, state_of, touched_by
 
@@ -74,9 +74,8 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    loaded = {patch_id: load_signed(registry, patch_id) for patch_id in wanted}
-    stack = [Member(loaded[patch_id].patch, strength) for patch_id, strength in wanted.items()]
-    verdict = require(check(stack, policy))
+    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
+    verdict, stack = require(found.verdict), found.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
     check_names(host, touched)
@@ -92,12 +91,18 @@ def prepared(
         _new_record(registry, host, base, wanted, _digest({name: tensors[name] for name in layers})),
         present,
         verdict,
-        {patch_id: verified.key_id for patch_id, verified in loaded.items()},
+        found.keys,
         tensors,
         frozenset(name for name in touched if name not in layers),
         state_of(host, touched),
         _digest(tensors),
     )
+
+
+def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+    """What is only taken out; a motion that also puts something in is checked as a whole."""
+    only_out = all(present.get(patch_id) == strength for patch_id, strength in wanted.items())
+    return {patch_id: s for patch_id, s in present.items() if patch_id not in wanted} if only_out else {}
 
 
 def _check_text_encoder(base: BaseRecord, host: Host) -> None:

@@ -26,6 +26,7 @@ from rasura.patches.increment import Strength
 from rasura.patches.names import Digest, PatchId
 from rasura.patches.policy import Policy
 from rasura.patches.tensors import tensor_set_digest
+from rasura.patches.verdict import CROSSING, Relation
 from rasura.registry.ending import ended_by
 from rasura.registry.judging import effective
 from rasura.registry.motion import Motion, prepared
@@ -72,6 +73,7 @@ class Receipt:
         after: the same after; equal to what was predicted.
         pristine: whether nothing is applied any more.
         changed: whether anything was written; a switch to what is applied already writes nothing.
+        crossing: what patches that were taken out meant to those that stay (`rasura.patches.removal`).
     """
 
     location: str
@@ -81,6 +83,7 @@ class Receipt:
     after: Digest
     pristine: bool
     changed: bool = True
+    crossing: tuple[Relation, ...] = ()
 
 
 def move(
@@ -153,7 +156,9 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -
 
 def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
     applied = strengths(motion.record)
-    return Receipt(host.location, applied, len(motion.tensors), motion.before, motion.after, not applied, changed)
+    crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
+    sides = motion.before, motion.after
+    return Receipt(host.location, applied, len(motion.tensors), *sides, not applied, changed, crossing)
 
 
 def _untouched(host: Host) -> Receipt:

@@ -348,9 +348,9 @@ def test_interfering_patches(workshop: Workshop, registry: Registry) -> None:
     deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged("refused check_refused"), pytest.raises(CheckRefusedError) as caught:
         deploy.apply(registry, workshop.host(), [workshop.rival], ALICE)
-    for part in (workshop.dog[:12], workshop.rival[:12], "(dog)", "limit 0.05"):
+    for part in (workshop.dog[:12], workshop.rival[:12], "two versions of one concept, 'dog'"):
         assert part in caught.value.message
-    assert caught.value.hint.startswith("rasura erase --base ")
+    assert caught.value.hint.startswith("rasura patch ")
 
 
 @pytest.mark.parametrize("change", ["another seed", "a wider model", "one element"])

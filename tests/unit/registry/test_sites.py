@@ -21,9 +21,9 @@ from rasura.patches.names import ParamName
 from rasura.patches.policy import Policy
 from rasura.patches.projection import Accepted, Member, check
 from rasura.patches.verdict import Refused
-from rasura.registry.checking import check_registered
 from rasura.registry.erasure import erase
 from rasura.registry.intake import load_verified
+from rasura.registry.judging import judged
 from rasura.registry.models import add_base
 from rasura.registry.records import Draft
 from rasura.registry.signers import new_key
@@ -206,12 +206,12 @@ def test_without_the_bases_folder_nothing_is_assumed(tmp_path: Path) -> None:
         encoder = replace(request_for(Target("painting", "a")), eraser=ClipNullSpace(), layers="auto")
         made = [erase(registry, "here", r, **ask)[0] for r in (request_for(Target("dog", "cat")), encoder)]  # type: ignore[arg-type]
         wanted = dict.fromkeys((item.patch.patch_id for item in made), ONE)
-        assert isinstance(check_registered(registry, wanted, LOOSE, silent).verdict, Accepted)
+        assert isinstance(judged(registry, wanted, LOOSE).verdict, Accepted)
         model.rename(tmp_path / "elsewhere")
-        verdict = check_registered(registry, wanted, LOOSE, silent).verdict
+        verdict = judged(registry, wanted, LOOSE).verdict
         assert isinstance(verdict, Refused)
         assert verdict.reasons[-1].hint == "rasura base add DIR"
-        alone = check_registered(registry, dict.fromkeys(list(wanted)[:1], ONE), LOOSE, silent)
+        alone = judged(registry, dict.fromkeys(list(wanted)[:1], ONE), LOOSE)
         assert isinstance(alone.verdict, Accepted)
 
 
