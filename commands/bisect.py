@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,8 @@ from rasura.commands.stack import concepts_of
 if TYPE_CHECKING:
     from rasura.patches.names import PatchId
     from rasura.registry.bisect import Judgement, Step
+
+_STDERR: Final = 2  # the descriptor: standard output is the command's own answer
 
 
 @click.group()
@@ -96,12 +98,11 @@ def _judged(judgement: "Judgement", registry_at: str | None, actor: str, reason:
 
 def _exit_code(words: tuple[str, ...]) -> int:
     import subprocess
-    import sys
 
     from rasura.patches.errors import InputError
 
     try:
-        return subprocess.run(words, stdout=sys.stderr, check=False).returncode  # noqa: S603  # what the user typed
+        return subprocess.run(words, stdout=_STDERR, check=False).returncode  # noqa: S603  # what the user typed
     except OSError as error:
         raise InputError(f"cannot run {words[0]}: {error.strerror}", hint="rasura patch bisect run CMD...") from None
 
