@@ -218,3 +218,44 @@ def test_a_soft_method_is_solved_anew_and_promises_nothing(workshop: Workshop, r
     (made,) = again(registry, soft.patch.patch_id, how=Anew(protect=(workshop.photo,)))
     assert made.patch.manifest.protected.patches == ()
     assert not same_increments(soft.patch, made.patch)
+
+
+def test_a_trained_patch_is_projected_and_not_joined(workshop: Workshop, registry: Registry) -> None:
+    choices = {"steps": "2", "batch": "1", "images": "1", "drawing": "2", "rank": "2", "tau": "-1e9"}
+    sepme = eraser("sepme", {**choices, "tau_unit": "absolute"})
+    request = replace(request_for(Target("of", "cat")), eraser=sepme, retain=None)
+    (made,) = erase(registry, "tiny", request, key=None, protect=(), draft=REBASE, progress=silent)
+    old, photo = made.patch.patch_id, alone(registry, "photo")
+    (found,) = again(registry, old, how=Anew(protect=(photo,)))
+    assert found.patch.manifest.eraser.options["derived"] == "projected"
+    assert found.patch.manifest.supersedes == (old,)
+    assert (found.pairs[0].after or 1) < 1e-3 < (found.pairs[0].before or 0)
+    assert set(found.before) >= {"residual", "leak_held_out", "change_l1"}
+    with workshop.unchanged("failed input"), pytest.raises(InputError, match="expected no patches to drop"):
+        again(registry, found.patch.patch_id, how=Anew(drop=(photo,)))
+    with workshop.unchanged("failed input"), pytest.raises(InputError, match="was trained by sepme"):
+        join(registry, [old, photo], Anew(), JOIN, silent)
+
+
+def test_a_patch_of_the_text_encoder_is_solved_anew(workshop: Workshop, registry: Registry) -> None:
+    request = replace(request_for(Target("of", "cat")), eraser=eraser("clip-null-space", {}), layers="auto")
+    (inside,) = erase(registry, "tiny", request, key=None, protect=(), draft=REBASE, progress=silent)
+    (made,) = again(registry, inside.patch.patch_id, how=Anew(protect=(workshop.photo,)))
+    (pair,) = made.pairs
+    assert (pair.before, pair.after) == (None, None)  # one reads hidden states, the other text embeddings
+    assert made.patch.manifest.supersedes == (inside.patch.patch_id,)
+    assert "leak_held_out" not in made.before
+
+
+def test_for_want_of_room_the_patches_are_named(workshop: Workshop, registry: Registry) -> None:
+    """Many tokens of many prompts take most of the 128 dimensions, of which the null prompt has 77."""
+    wide = replace(request_for(Target("of", "cat")), tokens="tail", templates=("{}", "a {}", "the {} of", "{} dog cat"))
+    (of,) = erase(registry, "tiny", wide, key=None, protect=(), draft=REBASE, progress=silent)
+    target = replace(wide, targets=(Target("van", "cat"),))
+    (van,) = erase(registry, "tiny", target, key=None, protect=(), draft=REBASE, progress=silent)
+    found = of.patch.patch_id, van.patch.patch_id
+    with workshop.unchanged("refused erasure_refused"), pytest.raises(ErasureRefusedError, match="takes all 128") as no:
+        again(registry, workshop.rival, how=Anew(protect=found))
+    assert set(found) == set(no.value.details["guards"])  # type: ignore[call-overload]
+    assert f"{found[0][:12]} takes " in no.value.message
+    assert "leave out one of these patches" in no.value.message
