@@ -4,7 +4,7 @@
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
 #   make fix     format, and write the generated documentation anew
 #   make bench   the tables of docs/benchmarks.md      make gpu   the tests that need a CUDA device
-#   make results every table and picture of docs/results.md
+#   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
 # JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest.
@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix bench results gpu schema
+.PHONY: help demo test check fix bench results composer gpu schema
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,10 +67,15 @@ fix: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/compose.py
+	$(BIN)/python benchmarks/pairs.py
 
 # Two to three hours on two cores from nothing; goes on where it was cut off.
 results: $(STAMP)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/python benchmarks/results
+
+# A quarter of an hour on two cores from nothing; goes on where it was cut off.
+composer: $(STAMP)
+	$(BIN)/python benchmarks/composer/composer.py
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -1,6 +1,6 @@
 """Every table and picture of docs/composer.md that is measured, on the reference model.
 
-    python benchmarks/composer/composer.py [STAGE…]      study, together, page; without a name all of them
+    python benchmarks/composer/composer.py [STAGE…]      words, study, together, page; without a name all of them
 
 Patches and pictures are kept in `.results`: a run that was cut off goes on where it stopped; nothing is drawn twice.
 Numbers go to docs/composer/STAGE.json, tables and pictures into the page.
@@ -20,9 +20,10 @@ from bench import Bench
 from composer_page import FOLDER, write_page
 from origin import machine
 from study import figure, study
-from together import together
+from together import back_grid, together
+from words import words
 
-STAGES = {"study": study, "together": together}
+STAGES = {"words": words, "study": study, "together": together}
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     if chosen != ["page"]:
         bench = Bench()
         figure(bench, FOLDER / "interference.png")
+        back_grid(bench, FOLDER / "back.png")
         for name in (name for name in STAGES if name in chosen):
             _keep(name, STAGES[name](bench))
         _keep("machine", machine())

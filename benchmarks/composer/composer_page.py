@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -13,6 +14,7 @@ from bench import ROOT
 from ranks import OBSERVED, PREDICTORS, Pair, correlation, lost, near, other, rank_misses, told_apart, with_style
 
 from rasura.evaluation.canvas import new_figure, save_figure
+from rasura.evaluation.heatmap import spread
 
 FOLDER: Final = ROOT / "docs" / "composer"
 PAGE: Final = ROOT / "docs" / "composer.md"
@@ -20,11 +22,14 @@ LIMIT: Final = 0.05
 _EDGES: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, np.inf)
 _NAMED: Final = 6
 _NAMED_FROM: Final = 0.4
+_ENDS: Final = ((5e-3, 12.0), (4e-4, 0.8))
 
 
 def write_page() -> None:
     """Every table that there are numbers for."""
     page = PAGE.read_text(encoding="utf-8")
+    if rows := _kept("words"):
+        page = _filled(page, "words", _words(rows))
     if study := _kept("study"):
         rows = study["pairs"]
         scatter(rows)
@@ -56,6 +61,22 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
     yield "|" + "---|" * len(heads)
     for row in rows:
         yield "| " + " | ".join(row) + " |"
+
+
+def _words(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    lines = [
+        [
+            row["word"],
+            str(row["parts"]),
+            f"{row['kin']} {row['cosine']:.2f}",
+            f"{row['nearest']} {row['nearest_cosine']:.2f}",
+            ", ".join(row["called"]),
+        ]
+        for row in rows
+    ]
+    yield from _table(
+        ("Word", "parts", "its object", "nearest object", "four pictures, as the judge calls them"), lines
+    )
 
 
 def _concepts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -249,10 +270,23 @@ def _points(
             ]
             x, y = zip(*chosen, strict=True) if chosen else ((), ())
             axes.scatter(x, y, s=16, color=colour, marker=marker, linewidths=0, label=kind + title)
-    for point, row, bad in zip(points, rows, harmed, strict=True):
-        if bad and not near(row) and row["pair"] > _NAMED_FROM:
-            axes.text(*point, f"{row['p']} → {row['q']}  ", fontsize=6.5, ha="right", va="center", color="#c0300f")
+    axes.set_xlim(*_ENDS[0])
+    axes.set_ylim(*_ENDS[1])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.legend(fontsize=7.5, loc="upper left", frameon=False)
+    shown = [
+        (*point, f"{row['p']} → {row['q']}")
+        for point, row, bad in zip(points, rows, harmed, strict=True)
+        if bad and not near(row) and row["pair"] > _NAMED_FROM
+    ]
+    _labels(axes, sorted(shown, key=lambda item: item[1]))
+
+
+def _labels(axes: Any, shown: Sequence[tuple[float, float, str]]) -> None:
+    """Names right of all points, apart from each other, with a line to the point of each."""
+    places = spread([math.log10(y) for _, y, _ in shown], 0.1, math.log10(_ENDS[1][1]) - 0.1)
+    for (x, y, text), place in zip(shown, places, strict=True):
+        axes.plot((x, 2.3), (y, 10**place), color="#c0300f", linewidth=0.4)
+        axes.text(2.4, 10**place, text, fontsize=6.5, va="center", color="#c0300f")

@@ -22,11 +22,12 @@ from stages import leak
 from study import against, predicted, sides_of
 from subjects import RETAINED, independent, request_of, subjects
 
+from rasura.evaluation.grid import Row, draw_grid, save_grid
 from rasura.evaluation.harness import compare
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.patched import PatchedModel, StackMember
 from rasura.evaluation.report import Compared, summary
-from rasura.evaluation.score import Question, labels
+from rasura.evaluation.score import Answer, Question, labels
 from rasura.patches.base import identify
 from rasura.patches.build import build_patches
 from rasura.patches.compose import composed, layers_of
@@ -59,6 +60,29 @@ def together(bench: Bench) -> list[dict[str, Any]]:
                 row = {"refused": refusal(error)}
             rows.append({"set": title, "concepts": names, "way": way, **row})
     return rows
+
+
+def back_grid(bench: Bench, path: Path) -> None:
+    """The first picture of each concept: base, all erased, and with its own patch alone taken out again."""
+    names = SETS["without"]
+    shown = [subject for subject in subjects(bench) if subject.name in names]
+    shown.sort(key=lambda subject: names.index(subject.name))
+    rows: list[Row] = []
+    for way in ("independent", "together", "one by one"):
+        made = WAYS[way](bench, names)
+        asked = [subject.questions[0] for subject in shown]
+        applied = _look(bench, list(made.values()), asked)
+        if not rows:
+            rows.append(_grid_row("base", applied.before, applied.seen_before.answers))
+        rows.append(_grid_row(f"{way}:\nall eight erased", applied.after, applied.seen_after.answers))
+        out = [_look(bench, [p for n, p in made.items() if n != s.name], s.questions) for s in shown]
+        pictures, answers = [c.after[0] for c in out], [c.seen_after.answers[0] for c in out]
+        rows.append(_grid_row(f"{way}: its own\npatch taken out", pictures, answers))
+    save_grid(path, draw_grid("Erased together with seven others, and taken out again: the same noise.", names, rows))
+
+
+def _grid_row(label: str, pictures: Sequence[Any], answers: Sequence[Answer]) -> Row:
+    return Row(label, pictures, [answer["object"] for answer in answers])
 
 
 def _independent(bench: Bench, names: Sequence[str]) -> Made:
