@@ -198,7 +198,7 @@ def test_interrupted_in_a_step_it_can_only_be_reset(workshop: Workshop, registry
         begin(mortal, workshop)
     for judgement in ("good", "bad", "skip"):
         with workshop.unchanged(), pytest.raises(ConflictError, match="interrupted in the middle of a step"):
-            bisect.judge(registry, judgement, ALICE)  # type: ignore[arg-type]
+            bisect.judge(registry, judgement, ALICE)
     bisect.reset(registry, ALICE)
     assert workshop.digests() == before
     verify_log(registry)
