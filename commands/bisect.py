@@ -128,7 +128,8 @@ def _lines(step: "Step", concepts: "dict[PatchId, str]") -> list[str]:
     told = [f"the composer refuses the first {count}: skipped" for count in step.refused]
     if state.testing is not None:
         left = math.ceil(math.log2(state.bad - state.good))
-        told.append(f"the model has the first {state.testing} of {len(state.order)} patches; about {left} steps left")
+        steps = f"about {left} step{'' if left == 1 else 's'} left"
+        told.append(f"the model has the first {state.testing} of {len(state.order)} patches; {steps}")
         last = state.order[state.testing - 1][0]
         return [*told, f"the last of them: {short(last)} {concepts[last]}"]
     suspects = [f"{short(patch_id)} {concepts[patch_id]}" for patch_id in state.suspects]
@@ -137,5 +138,6 @@ def _lines(step: "Step", concepts: "dict[PatchId, str]") -> list[str]:
     else:
         told += ["one of these is the first bad patch; those between them were skipped:", *suspects]
     if state.good:
-        told.append(f"the {state.good} before it are good together; that it is bad without them was not tried")
+        before = "the one before it is good" if state.good == 1 else f"the {state.good} before it are good together"
+        told.append(f"{before}; that it is bad by itself was not tried")
     return [*told, f"{state.location} is what it was before"]

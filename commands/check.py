@@ -13,6 +13,7 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
+    from rasura.patches.capacity import Capacity
     from rasura.patches.names import PatchId
     from rasura.patches.verdict import Reason, Relation
     from rasura.registry.judging import Judged
@@ -123,7 +124,7 @@ def _result(
         "rebase": [{"patch": p, "protect": list(others)} for p, others in verdict.moves]
         if isinstance(verdict, NeedsRebase)
         else [],
-        "capacity": _capacity(checked),
+        "capacity": room_data(checked.capacity),
         "notices": notices,
         "plot": str(plot) if plot else None,
         **details,
@@ -207,8 +208,7 @@ def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
         )
         found.append(f"{short(patch_id)} {names[patch_id]}: {words}")
     if checked.capacity is not None:
-        warning = "little room is left: " if checked.capacity.low else ""
-        found.append(f"{warning}{checked.capacity}")
+        found.append(room_line(checked.capacity))
     return found
 
 
@@ -236,8 +236,13 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _capacity(checked: Judged) -> dict[str, int] | None:
-    room = checked.capacity
+def room_line(room: Capacity) -> str:
+    """The room that a stack takes, for people."""
+    return f"{'little room is left: ' if room.low else ''}{room}"
+
+
+def room_data(room: Capacity | None) -> dict[str, int] | None:
+    """The same for machines."""
     if room is None:
         return None
     return {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands.check import room_data, room_line
 from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, fields, line, short, table
 
@@ -138,7 +139,14 @@ def show(name: str, registry_at: str | None) -> Result:
     superseded = {m.patch_id: m.newer for m in view.members if m.newer}
     hosts = [host.location for host in view.hosts]
     return Result(
-        {**_data(view.record), "hosts": hosts, "superseded": superseded, "verdict": _verdict_data(view)}, text
+        {
+            **_data(view.record),
+            "hosts": hosts,
+            "superseded": superseded,
+            "verdict": _verdict_data(view),
+            "capacity": room_data(view.capacity),
+        },
+        text,
     )
 
 
@@ -245,6 +253,7 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
         ("base", f"{view.base} ({short(record.base)})"),
         ("patches", str(len(record.patches))),
         ("verdict", _verdict_line(view)),
+        *((("room", room_line(view.capacity)),) if view.capacity else ()),
         *(("applied to", host.location) for host in view.hosts),
         ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),

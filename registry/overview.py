@@ -9,11 +9,12 @@ from rasura.patches.errors import RasuraError
 from rasura.patches.increment import Strength
 from rasura.patches.names import PatchId
 from rasura.registry.choices import StackRecord
-from rasura.registry.judging import judged
+from rasura.registry.judging import Judged, judged
 from rasura.registry.records import HostRecord
 from rasura.registry.versions import Versions
 
 if TYPE_CHECKING:
+    from rasura.patches.capacity import Capacity
     from rasura.patches.verdict import Verdict
     from rasura.registry.store import Registry
 
@@ -40,6 +41,7 @@ class Overview:
         members: its patches by concept.
         hosts: models whose set is exactly this.
         verdict: what the composer says, or the error that kept it from saying anything.
+        capacity: the room that it takes; None where that error came in between, or nothing reads text embeddings.
     """
 
     record: StackRecord
@@ -47,6 +49,7 @@ class Overview:
     members: tuple[StackMember, ...]
     hosts: tuple[HostRecord, ...]
     verdict: Verdict | RasuraError
+    capacity: Capacity | None
 
 
 def overview(registry: Registry, name: str) -> Overview:
@@ -68,7 +71,9 @@ def overview(registry: Registry, name: str) -> Overview:
     )
     by_concept = tuple(sorted(members, key=lambda member: (member.concepts, member.patch_id)))
     base = registry.base(record.base).name
-    return Overview(record, base, by_concept, hosts_of(registry, record), _verdict(registry, record))
+    found = _judged(registry, record)
+    verdict, room = (found, None) if isinstance(found, RasuraError) else (found.verdict, found.capacity)
+    return Overview(record, base, by_concept, hosts_of(registry, record), verdict, room)
 
 
 def hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, ...]:
@@ -79,10 +84,10 @@ def hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, ...]:
     return tuple(host for host in registry.hosts(patch=first) if host.applied == record.patches)
 
 
-def _verdict(registry: Registry, record: StackRecord) -> Verdict | RasuraError:
+def _judged(registry: Registry, record: StackRecord) -> Judged | RasuraError:
     """A revoked key or a damaged file is worth showing, and no reason to show nothing else."""
     try:
         members = {patch_id: Strength(sixteenths) for patch_id, sixteenths in record.patches.items()}
-        return judged(registry, members, registry.policy()).verdict
+        return judged(registry, members, registry.policy())
     except RasuraError as error:
         return error

@@ -108,7 +108,7 @@ def add(
         other = kept.get(patch_id, strength.sixteenths) != strength.sixteenths
         rivals = versions.rivals(patch_id, kept)
         if (rivals or other) and not replace_old:
-            raise _taken(name, patch_id, rivals)
+            raise _taken(name, patch_id, strength, rivals)
         for rival in rivals:
             del kept[rival]
         kept[patch_id] = strength.sixteenths
@@ -219,9 +219,9 @@ def _check_versions(versions: Versions, members: Iterable[PatchId], name: str) -
         )
 
 
-def _taken(name: str, patch_id: PatchId, rivals: Sequence[PatchId]) -> ConflictError:
+def _taken(name: str, patch_id: PatchId, strength: Strength, rivals: Sequence[PatchId]) -> ConflictError:
     what = f"holds {rivals[0][:SHORT]}, a version of the same concept" if rivals else "holds it at another strength"
     return ConflictError(
         f"patch {patch_id[:SHORT]}: stack {name} {what}",
-        hint=f"rasura stack add {name} {patch_id[:SHORT]} --replace",
+        hint=f"rasura stack add {name} {patch_id[:SHORT]}{'' if strength == ONE else f'={strength}'} --replace",
     )

@@ -378,7 +378,7 @@ def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> 
         return {line.partition(",")[2] for line in out.splitlines()}, set(err.split())
 
     found, modules = complete("rasura p")
-    assert found == {"patch", "push", "pull"}
+    assert found == {"patch", "plan", "policy", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
     found, modules = complete("rasura patch re")
     assert found == {"revert"}

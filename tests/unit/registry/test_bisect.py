@@ -198,7 +198,7 @@ def test_interrupted_in_a_step_it_can_only_be_reset(workshop: Workshop, registry
         begin(mortal, workshop)
     for judgement in ("good", "bad", "skip"):
         with workshop.unchanged(), pytest.raises(ConflictError, match="interrupted in the middle of a step"):
-            bisect.judge(registry, judgement, ALICE)  # type: ignore[arg-type]
+            bisect.judge(registry, judgement, ALICE)
     bisect.reset(registry, ALICE)
     assert workshop.digests() == before
     verify_log(registry)
@@ -275,7 +275,7 @@ def test_people_are_told_what_was_found(workshop: Workshop, registry: Registry) 
     end = rasura("patch", "bisect", "good", cwd=workshop.folder)
     assert end.code == 0
     assert end.out.startswith("first bad patch: ")
-    assert "that it is bad without them was not tried" in end.out
+    assert "the 2 before it are good together; that it is bad by itself was not tried" in end.out
     again = rasura("patch", "bisect", "bad", cwd=workshop.folder)
     assert (again.code, again.err.splitlines()[-1]) == (7, "hint: rasura patch bisect reset")
 

@@ -350,10 +350,10 @@ def test_of_two_successors_the_one_registered_last_is_the_newest(based: Registry
 def test_references_to_patches_that_were_never_here_lead_nowhere(based: Registry) -> None:
     gone = PatchId(digest("gone"))
     orphan = with_manifest(based, "dog", gone)
-    versions = Versions.of(based, base().digest)
+    versions, unheard = Versions.of(based, base().digest), PatchId(digest("unheard of"))
     assert versions.newest(gone) == orphan
     assert versions.newest(orphan) == orphan
-    assert versions.newest(PatchId(digest("unheard of"))) == digest("unheard of")
+    assert versions.newest(unheard) == unheard
 
 
 def test_two_patches_that_one_supersedes_become_one(based: Registry) -> None:

@@ -1,7 +1,7 @@
 # ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """Switching a model to exactly a set, in one motion, on disk and live; interrupted, it is settled like any other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -123,14 +123,16 @@ TIGHT = Policy(pair=1e-12)
 
 def test_motions_are_held_to_the_policy_in_force(workshop: Workshop, registry: Registry) -> None:
     put_in_force(registry, TIGHT, ALICE)
-    for work in (
+    together, loose = goal(dict.fromkeys(workshop.all, ONE)), Policy(pair=9.0)
+    attempts: list[Callable[[], object]] = [
         lambda: deploy.apply(registry, workshop.host(), workshop.all, ALICE),
-        lambda: deploy.switch(registry, workshop.host(), goal(dict.fromkeys(workshop.all, ONE)), ALICE),
+        lambda: deploy.switch(registry, workshop.host(), together, ALICE),
         # a policy of the command cannot loosen it
-        lambda: deploy.apply(registry, workshop.host(), workshop.all, ALICE, policy=Policy(pair=9.0)),
-    ):
+        lambda: deploy.apply(registry, workshop.host(), workshop.all, ALICE, policy=loose),
+    ]
+    for attempt in attempts:
         with workshop.unchanged("refused check_refused"), pytest.raises(CheckRefusedError, match="limit 1e-12"):
-            work()
+            attempt()
     deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)  # one patch disturbs no other
 
 
