@@ -14,10 +14,8 @@ from rasura.commands.output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.names import PatchId
-    from rasura.patches.policy import Policy
     from rasura.patches.verdict import Reason, Relation
-    from rasura.registry.checking import Checked
-    from rasura.registry.store import Registry
+    from rasura.registry.judging import Judged
 
 _PATH: Final = click.Path(path_type=Path)
 _SHOWN: Final = 40  # relations of a table that nobody asked to be whole
@@ -48,7 +46,8 @@ def check(
 ) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
     from rasura.patches.increment import ONE, Strength
-    from rasura.registry.checking import check_registered
+    from rasura.registry.judging import effective, judged
+    from rasura.registry.policies import read_policy
 
     if plot is not None:
         from rasura.evaluation.canvas import check_plot
@@ -63,22 +62,20 @@ def check(
         if len(named) < len(ids):
             raise click.UsageError("a patch is named twice")
         gone = [registry.resolve_patch(i) for i in leaving]
-        checked = check_registered(registry, wanted, _policy(registry, policy_file), tell, leaving=gone)
+        if odd := next((patch_id for patch_id in gone if patch_id not in wanted), None):
+            raise click.UsageError(f"--revert {short(odd)} is not among the patches to check")
+        staying = {patch_id: strength for patch_id, strength in wanted.items() if patch_id not in gone}
+        policy = effective(registry, read_policy(policy_file) if policy_file else None)
+        out = {patch_id: wanted[patch_id] for patch_id in gone}
+        checked = judged(registry, staying, policy, leaving=out, progress=tell)
+        names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
     details = _details(checked, layers=layers, angles=angles)
     if plot is not None:
         _draw(checked, plot)
-    return _result(checked, details, gone, everything=everything, plot=plot)
+    return _result(checked, names, details, everything=everything, plot=plot)
 
 
-def _policy(registry: Registry, file: Path | None) -> Policy:
-    from rasura.patches.policy import Policy, all_of
-    from rasura.patches.tensorfile import read_regular
-
-    in_force = registry.policy()
-    return in_force if file is None else all_of(in_force, Policy.parse(read_regular(file, 1 << 17)))
-
-
-def _details(checked: Checked, *, layers: bool, angles: bool) -> dict[str, Any]:
+def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
     """What was asked for beyond the verdict, pair by pair."""
     from rasura.patches.footprint import Footprint
     from rasura.patches.interference import angles as cosines
@@ -97,7 +94,7 @@ def _details(checked: Checked, *, layers: bool, angles: bool) -> dict[str, Any]:
     return found
 
 
-def _draw(checked: Checked, path: Path) -> None:
+def _draw(checked: Judged, path: Path) -> None:
     from rasura.evaluation.plots import InterferenceData, interference_figure
     from rasura.patches.footprint import Footprint
     from rasura.patches.interference import Interference, cosines
@@ -111,15 +108,14 @@ def _draw(checked: Checked, path: Path) -> None:
 
 
 def _result(
-    checked: Checked, details: dict[str, Any], gone: Sequence[PatchId], *, everything: bool, plot: Path | None
+    checked: Judged, names: Mapping[PatchId, str], details: dict[str, Any], *, everything: bool, plot: Path | None
 ) -> Result:
     from rasura.patches.errors import CheckRefusedError
     from rasura.patches.verdict import Accepted, NeedsRebase
 
     verdict = checked.verdict
     reasons = () if isinstance(verdict, Accepted) else verdict.reasons
-    names = {member.patch_id: member.patch.manifest.concept.text for member in checked.stack}
-    notices = _notices(checked, names, gone)
+    notices = _notices(checked, names)
     data = {
         "accepted": not reasons,
         "relations": [_relation(relation) for relation in verdict.relations],
@@ -196,13 +192,13 @@ def _print_verdict(reasons: Sequence[Reason]) -> None:
         line("accepted")
 
 
-def _notices(checked: Checked, names: Mapping[PatchId, str], gone: Sequence[PatchId]) -> list[str]:
+def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
     from rasura.patches.footprint import measured_only
+    from rasura.patches.verdict import CROSSING
 
-    found = [_removal(r, names) for r in checked.verdict.relations if r.check in {"lost", "left"}]
+    found = [removal_line(r, names) for r in checked.verdict.relations if r.check in CROSSING]
     for member in checked.stack:
-        bare = measured_only(member.patch) if member.patch_id not in gone else ()
-        if bare:
+        if bare := measured_only(member.patch):
             what = f"{len(bare)} of {len(member.patch.tensors.increments)} parameters"
             found.append(f"measured only, not proved: {what} of {short(member.patch_id)} {names[member.patch_id]}")
     for patch_id in checked.unknown:
@@ -216,7 +212,8 @@ def _notices(checked: Checked, names: Mapping[PatchId, str], gone: Sequence[Patc
     return found
 
 
-def _removal(relation: Relation, names: Mapping[PatchId, str]) -> str:
+def removal_line(relation: Relation, names: Mapping[PatchId, str]) -> str:
+    """What a patch that is taken out means to one that stays."""
     p, q = (f"{short(i)} {names[i]}" for i in (relation.patch, relation.other))
     if relation.check == "lost":
         return f"without {p}, patch {q} loses up to {relation.value:.2g} of its effect, which was the other's doing"
@@ -239,7 +236,7 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _capacity(checked: Checked) -> dict[str, int] | None:
+def _capacity(checked: Judged) -> dict[str, int] | None:
     room = checked.capacity
     if room is None:
         return None

@@ -8,6 +8,7 @@ import click
 
 from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands.resolve import conditioning_data, told_apart
 
 if TYPE_CHECKING:
     from rasura.patches.concepts import Target
@@ -96,10 +97,12 @@ def erase(
             device=device,
             work=work,
         )
-    notices = _notices(request.retain, made, anchors)
+        judged = erasure.told_apart(made)
+    notices = _notices(request.retain, made, anchors) + (told_apart(judged) if judged else [])
     data = {
         "patches": [_data(item) for item in made],
         "removed_from_retain": list(request.retain.removed) if request.retain else [],
+        "conditioning": conditioning_data(judged) if judged else None,
         "notices": notices,
     }
     return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))

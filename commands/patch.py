@@ -4,21 +4,23 @@ from pathlib import Path
 
 import click
 
+from rasura.commands.bisect import bisect
 from rasura.commands.check import check
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import IDS, apply, revert, status
+from rasura.commands.moving import IDS, apply, revert, status, switch
 from rasura.commands.output import Result, fields, line, short, table
+from rasura.commands.resolve import join, rebase, retarget
 
 _EVALUATIONS = 5  # lines of `show`
 
 
 @click.group()
 def patch() -> None:
-    """Patches: list, show, add, export, verify, check, apply, revert, status."""
+    """Patches: register, check, apply, switch, revert, solve anew, find the one that does harm."""
 
 
-for _moving in (check, apply, revert, status):
+for _moving in (check, apply, switch, revert, status, rebase, join, retarget, bisect):
     patch.add_command(_moving)
 
 

@@ -26,7 +26,7 @@ from rasura.patches.errors import ErasureRefusedError, NotFiniteError, Unsupport
 from rasura.patches.file import Patch
 from rasura.patches.hosts import Host
 from rasura.patches.measure import Measurer
-from rasura.patches.names import ParamName
+from rasura.patches.names import ParamName, PatchId
 from rasura.patches.neighbours import explained
 from rasura.patches.request import EraseRequest
 from rasura.patches.subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
@@ -94,6 +94,8 @@ def build_patches(
     try:
         erasures = request.eraser.solve(problem)  # (3)
     except ErasureRefusedError as error:
+        if "guards" in error.details:
+            raise _named(error, tuple(request.guarded)) from None
         if "concept" not in error.details:
             raise
         retained = request.retain.concepts if request.retain else ()
@@ -169,6 +171,17 @@ def _digest(prompts: Iterable[str]) -> str:
     for prompt in prompts:
         found.update(hashlib.sha256(prompt.encode(errors="surrogatepass")).digest())
     return found.hexdigest()
+
+
+def _named(error: ErasureRefusedError, patches: tuple[PatchId, ...]) -> ErasureRefusedError:
+    """The same refusal for want of room, with the patches that take it, the largest first."""
+    sizes = error.details["guards"]
+    if not isinstance(sizes, list) or len(sizes) != len(patches):
+        return error
+    taken = sorted(zip(sizes, patches, strict=True), reverse=True)
+    named = ", ".join(f"{patch_id[:12]} takes {size}" for size, patch_id in taken)
+    details = {**error.details, "guards": {patch_id: size for size, patch_id in taken}}
+    return ErasureRefusedError(f"{error.message}; {named}", hint=error.hint, **details)
 
 
 def _no_denoiser() -> Denoiser:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFUSE", "SHARE", "WARN", "Conditioning", "Group", "conditioning", "conditioning_of"]
 
-SHARE: Final = 0.5
+SHARE: Final = 0.9
 """Of a concept's free energy, what its leading rows carry; small directions are shared by many and matter little."""
 WARN: Final = 100.0
 """Condition over which a group is named: two directions less than 11.4° apart."""

@@ -30,7 +30,7 @@ from rasura.patches.subspace import ProtectedBasis, RankRule, guarded_basis
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["own_basis", "reprojected"]
+__all__ = ["own_basis", "reprojected", "stored_erasure"]
 
 _NOTHING: Final = 1e-6
 """Norm of a detector row, of 1, below which nothing of it is left but rounding."""
@@ -90,6 +90,20 @@ def own_basis(patch: Patch, span: Span | None = None) -> ProtectedBasis:
     invariants = min(spec.invariants, int(rows.shape[0]) - guards)
     spectrum = torch.zeros(0, dtype=torch.float64)
     return ProtectedBasis(rows, energy, invariants, RankRule.parse(spec.rule), spectrum, guards)
+
+
+def stored_erasure(patch: Patch) -> tuple[Erasure, Columns, ProtectedBasis]:
+    """A patch whose parameters read text embeddings, as it was when it was solved: to be measured anew."""
+    tensors, measured = patch.tensors, patch.manifest.measured
+    shared = own_basis(patch)
+    erasure = Erasure(
+        tensors.increments,
+        float(measured.get("free", "0")),
+        int(measured.get("guarded", "0")),
+        basis=shared,
+        bases={name: own_basis(patch, span) for name, span in tensors.spans.items()},
+    )
+    return erasure, _columns(patch), shared
 
 
 def _check_reads(patch: Patch) -> None:

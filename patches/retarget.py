@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.again import DERIVED, trained
 from rasura.patches.base import LAYERS, BaseIdentity, cross_attention
-from rasura.patches.erasers.problem import Columns, Erasure, Reference
+from rasura.patches.erasers.problem import Reference
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
 from rasura.patches.file import Patch, PatchTensors
 from rasura.patches.increment import Increment
 from rasura.patches.measure import Measurer
 from rasura.patches.names import ParamName
-from rasura.patches.reproject import own_basis
+from rasura.patches.reproject import stored_erasure
 from rasura.patches.specs import BaseSpec, TensorIdentity
 from rasura.patches.subspace import NOISE
 from rasura.patches.tensors import dtype_name, tensor_digest
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rasura.patches.hosts import ParameterInfo
 
-__all__ = ["FIT", "Responses", "check_layers", "responses_of", "retargeted"]
+__all__ = ["FIT", "Responses", "check_layers", "increments_on", "responses_of", "retargeted"]
 
 FIT: Final = 1e-2
 """Relative residual of W Q = B over which responses are not of that form. Closed-form ones leave less than 1e-4."""
@@ -118,39 +118,44 @@ def responses_of(patch: Patch, weights: Mapping[ParamName, torch.Tensor] | None)
     return Responses(maps, "weights", fit)
 
 
-def retargeted(
-    patch: Patch,
-    responses: Responses,
-    base: BaseIdentity,
-    weights: Mapping[ParamName, torch.Tensor],
-    reference: Reference,
-) -> Patch:
-    """The patch on another base.
-
-    Args:
-        patch: computed on a base with the same text encoder and tokenizer.
-        responses: what it does to the text embedding.
-        base: identity of the other base.
-        weights: pristine values of the touched parameters there.
-        reference: what it is measured on; no retained prompts where they are not known.
+def increments_on(
+    patch: Patch, responses: Responses, weights: Mapping[ParamName, torch.Tensor]
+) -> dict[ParamName, Increment]:
+    """ΔW'_l = W'_l Q A on another base's pristine weights.
 
     Raises:
         BoundExceededError: a response too large for the grid.
     """
     import torch
 
-    tensors = patch.tensors
-    increments = {
+    return {
         name: Increment.quantised(own.A, weights[name].to(torch.float64) @ responses.maps[name])
-        for name, own in tensors.increments.items()
+        for name, own in patch.tensors.increments.items()
     }
-    shared = own_basis(patch)
-    bases = {name: own_basis(patch, span) for name, span in tensors.spans.items()}
-    measured, free = patch.manifest.measured, float(patch.manifest.measured.get("free", "0"))
-    erasure = Erasure(increments, free, 0, basis=shared, bases=bases)
-    columns = Columns(patch.manifest.concept.text, tensors.targets.T.contiguous(), tensors.anchors.T.contiguous())
-    numbers = Measurer(weights, reference).measure(erasure, columns, shared)
-    decimals = numbers.decimals(free=free, guarded=int(measured.get("guarded", "0")))
+
+
+def retargeted(
+    patch: Patch,
+    increments: Mapping[ParamName, Increment],
+    way: str,
+    base: BaseIdentity,
+    weights: Mapping[ParamName, torch.Tensor],
+    *,
+    reference: Reference,
+) -> Patch:
+    """The patch on another base.
+
+    Args:
+        patch: computed on a base with the same text encoder and tokenizer.
+        increments: what it does there.
+        way: how these were found, see `Responses`.
+        base: identity of the other base.
+        weights: pristine values of the touched parameters there.
+        reference: what it is measured on; no retained prompts where they are not known.
+    """
+    stored, columns, basis = stored_erasure(patch)
+    numbers = Measurer(weights, reference).measure(replace(stored, increments=increments), columns, basis)
+    decimals = numbers.decimals(free=stored.free, guarded=stored.guarded)
     if reference.retained.count == 0:
         del decimals["leak_retained"]
     parameters = tuple(
@@ -159,7 +164,7 @@ def retargeted(
         if name in increments
     )
     spec = BaseSpec(base.digest, parameters, base.text_encoder, base.tokenizer)
-    return _described(patch, responses.way, spec, replace(tensors, increments=increments), decimals)
+    return _described(patch, way, spec, replace(patch.tensors, increments=increments), decimals)
 
 
 def _described(patch: Patch, way: str, base: BaseSpec, tensors: PatchTensors, measured: Mapping[str, str]) -> Patch:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 RULES: Final = ("absolute", "relative", "energy", "count")
 EXACT: Final = 1e-7
 """Relative singular value below which a direction of the invariants is float32 noise."""
+LOOSE: Final = 0.99
+"""Share of other patches' energy that is enough where room is scarce: a tenth of their norm may be disturbed."""
 NOISE: Final = 1e-13
 """Share of a moment's trace below which an eigenvalue is float64 noise."""
 
@@ -201,15 +203,21 @@ def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share:
     """
     import torch
 
-    parts = [basis.rows[:0]]
+    _with_room(basis)
+    parts, loose = [basis.rows[:0]], [basis.rows[:0]]
     for rows in targets:
         free = basis.project(rows.T)
-        if torch.linalg.vector_norm(free) > EXACT * torch.linalg.vector_norm(rows):  # else held already
-            parts.append(leading(free, share))
-    guards = _orthonormal(basis.project(_span(torch.cat(parts)).T).T)
+        held = torch.linalg.vector_norm(free) <= EXACT * torch.linalg.vector_norm(rows)
+        parts.append(basis.rows[:0] if held else leading(free, share))
+        loose.append(basis.rows[:0] if held else leading(free, min(share, LOOSE)))
+    span = _span(torch.cat(parts))
+    if basis.rank + span.shape[0] >= basis.width:
+        needed = [int(part.shape[0]) for part in parts[1:]]
+        raise _no_room(basis, int(span.shape[0]), needed, int(_span(torch.cat(loose)).shape[0]))
+    guards = _orthonormal(basis.project(span.T).T)
     rows = torch.cat([basis.rows, guards])
     energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])
-    return _with_room(replace(basis, rows=rows, energy=energy, guards=int(guards.shape[0])))
+    return replace(basis, rows=rows, energy=energy, guards=basis.guards + int(guards.shape[0]))
 
 
 def no_basis(width: int) -> ProtectedBasis:
@@ -227,6 +235,30 @@ def _with_room(basis: ProtectedBasis) -> ProtectedBasis:
         f"the protected set takes all {basis.width} dimensions ({basis.invariants} for the null prompt, "
         f"{basis.retained} for the retain set, {basis.guards} for other patches): nothing is left to erase with",
         hint=f"rasura erase --base MODEL --concept TEXT --retain FILE --rank-rule {basis.rule.coarser}",
+    )
+
+
+def _no_room(basis: ProtectedBasis, together: int, parts: list[int], loose: int) -> ErasureRefusedError:
+    """Other patches' targets that do not fit beside what is protected already, and what may be done about it."""
+    left, coarser = basis.width - basis.rank, basis.rule.coarser
+    ways = [f"leave out one of these patches (the largest takes {max(parts)})", "erase them with fewer templates"]
+    kept = coarser.keep(basis.spectrum)
+    if basis.spectrum.numel() and kept < basis.retained:
+        ways.append(f"a coarser rank rule ({coarser} leaves {left + basis.retained - kept})")
+    if loose < together:
+        ways.append(f"erase all together and hold less of each (rasura erase --set guard={LOOSE:g} needs {loose})")
+    return ErasureRefusedError(
+        f"the protected set takes all {basis.width} dimensions: {basis.invariants} for the null prompt, "
+        f"{basis.retained} for the retain set; of the {left} left, the targets of {len(parts)} other patches need "
+        f"{together} ({', '.join(map(str, parts))}), expected at most {left - 1}. What may help: {'; '.join(ways)}",
+        hint=f"rasura erase --base MODEL --concept TEXT --retain FILE --rank-rule {coarser}",
+        width=basis.width,
+        invariants=basis.invariants,
+        retained=basis.retained,
+        left=left,
+        needed=together,
+        loose=loose,
+        guards=parts,
     )
 
 

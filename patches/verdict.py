@@ -11,6 +11,8 @@ from rasura.patches.increment import ONE, Strength
 from rasura.patches.names import PatchId
 
 SHORT: Final = 12  # digits of an id in a sentence
+CROSSING: Final = ("lost", "left")
+"""Checks of pairs of which one patch leaves and the other stays."""
 _SAID: Final = 20  # reasons in one error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import RasuraError
+from rasura.patches.errors import BaseMismatchError, RasuraError
 from rasura.registry.ending import ended_by
 from rasura.registry.intake import add_signed, load_verified, signed_files
 from rasura.registry.models import OpenBase, open_base
@@ -16,6 +16,8 @@ from rasura.registry.signers import signer
 if TYPE_CHECKING:
     import torch
 
+    from rasura.patches.base import BaseIdentity
+    from rasura.patches.conditioning import Conditioning
     from rasura.patches.file import Patch
     from rasura.patches.names import PatchId
     from rasura.patches.request import EraseRequest
@@ -65,7 +67,8 @@ def erase(
     try:
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
-        full = _guarding(registry, request, protect)
+        known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
+        full = guarding(request, known, opened.identity)
         patches = _built(opened, full, progress, device=device, work=work)
     except RasuraError as error:
         registry.note(ended_by(replace(draft, details={"base": base, **_asked(request)}), error))
@@ -78,11 +81,34 @@ def erase(
     return tuple(made)
 
 
-def _guarding(registry: Registry, request: EraseRequest, protect: Sequence[PatchId]) -> EraseRequest:
-    """The request, which also leaves the targets of these patches alone."""
+def told_apart(made: Sequence[Erased]) -> Conditioning | None:
+    """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
+    from rasura.patches.conditioning import conditioning_of
+
+    patches = [item.patch for item in made]
+    protected = [patch.manifest.protected for patch in patches]
+    if len(patches) < 2 or any(p.reads or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
+        return None
+    return conditioning_of(patches)
+
+
+def guarding(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseIdentity) -> EraseRequest:
+    """The request, which also leaves the targets of these patches alone.
+
+    Raises:
+        BaseMismatchError: a patch whose targets another text encoder or tokenizer gave.
+    """
     from rasura.patches.concepts import prompts_of
 
-    known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
+    for patch_id, patch in known.items():
+        theirs = patch.manifest.base
+        if (theirs.text_encoder, theirs.tokenizer) != (base.text_encoder, base.tokenizer):
+            raise BaseMismatchError(
+                f"patch {patch_id[:12]} cannot be protected here: its targets are of text encoder "
+                f"{theirs.text_encoder[:12]} and tokenizer {theirs.tokenizer[:12]}, expected {base.text_encoder[:12]} "
+                f"and {base.tokenizer[:12]}",
+                hint="rasura patch list",
+            )
     guarded: dict[PatchId, torch.Tensor] = {patch_id: patch.tensors.targets for patch_id, patch in known.items()}
     concepts = {patch_id: patch.manifest.concept for patch_id, patch in known.items()}
     prompts = {patch_id: prompts_of(concept.text, concept.templates) for patch_id, concept in concepts.items()}

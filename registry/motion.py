@@ -12,11 +12,11 @@ from rasura.patches.compose import composed, layers_of
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.projection import SHORT, Member, Policy, check, require
+from rasura.patches.names import Digest, KeyId, ParamName, PatchId
+from rasura.patches.projection import SHORT, Accepted, Member, Policy, require
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
-from rasura.registry.intake import load_verified
+from rasura.registry.judging import judged
 from rasura.registry.records import BaseRecord, HostRecord
 from rasura.registry.standing import check_names, find_record, host_uuid, location_of, state_of, touched_by
 
@@ -35,6 +35,9 @@ class Motion:
 
     Attributes:
         record: what the registry will say of the host.
+        present: the set that is applied.
+        verdict: what the composer said of the wanted set; accepted.
+        keys: who signed each wanted patch.
         tensors: the new value of every parameter that the old or the new set touches.
         forget: those that get their originals back.
         before: tensor-set digest of these parameters as they are.
@@ -42,6 +45,9 @@ class Motion:
     """
 
     record: HostRecord
+    present: Mapping[PatchId, Strength]
+    verdict: Accepted
+    keys: Mapping[PatchId, KeyId]
     tensors: Mapping[ParamName, torch.Tensor]
     forget: frozenset[ParamName]
     before: Digest
@@ -68,8 +74,8 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    stack = [Member(load_verified(registry, patch_id), strength) for patch_id, strength in wanted.items()]
-    require(check(stack, policy))
+    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
+    verdict, stack = require(found.verdict), found.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
     check_names(host, touched)
@@ -83,11 +89,20 @@ def prepared(
     tensors = {name: composed(originals[name], layers[name].terms if name in layers else ()) for name in touched}
     return Motion(
         _new_record(registry, host, base, wanted, _digest({name: tensors[name] for name in layers})),
+        present,
+        verdict,
+        found.keys,
         tensors,
         frozenset(name for name in touched if name not in layers),
         state_of(host, touched),
         _digest(tensors),
     )
+
+
+def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+    """What is only taken out; a motion that also puts something in is checked as a whole."""
+    only_out = all(present.get(patch_id) == strength for patch_id, strength in wanted.items())
+    return {patch_id: s for patch_id, s in present.items() if patch_id not in wanted} if only_out else {}
 
 
 def _check_text_encoder(base: BaseRecord, host: Host) -> None:

@@ -1,6 +1,7 @@
 """Protected spans: what is kept of a spectrum, and that the basis spans what it says."""
 
 import math
+from dataclasses import replace
 
 import factories
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.subspace import (
+    LOOSE,
     Moment,
     ProtectedBasis,
     RankRule,
@@ -127,8 +129,19 @@ def test_the_same_guard_twice_counts_once() -> None:
 
 
 def test_guards_that_take_the_rest_are_refused() -> None:
-    with pytest.raises(ErasureRefusedError, match="29 for other patches"):
-        guarded_basis(basis(), [factories.clip_like(5, 40, WIDTH).T], 1.0)
+    """The refusal says what there is, what each needs, and what would help, in dimensions."""
+    plain = replace(basis(), rule=RankRule("count", 30))
+    large, small = factories.clip_like(5, 26, WIDTH).T, factories.clip_like(6, 8, WIDTH).T
+    large[13:] *= 1e-3
+    with pytest.raises(ErasureRefusedError, match=r"of the 29 left, .* need 29 \(26, 8\), expected at most 28") as no:
+        guarded_basis(plain, [large, small], 1.0)
+    assert "(count:15 leaves 44)" in no.value.message
+    assert (no.value.details["left"], no.value.details["needed"], no.value.details["guards"]) == (29, 29, [26, 8])
+    assert guarded_basis(plain, [large], 1.0).guards == 26
+    loose = no.value.details["loose"]
+    assert isinstance(loose, int)
+    assert guarded_basis(plain, [large, small], LOOSE).guards == loose < 22
+    assert f"guard=0.99 needs {loose}" in no.value.message
 
 
 # --- Rules ------------------------------------------------------------------------------------------------------------

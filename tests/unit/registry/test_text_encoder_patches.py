@@ -13,11 +13,11 @@ from workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, worksh
 
 from rasura.patches.concepts import Target, TextEncoder
 from rasura.patches.erasers.text_encoder import ClipNullSpace
-from rasura.patches.errors import BaseMismatchError, FormatError
+from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatError
 from rasura.patches.file import WEIGHTS, Patch
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.names import ParamName, PatchId
-from rasura.patches.projection import Accepted, Member, check, measured_only
+from rasura.patches.projection import DEFAULT_POLICY, Accepted, Member, Policy, check, measured_only
 from rasura.patches.specs import HIDDEN
 from rasura.patches.tensorfile import encode
 from rasura.registry import deploy
@@ -32,6 +32,8 @@ from rasura.registry.survey import survey
 ADD = Draft("alice", "", "base.add", "success")
 FC2 = [ParamName(f"text_encoder.text_model.encoder.layers.{n}.mlp.fc2.weight") for n in (0, 1)]
 PROMPT = "a painting"
+UNTRAINED = Policy(pair=1e9, stack=1e9, site=1e9)
+"""An encoder of random weights turns every prompt when one is erased: what that does to others is not asked here."""
 
 
 def erased(registry: Registry, concept: str, *, protect: tuple[PatchId, ...] = (), base: str = "tiny") -> PatchId:
@@ -46,6 +48,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, PatchI
     """A workshop that also has a patch which erases "painting" from the text encoder; nobody writes to it."""
     made = copy_of(workshop_template(), tmp_path_factory.mktemp("text encoder") / "workshop")
     with made.open() as registry:
+        registry.set_policy(UNTRAINED, Draft("alice", "", "policy.set", "success"))
         return made, erased(registry, "painting", protect=(made.dog,))
 
 
@@ -149,6 +152,18 @@ def test_order_with_a_patch_of_cross_attention(
     deploy.revert(registry, workshop.host(), [order[0]], ALICE)
     deploy.revert(registry, workshop.host(), [order[1]], ALICE)
     assert workshop.digests() == before
+
+
+def test_a_stack_of_both_sites_is_checked_behind_the_encoder(
+    workshop: Workshop, registry: Registry, painting: PatchId
+) -> None:
+    registry.set_policy(DEFAULT_POLICY, Draft("alice", "", "policy.set", "success"))
+    deploy.apply(registry, workshop.host(), [painting], ALICE)
+    with (
+        workshop.unchanged("refused check_refused"),
+        pytest.raises(CheckRefusedError, match="behind the patched text encoder"),
+    ):
+        deploy.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
 
 
 def test_a_strange_text_encoder_stays_refused_under_our_patch(
