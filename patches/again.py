@@ -61,7 +61,7 @@ def request_of(
 
     Args:
         manifests: of the patches, at least one.
-        retain: the retain set that they name.
+        retain: the retain set that they name, without what names one of their concepts.
         held_out: concepts on which leak is measured.
 
     Raises:
@@ -111,7 +111,8 @@ def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str
         ("seed", str(one.eraser.seed), str(other.eraser.seed)),
         ("tokens", one.concept.tokens, other.concept.tokens),
         ("rank rule", one.protected.basis.rule, other.protected.basis.rule),
-        ("retain set", _retained(one), _retained(other)),
+        ("retain file", _source(one), _source(other)),
+        ("retained templates", _templates(one), _templates(other)),
         ("licence", one.licence, other.licence),
     ):
         if mine != its:
@@ -122,14 +123,15 @@ def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str
             yield name, options.get(name, "none"), others.get(name, "none")
 
 
-def _retained(manifest: Manifest) -> str:
+def _source(manifest: Manifest) -> str:
+    """The retain file; its digest is the caller's to compare, because lines that name a target are not in it."""
     spec = manifest.protected.retain
-    return (
-        "none"
-        if spec is None
-        else f"{spec.source} {spec.sha256[:12]} in {len(spec.templates)} templates"
-        + (f" ({', '.join(spec.templates[:2])}, …)" if spec.templates else "")
-    )
+    return "none" if spec is None else spec.source
+
+
+def _templates(manifest: Manifest) -> str:
+    spec = manifest.protected.retain
+    return "none" if spec is None or not spec.templates else ", ".join(spec.templates)
 
 
 def _differing(found: set[str], known: set[str]) -> str:

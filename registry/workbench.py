@@ -107,7 +107,7 @@ class Workbench:
                 "patch can be kept off others' targets, but not be solved with them",
                 hint=f"rasura patch rebase {odd.patch_id[:12]} --protect ID",
             )
-        return request_of(manifests, words_of(self.registry, manifests[0], self.how), self.how.held_out)
+        return request_of(manifests, self._words(manifests), self.how.held_out)
 
     def guards(self, ids: Sequence[PatchId], beside: Iterable[PatchId]) -> dict[PatchId, Patch]:
         """What the new patches of these leave alone: what they did before, what is asked for, and those beside them.
@@ -173,6 +173,23 @@ class Workbench:
         weights = self.base.host.originals(patch.tensors.increments)
         found = Measurer(weights, self._reference(patch)).measure(erasure, columns, basis)
         return {**noted, **found.decimals(free=erasure.free, guarded=int(noted.get("guarded", "0")))}
+
+    def _words(self, manifests: Sequence[Manifest]) -> RetainSet | None:
+        """The one retain set of these patches, without what names a concept of any of them."""
+        names = [m.concept.text for m in manifests]
+        found = [words_of(self.registry, m, self.how) for m in manifests]
+        common = [words.without(names) if words else None for words in found]
+        for manifest, words in zip(manifests, common, strict=True):
+            first = common[0]
+            if first is not None and words is not None and words.sha256 != first.sha256:
+                raise InputError(
+                    f"patches {manifests[0].patch_id[:12]} and {manifest.patch_id[:12]} cannot be solved together: "
+                    f"expected the same retain set besides their concepts, got {len(first.concepts)} concepts with "
+                    f"SHA-256 {first.sha256[:12]} and {len(words.concepts)} with {words.sha256[:12]}",
+                    hint=f"rasura patch show {manifest.patch_id[:12]}",
+                    differing=["retain set"],
+                )
+        return common[0]
 
     def _prompts(self, patch: Patch) -> EraseRequest:
         from rasura.patches.again import prompts_request

@@ -381,7 +381,7 @@ def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> 
     assert found == {"patch", "plan", "policy", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
     found, modules = complete("rasura patch re")
-    assert found == {"revert"}
+    assert found == {"rebase", "retarget", "revert"}
     assert modules & {"torch", "sqlalchemy", "numpy"} == set()
     process = start(["-m", "rasura"], tmp_path, _RASURA_COMPLETE="bash_source")
     out, _ = process.communicate(timeout=60)

@@ -11,6 +11,10 @@ from commandline import Run, rasura
 from tiny import tiny_model
 from workshop import SPEC, Workshop, workshop
 
+from rasura.patches.names import PatchId
+from rasura.registry.choices import StackRecord
+from rasura.registry.records import Draft
+
 RETAIN = "painting\ncat\na\nthe\n"
 ALIKE = ("--tokens", "last", "--layers", "kv", "--rank-rule", "count:8", "--template", "{}", "--template", "a {}")
 
@@ -58,11 +62,17 @@ def test_rebase_says_what_was_gained_and_lost(home: Path) -> None:
     assert (entry["action"], entry["reason"]) == ("patch.rebase", "ticket 9")
 
 
-def test_all_and_stacks(home: Path) -> None:
+def test_all_and_stacks(home: Path, workshop: Workshop) -> None:
     photo, of, van = ids(home, "photo", "of", "van")
     (made,) = run(home, "rebase", photo, "--protect", "all", "--json").data["patches"]
     assert {of, van} < set(made["protects"])
     assert photo not in made["protects"]
+    with workshop.open() as registry:
+        now, base = registry.now(), registry.base("tiny").digest
+        record = StackRecord("live", base, {PatchId(photo): 16, PatchId(of): 8}, now, now)
+        registry.add_stack(record, Draft("alice", "", "stack.create", "success"))
+    (beside,) = run(home, "rebase", photo, "--onto-stack", "live", "--json").data["patches"]
+    assert beside["protects"] == [of]
     wrong = run(home, "rebase", photo, "--onto-stack", "nothing", "--json")
     assert (wrong.code, wrong.envelope["error"]["code"]) == (8, "not_found")
 
@@ -82,15 +92,19 @@ def test_join_says_how_well_concepts_are_told_apart(home: Path) -> None:
 
 
 def test_erase_says_which_concepts_can_hardly_be_told_apart(home: Path) -> None:
-    """The last token of both is the same word in nearly the same prompt."""
+    """Long words of one letter, of which one has one more."""
     command = ("erase", "--base", "tiny", "--retain", "retain.txt", *ALIKE)
-    close = rasura(*command, "--concept", "dog", "--concept", "photo dog", "--json", cwd=home).data
     alone = rasura(*command, "--concept", "dog", "--json", cwd=home).data
     assert alone["conditioning"] is None
-    assert set(close["conditioning"]["left"]) == {"dog", "photo dog"}
-    groups = close["conditioning"]["groups"]
-    said = [notice for notice in close["notices"] if "can hardly be told apart" in notice]
-    assert len(said) == len(groups)
+    named = [word for times in (19, 20) for word in ("--concept", f"{times * 'a'}b")]
+    close = rasura(*command, "--concept", "dog", *named, "--json", cwd=home).data
+    judged = close["conditioning"]
+    assert [group["concepts"] for group in judged["groups"]] == [[f"{19 * 'a'}b", f"{20 * 'a'}b"]]
+    assert float(judged["condition"]) >= float(judged["groups"][0]["condition"]) > 100
+    assert float(judged["left"]["dog"]) > 0.1
+    (said,) = [notice for notice in close["notices"] if "can hardly be told apart" in notice]
+    assert "as one concept" in said
+    assert "can hardly be told apart" in rasura(*command, *named, cwd=home).out
 
 
 def test_retarget_end_to_end(home: Path, workshop: Workshop, tmp_path: Path) -> None:

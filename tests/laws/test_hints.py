@@ -15,7 +15,7 @@ from rasura.cli import cli
 ROOT = Path(rasura.__file__).parent
 CHECKED = ("increment", "compose", "specs", "manifest", "file", "concepts", "subspace", "retain", "base", "request")
 MODULES = [*CHECKED, "measure", "projection", "neighbours", "clip", "erasers/nullspace"]
-MODULES += ["erasers/room", "erasers/training", "erasers/all_but_one"]
+MODULES += ["again", "conditioning", "reproject", "retarget", "erasers/room", "erasers/training", "erasers/all_but_one"]
 
 
 def hints() -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from rasura.patches.names import PatchId
 from rasura.patches.projection import Accepted, Member, check
 from rasura.patches.retain import RetainSet
 from rasura.registry.audit import verify_log
-from rasura.registry.erasure import erase
+from rasura.registry.erasure import Erased, erase
 from rasura.registry.intake import load_verified, manifest_of
 from rasura.registry.models import add_base
 from rasura.registry.records import Draft
@@ -183,6 +183,24 @@ def test_joined_they_are_solved_together(workshop: Workshop, registry: Registry)
     assert judged.condition > 1
     assert set(judged.left) == {"photo", "of"}
     assert isinstance(check([Member(item.patch) for item in made]), Accepted)
+
+
+def test_each_one_s_own_name_is_no_difference_of_retain_sets(workshop: Workshop, registry: Registry) -> None:
+    """Of one file each erasure left out what names its concept; together they leave out both."""
+    lines = RetainSet("retain.txt", ("painting", "dog", "a photo", "the"))
+    made: list[Erased] = []
+    for concept in ("dog", "photo"):
+        request = replace(request_for(Target(concept, "cat")), retain=lines.without([concept]))
+        made += erase(registry, "tiny", request, key=None, protect=(), draft=REBASE, progress=silent)
+    ids = [item.patch.patch_id for item in made]
+    joined, _ = join(registry, ids, Anew(), JOIN, silent)
+    assert {item.patch.manifest.protected.retain.count for item in joined if item.patch.manifest.protected.retain} == {
+        2
+    }
+    request = replace(request_for(Target("of", "cat")), retain=replace(lines, concepts=("painting",)))
+    (odd,) = erase(registry, "tiny", request, key=None, protect=(), draft=REBASE, progress=silent)
+    with workshop.unchanged("failed input"), pytest.raises(InputError, match=r"got 2 concepts with .* and 1 with"):
+        join(registry, [*ids, odd.patch.patch_id], Anew(), JOIN, silent)
 
 
 def test_only_what_was_made_alike_is_joined(workshop: Workshop, registry: Registry) -> None:
