@@ -1,4 +1,4 @@
-"""`rasura patch apply`, `revert` and `status`: what is applied to a model folder."""
+"""`rasura patch apply`, `switch`, `revert` and `status`: what is applied to a model folder."""
 
 import shlex
 from pathlib import Path
@@ -10,40 +10,87 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
-    from rasura.registry.deploy import Receipt
+    from rasura.patches.policy import Policy
+    from rasura.registry.deploy import Actor, Receipt
 
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
+_OUT = click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Patch a copy in DIR instead.")
+_POLICY = click.option(
+    "--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Limits that must hold, too."
+)
 _SHOWN = 10  # parameters that drifted
 
 
 @command(None, "apply", mutating=True)
-@IDS
-@_MODEL
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Patch a copy in DIR instead.")
-@click.option("--strength", default="1", show_default=True, metavar="S", help="Multiple of 1/16 from -4 to 4.")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...|PLAN")
+@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", help="Model folder; a plan names its own.")
+@_OUT
+@click.option("--strength", metavar="S", help="Multiple of 1/16 from -4 to 4 [default: 1].")
+@_POLICY
 def apply(
     *,
     ids: tuple[str, ...],
-    model: Path,
+    model: Path | None,
     out: Path | None,
-    strength: str,
+    strength: str | None,
+    policy_file: Path | None,
     registry_at: str | None,
     reason: str,
     actor: str,
 ) -> Result:
-    """Apply patches to a model folder, together with those that are applied already: all or nothing."""
+    """Apply patches to a model folder, together with those that are applied already: all or nothing.
+
+    Or do what a plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale.
+    """
     from rasura.patches.increment import Strength
     from rasura.registry import deploy
     from rasura.registry.deploy import Actor
 
-    factor = Strength.parse(strength)
+    if any(_is_file(text) for text in ids):
+        if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
+            raise click.UsageError("a plan stands alone: it names the model, patches, strengths and policy")
+        return _apply_plan(Path(ids[0]), registry_at, Actor(actor, reason))
+    if model is None:
+        raise click.UsageError("Missing option '--model'.")
+    factor, stricter = Strength.parse(strength or "1"), _stricter(policy_file)
     with open_registry(registry_at) as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         tell("applying", 0, 1)
-        receipt = deploy.apply_to_folder(registry, model, found, Actor(actor, reason), strength=factor, out=out)
+        receipt = deploy.apply_to_folder(
+            registry, model, found, Actor(actor, reason), strength=factor, out=out, policy=stricter
+        )
         tell("applying", 1, 1)
-    return _receipt(receipt, f"applied {len(found)} to {receipt.location}")
+    return receipt_result(receipt, f"applied {len(found)} to {receipt.location}")
+
+
+@command(None, "switch", mutating=True)
+@click.argument("goal_ref", metavar="STACK|LOCK")
+@_MODEL
+@_OUT
+@_POLICY
+def switch(
+    *,
+    goal_ref: str,
+    model: Path,
+    out: Path | None,
+    policy_file: Path | None,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Move a model folder to exactly the patches and strengths of a stack or lock file, in one motion."""
+    from rasura.registry import deploy
+    from rasura.registry.deploy import Actor
+    from rasura.registry.goals import goal_of
+
+    stricter = _stricter(policy_file)
+    with open_registry(registry_at) as registry, progress() as tell:
+        goal = goal_of(registry, goal_ref)
+        tell("switching", 0, 1)
+        receipt = deploy.switch_folder(registry, model, goal, Actor(actor, reason), out=out, policy=stricter)
+        tell("switching", 1, 1)
+    return receipt_result(receipt, f"{receipt.location} has {goal.source}: {counted(receipt)}")
 
 
 @command(None, "revert", mutating=True)
@@ -76,7 +123,7 @@ def revert(
         receipt = deploy.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
         tell("reverting", 1, 1)
     said = "everything" if found is None else str(len(found))
-    return _receipt(receipt, f"reverted {said} in {receipt.location}")
+    return receipt_result(receipt, f"reverted {said} in {receipt.location}")
 
 
 @command(None, "status")
@@ -107,7 +154,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         else:
             line("nothing is applied")
         if report.interrupted is not None:
-            line(f"entry {report.interrupted} of the log was interrupted: the next apply or revert ends it")
+            line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
         line(
             f"{report.touched} parameters touched; {report.hashed} hashed, {len(report.drifted)} not as they should be"
         )
@@ -121,7 +168,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)
 
 
-def _receipt(receipt: "Receipt", said: str) -> Result:
+def receipt_result(receipt: "Receipt", said: str) -> Result:
+    """What a motion did, for machines and people."""
     data: dict[str, Any] = {
         "location": receipt.location,
         "applied": {patch_id: str(strength) for patch_id, strength in receipt.applied.items()},
@@ -133,8 +181,39 @@ def _receipt(receipt: "Receipt", said: str) -> Result:
 
     def text() -> None:
         line(said)
+        if not receipt.changed:
+            line("nothing to change")
+            return
         line(f"{receipt.parameters} parameters: {short(receipt.before)} -> {short(receipt.after)}")
         if receipt.pristine:
             line("nothing is applied any more: every byte is the original again")
 
-    return Result(data, text, changed=True)
+    return Result(data, text, changed=receipt.changed)
+
+
+def counted(receipt: "Receipt") -> str:
+    """How many patches are applied now."""
+    return f"{len(receipt.applied)} patch{'' if len(receipt.applied) == 1 else 'es'}"
+
+
+def _apply_plan(path: Path, registry_at: str | None, actor: "Actor") -> Result:
+    from rasura.registry.plan import read_plan
+    from rasura.registry.planning import apply_plan
+
+    with open_registry(registry_at) as registry, progress() as tell:
+        plan = read_plan(path)
+        tell("applying", 0, 1)
+        receipt = apply_plan(registry, plan, actor)
+        tell("applying", 1, 1)
+    return receipt_result(receipt, f"{receipt.location} is as planned for {plan.source}: {counted(receipt)}")
+
+
+def _is_file(text: str) -> bool:
+    """Ids are hexadecimal, so a plan's path is told from them."""
+    return text.endswith(".json") or "/" in text
+
+
+def _stricter(policy_file: Path | None) -> "Policy | None":
+    from rasura.registry.policies import read_policy
+
+    return None if policy_file is None else read_policy(policy_file)

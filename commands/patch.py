@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rasura.commands.bisect import bisect
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import IDS, apply, revert, status
+from rasura.commands.moving import IDS, apply, revert, status, switch
 from rasura.commands.output import Result, fields, line, short, table
 from rasura.commands.resolve import join, rebase, retarget
 
@@ -20,10 +21,10 @@ _EVALUATIONS = 5  # lines of `show`
 
 @click.group()
 def patch() -> None:
-    """Patches: list, show, add, export, verify, check, apply, revert, status."""
+    """Patches: list, show, add, export, verify, check, apply, switch, revert, status, bisect, rebase, join, retarget."""  # noqa: E501
 
 
-for _moving in (apply, revert, status, rebase, join, retarget):
+for _moving in (apply, switch, revert, status, bisect, rebase, join, retarget):
     patch.add_command(_moving)
 
 

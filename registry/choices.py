@@ -20,6 +20,7 @@ REGISTRY: Final = "registry"
 MAX_STACK_NAME: Final = 64  # as long as the identifiers that the log's changes carry
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _HEXADECIMAL: Final = re.compile(r"[0-9A-Fa-f]{4,}")
+_HINT: Final = "rasura stack list"
 _FILES: Final = (".lock", ".json")
 
 
@@ -30,15 +31,16 @@ def check_stack_name(name: str) -> None:
         InputError: anything but a letter and up to 63 letters, digits, dots, dashes and underscores; an abbreviation of
             an identifier; a name that ends as lock files and plans do.
     """
-    if not isinstance(name, str) or len(name) > MAX_STACK_NAME or not _NAME.fullmatch(name):
+    if len(name) > MAX_STACK_NAME or not _NAME.fullmatch(name):
         raise InputError(
-            f"stack name: expected a letter and at most 63 letters, digits, dots, dashes or underscores, got {show(name)}",
-            hint="rasura stack list",
+            "stack name: expected a letter and at most 63 letters, digits, dots, dashes or underscores, "
+            f"got {show(name)}",
+            hint=_HINT,
         )
     if _HEXADECIMAL.fullmatch(name):
-        raise InputError(f"stack name: expected a name, got {name}, which reads as a patch id", hint="rasura stack list")
+        raise InputError(f"stack name: expected a name, got {name}, which reads as a patch id", hint=_HINT)
     if name.lower().endswith(_FILES):
-        raise InputError(f"stack name: expected a name, got {name}, which reads as a file", hint="rasura stack list")
+        raise InputError(f"stack name: expected a name, got {name}, which reads as a file", hint=_HINT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
 transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.fingerprint`). Replaying them
 must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…", "gone":true}`, which
-only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes,
-the limit of the C2SP `tlog-tiles` layout; the list itself then lies in the table beside the entry.
+only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are
+kept as their number and digest, so that no entry passes 65,535 bytes, the limit of the C2SP `tlog-tiles` layout; the
+list itself then lies in the table beside the entry.
 
 A text of a later version is refused, not half understood.
 """
@@ -81,7 +82,7 @@ class Change:
     record: Digest | None
     """None: the row is gone."""
     applied: Mapping[PatchId, int] | None = None
-    """For a host's set and a named stack: new strengths in sixteenths of the patches concerned, 0 for those taken off."""
+    """Of hosts and stacks: new strengths in sixteenths of the patches that moved, 0 for those taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def identity(record: Record) -> tuple[str, str]:
 
 
 def change_of(record: Record, before: Record | None = None) -> Change:
-    """The change that leaves `record` in the tables; `before` is what was there, for the patches of hosts and stacks."""
+    """The change that leaves `record` in the tables; `before` is what was there, for hosts and stacks."""
     kind, key = identity(record)
     present, old = members(record), members(before) or {}
     if present is None:

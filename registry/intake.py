@@ -105,10 +105,15 @@ def load_verified(registry: Registry, patch_id: PatchId) -> Patch:
         NotFoundError: no such patch.
         VerificationError: see `verify_files`.
     """
+    return load_signed(registry, patch_id).patch
+
+
+def load_signed(registry: Registry, patch_id: PatchId) -> Verified:
+    """As `load_verified`, and the key that signed it."""
     verified = verify_files(registry, registry.patch_files(patch_id))
     if verified.patch.patch_id != patch_id:
         raise SignatureError(f"the store holds patch {verified.patch.patch_id} where {patch_id} was expected")
-    return verified.patch
+    return verified
 
 
 def manifest_of(registry: Registry, patch_id: PatchId) -> Manifest:

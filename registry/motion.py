@@ -12,11 +12,11 @@ from rasura.patches.compose import composed, layers_of
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.projection import SHORT, Member, Policy, check, require
+from rasura.patches.names import Digest, KeyId, ParamName, PatchId
+from rasura.patches.projection import SHORT, Accepted, Member, Policy, check, require
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
-from rasura.registry.intake import load_verified
+from rasura.registry.intake import load_signed
 from rasura.registry.records import BaseRecord, HostRecord
 from rasura.registry.standing import check_names, find_record, host_uuid, location_of, state_of, touched_by
 
@@ -35,6 +35,9 @@ class Motion:
 
     Attributes:
         record: what the registry will say of the host.
+        present: the set that is applied.
+        verdict: what the composer said of the wanted set; accepted.
+        keys: who signed each wanted patch.
         tensors: the new value of every parameter that the old or the new set touches.
         forget: those that get their originals back.
         before: tensor-set digest of these parameters as they are.
@@ -42,6 +45,9 @@ class Motion:
     """
 
     record: HostRecord
+    present: Mapping[PatchId, Strength]
+    verdict: Accepted
+    keys: Mapping[PatchId, KeyId]
     tensors: Mapping[ParamName, torch.Tensor]
     forget: frozenset[ParamName]
     before: Digest
@@ -68,8 +74,9 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    stack = [Member(load_verified(registry, patch_id), strength) for patch_id, strength in wanted.items()]
-    require(check(stack, policy))
+    loaded = {patch_id: load_signed(registry, patch_id) for patch_id in wanted}
+    stack = [Member(loaded[patch_id].patch, strength) for patch_id, strength in wanted.items()]
+    verdict = require(check(stack, policy))
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
     check_names(host, touched)
@@ -83,6 +90,9 @@ def prepared(
     tensors = {name: composed(originals[name], layers[name].terms if name in layers else ()) for name in touched}
     return Motion(
         _new_record(registry, host, base, wanted, _digest({name: tensors[name] for name in layers})),
+        present,
+        verdict,
+        {patch_id: verified.key_id for patch_id, verified in loaded.items()},
         tensors,
         frozenset(name for name in touched if name not in layers),
         state_of(host, touched),

@@ -2,8 +2,8 @@
 
 Each change in an entry carries the digest of the whole record after it (`fingerprint`), so the last one of
 each record must be the digest of the row that is there now; a row that no entry tells of, or one that is gone, shows
-as well. The sets of hosts and the named stacks are also followed step by step, because entries spell them out for people
-to read.
+as well. The sets of hosts and the named stacks are also followed step by step, because entries spell them out for
+people to read.
 """
 
 from collections.abc import Iterator, Mapping

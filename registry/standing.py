@@ -4,8 +4,9 @@ A host that lasts (a folder) is known by the identity that it carries while some
 location; it may be moved, but not be in two places. A live host is known by its identity alone: a process that starts
 anew starts with a new one.
 
-A motion writes an entry *begun* before it writes anything else. Where that has no end, the process died, and the
-host's digests tell which side it is on; a host undoes half a write by itself when it is opened.
+A motion writes an entry *begun* before it writes anything else, from which the set that it wanted can be read: an apply
+and a revert name the patches that come and go, a switch the whole set, as a blob. Where that has no end, the process
+died, and the host's digests tell which side it is on; a host undoes half a write by itself when it is opened.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import shlex
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError
+from rasura.patches import canonical
+from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, FormatError
+from rasura.patches.fields import Fields, JsonValue
 from rasura.patches.hosts import Host
 from rasura.patches.increment import ONE, Strength
 from rasura.patches.names import Digest, ParamName, PatchId
 from rasura.patches.projection import SHORT
 from rasura.patches.tensors import tensor_set_digest
+from rasura.registry.checks import MAX_SIXTEENTHS
 from rasura.registry.intake import manifest_of
 from rasura.registry.records import Draft, EntryRecord, HostRecord
 
@@ -30,8 +34,14 @@ if TYPE_CHECKING:
 
 APPLY = "patch.apply"
 REVERT = "patch.revert"
+SWITCH = "patch.switch"
+SET = "set"
+"""Name of the detail of an entry that holds the digest of the wanted set, whose canonical JSON is a blob."""
 STRENGTH = "strength"
 """Name of the detail of an entry that holds the strength of what is applied, in sixteenths."""
+
+_SET_FORMAT: Final = "rasura-set/1"
+_SET_BYTES: Final = 16 * 1024**2
 
 
 def location_of(host: Host) -> str:
@@ -58,7 +68,25 @@ def present_set(registry: Registry, host: Host) -> dict[PatchId, Strength]:
         DriftError: the host's touched parameters are not those that the registry last wrote, or the host keeps
             originals that this registry knows nothing of.
     """
-    record = find_record(registry, host)
+    return _compared(registry, host, find_record(registry, host))
+
+
+def sighted(registry: Registry, host: Host) -> HostRecord | None:
+    """What is known of a host that nobody may be moving now, for those who only look: nothing is settled or written.
+
+    Of an interrupted motion, the side that the host is on counts, which is what the next motion will settle.
+
+    Raises:
+        DriftError: see `present_set`.
+    """
+    record, entry = find_record(registry, host), unfinished_motion(registry, host)
+    if entry is not None:
+        record = reached(registry, host, entry) or record
+    _compared(registry, host, record)
+    return record
+
+
+def _compared(registry: Registry, host: Host, record: HostRecord | None) -> dict[PatchId, Strength]:
     applied = strengths(record) if record else {}
     if not applied and host.kept():
         raise DriftError(
@@ -75,14 +103,14 @@ def unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None:
     """The entry of a motion of this host that nothing ended; there is one at most."""
     keys = (host_uuid(host), location_of(host))
     found = (e for e in registry.unfinished() if e.host == keys[0] or e.details.get("location") == keys[1])
-    return next((entry for entry in found if entry.action in {APPLY, REVERT}), None)
+    return next((entry for entry in found if entry.action in {APPLY, REVERT, SWITCH}), None)
 
 
 def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | None:
     """The record of a host whose interrupted motion had written everything; None where it had written nothing."""
     record = find_record(registry, host)
     before = strengths(record) if record else {}
-    after = _after(entry, before)
+    after = _after(registry, entry, before)
     if state_of(host, touched_by(registry, {*before, *after})) != entry.after:
         return None
     return HostRecord(
@@ -158,8 +186,35 @@ def _with(draft: Draft, entry: EntryRecord, **fields: object) -> Draft:
     return replace(draft, base=entry.base, host=entry.host, **fields)  # type: ignore[arg-type]
 
 
-def _after(entry: EntryRecord, before: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+def keep_set(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Digest:
+    """Put a set into the blob store, where an entry of the log names it by its digest."""
+    patches: dict[str, JsonValue] = {patch_id: strength.sixteenths for patch_id, strength in wanted.items()}
+    return registry.blobs.put(canonical.dumps({"format": _SET_FORMAT, "patches": patches}))
+
+
+def kept_set(registry: Registry, digest: Digest) -> dict[PatchId, Strength]:
+    """The set of a digest; the inverse of `keep_set`.
+
+    Raises:
+        NotFoundError, DigestMismatchError, FormatError: it is missing, damaged, or no set.
+    """
+    what = f"set {digest[:SHORT]}"
+    fields = Fields.of(
+        canonical.loads(registry.blobs.read(digest, limit=_SET_BYTES), what=what, limit=_SET_BYTES), what
+    )
+    if (found := fields.text("format")) != _SET_FORMAT:
+        raise FormatError(
+            f"{what}: expected format {_SET_FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"
+        )
+    inside = fields.fields("patches")
+    fields.done()
+    return {PatchId(p): Strength(inside.integer(p, -MAX_SIXTEENTHS, MAX_SIXTEENTHS)) for p in inside.names()}
+
+
+def _after(registry: Registry, entry: EntryRecord, before: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
     """The set that a motion wanted to reach."""
+    if entry.action == SWITCH:
+        return kept_set(registry, Digest(str(entry.details[SET])))
     if entry.action == REVERT:
         return {patch_id: strength for patch_id, strength in before.items() if patch_id not in entry.patches}
     strength = Strength(int(entry.details.get(STRENGTH, ONE.sixteenths)))

@@ -71,7 +71,9 @@ def test_the_help_of_a_noun_is_the_line_in_the_table() -> None:
     """`rasura --help` prints its lines from a table so as to import nothing; they must not drift from the help."""
     told = {name: line for name, (_, line) in front_door._COMMANDS.items()}
     nouns = {
-        path.split()[1]: c.help for path, c in _commands(front_door.cli) if isinstance(c, click.Group) and " " in path
+        path.split()[1]: c.help
+        for path, c in _commands(front_door.cli)
+        if isinstance(c, click.Group) and path.count(" ") == 1
     }
     assert nouns == {name: told[name] for name in nouns}
     assert nouns
@@ -103,6 +105,8 @@ def test_help_of_a_command_imports_nothing_heavy(tmp_path: Path) -> None:
         "base list",
         "patch list --json",
         "evaluation list",
+        "stack list",
+        "policy show",
         f"evaluation show {evaluation(patch()).digest}",
     ],
 )

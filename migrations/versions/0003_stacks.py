@@ -32,9 +32,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("stack", "patch_id", name=op.f("pk_stack_patch")),
         sa.ForeignKeyConstraint(["stack"], ["stack.name"], name=op.f("fk_stack_patch_stack_stack")),
         sa.ForeignKeyConstraint(["patch_id"], ["patch.patch_id"], name=op.f("fk_stack_patch_patch_id_patch")),
-        sa.CheckConstraint(
-            "strength BETWEEN -64 AND 64 AND strength <> 0", name=op.f("ck_stack_patch_strength_range")
-        ),
+        sa.CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name=op.f("ck_stack_patch_strength_range")),
     )
     op.create_index(op.f("ix_stack_patch_patch_id"), "stack_patch", ["patch_id"])
     _table(

@@ -1,5 +1,6 @@
 """The audit log: adding to it, and reading it."""
 
+from rasura.registry.note import Checkpoint
 from rasura.registry.nouns.opened import Opened
 from rasura.registry.records import Draft, EntryRecord
 from rasura.registry.rows import ledger
@@ -36,3 +37,17 @@ class Log(Opened):
         """Entries that began something (on `host`) which no later entry ended, the oldest first."""
         with self.reading() as session:
             return ledger.unfinished(session, host)
+
+    def head(self) -> Checkpoint:
+        """How long the log is, and its root: what a document names that rests on the log as it is."""
+        with self.reading() as session:
+            return ledger.tree(session, self._journal.origin)[0]
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root over the first `size` entries, as it was signed then; None where the log was never that long.
+
+        Raises:
+            AuditError: the checkpoint of that size does not parse or is not the tree's.
+        """
+        with self.reading() as session:
+            return ledger.root_at(session, self._journal.origin, size)

@@ -59,7 +59,9 @@ class Stacks(Opened):
 
 def _named(entry: Draft, before: StackRecord, after: StackRecord) -> Draft:
     """The entry with the stack's name and base, and with all patches of one record or those that moved between two."""
-    moved = {*after.patches} if before is after else {p for p, _ in {*before.patches.items()} ^ {*after.patches.items()}}
+    moved = (
+        {*after.patches} if before is after else {p for p, _ in {*before.patches.items()} ^ {*after.patches.items()}}
+    )
     return replace(
         entry,
         patches=entry.patches or tuple(sorted(moved)),

@@ -17,7 +17,7 @@ from rasura.registry.note import Checkpoint, parse_note
 from rasura.registry.records import Draft, EntryRecord, Outcome
 from rasura.registry.tables import CheckpointRow, EntryPatchRow, EntryRow
 
-__all__ = ["EntryFilter", "append", "every", "tree", "unfinished"]
+__all__ = ["EntryFilter", "append", "every", "root_at", "tree", "unfinished"]
 
 _BATCH = 500
 
@@ -41,8 +41,20 @@ def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
         AuditError: the two do not belong together.
     """
     row = session.scalar(select(CheckpointRow).order_by(CheckpointRow.size.desc()).limit(1))
-    if row is None:
-        return Checkpoint(origin, 0, EMPTY_ROOT), Frontier()
+    return (Checkpoint(origin, 0, EMPTY_ROOT), Frontier()) if row is None else _parsed(row, origin)
+
+
+def root_at(session: Session, origin: str, size: int) -> bytes | None:
+    """The root over the first `size` entries, None where there never were so many.
+
+    Raises:
+        AuditError: that checkpoint and the tree under it do not belong together.
+    """
+    row = session.get(CheckpointRow, size)
+    return None if row is None else _parsed(row, origin)[0].root
+
+
+def _parsed(row: CheckpointRow, origin: str) -> tuple[Checkpoint, Frontier]:
     checkpoint = Checkpoint.parse(parse_note(row.note.encode()).text)
     frontier = Frontier.from_bytes(row.size, row.frontier)
     if (checkpoint.origin, checkpoint.size, checkpoint.root) != (origin, row.size, frontier.root()):

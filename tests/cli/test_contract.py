@@ -60,6 +60,19 @@ ARGUMENTS = {
     ("patch", "rebase"): ["abcd"],
     ("patch", "join"): ["abcd", "ef01"],
     ("patch", "retarget"): ["abcd", "--base", "x"],
+    ("patch", "switch"): ["x", "--model", "x"],
+    ("stack", "create"): ["x"],
+    ("stack", "add"): ["x", "abcd"],
+    ("stack", "remove"): ["x", "abcd"],
+    ("stack", "show"): ["x"],
+    ("stack", "update"): ["x"],
+    ("stack", "delete"): ["x"],
+    ("stack", "diff"): ["x", "y"],
+    ("stack", "lock"): ["x"],
+    ("policy", "set"): ["x"],
+    ("patch", "bisect", "start"): ["x", "--model", "x"],
+    ("patch", "bisect", "run"): ["true"],
+    ("plan",): ["--stack", "x", "--model", "x"],
     ("evaluation", "show"): ["abcd"],
     ("push",): ["abcd", "org/name"],
     ("pull",): ["org/name"],
@@ -365,7 +378,7 @@ def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> 
         return {line.partition(",")[2] for line in out.splitlines()}, set(err.split())
 
     found, modules = complete("rasura p")
-    assert found == {"patch", "push", "pull"}
+    assert found == {"patch", "plan", "policy", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
     found, modules = complete("rasura patch re")
     assert found == {"rebase", "retarget", "revert"}

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 import torch
 from tiny import TinySpec, tiny_model, tiny_pipeline
-from workshop import ALICE, SPEC, Workshop, copy_of, digests, erased, silent, start, workshop
+from workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
 from rasura.patches.concepts import Target
 from rasura.patches.errors import (
@@ -38,10 +38,11 @@ from rasura.patches.projection import DEFAULT_POLICY
 from rasura.registry import deploy, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.deploy import Actor
+from rasura.registry.goals import Goal
 from rasura.registry.intake import add_signed
 from rasura.registry.models import add_base
 from rasura.registry.motion import prepared
-from rasura.registry.records import Draft, EntryRecord, HostRecord
+from rasura.registry.records import Draft
 from rasura.registry.signers import trust_file
 from rasura.registry.store import Registry
 
@@ -145,9 +146,9 @@ def test_more_patches_than_a_detail_of_the_log_could_spell(workshop: Workshop, r
     applied = dict.fromkeys(many, ONE)
     draft = Draft("alice", "", standing.APPLY, "begun", tuple(many), details={"strength": 8, "location": "/m"})
     entry = registry.note(draft)
-    assert standing._after(entry, {}) == dict.fromkeys(many, Strength(8))
+    assert standing._after(registry, entry, {}) == dict.fromkeys(many, Strength(8))
     reverted = registry.note(Draft("alice", "", standing.REVERT, "begun", tuple(many[1:]), details={"location": "/m"}))
-    assert standing._after(reverted, applied) == {many[0]: ONE}
+    assert standing._after(registry, reverted, applied) == {many[0]: ONE}
 
 
 def test_a_copy_is_patched_and_the_source_is_not(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
@@ -530,7 +531,9 @@ from rasura.patches import file, keys, signature
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.journal import Journal
 from rasura.registry import deploy
+from rasura.registry.goals import Goal
 from rasura.registry.store import Registry
+from rasura.patches.increment import Strength
 
 class Mortal(Journal):
     steps, last = 0, None
@@ -552,7 +555,13 @@ def live(folder, action, patch, last):
     Mortal.last = last
     with Unheard.open(folder) as registry:
         host = Host.open(Path(folder) / "the model")
-        getattr(deploy, action)(registry, host, [patch], deploy.Actor("mortal"))
+        if action == "switch":  # in one motion: one out, one in, one at another strength
+            ids = sorted(p.patch_id for p in registry.patches() if p.concepts != ("dog",))
+            photo, other = sorted(ids, key=lambda p: registry.patch(p).concepts)
+            wanted = {photo: Strength(-8), other: Strength(4)}
+            deploy.switch(registry, host, Goal("a set", None, wanted), deploy.Actor("mortal"))
+        else:
+            getattr(deploy, action)(registry, host, [patch], deploy.Actor("mortal"))
     return Mortal.steps
 
 for folder, action, patch, last in json.loads(sys.argv[1]):
@@ -571,8 +580,9 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
     places: dict[tuple[str, int], Workshop] = {}
     with workshop.open() as registry:
         deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
-    before = workshop.digests()
-    for action in ("apply", "revert"):
+    before = after = workshop.digests()
+    switched = {workshop.photo: Strength(-8), workshop.van_gogh: Strength(4)}
+    for action in ("apply", "revert", "switch"):
         folder = workshop.folder.rename(tmp_path / action)  # the copies carry one identity: they must not be found here
         for stop in STOPS:
             places[action, stop] = copy_of(replace(workshop, folder=folder), tmp_path / f"{action} {stop}")
@@ -580,21 +590,28 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
         if action == "apply":
             with workshop.open() as registry:
                 deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
-    after = workshop.digests()
+        if action == "revert":
+            after = workshop.digests()
+    with workshop.open() as registry:
+        deploy.switch(registry, workshop.host(), Goal("a set", None, switched), ALICE)
+    models = {"apply": (before, after), "revert": (after, before), "switch": (after, workshop.digests())}
     shutil.rmtree(workshop.folder)
     attempts = [(str(place.folder), action, workshop.dog, stop) for (action, stop), place in places.items()]
     process = start(["-c", DYING, json.dumps(attempts)], tmp_path)
     out, err = process.communicate(timeout=300)
-    assert out.splitlines().count("-9") == 2 * (len(STOPS) - 1), err
+    assert out.splitlines().count("-9") == 3 * (len(STOPS) - 1), err
     assert all(int(line.split()[1]) > max(STOPS[1:]) for line in out.splitlines() if line.startswith("steps"))
     for (action, stop), place in places.items():
         written = stop in {-1, STOPS[0]}
         with place.open() as registry:
             host = place.host()
             standing.settle(registry, host)
-            patched = written == (action == "apply")
-            assert place.digests() == (after if patched else before), (action, stop)
-            assert (workshop.dog in standing.present_set(registry, host)) == patched
+            assert place.digests() == models[action][written], (action, stop)
+            present = standing.present_set(registry, host)
+            if action == "switch":
+                assert present == (switched if written else {workshop.photo: ONE, workshop.dog: ONE})
+            else:
+                assert (workshop.dog in present) == (written == (action == "apply"))
             assert registry.unfinished() == ()
             verify_log(registry)
 
@@ -622,13 +639,6 @@ def test_a_full_disk_changes_nothing(
     assert "Traceback" not in err
     assert "error: " in err
     deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
-
-
-class Mortal(Registry):
-    """Ctrl-C comes when the model is written and nobody has written that down."""
-
-    def set_host(self, record: HostRecord, entry: Draft) -> EntryRecord:  # noqa: ARG002
-        raise KeyboardInterrupt
 
 
 def test_interrupted_before_the_last_step_the_next_command_ends_it(workshop: Workshop, registry: Registry) -> None:

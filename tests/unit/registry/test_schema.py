@@ -153,7 +153,8 @@ BACK_TO_0002 = (
     "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy; UPDATE alembic_version SET version_num = '0002';"
 )
 BACK_TO_0001 = (
-    BACK_TO_0002 + "DROP TABLE evaluation_patch; DROP TABLE evaluation; UPDATE alembic_version SET version_num = '0001';"
+    BACK_TO_0002
+    + "DROP TABLE evaluation_patch; DROP TABLE evaluation; UPDATE alembic_version SET version_num = '0001';"
 )
 
 

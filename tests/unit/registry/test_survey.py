@@ -13,6 +13,7 @@ from rasura.patches.errors import ConflictError, NotFoundError
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.increment import ONE
+from rasura.patches.policy import DEFAULT_POLICY
 from rasura.registry import deploy, standing
 from rasura.registry.motion import prepared
 from rasura.registry.records import Draft
@@ -97,7 +98,7 @@ def test_an_interrupted_motion_is_shown_from_the_side_that_the_model_is_on(
     workshop: Workshop, registry: Registry, *, written: bool
 ) -> None:
     host = workshop.host()
-    motion = prepared(registry, host, {}, {workshop.dog: ONE}, deploy.DEFAULT_POLICY)  # type: ignore[attr-defined]
+    motion = prepared(registry, host, {}, {workshop.dog: ONE}, DEFAULT_POLICY)
     draft = Draft("a", "", standing.APPLY, "begun", (workshop.dog,), motion.record.base, motion.record.host_id)
     entry = registry.note(
         Draft(

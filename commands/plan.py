@@ -1,0 +1,84 @@
+"""`rasura plan`: what a switch of a model would change."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands.stack import concepts_of, difference_data, difference_rows, worst_rows
+
+if TYPE_CHECKING:
+    from rasura.registry.plan import Plan
+
+CHANGES: Final = 10  # exit code of --detailed-exitcode
+
+
+@command(None, "plan")
+@click.option("--stack", "goal_ref", required=True, metavar="STACK|LOCK", help="Stack or lock file to go to.")
+@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan to a file.")
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Stricter limits.")
+@click.option("--detailed-exitcode", "detailed", is_flag=True, help="Exit code 10 if there is something to change.")
+def plan(
+    *,
+    goal_ref: str,
+    model: Path,
+    output: Path | None,
+    policy_file: Path | None,
+    registry_at: str | None,
+    detailed: bool,
+) -> Result:
+    """Say what would change if a model were switched to a stack. Nothing is written to the model or the registry.
+
+    `rasura patch apply FILE` does exactly what the written plan says, or refuses it as stale.
+    """
+    from rasura.commands.files import write_document
+    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.registry.goals import goal_of
+    from rasura.registry.plan import Plan
+    from rasura.registry.planning import make_plan
+    from rasura.registry.policies import read_policy
+
+    stricter = read_policy(policy_file) if policy_file else None
+    with open_registry(registry_at) as registry, progress() as tell:
+        goal = goal_of(registry, goal_ref)
+        tell("planning", 0, 1)
+        found = make_plan(registry, CheckpointHost.open(model), goal, policy=stricter)
+        tell("planning", 1, 1)
+        made = found.plan
+        concepts = concepts_of(registry, {*made.before.patches, *made.after.patches})
+    if output is not None:
+        write_document(output, made.to_bytes(), Plan.from_bytes)
+    rows, worst = difference_rows(made.before.patches, made.after.patches, concepts), worst_rows(found.verdict)
+
+    def text() -> None:
+        table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
+        line(f"{made.parameters} parameters, {made.size_bytes} bytes to write")
+        line(f"state {short(made.before.state)} -> {short(made.after.state)}")
+        line(
+            "accepted"
+            + (f" ({', '.join(f'{name} {value} of {limit}' for name, value, limit in worst)})" if worst else "")
+        )
+        if output is not None:
+            line(f"wrote {output}")
+
+    data = {**_data(made), "worst": {n: {"value": v, "limit": limit} for n, v, limit in worst}}
+    code = CHANGES if detailed and made.changes else 0
+    return Result({**data, "file": None if output is None else str(output)}, text, bool(output), code)
+
+
+def _data(made: "Plan") -> dict[str, Any]:
+    return {
+        **difference_data(made.before.patches, made.after.patches),
+        "changes": made.changes,
+        "location": made.location,
+        "parameters": made.parameters,
+        "bytes": made.size_bytes,
+        "before": made.before.state,
+        "after": made.after.state,
+        "policy": made.policy,
+        "accepted": True,
+        "plan": made.digest,
+    }

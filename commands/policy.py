@@ -1,0 +1,60 @@
+"""`rasura policy`: the limits that every check of this registry holds patches to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, line, short
+
+if TYPE_CHECKING:
+    from rasura.patches.policy import Policy
+
+
+@click.group()
+def policy() -> None:
+    """The policy in force: show, set."""
+
+
+@command(policy, "show")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a new file instead.")
+def show(registry_at: str | None, output: Path | None) -> Result:
+    """Show the policy in force as TOML; the default one where none was set."""
+    from rasura.commands.files import write_document
+
+    with open_registry(registry_at) as registry:
+        found, record = registry.policy(), registry.policy_record()
+    toml = found.to_toml()
+    if output is not None:
+        write_document(output, toml.encode())
+    data = {**_data(found), "set_at": record.set_at.isoformat() if record else None, "default": record is None}
+    said = toml.rstrip("\n") if output is None else f"wrote {output}"
+    return Result({**data, "file": None if output is None else str(output)}, lambda: line(said), bool(output))
+
+
+@command(policy, "set", mutating=True)
+@click.argument("file", type=click.Path(path_type=Path))
+def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Put the policy in FILE in force: everything that is applied from now on is held to it."""
+    from rasura.registry.policies import put_in_force, read_policy
+    from rasura.registry.steps import Actor
+
+    with open_registry(registry_at) as registry:
+        wanted = read_policy(file)
+        changed = put_in_force(registry, wanted, Actor(actor, reason))
+    data = _data(wanted)
+    said = f"the policy in force is {short(data['digest'])}" + ("" if changed else ", as before")
+    return Result(data, lambda: line(said), changed=changed)
+
+
+def _data(found: "Policy") -> dict[str, Any]:
+    from rasura.patches.policy import limit_names
+    from rasura.registry.nouns.policies import policy_digest
+
+    return {
+        "digest": policy_digest(found),
+        "limits": {name: str(float(getattr(found, name))) for name in limit_names()},
+        "separable": found.separable,
+        "toml": found.to_toml(),
+    }

@@ -1,0 +1,298 @@
+"""`rasura stack`: named, pinned sets of patches."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, fields, line, short, table
+
+if TYPE_CHECKING:
+    from rasura.patches.increment import Strength
+    from rasura.patches.names import PatchId
+    from rasura.patches.verdict import Verdict
+    from rasura.registry.choices import StackRecord
+    from rasura.registry.overview import Overview
+    from rasura.registry.store import Registry
+
+_NAME = click.argument("name")
+_MEMBERS = click.argument("members", nargs=-1, metavar="[ID[=STRENGTH]]...")
+
+
+@click.group()
+def stack() -> None:
+    """Stacks: create, add, remove, show, list, delete, update, diff, lock."""
+
+
+@command(stack, "create", mutating=True)
+@_NAME
+@_MEMBERS
+@click.option("--base", metavar="NAME", help="Base of a stack without patches [default: the only one].")
+def create(
+    *, name: str, members: tuple[str, ...], base: str | None, registry_at: str | None, reason: str, actor: str
+) -> Result:
+    """Make a stack of patches of one base, each at strength 1 unless another is named."""
+    from rasura.registry import stacks
+    from rasura.registry.steps import Actor
+
+    with open_registry(registry_at) as registry:
+        found = stacks.members_of(registry, members)
+        record = stacks.create(registry, name, found, Actor(actor, reason), base=base)
+    return Result(_data(record), lambda: line(f"made stack {name}: {_count(record)}"), changed=True)
+
+
+@command(stack, "add", mutating=True)
+@_NAME
+@click.argument("members", nargs=-1, required=True, metavar="ID[=STRENGTH]...")
+@click.option("--replace", "replace_old", is_flag=True, help="Other versions of the same concepts give way.")
+def add(
+    *, name: str, members: tuple[str, ...], replace_old: bool, registry_at: str | None, reason: str, actor: str
+) -> Result:
+    """Add patches to a stack, or with --replace give them another strength."""
+    from rasura.registry import stacks
+    from rasura.registry.steps import Actor
+
+    with open_registry(registry_at) as registry:
+        found = stacks.members_of(registry, members)
+        record, changed = stacks.add(registry, name, found, Actor(actor, reason), replace_old=replace_old)
+    return _told(record, changed=changed)
+
+
+@command(stack, "remove", mutating=True)
+@_NAME
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+def remove(name: str, ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str) -> Result:
+    """Take patches out of a stack; models that have them keep them until they are switched."""
+    from rasura.registry import stacks
+    from rasura.registry.steps import Actor
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i) for i in ids]
+        record, changed = stacks.remove(registry, name, found, Actor(actor, reason))
+    return _told(record, changed=changed)
+
+
+@command(stack, "update", mutating=True)
+@_NAME
+def update(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Replace patches of a stack by the newest registered ones that supersede them."""
+    from rasura.registry import stacks
+    from rasura.registry.steps import Actor
+
+    with open_registry(registry_at) as registry:
+        record, moved = stacks.update(registry, name, Actor(actor, reason))
+    lines = [f"{short(u.old)} -> {short(u.new)}" for u in moved] or [f"stack {name} is up to date"]
+    data = {**_data(record), "updated": {u.old: u.new for u in moved}}
+    return Result(data, lambda: line("\n".join(lines)), changed=bool(moved))
+
+
+@command(stack, "delete", mutating=True)
+@_NAME
+def delete(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Delete a stack; its patches, and models that have them, stay as they are."""
+    from rasura.registry import stacks
+    from rasura.registry.steps import Actor
+
+    with open_registry(registry_at) as registry:
+        record = stacks.delete(registry, name, Actor(actor, reason))
+    return Result(_data(record), lambda: line(f"deleted stack {name}"), changed=True)
+
+
+@command(stack, "list")
+def list_(registry_at: str | None) -> Result:
+    """List the stacks, and on how many models each is applied."""
+    from rasura.registry.overview import hosts_of
+
+    with open_registry(registry_at) as registry:
+        records, names = registry.stacks(), {b.digest: b.name for b in registry.bases()}
+        where = {record.name: [host.location for host in hosts_of(registry, record)] for record in records}
+    rows = [
+        (r.name, names[r.base], str(len(r.patches)), str(len(where[r.name])), f"{r.updated_at:%Y-%m-%d %H:%M}")
+        for r in records
+    ]
+    data = [{**_data(record), "hosts": where[record.name]} for record in records]
+    headers = ("stack", "base", "patches", "models", "changed")
+    return Result({"stacks": data}, lambda: table(headers, rows))
+
+
+@command(stack, "show")
+@_NAME
+def show(name: str, registry_at: str | None) -> Result:
+    """Show a stack: patches, strengths, what supersedes them, where it is applied, and the composer's verdict."""
+    from rasura.registry.overview import overview
+
+    with open_registry(registry_at) as registry:
+        view = overview(registry, name)
+    rows = [
+        (short(m.patch_id), ", ".join(m.concepts), str(m.strength), short(m.newer) if m.newer else "")
+        for m in view.members
+    ]
+
+    def text() -> None:
+        fields(_summary(view))
+        if rows:
+            table(("patch", "concept", "strength", "superseded by"), rows)
+
+    superseded = {m.patch_id: m.newer for m in view.members if m.newer}
+    hosts = [host.location for host in view.hosts]
+    return Result(
+        {**_data(view.record), "hosts": hosts, "superseded": superseded, "verdict": _verdict_data(view)}, text
+    )
+
+
+@command(stack, "diff")
+@click.argument("left", metavar="A")
+@click.argument("right", metavar="B")
+@click.option("--exit-code", "tell", is_flag=True, help="Exit code 1 if they differ.")
+def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Result:
+    """Say how B differs from A. Each is a stack, a lock file, or @DIR for what is applied to a model folder."""
+    from rasura.registry.goals import side_of
+
+    with open_registry(registry_at) as registry:
+        sides = side_of(registry, left), side_of(registry, right)
+        concepts = concepts_of(registry, {*sides[0].patches, *sides[1].patches})
+    before, after = sides
+    rows = difference_rows(before.patches, after.patches, concepts)
+    bases = None not in (before.base, after.base) and before.base != after.base
+
+    def text() -> None:
+        if bases:
+            line(f"other bases: {short(str(before.base))} and {short(str(after.base))}")
+        table(("", "patch", "concept", "strength"), rows) if rows else line("the same patches at the same strengths")
+
+    data = {**difference_data(before.patches, after.patches), "bases": [before.base, after.base]}
+    return Result(data, text, exit_code=int(tell and (bool(rows) or bases)))
+
+
+@command(stack, "lock")
+@_NAME
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("rasura.lock"),
+    show_default=True,
+    metavar="FILE",
+    help="The lock file.",
+)
+@click.option("--check", is_flag=True, help="Write nothing: is the lock still what the stack is, and accepted?")
+def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Result:
+    """Pin a stack in a file: patches by digest, base, policy and verdict. Exit code 3 if it is refused.
+
+    With --check, exit code 7 where the file is not what the stack is now.
+    """
+    from rasura.commands.files import write_document
+    from rasura.registry.goals import read_lock
+    from rasura.registry.lockfile import Lock, check_lock, lock_stack
+
+    with open_registry(registry_at) as registry:
+        record = registry.stack(name)
+        found = check_lock(registry, record, read_lock(output)) if check else lock_stack(registry, record)
+    if not check:
+        write_document(output, found.to_bytes(), Lock.from_bytes)
+    said = f"{output} is what stack {name} is: {_count(record)}, accepted" if check else f"wrote {output}"
+    worst = {check: {"value": value, "limit": limit} for check, (value, limit) in found.worst.items()}
+    data = {**_data(record), "file": str(output), "policy": found.policy_sha256, "worst": worst}
+    return Result(data, lambda: line(said), changed=not check)
+
+
+def difference_rows(
+    before: "Mapping[PatchId, Strength]", after: "Mapping[PatchId, Strength]", concepts: "Mapping[PatchId, str]"
+) -> list[tuple[str, str, str, str]]:
+    """What comes (+), goes (-) and changes its strength (~), by concept; empty where nothing does."""
+    rows = []
+    for patch_id in sorted({*before, *after}, key=lambda p: (concepts[p], p)):
+        old, new = before.get(patch_id), after.get(patch_id)
+        if old != new:
+            sign = "+" if old is None else "-" if new is None else "~"
+            shown = f"{old} -> {new}" if old and new else str(new or old)
+            rows.append((sign, short(patch_id), concepts[patch_id], shown))
+    return rows
+
+
+def difference_data(
+    before: "Mapping[PatchId, Strength]", after: "Mapping[PatchId, Strength]"
+) -> dict[str, dict[str, Any]]:
+    """The same for machines."""
+    both = {p: (s, after[p]) for p, s in before.items() if p in after}
+    return {
+        "added": {p: str(s) for p, s in after.items() if p not in before},
+        "removed": {p: str(s) for p, s in before.items() if p not in after},
+        "changed": {p: {"before": str(old), "after": str(new)} for p, (old, new) in both.items() if old != new},
+    }
+
+
+def concepts_of(registry: "Registry", patch_ids: "set[PatchId]") -> "dict[PatchId, str]":
+    """What patches erase, for people; of those that are not here, nothing is known."""
+    known = {record.patch_id: ", ".join(record.concepts) for record in registry.patches()} if patch_ids else {}
+    return {patch_id: known.get(patch_id, "(not here)") for patch_id in patch_ids}
+
+
+def worst_rows(verdict: "Verdict") -> list[tuple[str, str, str]]:
+    """The worst number of each check, for people."""
+    from rasura.registry.judging import worst_of
+
+    return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in worst_of(verdict).items()]
+
+
+def _summary(view: "Overview") -> list[tuple[str, str]]:
+    """The lines above the table of `show`, one a property of the whole stack; further ones belong here."""
+    record = view.record
+    return [
+        ("stack", record.name),
+        ("base", f"{view.base} ({short(record.base)})"),
+        ("patches", str(len(record.patches))),
+        ("verdict", _verdict_line(view)),
+        *(("applied to", host.location) for host in view.hosts),
+        ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+
+
+def _verdict_line(view: "Overview") -> str:
+    from rasura.patches.errors import RasuraError
+    from rasura.patches.verdict import Accepted
+
+    if isinstance(view.verdict, RasuraError):
+        return f"cannot be judged: {view.verdict.message}"
+    if isinstance(view.verdict, Accepted):
+        worst = ", ".join(f"{name} {value} of {limit}" for name, value, limit in worst_rows(view.verdict))
+        return f"accepted ({worst})" if worst else "accepted"
+    return f"refused: {_reasons(view.verdict)[0]}" if _reasons(view.verdict) else "refused"
+
+
+def _verdict_data(view: "Overview") -> dict[str, Any]:
+    from rasura.patches.errors import RasuraError
+    from rasura.patches.verdict import Accepted
+
+    if isinstance(view.verdict, RasuraError):
+        return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}
+    worst = {name: {"value": value, "limit": limit} for name, value, limit in worst_rows(view.verdict)}
+    return {"accepted": isinstance(view.verdict, Accepted), "worst": worst, "reasons": list(_reasons(view.verdict))}
+
+
+def _reasons(verdict: "Verdict") -> Sequence[str]:
+    return [reason.text for reason in getattr(verdict, "reasons", ())]
+
+
+def _told(record: "StackRecord", *, changed: bool) -> Result:
+    said = f"stack {record.name} has {_count(record)}" + ("" if changed else ", as before")
+    return Result(_data(record), lambda: line(said), changed=changed)
+
+
+def _count(record: "StackRecord") -> str:
+    return f"{len(record.patches)} patch{'' if len(record.patches) == 1 else 'es'}"
+
+
+def _data(record: "StackRecord") -> dict[str, Any]:
+    from rasura.patches.increment import Strength
+
+    return {
+        "name": record.name,
+        "base": record.base,
+        "patches": {patch_id: str(Strength(sixteenths)) for patch_id, sixteenths in record.patches.items()},
+        "created_at": record.created_at.isoformat(),
+        "updated_at": record.updated_at.isoformat(),
+    }
