@@ -36,8 +36,7 @@ _COMMANDS: Final = {
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (
         "rasura.commands.patch:patch",
-        "Patches: list, show, add, export, verify, check, apply, switch, revert, status, bisect, rebase, join, "
-        "retarget.",
+        "Patches: list, show, add, export, verify, check, apply, switch, revert, status, bisect, rebase, join, retarget.",  # noqa: E501
     ),
     "stack": ("rasura.commands.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
     "policy": ("rasura.commands.policy:policy", "The policy in force: show, set."),
