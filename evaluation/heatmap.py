@@ -24,7 +24,10 @@ NUMBERS: Final = 16
 NAMES: Final = 64
 """Up to so many patches every row and column has its name; beyond, only the worst."""
 WORST: Final = 24
+CELLS: Final = 1000
+"""Cells a side that a picture of this size can show; more are drawn as the largest of a square."""
 _DECADES: Final = 3.0  # shown below the limit
+_PART: Final = 300  # blocks of a smaller part of the side would be dots
 _LETTERS: Final = 20
 
 
@@ -35,7 +38,7 @@ class Ordered:
     Attributes:
         order: [N] which patch stands where.
         values: [N, N] in that order, its diagonal NaN.
-        blocks: first and last position of patches that disturb each other, at least two each.
+        blocks: first and last position of patches that disturb each other, large enough to be seen.
     """
 
     order: tuple[int, ...]
@@ -58,7 +61,8 @@ def ordered(matrix: Matrix, limit: float) -> Ordered:
         return Ordered((0,), values, ())
     order, groups = _clustered(values, limit)
     index = np.asarray(order)
-    return Ordered(order, values[np.ix_(index, index)], tuple(_runs([groups[i] for i in order])))
+    least = max(2, len(values) // _PART)
+    return Ordered(order, values[np.ix_(index, index)], tuple(_runs([groups[i] for i in order], least)))
 
 
 def _clustered(values: Matrix, limit: float) -> tuple[tuple[int, ...], list[int]]:
@@ -89,11 +93,11 @@ def scale(values: Matrix, limit: float) -> tuple[float, float]:
     return math.log10(middle) - _DECADES, math.log10(max(top, middle * 10))
 
 
-def _runs(groups: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _runs(groups: Sequence[int], least: int) -> Iterator[tuple[int, int]]:
     start = 0
     for stop in range(1, len(groups) + 1):
         if stop == len(groups) or groups[stop] != groups[start]:
-            if stop - start > 1:
+            if stop - start >= least:
                 yield start, stop - 1
             start = stop
 
@@ -108,10 +112,11 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
     middle = math.log10(limit) if marked else low
     norm: Normalize = TwoSlopeNorm(middle, low, high) if marked else Normalize(low, high)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shown = np.clip(np.log10(found.values), low, high)
+        shown = np.clip(np.log10(coarse(found.values, CELLS)), low, high)
     colours = _colours(marked=marked)
     count = len(names)
-    image = axes.imshow(shown, cmap=colours, norm=norm, interpolation="nearest", aspect="equal")
+    ends = (-0.5, count - 0.5, count - 0.5, -0.5)
+    image = axes.imshow(shown, cmap=colours, norm=norm, interpolation="nearest", aspect="equal", extent=ends)
     axes.set_facecolor("#b8b8b8")
     axes.tick_params(length=0, colors=INK)
     for spine in axes.spines.values():
@@ -126,6 +131,20 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
     axes.set_xlabel("disturbed: q", color=INK)
     axes.set_ylabel("disturbing: p", color=INK, labelpad=4 if count <= NAMES else 112)
     _colour_scale(image, scale_axes, (low, high), limit if marked else None)
+
+
+def coarse(values: Matrix, most: int) -> Matrix:
+    """The largest of every square of cells, at most so many a side: no bad pair may fall between pixels."""
+    import numpy as np
+
+    step = -(-len(values) // most)
+    if step == 1:
+        return values
+    side = -(-len(values) // step)
+    padded = np.full((side * step, side * step), -np.inf)
+    padded[: len(values), : len(values)] = np.where(np.isnan(values), -np.inf, values)
+    squares: Matrix = padded.reshape(side, step, side, step).max(axis=(1, 3))
+    return np.where(squares == -np.inf, np.nan, squares)
 
 
 def short(name: str, most: int = _LETTERS) -> str:

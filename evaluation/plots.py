@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST: Final = 4000
-"""Patches in one figure: a pixel is the least that a cell can be, and clustering keeps all pairs in memory."""
+"""Patches in one figure: clustering keeps all pairs in memory several times, 2 GB of this many."""
 
 _SIDES: Final = ((8, 4.9), (12, 6.4), (MOST, 7.4))
 _LEFT, _TOP, _RIGHT, _PANEL = 1.75, 0.45, 5.15, 3.3  # inches; the map stands between left and right
