@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rasura.evaluation.heatmap import NAMES, coarse, number, ordered, short, spread, worst_rows
+from rasura.evaluation.clustering import ordered
+from rasura.evaluation.heatmap import NAMES, coarse, number, short, spread, worst_rows
 from rasura.evaluation.panels import count_over, worst_pairs
 from rasura.evaluation.plots import MOST, InterferenceData, interference_figure
 from rasura.patches.capacity import Capacity
