@@ -73,7 +73,7 @@ bench: $(STAMP)
 results: $(STAMP)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/python benchmarks/results
 
-# A quarter of an hour on two cores from nothing; goes on where it was cut off.
+# About twenty minutes from nothing; goes on where it was cut off.
 composer: $(STAMP)
 	$(BIN)/python benchmarks/composer/composer.py
 

@@ -55,7 +55,7 @@ def apply(
         return _apply_plan(Path(ids[0]), registry_at, Actor(actor, reason))
     if model is None:
         raise click.UsageError("Missing option '--model'.")
-    factor, stricter = Strength.parse(strength or "1"), _stricter(policy_file)
+    factor, stricter = Strength.parse("1" if strength is None else strength), _stricter(policy_file)
     with open_registry(registry_at) as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         tell("applying", 0, 1)

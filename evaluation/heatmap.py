@@ -3,99 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from rasura.evaluation.canvas import INK, SOFT
+from rasura.evaluation.clustering import Matrix, Ordered, scale
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
-Matrix: TypeAlias = "npt.NDArray[np.float64]"
-
-OPTIMAL: Final = 200
-"""Up to so many patches the leaves of the clustering are put into their best order, which takes N³."""
 NUMBERS: Final = 16
 """Up to so many patches every cell shows its number."""
 NAMES: Final = 64
 """Up to so many patches every row and column has its name; beyond, only the worst."""
 WORST: Final = 24
-_DECADES: Final = 3.0  # shown below the limit
+CELLS: Final = 1000
+"""Cells a side that a picture of this size can show; more are drawn as the largest of a square."""
 _LETTERS: Final = 20
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ordered:
-    """A matrix in the order in which it is shown.
-
-    Attributes:
-        order: [N] which patch stands where.
-        values: [N, N] in that order, its diagonal NaN.
-        blocks: first and last position of patches that disturb each other, at least two each.
-    """
-
-    order: tuple[int, ...]
-    values: Matrix
-    blocks: tuple[tuple[int, int], ...]
-
-
-def ordered(matrix: Matrix, limit: float) -> Ordered:
-    """Put patches that disturb each other beside each other: average linkage on the logarithm of the worse share.
-
-    Args:
-        matrix: [N, N]; see `InterferenceData`.
-        limit: what counts as disturbing, for the blocks.
-    """
-    import numpy as np
-
-    values = matrix.astype(np.float64, copy=True)
-    np.fill_diagonal(values, np.nan)
-    if len(values) == 1:
-        return Ordered((0,), values, ())
-    order, groups = _clustered(values, limit)
-    index = np.asarray(order)
-    return Ordered(order, values[np.ix_(index, index)], tuple(_runs([groups[i] for i in order])))
-
-
-def _clustered(values: Matrix, limit: float) -> tuple[tuple[int, ...], list[int]]:
-    """The order of the leaves, and the cluster of each patch."""
-    import numpy as np
-    from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    known = np.nan_to_num(values, nan=0.0, posinf=np.inf)
-    worse = np.maximum(known, known.T)
-    low, high = scale(values, limit)
-    with np.errstate(divide="ignore"):
-        height = np.clip((np.log10(worse) - low) / (high - low), 0.0, 1.0)
-    distance = 1.0 - height
-    np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=len(values) <= OPTIMAL)
-    cut = 1.0 - (math.log10(limit) - low) / (high - low) if 0 < limit < math.inf else 0.0
-    return tuple(int(i) for i in leaves_list(tree)), [int(c) for c in fcluster(tree, cut, "distance")]
-
-
-def scale(values: Matrix, limit: float) -> tuple[float, float]:
-    """Decimal logarithms of the least and of the largest share that have colours of their own."""
-    import numpy as np
-
-    finite = values[np.isfinite(values) & (values > 0)]
-    top = max(1.0, float(finite.max(initial=0.0)))
-    middle = limit if 0 < limit < math.inf else top / 100
-    return math.log10(middle) - _DECADES, math.log10(max(top, middle * 10))
-
-
-def _runs(groups: Sequence[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for stop in range(1, len(groups) + 1):
-        if stop == len(groups) or groups[stop] != groups[start]:
-            if stop - start > 1:
-                yield start, stop - 1
-            start = stop
 
 
 def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[str], limit: float) -> None:
@@ -108,10 +33,11 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
     middle = math.log10(limit) if marked else low
     norm: Normalize = TwoSlopeNorm(middle, low, high) if marked else Normalize(low, high)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shown = np.clip(np.log10(found.values), low, high)
+        shown = np.clip(np.log10(coarse(found.values, CELLS)), low, high)
     colours = _colours(marked=marked)
     count = len(names)
-    image = axes.imshow(shown, cmap=colours, norm=norm, interpolation="nearest", aspect="equal")
+    ends = (-0.5, count - 0.5, count - 0.5, -0.5)
+    image = axes.imshow(shown, cmap=colours, norm=norm, interpolation="nearest", aspect="equal", extent=ends)
     axes.set_facecolor("#b8b8b8")
     axes.tick_params(length=0, colors=INK)
     for spine in axes.spines.values():
@@ -126,6 +52,20 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
     axes.set_xlabel("disturbed: q", color=INK)
     axes.set_ylabel("disturbing: p", color=INK, labelpad=4 if count <= NAMES else 112)
     _colour_scale(image, scale_axes, (low, high), limit if marked else None)
+
+
+def coarse(values: Matrix, most: int) -> Matrix:
+    """The largest of every square of cells, at most so many a side: no bad pair may fall between pixels."""
+    import numpy as np
+
+    step = -(-len(values) // most)
+    if step == 1:
+        return values
+    side = -(-len(values) // step)
+    padded = np.full((side * step, side * step), -np.inf)
+    padded[: len(values), : len(values)] = np.where(np.isnan(values), -np.inf, values)
+    squares: Matrix = padded.reshape(side, step, side, step).max(axis=(1, 3))
+    return np.where(squares == -np.inf, np.nan, squares)
 
 
 def short(name: str, most: int = _LETTERS) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.canvas import INK, SOFT
-from rasura.evaluation.heatmap import Matrix, number, short
+from rasura.evaluation.clustering import Matrix
+from rasura.evaluation.heatmap import number, short
 
 if TYPE_CHECKING:
     import numpy as np

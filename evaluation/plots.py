@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.canvas import SOFT, check_plot, new_figure, save_figure
-from rasura.evaluation.heatmap import NAMES, draw_heat_map, ordered, short
+from rasura.evaluation.clustering import ordered
+from rasura.evaluation.heatmap import NAMES, draw_heat_map, short
 from rasura.evaluation.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
 from rasura.patches.capacity import Capacity
 from rasura.patches.errors import InputError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST: Final = 4000
-"""Patches in one figure: a pixel is the least that a cell can be, and clustering keeps all pairs in memory."""
+"""Patches in one figure: clustering keeps all pairs in memory several times, 2 GB of this many."""
 
 _SIDES: Final = ((8, 4.9), (12, 6.4), (MOST, 7.4))
 _LEFT, _TOP, _RIGHT, _PANEL = 1.75, 0.45, 5.15, 3.3  # inches; the map stands between left and right

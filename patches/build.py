@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rasura.patches.anchors import with_anchor
 from rasura.patches.base import CAST_DTYPES, BaseIdentity
+from rasura.patches.capacity import GUARD
 from rasura.patches.concepts import Target, TextEncoder, aligned_columns, token_range
 from rasura.patches.describe import compressed, described
 from rasura.patches.erasers.problem import Columns, Problem, Progress, Reference
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
     from rasura.patches.denoiser import Denoiser
 
-GUARD: Final = 0.9999
-"""Share of each guarded patch's target energy outside the protected span that stays untouched."""
 
 Loader = Callable[[], "Denoiser"]
 Moments = MutableMapping[str, Moment]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.again import DERIVED
-from rasura.patches.build import GUARD
+from rasura.patches.capacity import GUARD
 from rasura.patches.erasers.nullspace import FREE_FLOOR
 from rasura.patches.erasers.problem import Columns, Erasure, Reference
 from rasura.patches.errors import ErasureRefusedError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -11,18 +10,16 @@ from typing import Any, Final
 
 import numpy as np
 from bench import ROOT
+from composer_scatter import scatter
 from ranks import OBSERVED, PREDICTORS, Pair, correlation, lost, near, other, rank_misses, told_apart, with_style
 
-from rasura.evaluation.canvas import new_figure, save_figure
-from rasura.evaluation.heatmap import spread
+from rasura.patches.policy import DEFAULT_POLICY
 
 FOLDER: Final = ROOT / "docs" / "composer"
 PAGE: Final = ROOT / "docs" / "composer.md"
-LIMIT: Final = 0.05
+LIMIT: Final = DEFAULT_POLICY.pair
 _EDGES: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, np.inf)
 _NAMED: Final = 6
-_NAMED_FROM: Final = 0.4
-_ENDS: Final = ((5e-3, 12.0), (4e-4, 0.8))
 
 
 def write_page() -> None:
@@ -32,7 +29,7 @@ def write_page() -> None:
         page = _filled(page, "words", _words(rows))
     if study := _kept("study"):
         rows = study["pairs"]
-        scatter(rows)
+        scatter(rows, FOLDER / "scatter.png")
         page = _filled(page, "concepts", _concepts(study["concepts"]))
         page = _filled(page, "ranks", _ranks(rows))
         page = _filled(page, "bins", _bins(rows))
@@ -236,57 +233,3 @@ def _styles(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             values = [row[what] for row in rows if row["q"] == q and "named" in row]
             lines.append([q, title, str(len(values)), f"{np.mean(values):.2f}", f"{max(values):.2f}"])
     yield from _table(("Style q", "its templates", "objects p", "mean pair(p, q)", "largest"), lines)
-
-
-def scatter(rows: Sequence[Pair]) -> None:
-    """Predicted against seen: both numbers against {p}'s damage, and pair(p, q) against what is seen of {p, q}."""
-    panels = (
-        ("pair(p, q)", "{p}: pixels of q's pictures move"),
-        ("share(p, q)", "{p}: pixels of q's pictures move"),
-        ("pair(p, q)", "{p, q}: pixels of q's erased pictures move"),
-    )
-    with new_figure(14, 4.6) as figure:
-        for place, (by, seen) in enumerate(panels):
-            axes = figure.add_axes((0.05 + place * 0.325, 0.13, 0.28, 0.76))
-            points = [(PREDICTORS[by](row), OBSERVED[seen](row)) for row in rows]
-            harmed = [(lost(row) if place < len(panels) - 1 else other(row)) > 0 for row in rows]
-            what = "picture of q lost" if place < len(panels) - 1 else "picture of something else"
-            _points(axes, rows, points, harmed, what)
-            if by.startswith("pair"):
-                axes.axvline(LIMIT, color="#202020", linewidth=0.8, linestyle=":")
-            axes.set_xlabel(by + (" = ‖Δp Tq‖ / ‖Δq Tq‖" if by.startswith("pair") else " = ‖Δp Tq‖ / ‖W Tq‖"))
-            axes.set_title(seen + ", share of the range", fontsize=9, loc="left")
-        save_figure(figure, FOLDER / "scatter.png")
-
-
-def _points(
-    axes: Any, rows: Sequence[Pair], points: Sequence[tuple[float, float]], harmed: Sequence[bool], what: str
-) -> None:
-    """Triangles are pairs with a style; where a picture was lost, the pair is named if it is not a near one."""
-    for style, marker, kind in ((False, "o", "two objects"), (True, "^", "with a style")):
-        for bad, colour, title in ((False, "#8fb3cf", ""), (True, "#c0300f", f", {what}")):
-            chosen = [
-                p for p, row, h in zip(points, rows, harmed, strict=True) if with_style(row) is style and h is bad
-            ]
-            x, y = zip(*chosen, strict=True) if chosen else ((), ())
-            axes.scatter(x, y, s=16, color=colour, marker=marker, linewidths=0, label=kind + title)
-    axes.set_xlim(*_ENDS[0])
-    axes.set_ylim(*_ENDS[1])
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.grid(alpha=0.3, linewidth=0.5)
-    axes.legend(fontsize=7.5, loc="upper left", frameon=False)
-    shown = [
-        (*point, f"{row['p']} → {row['q']}")
-        for point, row, bad in zip(points, rows, harmed, strict=True)
-        if bad and not near(row) and row["pair"] > _NAMED_FROM
-    ]
-    _labels(axes, sorted(shown, key=lambda item: item[1]))
-
-
-def _labels(axes: Any, shown: Sequence[tuple[float, float, str]]) -> None:
-    """Names right of all points, apart from each other, with a line to the point of each."""
-    places = spread([math.log10(y) for _, y, _ in shown], 0.1, math.log10(_ENDS[1][1]) - 0.1)
-    for (x, y, text), place in zip(shown, places, strict=True):
-        axes.plot((x, 2.3), (y, 10**place), color="#c0300f", linewidth=0.4)
-        axes.text(2.4, 10**place, text, fontsize=6.5, va="center", color="#c0300f")

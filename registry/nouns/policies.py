@@ -54,8 +54,7 @@ class Policies(Opened):
 
         def work(session: Session) -> Sequence[Change | None]:
             change = policies.save(session, record)
-            if change is not None:
-                self.blobs.put(toml, record.digest)  # before the commit, which promises that it is there
+            self.blobs.put(toml, record.digest)  # before the commit, which promises that it is there; or back again
             return [change]
 
         return self._journal.change(replace(entry, details={**entry.details, **told}), work) is not None

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rasura.evaluation.heatmap import NAMES, number, ordered, short, spread, worst_rows
+from rasura.evaluation.clustering import ordered
+from rasura.evaluation.heatmap import NAMES, coarse, number, short, spread, worst_rows
 from rasura.evaluation.panels import count_over, worst_pairs
 from rasura.evaluation.plots import MOST, InterferenceData, interference_figure
 from rasura.patches.capacity import Capacity
@@ -146,6 +147,24 @@ def test_patches_that_disturb_each_other_stand_together() -> None:
         (min(places[a], places[b]), max(places[a], places[b])) for a, b in ((0, 4), (2, 5))
     )
     assert found.values[places[2], places[5]] == 0.8
+
+
+@pytest.mark.parametrize(("count", "most"), [(4, 4), (5, 4), (9, 4), (11, 3)])
+def test_a_single_bad_pair_is_seen_whatever_the_scale(count: int, most: int) -> None:
+    for p in range(count):
+        for q in range(count):
+            matrix = np.full((count, count), 1e-4)
+            np.fill_diagonal(matrix, np.nan)
+            matrix[p, q] = 0.9
+            found = coarse(matrix, most)
+            step = -(-count // most)
+            assert found.shape == (-(-count // step),) * 2
+            assert found[p // step, q // step] == 0.9
+            assert int((found == 0.9).sum()) == 1
+
+
+def test_squares_of_pairs_without_a_number_have_none() -> None:
+    assert np.isnan(coarse(np.full((7, 7), np.nan), 3)).all()
 
 
 def test_worst_pairs_and_rows() -> None:

@@ -129,6 +129,15 @@ def test_a_host_with_many_moves_is_told_by_digest() -> None:
     assert change_of(host(patch("a")), host(patch("b"))).applied == {patch("a").patch_id: 16, patch("b").patch_id: 0}
 
 
+def test_a_stack_is_told_of_as_a_host_is() -> None:
+    two = patch("a"), patch("b")
+    assert change_of(stack("brand", *two)).applied == {p.patch_id: 16 for p in two}
+    assert change_of(stack("brand", two[0]), stack("brand", *two)).applied == {two[1].patch_id: 0}
+    many = stack("brand", *(patch(str(i)) for i in range(MAX_LISTED + 1)))
+    assert change_of(many).applied is None
+    assert change_of(many).record == fingerprint(many)
+
+
 BAD = {
     "no actor": {"actor": ""},
     "long actor": {"actor": "x" * 256},

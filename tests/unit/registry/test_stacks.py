@@ -162,6 +162,8 @@ def test_a_policy_whose_file_is_gone_or_changed_is_not_guessed(registry: Registr
     with pytest.raises(NotFoundError) as caught:
         registry.policy()
     assert caught.value.hint == "rasura policy set FILE"
+    assert not registry.set_policy(Policy(pair=0.01), draft("policy.set"))  # which brings the file back
+    assert registry.policy() == Policy(pair=0.01)
 
 
 def test_a_policy_from_a_file(tmp_path: Path, made: Place) -> None:
