@@ -7,8 +7,8 @@
     model.detach()
 
 Every motion is checked, logged and all or nothing, as on disk. It happens between two forwards of the model, never in
-the middle of one; a `request` keeps a whole picture on one set of weights. One handle may be used from many threads: each
-call opens the registry for itself, and motions of one process wait for each other.
+the middle of one; a `request` keeps a whole picture on one set of weights. One handle may be used from many threads:
+each call opens the registry for itself, and motions of one process wait for each other.
 """
 
 from __future__ import annotations
