@@ -172,5 +172,6 @@ def test_nothing_and_two_bases_are_refused(patches: tuple[Patch, ...]) -> None:
     with pytest.raises(InputError, match="at least one"):
         kohya_file([])
     other = factories.World()
+    (elsewhere,) = other.erase(other.columns("dog", 1))
     with pytest.raises(BaseMismatchError, match="one file serves one base"):
-        kohya_file([Member(patches[0]), Member(*other.erase(other.columns("dog", 1)))])
+        kohya_file([Member(patches[0]), Member(elsewhere)])
