@@ -4,3 +4,13 @@ The repository root is this package: `.dev/rasura` links back here, and the whee
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`rasura.attach`, imported when it is asked for: the name alone must not cost torch and SQLAlchemy."""
+    if name == "attach":
+        from rasura.registry.live import attach
+
+        return attach
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

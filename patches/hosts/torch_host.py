@@ -2,8 +2,8 @@
 
 The originals are kept on the module itself (a plain attribute, in no state dict), so that a second host over the same
 modules, or over a deep copy of them, finds them. One lock for all hosts of the process: a write never runs in the
-middle of another, and a read never sees half of one. Images that are being generated meanwhile are the caller's
-business.
+middle of another, and a read never sees half of one. A write waits for the gate of the modules, if they have one
+(`rasura.patches.hosts.gate`); without one, forwards that run meanwhile are the caller's business.
 """
 
 import threading
@@ -16,6 +16,7 @@ from torch import nn
 
 from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
+from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
@@ -52,6 +53,8 @@ class TorchHost:
         Raises:
             UnsupportedHostError: no component that a patch may touch.
         """
+        self.modules = tuple(module for name, module in components.items() if name in COMPONENTS)
+        """The components as they were given, with whatever is wrapped around them."""
         self._components = {name: unwrapped(module) for name, module in components.items() if name in COMPONENTS}
         if not self._components:
             raise UnsupportedHostError(
@@ -140,7 +143,7 @@ class TorchHost:
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
-        with _LOCK:
+        with _LOCK, writing(self.modules):
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():

@@ -1,0 +1,217 @@
+# ruff: noqa: F401, F811 - a test asks for a fixture by its name
+"""`rasura.attach`: patches on a model that serves, and never half of one in a picture."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_pipeline
+from workshop import SPEC, Workshop, workshop
+
+import rasura
+from rasura.patches.errors import (
+    AlreadyAppliedError,
+    BusyError,
+    InputError,
+    NoRegistryError,
+    NotFoundError,
+    StrengthError,
+    UnsupportedHostError,
+)
+from rasura.patches.hosts.gate import gate_of
+from rasura.patches.increment import Strength
+from rasura.registry import deploy, stacks
+from rasura.registry.live import LiveModel, attach
+from rasura.registry.steps import Actor
+
+ALICE = Actor("alice")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    return tiny_pipeline(SPEC).to(torch.float32)
+
+
+@pytest.fixture
+def pipe(loaded: Any) -> Iterator[Any]:
+    """One pipeline for all tests; each must give it back as it was."""
+    before = {n: p.clone() for n, p in loaded.unet.named_parameters()}
+    yield loaded
+    for name, parameter in loaded.unet.named_parameters():
+        assert torch.equal(parameter, before[name])
+    assert gate_of(loaded.unet) is None
+
+
+@pytest.fixture
+def model(pipe: Any, workshop: Workshop) -> Iterator[LiveModel]:
+    with attach(pipe, workshop.folder, label="served", actor="alice") as made:
+        yield made
+        if made.status().applied:
+            made.revert()
+
+
+def noise(pipe: Any) -> torch.Tensor:
+    """What the UNet predicts for one latent and one embedding."""
+    unet: Any = pipe.unet
+    latent = torch.linspace(-1, 1, 4 * 16 * 16).reshape(1, 4, 16, 16)
+    embedding = torch.linspace(-3, 3, 77 * unet.config.cross_attention_dim).reshape(1, 77, -1)
+    with torch.no_grad():
+        found: torch.Tensor = unet(latent, 10, encoder_hidden_states=embedding)[0]
+    return found
+
+
+def test_attach_is_the_packages_own_name_and_costs_nothing_until_it_is_used() -> None:
+    assert rasura.attach is attach
+    code = "import rasura, sys; sys.exit(any(m in sys.modules for m in ('torch', 'sqlalchemy')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=".").returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'attached'"):
+        _ = rasura.attached
+
+
+def test_a_model_is_patched_and_comes_back_to_the_bit(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
+    before = noise(pipe)
+    receipt = model.apply(workshop.dog[:12], reason="takedown 118")
+    assert list(receipt.applied) == [workshop.dog]
+    assert not torch.equal(noise(pipe), before)
+    assert model.status(deep=True).drifted == ()
+    model.apply([workshop.van_gogh], strength="0.5")
+    assert model.status().applied == {workshop.dog: Strength(16), workshop.van_gogh: Strength(8)}
+    model.revert(workshop.dog)
+    assert model.revert().pristine
+    assert torch.equal(noise(pipe), before)
+    told = [(e.action, e.outcome, e.reason) for e in workshop.entries() if e.action.startswith("patch.a")]
+    assert told[:2] == [("patch.apply", "begun", "takedown 118"), ("patch.apply", "done", "takedown 118")]
+
+
+def test_the_digest_is_that_of_the_folder(model: LiveModel, workshop: Workshop) -> None:
+    """The model of the folder is fp16; a live fp16 model has the same bytes, to the digest."""
+    half = tiny_pipeline(SPEC).to(torch.float16)
+    with attach(half, workshop.folder, label="half") as other, workshop.open() as registry:
+        live = other.apply(workshop.all)
+        disk = deploy.apply(registry, workshop.host(), workshop.all, ALICE)
+        assert live.after == disk.after
+        other.revert()
+
+
+def test_for_the_length_of_a_block(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
+    before = noise(pipe)
+    with model.applied(workshop.dog) as receipt:
+        assert list(receipt.applied) == [workshop.dog]
+        with pytest.raises(ZeroDivisionError), model.applied([workshop.photo], strength="-1"):
+            _ = len(model.status().applied) / (len(model.status().applied) - 2)
+        assert model.status().applied == {workshop.dog: Strength(16)}
+    assert torch.equal(noise(pipe), before)
+    with pytest.raises(NotFoundError), model.applied("beef" * 16):
+        pass
+    assert model.status().applied == {}
+
+
+def test_switching_by_stack_by_patches_and_back(model: LiveModel, workshop: Workshop) -> None:
+    with workshop.open() as registry:
+        stacks.create(registry, "brand", {workshop.dog: Strength(16), workshop.photo: Strength(8)}, ALICE)
+    assert model.switch("brand").applied == {workshop.dog: Strength(16), workshop.photo: Strength(8)}
+    assert model.switch({workshop.van_gogh: "1.25"}).applied == {workshop.van_gogh: Strength(20)}
+    assert not model.switch({workshop.van_gogh: Strength(20)}).changed
+    assert model.switch({}).pristine
+
+
+def test_bad_calls_change_nothing(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
+    before = noise(pipe)
+    for error, call in (
+        (InputError, lambda: model.apply([])),
+        (NotFoundError, lambda: model.apply("dead")),
+        (StrengthError, lambda: model.apply(workshop.dog, strength="0.3")),
+        (StrengthError, lambda: model.apply(workshop.dog, strength="0")),
+        (NotFoundError, lambda: model.switch("no-such-stack")),
+    ):
+        with pytest.raises(error):
+            call()
+    model.apply(workshop.dog)
+    with pytest.raises(AlreadyAppliedError):
+        model.apply(workshop.dog)
+    model.revert()
+    assert torch.equal(noise(pipe), before)
+
+
+def test_what_is_no_model_and_no_registry(pipe: Any, workshop: Workshop, tmp_path: Any) -> None:
+    with pytest.raises(UnsupportedHostError):
+        attach(object(), workshop.folder)
+    with pytest.raises(NoRegistryError):
+        attach(pipe, tmp_path / "nowhere")
+
+
+def test_from_inside_a_forward_nothing_is_written(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
+    """A hook of the model's own that calls back: refused, not a deadlock, and the forward goes on."""
+    said: list[BaseException] = []
+
+    def meddle(*_: object) -> None:
+        try:
+            model.apply(workshop.dog)
+        except BusyError as error:
+            said.append(error)
+
+    handle = pipe.unet.mid_block.register_forward_hook(meddle)
+    noise(pipe)
+    handle.remove()
+    assert len(said) == 1
+    assert model.status().applied == {}
+    assert [e.outcome for e in workshop.entries()][-1] in {"failed", "refused"}
+
+
+def test_pictures_are_of_one_set_while_another_thread_swaps(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
+    """Forwards during swaps give one of the two predictions to the bit; two in one request give the same one."""
+    plain = noise(pipe)
+    model.apply(workshop.all)
+    patched = noise(pipe)
+    model.revert()
+    stop, seen = threading.Event(), []
+
+    def serve() -> None:
+        while not stop.is_set():
+            with model.request():
+                seen.append((noise(pipe), noise(pipe)))
+
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        model.apply(workshop.all)
+        model.revert()
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert all(torch.equal(one, two) for one, two in seen)
+    assert all(torch.equal(one, plain) or torch.equal(one, patched) for one, _ in seen)
+
+
+def test_two_handles_share_a_gate_and_either_may_go_first(pipe: Any, workshop: Workshop) -> None:
+    first = attach(pipe, workshop.folder)
+    second = attach(pipe, workshop.folder)
+    assert gate_of(pipe.unet) is not None
+    with second.request(), pytest.raises(BusyError):
+        first.apply(workshop.dog)
+    second.detach()
+    assert gate_of(pipe.unet) is not None
+    first.detach()
+    first.detach()
+
+
+def test_a_lone_unet_is_a_model(pipe: Any, workshop: Workshop) -> None:
+    with attach(pipe.unet, workshop.folder) as model, model.applied(workshop.dog):
+        assert model.status().touched > 0
+
+
+def test_compiled_models_are_swapped_without_compiling_again(workshop: Workshop) -> None:
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
+    eager = noise(pipe)
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    with attach(pipe, workshop.folder) as model:
+        assert torch.equal(noise(pipe), eager)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            with model.applied(workshop.all):
+                assert not torch.equal(noise(pipe), eager)
+            assert torch.equal(noise(pipe), eager)
