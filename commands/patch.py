@@ -7,6 +7,7 @@ import click
 from rasura.commands.bisect import bisect
 from rasura.commands.check import check
 from rasura.commands.evaluation import evaluation_data, evaluation_line
+from rasura.commands.export import export
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import IDS, apply, revert, status, switch
 from rasura.commands.output import Result, fields, line, short, table
@@ -20,7 +21,7 @@ def patch() -> None:
     """Patches: register, check, apply, switch, revert, solve anew, find the one that does harm."""
 
 
-for _moving in (check, apply, switch, revert, status, rebase, join, retarget, bisect):
+for _moving in (export, check, apply, switch, revert, status, rebase, join, retarget, bisect):
     patch.add_command(_moving)
 
 
@@ -120,19 +121,6 @@ def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Resul
         patch_id, new = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
     said = "is new" if new else "was here already"
     return Result({"id": patch_id, "new": new}, lambda: line(f"{short(patch_id)} {said}"), changed=new)
-
-
-@command(patch, "export")
-@click.argument("patch_ref", metavar="ID")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder.")
-def export(patch_ref: str, output: Path, registry_at: str | None) -> Result:
-    """Write a patch as a folder that diffusers' load_lora_weights reads and `model_signing verify` accepts."""
-    from rasura.patches.file import write_folder
-
-    with open_registry(registry_at) as registry:
-        patch_id = registry.resolve_patch(patch_ref)
-        write_folder(output, registry.patch_files(patch_id))
-    return Result({"id": patch_id, "folder": str(output)}, lambda: line(f"wrote {output}"), changed=True)
 
 
 @command(patch, "verify")

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.names import ParamName
+from rasura.patches.tensors import is_finite
 
 if TYPE_CHECKING:
     import torch
 
 
-_BLOCK: Final = 128
-"""Rows that are composed at a time: their float64 values stay in the processor's cache."""
+_BLOCK: Final = 256
+"""Rows that are composed at a time: their float64 values stay in the processor's cache. Other devices take all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,7 @@ def layers_of(stack: Iterable[tuple[Mapping[ParamName, Increment], Strength]]) -
 
 def sum_bound(terms: Sequence[Term]) -> float:
     """An upper bound of Σ|s||B||A| over all entries, exact in float64: the largest Σ_p Σ_k |s_p·B_ok| of any row."""
-    total: torch.Tensor | None = None
-    for term in terms:
-        rows = term.increment.row_bound(term.strength)
-        total = rows if total is None else total + rows
-    return 0.0 if total is None else float(total.max())
+    return _bound_of(_stacked(terms)[0]) if terms else 0.0
 
 
 def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
@@ -63,30 +60,40 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
         AlgebraError: no terms, or terms of different shapes.
         BoundExceededError: the sum could round, so its bits would depend on the order.
     """
-    _check_sum(terms)
-    B, A = _stacked(terms)
+    B, A = _checked(terms)
     return B @ A
 
 
-def _check_sum(terms: Sequence[Term]) -> None:
+def _checked(terms: Sequence[Term], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stacked factors, whose product cannot round."""
     shapes = {term.increment.shape for term in terms}
     if len(shapes) != 1:
         raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
-    bound = sum_bound(terms)
+    B, A = _stacked(terms, device)
+    bound = _bound_of(B)
     if bound >= SUM_LIMIT:
         raise BoundExceededError(
             f"the stack may reach {bound:.4g}: expected less than {SUM_LIMIT:g}, beyond which float64 would round",
             hint="rasura patch apply ID... --model DIR --strength 0.5",
             bound=f"{bound:.6g}",
         )
+    return B, A
 
 
-def _stacked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+def _stacked(terms: Sequence[Term], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """s·B side by side [d_out, Σ rank] and A on top of each other [Σ rank, d_in], float64."""
     import torch
 
-    responses = [term.increment.B.to(torch.float64) * term.strength.value for term in terms]
-    return torch.cat(responses, dim=1), torch.cat([term.increment.A.to(torch.float64) for term in terms])
+    ranks = torch.tensor([term.increment.rank for term in terms])
+    strengths = torch.tensor([term.strength.value for term in terms], dtype=torch.float64)
+    # Moved and widened once, not term by term: a set of hundreds is thousands of small tensors.
+    B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)
+    A = torch.cat([term.increment.A for term in terms]).to(device).to(torch.float64)
+    return B.mul_(strengths.repeat_interleave(ranks).to(B.device)), A
+
+
+def _bound_of(B: torch.Tensor) -> float:
+    return float(B.abs().sum(dim=1).max())
 
 
 def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
@@ -111,22 +118,17 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
         raise AlgebraError(f"weights are {base.dtype}: expected float16, bfloat16 or float32")
     if not terms:
         return base.detach().clone()
-    moved = [Term(_on(term.increment, base.device), term.strength) for term in terms]
-    _check_sum(moved)
-    B, A = _stacked(moved)
+    B, A = _checked(terms, base.device)
     if (B.shape[0], A.shape[1]) != base.shape:
         raise AlgebraError(
             f"an increment of shape {[B.shape[0], A.shape[1]]} does not fit weights of shape {[*base.shape]}"
         )
-    result = torch.empty_like(base)
-    for start in range(0, base.shape[0], _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        part = B[rows] @ A
-        # A sum of products that are all zero has whatever sign the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
-        part.masked_fill_(part == 0, -0.0)
-        part += base.detach()[rows]
-        result[rows] = part.to(torch.float32)
-    if not bool(torch.isfinite(result).all()):
+    result = torch.empty_like(base, requires_grad=False)
+    step = _BLOCK if base.device.type == "cpu" else base.shape[0]
+    for start in range(0, base.shape[0], step):
+        rows = slice(start, start + step)
+        _round_into(result[rows], base.detach()[rows], B[rows] @ A)
+    if not is_finite(result):
         raise NotFiniteError(
             f"the patched weights are not finite in {base.dtype}: expected finite numbers",
             hint="rasura patch apply ID... --model DIR --strength 0.5",
@@ -134,7 +136,20 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     return result
 
 
-def _on(increment: Increment, device: torch.device) -> Increment:
-    if increment.A.device == device:
-        return increment
-    return Increment(increment.A.to(device), increment.B.to(device))
+def _round_into(result: torch.Tensor, base: torch.Tensor, part: torch.Tensor) -> None:
+    """The sum, rounded to float32 and then to the result's dtype; `part` [rows, d_in] float64 is used up."""
+    import torch
+
+    if _has_negative_zero(base):
+        # A sum of products that are all zero has whatever sign the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
+        part.masked_fill_(part == 0, -0.0)
+    part += base.to(torch.float32)  # exact; a mixed sum would take a slower way to the same bits
+    result.copy_(part.to(torch.float32))
+
+
+def _has_negative_zero(values: torch.Tensor) -> bool:
+    """Told by the bits: -0.0 is the smallest of all integers."""
+    import torch
+
+    integers = torch.int16 if values.element_size() == 2 else torch.int32  # noqa: PLR2004  # bytes
+    return int(values.view(integers).min()) == torch.iinfo(integers).min

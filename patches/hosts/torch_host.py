@@ -249,10 +249,18 @@ def _compare(live: LiveParameter, value: torch.Tensor) -> None:
 
 
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether the elements are the same bit for bit; unlike `==`, 0 and -0 differ."""
-    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[left.element_size()]
-    here = left.detach().contiguous().view(integers)
-    return torch.equal(here, right.detach().to(left.device).contiguous().view(integers))
+    """Whether the elements are the same bit for bit; unlike `==`, 0 and -0 differ. Compared where `left` is."""
+    here, there = left.detach().contiguous(), right.detach().to(left.device).contiguous()
+    # A CPU compares eight bytes as fast as one element, whatever its size.
+    eight = _in_eights(here) and _in_eights(there)
+    integers = torch.int64 if eight else {2: torch.int16, 4: torch.int32, 8: torch.int64}[left.element_size()]
+    return torch.equal(here.view(integers), there.view(integers))
+
+
+def _in_eights(tensor: torch.Tensor) -> bool:
+    """Whether the memory of a contiguous tensor, row by row, can be taken as integers of eight bytes."""
+    sizes = tensor.shape[-1:].numel(), tensor.storage_offset()
+    return all(size * tensor.element_size() % 8 == 0 for size in sizes) and tensor.data_ptr() % 8 == 0
 
 
 def _copy(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:

@@ -1,0 +1,97 @@
+"""`rasura patch export`: patches as files for other programs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rasura.commands.files import write_document
+from rasura.commands.frame import command, open_registry
+from rasura.commands.output import Result, line
+
+if TYPE_CHECKING:
+    from rasura.patches.increment import Strength
+    from rasura.patches.names import PatchId
+    from rasura.registry.store import Registry
+
+_ONE_ALONE = "format peft is one patch as it was signed: name one, without a strength; kohya writes several as one file"
+
+
+@command(None, "export")
+@click.argument("ids", nargs=-1, metavar="ID...")
+@click.option("--stack", metavar="NAME", help="The patches and strengths of a stack or lock file, instead of IDs.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="New folder; kohya: file."
+)
+@click.option(
+    "--format",
+    "spelling",
+    type=click.Choice(["peft", "kohya"]),
+    default="peft",
+    show_default=True,
+    help="peft: signed folder. kohya: unsigned file.",
+)
+@click.option("--strength", metavar="S", help="With kohya: multiple of 1/16 from -4 to 4; or ID=S [default: 1].")
+def export(
+    *,
+    ids: tuple[str, ...],
+    stack: str | None,
+    output: Path,
+    spelling: str,
+    strength: str | None,
+    registry_at: str | None,
+) -> Result:
+    """Write patches for other programs.
+
+    As peft: one patch as a folder that diffusers' load_lora_weights reads and `model_signing verify` accepts. As kohya:
+    one .safetensors file for ComfyUI and A1111, of one patch or several; that format carries no signature.
+    """
+    if bool(ids) == bool(stack):
+        raise click.UsageError("name the patches to export, or --stack NAME")
+    if stack and strength:
+        raise click.UsageError("a stack has strengths of its own")
+    if spelling == "peft":
+        if len(ids) != 1 or strength or "=" in ids[0]:
+            raise click.UsageError(_ONE_ALONE)
+        return _folder(ids[0], output, registry_at)
+    return _file([f"{i}={strength}" if strength and "=" not in i else i for i in ids], stack, output, registry_at)
+
+
+def _folder(patch_ref: str, output: Path, registry_at: str | None) -> Result:
+    from rasura.patches.file import write_folder
+
+    with open_registry(registry_at) as registry:
+        patch_id = registry.resolve_patch(patch_ref)
+        write_folder(output, registry.patch_files(patch_id))
+    data = {"id": patch_id, "folder": str(output), "signed": True}
+    return Result(data, lambda: line(f"wrote {output}"), changed=True)
+
+
+def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str | None) -> Result:
+    import hashlib
+
+    from rasura.patches.kohya import UNSIGNED
+    from rasura.registry.exporting import export_kohya
+
+    with open_registry(registry_at) as registry:
+        wanted = _wanted(registry, ids, stack)
+        made = export_kohya(registry, wanted)
+        write_document(output, made.data)
+    data = {
+        "patches": {patch_id: str(strength) for patch_id, strength in wanted.items()},
+        "file": str(output),
+        "sha256": hashlib.sha256(made.data).hexdigest(),
+        "modules": made.modules,
+        "rank": made.rank,
+        "signed": False,
+    }
+    said = f"wrote {output}: {len(wanted)} patches, {made.modules} modules of rank {made.rank}\nsigned: {UNSIGNED}"
+    return Result(data, lambda: line(said), changed=True)
+
+
+def _wanted(registry: "Registry", ids: Sequence[str], stack: str | None) -> "dict[PatchId, Strength]":
+    from rasura.registry.goals import goal_of
+    from rasura.registry.stacks import members_of
+
+    return members_of(registry, ids) if stack is None else dict(goal_of(registry, stack).patches)
