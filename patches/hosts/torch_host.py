@@ -24,6 +24,7 @@ from rasura.patches.hosts.torch_modules import (
     all_tensors,
     live_parameters,
     part_of,
+    unsaved,
     unwrapped,
 )
 from rasura.patches.names import Digest, ParamName
@@ -105,9 +106,12 @@ class TorchHost:
         return frozenset(name for module in self._components.values() for name in _originals_of(module))
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
-        """Every floating-point parameter, in name order. Adapters are no parameters of the model."""
+        """Every floating-point parameter that a checkpoint would hold, in name order. Adapters are no part of the model."""
+        twins = unsaved(self._components)
         found = {
-            live.name: live.tensor for live in live_parameters(self._components) if live.tensor.dtype in FLOAT_TYPES
+            live.name: live.tensor
+            for live in live_parameters(self._components)
+            if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
         }
         return {name: _info(name, found[name]) for name in sorted(found)}
 

@@ -13,7 +13,16 @@ from rasura.patches.hosts.layout import FLOATS
 from rasura.patches.names import ParamName
 from rasura.patches.tensors import DTYPES
 
-__all__ = ["FLOAT_TYPES", "LiveParameter", "all_tensors", "is_adapter", "live_parameters", "part_of", "unwrapped"]
+__all__ = [
+    "FLOAT_TYPES",
+    "LiveParameter",
+    "all_tensors",
+    "is_adapter",
+    "live_parameters",
+    "part_of",
+    "unsaved",
+    "unwrapped",
+]
 
 FLOAT_TYPES: Final = frozenset(getattr(torch, DTYPES[name][0]) for name in FLOATS)
 """The torch dtypes that a patch can be added to."""
@@ -30,12 +39,34 @@ class LiveParameter:
 
 
 def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParameter]:
-    """All parameters of the model itself, tied ones under each of their names."""
+    """All parameters of the model itself, tied ones under each of their names, and the buffers that are saved.
+
+    A checkpoint does not tell one from the other: SD3's position embedding is a buffer and lies among the weights.
+    """
     for component, module in components.items():
-        for key, tensor in module.named_parameters(remove_duplicate=False):
+        for key, tensor in [*module.named_parameters(remove_duplicate=False), *_saved_buffers(module)]:
             ancestors = _ancestors(module, key)
             if (plain := _plain_key(key, ancestors)) is not None:
                 yield LiveParameter(parameter_name(component, plain), tensor, ancestors)
+
+
+def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
+    """Second names of tied parameters, which transformers leaves out of the files that it writes."""
+    found: set[ParamName] = set()
+    for component, module in components.items():
+        tied = getattr(module, "all_tied_weights_keys", None) or getattr(module, "_tied_weights_keys", None) or ()
+        owners = dict(module.named_parameters())  # every tensor under one name, the first
+        every = dict(module.named_parameters(remove_duplicate=False))
+        # Only what is tied in fact: some configurations untie what their class lists.
+        found.update(parameter_name(component, key) for key in tied if key in every and key not in owners)
+    return frozenset(found)
+
+
+def _saved_buffers(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for prefix, owner in module.named_modules():
+        for key, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
+            if key not in owner._non_persistent_buffers_set:  # noqa: SLF001  # torch has no public name for it
+                yield f"{prefix}.{key}" if prefix else key, buffer
 
 
 def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Tensor]:
