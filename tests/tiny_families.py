@@ -64,7 +64,8 @@ def tiny_family(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) ->
 
 def dual_attention() -> nn.Module:
     """A transformer like SD3.5's medium one: its first block has an `attn2` that reads the picture."""
-    return _sd3(dual_attention_layers=(0,))
+    transformer: nn.Module = _sd3(dual_attention_layers=(0,))
+    return transformer.eval()
 
 
 def _clip(width: int, *, projected: bool = False) -> nn.Module:
@@ -95,7 +96,7 @@ def _t5(width: int) -> nn.Module:
     )
 
 
-def _unet(width: int, **options: Any) -> nn.Module:
+def _unet(width: int, **options: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -140,7 +141,7 @@ def _sdxl() -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
     return parts, _unet_inputs(56) | {"text_embeds": torch.randn(1, 32), "time_ids": torch.arange(6.0)[None]}
 
 
-def _sd3(**options: Any) -> nn.Module:
+def _sd3(**options: Any) -> Any:
     from diffusers import SD3Transformer2DModel
 
     return SD3Transformer2DModel(

@@ -17,7 +17,7 @@ from torch import nn
 from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
 from rasura.patches.hosts.keep import new_identity
-from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unwritable
+from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
     FLOAT_TYPES,
     LiveParameter,
@@ -106,7 +106,7 @@ class TorchHost:
         return frozenset(name for module in self._components.values() for name in _originals_of(module))
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
-        """Every floating-point parameter that a checkpoint would hold, in name order. Adapters are no part of the model."""
+        """Every floating-point parameter that a checkpoint would hold, in name order; adapters are no part of it."""
         twins = unsaved(self._components)
         found = {
             live.name: live.tensor
@@ -214,8 +214,7 @@ class TorchHost:
     def _readable(self, names: Iterable[ParamName]) -> list[LiveParameter]:
         lives = self._select(names)
         for live in lives:
-            if live.tensor.is_meta or live.tensor.dtype not in FLOAT_TYPES:
-                refuse_unwritable(live)
+            refuse_unreadable(live)
         return lives
 
 

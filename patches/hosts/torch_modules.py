@@ -10,6 +10,7 @@ from torch import nn
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts import parameter_name
 from rasura.patches.hosts.layout import FLOATS
+from rasura.patches.hosts.offload import stored
 from rasura.patches.names import ParamName
 from rasura.patches.tensors import DTYPES
 
@@ -34,6 +35,7 @@ class LiveParameter:
 
     name: ParamName
     tensor: torch.Tensor
+    """Where its numbers are: on the module, or in the hook that offloads it."""
     ancestors: tuple[tuple[str, nn.Module], ...]
     """From the component down to the module that owns the parameter, each with its own short name."""
 
@@ -47,7 +49,7 @@ def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParamet
         for key, tensor in [*module.named_parameters(remove_duplicate=False), *_saved_buffers(module)]:
             ancestors = _ancestors(module, key)
             if (plain := _plain_key(key, ancestors)) is not None:
-                yield LiveParameter(parameter_name(component, plain), tensor, ancestors)
+                yield LiveParameter(parameter_name(component, plain), _true(tensor, key, ancestors), ancestors)
 
 
 def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
@@ -79,6 +81,14 @@ def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Te
         for key, buffer in module.named_buffers(remove_duplicate=False):
             found[ParamName(f"{component}.{key}")] = buffer
     return found
+
+
+def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module], ...]) -> torch.Tensor:
+    """The tensor that the next forward reads: for what accelerate has put aside, the one that lies in its hook."""
+    if not tensor.is_meta:
+        return tensor
+    found = stored(key.rpartition(".")[2], ancestors)
+    return tensor if found is None or found.shape != tensor.shape else found
 
 
 def is_adapter(module: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """Every family of models: told apart, patched and put back live and on disk, and honest about what reads text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import factories
@@ -142,11 +142,12 @@ def test_cross_attention_of_unets(name: str) -> None:
 )
 def test_families_without_a_linear_text_layer_say_what_they_have(name: str, got: str, instead: str) -> None:
     infos = live(tiny_family(name)).parameters()
-    for ask in (
+    asked: list[Callable[[], object]] = [
         lambda: cross_attention(infos, "kv"),
         lambda: NullSpace().parameters(infos, "kv", 64),
         lambda: NullSpace().parameters(infos, "kv", 32),  # PixArt's attn2 has this width, by chance or not
-    ):
+    ]
+    for ask in asked:
         with pytest.raises(UnsupportedHostError, match=f"got [a-z.]*{got}.*{instead}") as caught:
             ask()
         assert caught.value.details["family"] == name
@@ -157,7 +158,7 @@ def test_methods_that_follow_one_clip_encoder_name_what_they_would_need(name: st
     infos = live(tiny_family(name)).parameters()
     row = family_of(infos)
     assert row is not None
-    asked = [lambda: ClipNullSpace().parameters(infos, "auto", 24)]
+    asked: list[Callable[[], object]] = [lambda: ClipNullSpace().parameters(infos, "auto", 24)]
     if name == "SDXL":
         asked += [
             lambda: NullSpace().parameters(infos, "v", 56),
