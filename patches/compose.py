@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.names import ParamName
+from rasura.patches.tensors import tensor_digest
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,23 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
     _check_sum(terms)
     B, A = _stacked(terms)
     return B @ A
+
+
+def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of Σ s·B·A for a layer that cannot be merged: s·B [d_out, Σ rank] and A [Σ rank, d_in], float64.
+
+    Their order depends on the set of terms alone, so that a product in any dtype does, too.
+
+    Raises:
+        AlgebraError: no terms, or terms of different shapes.
+        BoundExceededError: see `increment_sum`.
+    """
+    _check_sum(terms)
+    return _stacked(sorted(terms, key=_order))
+
+
+def _order(term: Term) -> tuple[str, str, int]:
+    return tensor_digest(term.increment.A), tensor_digest(term.increment.B), term.strength.sixteenths
 
 
 def _check_sum(terms: Sequence[Term]) -> None:

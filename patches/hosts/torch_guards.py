@@ -25,7 +25,7 @@ from rasura.patches.hosts.offload import group_trouble, offloads
 from rasura.patches.hosts.torch_modules import FLOAT_TYPES, LiveParameter, is_adapter
 from rasura.patches.names import ParamName
 
-__all__ = ["refuse_shared_memory", "refuse_unreadable", "refuse_unwritable"]
+__all__ = ["is_quantised", "refuse_bypassed", "refuse_shared_memory", "refuse_unreadable", "refuse_unwritable"]
 
 _FUSED: Final = {
     **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
@@ -50,6 +50,20 @@ def refuse_unreadable(parameter: LiveParameter) -> None:
         UnsupportedHostError: with what was found and what to do.
     """
     _refuse(parameter, _UNREADABLE)
+
+
+def refuse_bypassed(parameter: LiveParameter) -> None:
+    """Refuse a layer that the model does not call, or not as the last word on its output.
+
+    Raises:
+        UnsupportedHostError: with what was found and what to do.
+    """
+    _refuse(parameter, (_fused, _adapter))
+
+
+def is_quantised(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's numbers are codes: of a quantisation library's class, or of a type that is never patched."""
+    return not _is_sharded(tensor) and (not _is_plain(tensor) or tensor.dtype not in FLOAT_TYPES)
 
 
 def _refuse(parameter: LiveParameter, guards: Iterable[Callable[[LiveParameter], _Finding]]) -> None:
@@ -102,13 +116,17 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in {nn.Parameter, torch.Tensor} and tensor.layout == torch.strided and not tensor.is_quantized
 
 
+def _is_sharded(tensor: torch.Tensor) -> bool:
+    return any("DTensor" in base.__name__ for base in type(tensor).__mro__)
+
+
 def _other_class(parameter: LiveParameter) -> _Finding:
     tensor = parameter.tensor
-    if any("DTensor" in base.__name__ for base in type(tensor).__mro__):
+    if _is_sharded(tensor):
         return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
-    if not _is_plain(tensor) or tensor.dtype not in FLOAT_TYPES:
+    if is_quantised(tensor):
         got = f"a quantised one ({type(tensor).__name__} of {str(tensor.dtype).removeprefix('torch.')})"
-        return got, "patch the model before it is quantised"
+        return got, "patch the model before it is quantised, or see rasura.patches.hosts.side_branch"
     return None
 
 

@@ -71,6 +71,17 @@ def _saved_buffers(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                 yield f"{prefix}.{key}" if prefix else key, buffer
 
 
+def live_modules(
+    components: Mapping[str, nn.Module],
+) -> Iterator[tuple[ParamName, nn.Module, tuple[tuple[str, nn.Module], ...]]]:
+    """All modules under the name that their weight has or would have, each with the modules above it and itself."""
+    for component, module in components.items():
+        for key, each in module.named_modules():
+            ancestors = _ancestors(module, f"{key}.weight" if key else "weight")
+            if (plain := _plain_key(f"{key}.weight" if key else "weight", ancestors)) is not None:
+                yield parameter_name(component, plain), each, ancestors
+
+
 def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Tensor]:
     """All parameters, adapters and buffers, each name once."""
     found: dict[ParamName, torch.Tensor] = {live.name: live.tensor for live in live_parameters(components)}
