@@ -129,12 +129,29 @@ def check_touched(expected: Iterable[TensorIdentity], pristine: Mapping[ParamNam
                 hint="rasura base list",
             )
         if not _same(parameter, tensor):
-            raise BaseMismatchError(
-                f"{where}: {parameter.name}: expected sha256 {parameter.sha256[:12]}…, got "
-                f"{tensor_digest(tensor)[:12]}… ({dtype_name(tensor.dtype)}); the patch was made for other weights",
-                hint="rasura base list",
-                parameter=parameter.name,
-            )
+            raise _other_weights(parameter, tensor, where)
+
+
+def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -> BaseMismatchError:
+    import torch
+
+    own, got = torch_dtype(expected.dtype), dtype_name(tensor.dtype)
+    if torch.promote_types(own, tensor.dtype) != tensor.dtype:
+        wide = [name for name in CAST_DTYPES if torch.promote_types(own, torch_dtype(name)) == torch_dtype(name)]
+        return BaseMismatchError(
+            f"{where}: {expected.name}: expected {' or '.join(wide)}, which hold the numbers that the patch was "
+            f"computed on, got {got}, which rounds numbers of {expected.dtype}; the model may be the same, but not to "
+            "the bit",
+            hint=f"load the model afresh with dtype={own}: casting this one does not bring the numbers back",
+            parameter=expected.name,
+            dtypes=tuple(wide),
+        )
+    return BaseMismatchError(
+        f"{where}: {expected.name}: expected sha256 {expected.sha256[:12]}…, got {tensor_digest(tensor)[:12]}… "
+        f"({got}); the patch was made for other weights",
+        hint="rasura base list",
+        parameter=expected.name,
+    )
 
 
 def _same(expected: TensorIdentity, tensor: torch.Tensor) -> bool:

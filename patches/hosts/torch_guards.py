@@ -27,6 +27,7 @@ from rasura.patches.names import ParamName
 
 __all__ = ["is_quantised", "refuse_bypassed", "refuse_shared_memory", "refuse_unreadable", "refuse_unwritable"]
 
+_SHARDERS: Final = frozenset({"FSDPModule", "FullyShardedDataParallel"})
 _FUSED: Final = {
     **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
     **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("to_added_qkv",)),
@@ -120,10 +121,16 @@ def _is_sharded(tensor: torch.Tensor) -> bool:
     return any("DTensor" in base.__name__ for base in type(tensor).__mro__)
 
 
+def _sharded(parameter: LiveParameter) -> _Finding:
+    # Also where a tensor looks plain: between its forwards, FSDP may leave gathered copies that it throws away.
+    wrapped = any(base.__name__ in _SHARDERS for _, each in parameter.ancestors for base in type(each).__mro__)
+    if wrapped or _is_sharded(parameter.tensor):
+        return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
+    return None
+
+
 def _other_class(parameter: LiveParameter) -> _Finding:
     tensor = parameter.tensor
-    if _is_sharded(tensor):
-        return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
     if is_quantised(tensor):
         got = f"a quantised one ({type(tensor).__name__} of {str(tensor.dtype).removeprefix('torch.')})"
         return got, "patch the model before it is quantised, or see rasura.patches.hosts.side_branch"
@@ -202,8 +209,9 @@ def _frozen(_: LiveParameter) -> _Finding:
     return None
 
 
-_UNREADABLE: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (_meta, _other_class)
+_UNREADABLE: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (_sharded, _meta, _other_class)
 _GUARDS: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (
+    _sharded,
     _meta,
     _offloaded,
     _other_class,
