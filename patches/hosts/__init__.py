@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPONENTS", "Host", "ParameterInfo", "parameter_name"]
 
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 """The parts of a pipeline that a patch may touch; a VAE, a tokenizer or a scheduler is never opened."""
 
 _CLIP_ROOT = "text_model."

@@ -20,13 +20,14 @@ from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.originals import forget as forget_original
-from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unwritable
+from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
     FLOAT_TYPES,
     LiveParameter,
     all_tensors,
     live_parameters,
     part_of,
+    unsaved,
     unwrapped,
 )
 from rasura.patches.names import Digest, ParamName
@@ -106,9 +107,12 @@ class TorchHost:
         return frozenset(name for module in self._components.values() for name in originals_of(module))
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
-        """Every floating-point parameter, in name order. Adapters are no parameters of the model."""
+        """Every floating-point parameter that a checkpoint would hold, in name order; adapters are no part of it."""
+        twins = unsaved(self._components)
         found = {
-            live.name: live.tensor for live in live_parameters(self._components) if live.tensor.dtype in FLOAT_TYPES
+            live.name: live.tensor
+            for live in live_parameters(self._components)
+            if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
         }
         return {name: _info(name, found[name]) for name in sorted(found)}
 
@@ -214,8 +218,7 @@ class TorchHost:
     def _readable(self, names: Iterable[ParamName]) -> list[LiveParameter]:
         lives = self._select(names)
         for live in lives:
-            if live.tensor.is_meta or live.tensor.dtype not in FLOAT_TYPES:
-                refuse_unwritable(live)
+            refuse_unreadable(live)
         return lives
 
 
