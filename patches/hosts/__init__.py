@@ -3,8 +3,8 @@
 A host answers four questions about its patchable parameters (which, what is there now, what was there before us,
 which bytes are that) and does one thing: write some of them, all or nothing. It knows nothing of patches.
 
-    CheckpointHost  a diffusers folder on disk      rasura.patches.hosts.checkpoint
-    TorchHost       modules in memory, on any device rasura.patches.hosts.torch_host
+    CheckpointHost  a diffusers folder or single file on disk    rasura.patches.hosts.checkpoint
+    TorchHost       modules in memory, on any device             rasura.patches.hosts.torch_host
 
 Both answer `digests` with the SHA-256 of the same raw bytes, so a live model can be compared with one on disk.
 """
