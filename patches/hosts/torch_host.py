@@ -124,6 +124,11 @@ class TorchHost:
         with _LOCK:
             return {live.name: _copy(self._original(live), "cpu") for live in self._readable(names)}
 
+    def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
+        with _LOCK:
+            return {live.name: self._original(live).detach() for live in self._readable(names)}
+
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""
         with _LOCK:
@@ -151,7 +156,7 @@ class TorchHost:
             changed = {name: new for name, new in tensors.items() if not _same_bits(lives[name].tensor, new)}
             for name in forget:
                 self._check_pristine(lives[name], changed)
-            with self._keeping([lives[name] for name in changed]), _restoring(lives[name].tensor for name in changed):
+            with self._keeping([lives[name] for name in changed]) as kept, _restoring(lives, changed, kept):
                 for name, new in changed.items():
                     _overwrite(lives[name].tensor, new)
                 for name, new in changed.items():
@@ -160,14 +165,15 @@ class TorchHost:
                 _forget(self._component(name), name)
 
     @contextmanager
-    def _keeping(self, lives: list[LiveParameter]) -> Iterator[None]:
+    def _keeping(self, lives: list[LiveParameter]) -> Iterator[Mapping[ParamName, torch.Tensor]]:
         """Keep the originals of what is touched for the first time; forget them again if the block fails."""
         fresh = [live for live in lives if live.name not in _originals_of(self._component(live.name))]
+        kept: dict[ParamName, torch.Tensor] = {}
         try:
             for live in fresh:
-                kept = _copy(live.tensor, "cpu" if self._keep_on == "cpu" else live.tensor.device)
-                _keep(self._component(live.name), live.name, kept, self.host_id)
-            yield
+                kept[live.name] = _copy(live.tensor, "cpu" if self._keep_on == "cpu" else live.tensor.device)
+                _keep(self._component(live.name), live.name, kept[live.name], self.host_id)
+            yield kept
         except BaseException as error:
             for live in fresh:
                 _forget(self._component(live.name), live.name)
@@ -219,9 +225,12 @@ class TorchHost:
 
 
 @contextmanager
-def _restoring(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Put the present values back if the block fails, whatever the reason."""
-    before = [(tensor, _copy(tensor, tensor.device)) for tensor in tensors]
+def _restoring(
+    lives: Mapping[ParamName, LiveParameter], names: Iterable[ParamName], kept: Mapping[ParamName, torch.Tensor]
+) -> Iterator[None]:
+    """Put the present values back if the block fails, whatever the reason; `kept` are copies that exist already."""
+    tensors = {name: lives[name].tensor for name in names}
+    before = [(t, kept[name] if name in kept else _copy(t, t.device)) for name, t in tensors.items()]
     try:
         yield
         # Whoever uses another stream must not see the old values any more when this returns.
