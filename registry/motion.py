@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from rasura.patches.names import Digest, KeyId, ParamName, PatchId
 from rasura.patches.projection import SHORT, Accepted, Member, Policy, require
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
+from rasura.registry.glance import Glance
 from rasura.registry.judging import judged
 from rasura.registry.records import BaseRecord, HostRecord
 from rasura.registry.standing import check_names, find_record, host_uuid, location_of, state_of, touched_by
@@ -74,29 +75,51 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
+    seen = host if isinstance(host, Glance) else Glance(host)
+    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=seen.host)
     verdict, stack = require(found.verdict), found.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
-    check_names(host, touched)
-    originals = host.originals(touched)
-    for member in stack:
-        check_touched(member.patch.manifest.base.parameters, originals, host.location)
-    base = _base_of(registry, host, stack, originals)
+    check_names(seen, touched)
+    originals, digests = seen.originals(touched), seen.original_digests(touched)
+    _check_originals([p for m in stack for p in m.patch.manifest.base.parameters], seen)
+    base = _base_of(registry, seen, stack, originals)
     if stack:
-        _check_text_encoder(registry.base(base), host)
-    host.ensure_writable(touched)
-    tensors = {name: composed(originals[name], layers[name].terms if name in layers else ()) for name in touched}
+        _check_text_encoder(registry.base(base), seen)
+    seen.ensure_writable(touched)
+    composed_now = {name: composed(originals[name], layer.terms) for name, layer in layers.items()}
+    tensors = {name: composed_now.get(name, originals[name]) for name in touched}
+    entries = {name: _entry(name, tensor, composed_now, digests) for name, tensor in tensors.items()}
     return Motion(
-        _new_record(registry, host, base, wanted, _digest({name: tensors[name] for name in layers})),
+        _new_record(registry, seen, base, wanted, tensor_set_digest(entries[name] for name in layers)),
         present,
         verdict,
         found.keys,
         tensors,
         frozenset(name for name in touched if name not in layers),
-        state_of(host, touched),
-        _digest(tensors),
+        state_of(seen, touched),
+        tensor_set_digest(entries.values()),
     )
+
+
+def _entry(
+    name: ParamName,
+    tensor: torch.Tensor,
+    composed_now: Mapping[ParamName, torch.Tensor],
+    digests: Mapping[ParamName, Digest],
+) -> tuple[str, str, tuple[int, ...], Digest]:
+    """What a tensor-set digest says of a new value; that of an original is known."""
+    digest = tensor_digest(tensor) if name in composed_now else digests[name]
+    return name, dtype_name(tensor.dtype), tuple(tensor.shape), digest
+
+
+def _check_originals(expected: Iterable[TensorIdentity], host: Host) -> None:
+    """`check_touched`, each distinct expectation once, and without hashing again what is as it should be."""
+    wanted = dict.fromkeys(expected)
+    infos, digests = host.parameters(), host.original_digests({p.name: None for p in wanted})
+    found = {name: TensorIdentity(name, infos[name].dtype, infos[name].shape, d) for name, d in digests.items()}
+    odd = [parameter for parameter in wanted if found[parameter.name] != parameter]
+    check_touched(odd, host.originals(dict.fromkeys(p.name for p in odd)), host.location)
 
 
 def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
@@ -110,17 +133,13 @@ def _check_text_encoder(base: BaseRecord, host: Host) -> None:
 
     A live denoiser without its text encoder cannot be asked.
     """
-    infos = host.parameters()
     expected = [
         TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in base.parameters if p.name.startswith(_TEXT_ENCODER)
     ]
-    if not any(name.startswith(_TEXT_ENCODER) for name in infos):
+    if not any(name.startswith(_TEXT_ENCODER) for name in host.parameters()):
         return
     check_names(host, [parameter.name for parameter in expected])
-    same = [p.name for p in expected if infos[p.name].dtype == p.dtype]
-    digests = host.original_digests(same)
-    odd = [p for p in expected if digests.get(p.name) != p.sha256]
-    check_touched(odd, host.originals([p.name for p in odd]), host.location)
+    _check_originals(expected, host)
 
 
 def _new_record(
@@ -139,10 +158,6 @@ def _new_record(
     )
 
 
-def _digest(tensors: Mapping[ParamName, torch.Tensor]) -> Digest:
-    return tensor_set_digest((n, dtype_name(t.dtype), tuple(t.shape), tensor_digest(t)) for n, t in tensors.items())
-
-
 def _base_of(
     registry: Registry, host: Host, stack: Sequence[Member], originals: Mapping[ParamName, torch.Tensor]
 ) -> Digest:
@@ -159,7 +174,7 @@ def _base_of(
     assert record is not None  # only a host that had patches can come to have none
     expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in registry.base(record.base).parameters]
     try:
-        check_touched([p for p in expected if p.name in originals], originals, host.location)
+        _check_originals([p for p in expected if p.name in originals], host)
     except BaseMismatchError as error:
         raise DriftError(f"{error.message}; its originals are lost", hint=_FRESH) from None
     if strange := sorted(host.kept() - originals.keys()):

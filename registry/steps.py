@@ -28,6 +28,7 @@ from rasura.patches.policy import Policy
 from rasura.patches.tensors import tensor_set_digest
 from rasura.patches.verdict import CROSSING, Relation
 from rasura.registry.ending import ended_by
+from rasura.registry.glance import Glance
 from rasura.registry.judging import effective
 from rasura.registry.motion import Motion, prepared
 from rasura.registry.records import Draft
@@ -114,6 +115,7 @@ def move(
     with ExitStack() as held:
         try:
             held.enter_context(host.alone())
+            host = Glance(host)
             settle(registry, host)
             present = recorded(registry, host) if force else present_set(registry, host)
             target = wanted(present)

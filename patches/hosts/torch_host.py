@@ -126,6 +126,11 @@ class TorchHost:
         with _LOCK:
             return {live.name: _copy(self._original(live), "cpu") for live in self._readable(names)}
 
+    def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
+        with _LOCK:
+            return {live.name: self._original(live).detach() for live in self._readable(names)}
+
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""
         with _LOCK:
@@ -153,7 +158,7 @@ class TorchHost:
             changed = {name: new for name, new in tensors.items() if not _same_bits(lives[name].tensor, new)}
             for name in forget:
                 self._check_pristine(lives[name], changed)
-            with self._keeping([lives[name] for name in changed]), _restoring(lives[name].tensor for name in changed):
+            with self._keeping([lives[name] for name in changed]) as kept, _restoring(lives, changed, kept):
                 for name, new in changed.items():
                     _overwrite(lives[name].tensor, new)
                 for name, new in changed.items():
@@ -162,14 +167,17 @@ class TorchHost:
                 forget_original(self._component(name), name)
 
     @contextmanager
-    def _keeping(self, lives: list[LiveParameter]) -> Iterator[None]:
+    def _keeping(self, lives: list[LiveParameter]) -> Iterator[Mapping[ParamName, torch.Tensor]]:
         """Keep the originals of what is touched for the first time; forget them again if the block fails."""
         fresh = [live for live in lives if live.name not in originals_of(self._component(live.name))]
+        copies: dict[ParamName, torch.Tensor] = {}
         try:
             for live in fresh:
                 kept = kept_copy(live.name, live.tensor, self._keep_on)
                 keep(self._component(live.name), live.name, kept, self.host_id)
-            yield
+                if isinstance(kept, torch.Tensor):
+                    copies[live.name] = kept
+            yield copies
         except BaseException as error:
             for live in fresh:
                 forget_original(self._component(live.name), live.name)
@@ -223,9 +231,12 @@ class TorchHost:
 
 
 @contextmanager
-def _restoring(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Put the present values back if the block fails, whatever the reason."""
-    before = [(tensor, _copy(tensor, tensor.device)) for tensor in tensors]
+def _restoring(
+    lives: Mapping[ParamName, LiveParameter], names: Iterable[ParamName], kept: Mapping[ParamName, torch.Tensor]
+) -> Iterator[None]:
+    """Put the present values back if the block fails, whatever the reason; `kept` are copies that exist already."""
+    tensors = {name: lives[name].tensor for name in names}
+    before = [(t, kept[name] if name in kept else _copy(t, t.device)) for name, t in tensors.items()]
     try:
         yield
         # Whoever uses another stream must not see the old values any more when this returns.

@@ -1,8 +1,9 @@
 """The parameters of live modules under the names that checkpoints give them, whatever has been wrapped around them."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -104,14 +105,22 @@ def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module]
 
 def is_adapter(module: nn.Module) -> bool:
     """Whether this is PEFT's wrapper around a layer; told by name, because PEFT need not be installed."""
-    return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in type(module).__mro__)
+    kind: Any = type(module)  # mypy takes a class of modules for unhashable
+    return _wraps_layers(kind)
+
+
+@functools.lru_cache(maxsize=1024)  # a model has thousands of modules, of a few dozen classes
+def _wraps_layers(kind: type[nn.Module]) -> bool:
+    return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in kind.__mro__)
 
 
 def _ancestors(module: nn.Module, key: str) -> tuple[tuple[str, nn.Module], ...]:
     """The modules on the way to a parameter, the component first."""
     path = [("", module)]
     for part in key.split(".")[:-1]:
-        path.append((part, path[-1][1].get_submodule(part)))
+        child = path[-1][1]._modules[part]  # noqa: SLF001  # get_submodule takes ten times as long
+        assert child is not None
+        path.append((part, child))
     return tuple(path)
 
 
