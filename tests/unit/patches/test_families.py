@@ -1,6 +1,7 @@
 """Every family of models: told apart, patched and put back live and on disk, and honest about what reads text."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -300,3 +301,16 @@ def test_the_published_models_are_recognised(name: str, millions: int, readers: 
     assert {infos[parameter].shape[-1] for parameter in found} == {width}
     if name in WHOLE:
         assert cross_attention(infos, "kv") == found
+
+
+def test_the_page_has_every_family() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "hosts.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
+    for family in FAMILIES:
+        row = rows[family.name]
+        assert [int(width) for width in re.findall(r"(?:CLIP|T5) \((\d+)", row)] == [e.width for e in family.encoders]
+        assert ("computed" in row) == ([e.kind for e in family.encoders] == ["CLIP"])
+        for reader in family.readers:
+            layer = reader.pattern.removesuffix(".weight").split("*.")[-1].removeprefix("transformer.")
+            known = layer.removeprefix("unet.") in row or reader.reads in {"pooled", "picture", "projected"}
+            assert known, f"{family.name}: {layer}"
