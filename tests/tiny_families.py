@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-__all__ = ["NAMES", "TinyFamily", "dual_attention", "tiny_family"]
+__all__ = ["NAMES", "TinyFamily", "dual_attention", "tiny_family", "tiny_pipeline_of"]
 
 _LENGTH: Final = 7
 
@@ -231,3 +231,50 @@ _BUILDERS: Final[Mapping[str, Callable[[], tuple[dict[str, nn.Module], dict[str,
     "PixArt": _pixart,
 }
 NAMES: Final = tuple(_BUILDERS)
+
+
+def tiny_pipeline_of(family: TinyFamily) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """A pipeline of SDXL, SD3, FLUX or PixArt around a model, and what draws a picture [1, 16, 16, 3] with it.
+
+    There are no tokenizers: the prompt comes as embeddings, `family.inputs`.
+    """
+    import diffusers
+
+    kind, scheduler = {
+        "SDXL": (diffusers.StableDiffusionXLPipeline, diffusers.EulerDiscreteScheduler),
+        "SD3": (diffusers.StableDiffusion3Pipeline, diffusers.FlowMatchEulerDiscreteScheduler),
+        "FLUX": (diffusers.FluxPipeline, diffusers.FlowMatchEulerDiscreteScheduler),
+        "PixArt": (diffusers.PixArtAlphaPipeline, diffusers.DDIMScheduler),
+    }[family.name]
+    encoders = [name for name in family.components if name.startswith("text_encoder")]
+    tokenizers = {name.replace("text_encoder", "tokenizer"): None for name in encoders}
+    pipeline = kind(vae=_vae(), scheduler=scheduler(), **tokenizers, **family.components)
+    pipeline.set_progress_bar_config(disable=True)
+    given: dict[str, Any] = {"prompt_embeds": family.inputs["encoder_hidden_states"]}
+    pooled = {"SDXL": "text_embeds", "SD3": "pooled_projections", "FLUX": "pooled_projections"}.get(family.name)
+    if pooled is not None:
+        given["pooled_prompt_embeds"] = family.inputs[pooled]
+    else:
+        mask = torch.ones(1, _LENGTH)
+        given |= {"prompt_attention_mask": mask, "negative_prompt": None, "use_resolution_binning": False}
+    settings = {"num_inference_steps": 2, "height": 16, "width": 16, "guidance_scale": 1.0, "output_type": "np"}
+
+    def draw() -> torch.Tensor:
+        done = pipeline(**given, **settings, generator=torch.Generator().manual_seed(0))
+        return torch.from_numpy(done.images)
+
+    return pipeline, draw
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=16,
+        shift_factor=0.0,
+    )

@@ -1,12 +1,16 @@
 """Every family of models: told apart, patched and put back live and on disk, and honest about what reads text."""
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import factories
 import pytest
 import torch
-from tiny_families import NAMES, TinyFamily, dual_attention, tiny_family
+from safetensors.torch import load_file, save_file
+from tiny_families import NAMES, TinyFamily, dual_attention, tiny_family, tiny_pipeline_of
+from torch import nn
 
 from rasura.patches.base import cross_attention
 from rasura.patches.compose import composed, layers_of
@@ -207,3 +211,106 @@ def test_saved_buffers_are_parameters_like_on_disk(tmp_path: Path) -> None:
     name = ParamName("transformer.pos_embed.pos_embed")
     disk = CheckpointHost.open(family.save(tmp_path / "model"))
     assert live(family).digests([name]) == disk.digests([name])
+
+
+@pytest.mark.parametrize("name", ["SDXL", "SD3", "FLUX", "PixArt"])
+def test_pictures_of_pipelines_change_and_come_back(name: str) -> None:
+    pipeline, draw = tiny_pipeline_of(tiny_family(name))
+    host = TorchHost.of(pipeline)
+    infos = host.parameters()
+    family = family_of(infos)
+    assert family is not None
+    before = draw()
+    move(host, ({n: i for n, i in increments(infos, 0).items() if family.reads(n) == "text"}, ONE))
+    after = draw()
+    assert float((after - before).abs().max()) > 1e-4
+    move(host)
+    assert torch.equal(draw(), before)
+
+
+def test_both_spellings_of_clip_are_one_model(tmp_path: Path) -> None:
+    """Older versions of transformers saved `text_model.encoder…` where newer ones save `encoder…`."""
+    family = tiny_family("SD 1.x")
+    folder = family.save(tmp_path / "model")
+    file = folder / "text_encoder" / "model.safetensors"
+    short = load_file(file)
+    assert not any(key.startswith("text_model.") for key in short)
+    save_file({f"text_model.{key}": tensor for key, tensor in short.items()}, file, {"format": "pt"})
+    disk, memory = CheckpointHost.open(folder), live(family)
+    infos = memory.parameters()
+    assert disk.parameters() == infos
+    stack = ({n: i for n, i in increments(infos, 0).items() if n.startswith("text_encoder.")}, ONE)
+    for host in (disk, memory):
+        move(host, stack)
+    assert disk.digests(infos) == memory.digests(infos) != memory.original_digests(infos)
+
+
+# --- The published configurations, without their weights --------------------------------------------------------------
+
+
+def _published(name: str) -> nn.Module:
+    import diffusers
+
+    projection = {"use_linear_projection": True}
+    made: dict[str, Callable[[], nn.Module]] = {
+        "SD 1.x": lambda: diffusers.UNet2DConditionModel(cross_attention_dim=768),
+        "SD 2.x": lambda: diffusers.UNet2DConditionModel(
+            cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), **projection
+        ),
+        "SDXL": lambda: diffusers.UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=(5, 10, 20),
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            transformer_layers_per_block=(1, 2, 10),
+            projection_class_embeddings_input_dim=2816,
+            cross_attention_dim=2048,
+            **projection,
+        ),
+        "SD3": lambda: diffusers.SD3Transformer2DModel(
+            num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
+        ),
+        "FLUX": lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True),
+        "PixArt": lambda: diffusers.PixArtTransformer2DModel(sample_size=128, caption_channels=4096),
+    }
+    with torch.device("meta"):
+        return made[name]()
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "readers", "width"),
+    [
+        ("SD 1.x", 860, 32, 768),
+        ("SD 2.x", 866, 32, 1024),
+        ("SDXL", 2567, 140, 2048),
+        ("SD3", 2085, 1, 4096),
+        ("FLUX", 11901, 1, 4096),
+        ("PixArt", 611, 1, 4096),
+    ],
+)
+def test_the_published_models_are_recognised(name: str, millions: int, readers: int, width: int) -> None:
+    infos = TorchHost.of(_published(name)).parameters()
+    assert round(sum(math.prod(info.shape) for info in infos.values()) / 1e6) == millions
+    family = family_of(infos)
+    assert family is not None
+    assert family.name == name
+    found = family.reading(infos)
+    assert len(found) == readers
+    assert {infos[parameter].shape[-1] for parameter in found} == {width}
+    if name in WHOLE:
+        assert cross_attention(infos, "kv") == found
+
+
+def test_the_page_has_every_family() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "hosts.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
+    for family in FAMILIES:
+        row = rows[family.name]
+        assert [int(width) for width in re.findall(r"(?:CLIP|T5) \((\d+)", row)] == [e.width for e in family.encoders]
+        assert ("computed" in row) == ([e.kind for e in family.encoders] == ["CLIP"])
+        for reader in family.readers:
+            layer = reader.pattern.removesuffix(".weight").split("*.")[-1].removeprefix("transformer.")
+            known = layer.removeprefix("unet.") in row or reader.reads in {"pooled", "picture", "projected"}
+            assert known, f"{family.name}: {layer}"

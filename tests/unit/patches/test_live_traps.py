@@ -240,6 +240,14 @@ def test_group_offloading_with_a_real_stream(kind: str, family: TinyFamily) -> N
     cycle(family)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("offload", [accelerate.cpu_offload, accelerate.cpu_offload_with_hook])
+def test_offloading_from_a_real_device(offload: Callable[..., Any], family: TinyFamily) -> None:
+    family.components.pop("text_encoder")
+    offload(unet_of(family), execution_device=torch.device("cuda"))
+    cycle(family)
+
+
 # --- Layerwise casting, fused projections, tied weights ---------------------------------------------------------------
 
 
