@@ -127,7 +127,7 @@ def make_file(folder: Path, file: Path) -> None:
 
 
 def ldm_name(name: str) -> str:
-    """The CompVis name of a parameter of this UNet, as far as attention goes; the inside of other blocks is no matter."""
+    """The CompVis name of a parameter of this UNet; what is inside other blocks than attention is no matter."""
     side, *rest = name.split(".")
     if side == "mid_block" and rest[0] == "attentions":
         return "middle_block.1." + ".".join(rest[2:])
@@ -210,9 +210,9 @@ def counted() -> Iterator[list[int]]:
     """How many times fsync is called inside."""
     real, count = os.fsync, [0]
 
-    def fsync(descriptor: Any) -> None:
+    def fsync(fd: Any) -> None:
         count[0] += 1
-        real(descriptor)
+        real(fd)
 
     os.fsync = fsync
     try:
