@@ -4,13 +4,16 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from crashing import NAMES, values
+from crashing import NAMES, Attempt, Nursery, State, values
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_open_clip_checkpoint
 from safetensors.torch import load_file, save_file
@@ -23,6 +26,7 @@ from rasura.patches.errors import (
     DriftError,
     ExistsError,
     FormatError,
+    HostWriteError,
     InputError,
     NotFoundError,
     UnsupportedHostError,
@@ -269,6 +273,100 @@ def test_a_replaced_file_is_noticed(file: Path) -> None:
     with pytest.raises(DriftError):
         host.write(tensors)
     assert files(file.parent) == before
+
+
+# Disks that are full or may not be written, and two at once.
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery.started() as nursery:
+        yield nursery
+
+
+@pytest.mark.parametrize("limit", [0, 300, 5_000, 30_000, 400_000])
+def test_a_write_that_fails_half_way_changes_nothing(limit: int, file: Path, nursery: Nursery) -> None:
+    moves: tuple[tuple[State, State], ...] = (("pristine", "doubled"), ("doubled", "halved"))
+    for _, new in moves:
+        before = files(file.parent)
+        outcome = nursery.run(Attempt(str(file), new, file_limit=limit))
+        assert outcome.error == "HostWriteError", outcome
+        assert "nothing was changed" in outcome.message
+        assert files(file.parent) == before
+        host = CheckpointHost.open(file)
+        host.write(values(host, new))
+
+
+def test_a_disk_that_is_full(file: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = file.stat().st_size + 60_000  # room for the file, not for all originals
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"needs leave to mount: {made.stderr.decode().strip()}")
+    try:
+        here = Path(shutil.copy(file, disk / "x.safetensors"))
+        host = CheckpointHost.open(here)
+        with pytest.raises(HostWriteError, match=r"No space left .*; nothing was changed"):
+            host.write({name: tensor * 2 for name, tensor in host.read(host.parameters()).items()})
+        assert [path.name for path in disk.iterdir()] == ["x.safetensors"]
+        assert here.read_bytes() == file.read_bytes()
+        with pytest.raises(HostWriteError, match=r"No space left .* nothing is left of it"):
+            copy_model(here, disk / "y.safetensors")
+        assert [path.name for path in disk.iterdir()] == ["x.safetensors"]
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with CheckpointHost.open(here).alone(), pytest.raises(UnsupportedHostError, match="Read-only") as caught:
+            CheckpointHost.open(here).ensure_writable(NAMES)
+        assert caught.value.hint == "write a copy instead: --out FILE"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_a_read_only_file_and_a_read_only_folder(model: Path, nursery: Nursery) -> None:
+    base = Path(tempfile.mkdtemp(prefix="rasura-readonly-"))
+    try:
+        base.chmod(0o755)
+        file = single_file(model, base / "x.safetensors")
+        before = files(base)
+        outcome = nursery.run(Attempt(str(file), "doubled", user=65534))
+        assert (outcome.error, outcome.hint) == ("UnsupportedHostError", "write a copy instead: --out FILE")
+        file.chmod(0o666)
+        outcome = nursery.run(Attempt(str(file), "doubled", user=65534))
+        assert outcome.error == "HostWriteError"
+        assert files(base) == before
+    finally:
+        shutil.rmtree(base)
+
+
+def test_another_process_is_writing(file: Path) -> None:
+    host = CheckpointHost.open(file)
+    tensors = values(host, "doubled")
+    script = (
+        "import sys, pathlib; from rasura.patches.hosts.lock import locked, sole_mover\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "with locked(file, exclusive=True), sole_mover(file): print('held', flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        acts: tuple[Callable[[], object], ...] = (
+            lambda: CheckpointHost.open(file),
+            lambda: host.read(NAMES),
+            lambda: host.write(tensors),
+            lambda: host.alone().__enter__(),
+        )
+        for act in acts:
+            with pytest.raises(BusyError, match="another process"):
+                act()
+        other.kill()  # and the kernel drops both locks
+        other.wait()
+    host.write(tensors)
 
 
 # Running averages.
