@@ -1,10 +1,12 @@
 # ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """`rasura.attach`: patches on a model that serves, and never half of one in a picture."""
 
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +153,20 @@ def test_bad_calls_change_nothing(model: LiveModel, pipe: Any, workshop: Worksho
         model.apply(workshop.dog)
     model.revert()
     assert torch.equal(noise(pipe), before)
+
+
+def test_the_readmes_example_runs(pipe: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(rasura.__file__).parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with workshop.open() as registry:
+        stacks.create(registry, "brand", {workshop.photo: Strength(16)}, ALICE)
+    monkeypatch.chdir(workshop.folder)
+    names: dict[str, Any] = {"pipe": pipe, "ids": [workshop.dog], "prompt": "a dog"}
+    exec(code.replace("num_inference_steps=20", "num_inference_steps=1"), names)
+    names["model"].detach()
+    assert names["image"].size > (0, 0)
+    told = [(e.action, e.outcome, len(e.patches)) for e in workshop.entries() if e.outcome == "done"]
+    assert told == [("patch.apply", "done", 1), ("patch.switch", "done", 2), ("patch.revert", "done", 1)]
 
 
 def test_what_is_no_model_and_no_registry(pipe: Any, workshop: Workshop, tmp_path: Any) -> None:
