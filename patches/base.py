@@ -141,8 +141,8 @@ def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -
         return BaseMismatchError(
             f"{where}: {expected.name}: expected {' or '.join(wide)}, which hold the numbers that the patch was "
             f"computed on, got {got}, which rounds numbers of {expected.dtype}; the model may be the same, but not to "
-            "the bit",
-            hint=f"load the model afresh with dtype={own}: casting this one does not bring the numbers back",
+            f"the bit: load it afresh with dtype={own}, since casting this one does not bring the numbers back",
+            hint="rasura base list",
             parameter=expected.name,
             dtypes=tuple(wide),
         )

@@ -312,6 +312,7 @@ def test_ctrl_c_ends_with_130(workshop: Workshop) -> None:
     """At a moment that is certain: the model is written, and nobody has written that down."""
     script = (
         "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         "from rasura.registry.store import Registry\n"
         "Registry.set_host = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "sys.argv = ['rasura', *sys.argv[1:]]\n"
