@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["group_trouble", "offloads", "stored"]
+__all__ = ["group_trouble", "offloads", "stored", "tied"]
 
 Ancestors = tuple[tuple[str, nn.Module], ...]
 
@@ -37,6 +37,18 @@ def stored(key: str, ancestors: Ancestors) -> torch.Tensor | None:
         name = next(short for short, each in ancestors if each is module)
         key = f"{name}.{key}"
     return None
+
+
+def tied(key: str, ancestors: Ancestors) -> bool:
+    """Whether accelerate offloads a parameter that transformers has tied to another one.
+
+    From a device it makes two tensors of them; one of them written, the tie is broken.
+    """
+    if not any(offloads(module) for _, module in ancestors):
+        return False
+    pairs = getattr(ancestors[0][1], "all_tied_weights_keys", None) or {}
+    whole = ".".join([*(short for short, _ in ancestors[1:]), key])
+    return whole in pairs or whole in pairs.values()
 
 
 def offloads(module: nn.Module) -> bool:

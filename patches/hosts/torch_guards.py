@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.offload import group_trouble, offloads
+from rasura.patches.hosts.offload import group_trouble, offloads, tied
 from rasura.patches.hosts.torch_modules import FLOAT_TYPES, LiveParameter, is_adapter
 from rasura.patches.names import ParamName
 
@@ -158,6 +158,8 @@ def _offloaded(parameter: LiveParameter) -> _Finding:
     held = any(parameter.tensor is each for each in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)))
     if held and any(offloads(module) for _, module in parameter.ancestors):
         return "one that accelerate swaps with an offloaded copy, in the middle of a forward", _REMOVE
+    if tied(parameter.name.rpartition(".")[2], parameter.ancestors):
+        return "one that accelerate may hold twice, for the layer it is tied to as well", _REMOVE
     return None
 
 

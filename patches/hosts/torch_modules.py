@@ -60,8 +60,9 @@ def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
         tied = getattr(module, "all_tied_weights_keys", None) or getattr(module, "_tied_weights_keys", None) or ()
         owners = dict(module.named_parameters())  # every tensor under one name, the first
         every = dict(module.named_parameters(remove_duplicate=False))
-        # Only what is tied in fact: some configurations untie what their class lists.
-        found.update(parameter_name(component, key) for key in tied if key in every and key not in owners)
+        # Only what is tied in fact: some configurations untie what their class lists. Offloaded, both names are meta.
+        twins = [key for key in tied if key in every and (key not in owners or every[key].is_meta)]
+        found.update(parameter_name(component, key) for key in twins)
     return frozenset(found)
 
 

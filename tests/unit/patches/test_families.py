@@ -34,9 +34,11 @@ def live(family: TinyFamily) -> TorchHost:
 
 
 def increments(infos: Mapping[ParamName, ParameterInfo], seed: int) -> dict[ParamName, Increment]:
-    """One random increment for every linear layer and embedding that is not tied."""
+    """Random increments of every layer that sees text, and of every third other matrix that is not tied."""
+    family = family_of(infos)
     names = [n for n, info in infos.items() if len(info.shape) == 2 and n.endswith("weight") and "shared" not in n]
-    shapes = {name: infos[name].shape for name in names}
+    chosen = {*names[::3], *(name for name in names if family is not None and family.reads(name) is not None)}
+    shapes = {name: infos[name].shape for name in sorted(chosen)}
     return {
         name: factories.increment(seed + i, d_out, d_in, rank=2)
         for i, (name, (d_out, d_in)) in enumerate(shapes.items())

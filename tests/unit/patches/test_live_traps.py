@@ -305,6 +305,24 @@ def test_a_write_to_a_tied_weight_changes_its_twin() -> None:
         host_of(family).write({ParamName("text_encoder.shared.weight"): torch.ones(40, 64)})
 
 
+def test_a_tied_weight_that_is_offloaded_is_refused_and_read() -> None:
+    """Offloaded from a device it is there once for each of its two layers, as in the copies here."""
+    family = tiny_family("PixArt")
+    name = ParamName("text_encoder.shared.weight")
+    plain = host_of(family)
+    expected = plain.digests(plain.parameters())
+    encoder: Any = family.components["text_encoder"]
+    state = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
+    accelerate.cpu_offload(encoder, execution_device=CPU, state_dict=state)
+    stored = [encoder.shared._hf_hook.weights_map, encoder.encoder.embed_tokens._hf_hook.weights_map]
+    assert stored[0]["weight"].data_ptr() != stored[1]["weight"].data_ptr()
+    host = host_of(family)
+    assert host.digests(host.parameters()) == expected
+    with pytest.raises(UnsupportedHostError, match="accelerate may hold twice"):
+        host.write({name: torch.ones(40, 64)})
+    cycle(family, ParamName("text_encoder.encoder.block.0.layer.1.DenseReluDense.wo.weight"))
+
+
 # --- Compilers --------------------------------------------------------------------------------------------------------
 
 
