@@ -1,78 +1,27 @@
 """Single-file checkpoints in the CompVis layout, made of the tensors of a diffusers folder.
 
-The names follow from the configuration by the arithmetic of `layers_per_block`, not, as in the program, from the names
-themselves; a test holds the result to diffusers' own converter.
+The names follow from the configuration by the arithmetic of `layers_per_block`, as in `examples/single_file.py`, and
+not, as in the program, from the names themselves; a test holds the result to diffusers' own converter.
 
     file = single_file(tiny_model(tmp_path / "model"), tmp_path / "model.safetensors")
 """
 
-import json
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+
+if TYPE_CHECKING:
+    from examples.single_file import single_file, to_ldm
+else:
+    _spec = importlib.util.spec_from_file_location("single_file", Path(__file__).parents[1] / "examples/single_file.py")
+    _example = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(_example)
+    single_file, to_ldm = _example.single_file, _example.to_ldm
 
 __all__ = ["single_file", "to_ldm", "to_open_clip"]
-
-_INSIDE = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-_PLAIN = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-
-
-def single_file(folder: Path, file: Path, *, averages: bool = False) -> Path:
-    """Write the pipeline in `folder` as one file; `averages` adds a running average of the UNet, as trainers leave it."""
-    unet = _tensors(folder / "unet")
-    layers = json.loads((folder / "unet/config.json").read_text())["layers_per_block"]
-    found = {f"model.diffusion_model.{key}": tensor for key, tensor in to_ldm(unet, layers).items()}
-    if averages:
-        found |= {f"model_ema.{key[6:].replace('.', '')}": tensor * 0.99 for key, tensor in found.items()}
-        found["model_ema.num_updates"] = torch.tensor(100, dtype=torch.int32)
-    for key, tensor in _tensors(folder / "text_encoder").items():
-        found[f"cond_stage_model.transformer.{key if key.startswith('text_model') else f'text_model.{key}'}"] = tensor
-    found |= {f"first_stage_model.{key}": tensor for key, tensor in _tensors(folder / "vae").items()}
-    save_file(found, file, metadata={"format": "pt", "modelspec.title": "tiny"})
-    return file
-
-
-def to_ldm(unet: Mapping[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
-    """A UNet's tensors under their CompVis names."""
-    attended = {key.split(".attentions")[0] for key in unet if ".attentions." in key}
-    return {_ldm_key(key, layers, attended): tensor for key, tensor in unet.items()}
-
-
-def _ldm_key(key: str, layers: int, attended: set[str]) -> str:
-    stem, _, leaf = key.rpartition(".")
-    if stem in _PLAIN:
-        return f"{_PLAIN[stem]}.{leaf}"
-    side, *rest = stem.split(".")
-    if side == "mid_block":
-        kind, index, *inner = rest
-        place = f"middle_block.{2 * int(index) if kind == 'resnets' else 1}"
-    else:
-        block, kind, index, *inner = rest
-        row, down = int(block) * (layers + 1), side == "down_blocks"
-        if kind.endswith("samplers"):
-            last = f"{row + layers + 1}.0.op" if down else f"{row + layers}.{1 + (f'{side}.{block}' in attended)}.conv"
-            return f"{'input' if down else 'output'}_blocks.{last}.{leaf}"
-        place = f"{'input' if down else 'output'}_blocks.{row + int(index) + down}.{int(kind == 'attentions')}"
-    name = ".".join(inner)
-    return f"{place}.{_INSIDE.get(name, name) if kind == 'resnets' else name}.{leaf}"
-
 
 _OPEN = {
     "layer_norm1": "ln_1",
@@ -106,7 +55,3 @@ def to_open_clip(text: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             thirds = [text[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
             found[f"transformer.resblocks.{layer}.attn.in_proj_{leaf}"] = torch.cat(thirds)
     return found
-
-
-def _tensors(component: Path) -> dict[str, torch.Tensor]:
-    return {key: tensor for file in component.glob("*.safetensors") for key, tensor in load_file(file).items()}

@@ -121,7 +121,7 @@ def _open_beneath(folder: Path, file: str) -> int:
 
 def _cannot_open(folder: Path, file: str, error: OSError) -> HostError:
     if any((folder / part).is_symlink() for part in (file, file.split("/", 1)[0])):
-        return _unwritable(folder, file, "expected a file of this folder's own, got a link")
+        return _unwritable(folder, file, "expected a file of the model's own, got a link")
     if isinstance(error, PermissionError) or error.errno in _READ_ONLY:
         return _unwritable(folder, file, f"expected a writable file, got {error.strerror}")
     return HostError(f"{folder / file}: expected a readable file, got {error.strerror}", errno=error.errno)
@@ -131,7 +131,8 @@ _READ_ONLY: Final = frozenset({errno.EROFS, errno.ETXTBSY})
 
 
 def _unwritable(folder: Path, file: str, message: str) -> UnsupportedHostError:
-    model, out = (folder, "DIR") if "/" in file else (folder / file, "FILE")  # a folder's weights lie in its components
-    return UnsupportedHostError(
-        f"{folder}: {file}: {message}", hint=f"write a copy instead: --out {out}", folder=str(model)
-    )
+    if "/" in file:  # a folder's weights lie in its components
+        model, out, where = folder, "DIR", f"{folder}: {file}"
+    else:
+        model, out, where = folder / file, "FILE", str(folder / file)
+    return UnsupportedHostError(f"{where}: {message}", hint=f"write a copy instead: --out {out}", folder=str(model))
