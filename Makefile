@@ -3,6 +3,7 @@
 #   make demo    erase, check, apply, revert and verify on a small real model, with pictures, into demo-out/
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
 #   make fix     format, and write the generated documentation anew
+#   make soak    kill a process that writes models, SOAK=10000 times: the next command finds the old model or the new
 #   make bench   the tables of docs/benchmarks.md      make gpu   the tests that need a CUDA device
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #
@@ -11,8 +12,10 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
+SOAK ?= 10000
 JOBS ?= 2
 ARGS ?=
+SOAK ?= 10000
 BIN := .venv/bin
 STAMP := .venv/.made
 
@@ -24,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix bench results composer gpu schema
+.PHONY: help demo test check fix bench results composer gpu schema soak
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,6 +67,9 @@ fix: $(STAMP)
 	$(BIN)/python docs/tools/methods.py
 	$(BIN)/python docs/tools/example.py
 	$(BIN)/python docs/tools/session.py README.md
+
+soak: $(STAMP)
+	PYTHONPATH=.dev:tests $(BIN)/python tests/soaking.py --kills $(SOAK) $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/compose.py

@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "plan": ("rasura.commands.plan:plan", "Say what switching a model to a stack would change."),
     "evaluate": ("rasura.commands.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),
+    "doctor": ("rasura.commands.doctor:doctor", "Find what processes that died left behind, and put it right."),
     "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show and verify."),
     "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),
     "pull": ("rasura.commands.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),

@@ -1,4 +1,4 @@
-"""`rasura patch apply`, `switch`, `revert` and `status`: what is applied to a model folder."""
+"""`rasura patch apply`, `switch`, `revert` and `status`: what is applied to a model on disk."""
 
 import shlex
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from rasura.registry.deploy import Actor, Receipt
 
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
-_MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
-_OUT = click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Patch a copy in DIR instead.")
+MODEL_HELP = "Model folder, or single-file checkpoint."
+_MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
+_OUT = click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="Patch a new copy there instead.")
 _POLICY = click.option(
     "--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Limits that must hold, too."
 )
@@ -26,7 +27,9 @@ _SHOWN = 10  # parameters that drifted
 
 @command(None, "apply", mutating=True)
 @click.argument("ids", nargs=-1, required=True, metavar="ID...|PLAN")
-@click.option("--model", type=click.Path(path_type=Path), metavar="DIR", help="Model folder; a plan names its own.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), metavar="MODEL", help="Folder or single file; a plan names its own."
+)
 @_OUT
 @click.option("--strength", metavar="S", help="Multiple of 1/16 from -4 to 4 [default: 1].")
 @_POLICY
@@ -41,7 +44,7 @@ def apply(
     reason: str,
     actor: str,
 ) -> Result:
-    """Apply patches to a model folder, together with those that are applied already: all or nothing.
+    """Apply patches to a model, together with those that are applied already: all or nothing.
 
     Or do what a plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale.
     """
@@ -81,7 +84,7 @@ def switch(
     reason: str,
     actor: str,
 ) -> Result:
-    """Move a model folder to exactly the patches and strengths of a stack or lock file, in one motion."""
+    """Move a model to exactly the patches and strengths of a stack or lock file, in one motion."""
     from rasura.registry import deploy
     from rasura.registry.deploy import Actor
     from rasura.registry.goals import goal_of
@@ -110,7 +113,7 @@ def revert(
     reason: str,
     actor: str,
 ) -> Result:
-    """Take patches out of a model folder; with the last one, every byte is the original again."""
+    """Take patches out of a model; with the last one, every byte is the original again."""
     from rasura.patches.hosts.checkpoint import CheckpointHost
     from rasura.registry import deploy
     from rasura.registry.deploy import Actor
@@ -134,7 +137,7 @@ def revert(
 @_MODEL
 @click.option("--deep", is_flag=True, help="Hash every patchable parameter and recompute the touched ones.")
 def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
-    """Say what is applied to a model folder, by hashing what is there. Exit code 6 if it is something else."""
+    """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
     from rasura.patches.errors import DriftError
     from rasura.patches.hosts.checkpoint import CheckpointHost
     from rasura.registry.survey import survey

@@ -1,5 +1,6 @@
 """`rasura stack`: named, pinned sets of patches."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,10 +240,11 @@ def concepts_of(registry: "Registry", patch_ids: "set[PatchId]") -> "dict[PatchI
 
 
 def worst_rows(verdict: "Verdict") -> list[tuple[str, str, str]]:
-    """The worst number of each check, for people."""
+    """The worst number of each check that has a limit, for people."""
     from rasura.registry.judging import worst_of
 
-    return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in worst_of(verdict).items()]
+    limited = {name: worst for name, worst in worst_of(verdict).items() if math.isfinite(worst.limit)}
+    return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in limited.items()]
 
 
 def _summary(view: "Overview") -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """One figure of how patches stand to each other: who disturbs whom, what room is left, how alike they look.
 
-    interference_figure(InterferenceData(names, matrix, limit, capacity, cosines), Path("stack.svg"))
+    interference_figure(InterferenceData(names, matrix, limit, capacity, cosines), Path("heatmap.svg"))
 
 Needs matplotlib and scipy: pip install 'rasura[plot]'.
 """

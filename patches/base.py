@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches import canonical
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.hosts import Host, ParameterInfo
+from rasura.patches.hosts.families import refuse_several_encoders, refuse_unread
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest, torch_dtype
@@ -72,16 +73,17 @@ def identify(host: Host, tokenizer_state: Mapping[str, canonical.JsonValue]) -> 
 
 
 def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width: int | None = None) -> list[ParamName]:
-    """Names of the cross-attention projections that read text.
+    """Names of the cross-attention projections that read text embeddings as they are.
 
     Args:
         infos: a host's parameters.
         layers: "k", "v" or "kv".
-        width: expected d_in, or None for any.
+        width: expected d_in, that of the one text encoder whose embeddings they are to read; None for any.
 
     Raises:
         InputError: other layers.
-        UnsupportedHostError: there are none, or they read embeddings of another width.
+        UnsupportedHostError: there are none, they read something else (the message says what the family has instead),
+            they read several text encoders, or embeddings of another width.
     """
     if layers not in LAYERS:
         raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
@@ -90,16 +92,16 @@ def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width
         for name in sorted(infos)
         if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
     ]
-    if not found:
-        raise UnsupportedHostError(
-            "the model has no cross-attention projection (attn2.to_k, attn2.to_v): "
-            "expected a UNet of the SD 1.x or 2.x family"
-        )
+    refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
+    if width is None:
+        return found
+    refuse_several_encoders(infos)
     widths = {infos[name].shape[-1] for name in found}
-    if width is not None and widths != {width}:
+    if widths != {width}:
         raise UnsupportedHostError(
-            f"cross-attention reads embeddings of width {sorted(widths)}, the text encoder gives {width}: models with "
-            "several text encoders are not supported by this method"
+            f"cross-attention reads embeddings of width {sorted(widths)}, the text encoder gives {width}: expected "
+            "one width",
+            hint="rasura methods",
         )
     return found
 
@@ -127,12 +129,29 @@ def check_touched(expected: Iterable[TensorIdentity], pristine: Mapping[ParamNam
                 hint="rasura base list",
             )
         if not _same(parameter, tensor):
-            raise BaseMismatchError(
-                f"{where}: {parameter.name}: expected sha256 {parameter.sha256[:12]}…, got "
-                f"{tensor_digest(tensor)[:12]}… ({dtype_name(tensor.dtype)}); the patch was made for other weights",
-                hint="rasura base list",
-                parameter=parameter.name,
-            )
+            raise _other_weights(parameter, tensor, where)
+
+
+def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -> BaseMismatchError:
+    import torch
+
+    own, got = torch_dtype(expected.dtype), dtype_name(tensor.dtype)
+    if torch.promote_types(own, tensor.dtype) != tensor.dtype:
+        wide = [name for name in CAST_DTYPES if torch.promote_types(own, torch_dtype(name)) == torch_dtype(name)]
+        return BaseMismatchError(
+            f"{where}: {expected.name}: expected {' or '.join(wide)}, which hold the numbers that the patch was "
+            f"computed on, got {got}, which rounds numbers of {expected.dtype}; the model may be the same, but not to "
+            "the bit",
+            hint=f"load the model afresh with dtype={own}: casting this one does not bring the numbers back",
+            parameter=expected.name,
+            dtypes=tuple(wide),
+        )
+    return BaseMismatchError(
+        f"{where}: {expected.name}: expected sha256 {expected.sha256[:12]}…, got {tensor_digest(tensor)[:12]}… "
+        f"({got}); the patch was made for other weights",
+        hint="rasura base list",
+        parameter=expected.name,
+    )
 
 
 def _same(expected: TensorIdentity, tensor: torch.Tensor) -> bool:

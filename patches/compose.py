@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.names import ParamName
-from rasura.patches.tensors import is_finite
+from rasura.patches.tensors import is_finite, tensor_digest
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,22 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
     """
     B, A = _checked(terms)
     return B @ A
+
+
+def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of Σ s·B·A for a layer that cannot be merged: s·B [d_out, Σ rank] and A [Σ rank, d_in], float64.
+
+    Their order depends on the set of terms alone, so that a product in any dtype does, too.
+
+    Raises:
+        AlgebraError: no terms, or terms of different shapes.
+        BoundExceededError: see `increment_sum`.
+    """
+    return _checked(sorted(terms, key=_order))
+
+
+def _order(term: Term) -> tuple[str, str, int]:
+    return tensor_digest(term.increment.A), tensor_digest(term.increment.B), term.strength.sixteenths
 
 
 def _checked(terms: Sequence[Term], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rasura.registry.steps import Actor, Patches
     from rasura.registry.store import Registry
 
-__all__ = ["Judgement", "Step", "judge", "reset", "run", "start"]
+__all__ = ["Judgement", "Step", "judge", "present", "reset", "run", "start"]
 
 Judgement: TypeAlias = Literal["good", "bad", "skip"]
 
@@ -75,7 +75,7 @@ def start(registry: Registry, name: str, model: Path, actor: Actor) -> Step:
     try:
         return _advance(registry, state, actor)
     except Exception:
-        if _now(registry, state) == before:  # nothing was written, so nothing has to be taken back
+        if present(registry, state) == before:  # nothing was written, so nothing has to be taken back
             bisection.forget(registry)
         raise
 
@@ -213,11 +213,17 @@ def _check_going_on(registry: Registry, state: Bisection) -> None:
         same = False
     if not same:
         raise ConflictError(f"stack {state.stack} is not what it was when the bisection began", hint=_RESET)
-    if _now(registry, state) != state.subset:
+    if present(registry, state) != state.subset:
         raise ConflictError(f"{state.location} has other patches than the bisection gave it", hint=_RESET)
 
 
-def _now(registry: Registry, state: Bisection) -> Patches:
+def present(registry: Registry, state: Bisection) -> Patches:
+    """What the bisection's model has now.
+
+    Raises:
+        NotFoundError: it is gone.
+        DriftError: it changed outside the registry.
+    """
     from rasura.patches.hosts.checkpoint import CheckpointHost
 
     record = sighted(registry, CheckpointHost.open(Path(state.location)))

@@ -9,7 +9,6 @@ Every motion holds the wanted set to the registry's policy; a policy given here 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,7 +155,7 @@ def apply_to_folder(
     out: Path | None = None,
     policy: Policy | None = None,
 ) -> Receipt:
-    """`apply` to a diffusers folder, or to a new copy of it, which does not stay behind when applying fails.
+    """`apply` to a model on disk, or to a new copy of it, which does not stay behind when applying fails.
 
     Raises:
         ExistsError: `out` is there already.
@@ -178,7 +177,7 @@ def switch_folder(
     out: Path | None = None,
     policy: Policy | None = None,
 ) -> Receipt:
-    """`switch` of a diffusers folder, or of a new copy of it, which does not stay behind when that fails.
+    """`switch` of a model on disk, or of a new copy of it, which does not stay behind when that fails.
 
     Raises:
         ExistsError: `out` is there already.
@@ -191,7 +190,7 @@ def _in_folder(
     registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
 ) -> Receipt:
     from rasura.patches.hosts.checkpoint import CheckpointHost
-    from rasura.patches.hosts.copying import copy_model
+    from rasura.patches.hosts.copying import copy_model, remove_copy
 
     if out is None:
         return work(CheckpointHost.open(model))
@@ -202,7 +201,7 @@ def _in_folder(
             revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
         return work(host)
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        remove_copy(out)
         raise
 
 

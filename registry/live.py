@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from rasura.patches.errors import InputError
 from rasura.patches.increment import ONE, Strength
@@ -29,9 +29,11 @@ from rasura.registry.store import Registry, find_location
 if TYPE_CHECKING:
     from torch import nn
 
+    from rasura.patches.hosts.originals import KeepOn
     from rasura.patches.hosts.torch_host import TorchHost
-    from rasura.patches.names import PatchId
     from rasura.patches.policy import Policy
+    from rasura.registry.goals import Goal
+    from rasura.registry.planning import Planned
     from rasura.registry.survey import Survey
 
 __all__ = ["LiveModel", "attach"]
@@ -45,7 +47,7 @@ def attach(
     registry: str | Path | None = None,
     *,
     label: str = "",
-    keep_on: Literal["cpu", "device"] = "cpu",
+    keep_on: KeepOn = "cpu",
     actor: str | None = None,
 ) -> LiveModel:
     """Put a live model under a registry's hand.
@@ -54,7 +56,8 @@ def attach(
         model: a diffusers pipeline, or one of its modules (UNet, transformer, CLIP text encoder).
         registry: folder or URL of the registry; None: the nearest `.rasura` upwards from the working folder.
         label: what people call the model; goes into the log.
-        keep_on: where the originals of touched parameters are kept: in the CPU's memory, or beside the weights.
+        keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
+            (`rasura.patches.hosts.originals`).
         actor: who acts where a call does not say; None: the user's login name.
 
     Raises:
@@ -165,14 +168,21 @@ class LiveModel:
             RasuraError: see `rasura.registry.deploy.switch`; nothing changed.
         """
         from rasura.registry import deploy
-        from rasura.registry.goals import Goal, goal_of
 
         with self._opened() as registry:
-            if isinstance(goal, str):
-                wanted = goal_of(registry, goal)
-            else:
-                wanted = Goal("patches", None, _resolved(registry, goal))
+            wanted = _goal(registry, goal)
             return deploy.switch(registry, self.host, wanted, self._who(actor, reason), policy=policy)
+
+    def plan(self, goal: str | Mapping[str, Strength | str], *, policy: Policy | None = None) -> Planned:
+        """What `switch` would do now, with the digests before and after; nothing is written, neither model nor log.
+
+        Raises:
+            RasuraError: whatever would refuse the motion.
+        """
+        from rasura.registry.planning import make_plan
+
+        with self._opened() as registry:
+            return make_plan(registry, self.host, _goal(registry, goal), policy=policy)
 
     def status(self, *, deep: bool = False) -> Survey:
         """What is applied, by hashing what is there."""
@@ -223,11 +233,13 @@ def _listed(ids: Ids) -> list[str]:
     return found
 
 
-def _resolved(registry: Registry, goal: Mapping[str, Strength | str]) -> dict[PatchId, Strength]:
-    return {
-        registry.resolve_patch(i): Strength.parse(strength) if isinstance(strength, str) else strength
-        for i, strength in goal.items()
-    }
+def _goal(registry: Registry, goal: str | Mapping[str, Strength | str]) -> Goal:
+    from rasura.registry.goals import Goal, goal_of
+
+    if isinstance(goal, str):
+        return goal_of(registry, goal)
+    factors = {i: Strength.parse(s) if isinstance(s, str) else s for i, s in goal.items()}
+    return Goal("patches", None, {registry.resolve_patch(i): strength for i, strength in factors.items()})
 
 
 def _login() -> str:

@@ -41,7 +41,7 @@ def add_base(
 
     Raises:
         NotFoundError: no such folder.
-        UnsupportedHostError: no cross-attention or no CLIP text encoder.
+        UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
         ExistsError: the name belongs to another base.
     """
     from rasura.patches.base import casts, cross_attention
@@ -73,10 +73,13 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
 
     Raises:
         NotFoundError: neither a registered base nor a folder.
+        UnsupportedHostError: a single file, which has no tokenizer.
         DriftError: the folder no longer holds the weights that were registered under this name.
     """
+    from rasura.patches.hosts.single_file import is_single_name
+
     folder = Path(reference)
-    if folder.is_dir():
+    if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
         return add_base(registry, folder, None, draft, progress)[0]
     try:
         record = registry.base(reference)

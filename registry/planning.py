@@ -24,7 +24,6 @@ from rasura.registry.steps import Actor, Patches, Receipt, move
 
 if TYPE_CHECKING:
     from rasura.patches.hosts import Host
-    from rasura.patches.hosts.checkpoint import CheckpointHost
     from rasura.registry.store import Registry
 
 __all__ = ["Planned", "apply_plan", "make_plan"]
@@ -38,8 +37,8 @@ class Planned:
     verdict: Accepted
 
 
-def make_plan(registry: Registry, host: CheckpointHost, goal: Goal, *, policy: Policy | None = None) -> Planned:
-    """What `switch` would do to a model folder now. Nothing is written, neither model nor registry nor log.
+def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | None = None) -> Planned:
+    """What `switch` would do to a model now. Nothing is written, neither model nor registry nor log.
 
     Args:
         registry: where.

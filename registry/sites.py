@@ -36,7 +36,8 @@ def look_across(
         registry: where the words of retain sets and the bases' folders are known.
         stack: the patches.
         policy: the limits.
-        host: a model folder with the stack's base; None, or a live model: the folder that the base was added from.
+        host: a model folder with the stack's base; None, a live model or a single file: the folder that the base was
+            added from.
         progress: told what is going on.
 
     Raises:
@@ -51,7 +52,9 @@ def look_across(
 
     if not crosses(stack):
         return Across()
-    folder = host if isinstance(host, CheckpointHost) else CheckpointHost.open(_source(registry, stack))
+    folder = (
+        host if isinstance(host, CheckpointHost) and not host.single else CheckpointHost.open(_source(registry, stack))
+    )
     encoder = TextEncoder.load(folder.folder)
     put_back(encoder.module, folder.originals(name for name in folder.kept() if name.startswith(_ENCODER)))
     touched: dict[ParamName, None] = dict.fromkeys(name for m in stack for name in m.patch.tensors.increments)

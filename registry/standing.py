@@ -237,5 +237,5 @@ def _check_moved(record: HostRecord, host: Host) -> None:
     if StateFolder(Path(record.location)).identity() == host.host_id:
         raise ConflictError(
             f"{host.location} is a copy of {record.location} as it is with its patches: the two cannot be told apart",
-            hint=f"rasura patch apply ID... --model {shlex.quote(record.location)} --out DIR",
+            hint=f"rasura patch apply ID... --model {shlex.quote(record.location)} --out PATH",
         )

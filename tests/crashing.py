@@ -1,8 +1,8 @@
 """Processes that write a model and are killed while they do.
 
 `Nursery` starts one Python process that imports torch once and then forks a child for every `Attempt`; the child opens
-the host, writes, and dies by SIGKILL at a chosen step of the journal or after a chosen time. Real processes, real
-kills: nothing in the child runs after the signal.
+the host, writes, and dies by SIGKILL at a chosen step of the journal, in a chosen call to the system, or after a chosen
+time. Real processes, real kills: nothing in the child runs after the signal.
 """
 
 import json
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from powercut import PowerCut
 
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.journal import Journal
@@ -50,6 +52,10 @@ class Attempt:
     """Bytes that no file may grow over (RLIMIT_FSIZE): writing beyond fails with EFBIG."""
     user: int | None = None
     """Become this user first."""
+    call: int | None = None
+    """SIGKILL in this call that changes files, counted from 0; -1 after the last one. See `powercut`."""
+    seed: int | None = None
+    """With `call`: of what the medium loses; None loses nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ class Outcome:
     killed: bool
     steps: int = 0
     """Steps that the journal reached, where the child finished."""
+    calls: int = 0
+    """Calls that changed files, where the child finished and they were counted."""
     error: str = ""
     """Class of the error that stopped it, "" for none."""
     message: str = ""
@@ -158,6 +166,10 @@ def _attempt(attempt: Attempt) -> Outcome:
         os.setgroups([])
         os.setgid(attempt.user)
         os.setuid(attempt.user)
+    power = None
+    if attempt.call is not None:
+        power = PowerCut(attempt.call, attempt.seed)
+        power.install()
     try:
         host = CountingHost.open(Path(attempt.folder))
         if attempt.state is not None:
@@ -170,7 +182,9 @@ def _attempt(attempt: Attempt) -> Outcome:
             message=error.message,
             hint=error.hint,
         )
-    return Outcome(killed=False, steps=CountingJournal.steps)
+    if power is not None and attempt.seed is not None and attempt.call == -1:
+        power.strike()
+    return Outcome(killed=False, steps=CountingJournal.steps, calls=power.calls if power else 0)
 
 
 if __name__ == "__main__":

@@ -356,11 +356,11 @@ def test_a_target_inside_what_is_protected(workshop: Workshop) -> None:
 def test_patches_that_disturb_each_other(workshop: Workshop) -> None:
     apply = ("patch", "apply", workshop.dog, workshop.rival, "--model", "the model")
     said = refused(workshop, *apply, exit_code=3, code="check_refused", entries=("refused check_refused",))
-    for part in (workshop.dog[:12], workshop.rival[:12], "limit 0.05", "| rasura erase --base "):
+    for part in (workshop.dog[:12], workshop.rival[:12], "two versions of one concept, 'dog'", "| rasura patch "):
         assert part in said
     run = rasura("patch", "check", workshop.dog, workshop.rival, "--json", cwd=workshop.folder)
     assert (run.code, run.envelope["data"]["accepted"]) == (3, False)
-    assert run.envelope["data"]["reasons"][0]["hint"].startswith("rasura erase")
+    assert run.envelope["data"]["reasons"][0]["hint"].startswith("rasura patch ")
 
 
 @pytest.mark.parametrize("strength", ["0.3", "5", "-4.0625", "nan", "1e0", "0x1", "", "٣", "0"])

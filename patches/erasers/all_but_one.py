@@ -30,6 +30,7 @@ from rasura.patches.erasers.room import Protection, Room, detectors, room_of
 from rasura.patches.erasers.scenes import branches, partway, responses, run_of, scenes
 from rasura.patches.erasers.training import Objective, Plan, Task, Trained, derived, train
 from rasura.patches.errors import InputError, UnsupportedHostError
+from rasura.patches.hosts.families import refuse_several_encoders
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 from rasura.patches.specs import IMAGE
@@ -85,6 +86,7 @@ class AllButOne:
         if layers not in IMAGE_LAYERS:
             expected = ", ".join([*LAYERS, *IMAGE_LAYERS])
             raise InputError(f"layers {layers!r}: expected one of {expected}", hint="rasura methods all-but-one")
+        refuse_several_encoders(infos)
         ending = f".attn2{IMAGE_LAYERS[layers]}"
         found = [name for name in sorted(infos) if name.startswith("unet.") and name.endswith(ending)]
         if not found:

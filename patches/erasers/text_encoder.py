@@ -31,6 +31,7 @@ from rasura.patches.erasers.problem import Columns, Defaults, Erasure, Problem
 from rasura.patches.erasers.reach import reach
 from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.hidden import fc2_layers
+from rasura.patches.hosts.families import refuse_several_encoders
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 from rasura.patches.specs import HIDDEN
@@ -90,6 +91,7 @@ class ClipNullSpace:
 
         "auto" is the paper's choice 1,2,3 where the encoder has these blocks, else its last ones, three at most.
         """
+        refuse_several_encoders(infos)
         found = fc2_layers(infos)
         if not found:
             raise UnsupportedHostError(

@@ -3,8 +3,8 @@
 A host answers four questions about its patchable parameters (which, what is there now, what was there before us,
 which bytes are that) and does one thing: write some of them, all or nothing. It knows nothing of patches.
 
-    CheckpointHost  a diffusers folder on disk      rasura.patches.hosts.checkpoint
-    TorchHost       modules in memory, on any device rasura.patches.hosts.torch_host
+    CheckpointHost  a diffusers folder or single file on disk    rasura.patches.hosts.checkpoint
+    TorchHost       modules in memory, on any device             rasura.patches.hosts.torch_host
 
 Both answer `digests` with the SHA-256 of the same raw bytes, so a live model can be compared with one on disk.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPONENTS", "Host", "ParameterInfo", "parameter_name"]
 
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 """The parts of a pipeline that a patch may touch; a VAE, a tokenizer or a scheduler is never opened."""
 
 _CLIP_ROOT = "text_model."

@@ -1,4 +1,4 @@
-"""A diffusers folder on disk as a host: the touched bytes are overwritten in place, under a rollback journal.
+"""A diffusers folder or a single file as a host: the touched bytes are overwritten in place, under a rollback journal.
 
 Opening reads headers only and first settles what an interrupted process left. Reading takes a shared lock on the
 folder, writing an exclusive one, each for the length of one call and without waiting. A process that has the same file
@@ -10,14 +10,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rasura.patches.errors import HostError, HostWriteError, NotFiniteError, NotFoundError, UnsupportedHostError
+from rasura.patches.errors import HostError, HostWriteError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts import ParameterInfo
 from rasura.patches.hosts.journal import Journal
-from rasura.patches.hosts.keep import KeptOriginal, StateFolder, new_identity, original_file
-from rasura.patches.hosts.layout import Layout, Place, find_layout
-from rasura.patches.hosts.lock import locked
+from rasura.patches.hosts.keep import KeptOriginal, StateFolder, new_identity
+from rasura.patches.hosts.layout import Layout, Place
+from rasura.patches.hosts.lock import locked, sole_mover
 from rasura.patches.hosts.ranges import digest_range, read_range
 from rasura.patches.hosts.record import Change, Record
+from rasura.patches.hosts.single_file import find_model, layout_of
 from rasura.patches.hosts.weights import WeightFiles
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import dtype_name, is_finite, raw_bytes, tensor_digest, torch_dtype
@@ -29,52 +30,70 @@ __all__ = ["CheckpointHost"]
 
 
 class CheckpointHost:
-    """A diffusers folder; see `rasura.patches.hosts.Host` for what its methods promise."""
+    """A model on disk; see `rasura.patches.hosts.Host` for what its methods promise."""
 
     journal_type: ClassVar[type[Journal]] = Journal
 
-    def __init__(self, folder: Path, layout: Layout, *, recovered: bool, identity: str) -> None:
+    def __init__(self, path: Path, layout: Layout, *, recovered: bool, identity: str) -> None:
         """Use `open`."""
-        self.folder = folder
+        self.path = path
+        """The folder or the file."""
         self.recovered = recovered
         """Whether opening put back what an interrupted write had left half done."""
         self._layout = layout
         self._fresh_identity = identity
-        self._state = StateFolder(folder)
+        self._state = StateFolder(path)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The model in `folder`.
+    def open(cls, path: Path) -> Self:
+        """The model in a diffusers folder, or in a single file (`rasura.patches.hosts.ldm`).
 
         Raises:
-            NotFoundError: no such folder.
-            UnsupportedHostError: no diffusers folder with safetensors weights, or ambiguous ones.
+            NotFoundError: nothing is there.
+            UnsupportedHostError: neither a folder with safetensors weights nor such a file, or ambiguous ones.
             FormatError: a weight file or an index that breaks its format.
             BusyError: another process is writing to it.
             DigestMismatchError: an interrupted write that cannot be undone because its journal is damaged.
             HostWriteError: an interrupted write that cannot be undone now.
         """
-        try:
-            folder = folder.resolve(strict=True)
-        except OSError as error:
-            raise NotFoundError(f"expected a model folder at {folder}, got {error.strerror}") from None
-        layout = find_layout(folder)
-        with locked(folder, exclusive=False) as lock, _readable(folder):
-            journal = cls.journal_type(StateFolder(folder))
+        path = find_model(path)
+        layout = layout_of(path)
+        with locked(path, exclusive=False) as lock, _readable(path):
+            journal = cls.journal_type(StateFolder(path))
             recovered = False
             if journal.unsettled():
                 lock.make(exclusive=True)
-                recovered = _settle(journal, folder)
-        return cls(folder, layout, recovered=recovered, identity=new_identity())
+                recovered = _settle(journal, path)
+        return cls(path, layout, recovered=recovered, identity=new_identity())
+
+    @property
+    def single(self) -> bool:
+        """Whether the model is one file, in which there is no tokenizer."""
+        return self._state.single
+
+    @property
+    def folder(self) -> Path:
+        """The folder, for those who need more of it than weights.
+
+        Raises:
+            UnsupportedHostError: the model is a single file.
+        """
+        if self.single:
+            raise UnsupportedHostError(
+                f"{self.path}: expected a diffusers folder, whose tokenizer and text encoder can be loaded, got a "
+                "single file: patches are made on folders and applied to both",
+                hint="convert it with diffusers' from_single_file(…).save_pretrained(DIR)",
+            )
+        return self.path
 
     @property
     def location(self) -> str:
-        """The folder's absolute path."""
-        return str(self.folder)
+        """The absolute path."""
+        return str(self.path)
 
     @property
     def host_id(self) -> str:
-        """32 hexadecimal digits that name this folder for as long as something is applied to it."""
+        """32 hexadecimal digits that name this model for as long as something is applied to it."""
         return self._state.identity() or self._fresh_identity
 
     @property
@@ -89,9 +108,12 @@ class CheckpointHost:
     def alone(self) -> AbstractContextManager[object]:
         """Keep other processes from moving this model; see `Host.alone`.
 
-        Reading and writing lock the model's folder for the length of a call. This locks a folder inside it.
+        Reading and writing lock the model's folder for the length of a call. This locks a folder inside it; of a single
+        file, the same file in another way.
         """
-        return locked(self.folder / next(iter(self._layout.files)).partition("/")[0], exclusive=True)
+        if self.single:
+            return sole_mover(self.path)
+        return locked(self.path / next(iter(self._layout.files)).partition("/")[0], exclusive=True)
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""
@@ -101,11 +123,13 @@ class CheckpointHost:
         """Raise what `write` would raise because of the files that hold these, without changing anything.
 
         Raises:
-            UnsupportedHostError: a link, a file with several names, a read-only file.
+            UnsupportedHostError: a link, a file with several names, a read-only file; a parameter of which the file
+                holds a running average, too.
             DriftError: a weight file was replaced since this host was opened.
         """
-        with WeightFiles(self.folder, self._layout.files, writable=True) as files:
+        with WeightFiles(self._state.root, self._layout.files, writable=True) as files:
             for name in names:
+                self._check_alone(name)
                 files.descriptor(self._place(name).file)
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
@@ -146,9 +170,10 @@ class CheckpointHost:
         """
         for name, tensor in tensors.items():
             _check(self._place(name).info, tensor)
-        with locked(self.folder, exclusive=True), _readable(self.folder):
+            self._check_alone(name)
+        with locked(self.path, exclusive=True), _readable(self.path):
             journal = self.journal_type(self._state)
-            _settle(journal, self.folder)
+            _settle(journal, self.path)
             record, infos = self._record(tensors, forget)
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
@@ -164,31 +189,42 @@ class CheckpointHost:
         changes: list[Change] = []
         infos: dict[str, ParameterInfo] = {}
         after: dict[ParamName, Digest] = {}
-        with WeightFiles(self.folder, self._layout.files) as files:
+        with WeightFiles(self._state.root, self._layout.files) as files:
             for name, tensor in tensors.items():
                 place, after[name] = self._place(name), tensor_digest(tensor)
                 if (old := _digest(place, files)) != after[name]:
-                    staged = "" if name in kept else original_file(name)
+                    staged = "" if name in kept else self._state.original_file(name)
                     changes.append(Change(place.file, place.start, place.stop, old, after[name], staged))
                     infos |= {staged: place.info} if staged else {}
             for name in forget:
-                _check_pristine(name, kept, after.get(name) or _digest(self._place(name), files), infos)
+                value = after.get(name) or _digest(self._place(name), files)
+                if (name in kept and kept[name].digest != value) or self._state.original_file(name) in infos:
+                    raise _only_copy(name)
         identities = {file: self._layout.files[file] for file in {change.file for change in changes}}
-        dropped = tuple(original_file(name) for name in sorted(forget) if name in kept)
+        dropped = tuple(self._state.original_file(name) for name in sorted(forget) if name in kept)
         return Record(identities, tuple(changes), dropped), infos
 
     @contextmanager
     def _reading(self) -> Iterator[WeightFiles]:
-        with locked(self.folder, exclusive=False) as lock, _readable(self.folder):
+        with locked(self.path, exclusive=False) as lock, _readable(self.path):
             journal = self.journal_type(self._state)
             if journal.unsettled():  # a process died since this host was opened
                 lock.make(exclusive=True)
-                _settle(journal, self.folder)
-            with WeightFiles(self.folder, self._layout.files) as files:
+                _settle(journal, self.path)
+            with WeightFiles(self._state.root, self._layout.files) as files:
                 yield files
 
     def _place(self, name: ParamName) -> Place:
         return self._layout.place(name, self.location)
+
+    def _check_alone(self, name: ParamName) -> None:
+        if name in self._layout.doubled:
+            raise UnsupportedHostError(
+                f"{self.location}: expected one copy of {name}, got a running average (model_ema) beside it, with "
+                "which some programs draw: what is erased would still be there",
+                hint="write a copy without it: --out FILE",
+                parameter=name,
+            )
 
     def _original(self, name: ParamName, kept: Mapping[ParamName, KeptOriginal], files: WeightFiles) -> bytes:
         if name not in kept:
@@ -198,22 +234,22 @@ class CheckpointHost:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         got = error.strerror or str(error)
-        raise HostError(f"{folder}: expected a readable model, got {got}", errno=error.errno) from None
+        raise HostError(f"{path}: expected a readable model, got {got}", errno=error.errno) from None
 
 
-def _settle(journal: Journal, folder: Path) -> bool:
+def _settle(journal: Journal, path: Path) -> bool:
     try:
         return journal.settle()
     except OSError as error:
         if not journal.interrupted():  # only leftovers that could not be removed, which mislead nobody
             return False
         raise HostWriteError(
-            f"{folder}: expected to finish an interrupted write, got {error.strerror or error}; it is kept for later",
+            f"{path}: expected to finish an interrupted write, got {error.strerror or error}; it is kept for later",
             hint="make the folder writable, free some space and try again",
             errno=error.errno,
         ) from None
@@ -234,15 +270,11 @@ def _check_same(info: ParameterInfo, got: ParameterInfo) -> None:
         )
 
 
-def _check_pristine(
-    name: ParamName, kept: Mapping[ParamName, KeptOriginal], after: Digest, changed: Mapping[str, ParameterInfo]
-) -> None:
-    """Refuse to forget the only copy of an original."""
-    if (name in kept and kept[name].digest != after) or original_file(name) in changed:
-        raise HostWriteError(
-            f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was changed",
-            parameter=name,
-        )
+def _only_copy(name: ParamName) -> HostWriteError:
+    return HostWriteError(
+        f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was changed",
+        parameter=name,
+    )
 
 
 def _digest(place: Place, files: WeightFiles) -> Digest:

@@ -82,7 +82,7 @@ class Journal:
             DriftError: a file was replaced meanwhile.
         """
         try:
-            with WeightFiles(self._state.model, record.files, writable=True) as files:
+            with WeightFiles(self._state.root, record.files, writable=True) as files:
                 self._prepare(record, infos, files, identity)
                 self._overwrite(record, files, fresh)
             self._pending.rename(self._done)
@@ -156,7 +156,7 @@ class Journal:
             got = digest_range(files.descriptor(change.file), change.start, change.stop)
             if got != change.new:
                 raise HostWriteError(
-                    f"{self._state.model / change.file}: expected to read back {change.new} from byte {change.start}, "
+                    f"{self._state.root / change.file}: expected to read back {change.new} from byte {change.start}, "
                     f"got {got}; nothing was changed",
                     hint="check the disk",
                 )
@@ -173,7 +173,7 @@ class Journal:
     def _roll_back(self) -> bool:
         """Put the old bytes back wherever something else is; True if there were any such places."""
         record, offsets = read_record(self._pending)
-        with WeightFiles(self._state.model, record.files, writable=True) as files:
+        with WeightFiles(self._state.root, record.files, writable=True) as files:
             present = {change: _digest(change, files) for change in record.changes}
             wrong = [change for change in record.changes if present[change] != change.old]
             if lost := [change for change in wrong if self._old_digest(change, offsets) != change.old]:

@@ -5,6 +5,9 @@
     <model>/.rasura-host/staging/                        originals of a write that is under way
     <model>/.rasura-host/journal[.done]                  see `rasura.patches.hosts.journal`
 
+Beside a single file `x.safetensors` it is `.x.safetensors.rasura-host`, and the originals are called `<sha256>.kept`:
+programs that look for checkpoints in all folders below theirs would offer them otherwise.
+
 It exists exactly as long as something is applied: after the last revert nothing of it is left.
 """
 
@@ -12,7 +15,6 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +27,7 @@ from rasura.patches.hosts.ranges import read_range, remove_file, replace_file, s
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensorfile import CHECKPOINT_LIMITS, read_header
 
-__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "new_identity", "original_file", "original_header"]
+__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "new_identity", "original_header", "owner"]
 
 STATE_FOLDER: Final = ".rasura-host"
 
@@ -70,7 +72,13 @@ class StateFolder:
 
     def __init__(self, model: Path) -> None:
         self.model = model
-        self.path = model / STATE_FOLDER
+        beside = model.with_name(f".{model.name}{STATE_FOLDER}")
+        self.single = model.is_file() or (not model.is_dir() and beside.is_dir())
+        """Whether the model is one file; also of one that is gone, as long as this is still there."""
+        self.root = model.parent if self.single else model
+        """The folder that the names of weight files are relative to."""
+        self.path = beside if self.single else model / STATE_FOLDER
+        self._suffix = ".kept" if self.single else ".safetensors"
         self.originals = self.path / "originals"
         self.staging = self.path / "staging"
 
@@ -98,9 +106,18 @@ class StateFolder:
         fields.done()
         return identity
 
+    def original_file(self, name: ParamName) -> str:
+        """The file name under which a parameter's original is kept; parameter names may be too long for one."""
+        return hashlib.sha256(name.encode()).hexdigest() + self._suffix
+
     def keeps(self) -> bool:
         """Whether any original is kept."""
-        return any(_files(self.originals))
+        return any(self._files())
+
+    def _files(self) -> list[Path]:
+        if not self.originals.is_dir():
+            return []
+        return sorted(path for path in self.originals.iterdir() if path.suffix == self._suffix)
 
     def create(self, identity: str) -> None:
         """Make the folder with this identity, durably, unless it exists with one.
@@ -115,7 +132,7 @@ class StateFolder:
         if self.identity() is None:
             replace_file(self.path / "host.json", [canonical.dumps({"format": _FORMAT, "id": identity})])
         sync_folder(self.path)
-        sync_folder(self.model)
+        sync_folder(self.root)
 
     def remove_if_empty(self) -> None:
         """Leave no trace when no original is kept any more.
@@ -129,7 +146,7 @@ class StateFolder:
         for folder in (self.staging, self.originals, self.path):
             if folder.is_dir():
                 folder.rmdir()
-        sync_folder(self.model)
+        sync_folder(self.root)
 
     def kept(self) -> dict[ParamName, KeptOriginal]:
         """All kept originals, by parameter.
@@ -139,7 +156,7 @@ class StateFolder:
             HostError: one cannot be read.
         """
         try:
-            found = [_kept(path) for path in _files(self.originals)]
+            found = [_kept(path) for path in self._files()]
         except OSError as error:
             raise HostError(f"{self.originals}: expected readable files, got {error.strerror}") from None
         return {original.info.name: original for original in found}
@@ -150,9 +167,11 @@ def new_identity() -> str:
     return uuid.uuid4().hex
 
 
-def original_file(name: ParamName) -> str:
-    """The file name under which a parameter's original is kept; parameter names may be too long for one."""
-    return hashlib.sha256(name.encode()).hexdigest() + ".safetensors"
+def owner(state: Path) -> tuple[Path, bool]:
+    """The model that a state folder belongs to, and whether that is a single file."""
+    if state.name == STATE_FOLDER:
+        return state.parent, False
+    return state.with_name(state.name.removeprefix(".").removesuffix(STATE_FOLDER)), True
 
 
 def original_header(info: ParameterInfo, digest: Digest, size: int) -> bytes:
@@ -161,10 +180,6 @@ def original_header(info: ParameterInfo, digest: Digest, size: int) -> bytes:
     text = canonical.dumps({"__metadata__": {"sha256": digest}, str(info.name): entry})
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix == ".safetensors") if folder.is_dir() else ()
 
 
 def _kept(path: Path) -> KeptOriginal:

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
@@ -28,7 +28,7 @@ from rasura.patches.hosts.weights import FileIdentity, open_weights
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensorfile import CHECKPOINT_LIMITS, Header, read_header
 
-__all__ = ["FLOATS", "Layout", "Place", "find_layout"]
+__all__ = ["FLOATS", "Layout", "Place", "find_layout", "read_weights"]
 
 FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 """Element types that a patch can be added to; anything else is quantised, or no weight at all."""
@@ -48,7 +48,7 @@ class Place:
     """Where one parameter's bytes lie."""
 
     file: str
-    """Relative to the model's folder, with forward slashes."""
+    """Relative to the model's folder, with forward slashes; of a single file its name."""
     start: int
     """First byte, counted from the file's beginning."""
     stop: int
@@ -58,12 +58,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All patchable parameters of a folder and the files they lie in."""
+    """All patchable parameters of a model and the files they lie in."""
 
     places: Mapping[ParamName, Place]
     """In name order."""
     files: Mapping[str, FileIdentity]
     """By name relative to the folder."""
+    doubled: frozenset[ParamName] = frozenset()
+    """Parameters of which the file holds a running average, too: a second copy of whatever is to be erased."""
+    unmatched: Mapping[ParamName, str] = field(default_factory=dict)
+    """Parameters that the file holds, but not as a range of bytes, and why."""
 
     def place(self, name: ParamName, location: str) -> Place:
         """Where `name` lies.
@@ -73,7 +77,8 @@ class Layout:
         """
         if (place := self.places.get(name)) is None:
             raise UnsupportedHostError(
-                f"{location}: expected a parameter {name} of type {', '.join(sorted(FLOATS))}, got none",
+                f"{location}: expected a parameter {name} of type {', '.join(sorted(FLOATS))}, "
+                f"got {self.unmatched.get(name, 'none')}",
                 hint="use the architecture that the patch was computed on, not quantised",
                 parameter=name,
             )
@@ -89,7 +94,7 @@ def find_layout(folder: Path) -> Layout:
         FormatError: a header or an index that breaks the format.
     """
     if not folder.is_dir():
-        _no_folder(folder)
+        raise NotFoundError(f"expected a model folder at {folder}, got nothing", path=str(folder))
     places: dict[ParamName, Place] = {}
     files: dict[str, FileIdentity] = {}
     try:
@@ -106,15 +111,6 @@ def find_layout(folder: Path) -> Layout:
     return Layout(MappingProxyType({name: places[name] for name in sorted(places)}), MappingProxyType(files))
 
 
-def _no_folder(folder: Path) -> None:
-    if folder.exists():
-        raise UnsupportedHostError(
-            f"{folder}: expected a diffusers folder, got a single file",
-            hint="convert it with diffusers' from_single_file(…).save_pretrained(DIR)",
-        )
-    raise NotFoundError(f"expected a model folder at {folder}, got nothing", path=str(folder))
-
-
 def _add_component(
     folder: Path, component: str, places: dict[ParamName, Place], files: dict[str, FileIdentity]
 ) -> None:
@@ -124,7 +120,7 @@ def _add_component(
         owners = _read_index(folder, choice)
     found: dict[str, str] = {}
     for file in sorted({choice} if owners is None else set(owners.values())):
-        header, files[file] = _read_weights(folder, file)
+        header, files[file] = read_weights(folder, file)
         for tensor in header.tensors:
             found[tensor.name] = file
             if tensor.dtype in FLOATS:
@@ -178,7 +174,13 @@ def _read_index(folder: Path, index: str) -> dict[str, str]:
     return owners
 
 
-def _read_weights(folder: Path, file: str) -> tuple[Header, FileIdentity]:
+def read_weights(folder: Path, file: str) -> tuple[Header, FileIdentity]:
+    """The header of one weight file, and what the file must still be when it is read or written.
+
+    Raises:
+        FormatError: it breaks the format.
+        HostError: it cannot be read.
+    """
     with _opened(folder, file) as (stream, size):
         header = read_header(stream, size, what=str(folder / file), limits=CHECKPOINT_LIMITS)
         stream.seek(0)

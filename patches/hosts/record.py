@@ -16,6 +16,7 @@ from typing import Final
 from rasura.patches import canonical
 from rasura.patches.canonical import MAX_INTEGER, Fields
 from rasura.patches.errors import DigestMismatchError, FormatError
+from rasura.patches.hosts.keep import owner
 from rasura.patches.hosts.weights import FileIdentity
 from rasura.patches.names import Digest
 
@@ -26,7 +27,7 @@ _HEAD_LIMIT: Final = 16 * 2**20  # bytes; a change needs some 400
 _PREFIX: Final = len(_MAGIC) + 8
 _SUM: Final = 32  # bytes of SHA-256
 _FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}/[A-Za-z0-9_][A-Za-z0-9._-]{0,250}")
-_KEPT: Final = re.compile(r"[0-9a-f]{64}\.safetensors")
+_KEPT: Final = re.compile(r"[0-9a-f]{64}\.(?:safetensors|kept)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def read_record(path: Path) -> tuple[Record, dict[Change, int]]:
         if file.read(_SUM) != hashlib.sha256(prefix + head).digest():
             raise damaged(path, "its head")
     try:
-        record = _parse(head, str(path))
+        record = _parse(head, path)
     except FormatError as error:
         raise damaged(path, f"its head ({error})") from None
     return record, _offsets(record, _PREFIX + length + _SUM)
@@ -89,18 +90,21 @@ def read_record(path: Path) -> tuple[Record, dict[Change, int]]:
 
 def damaged(path: Path, what: str) -> DigestMismatchError:
     """The error for a journal that cannot be followed. Nothing was touched, the journal least of all."""
+    model, _ = owner(path.parent)
     return DigestMismatchError(
         f"{path}: expected the journal of an interrupted write, got one with {what} damaged; "
-        f"the weights in {path.parent.parent} may be half written",
-        hint=f"put a fresh copy of the model in place of {path.parent.parent}",
+        f"the weights in {model} may be half written",
+        hint=f"put a fresh copy of the model in place of {model}",
         path=str(path),
     )
 
 
-def _parse(head: bytes, what: str) -> Record:
+def _parse(head: bytes, path: Path) -> Record:
     # A stranger may have put the journal there: names stay below the model's folder, ranges inside tensor bytes.
+    what, (model, single) = str(path), owner(path.parent)
+    names = re.compile(re.escape(model.name)) if single else _FILE
     fields = Fields.of(canonical.loads(head, what=what, limit=_HEAD_LIMIT), what)
-    files = dict(_file(item) for item in fields.records("files"))
+    files = dict(_file(item, names) for item in fields.records("files"))
     changes = tuple(_change(item, files) for item in fields.records("changes"))
     forget = fields.texts("forget", characters=80)
     fields.done()
@@ -109,8 +113,8 @@ def _parse(head: bytes, what: str) -> Record:
     return Record(files, changes, forget)
 
 
-def _file(fields: Fields) -> tuple[str, FileIdentity]:
-    name = fields.text("file", _FILE)
+def _file(fields: Fields, names: re.Pattern[str]) -> tuple[str, FileIdentity]:
+    name = fields.text("file", names)
     size = fields.integer("size", 0, MAX_INTEGER)
     identity = FileIdentity(size, fields.integer("data_start", 0, size), fields.digest("header"))
     fields.done()

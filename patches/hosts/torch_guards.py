@@ -4,8 +4,9 @@ Each guard looks at one parameter and its ancestors, and returns a sentence and 
 happens elsewhere when nobody looks:
 
     quantised, sharded      the numbers are not the weights
-    meta (offloaded)        the write is accepted and lost; the true weights lie in a hook
-    group offload           the next offload puts the old CPU copy back
+    meta                    the write is accepted and lost
+    offload                 as `rasura.patches.hosts.offload` has it: a copy is written, and thrown away
+    layerwise casting       the next forward rounds what was written, if it computes in fewer digits
     fused projections       the layer is no longer read, a fused copy of it is
     PEFT adapter            merging and unmerging add and subtract around the written values
     shared memory           another parameter changes, too
@@ -13,18 +14,24 @@ happens elsewhere when nobody looks:
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import torch
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.offload import group_trouble, offloads
 from rasura.patches.hosts.torch_modules import FLOAT_TYPES, LiveParameter, is_adapter
 from rasura.patches.names import ParamName
 
-__all__ = ["refuse_shared_memory", "refuse_unwritable"]
+__all__ = ["is_quantised", "refuse_bypassed", "refuse_shared_memory", "refuse_unreadable", "refuse_unwritable"]
 
+_SHARDERS: Final = frozenset({"FSDPModule", "FullyShardedDataParallel"})
+_FUSED: Final = {
+    **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
+    **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("to_added_qkv",)),
+}
 _Finding = tuple[str, str] | None  # what was found instead of a plain parameter, and what to do
 
 
@@ -34,7 +41,34 @@ def refuse_unwritable(parameter: LiveParameter) -> None:
     Raises:
         UnsupportedHostError: with what was found and what to do.
     """
-    for guard in _GUARDS:
+    _refuse(parameter, _GUARDS)
+
+
+def refuse_unreadable(parameter: LiveParameter) -> None:
+    """Refuse a parameter whose numbers are not the weights, or not all of them.
+
+    Raises:
+        UnsupportedHostError: with what was found and what to do.
+    """
+    _refuse(parameter, _UNREADABLE)
+
+
+def refuse_bypassed(parameter: LiveParameter) -> None:
+    """Refuse a layer that the model does not call, or not as the last word on its output.
+
+    Raises:
+        UnsupportedHostError: with what was found and what to do.
+    """
+    _refuse(parameter, (_fused, _adapter))
+
+
+def is_quantised(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's numbers are codes: of a quantisation library's class, or of a type that is never patched."""
+    return not _is_sharded(tensor) and (not _is_plain(tensor) or tensor.dtype not in FLOAT_TYPES)
+
+
+def _refuse(parameter: LiveParameter, guards: Iterable[Callable[[LiveParameter], _Finding]]) -> None:
+    for guard in guards:
         if (found := guard(parameter)) is not None:
             got, hint = found
             raise UnsupportedHostError(
@@ -83,49 +117,70 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in {nn.Parameter, torch.Tensor} and tensor.layout == torch.strided and not tensor.is_quantized
 
 
+def _is_sharded(tensor: torch.Tensor) -> bool:
+    return any("DTensor" in base.__name__ for base in type(tensor).__mro__)
+
+
+def _sharded(parameter: LiveParameter) -> _Finding:
+    # Also where a tensor looks plain: between its forwards, FSDP may leave gathered copies that it throws away.
+    wrapped = any(base.__name__ in _SHARDERS for _, each in parameter.ancestors for base in type(each).__mro__)
+    if wrapped or _is_sharded(parameter.tensor):
+        return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
+    return None
+
+
 def _other_class(parameter: LiveParameter) -> _Finding:
     tensor = parameter.tensor
-    if any("DTensor" in base.__name__ for base in type(tensor).__mro__):
-        return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
-    if not _is_plain(tensor) or tensor.dtype not in FLOAT_TYPES:
+    if is_quantised(tensor):
         got = f"a quantised one ({type(tensor).__name__} of {str(tensor.dtype).removeprefix('torch.')})"
-        return got, "patch the model before it is quantised"
+        return got, "patch the model before it is quantised, or see rasura.patches.hosts.side_branch"
+    return None
+
+
+def _expanded(parameter: LiveParameter) -> _Finding:
+    tensor = parameter.tensor
     if any(stride == 0 < size - 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
         return "one whose elements share memory", "give it a clone() of its tensor"
     return None
 
 
-def _offloaded(parameter: LiveParameter) -> _Finding:
-    hint = "apply before offloading: pipe.remove_all_hooks(), patch, then enable offloading again"
+_REMOVE: Final = "apply before offloading: pipe.remove_all_hooks(), patch, then enable offloading again"
+
+
+def _meta(parameter: LiveParameter) -> _Finding:
     if parameter.tensor.is_meta:
-        return "one on the meta device, whose values are offloaded", hint
-    if any(_offloads(getattr(module, "_hf_hook", None)) for _, module in parameter.ancestors):
-        return "one that accelerate swaps with an offloaded copy", hint
+        return "one on the meta device, whose values lie on disk or nowhere", _REMOVE
     return None
 
 
-def _offloads(hook: object) -> bool:
-    inner: Sequence[object] = getattr(hook, "hooks", ()) or (hook,)
-    return any(getattr(each, "offload", None) is True and hasattr(each, "weights_map") for each in inner)
+def _offloaded(parameter: LiveParameter) -> _Finding:
+    owner = parameter.ancestors[-1][1]
+    held = any(parameter.tensor is each for each in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)))
+    if held and any(offloads(module) for _, module in parameter.ancestors):
+        return "one that accelerate swaps with an offloaded copy, in the middle of a forward", _REMOVE
+    return None
 
 
 def _group_offloaded(parameter: LiveParameter) -> _Finding:
+    return group_trouble(parameter.tensor, parameter.ancestors)
+
+
+def _cast_layerwise(parameter: LiveParameter) -> _Finding:
     for _, module in parameter.ancestors:
         hooks: Mapping[str, object] = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
-        if any("group_offloading" in name for name in hooks):
-            return (
-                "one under diffusers' group offloading, which puts older copies back",
-                "apply before enable_group_offload(), or patch the checkpoint on disk",
+        for hook in hooks.values():
+            storage, compute = getattr(hook, "storage_dtype", None), getattr(hook, "compute_dtype", None)
+            if storage is None or compute is None or torch.promote_types(storage, compute) == compute:
+                continue
+            return f"one that layerwise casting rounds to {str(compute).removeprefix('torch.')} at every forward", (
+                "load the model without enable_layerwise_casting(), or with a wider compute_dtype"
             )
     return None
 
 
 def _fused(parameter: LiveParameter) -> _Finding:
-    projections = {"to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"}
     for (_, module), (child, _) in zip(parameter.ancestors, parameter.ancestors[1:], strict=False):
-        if child not in projections:
-            continue
-        copies = [name for name in ("to_qkv", "to_kv", "to_added_qkv") if hasattr(module, name)]
+        copies = [name for name in _FUSED.get(child, ()) if hasattr(module, name)]
         if copies and _reads_fused(module):
             return f"one that is not read any more: {copies[0]} is a fused copy", "call pipe.unfuse_qkv_projections()"
     return None
@@ -154,10 +209,15 @@ def _frozen(_: LiveParameter) -> _Finding:
     return None
 
 
+_UNREADABLE: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (_sharded, _meta, _other_class)
 _GUARDS: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (
+    _sharded,
+    _meta,
     _offloaded,
     _other_class,
+    _expanded,
     _group_offloaded,
+    _cast_layerwise,
     _fused,
     _adapter,
     _frozen,

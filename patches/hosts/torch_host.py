@@ -1,7 +1,7 @@
 """Live torch modules as a host: values are overwritten in place, so addresses, graphs and compiled code stay valid.
 
-The originals are kept on the module itself (a plain attribute, in no state dict), so that a second host over the same
-modules, or over a deep copy of them, finds them. One lock for all hosts of the process: a write never runs in the
+The originals are kept on the module itself (`rasura.patches.hosts.originals`), so that a second host over the same
+modules finds them. One lock for all hosts of the process: a write never runs in the
 middle of another, and a read never sees half of one. A write waits for the gate of the modules, if they have one
 (`rasura.patches.hosts.gate`); without one, forwards that run meanwhile are the caller's business.
 """
@@ -9,7 +9,7 @@ middle of another, and a read never sees half of one. A write waits for the gate
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import torch
 from torch import nn
@@ -18,13 +18,16 @@ from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHos
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
 from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
-from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unwritable
+from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
+from rasura.patches.hosts.originals import forget as forget_original
+from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
     FLOAT_TYPES,
     LiveParameter,
     all_tensors,
     live_parameters,
     part_of,
+    unsaved,
     unwrapped,
 )
 from rasura.patches.names import Digest, ParamName
@@ -32,23 +35,19 @@ from rasura.patches.tensors import dtype_name, is_finite, tensor_digest
 
 __all__ = ["TorchHost"]
 
-_KEPT: Final = "_rasura_originals"
-_IDENTITY: Final = "_rasura_host_id"
 _LOCK: Final = threading.RLock()
 
 
 class TorchHost:
     """Modules in memory; see `rasura.patches.hosts.Host` for what its methods promise."""
 
-    def __init__(
-        self, components: Mapping[str, nn.Module], label: str, *, keep_on: Literal["cpu", "device"] = "cpu"
-    ) -> None:
+    def __init__(self, components: Mapping[str, nn.Module], label: str, *, keep_on: KeepOn = "cpu") -> None:
         """A host of these components.
 
         Args:
             components: modules by their names in a pipeline, such as `unet` or `text_encoder`.
             label: what a person calls this host.
-            keep_on: where originals are kept: in the CPU's memory, or beside the weights (faster to go back to).
+            keep_on: where originals are kept: `cpu`, `pinned`, `device`, or the base's own folder.
 
         Raises:
             UnsupportedHostError: no component that a patch may touch.
@@ -67,7 +66,7 @@ class TorchHost:
         self._fresh_identity = new_identity()
 
     @classmethod
-    def of(cls, model: object, label: str = "", *, keep_on: Literal["cpu", "device"] = "cpu") -> Self:
+    def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu") -> Self:
         """A host of a diffusers pipeline, or of one of its modules, whose part is told by its class.
 
         Raises:
@@ -87,7 +86,7 @@ class TorchHost:
     @property
     def host_id(self) -> str:
         """32 hexadecimal digits; kept on the modules, as the originals are, for as long as something is applied."""
-        found = [module.__dict__[_IDENTITY] for module in self._components.values() if _IDENTITY in module.__dict__]
+        found = [module.__dict__[HOST_ID] for module in self._components.values() if HOST_ID in module.__dict__]
         return str(found[0]) if found else self._fresh_identity
 
     @property
@@ -105,12 +104,15 @@ class TorchHost:
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""
-        return frozenset(name for module in self._components.values() for name in _originals_of(module))
+        return frozenset(name for module in self._components.values() for name in originals_of(module))
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
-        """Every floating-point parameter, in name order. Adapters are no parameters of the model."""
+        """Every floating-point parameter that a checkpoint would hold, in name order; adapters are no part of it."""
+        twins = unsaved(self._components)
         found = {
-            live.name: live.tensor for live in live_parameters(self._components) if live.tensor.dtype in FLOAT_TYPES
+            live.name: live.tensor
+            for live in live_parameters(self._components)
+            if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
         }
         return {name: _info(name, found[name]) for name in sorted(found)}
 
@@ -162,21 +164,23 @@ class TorchHost:
                 for name, new in changed.items():
                     _compare(lives[name], new)
             for name in forget:
-                _forget(self._component(name), name)
+                forget_original(self._component(name), name)
 
     @contextmanager
     def _keeping(self, lives: list[LiveParameter]) -> Iterator[Mapping[ParamName, torch.Tensor]]:
         """Keep the originals of what is touched for the first time; forget them again if the block fails."""
-        fresh = [live for live in lives if live.name not in _originals_of(self._component(live.name))]
-        kept: dict[ParamName, torch.Tensor] = {}
+        fresh = [live for live in lives if live.name not in originals_of(self._component(live.name))]
+        copies: dict[ParamName, torch.Tensor] = {}
         try:
             for live in fresh:
-                kept[live.name] = _copy(live.tensor, "cpu" if self._keep_on == "cpu" else live.tensor.device)
-                _keep(self._component(live.name), live.name, kept[live.name], self.host_id)
-            yield kept
+                kept = kept_copy(live.name, live.tensor, self._keep_on)
+                keep(self._component(live.name), live.name, kept, self.host_id)
+                if isinstance(kept, torch.Tensor):
+                    copies[live.name] = kept
+            yield copies
         except BaseException as error:
             for live in fresh:
-                _forget(self._component(live.name), live.name)
+                forget_original(self._component(live.name), live.name)
             if isinstance(error, RuntimeError):  # torch's own, out of memory among them
                 raise HostWriteError(
                     f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
@@ -185,9 +189,11 @@ class TorchHost:
 
     def _check_pristine(self, live: LiveParameter, changed: Mapping[ParamName, torch.Tensor]) -> None:
         """Refuse to forget the only copy of an original."""
-        kept = _originals_of(self._component(live.name)).get(live.name)
+        kept = originals_of(self._component(live.name)).get(live.name)
         after = changed.get(live.name, live.tensor)
-        if (kept is None and live.name in changed) or (kept is not None and not _same_bits(after, kept)):
+        if (kept is None and live.name in changed) or (
+            kept is not None and not _same_bits(after, value_of(live.name, kept))
+        ):
             raise HostWriteError(
                 f"{live.name}: expected to be as it was before its original is forgotten, got other values; "
                 "nothing was changed",
@@ -195,11 +201,12 @@ class TorchHost:
             )
 
     def _original(self, live: LiveParameter) -> torch.Tensor:
-        kept = _originals_of(self._component(live.name)).get(live.name)
+        kept = originals_of(self._component(live.name)).get(live.name)
         if kept is None:
             return live.tensor
-        _check_same(_info(live.name, live.tensor), _info(live.name, kept))
-        return kept
+        original = value_of(live.name, kept)
+        _check_same(_info(live.name, live.tensor), _info(live.name, original))
+        return original
 
     def _component(self, name: ParamName) -> nn.Module:
         return self._components[name.split(".", 1)[0]]
@@ -219,8 +226,7 @@ class TorchHost:
     def _readable(self, names: Iterable[ParamName]) -> list[LiveParameter]:
         lives = self._select(names)
         for live in lives:
-            if live.tensor.is_meta or live.tensor.dtype not in FLOAT_TYPES:
-                refuse_unwritable(live)
+            refuse_unreadable(live)
         return lives
 
 
@@ -273,26 +279,6 @@ def _in_eights(tensor: torch.Tensor) -> bool:
 
 def _copy(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     return tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
-
-
-def _originals_of(module: nn.Module) -> dict[ParamName, torch.Tensor]:
-    """What is kept on a component; read from its `__dict__`, as some classes answer unknown names from elsewhere."""
-    kept = module.__dict__.get(_KEPT, {})
-    assert isinstance(kept, dict)
-    return kept
-
-
-def _keep(module: nn.Module, name: ParamName, original: torch.Tensor, identity: str) -> None:
-    module.__dict__.setdefault(_IDENTITY, identity)
-    module.__dict__.setdefault(_KEPT, {})[name] = original
-
-
-def _forget(module: nn.Module, name: ParamName) -> None:
-    kept = _originals_of(module)
-    kept.pop(name, None)
-    if not kept:
-        module.__dict__.pop(_KEPT, None)
-        module.__dict__.pop(_IDENTITY, None)
 
 
 def _info(name: ParamName, tensor: torch.Tensor) -> ParameterInfo:

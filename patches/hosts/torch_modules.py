@@ -11,10 +11,20 @@ from torch import nn
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts import parameter_name
 from rasura.patches.hosts.layout import FLOATS
+from rasura.patches.hosts.offload import stored
 from rasura.patches.names import ParamName
 from rasura.patches.tensors import DTYPES
 
-__all__ = ["FLOAT_TYPES", "LiveParameter", "all_tensors", "is_adapter", "live_parameters", "part_of", "unwrapped"]
+__all__ = [
+    "FLOAT_TYPES",
+    "LiveParameter",
+    "all_tensors",
+    "is_adapter",
+    "live_parameters",
+    "part_of",
+    "unsaved",
+    "unwrapped",
+]
 
 FLOAT_TYPES: Final = frozenset(getattr(torch, DTYPES[name][0]) for name in FLOATS)
 """The torch dtypes that a patch can be added to."""
@@ -26,17 +36,51 @@ class LiveParameter:
 
     name: ParamName
     tensor: torch.Tensor
+    """Where its numbers are: on the module, or in the hook that offloads it."""
     ancestors: tuple[tuple[str, nn.Module], ...]
     """From the component down to the module that owns the parameter, each with its own short name."""
 
 
 def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParameter]:
-    """All parameters of the model itself, tied ones under each of their names."""
+    """All parameters of the model itself, tied ones under each of their names, and the buffers that are saved.
+
+    A checkpoint does not tell one from the other: SD3's position embedding is a buffer and lies among the weights.
+    """
     for component, module in components.items():
-        for key, tensor in module.named_parameters(remove_duplicate=False):
+        for key, tensor in [*module.named_parameters(remove_duplicate=False), *_saved_buffers(module)]:
             ancestors = _ancestors(module, key)
             if (plain := _plain_key(key, ancestors)) is not None:
-                yield LiveParameter(parameter_name(component, plain), tensor, ancestors)
+                yield LiveParameter(parameter_name(component, plain), _true(tensor, key, ancestors), ancestors)
+
+
+def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
+    """Second names of tied parameters, which transformers leaves out of the files that it writes."""
+    found: set[ParamName] = set()
+    for component, module in components.items():
+        tied = getattr(module, "all_tied_weights_keys", None) or getattr(module, "_tied_weights_keys", None) or ()
+        owners = dict(module.named_parameters())  # every tensor under one name, the first
+        every = dict(module.named_parameters(remove_duplicate=False))
+        # Only what is tied in fact: some configurations untie what their class lists.
+        found.update(parameter_name(component, key) for key in tied if key in every and key not in owners)
+    return frozenset(found)
+
+
+def _saved_buffers(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for prefix, owner in module.named_modules():
+        for key, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
+            if key not in owner._non_persistent_buffers_set:  # noqa: SLF001  # torch has no public name for it
+                yield f"{prefix}.{key}" if prefix else key, buffer
+
+
+def live_modules(
+    components: Mapping[str, nn.Module],
+) -> Iterator[tuple[ParamName, nn.Module, tuple[tuple[str, nn.Module], ...]]]:
+    """All modules under the name that their weight has or would have, each with the modules above it and itself."""
+    for component, module in components.items():
+        for key, each in module.named_modules():
+            ancestors = _ancestors(module, f"{key}.weight" if key else "weight")
+            if (plain := _plain_key(f"{key}.weight" if key else "weight", ancestors)) is not None:
+                yield parameter_name(component, plain), each, ancestors
 
 
 def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Tensor]:
@@ -49,6 +93,14 @@ def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Te
         for key, buffer in module.named_buffers(remove_duplicate=False):
             found[ParamName(f"{component}.{key}")] = buffer
     return found
+
+
+def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module], ...]) -> torch.Tensor:
+    """The tensor that the next forward reads: for what accelerate has put aside, the one that lies in its hook."""
+    if not tensor.is_meta:
+        return tensor
+    found = stored(key.rpartition(".")[2], ancestors)
+    return tensor if found is None or found.shape != tensor.shape else found
 
 
 def is_adapter(module: nn.Module) -> bool:

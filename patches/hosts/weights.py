@@ -98,7 +98,7 @@ def open_weights(folder: Path, file: str, *, writable: bool = False) -> int:
     if not stat.S_ISREG(status.st_mode) or (writable and status.st_nlink > 1):
         os.close(descriptor)
         got = f"{status.st_nlink} names for it" if stat.S_ISREG(status.st_mode) else "a folder, pipe or device"
-        raise _unwritable(folder, f"{file}: expected a regular file with one name, got {got}")
+        raise _unwritable(folder, file, f"expected a regular file with one name, got {got}")
     return descriptor
 
 
@@ -121,14 +121,17 @@ def _open_beneath(folder: Path, file: str) -> int:
 
 def _cannot_open(folder: Path, file: str, error: OSError) -> HostError:
     if any((folder / part).is_symlink() for part in (file, file.split("/", 1)[0])):
-        return _unwritable(folder, f"{file}: expected a file of this folder's own, got a link")
+        return _unwritable(folder, file, "expected a file of this folder's own, got a link")
     if isinstance(error, PermissionError) or error.errno in _READ_ONLY:
-        return _unwritable(folder, f"{file}: expected a writable file, got {error.strerror}")
+        return _unwritable(folder, file, f"expected a writable file, got {error.strerror}")
     return HostError(f"{folder / file}: expected a readable file, got {error.strerror}", errno=error.errno)
 
 
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.ETXTBSY})
 
 
-def _unwritable(folder: Path, message: str) -> UnsupportedHostError:
-    return UnsupportedHostError(f"{folder}: {message}", hint="write a copy instead: --out DIR", folder=str(folder))
+def _unwritable(folder: Path, file: str, message: str) -> UnsupportedHostError:
+    model, out = (folder, "DIR") if "/" in file else (folder / file, "FILE")  # a folder's weights lie in its components
+    return UnsupportedHostError(
+        f"{folder}: {file}: {message}", hint=f"write a copy instead: --out {out}", folder=str(model)
+    )

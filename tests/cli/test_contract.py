@@ -311,9 +311,9 @@ def test_ctrl_c_leaves_the_model_whole(workshop: Workshop) -> None:
 def test_ctrl_c_ends_with_130(workshop: Workshop) -> None:
     """At a moment that is certain: the model is written, and nobody has written that down."""
     script = (
-        "import os, signal, sys\n"
+        "import signal, sys\n"
         "from rasura.registry.store import Registry\n"
-        "Registry.set_host = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "Registry.set_host = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "sys.argv = ['rasura', *sys.argv[1:]]\n"
         "from rasura.cli import main\nmain()\n"
     )

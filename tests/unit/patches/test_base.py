@@ -18,7 +18,7 @@ from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.names import ParamName
 from rasura.patches.specs import TensorIdentity
-from rasura.patches.tensors import dtype_name, tensor_digest
+from rasura.patches.tensors import dtype_name, tensor_digest, torch_dtype
 
 SMALL = TinySpec()
 
@@ -121,11 +121,48 @@ def test_another_number_is_another_base() -> None:
     close[0, 2] = torch.nextafter(close[0, 2], torch.tensor(9.0))  # rounds back to W, and is not W
     worse = W.clone()
     worse[4, 6] *= 2
-    for tensor in (close, worse, W.bfloat16()):
+    for tensor in (close, worse):
         with pytest.raises(BaseMismatchError, match="made for other weights") as caught:
             check_touched([identity(NAME, W)], {NAME: tensor}, "here")
         assert caught.value.details["parameter"] == NAME
         assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("base", "got", "fit"),
+    [
+        (torch.float16, torch.bfloat16, ("F16", "F32")),
+        (torch.bfloat16, torch.float16, ("BF16", "F32")),
+        (torch.float32, torch.float16, ("F32",)),
+        (torch.float32, torch.bfloat16, ("F32",)),
+    ],
+)
+def test_a_dtype_that_rounds_the_base_is_refused_by_name(
+    base: torch.dtype, got: torch.dtype, fit: tuple[str, ...]
+) -> None:
+    """Loaded in another dtype it is the same model to the eye, and no patch could be taken back to its bits."""
+    weights = factories.weights(1, 5, 7, base)
+    weights[0, 3] = 1e-9  # too small for F16, which holds all the digits of BF16
+    expected = f"expected {' or '.join(fit)}, which hold the numbers .* got {dtype_name(got)}, which rounds"
+    with pytest.raises(BaseMismatchError, match=expected) as caught:
+        check_touched([identity(NAME, weights)], {NAME: weights.to(got)}, "here")
+    assert caught.value.details["dtypes"] == fit
+    assert f"load the model afresh with dtype={base}" in caught.value.hint
+    for name in fit:
+        check_touched([identity(NAME, weights)], {NAME: weights.to(torch_dtype(name))}, "here")
+
+
+def test_a_pipeline_loaded_in_another_dtype_is_refused(tmp_path: Path) -> None:
+    tiny = TinyBase.at(tmp_path / "model", TinySpec(dtype="float16"))
+    touched = [p for p in tiny.identity.parameters if ".attn2.to_v." in p.name]
+    names = [p.name for p in touched]
+    for dtype, same in ((torch.float16, True), (torch.float32, True), (torch.bfloat16, False)):
+        live = TorchHost.of(tiny_pipeline(TinySpec(dtype="float16")).to(dtype), "live")
+        if same:
+            check_touched(touched, live.originals(names), live.location)
+            continue
+        with pytest.raises(BaseMismatchError, match="expected F16 or F32, which hold"):
+            check_touched(touched, live.originals(names), live.location)
 
 
 def test_zeros_of_another_sign_are_other_weights() -> None:

@@ -205,8 +205,12 @@ def test_tensors_that_are_no_floats_are_no_parameters(model: Path) -> None:
 def test_no_folder_and_no_model(tmp_path: Path, model: Path) -> None:
     with pytest.raises(NotFoundError, match="expected a model folder"):
         CheckpointHost.open(tmp_path / "nowhere")
-    with pytest.raises(UnsupportedHostError, match="got a single file") as caught:
+    with pytest.raises(UnsupportedHostError, match=r"got a single file with names like conv_in\.bias") as caught:
         CheckpointHost.open(model / UNET)
+    assert caught.value.hint == f"--model {model}"
+    shutil.copy(model / UNET, tmp_path / "unet.safetensors")
+    with pytest.raises(UnsupportedHostError, match="got a single file") as caught:
+        CheckpointHost.open(tmp_path / "unet.safetensors")
     assert "from_single_file" in caught.value.hint
     with pytest.raises(UnsupportedHostError, match="expected a diffusers folder"):
         CheckpointHost.open(model / "tokenizer")

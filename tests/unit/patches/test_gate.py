@@ -4,6 +4,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ def start(work: Callable[[], object]) -> threading.Thread:
 
 
 def test_a_write_waits_for_the_forward_and_the_next_forward_for_the_write() -> None:
-    model, seen = Slow(), []
+    model = Slow()
+    seen: list[tuple[float, float]] = []
     away = gated([model], Gate())
 
     def serve() -> None:
@@ -71,7 +73,8 @@ def test_a_write_waits_for_the_forward_and_the_next_forward_for_the_write() -> N
 
 
 def test_without_the_gate_a_write_in_the_middle_is_possible() -> None:
-    model, seen = Slow(), []
+    model = Slow()
+    seen: list[tuple[float, float]] = []
     reader = start(lambda: seen.append(model(10 * TICK)))
     time.sleep(2 * TICK)
     with writing([model]), torch.no_grad():
@@ -134,7 +137,7 @@ def test_a_writer_may_give_up_and_leaves_no_trace() -> None:
     inside.wait(10)
     with pytest.raises(BusyError, match="nothing was changed"), gate.writing(seconds=TICK):
         pass
-    passing = start(lambda: gate.enter() or gate.leave())  # type: ignore[func-returns-value]
+    passing = start(lambda: [gate.enter(), gate.leave()])  # type: ignore[func-returns-value]
     passing.join(10)
     assert not passing.is_alive()
     go.set()
@@ -176,10 +179,11 @@ def test_a_hook_that_raises_before_the_forward_leaves_the_gate() -> None:
 @pytest.mark.parametrize("way", ["wrapper", "in place"])
 def test_compiled_modules_are_gated_outside_of_what_is_compiled(way: str) -> None:
     model = Affine()
+    outer: nn.Module = model
     if way == "wrapper":
-        outer = torch.compile(model, backend="eager", fullgraph=True)
+        wrapped: Any = torch.compile(model, backend="eager", fullgraph=True)
+        outer = wrapped
     else:
-        outer = model
         outer.compile(backend="eager", fullgraph=True)
     gate = Gate()
     away = gated([outer], gate)

@@ -15,6 +15,7 @@ import pytest
 from crashing import NAMES, Attempt, Nursery, State, values
 from hypothesis import given
 from hypothesis import strategies as st
+from soaking import KINDS, Kind, Soak
 from tiny import TinySpec, tiny_model
 
 from rasura.patches.errors import DigestMismatchError, DriftError, HostWriteError
@@ -107,6 +108,15 @@ def test_killed_at_every_step_it_is_the_old_or_the_new_model(
     assert seen == sorted(seen, key=[old, new].index)
     assert seen.count(old) >= 12
     assert seen.count(new) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_power_goes_in_every_call(kind: Kind, tmp_path: Path, nursery: Nursery) -> None:
+    """Over a hundred times each, and with it what the disk had not yet; `make soak` does it ten thousand times."""
+    soak = Soak(nursery, tmp_path, kind, seed=20)
+    next(kills for kills in soak.rounds() if kills >= 120 and soak.every_call)
+    assert soak.torn >= 10
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ import peft
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook  # type: ignore[import-untyped]
-from diffusers.hooks import apply_group_offloading
 from tiny import TinySpec, tiny_components, tiny_model, tiny_pipeline
 from torch import nn
 from torch._C._distributed_c10d import HashStore
@@ -260,23 +259,12 @@ def test_readers_never_see_half_a_write(unet: Any) -> None:
 # What is refused, each on the real thing.
 
 
-def _offload(unet: Any) -> None:
-    accelerate.cpu_offload(unet, execution_device=CPU)
-
-
 def _offload_loaded(unet: Any) -> None:
     accelerate.cpu_offload(unet, execution_device=CPU)
     layer = attention(unet).to_k
     assert isinstance(layer._hf_hook, AlignDevicesHook)
     layer._hf_hook.pre_forward(layer)  # as in the middle of a forward: the weight is there, for a moment
     assert not layer.weight.is_meta
-
-
-def _group(kind: str) -> Callable[[Any], None]:
-    def offload(unet: Any) -> None:
-        apply_group_offloading(unet, onload_device=CPU, offload_device=CPU, offload_type=kind, num_blocks_per_group=1)
-
-    return offload
 
 
 def _fuse(unet: Any) -> None:
@@ -330,10 +318,7 @@ def _quantise(unet: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "got", "hint"),
     [
-        (_offload, "on the meta device", "remove_all_hooks"),
         (_offload_loaded, "accelerate swaps", "remove_all_hooks"),
-        (_group("leaf_level"), "group offloading", "before enable_group_offload"),
-        (_group("block_level"), "group offloading", "before enable_group_offload"),
         (_fuse, "to_kv is a fused copy", "unfuse_qkv_projections"),
         (_adapter, "wrapped by a PEFT adapter", "unload_lora_weights"),
         (_merged_adapter, "merged PEFT adapter", "load the model afresh"),
@@ -370,12 +355,6 @@ def test_a_sharded_tensor_is_refused(unet: Any, mesh: Any) -> None:
     assert isinstance(layer.weight, DTensor)
     with pytest.raises(UnsupportedHostError, match="sharded over devices"):
         TorchHost.of(unet).ensure_writable([KEYS])
-
-
-def test_offloaded_values_are_not_read_either(unet: Any) -> None:
-    _offload(unet)
-    with pytest.raises(UnsupportedHostError, match="meta device"):
-        TorchHost.of(unet).digests([KEYS])
 
 
 def test_an_adapter_does_not_hide_the_base(unet: Any) -> None:

@@ -237,7 +237,7 @@ def test_a_killed_run_can_be_reset(workshop: Workshop, registry: Registry) -> No
 def test_a_command_judges_to_the_end(workshop: Workshop, registry: Registry) -> None:
     culprit = workshop.van_gogh
     begin(registry, workshop)
-    script = f"$PYTHON -m rasura patch status --model 'the model' --json | grep -q {culprit} && exit 3; exit 0"
+    script = f"\"$PYTHON\" -m rasura patch status --model 'the model' --json | grep -q {culprit} && exit 3; exit 0"
     variables = {"PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = rasura("patch", "bisect", "run", "--json", "--", "sh", "-c", script, cwd=workshop.folder, variables=variables)
     assert run.data["suspects"] == [culprit]

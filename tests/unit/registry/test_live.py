@@ -1,24 +1,29 @@
 # ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """`rasura.attach`: patches on a model that serves, and never half of one in a picture."""
 
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from tiny import tiny_pipeline
 from workshop import SPEC, Workshop, workshop
 
 import rasura
 from rasura.patches.errors import (
     AlreadyAppliedError,
+    BaseMismatchError,
     BusyError,
     InputError,
     NoRegistryError,
     NotFoundError,
+    RasuraError,
     StrengthError,
     UnsupportedHostError,
 )
@@ -119,15 +124,28 @@ def test_switching_by_stack_by_patches_and_back(model: LiveModel, workshop: Work
     assert model.switch({}).pristine
 
 
+def test_a_plan_says_what_a_switch_would_do(model: LiveModel, workshop: Workshop) -> None:
+    model.apply(workshop.dog)
+    size = len(workshop.entries())
+    planned = model.plan({workshop.photo: "1", workshop.dog: "0.5"})
+    assert planned.plan.before.patches == {workshop.dog: Strength(16)}
+    assert planned.plan.after.patches == {workshop.dog: Strength(8), workshop.photo: Strength(16)}
+    assert planned.plan.parameters > 0
+    assert len(workshop.entries()) == size
+    receipt = model.switch({workshop.photo: "1", workshop.dog: "0.5"})
+    assert (receipt.before, receipt.after) == (planned.plan.before.state, planned.plan.after.state)
+
+
 def test_bad_calls_change_nothing(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
     before = noise(pipe)
-    for error, call in (
+    calls: list[tuple[type[Exception], Callable[[], object]]] = [
         (InputError, lambda: model.apply([])),
         (NotFoundError, lambda: model.apply("dead")),
         (StrengthError, lambda: model.apply(workshop.dog, strength="0.3")),
         (StrengthError, lambda: model.apply(workshop.dog, strength="0")),
         (NotFoundError, lambda: model.switch("no-such-stack")),
-    ):
+    ]
+    for error, call in calls:
         with pytest.raises(error):
             call()
     model.apply(workshop.dog)
@@ -135,6 +153,20 @@ def test_bad_calls_change_nothing(model: LiveModel, pipe: Any, workshop: Worksho
         model.apply(workshop.dog)
     model.revert()
     assert torch.equal(noise(pipe), before)
+
+
+def test_the_readmes_example_runs(pipe: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(rasura.__file__).parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with workshop.open() as registry:
+        stacks.create(registry, "brand", {workshop.photo: Strength(16)}, ALICE)
+    monkeypatch.chdir(workshop.folder)
+    names: dict[str, Any] = {"pipe": pipe, "ids": [workshop.dog], "prompt": "a dog"}
+    exec(code.replace("num_inference_steps=20", "num_inference_steps=1"), names)
+    names["model"].detach()
+    assert names["image"].size > (0, 0)
+    told = [(e.action, e.outcome, len(e.patches)) for e in workshop.entries() if e.outcome == "done"]
+    assert told == [("patch.apply", "done", 1), ("patch.switch", "done", 2), ("patch.revert", "done", 1)]
 
 
 def test_what_is_no_model_and_no_registry(pipe: Any, workshop: Workshop, tmp_path: Any) -> None:
@@ -215,3 +247,48 @@ def test_compiled_models_are_swapped_without_compiling_again(workshop: Workshop)
             with model.applied(workshop.all):
                 assert not torch.equal(noise(pipe), eager)
             assert torch.equal(noise(pipe), eager)
+
+
+@pytest.mark.parametrize("where", ["cpu", "pinned", "device", "folder"])
+def test_wherever_the_originals_are_the_way_back_is_exact(where: str, workshop: Workshop) -> None:
+    pipe = tiny_pipeline(SPEC)  # fp16, as the folder is
+    before = {n: p.clone() for n, p in pipe.unet.named_parameters()}
+    keep_on: Any = workshop.model if where == "folder" else where
+    with attach(pipe, workshop.folder, keep_on=keep_on) as model:
+        model.apply(workshop.dog)
+        kept = vars(pipe.unet)["_rasura_originals"]
+        assert all(isinstance(original, torch.Tensor) == (where != "folder") for original in kept.values())
+        model.apply([workshop.van_gogh])
+        assert model.status(deep=True).drifted == ()
+        model.revert()
+    assert all(torch.equal(p, before[n]) for n, p in pipe.unet.named_parameters())
+    assert "_rasura_originals" not in vars(pipe.unet)
+
+
+def test_a_folder_with_other_bits_is_no_way_back(workshop: Workshop) -> None:
+    """A model that was cast has other bits than its file: going back would not be exact, so nothing is applied."""
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
+    before = {n: p.clone() for n, p in pipe.unet.named_parameters()}
+    with attach(pipe, workshop.folder, keep_on=workshop.model) as model:
+        with pytest.raises(BaseMismatchError, match="to go back to"):
+            model.apply(workshop.dog)
+        assert model.status().applied == {}
+    assert all(torch.equal(p, before[n]) for n, p in pipe.unet.named_parameters())
+
+
+def test_a_folder_that_changed_meanwhile_is_not_believed(workshop: Workshop) -> None:
+    pipe = tiny_pipeline(SPEC)
+    with attach(pipe, workshop.folder, keep_on=workshop.model) as model:
+        model.apply(workshop.dog)
+        file = workshop.model / "unet" / "diffusion_pytorch_model.safetensors"
+        good = file.read_bytes()
+        name = min(vars(pipe.unet)["_rasura_originals"])
+        tensors = load(good)
+        tensors[name.removeprefix("unet.")] *= 2
+        file.write_bytes(save(tensors, {"format": "pt"}))
+        patched = {n: p.clone() for n, p in pipe.unet.named_parameters()}
+        with pytest.raises(RasuraError, match=r"not the original any more|changed"):
+            model.revert()
+        assert all(torch.equal(p, patched[n]) for n, p in pipe.unet.named_parameters())
+        file.write_bytes(good)
+        model.revert()

@@ -145,10 +145,11 @@ def test_a_policy_of_the_command_makes_it_stricter(workshop: Workshop, registry:
 
 
 def test_a_looser_policy_lets_more_pass(workshop: Workshop, registry: Registry) -> None:
+    put_in_force(registry, TIGHT, ALICE)
     with pytest.raises(CheckRefusedError):
-        deploy.apply(registry, workshop.host(), [workshop.dog, workshop.rival], ALICE)
+        deploy.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
     put_in_force(registry, Policy(pair=99.0, stack=99.0, own=99.0), ALICE)
-    deploy.apply(registry, workshop.host(), [workshop.dog, workshop.rival], ALICE)
+    deploy.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
 
 
 # --- goals -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,309 @@
+"""Patching Stable Diffusion 1.5 on disk: what a journal in place costs, and what loading and saving costs.
+
+`python benchmarks/disk.py [--repeats 3] [--folder DIR]` prints a Markdown table.
+
+The folder has the shapes of Stable Diffusion 1.5 in float16, filled with random numbers: a UNet of 1.7 GB and a text
+encoder of 0.2 GB; once as a folder and once as a single file. A patch touches the 32 cross-attention keys and values,
+38 MB. Everything is warm in the page cache; what is written is on the medium at the end of each way.
+
+apply       `CheckpointHost.write` of a first patch: originals kept, values composed, written, read back, compared
+another     the same from one patch to another: the old bytes go through the journal
+revert      the same back to the originals
+floor       the touched bytes written over themselves in place, and one fsync: no way back, no power cut survived
+fuse        diffusers and PEFT: load the UNet, fuse a LoRA of rank 4, save_pretrained, fsync
+copy        the folder copied, and fsync
+
+`written` is what the process caused to be written to the storage (`write_bytes` of /proc/self/io), `fsyncs` how many
+calls of fsync it made.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from rasura.patches.compose import Term, composed
+from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.increment import Increment
+from rasura.patches.names import ParamName
+
+RANK: Final = 4
+UNET: Final = "diffusion_pytorch_model.safetensors"
+SHAPE: Final[dict[str, Any]] = {
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+
+Patch = Mapping[ParamName, Increment]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: medians of the runs of one way."""
+
+    way: str
+    seconds: float
+    written: int
+    fsyncs: int
+
+
+def make_folder(folder: Path) -> None:
+    """Shapes of the real model, values with standard deviation 0.03."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel(**SHAPE)
+        text: Any = CLIPTextModel(
+            CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+        )
+    (folder / "unet").mkdir(parents=True)
+    (folder / "text_encoder").mkdir()
+    unet.save_config(folder / "unet")
+    text.config.save_pretrained(folder / "text_encoder")
+    (folder / "model_index.json").write_text("{}")
+    fill(folder / "unet" / UNET, shapes_of(unet))
+    fill(folder / "text_encoder/model.safetensors", shapes_of(text))
+
+
+def shapes_of(module: Any) -> dict[str, tuple[int, ...]]:
+    """Of all parameters of a module without values."""
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def fill(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Write a safetensors file one tensor after another: it never lies in memory as a whole."""
+    header: dict[str, Any] = {}
+    position = 0
+    for name, shape in shapes.items():
+        stop = position + 2 * torch.Size(shape).numel()
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [position, stop]}
+        position = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    generator = torch.Generator().manual_seed(0)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for shape in shapes.values():
+            file.write((torch.randn(shape, generator=generator) * 0.03).half().numpy().tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_file(folder: Path, file: Path) -> None:
+    """The UNet of `folder` as a single file: the same bytes behind another header."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "unet" / UNET, framework="pt") as tensors:
+        names = list(tensors.keys())
+    data = (folder / "unet" / UNET).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    renamed = {f"model.diffusion_model.{ldm_name(name)}": header[name] for name in names}
+    text = json.dumps(renamed).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text + data[8 + length :])
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def ldm_name(name: str) -> str:
+    """The CompVis name of a parameter of this UNet; what is inside other blocks than attention is no matter."""
+    side, *rest = name.split(".")
+    if side == "mid_block" and rest[0] == "attentions":
+        return "middle_block.1." + ".".join(rest[2:])
+    if len(rest) < 3 or rest[1] not in {"attentions", "resnets", "downsamplers", "upsamplers"}:
+        return name
+    block, kind, index, inner = int(rest[0]), rest[1], int(rest[2]), ".".join(rest[3:])
+    row, way = 3 * block + (side == "down_blocks"), "input" if side == "down_blocks" else "output"
+    if kind.endswith("samplers"):
+        end = f"{row + 2}.0.op" if way == "input" else f"{row + 2}.{1 if block == 0 else 2}.conv"
+        return f"{way}_blocks.{end}.{inner.rpartition('.')[2]}"
+    inside = f"1.{inner}" if kind == "attentions" else f"0.in_layers.0.{inner}"
+    return f"{way}_blocks.{row + index}.{inside}"
+
+
+def patch_of(host: CheckpointHost, seed: int) -> dict[ParamName, Increment]:
+    """Increments of rank 4 for all cross-attention keys and values, about a twentieth of the weights."""
+    generator = torch.Generator().manual_seed(seed)
+    made: dict[ParamName, Increment] = {}
+    for name, info in host.parameters().items():
+        if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
+            outputs, width = info.shape
+            A = torch.randn(RANK, width, generator=generator)
+            B = torch.randn(outputs, RANK, generator=generator) * 0.05 * 0.03 * (width / RANK) ** 0.5
+            made[name] = Increment.quantised(A / A.norm(dim=1, keepdim=True), B)
+    return made
+
+
+def give(path: Path, patch: Patch | None) -> None:
+    """Open the model, give it the value of this patch, or none; what a motion does beside the registry."""
+    host = CheckpointHost.open(path)
+    names = host.kept() if patch is None else patch
+    originals = host.originals(names)
+    if patch is None:
+        host.write(originals, forget=names)
+    else:
+        host.write({name: composed(originals[name], [Term(increment)]) for name, increment in patch.items()})
+
+
+def overwrite(path: Path) -> None:
+    """The touched bytes over themselves."""
+    host = CheckpointHost.open(path)
+    places = [host._layout.place(name, "") for name in patch_of(host, 0)]  # noqa: SLF001  # where the bytes lie
+    files = {place.file: os.open(host.path / place.file, os.O_RDWR) for place in places}
+    for place in places:
+        data = os.pread(files[place.file], place.stop - place.start, place.start)
+        os.pwrite(files[place.file], data, place.start)
+    for descriptor in files.values():
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def fuse(folder: Path, out: Path) -> None:
+    """What people do today."""
+    from diffusers import UNet2DConditionModel
+    from peft import LoraConfig
+
+    unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["attn2.to_k", "attn2.to_v"]))
+    unet.fuse_lora()
+    unet.unload_lora()
+    unet.save_pretrained(out)
+    sync(out)
+
+
+def copy(folder: Path, out: Path) -> None:
+    """The folder once more."""
+    shutil.copytree(folder, out)
+    sync(out)
+
+
+def sync(folder: Path) -> None:
+    """Everything below on the medium."""
+    for path in folder.rglob("*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """How many times fsync is called inside."""
+    real, count = os.fsync, [0]
+
+    def fsync(fd: Any) -> None:
+        count[0] += 1
+        real(fd)
+
+    os.fsync = fsync
+    try:
+        yield count
+    finally:
+        os.fsync = real
+
+
+def measured(way: str, work: Callable[[], object], before: Callable[[], object], repeats: int) -> Row:
+    """Medians; `before` is not counted."""
+    seconds, written, fsyncs = [], [], []
+    for _ in range(repeats):
+        before()
+        gc.collect()
+        os.sync()
+        begun, bytes_before = time.perf_counter(), write_bytes()
+        with counted() as count:
+            work()
+        seconds.append(time.perf_counter() - begun)
+        written.append(write_bytes() - bytes_before)
+        fsyncs.append(count[0])
+    return Row(way, statistics.median(seconds), int(statistics.median(written)), int(statistics.median(fsyncs)))
+
+
+def write_bytes() -> int:
+    """So far, by this process."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("write_bytes")).split()[1])
+
+
+def rows(place: Path, repeats: int) -> Iterator[Row]:
+    """All ways."""
+    folder, file, out = place / "model", place / "model.safetensors", place / "out"
+    make_folder(folder)
+    make_file(folder, file)
+    first, second = (patch_of(CheckpointHost.open(folder), seed) for seed in (1, 2))
+    for name, model in (("folder", folder), ("single file", file)):
+
+        def apply(model: Path = model, patch: Patch | None = first) -> None:
+            give(model, patch)
+
+        def revert(model: Path = model) -> None:
+            give(model, None)
+
+        apply()
+        yield measured(f"rasura, apply to a {name}", apply, revert, repeats)
+        yield measured("rasura, another patch", lambda apply=apply: apply(patch=second), apply, repeats)  # type: ignore[misc]
+        yield measured("rasura, revert", revert, apply, repeats)
+
+    def clean() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+
+    yield measured("floor: touched bytes only", lambda: overwrite(folder), clean, repeats)
+    yield measured("diffusers + peft: load, fuse, save the UNet", lambda: fuse(folder, out), clean, repeats)
+    yield measured("copy of the folder", lambda: copy(folder, out), clean, repeats)
+
+
+def describe(place: Path) -> str:
+    """Machine, disk, libraries, commit and load."""
+    import diffusers
+    import peft
+
+    commit = _said("git", "rev-parse", "--short", "HEAD") + (" and changes" if _said("git", "status", "-s") else "")
+    disk = _said("findmnt", "-no", "FSTYPE,SOURCE", "-T", str(place))
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s) for torch, {disk}, load {load}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, diffusers {diffusers.__version__}, "
+        f"peft {peft.__version__}; commit {commit}"
+    )
+
+
+def _said(*command: str) -> str:
+    folder = Path(__file__).parent
+    return " ".join(subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder).stdout.split())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to work; needs 8 GB [default: the system's place for this]")
+    chosen = parser.parse_args()
+    warnings.filterwarnings("ignore")  # of libraries that have nothing to say about disks
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
+        print(describe(Path(place)), end="\n\n", flush=True)
+        print("| way | seconds | written | fsyncs |")
+        print("|---|---:|---:|---:|")
+        for row in rows(Path(place), chosen.repeats):
+            print(f"| {row.way} | {row.seconds:.2f} | {row.written / 1e6:.0f} MB | {row.fsyncs} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""What processes that died left behind, found and put right; and models that are not what they should be, found.
+
+    half-written    a model in the middle of a write: it goes back, or forward, by its journal
+    unfinished      an entry of the log that began a motion and has no end: it is ended as done or as failed
+    drifted         a model with other weights than the registry last wrote: a person has to decide
+    kept            an original that is kept though nothing is applied to its parameter
+    bisection       a bisection that died between two steps: it goes on, or the model goes back
+    leftover        temporary files, half-made copies
+
+There are no stale locks: all are the kernel's, which drops them with their process. Whoever holds one now is alive, and
+his model is left alone. The motions among this are logged as such, and one entry says what else was done.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from rasura.patches.errors import BusyError, FormatError, NotFoundError, RasuraError
+from rasura.registry import bisection, standing
+from rasura.registry.leftovers import find_leftovers, remove_leftover
+from rasura.registry.records import Draft
+from rasura.registry.steps import Actor
+
+if TYPE_CHECKING:
+    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.names import ParamName
+    from rasura.registry.store import Registry
+
+__all__ = ["Finding", "Kind", "Outcome", "examine"]
+
+Kind: TypeAlias = Literal["half-written", "unfinished", "drifted", "kept", "bisection", "leftover", "missing", "busy"]
+Outcome: TypeAlias = Literal["repaired", "repairable", "left", "hopeless"]
+"""repairable: with --dry-run, what would be repaired; left: nobody is misled by it; hopeless: a person must decide."""
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+_ACTION: Final = "doctor.repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        kind: what it is.
+        where: the model, file or entry.
+        said: a sentence.
+        outcome: what was done about it.
+        hint: the next command to type, or "".
+    """
+
+    kind: Kind
+    where: str
+    said: str
+    outcome: Outcome
+    hint: str = ""
+
+
+def examine(
+    registry: Registry, models: Sequence[Path], actor: Actor, *, dry_run: bool, progress: Progress
+) -> tuple[Finding, ...]:
+    """Look at models and at the registry's own files, and put right what can be.
+
+    Args:
+        registry: where.
+        models: which to look at; none for all that the registry knows.
+        actor: who and why.
+        dry_run: only look. Of a half-written model nothing more can be said then.
+        progress: told which model is looked at.
+
+    Raises:
+        RegistryError: a leftover cannot be removed.
+        RasuraError: a bisection's model cannot go back; see `rasura.registry.deploy.switch`.
+    """
+    places = list(models) or _known(registry)
+    found: list[Finding] = []
+    for index, model in enumerate(places):
+        progress("looking at models", index, len(places))
+        found += _of_model(registry, model, repair=not dry_run)
+    progress("looking at models", len(places), len(places))
+    found += _of_bisection(registry, actor, repair=not dry_run)
+    found += _of_leftovers(registry, places, repair=not dry_run)
+    if any(f.outcome == "repaired" and f.kind in {"half-written", "kept", "bisection", "leftover"} for f in found):
+        counted = {
+            kind: sum(f.kind == kind and f.outcome == "repaired" for f in found) for kind in {f.kind for f in found}
+        }
+        registry.note(
+            Draft(actor.name, actor.reason, _ACTION, "success", details={k: n for k, n in counted.items() if n})
+        )
+    return tuple(found)
+
+
+def _known(registry: Registry) -> list[Path]:
+    """Models on disk to which something is applied, or was being applied; live ones went with their process."""
+    locations = [host.location for host in registry.hosts() if host.applied]
+    locations += [str(entry.details.get("location", "")) for entry in registry.unfinished()]
+    return [Path(location) for location in dict.fromkeys(locations) if Path(location).is_absolute()]
+
+
+def _of_model(registry: Registry, model: Path, *, repair: bool) -> Iterator[Finding]:
+    from rasura.patches.hosts.checkpoint import CheckpointHost
+
+    try:
+        half, leftovers = _journal(model)
+        if (half or leftovers) and not repair:
+            said = "a write was interrupted" if half else "an interrupted write left files that mean nothing"
+            yield Finding("half-written", str(model), said, "repairable")
+            return
+        host = CheckpointHost.open(model)
+        if half or leftovers:
+            said = (
+                "an interrupted write was undone" if host.recovered else "an interrupted write was brought to its end"
+            )
+            yield Finding("half-written", str(model), said, "repaired")
+        with host.alone():
+            yield from _of_host(registry, host, repair=repair)
+    except BusyError as error:
+        yield Finding("busy", str(model), error.message, "left", error.hint)
+    except NotFoundError as error:
+        yield Finding("missing", str(model), error.message, "left", _missing_hint(model))
+    except RasuraError as error:
+        yield Finding("drifted", str(model), error.message, "hopeless", error.hint)
+
+
+def _journal(model: Path) -> tuple[bool, bool]:
+    """Whether a write was interrupted after its beginning, and whether one left anything at all; reads only.
+
+    Raises:
+        BusyError: somebody is writing right now.
+    """
+    from rasura.patches.hosts.journal import Journal
+    from rasura.patches.hosts.keep import StateFolder
+    from rasura.patches.hosts.lock import locked
+    from rasura.patches.hosts.single_file import find_model
+
+    path = find_model(model)
+    with locked(path, exclusive=False):
+        journal = Journal(StateFolder(path))
+        return journal.interrupted(), journal.unsettled()
+
+
+def _missing_hint(model: Path) -> str:
+    from rasura.patches.hosts.keep import StateFolder
+
+    state = StateFolder(model)
+    return f"move the model back beside {state.path}, which keeps its originals" if state.exists() else ""
+
+
+def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Iterator[Finding]:
+    from rasura.registry.survey import survey
+
+    entry = standing.unfinished_motion(registry, host)
+    if entry is not None:
+        done = standing.reached(registry, host, entry) is not None
+        said = f"entry {entry.index}, {entry.action}, has no end; the model is {'past' if done else 'before'} it"
+        if repair:
+            standing.settle(registry, host)
+        yield Finding("unfinished", host.location, said, _done(repair))
+    report = survey(registry, host, deep=False, progress=lambda *_: None)
+    touched = frozenset(standing.touched_by(registry, report.applied))
+    needless = sorted(host.kept() - touched)
+    yield from _of_kept(host, needless, repair=repair)
+    if odd := [name for name in report.drifted if name in touched]:
+        said = f"{len(odd)} parameters are not what the registry last wrote, {odd[0]} among them"
+        hint = f"rasura patch revert --all --force {standing.model_option(host)}"
+        yield Finding("drifted", host.location, said, "hopeless", hint)
+
+
+def _of_kept(host: CheckpointHost, names: Sequence[ParamName], *, repair: bool) -> Iterator[Finding]:
+    """Originals of parameters that no applied patch touches: of no use where the parameter is its original."""
+    if not names:
+        return
+    present, original = host.digests(names), host.original_digests(names)
+    same = [name for name in names if present[name] == original[name]]
+    if same:
+        if repair:
+            host.write({}, forget=same)
+        yield Finding("kept", host.location, f"{len(same)} originals were kept that nothing needs", _done(repair))
+    if other := [name for name in names if name not in same]:
+        said = f"{len(other)} parameters were written by another registry, or by one that was lost: {other[0]} first"
+        yield Finding("drifted", host.location, said, "hopeless", "rasura doctor --registry THAT")
+
+
+def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator[Finding]:
+    """One whose process died in a step goes on if the step was taken, else the model gets back what it had before."""
+    from rasura.registry import bisect
+
+    try:
+        state = bisection.load(registry)
+    except NotFoundError:
+        return
+    except FormatError as error:
+        path = registry.location.folder / bisection.FILE
+        yield Finding("bisection", str(path), error.message, "left", f"rm {shlex.quote(str(path))}")
+        return
+    gone = not Path(state.location).exists()
+    if state.reached and not gone:
+        return
+    where, what = state.location, f"the bisection of stack {state.stack}"
+    try:
+        if gone:
+            said = f"{what} has no model any more: put away"
+            if repair:
+                bisect.reset(registry, actor, leave=True)
+        elif repair and bisect.present(registry, state) == state.subset:
+            said = f"{what} died after a step: it goes on"
+            bisection.save(registry, replace(state, reached=True))
+        else:
+            said = f"{what} died in a step: the model goes back to what it had before"
+            if repair:
+                bisect.reset(registry, actor)
+    except BusyError as error:
+        yield Finding("busy", where, error.message, "left", error.hint)
+        return
+    yield Finding("bisection", where, said, _done(repair))
+
+
+def _of_leftovers(registry: Registry, models: Sequence[Path], *, repair: bool) -> Iterator[Finding]:
+    for path in find_leftovers(registry.location, models, registry.now()):
+        if repair:
+            remove_leftover(path)
+        yield Finding("leftover", str(path), "a process that died left it half written", _done(repair))
+
+
+def _done(repair: bool) -> Outcome:
+    return "repaired" if repair else "repairable"

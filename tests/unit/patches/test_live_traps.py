@@ -1,0 +1,413 @@
+"""Ways to write into a live model that torch accepts and the model never reads: each shown, then done right or refused.
+
+Every case has the same judge: what the model gives for fixed inputs. A write that lasts changes it, and so does not the
+naive one; after going back it is the same to the bit.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import accelerate  # type: ignore[import-untyped]
+import pytest
+import torch
+from accelerate.utils import OffloadedWeightsLoader, offload_state_dict  # type: ignore[import-untyped]
+from diffusers.hooks import apply_group_offloading
+from sharding import PROCESSES
+from tiny_families import TinyFamily, tiny_family
+from torch import nn
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.torch_host import TorchHost
+from rasura.patches.names import ParamName
+
+ROOT = Path(__file__).parents[3]
+CPU = torch.device("cpu")
+KEYS = ParamName("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+
+
+@pytest.fixture
+def family() -> TinyFamily:
+    return tiny_family("SD 2.x")
+
+
+def unet_of(family: TinyFamily) -> Any:
+    return family.components["unet"]
+
+
+def host_of(family: TinyFamily) -> TorchHost:
+    return TorchHost(family.components, family.name)
+
+
+def layer_of(family: TinyFamily) -> nn.Module:
+    return family.components["unet"].get_submodule(LAYER)
+
+
+def naive(family: TinyFamily) -> None:
+    """What scripts do."""
+    weight = layer_of(family).weight
+    assert isinstance(weight, torch.Tensor)
+    weight.data.mul_(3)
+
+
+def cycle(family: TinyFamily, name: ParamName = KEYS) -> None:
+    """Write, look at what the model draws, go back; forwards before and after each step."""
+    host = host_of(family)
+    before, digests = family.draw(), host.digests([name])
+    host.write({name: host.read([name])[name] * 3})
+    written = host.digests([name])
+    after = family.draw()
+    assert not torch.equal(after, before)
+    assert torch.equal(family.draw(), after)
+    assert host.digests([name]) == written != digests
+    host.write(host.originals([name]), forget=[name])
+    assert torch.equal(family.draw(), before)
+    assert host.digests([name]) == digests
+    assert host.kept() == frozenset()
+
+
+# --- Offloading -------------------------------------------------------------------------------------------------------
+
+
+def _sequential(family: TinyFamily) -> None:
+    accelerate.cpu_offload(unet_of(family), execution_device=CPU)
+
+
+def _sequential_whole_blocks(family: TinyFamily) -> None:
+    """One hook for a whole attention block: the weights lie in the map of a module further up."""
+    accelerate.cpu_offload(unet_of(family), execution_device=CPU, preload_module_classes=["Attention"])
+
+
+def _device_map(family: TinyFamily) -> None:
+    unet = unet_of(family)
+    spread = {name: "cpu" for name, _ in unet.named_children()}
+    accelerate.dispatch_model(unet, device_map=spread, main_device="cpu", force_hooks=True)
+
+
+def _group(kind: str) -> Callable[[TinyFamily], None]:
+    def offload(family: TinyFamily) -> None:
+        apply_group_offloading(
+            unet_of(family), onload_device=CPU, offload_device=CPU, offload_type=kind, num_blocks_per_group=1
+        )
+
+    return offload
+
+
+def _model(family: TinyFamily) -> None:
+    accelerate.cpu_offload_with_hook(unet_of(family), CPU)
+
+
+@pytest.mark.parametrize("offload", [_sequential, _sequential_whole_blocks], ids=lambda each: each.__name__)
+def test_a_naive_write_to_a_sequentially_offloaded_model_is_lost(
+    offload: Callable[[TinyFamily], None], family: TinyFamily
+) -> None:
+    offload(family)
+    before = family.draw()
+    naive(family)
+    assert torch.equal(family.draw(), before)
+
+
+@pytest.mark.parametrize(
+    "offload",
+    [_sequential, _sequential_whole_blocks, _device_map, _group("leaf_level"), _group("block_level"), _model],
+    ids=["sequential", "whole blocks", "device map", "group leaf", "group block", "model"],
+)
+def test_offloaded_models_are_written_where_the_next_forward_reads(
+    offload: Callable[[TinyFamily], None], family: TinyFamily
+) -> None:
+    plain = host_of(family)
+    expected, picture = plain.digests(plain.parameters()), family.draw()
+    offload(family)
+    host = host_of(family)
+    assert host.digests(host.parameters()) == expected
+    assert torch.equal(family.draw(), picture)
+    cycle(family)
+    assert host.digests(host.parameters()) == expected
+
+
+def test_what_was_applied_before_offloading_is_reverted_after_it(family: TinyFamily) -> None:
+    before = family.draw()
+    host_of(family).write({KEYS: torch.zeros(16, 32)})
+    patched = family.draw()
+    _sequential(family)
+    host = host_of(family)
+    assert torch.equal(family.draw(), patched)
+    host.write(host.originals([KEYS]), forget=[KEYS])
+    assert torch.equal(family.draw(), before)
+
+
+def test_weights_offloaded_to_disk_are_refused(family: TinyFamily, tmp_path: Path) -> None:
+    """Each forward makes new tensors from a file: whatever is written to one of them is lost."""
+    unet = unet_of(family)
+    accelerate.disk_offload(unet, str(tmp_path / "weights"), execution_device=CPU)
+    before = family.draw()
+    naive(family)
+    assert torch.equal(family.draw(), before)
+    with pytest.raises(UnsupportedHostError, match="whose values lie on disk"):
+        host_of(family).read([KEYS])
+    with pytest.raises(UnsupportedHostError, match="whose values lie on disk"):
+        host_of(family).write({KEYS: torch.ones(16, 32)})
+    assert torch.equal(family.draw(), before)
+
+
+def test_a_map_with_a_part_on_disk_is_written_where_it_is_in_memory(family: TinyFamily, tmp_path: Path) -> None:
+    """As `device_map` makes one when a model fits neither the device nor the memory."""
+    unet = unet_of(family)
+    state = unet.state_dict()
+    other = f"{LAYER.replace('to_k', 'to_v')}.weight"
+    offload_state_dict(tmp_path, {other: state[other]})
+    weights = OffloadedWeightsLoader({key: t for key, t in state.items() if key != other}, save_folder=tmp_path)
+    accelerate.hooks.attach_align_device_hook(unet, execution_device=CPU, offload=True, weights_map=weights)
+    cycle(family)
+    with pytest.raises(UnsupportedHostError, match="whose values lie on disk"):
+        host_of(family).read([ParamName(f"unet.{other}")])
+
+
+def test_meta_tensors_without_a_hook_are_refused(family: TinyFamily) -> None:
+    layer_of(family).to("meta")
+    naive(family)
+    with pytest.raises(UnsupportedHostError, match="meta device"):
+        host_of(family).read([KEYS])
+    with pytest.raises(UnsupportedHostError, match="meta device"):
+        host_of(family).write({KEYS: torch.ones(16, 32)})
+
+
+def _streamed(family: TinyFamily) -> list[Any]:
+    """Groups with CPU copies, as a stream makes them. Without a device with streams, the copies are made here."""
+    _group("leaf_level")(family)
+    groups = [
+        hook.group
+        for module in unet_of(family).modules()
+        for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values()
+        if hasattr(hook, "group")
+    ]
+    for group in groups:
+        group.stream, group.record_stream = torch.cpu.Stream(), True
+        tensors = [*group.parameters, *(each for module in group.modules for each in module.parameters())]
+        group.cpu_param_dict = {each: each.data for each in tensors}
+    return groups
+
+
+def test_a_write_to_a_streamed_group_on_the_device_is_lost_and_refused(family: TinyFamily) -> None:
+    weight = layer_of(family).weight
+    (group,) = (each for each in _streamed(family) if weight in each.cpu_param_dict)
+    assert isinstance(weight, nn.Parameter)
+    host = host_of(family)
+    between = host.digests([KEYS])
+    host.write({KEYS: torch.ones(16, 32)})  # between forwards the copy itself lies on the module
+    weight.data = group.cpu_param_dict[weight].clone()  # what loading to a device does
+    with pytest.raises(UnsupportedHostError, match="replace by its older copy") as caught:
+        host.write(host.originals([KEYS]), forget=[KEYS])
+    assert "wait until no forward is running" in caught.value.hint
+    weight.data.zero_()
+    group._offload_to_memory()  # diffusers' own
+    assert bool((weight == 1).all())  # the zeros are gone
+    host.write(host.originals([KEYS]), forget=[KEYS])
+    assert host.digests([KEYS]) == between
+    assert group.cpu_param_dict[weight].data_ptr() == weight.data_ptr()
+
+
+def test_a_group_on_disk_is_refused(family: TinyFamily, tmp_path: Path) -> None:
+    apply_group_offloading(
+        unet_of(family),
+        onload_device=CPU,
+        offload_device=CPU,
+        offload_type="leaf_level",
+        offload_to_disk_path=str(tmp_path),
+    )
+    before = family.draw()
+    naive(family)
+    assert torch.equal(family.draw(), before)
+    with pytest.raises(UnsupportedHostError, match="reads from its own file"):
+        host_of(family).write({KEYS: torch.ones(16, 32)})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+def test_group_offloading_with_a_real_stream(kind: str, family: TinyFamily) -> None:
+    unet, cuda = unet_of(family), torch.device("cuda")
+    family.components.pop("text_encoder")
+    for key, value in list(family.inputs.items()):
+        family.inputs[key] = value.to(cuda)  # type: ignore[index]
+    apply_group_offloading(
+        unet, onload_device=cuda, offload_device=CPU, offload_type=kind, num_blocks_per_group=1, use_stream=True
+    )
+    cycle(family)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("offload", [accelerate.cpu_offload, accelerate.cpu_offload_with_hook])
+def test_offloading_from_a_real_device(offload: Callable[..., Any], family: TinyFamily) -> None:
+    family.components.pop("text_encoder")
+    offload(unet_of(family), execution_device=torch.device("cuda"))
+    cycle(family)
+
+
+# --- Layerwise casting, fused projections, tied weights ---------------------------------------------------------------
+
+
+def test_casting_that_rounds_at_every_forward_is_refused(family: TinyFamily) -> None:
+    """What is written comes back rounded after one forward, so no digest would hold."""
+    family.components["text_encoder"].half()
+    unet_of(family).enable_layerwise_casting(storage_dtype=torch.float16, compute_dtype=torch.bfloat16)
+    small = TinyFamily("cast", {"unet": unet_of(family)}, {k: v.bfloat16() for k, v in family.inputs.items()})
+    weight = layer_of(small).weight
+    assert isinstance(weight, nn.Parameter)
+    weight.data.fill_(1 + 2**-9)
+    small.draw()
+    assert bool((weight == 1).all())
+    with pytest.raises(UnsupportedHostError, match="layerwise casting rounds to bfloat16") as caught:
+        host_of(small).write({KEYS: torch.ones(16, 32).half()})
+    assert "wider compute_dtype" in caught.value.hint
+
+
+def test_casting_that_keeps_every_digit_is_fine(family: TinyFamily) -> None:
+    unet_of(family).enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    cycle(TinyFamily("cast", {"unet": unet_of(family)}, family.inputs))
+
+
+FUSED = {
+    "SD 2.x": ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", "to_kv"),
+    "SD3": ("transformer.transformer_blocks.0.attn.add_k_proj.weight", "to_added_qkv"),
+    "FLUX": ("transformer.transformer_blocks.0.attn.to_v.weight", "to_qkv"),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_projections_are_refused_until_they_are_unfused(name: str) -> None:
+    parameter, copy = ParamName(FUSED[name][0]), FUSED[name][1]
+    family = tiny_family(name)
+    part, key = parameter.split(".", 1)
+    denoiser: Any = family.components[part]
+    denoiser.fuse_qkv_projections()
+    before = family.draw()
+    denoiser.get_parameter(key).data.mul_(3)  # a naive write
+    assert torch.equal(family.draw(), before)
+    host = host_of(family)
+    with pytest.raises(UnsupportedHostError, match=f"{copy} is a fused copy"):
+        host.ensure_writable([parameter])
+    denoiser.unfuse_qkv_projections()
+    denoiser.get_parameter(key).data.div_(3)
+    cycle(family, parameter)
+
+
+def test_a_write_to_a_tied_weight_changes_its_twin() -> None:
+    family = tiny_family("PixArt")
+    encoder: Any = family.components["text_encoder"]
+    encoder.shared.weight.data.zero_()  # a naive write
+    assert not bool(encoder.encoder.embed_tokens.weight.any())
+    with pytest.raises(UnsupportedHostError, match="the memory of text_encoder"):
+        host_of(family).write({ParamName("text_encoder.shared.weight"): torch.ones(40, 64)})
+
+
+# --- Compilers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler() -> Iterator[Any]:
+    torch._dynamo.reset()
+    yield torch._dynamo.config
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_code_sees_the_new_weights_and_is_not_compiled_again(
+    backend: str, family: TinyFamily, compiler: Any
+) -> None:
+    unet = unet_of(family)
+    wrapped = TinyFamily("compiled", {"unet": torch.compile(unet, backend=backend)}, family.inputs)  # type: ignore[dict-item]
+    wrapped.draw()
+    with compiler.patch(error_on_recompile=True):
+        cycle(wrapped)
+
+
+def test_a_frozen_graph_is_refused(family: TinyFamily) -> None:
+    import torch._inductor.config as inductor
+
+    with inductor.patch(freezing=True), pytest.raises(UnsupportedHostError, match="frozen into its code") as caught:
+        host_of(family).write({KEYS: torch.ones(16, 32)})
+    assert "freezing = False" in caught.value.hint
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_the_new_weights(family: TinyFamily) -> None:
+    layer = layer_of(family).to("cuda")
+    static = torch.randn(2, 32, device="cuda")
+    with torch.no_grad():
+        layer(static)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = layer(static)
+        graph.replay()
+        before = out.clone()
+        host = host_of(family)
+        host.write({KEYS: torch.zeros(16, 32)})
+        graph.replay()
+        assert not torch.equal(out, before)
+        host.write(host.originals([KEYS]), forget=[KEYS])
+        graph.replay()
+    assert torch.equal(out, before)
+
+
+# --- Changes of the model under a patch -------------------------------------------------------------------------------
+
+
+def test_a_model_cast_while_patched_is_not_put_back_from_other_bits(family: TinyFamily) -> None:
+    host = host_of(family)
+    host.write({KEYS: torch.ones(16, 32)})
+    unet_of(family).half()
+    with pytest.raises(UnsupportedHostError, match=r"expected F16 \[16, 32\], got F32"):
+        host.originals([KEYS])
+
+
+def test_wrappers_that_rename_everything_are_refused(family: TinyFamily) -> None:
+    """DataParallel's parameters are `module.…`; taken by position or suffix, they would be somebody else's guess."""
+    host = TorchHost({"unet": nn.DataParallel(unet_of(family))}, "wrapped")
+    with pytest.raises(UnsupportedHostError, match=f"expected a parameter {KEYS}, got none"):
+        host.read([KEYS])
+
+
+def test_reparametrised_layers_are_refused(family: TinyFamily) -> None:
+    """The weight is computed from others at every forward; what is written to it is overwritten."""
+    torch.nn.utils.parametrizations.weight_norm(layer_of(family), "weight")
+    before = family.draw()
+    naive(family)
+    assert torch.equal(family.draw(), before)
+    with pytest.raises(UnsupportedHostError, match=f"expected a parameter {KEYS}, got none"):
+        host_of(family).write({KEYS: torch.ones(16, 32)})
+
+
+# --- Sharded over processes -------------------------------------------------------------------------------------------
+
+
+def test_shards_of_two_processes_are_refused_also_while_they_are_gathered(tmp_path: Path) -> None:
+    """After a forward FSDP leaves the outermost weights gathered: plain parameters, thrown away before the next one."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / ".dev"), str(ROOT / "tests")])}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "sharding.py"), str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        for rank in range(PROCESSES)
+    ]
+    try:
+        answers = [worker.communicate(timeout=120) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for out, err in answers:
+        assert out, err.decode()
+        found = json.loads(out)
+        assert found["shard"] == [8, 32]
+        assert found["looks plain"]
+        assert found["lost"]
+        for refusals in (found["sharded"], found["gathered"]):
+            assert len(refusals) == 4
+            assert all("UnsupportedHostError" in each and "sharded over devices" in each for each in refusals)
