@@ -56,6 +56,7 @@ def test_the_server_changes_its_patches_between_pictures(client: Any, workshop: 
     assert any(entry.reason == "ticket 118" for entry in workshop.entries())
 
 
+@pytest.mark.filterwarnings("default")  # MLflow uses what its own libraries deprecate
 def test_a_patch_goes_through_mlflow_and_is_verified_again(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
