@@ -1,0 +1,166 @@
+"""The ways of applying a set of patches to a live model and taking it out again."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from host_layers import Patch, equal_share, load, model, weights
+
+from rasura.patches.compose import Layer, composed, layers_of
+from rasura.patches.hosts.torch_host import TorchHost
+from rasura.patches.increment import ONE
+from rasura.patches.tensors import tensor_digest
+from rasura.registry.glance import Glance
+
+__all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A way, its seconds a cycle (apply all, revert all), its share of restored weights, and seconds of loading."""
+
+    way: str
+    seconds: float
+    restored: float
+    loading: float = 0.0
+
+
+def layers(patches: Sequence[Patch]) -> tuple[Layer, ...]:
+    """What the set does to each parameter."""
+    return layers_of((patch, ONE) for patch in patches)
+
+
+def motion(host: TorchHost, wanted: Sequence[Layer]) -> None:
+    """What `rasura.registry.steps` does with tensors: hash what is there, compose, hash, keep, write, read back."""
+    seen, kept = Glance(host), host.kept()
+    names = sorted({layer.name for layer in wanted} | kept)
+    originals = seen.originals(names)
+    seen.original_digests(names), seen.digests(names)
+    seen.ensure_writable(names)
+    new = {layer.name: composed(originals[layer.name], layer.terms) for layer in wanted}
+    for tensor in new.values():
+        tensor_digest(tensor)
+    gone = [name for name in names if name not in new]
+    host.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
+
+
+def rasura_live(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int) -> Row:
+    """Everything that a live motion does with tensors; no registry, signatures or checks."""
+    live = model(kind, dtype)
+    host, wanted, before = TorchHost({"unet": live}, "live"), layers(patches), [w.clone() for w in weights(live)]
+
+    def cycle() -> None:
+        motion(host, wanted)
+        motion(host, ())
+
+    return Row("rasura, live", timed(cycle, repeats), equal_share(weights(live), before))
+
+
+def rasura_bare(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int) -> Row:
+    """Composing and copying alone."""
+    live = model(kind, dtype)
+    base = {f"unet.{name}": p.clone() for name, p in live.named_parameters()}
+    present = {f"unet.{name}": p for name, p in live.named_parameters()}
+    wanted = layers(patches)
+
+    def cycle() -> None:
+        for layer in wanted:
+            present[layer.name].copy_(composed(base[layer.name], layer.terms))
+        for layer in wanted:
+            present[layer.name].copy_(base[layer.name])
+
+    return Row("rasura, compose and copy", timed(cycle, repeats), equal_share([*present.values()], [*base.values()]))
+
+
+def diffusers_fuse(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int) -> list[Row]:
+    """`fuse_lora` and `unfuse_lora` of adapters that are loaded already, and PEFT's merge and unmerge beneath them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    live = model(kind, dtype)
+    before = [w.clone() for w in weights(live)]
+    begun = time.perf_counter()
+    names = load(live, patches)
+    loading = time.perf_counter() - begun
+    tuners = [m for m in live.modules() if isinstance(m, BaseTunerLayer)]
+
+    def fuse() -> None:
+        live.fuse_lora(adapter_names=names)
+        live.unfuse_lora()
+
+    def merge() -> None:
+        for layer in tuners:
+            layer.merge(adapter_names=names)
+        for layer in tuners:
+            layer.unmerge()
+
+    fuse()
+    restored = equal_share(weights(live), before)
+    fused = timed(fuse, repeats, warm=False)
+    return [
+        Row("diffusers fuse_lora/unfuse_lora", fused, restored, loading),
+        Row("PEFT merge/unmerge", timed(merge, repeats, warm=False), restored, loading),
+    ]
+
+
+def copying(kind: str, dtype: torch.dtype, repeats: int) -> Row:
+    """The limit: the touched bytes there and back."""
+    live = weights(model(kind, dtype))
+    base, other = [w.clone() for w in live], [w.clone() for w in live]
+
+    def cycle() -> None:
+        for source in (other, base):
+            for weight, value in zip(live, source, strict=True):
+                weight.copy_(value)
+
+    return Row("plain copy", timed(cycle, repeats), equal_share(live, base))
+
+
+def timed(work: Callable[[], object], repeats: int, *, warm: bool = True) -> float:
+    """Median seconds, after one run that does not count."""
+    if warm:
+        work()
+    gc.collect()
+    seconds = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes by which the process grew most while it worked, looked at every millisecond."""
+    gc.collect()
+    start = most = _resident()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.001):
+            most = max(most, _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(most, _resident()) - start
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def held(tensors: Mapping[str, Any]) -> int:
+    """Bytes of these tensors."""
+    return sum(t.numel() * t.element_size() for t in tensors.values())
