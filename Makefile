@@ -12,10 +12,8 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-SOAK ?= 10000
 JOBS ?= 2
 ARGS ?=
-SOAK ?= 10000
 BIN := .venv/bin
 STAMP := .venv/.made
 

@@ -3,6 +3,13 @@
 The repository root is this package: `.dev/rasura` links back here, and the wheel lays everything under `rasura/`.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rasura.registry.live import attach
+
+__all__ = ["__version__", "attach"]
+
 __version__ = "0.1.0"
 
 

@@ -76,7 +76,12 @@ def test_the_walk_through_for_comfyui_exports_what_it_says(workshop: Workshop) -
     page = (EXAMPLES / "comfyui.md").read_text()
     commands = re.findall(r"^rasura (.+)$", page, re.MULTILINE)
     assert len(commands) >= 5
-    real = {"ID_1": workshop.dog, "ID_2": workshop.photo, "ID_2=0.5": f"{workshop.photo}=0.5", "MODEL": workshop.model}
+    real: dict[str, str | Path] = {
+        "ID_1": workshop.dog,
+        "ID_2": workshop.photo,
+        "ID_2=0.5": f"{workshop.photo}=0.5",
+        "MODEL": workshop.model,
+    }
     for line in commands:
         run = rasura(*(real.get(word, word) for word in line.split()), cwd=workshop.folder)
         assert run.code == 0, (line, run.out, run.err)
