@@ -147,7 +147,7 @@ def test_a_dtype_that_rounds_the_base_is_refused_by_name(
     with pytest.raises(BaseMismatchError, match=expected) as caught:
         check_touched([identity(NAME, weights)], {NAME: weights.to(got)}, "here")
     assert caught.value.details["dtypes"] == fit
-    assert f"load the model afresh with dtype={base}" in caught.value.hint
+    assert f"load it afresh with dtype={base}" in caught.value.message
     for name in fit:
         check_touched([identity(NAME, weights)], {NAME: weights.to(torch_dtype(name))}, "here")
 
