@@ -15,9 +15,9 @@ import torch
 from host_layers import Patch, equal_share, load, model, weights
 
 from rasura.patches.compose import Layer, composed, layers_of
+from rasura.patches.hosts.remembered import composed_values
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.increment import ONE
-from rasura.patches.tensors import tensor_digest
 from rasura.registry.glance import Glance
 
 __all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]
@@ -45,9 +45,9 @@ def motion(host: TorchHost, wanted: Sequence[Layer]) -> None:
     originals = seen.originals(names)
     seen.original_digests(names), seen.digests(names)
     seen.ensure_writable(names)
-    new = {layer.name: composed(originals[layer.name], layer.terms) for layer in wanted}
-    for tensor in new.values():
-        tensor_digest(tensor)
+    made_of = {layer.name: tuple(id(term.increment) for term in layer.terms) for layer in wanted}
+    found = composed_values({layer.name: layer for layer in wanted}, originals, made_of, seen.memory)
+    new = {name: value.tensor for name, value in found.items()}
     gone = [name for name in names if name not in new]
     host.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
 
