@@ -10,7 +10,7 @@ parameter, where its original is kept. An original that is kept anyway is one of
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ from rasura.patches.compose import Layer, composed
 from rasura.patches.hosts.bits import checksum, same_bits
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import tensor_digests
+from rasura.patches.threads import at_once
 
 __all__ = ["MadeOf", "Remembered", "Value", "composed_values"]
 
@@ -47,7 +48,7 @@ class _Kept:
 
 
 class Remembered:
-    """The last values of each parameter. Not for several threads at a time."""
+    """The last values of each parameter. One thread at a time may ask for a parameter."""
 
     def __init__(self, count: int) -> None:
         """Remember up to `count` values of each parameter; 0 remembers nothing."""
@@ -74,10 +75,17 @@ class Remembered:
         alike = (k for k in self._kept.get(name, ()) if k.value.tensor is tensor or same_bits(tensor, k.value.tensor))
         return self._first(name, [k] if (k := next(alike, None)) else [])
 
-    def digests(self, tensors: Mapping[ParamName, torch.Tensor]) -> dict[ParamName, Digest]:
-        """SHA-256 of raw bytes, by comparing where possible."""
-        known = {name: value.digest for name, t in tensors.items() if (value := self.equal(name, t)) is not None}
-        return {**tensor_digests({name: t for name, t in tensors.items() if name not in known}), **known}
+    def digests(
+        self, tensors: Mapping[ParamName, torch.Tensor], *, held: Collection[ParamName] = ()
+    ) -> dict[ParamName, Digest]:
+        """SHA-256 of raw bytes, by comparing where possible; those `held` are never written to, and remembered."""
+        found = dict(zip(tensors, at_once(lambda name: self.equal(name, tensors[name]), tensors), strict=True))
+        known = {name: value.digest for name, value in found.items() if value is not None}
+        fresh = tensor_digests({name: t for name, t in tensors.items() if name not in known})
+        for name, digest in fresh.items():
+            if name in held:
+                self.put(name, Value(tensors[name], digest))
+        return {**fresh, **known}
 
     def _first(self, name: ParamName, found: list[_Kept]) -> Value | None:
         if not found:

@@ -8,7 +8,7 @@ middle of another, and a read never sees half of one. A write waits for the gate
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Final, Self
 
 import torch
@@ -21,7 +21,7 @@ from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.originals import forget as forget_original
-from rasura.patches.hosts.remembered import Remembered, Value
+from rasura.patches.hosts.remembered import Remembered
 from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
     FLOAT_TYPES,
@@ -34,6 +34,7 @@ from rasura.patches.hosts.torch_modules import (
 )
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import dtype_name, is_finite
+from rasura.patches.threads import at_once
 
 __all__ = ["TorchHost"]
 
@@ -71,6 +72,7 @@ class TorchHost:
         self.memory = Remembered(remember)
         """Values that the model has had."""
         self._fresh_identity = new_identity()
+        self._looked: Mapping[ParamName, LiveParameter] | None = None
 
     @classmethod
     def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu", remember: int = 2) -> Self:
@@ -105,9 +107,11 @@ class TorchHost:
         """Take this identity in place of a fresh one; without effect while something is applied."""
         self._fresh_identity = host_id
 
-    def alone(self) -> AbstractContextManager[object]:
-        """Keep other threads from this and all other live hosts; see `Host.alone`."""
-        return _LOCK
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads from this and all other live hosts; see `Host.alone`. Modules are looked through once."""
+        with _LOCK, self._one_look():
+            yield
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""
@@ -118,7 +122,7 @@ class TorchHost:
         twins = unsaved(self._components)
         found = {
             live.name: live.tensor
-            for live in live_parameters(self._components)
+            for live in self._lives().values()
             if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
         }
         return {name: _info(name, found[name]) for name in sorted(found)}
@@ -147,33 +151,34 @@ class TorchHost:
         """SHA-256 of the raw bytes before anything was written."""
         with _LOCK:
             originals = {live.name: self._original(live) for live in self._readable(names)}
-            digests = self.memory.digests(originals)
-            for name in self._held(originals):
-                self.memory.put(name, Value(originals[name], digests[name]))
-            return digests
+            return self.memory.digests(originals, held=self._held(originals))
 
     def ensure_writable(self, names: Iterable[ParamName]) -> None:
         """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.torch_guards` for the cases."""
         wanted = self._select(names)
         for live in wanted:
             refuse_unwritable(live)
-        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components))
+        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components, self._lives().values()))
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
-        with _LOCK, writing(self.modules):
+        with (
+            _LOCK,
+            writing(self.modules),
+            self._one_look(),
+        ):  # anew: until now, forwards may have moved parameters about
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
                 _check(_info(name, lives[name].tensor), tensor)
-            changed = {name: new for name, new in tensors.items() if not same_bits(lives[name].tensor, new)}
+            same = at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
+            changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
                 self._check_pristine(lives[name], changed)
             with self._keeping([lives[name] for name in changed]) as kept, _restoring(lives, changed, kept):
                 for name, new in changed.items():
                     _overwrite(lives[name].tensor, new)
-                for name, new in changed.items():
-                    _compare(lives[name], new)
+                at_once(lambda name: _compare(lives[name], changed[name]), changed)
             for name in forget:
                 forget_original(self._component(name), name)
 
@@ -227,8 +232,20 @@ class TorchHost:
     def _component(self, name: ParamName) -> nn.Module:
         return self._components[name.split(".", 1)[0]]
 
+    @contextmanager
+    def _one_look(self) -> Iterator[None]:
+        before, self._looked = self._looked, {live.name: live for live in live_parameters(self._components)}
+        try:
+            yield
+        finally:
+            self._looked = before
+
+    def _lives(self) -> Mapping[ParamName, LiveParameter]:
+        looked = self._looked
+        return {live.name: live for live in live_parameters(self._components)} if looked is None else looked
+
     def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
-        live = {each.name: each for each in live_parameters(self._components)}
+        live = self._lives()
         wanted = list(names)
         for name in wanted:
             if name not in live:
