@@ -23,7 +23,7 @@ def workers() -> int:
 def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`[function(item) for item in items]`, several at a time; raises what the first of them in order raised.
 
-    All calls have ended when this returns or raises.
+    No call runs any more when this returns or raises.
     """
     listed = list(items)
     count = min(workers(), len(listed))

@@ -162,11 +162,8 @@ class TorchHost:
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
-        with (
-            _LOCK,
-            writing(self.modules),
-            self._one_look(),
-        ):  # anew: until now, forwards may have moved parameters about
+        # Looked through anew: until now, forwards may have moved parameters about.
+        with _LOCK, writing(self.modules), self._one_look():
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
