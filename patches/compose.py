@@ -6,13 +6,14 @@ the new set, computed from the pristine base.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.names import ParamName
+from rasura.patches.rounding import Blocks
 from rasura.patches.tensors import is_finite, tensor_digest
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 _BLOCK: Final = 256
-"""Rows that are composed at a time: their float64 values stay in the processor's cache. Other devices take all."""
+"""Rows that a CPU composes at a time: their float64 values stay in its cache."""
+_ROOM: Final = 2**26
+"""Float64 values that other devices compose at a time: half a gigabyte."""
+_ALONE: Final = ParamName("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,39 @@ def _order(term: Term) -> tuple[str, str, int]:
     return tensor_digest(term.increment.A), tensor_digest(term.increment.B), term.strength.sixteenths
 
 
-def _checked(terms: Sequence[Term], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def _checked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
     """The stacked factors, whose product cannot round."""
+    B, A = _stacked(terms)
+    _check_bound(B)
+    return B, A
+
+
+def _stacked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    return _responses(terms), _detectors(terms)
+
+
+def _detectors(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
+    """A on top of each other [Σ rank, d_in], float64."""
+    import torch
+
+    # Moved and widened once, not term by term: a set of hundreds is thousands of small tensors.
+    return torch.cat([term.increment.A for term in terms]).to(device).to(torch.float64)
+
+
+def _responses(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
+    """s·B side by side [d_out, Σ rank], float64."""
+    import torch
+
     shapes = {term.increment.shape for term in terms}
     if len(shapes) != 1:
         raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
-    B, A = _stacked(terms, device)
+    ranks = torch.tensor([term.increment.rank for term in terms])
+    strengths = torch.tensor([term.strength.value for term in terms], dtype=torch.float64)
+    B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)
+    return B.mul_(strengths.repeat_interleave(ranks).to(B.device))
+
+
+def _check_bound(B: torch.Tensor) -> None:
     bound = _bound_of(B)
     if bound >= SUM_LIMIT:
         raise BoundExceededError(
@@ -93,19 +124,6 @@ def _checked(terms: Sequence[Term], device: torch.device | None = None) -> tuple
             hint="rasura patch apply ID... --model DIR --strength 0.5",
             bound=f"{bound:.6g}",
         )
-    return B, A
-
-
-def _stacked(terms: Sequence[Term], device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """s·B side by side [d_out, Σ rank] and A on top of each other [Σ rank, d_in], float64."""
-    import torch
-
-    ranks = torch.tensor([term.increment.rank for term in terms])
-    strengths = torch.tensor([term.strength.value for term in terms], dtype=torch.float64)
-    # Moved and widened once, not term by term: a set of hundreds is thousands of small tensors.
-    B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)
-    A = torch.cat([term.increment.A for term in terms]).to(device).to(torch.float64)
-    return B.mul_(strengths.repeat_interleave(ranks).to(B.device)), A
 
 
 def _bound_of(B: torch.Tensor) -> float:
@@ -128,58 +146,107 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
         BoundExceededError: see `increment_sum`.
         NotFiniteError: the result overflows the parameter's dtype, or the base is not finite.
     """
+    _check_dtype(base)
+    if not terms:
+        return base.detach().clone()
+    return composed_all({_ALONE: base}, [Layer(_ALONE, tuple(terms))])[_ALONE]
+
+
+def composed_all(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -> dict[ParamName, torch.Tensor]:
+    """`composed` of several parameters, each with at least one term.
+
+    Layers that share their detectors share one GEMM, as many of them as there is room for: on a CPU, small ones.
+
+    Args:
+        bases: pristine weights of each layer, on any devices.
+        layers: what a stack adds.
+
+    Raises:
+        AlgebraError, BoundExceededError, NotFiniteError: see `composed`.
+    """
+    found: dict[ParamName, torch.Tensor] = {}
+    for group in _sharing(bases, layers):
+        first = bases[group[0].name]
+        A = _detectors(group[0].terms, first.device)
+        for part in _parts(group, bases, _rows_at_once(first)):
+            found |= _composed_part(part, A, bases)
+    return found
+
+
+def _rows_at_once(base: torch.Tensor) -> int:
+    return _BLOCK if base.device.type == "cpu" else max(_ROOM // base.shape[-1], 1)
+
+
+def _sharing(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -> list[list[Layer]]:
+    """Layers on one device with the same detectors in the same order."""
+    groups: list[list[Layer]] = []
+    for layer in layers:
+        alike = (g for g in groups if bases[g[0].name].device == bases[layer.name].device and _share(g[0], layer))
+        if (group := next(alike, None)) is None:
+            groups.append([layer])
+        else:
+            group.append(layer)
+    return groups
+
+
+def _share(one: Layer, other: Layer) -> bool:
+    import torch
+
+    pairs = zip(one.terms, other.terms, strict=False)
+    return len(one.terms) == len(other.terms) and all(
+        a.increment.A is b.increment.A or torch.equal(a.increment.A, b.increment.A) for a, b in pairs
+    )
+
+
+def _parts(group: Sequence[Layer], bases: Mapping[ParamName, torch.Tensor], limit: int) -> Iterator[list[Layer]]:
+    """Layers of up to so many rows in all, or one layer of more."""
+    part: list[Layer] = []
+    rows = 0
+    for layer in group:
+        if part and rows + len(bases[layer.name]) > limit:
+            yield part
+            part, rows = [], 0
+        part.append(layer)
+        rows += len(bases[layer.name])
+    yield part
+
+
+def _composed_part(
+    part: Sequence[Layer], A: torch.Tensor, bases: Mapping[ParamName, torch.Tensor]
+) -> dict[ParamName, torch.Tensor]:
+    import torch
+
+    found = {layer.name: torch.empty_like(bases[layer.name], requires_grad=False) for layer in part}
+    for layer in part:
+        _check_fits(bases[layer.name], layer.terms[0].increment)
+    B = torch.cat([_responses(layer.terms, A.device) for layer in part])
+    _check_bound(B)
+    blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)))
+    at = 0
+    for layer in part:
+        base = bases[layer.name].detach()
+        blocks.round_into(found[layer.name], base, B, at)
+        at += len(base)
+        _check_finite(found[layer.name])
+    return found
+
+
+def _check_dtype(base: torch.Tensor) -> None:
     import torch
 
     if base.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise AlgebraError(f"weights are {base.dtype}: expected float16, bfloat16 or float32")
-    if not terms:
-        return base.detach().clone()
-    B, A = _checked(terms, base.device)
-    if (B.shape[0], A.shape[1]) != base.shape:
-        raise AlgebraError(
-            f"an increment of shape {[B.shape[0], A.shape[1]]} does not fit weights of shape {[*base.shape]}"
-        )
-    result = torch.empty_like(base, requires_grad=False)
-    step = _BLOCK if base.device.type == "cpu" else base.shape[0]
-    blocks = _Blocks(min(step, base.shape[0]), base.shape[1], base.device)
-    for start in range(0, base.shape[0], step):
-        rows = slice(start, start + step)
-        blocks.round_into(result[rows], base.detach()[rows], B[rows], A)
+
+
+def _check_fits(base: torch.Tensor, increment: Increment) -> None:
+    _check_dtype(base)
+    if increment.shape != base.shape:
+        raise AlgebraError(f"an increment of shape {[*increment.shape]} does not fit weights of shape {[*base.shape]}")
+
+
+def _check_finite(result: torch.Tensor) -> None:
     if not is_finite(result):
         raise NotFiniteError(
-            f"the patched weights are not finite in {base.dtype}: expected finite numbers",
+            f"the patched weights are not finite in {result.dtype}: expected finite numbers",
             hint="rasura patch apply ID... --model DIR --strength 0.5",
         )
-    return result
-
-
-class _Blocks:
-    """Room for the values of some rows, in float64 and in float32, that all blocks of a parameter use in turn."""
-
-    def __init__(self, rows: int, width: int, device: torch.device) -> None:
-        import torch
-
-        self._sums = torch.empty(rows, width, dtype=torch.float64, device=device)
-        self._singles = torch.empty(rows, width, dtype=torch.float32, device=device)
-
-    def round_into(self, result: torch.Tensor, base: torch.Tensor, B: torch.Tensor, A: torch.Tensor) -> None:
-        """The base plus B·A, rounded to float32 and then to the result's dtype."""
-        import torch
-
-        sums, singles = self._sums[: len(base)], self._singles[: len(base)]
-        torch.mm(B, A, out=sums)
-        if _has_negative_zero(base):
-            # A sum of zeros has the sign that the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
-            sums.masked_fill_(sums == 0, -0.0)
-        singles.copy_(base)  # exact; a sum of float64 and float16 would take a slower way to the same bits
-        sums += singles
-        singles.copy_(sums)
-        result.copy_(singles)
-
-
-def _has_negative_zero(values: torch.Tensor) -> bool:
-    """Told by the bits: -0.0 is the smallest of all integers."""
-    import torch
-
-    integers = torch.int16 if values.element_size() == 2 else torch.int32  # noqa: PLR2004  # bytes
-    return int(values.view(integers).min()) == torch.iinfo(integers).min

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches.compose import composed, layers_of
+from rasura.patches.compose import composed_all, layers_of
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
@@ -74,7 +74,7 @@ def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strengt
     stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
     layers = layers_of(stack)
     originals = host.originals(layer.name for layer in layers)
-    return tensor_digests({layer.name: composed(originals[layer.name], layer.terms) for layer in layers})
+    return tensor_digests(composed_all(originals, layers))
 
 
 def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:

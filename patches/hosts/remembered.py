@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import torch
 
-from rasura.patches.compose import Layer, composed
+from rasura.patches.compose import Layer, composed_all
 from rasura.patches.hosts.bits import checksum, same_bits
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import tensor_digests
@@ -116,7 +116,7 @@ def composed_values(
         AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.compose.composed`.
     """
     known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
-    fresh = {name: composed(originals[name], layer.terms) for name, layer in layers.items() if name not in known}
+    fresh = composed_all(originals, [layer for name, layer in layers.items() if name not in known])
     for name, digest in tensor_digests(fresh).items():
         known[name] = Value(fresh[name], digest)
         memory.put(name, known[name], made_of[name])

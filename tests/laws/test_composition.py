@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from rasura.patches.compose import Layer, Term, composed, increment_sum, layers_of, sum_bound
+from rasura.patches.compose import Layer, Term, composed, composed_all, increment_sum, layers_of, sum_bound
 from rasura.patches.errors import BoundExceededError
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
@@ -238,3 +238,21 @@ def test_reverting_any_one_is_never_having_applied_it() -> None:
             rest = terms[:left_out] + terms[left_out + 1 :]
             cancelled = [*terms, Term(STACK[left_out], Strength(-ONE.sixteenths))]
             assert factories.same_bits(composed(base(dtype), rest), composed(base(dtype), cancelled))
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 3, 40, 300]), dtypes, st.booleans()), max_size=7), st.integers(1, 3))
+def test_layers_composed_together_are_those_composed_alone(
+    layers: list[tuple[int, torch.dtype, bool]], count: int
+) -> None:
+    """Whether they share detectors, and so a product, or have their own."""
+    shared = [factories.increment(seed, 1, D_IN, rank=2).A for seed in range(count)]
+    bases, stack = {}, []
+    for number, (rows, dtype, own) in enumerate(layers):
+        made = [factories.increment(100 + 10 * number + seed, rows, D_IN, rank=2) for seed in range(count)]
+        factors = [each if own else Increment(A.clone(), each.B) for each, A in zip(made, shared, strict=True)]
+        stack.append(Layer(ParamName(f"{number}"), tuple(Term(each, Strength(8)) for each in factors)))
+        bases[stack[-1].name] = factories.weights(number, rows, D_IN, dtype)
+    together = composed_all(bases, stack)
+    assert together.keys() == bases.keys()
+    for layer in stack:
+        assert factories.same_bits(together[layer.name], composed(bases[layer.name], layer.terms))
