@@ -16,6 +16,7 @@ JOBS ?= 2
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.made
+QUANTISED := .venv/quantised/.made
 
 # One thread a process: the processes share the cores, and small matrices lose more than they gain by more.
 export OMP_NUM_THREADS ?= 1
@@ -38,11 +39,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# Wherever these are installed, diffusers imports them, which takes seconds; so they lie apart.
+$(QUANTISED): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt --no-deps --upgrade \
+	  --target .venv/quantised bitsandbytes gguf torchao
+	@touch $@
+
 # Drawing uses all cores.
 demo: $(STAMP)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/rasura demo --out demo-out
 
-test: $(STAMP)
+test: $(STAMP) $(QUANTISED)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: $(STAMP) schema

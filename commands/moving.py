@@ -153,6 +153,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "hashed": report.hashed,
         "drifted": list(report.drifted),
         "interrupted": report.interrupted,
+        "beside": list(report.beside),
     }
 
     def text() -> None:
@@ -165,6 +166,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         line(
             f"{report.touched} parameters touched; {report.hashed} hashed, {len(report.drifted)} not as they should be"
         )
+        if report.beside:
+            line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         for name in report.drifted[:_SHOWN]:
             line(f"  {name}")
         if len(report.drifted) > _SHOWN:
@@ -184,6 +187,7 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -
         "before": receipt.before,
         "after": receipt.after,
         "pristine": receipt.pristine,
+        "beside": receipt.beside,
         "notices": list(notices),
     }
 

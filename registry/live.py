@@ -50,6 +50,7 @@ def attach(
     keep_on: KeepOn = "cpu",
     remember: int = 2,
     actor: str | None = None,
+    quantised_from: str | None = None,
 ) -> LiveModel:
     """Put a live model under a registry's hand.
 
@@ -62,16 +63,21 @@ def attach(
         remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
             neither composed nor hashed again (`rasura.patches.hosts.remembered`).
         actor: who acts where a call does not say; None: the user's login name.
+        quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
+            cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
+            are refused; taking them out needs none.
 
     Raises:
         UnsupportedHostError: neither a pipeline nor such a module.
         NoRegistryError: there is no registry.
+        NotFoundError: the base that was named is not in it.
     """
-    from rasura.patches.hosts.torch_host import TorchHost
+    from rasura.registry.beside import live_host, told
 
     location = find_location(Path.cwd()) if registry is None else registry
-    Registry.open(location).close()
-    host = TorchHost.of(model, label, keep_on=keep_on, remember=remember)
+    with Registry.open(location) as opened:
+        base = None if quantised_from is None else told(opened, quantised_from)
+    host = live_host(model, label, base, keep_on=keep_on, remember=remember)
     return LiveModel(host, location, actor or _login())
 
 

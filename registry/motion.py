@@ -16,6 +16,7 @@ from rasura.patches.names import Digest, KeyId, ParamName, PatchId
 from rasura.patches.projection import SHORT, Accepted, Member, Policy, require
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_set_digest
+from rasura.registry import beside
 from rasura.registry.glance import Glance
 from rasura.registry.judging import judged
 from rasura.registry.records import BaseRecord, HostRecord
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from rasura.patches.hosts.remembered import MadeOf
+    from rasura.registry.beside import Branches
     from rasura.registry.store import Registry
 
 _TEXT_ENCODER: Final = "text_encoder."
@@ -40,7 +42,8 @@ class Motion:
         present: the set that is applied.
         verdict: what the composer said of the wanted set; accepted.
         keys: who signed each wanted patch.
-        tensors: the new value of every parameter that the old or the new set touches.
+        tensors: the new value of every plain parameter that the old or the new set touches.
+        branches: what shall run beside every quantised layer that they touch (`rasura.registry.beside`).
         forget: those that get their originals back.
         before: tensor-set digest of these parameters as they are.
         after: the same as they will be.
@@ -51,9 +54,15 @@ class Motion:
     verdict: Accepted
     keys: Mapping[PatchId, KeyId]
     tensors: Mapping[ParamName, torch.Tensor]
+    branches: Branches
     forget: frozenset[ParamName]
     before: Digest
     after: Digest
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it touches, in either way."""
+        return len(self.tensors) + len(self.branches)
 
 
 def prepared(
@@ -84,23 +93,29 @@ def prepared(
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
     check_names(seen, touched)
-    originals, digests = seen.originals(touched), seen.original_digests(touched)
+    coded = beside.quantised(seen, touched)
+    plain = [name for name in touched if name not in coded]
+    originals, digests = seen.originals(plain), seen.original_digests(plain)
     _check_originals([p for m in stack for p in m.patch.manifest.base.parameters], seen)
-    base = _base_of(registry, seen, stack, originals)
+    base = _base_of(registry, seen, stack, originals, coded)
     if stack:
         _check_text_encoder(registry.base(base), seen)
     seen.ensure_writable(touched)
-    composed = composed_values(layers, originals, _made_of(stack, digests), seen.memory)
+    merged = {name: layer for name, layer in layers.items() if name in originals}
+    composed = composed_values(merged, originals, _made_of(stack, digests), seen.memory)
     tensors = originals | {name: value.tensor for name, value in composed.items()}
     digests |= {name: value.digest for name, value in composed.items()}
+    branches = beside.branches_for(coded, layers)
     entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
+    entries |= beside.entries(seen, branches)
     return Motion(
         _new_record(registry, seen, base, wanted, tensor_set_digest(entries[name] for name in layers)),
         present,
         verdict,
         found.keys,
         tensors,
-        frozenset(name for name in touched if name not in layers),
+        branches,
+        frozenset(name for name in plain if name not in layers),
         state_of(seen, touched),
         tensor_set_digest(entries.values()),
     )
@@ -110,7 +125,7 @@ def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> 
     """What each parameter's value is a function of."""
     factors: dict[ParamName, set[tuple[PatchId, int]]] = {}
     for member in stack:
-        for name in member.patch.tensors.increments:
+        for name in member.patch.tensors.increments.keys() & originals.keys():
             factors.setdefault(name, set()).add((member.patch_id, member.strength.sixteenths))
     return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}
 
@@ -122,7 +137,7 @@ def _entry(name: ParamName, tensor: torch.Tensor, digest: Digest) -> tuple[str, 
 
 def _check_originals(expected: Iterable[TensorIdentity], host: Host) -> None:
     """`check_touched`, each distinct expectation once, and without hashing again what is as it should be."""
-    wanted = dict.fromkeys(expected)
+    wanted = dict.fromkeys(beside.claimed(host, expected))
     infos, digests = host.parameters(), host.original_digests({p.name: None for p in wanted})
     found = {name: TensorIdentity(name, infos[name].dtype, infos[name].shape, d) for name, d in digests.items()}
     odd = [parameter for parameter in wanted if found[parameter.name] != parameter]
@@ -166,7 +181,11 @@ def _new_record(
 
 
 def _base_of(
-    registry: Registry, host: Host, stack: Sequence[Member], originals: Mapping[ParamName, torch.Tensor]
+    registry: Registry,
+    host: Host,
+    stack: Sequence[Member],
+    originals: Mapping[ParamName, torch.Tensor],
+    coded: frozenset[ParamName],
 ) -> Digest:
     """The base of a stack, or for an empty one that of the host, whose originals it must then have."""
     if stack:
@@ -184,6 +203,6 @@ def _base_of(
         _check_originals([p for p in expected if p.name in originals], host)
     except BaseMismatchError as error:
         raise DriftError(f"{error.message}; its originals are lost", hint=_FRESH) from None
-    if strange := sorted(host.kept() - originals.keys()):
+    if strange := sorted(host.kept() - originals.keys() - coded):
         raise DriftError(f"{host.location}: {strange[0]} is touched by no patch of this registry", hint=_FRESH)
     return record.base

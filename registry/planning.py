@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ConflictError
 from rasura.patches.increment import Strength
+from rasura.patches.names import ParamName
 from rasura.patches.policy import Policy
 from rasura.patches.tensors import tensor_digests, tensor_set_digest
 from rasura.patches.verdict import SHORT, Accepted
@@ -31,10 +32,17 @@ __all__ = ["Planned", "apply_plan", "make_plan"]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, and what the composer said of the set; accepted, or there would be no plan."""
+    """A plan, and what the composer said of the set; accepted, or there would be no plan.
+
+    Attributes:
+        plan: the document.
+        verdict: what the composer said.
+        beside: the parameters of a live model that would run as a side branch, because they are quantised.
+    """
 
     plan: Plan
     verdict: Accepted
+    beside: tuple[ParamName, ...] = ()
 
 
 def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | None = None) -> Planned:
@@ -67,13 +75,15 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
         base=base,
         before=Side(present, motion.before if motion else nothing),
         after=Side(dict(goal.patches), motion.after if motion else nothing),
-        parameters=len(motion.tensors) if motion else 0,
+        parameters=motion.parameters if motion else 0,
         size_bytes=_written(host, motion) if motion else 0,
         policy=policy_digest(registry.policy()),
         limits=limits.to_toml(),
         keys=tuple(sorted(set(motion.keys.values()))) if motion else (),
     )
-    return Planned(plan, motion.verdict if motion else Accepted(()))
+    if motion is None:
+        return Planned(plan, Accepted(()))
+    return Planned(plan, motion.verdict, tuple(name for name, factors in motion.branches.items() if factors))
 
 
 def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:

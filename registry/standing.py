@@ -140,9 +140,14 @@ def settle(registry: Registry, host: Host) -> None:
 
 def state_of(host: Host, names: Iterable[ParamName]) -> Digest:
     """Tensor-set digest of some parameters as they are now."""
-    infos, chosen = host.parameters(), list(names)
-    digests = host.digests(chosen)
-    return tensor_set_digest((name, infos[name].dtype, infos[name].shape, digests[name]) for name in chosen)
+    chosen = list(names)
+    return set_digest(host, chosen, host.digests(chosen))
+
+
+def set_digest(host: Host, names: Iterable[ParamName], digests: Mapping[ParamName, Digest]) -> Digest:
+    """Tensor-set digest of some parameters of a host, if these were their digests."""
+    infos = host.parameters()
+    return tensor_set_digest((name, infos[name].dtype, infos[name].shape, digests[name]) for name in names)
 
 
 def strengths(record: HostRecord) -> dict[PatchId, Strength]:

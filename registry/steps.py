@@ -27,6 +27,7 @@ from rasura.patches.names import Digest, PatchId
 from rasura.patches.policy import Policy
 from rasura.patches.tensors import tensor_set_digest
 from rasura.patches.verdict import CROSSING, Relation
+from rasura.registry import beside
 from rasura.registry.ending import ended_by
 from rasura.registry.glance import Glance
 from rasura.registry.judging import effective
@@ -74,6 +75,7 @@ class Receipt:
         after: the same after; equal to what was predicted.
         pristine: whether nothing is applied any more.
         changed: whether anything was written; a switch to what is applied already writes nothing.
+        beside: how many of them run as a side branch now, because they are quantised (`rasura.registry.beside`).
         crossing: what patches that were taken out meant to those that stay (`rasura.patches.removal`).
     """
 
@@ -85,6 +87,7 @@ class Receipt:
     pristine: bool
     changed: bool = True
     crossing: tuple[Relation, ...] = ()
+    beside: int = 0
 
 
 def move(
@@ -141,14 +144,15 @@ def _of_motion(draft: Draft, motion: Motion) -> Draft:
 
 def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:
     record = motion.record
-    details = {**draft.details, "parameters": len(motion.tensors)}
+    details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     if draft.action == SWITCH:  # so that an interrupted one can be settled
         details[SET] = keep_set(registry, strengths(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)
     draft = replace(draft, before=motion.before, after=motion.after)
     begun = registry.note(replace(draft, outcome="begun"))  # (3)
     try:
-        host.write(motion.tensors, forget=motion.forget)  # (4)
+        with beside.exchanged(host, motion.branches):
+            host.write(motion.tensors, forget=motion.forget)  # (4)
     except RasuraError as error:
         registry.note(replace(ended_by(draft, error), outcome="failed", after=motion.before, closes=begun.index))
         raise
@@ -160,7 +164,8 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
     applied = strengths(motion.record)
     crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
     sides = motion.before, motion.after
-    return Receipt(host.location, applied, len(motion.tensors), *sides, not applied, changed, crossing)
+    beside_now = sum(factors is not None for factors in motion.branches.values())
+    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now)
 
 
 def _untouched(host: Host) -> Receipt:

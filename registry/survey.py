@@ -13,8 +13,17 @@ from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
 from rasura.patches.names import Digest, ParamName, PatchId
 from rasura.patches.tensors import tensor_digests
+from rasura.registry import beside
 from rasura.registry.intake import load_verified
-from rasura.registry.standing import find_record, reached, state_of, strengths, touched_by, unfinished_motion
+from rasura.registry.standing import (
+    find_record,
+    reached,
+    set_digest,
+    state_of,
+    strengths,
+    touched_by,
+    unfinished_motion,
+)
 
 if TYPE_CHECKING:
     from rasura.registry.records import HostRecord
@@ -34,6 +43,7 @@ class Survey:
         hashed: how many parameters were hashed.
         drifted: parameters that are not what they should be.
         interrupted: the log's entry of a motion that never ended; the next one ends it.
+        beside: parameters beside which something runs, because they are quantised; from the hooks.
     """
 
     location: str
@@ -42,6 +52,7 @@ class Survey:
     hashed: int
     drifted: tuple[ParamName, ...]
     interrupted: int | None = None
+    beside: tuple[ParamName, ...] = ()
 
 
 def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
@@ -49,6 +60,8 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
 
     Shallow, the touched parameters together must have the digest that the last motion left. Deep, every touched
     parameter is recomputed from its original and the verified patches, and every other one compared with the base.
+    Codes of quantised layers can be recomputed from nothing: of touched ones, the digest that the last motion left says
+    whether they changed; of others, nothing does.
     """
     record = find_record(registry, host)
     entry = unfinished_motion(registry, host)
@@ -56,25 +69,32 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
         record = reached(registry, host, entry) or record
     interrupted = entry.index if entry else None
     applied = strengths(record) if record else {}
-    touched = touched_by(registry, applied)
+    touched, running = touched_by(registry, applied), beside.running(host)
     if deep:
         expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
         progress("hashing", 0, 1)
         present = host.digests(expected)
         progress("hashing", 1, 1)
-        drifted = tuple(sorted(name for name, digest in expected.items() if present[name] != digest))
-        return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted)
+        found = {name for name, digest in expected.items() if present[name] != digest} | (running - frozenset(touched))
+        if record is not None and (coded := beside.quantised(host, touched)):
+            # What is expected holds the present codes, so that of all that was written only they can make a difference.
+            found |= coded if set_digest(host, touched, expected) != record.state else frozenset()
+        drifted = tuple(sorted(found))
+        return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted, tuple(sorted(running)))
     whole = record is None or not applied or state_of(host, touched) == record.state
     strange = frozenset(host.kept()) - frozenset(touched)
     drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
-    return Survey(host.location, applied, len(touched), len(touched), drifted, interrupted)
+    return Survey(host.location, applied, len(touched), len(touched), drifted, interrupted, tuple(sorted(running)))
 
 
 def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strength]) -> dict[ParamName, Digest]:
     stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
-    layers = layers_of(stack)
-    originals = host.originals(layer.name for layer in layers)
-    return tensor_digests(composed_all(originals, layers))
+    layers = {layer.name: layer for layer in layers_of(stack)}
+    coded = beside.quantised(host, layers)
+    originals = host.originals(name for name in layers if name not in coded)
+    merged = tensor_digests(composed_all(originals, [layers[name] for name in originals]))
+    branches = beside.entries(host, beside.branches_for(coded, layers))
+    return {**merged, **{name: digest for name, (_, _, _, digest) in branches.items()}}
 
 
 def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:
@@ -85,11 +105,13 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
         digests = {p.name: {**p.casts, p.dtype: p.sha256} for p in parameters if p.name in infos}
         known = {name: of.get(infos[name].dtype) for name, of in digests.items()}
         return {name: digest for name, digest in known.items() if digest is not None}
-    originals = host.original_digests(infos)
+    coded = beside.quantised(host, infos)
+    originals = host.original_digests(name for name in infos if name not in coded)
     for summary in registry.bases():
         parameters = registry.base(summary.digest).parameters
-        if all(originals.get(p.name) == p.sha256 for p in parameters):
-            return {p.name: p.sha256 for p in parameters}
+        plain = [p for p in parameters if p.name not in coded]
+        if plain and all(originals.get(p.name) == p.sha256 for p in plain):
+            return {p.name: p.sha256 for p in plain}
     raise NotFoundError(
         f"{host.location} is none of the registered bases, so there is nothing to compare it with",
         hint=f"rasura base add {shlex.quote(host.location)}",

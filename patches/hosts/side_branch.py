@@ -9,6 +9,8 @@ Design: this is a second writer beside `TorchHost`, with a value of another kind
 parameter is to be; here `replace` takes what is to be added, because there is nothing to add it to. What both have in
 common is that a state is a function of the set: `replace` takes the whole set, and what was attached before is gone.
 All state lies in the hooks themselves: a second `SideBranches` over the same modules, or over a deep copy, finds it.
+A change is all or nothing, and made between forwards (`rasura.patches.hosts.gate`). `exchanging` takes it back if the
+block that follows fails, so that plain layers can be written in the same motion (`rasura.patches.hosts.quantised`).
 
 What holds, and what does not:
 
@@ -22,53 +24,32 @@ What holds, and what does not:
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from rasura.patches.compose import Layer, Term, beside
-from rasura.patches.errors import BaseMismatchError, UnsupportedHostError
+from rasura.patches.compose import Layer, Term
+from rasura.patches.errors import BaseMismatchError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS
-from rasura.patches.hosts.torch_guards import is_quantised, refuse_bypassed
+from rasura.patches.hosts.branch import BranchHook, Factors, SideBranch
+from rasura.patches.hosts.codes import QuantisedLayer, codes_of, quantised_layer
+from rasura.patches.hosts.gate import writing
+from rasura.patches.hosts.torch_guards import refuse_bypassed
 from rasura.patches.hosts.torch_modules import LiveParameter, live_modules, part_of, unwrapped
-from rasura.patches.names import Digest, ParamName
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.names import ParamName
 
 if TYPE_CHECKING:
     from rasura.patches.specs import TensorIdentity
 
-__all__ = ["QuantisedLayer", "SideBranch", "SideBranches"]
+__all__ = ["Factors", "QuantisedLayer", "SideBranch", "SideBranches"]
 
 _LOCK: Final = threading.RLock()
-
-
-@dataclass(frozen=True, slots=True)
-class QuantisedLayer:
-    """A linear layer whose weight is not stored as plain floating-point numbers."""
-
-    name: ParamName
-    kind: str
-    """The class and dtype of its weight, such as `Int8Params of int8`."""
-    shape: tuple[int, int]
-    """(d_out, d_in)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SideBranch:
-    """What runs beside one layer."""
-
-    name: ParamName
-    rank: int
-    """Σ rank of the increments."""
-    sha256: Digest
-    """Over the digests of A and of s·B as float32: equal for equal sets."""
+_Found: TypeAlias = Mapping[ParamName, tuple[nn.Module, tuple[tuple[str, nn.Module], ...]]]
 
 
 class SideBranches:
@@ -82,9 +63,10 @@ class SideBranches:
         Args:
             components: modules by their names in a pipeline.
             label: what a person calls this model.
-            base: the parameters of the base that was quantised. Nobody can check this claim; without it, nothing is
-                attached.
+            base: the parameters of the base that was quantised. Nobody can check this claim; without it, `replace`
+                attaches nothing.
         """
+        self._modules = tuple(module for name, module in components.items() if name in COMPONENTS)
         self._components = {name: unwrapped(module) for name, module in components.items() if name in COMPONENTS}
         self._label = label
         self._base = None if base is None else {identity.name: identity for identity in base}
@@ -104,14 +86,42 @@ class SideBranches:
 
     def layers(self) -> Mapping[ParamName, QuantisedLayer]:
         """All quantised linear layers, in name order; plain ones are `TorchHost`'s."""
-        found = {name: layer for name, module, _ in live_modules(self._components) if (layer := _layer(name, module))}
-        return dict(sorted(found.items()))
+        found = self._found()
+        return {name: layer for name in sorted(found) if (layer := quantised_layer(name, found[name][0]))}
+
+    def modules(self, names: Iterable[ParamName]) -> dict[ParamName, nn.Module]:
+        """The quantised linear layers of these names.
+
+        Raises:
+            UnsupportedHostError: one is missing or plain.
+        """
+        found = self._found()
+        return {name: self._quantised(name, found)[1] for name in names}
 
     def attached(self) -> Mapping[ParamName, SideBranch]:
-        """What runs beside which layers now, in name order."""
+        """What runs beside which layers now, in name order; from what lies in the hooks."""
         with _LOCK:
-            found = {name: hook.branch for name, module, _ in live_modules(self._components) for hook in _hooks(module)}
-        return dict(sorted(found.items()))
+            hooks = [(name, hook.factors) for name, hook in self._hooks() if hook.factors is not None]
+        return {n: SideBranch(n, int(f.A.shape[0]), f.sha256) for n, f in sorted(hooks, key=lambda pair: pair[0])}
+
+    def attached_names(self) -> frozenset[ParamName]:
+        """Beside which layers something runs now; nothing is hashed."""
+        return frozenset(name for name, hook in self._hooks() if hook.factors is not None)
+
+    def identity(self) -> str:
+        """The identity of the host that attached something, "" where nothing is or none was named."""
+        return next((hook.identity for _, hook in self._hooks() if hook.factors is not None and hook.identity), "")
+
+    def ensure_attachable(self, names: Iterable[ParamName]) -> None:
+        """Refuse layers that the model does not call, or not as the last word on their output.
+
+        Raises:
+            UnsupportedHostError: with what was found and what to do.
+        """
+        found = self._found()
+        for name in names:
+            _, module = self._quantised(name, found)
+            refuse_bypassed(LiveParameter(name, codes_of(module), found[name][1]))
 
     def replace(
         self, layers: Sequence[Layer], computed_on: Iterable[TensorIdentity] = ()
@@ -130,21 +140,80 @@ class SideBranches:
                 nothing was changed.
             BaseMismatchError: a patch of another base; nothing was changed.
             BoundExceededError: strengths too large for the exact sum; nothing was changed.
+            HostWriteError: no memory for the factors; nothing was changed.
+            BusyError: called from inside a forward of this model; nothing was changed.
         """
         with _LOCK:
             self._check_base([layer.name for layer in layers], {each.name: each for each in computed_on})
-            modules = {name: (module, ancestors) for name, module, ancestors in live_modules(self._components)}
-            made = [(self._hook(layer, modules), modules[layer.name][0]) for layer in _together(layers)]
-            before = self.attached()
-            for module, _ in modules.values():
-                for hook in _hooks(module):
+            wanted = {name: Factors.of(terms) for name, terms in _together(layers).items()}
+            with self.exchanging({**dict.fromkeys(self.attached_names()), **wanted}):
+                pass
+            return self.attached()
+
+    @contextmanager
+    def exchanging(self, wanted: Mapping[ParamName, Factors | None], identity: str = "") -> Iterator[None]:
+        """Attach these factors, None for nothing, before the block, and take all of it back if the block fails.
+
+        Nobody computes with the model meanwhile. Hooks that hold nothing any more go when the block has succeeded.
+
+        Args:
+            wanted: by layer; what is not named stays as it is.
+            identity: of the host that does it; kept with what is attached.
+
+        Raises:
+            UnsupportedHostError, BaseMismatchError, HostWriteError, BusyError: see `replace`; nothing was changed.
+        """
+        with _LOCK, writing(self._modules):
+            made = self._made({name: factors for name, factors in wanted.items() if factors is not None})
+            present = {name: hook for name, hook in self._hooks() if name in wanted}
+            undo: list[Callable[[], None]] = []
+            try:
+                for name, hook in present.items():
+                    undo.append(hook.holding(made[name][0] if name in made else None, identity))
+                for name in made.keys() - present.keys():
+                    undo.append(BranchHook(made[name][0], identity).attached_to(made[name][1]))  # noqa: PERF401
+                self._compare(wanted)
+                yield
+            except BaseException:
+                for step in reversed(undo):
+                    step()
+                raise
+            for hook in present.values():
+                if hook.factors is None:
                     hook.remove()
-            for hook, module in made:
-                hook.attach(module)
-            now = self.attached()
-            if now != before and "torch._dynamo" in sys.modules:
+            if undo and "torch._dynamo" in sys.modules:
                 torch.compiler.reset()
-        return now
+
+    def _made(self, wanted: Mapping[ParamName, Factors]) -> dict[ParamName, tuple[Factors, nn.Module]]:
+        """What is to be attached, where the layers are; whatever could fail has failed here."""
+        self.ensure_attachable(wanted)
+        found, made = self._found(), {}
+        for name, factors in wanted.items():
+            layer, module = self._quantised(name, found)
+            shape = (factors.B.shape[0], factors.A.shape[1])
+            if shape != layer.shape:
+                raise BaseMismatchError(
+                    f"{self._label}: {name}: expected shape {[*shape]}, got {[*layer.shape]}; the patch was made for "
+                    "another model",
+                    hint="rasura base list",
+                    parameter=name,
+                )
+            try:
+                made[name] = factors.beside(module), module
+            except RuntimeError as error:  # torch's own, out of memory among them
+                raise HostWriteError(
+                    f"{self._label}: expected to attach {len(wanted)} side branches, got {error}; nothing was changed"
+                ) from None
+        return made
+
+    def _compare(self, wanted: Mapping[ParamName, Factors | None]) -> None:
+        now = self.attached()
+        for name, factors in wanted.items():
+            if (now[name].sha256 if name in now else None) != (factors.sha256 if factors else None):
+                raise HostWriteError(
+                    f"{name}: expected to find what was attached, got something else; nothing was changed",
+                    parameter=name,
+                )
 
     def _check_base(self, touched: Iterable[ParamName], computed_on: Mapping[ParamName, TensorIdentity]) -> None:
         for name in touched:
@@ -165,85 +234,36 @@ class SideBranches:
                     parameter=name,
                 )
 
-    def _hook(self, layer: Layer, modules: Mapping[ParamName, tuple[nn.Module, Any]]) -> _Hook:
-        found = _layer(layer.name, modules[layer.name][0]) if layer.name in modules else None
-        if found is None:
+    def _found(self) -> _Found:
+        return {name: (module, ancestors) for name, module, ancestors in live_modules(self._components)}
+
+    def _hooks(self) -> list[tuple[ParamName, BranchHook]]:
+        # Torch has no public way to list them.
+        return [
+            (name, hook)
+            for name, module, _ in live_modules(self._components)
+            for hook in module._forward_hooks.values()  # noqa: SLF001
+            if isinstance(hook, BranchHook)
+        ]
+
+    def _quantised(self, name: ParamName, found: _Found) -> tuple[QuantisedLayer, nn.Module]:
+        layer = quantised_layer(name, found[name][0]) if name in found else None
+        if layer is None:
             raise UnsupportedHostError(
-                f"{self._label}: expected a quantised linear layer {layer.name}, got "
-                f"{'a plain one, which is merged' if layer.name in modules else 'none'}",
-                hint="TorchHost.of(pipe)" if layer.name in modules else "",
-                parameter=layer.name,
+                f"{self._label}: expected a quantised linear layer {name}, got "
+                f"{'a plain one, which is merged' if name in found else 'none'}",
+                hint="TorchHost.of(pipe)" if name in found else "",
+                parameter=name,
             )
-        module, ancestors = modules[layer.name]
-        refuse_bypassed(LiveParameter(layer.name, _weight(module), ancestors))
-        shape = layer.terms[0].increment.shape
-        if shape != found.shape:
-            raise BaseMismatchError(
-                f"{self._label}: {layer.name}: expected shape {[*shape]}, got {[*found.shape]}; the patch was made for "
-                "another model",
-                hint="rasura base list",
-            )
-        B, A = beside(layer.terms)
-        return _Hook(layer.name, A.to(torch.float32), B.to(torch.float32))
+        return layer, found[name][0]
 
 
-class _Hook:
-    """A forward hook that adds B (A x); the only record of what is attached."""
-
-    def __init__(self, name: ParamName, A: torch.Tensor, B: torch.Tensor) -> None:
-        self.A, self.B = A, B
-        digest = hashlib.sha256(f"{tensor_digest(A)}{tensor_digest(B)}".encode()).hexdigest()
-        self.branch = SideBranch(name, int(A.shape[0]), Digest(digest))
-        self._handle: Any = None
-
-    def attach(self, module: nn.Module) -> None:
-        """Run after every forward of this module; the factors go where its weight is."""
-        device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-        if device.type != "meta":
-            self.A, self.B = self.A.to(device), self.B.to(device)
-        self._handle = module.register_forward_hook(self, with_kwargs=True)
-
-    def remove(self) -> None:
-        """Run no more."""
-        self._handle.remove()
-
-    def __call__(
-        self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: torch.Tensor
-    ) -> torch.Tensor:
-        given = args[0] if args else next(iter(kwargs.values()))
-        A, B = (factor.to(device=given.device, dtype=given.dtype) for factor in (self.A, self.B))
-        return output + functional.linear(functional.linear(given, A), B).to(output.dtype)
-
-
-def _together(layers: Sequence[Layer]) -> list[Layer]:
-    """One hook a layer, however often it is named."""
+def _together(layers: Sequence[Layer]) -> dict[ParamName, tuple[Term, ...]]:
+    """One branch a layer, however often it is named."""
     grouped: dict[ParamName, tuple[Term, ...]] = {}
     for layer in layers:
         grouped[layer.name] = grouped.get(layer.name, ()) + layer.terms
-    return [Layer(name, terms) for name, terms in grouped.items()]
-
-
-def _hooks(module: nn.Module) -> Iterator[_Hook]:
-    # A copy: hooks are removed while this is read. Torch has no public way to list them.
-    yield from [hook for hook in module._forward_hooks.values() if isinstance(hook, _Hook)]  # noqa: SLF001
-
-
-def _layer(name: ParamName, module: nn.Module) -> QuantisedLayer | None:
-    shape = getattr(module, "out_features", None), getattr(module, "in_features", None)
-    weight = _weight(module)
-    if not isinstance(shape[0], int) or not isinstance(shape[1], int) or not is_quantised(weight):
-        return None
-    kind = f"{type(weight).__name__} of {str(weight.dtype).removeprefix('torch.')}"
-    return QuantisedLayer(name, kind, (shape[0], shape[1]))
-
-
-def _weight(module: nn.Module) -> torch.Tensor:
-    """The tensor that holds the codes: `weight`, or whatever the layer has instead of one."""
-    found = getattr(module, "weight", None)
-    if isinstance(found, torch.Tensor):
-        return found
-    codes = [t for t in (*module.parameters(recurse=False), *module.buffers(recurse=False)) if is_quantised(t)]
-    return codes[0] if codes else torch.empty(0)
+    return grouped
 
 
 def _digest(identity: TensorIdentity | None) -> str:
