@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rasura.patches.hosts.originals import KeepOn
+    from rasura.patches.hosts.sharded import ShardedHost
     from rasura.patches.hosts.torch_host import TorchHost
     from rasura.patches.policy import Policy
     from rasura.registry.goals import Goal
@@ -50,7 +51,7 @@ def attach(
     keep_on: KeepOn = "cpu",
     actor: str | None = None,
 ) -> LiveModel:
-    """Put a live model under a registry's hand.
+    """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
 
     Args:
         model: a diffusers pipeline, or one of its modules (UNet, transformer, CLIP text encoder).
@@ -63,19 +64,25 @@ def attach(
     Raises:
         UnsupportedHostError: neither a pipeline nor such a module.
         NoRegistryError: there is no registry.
+        ProcessGroupError: the model is sharded, and another process died or did not come.
     """
+    from rasura.patches.hosts.torch_guards import holds_shards
     from rasura.patches.hosts.torch_host import TorchHost
 
+    host = TorchHost.of(model, label, keep_on=keep_on)
+    if holds_shards(host.modules):
+        from rasura.registry.collective import ShardedModel
+
+        return ShardedModel.joined(model, registry, label, keep_on, actor or _login())
     location = find_location(Path.cwd()) if registry is None else registry
     Registry.open(location).close()
-    host = TorchHost.of(model, label, keep_on=keep_on)
     return LiveModel(host, location, actor or _login())
 
 
 class LiveModel:
     """A handle on a live model; see the module. Made by `attach`."""
 
-    def __init__(self, host: TorchHost, location: str | Path, actor: str) -> None:
+    def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
         """Use `attach`."""
         from rasura.patches.hosts.gate import Gate, gate_of, gated
 
