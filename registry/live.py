@@ -66,10 +66,11 @@ def attach(
         NoRegistryError: there is no registry.
         ProcessGroupError: the model is sharded, and another process died or did not come.
     """
-    from rasura.patches.hosts.torch_guards import holds_shards
+    from rasura.patches.hosts.torch_guards import holds_shards, refuse_flat
     from rasura.patches.hosts.torch_host import TorchHost
 
     host = TorchHost.of(model, label, keep_on=keep_on)
+    refuse_flat(host.modules)
     if holds_shards(host.modules):
         from rasura.registry.collective import ShardedModel
 

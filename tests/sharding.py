@@ -21,8 +21,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolic
 
 import rasura
 from rasura.patches.errors import RasuraError
-from rasura.patches.hosts.shards import Shards, mesh_ranks
 from rasura.patches.hosts.sharded import ShardedHost
+from rasura.patches.hosts.shards import Shards, mesh_ranks
 from rasura.patches.hosts.team import Team
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.names import ParamName
@@ -48,14 +48,14 @@ def said(act: Callable[[], object]) -> str:
     try:
         act()
     except RasuraError as error:
-        return f"{type(error).__name__}: {error.message}"
+        return f"{type(error).__name__}: {error.message} {error.hint}".strip()
     return "done"
 
 
 class Mortal(Shards):
     """A process that is killed while it writes."""
 
-    def put(self, _: object) -> None:  # type: ignore[override]
+    def put(self, _: object) -> None:
         os._exit(0)
 
 
@@ -92,7 +92,6 @@ class Run:
         with torch.no_grad():
             shard.to_local().div_(3)
         unet.mid_block.reshard()
-        unet.get_parameter(_KEY)
         unet.mid_block.unshard(async_op=True)
         with torch.no_grad():
             shard.to_local().mul_(3)
@@ -100,7 +99,24 @@ class Run:
         self.found["gathering lost"] = torch.equal(noise(unet), before)
         gathered = unet.get_parameter(_KEY)
         self.found["looks plain"] = type(gathered) is torch.nn.Parameter
-        self.found["plain host"] = [said(lambda: TorchHost({"unet": unet}, "x").read([_NAME]))]
+        self.found["alone"] = self.alone(unet)
+        shard.to_local().detach().div_(3)
+        gathered.data.zero_()
+        unet.mid_block.reshard()
+        self.found["copy lost"] = torch.equal(noise(unet), before)
+        unet.mid_block.reshard()
+        self.found["alone"] += self.alone(unet)
+
+    def alone(self, unet: Any) -> list[str]:
+        """One process by itself knows a part, or a copy."""
+        host = TorchHost({"unet": unet}, "alone")
+        acts: list[Callable[[], object]] = [
+            lambda: host.read([_NAME]),
+            lambda: host.digests([_NAME]),
+            lambda: host.ensure_writable([_NAME]),
+            lambda: host.write({_NAME: torch.ones(32, 128)}),
+        ]
+        return [said(act) for act in acts]
 
     def motions(self) -> None:
         """Apply, revert, switch, plan and status, whatever the last forward left."""
@@ -169,13 +185,14 @@ class Run:
         names = [n for n in TorchHost({"unet": unet}, "x").parameters() if n.endswith("to_k.weight") and "mid" in n]
         host = TorchHost({"unet": unet}, "x")
         self.found["flat"] = [said(lambda: host.read(names[:1])), said(lambda: host.ensure_writable(names[:1]))]
-        with rasura.attach(unet, self.folder) as model:
-            self.found["flat"].append(said(lambda: model.apply(self.ids[0])))
+        self.found["flat"].append(said(lambda: rasura.attach(unet, self.folder)))
 
 
 def _main(rank: int, store: str, folder: Path, ids: list[str]) -> None:
     limit = timedelta(seconds=60)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES, timeout=limit)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES, timeout=limit
+    )
     work = Run(rank, folder, ids)
     work.naive()
     work.motions()

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from rasura.patches.errors import ConflictError, HostError, ProcessGroupError, RasuraError, UnsupportedHostError
+from rasura.patches.errors import ConflictError, HostError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.shards import Shards, mesh_ranks, reshard
 from rasura.patches.hosts.team import Done, Failed, Outcome, Task, Team, run
@@ -110,6 +110,11 @@ class ShardedHost:
             self._team.send(leader, question)
             while isinstance(message := self._team.receive(leader), Task):
                 self._team.send(leader, run(self._shards, message))
+        except RasuraError:
+            raise
+        except BaseException as error:
+            self._team.hang_up(f"rank {self._team.rank} was stopped by {type(error).__name__}")
+            raise
         finally:  # also where the first process is gone
             self._shards.undo()
             self._shards.release()
@@ -140,11 +145,7 @@ class ShardedHost:
         return self._shards.alone()
 
     def kept(self) -> frozenset[ParamName]:
-        """See `Host`.
-
-        Raises:
-            DriftError: the processes keep the originals of different parameters.
-        """
+        """See `Host`; of all processes."""
         return self._whole.described()[1]
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:

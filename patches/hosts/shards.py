@@ -74,7 +74,7 @@ class Shards(TorchHost):
     _fresh: Collection[ParamName] = ()
 
     def describe(self) -> tuple[Mapping[ParamName, ParameterInfo], frozenset[ParamName]]:
-        """All parameters, and those whose originals are kept; the same in every process."""
+        """All parameters, and those whose originals this process keeps."""
         return self.parameters(), self.kept()
 
     def hold(self, seconds: float) -> bool:
@@ -197,7 +197,7 @@ def reshard(modules: Iterable[nn.Module]) -> None:
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     """The very memory of this process's shard."""
     with torch.no_grad():  # with gradients it would be a view that autograd follows
-        return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+        return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def _box(name: ParamName, tensor: torch.Tensor) -> Box:

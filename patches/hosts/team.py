@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
@@ -51,15 +52,21 @@ class Failed:
 
 Outcome: TypeAlias = Done | Failed
 
-_PROCESSES: Final = 2  # fewer are no group
+_TAG: Final = 0
+_joins: Final[dict[tuple[int, ...], int]] = {}
+"""How many groups of these ranks there were; each has a name of its own in torch's store."""
 _LOST: Final = "load the model anew in every process, and attach it there"
 
 
 class Team:
     """One process's end of the conversation."""
 
-    def __init__(self, ranks: Sequence[int]) -> None:
+    def __init__(self, ranks: Iterable[int], limit: timedelta | None = None) -> None:
         """Join the others; every process of `ranks` does so at the same time.
+
+        Args:
+            ranks: all of them, in the default process group.
+            limit: how long to wait for one of them; None: as long as the default process group does.
 
         Raises:
             UnsupportedHostError: torch was built without gloo.
@@ -69,16 +76,24 @@ class Team:
             raise UnsupportedHostError("expected torch with gloo, by which the processes talk, got one without")
         self.ranks = tuple(sorted(ranks))
         self.rank = distributed.get_rank()
-        self.limit = _limit()
+        self.limit = limit or _limit()
         self.lock = threading.RLock()
         """One call of this process at a time."""
         self._broken = ""
+        self._group: Any = None
         try:
-            self._group = distributed.new_group(
-                list(self.ranks), backend="gloo", timeout=self.limit, use_local_synchronization=True
-            )
+            self._group = self._joined()
         except RuntimeError as error:
-            raise self._lost(f"ranks {list(self.ranks)}", error) from None
+            raise self._lost(f"ranks {list(self.ranks)}", _cause(error)) from None
+
+    def _joined(self) -> Any:
+        """A gloo group that is in no list of torch's, so that one process can leave it and all can make another."""
+        number = _joins[self.ranks] = _joins.get(self.ranks, 0) + 1
+        store = distributed.PrefixStore(
+            f"rasura/{'-'.join(map(str, self.ranks))}/{number}", distributed.distributed_c10d._get_default_store()
+        )
+        place = self.ranks.index(self.rank)
+        return distributed.ProcessGroupGloo(store, place, len(self.ranks), self.limit)
 
     @property
     def leads(self) -> bool:
@@ -100,12 +115,11 @@ class Team:
         Raises:
             ProcessGroupError: it is gone, or did not take it in time.
         """
-        data = torch.frombuffer(bytearray(pickle.dumps(message)), dtype=torch.uint8)
-        try:
-            distributed.send(torch.tensor([data.numel()]), dst=rank, group=self._group)
-            distributed.send(data, dst=rank, group=self._group)
-        except RuntimeError as error:
-            raise self._lost(f"rank {rank}", error) from None
+        with self._talking(rank):
+            data = torch.frombuffer(bytearray(pickle.dumps(message)), dtype=torch.uint8)
+            place = self.ranks.index(rank)
+            self._group.send([torch.tensor([data.numel()])], place, _TAG).wait()
+            self._group.send([data], place, _TAG).wait()
 
     def receive(self, rank: int) -> Any:
         """The next message of one process.
@@ -113,12 +127,12 @@ class Team:
         Raises:
             ProcessGroupError: it is gone, or said nothing in time.
         """
-        try:
-            distributed.recv(size := torch.tensor([0]), src=rank, group=self._group)
-            distributed.recv(data := torch.empty(int(size), dtype=torch.uint8), src=rank, group=self._group)
-        except RuntimeError as error:
-            raise self._lost(f"rank {rank}", error) from None
-        return pickle.loads(data.numpy().tobytes())  # noqa: S301  # see the module
+        with self._talking(rank):
+            place = self.ranks.index(rank)
+            self._group.recv([size := torch.tensor([0])], place, _TAG).wait()
+            self._group.recv([data := torch.empty(int(size), dtype=torch.uint8)], place, _TAG).wait()
+            return pickle.loads(data.numpy().tobytes())  # noqa: S301  # see the module
+        raise AssertionError
 
     def ask(self, part: object, method: str, each: Sequence[tuple[Any, ...]]) -> list[Outcome]:
         """Have every process run a method on its part; a process that is gone has failed.
@@ -128,44 +142,70 @@ class Team:
             method: its name.
             each: arguments by rank, in the order of `ranks`.
         """
-        sent = [self._try(lambda r=r, a=a: self.send(r, Task(method, a))) for r, a in self._others(each)]
-        outcomes = [run(part, Task(method, each[0]))]
-        for rank, before in zip(self.ranks[1:], sent, strict=True):
-            outcomes.append(before if isinstance(before, Failed) else self._answer(rank))
-        return outcomes
+        tasks = [Task(method, arguments) for arguments in each]
+        with self._in_step():
+            sent = [self._try(self.send, rank, task) for rank, task in zip(self.ranks[1:], tasks[1:], strict=True)]
+            mine = run(part, tasks[0])
+            pairs = zip(self.ranks[1:], sent, strict=True)
+            return [mine, *(before if isinstance(before, Failed) else self._answer(rank) for rank, before in pairs)]
+        raise AssertionError
 
     def finish(self, outcome: Outcome) -> None:
         """Tell all who still live what came of the call."""
         for rank in self.ranks[1:]:
-            self._try(lambda rank=rank: self.send(rank, outcome))
+            self._try(self.send, rank, outcome)
 
     def heard(self) -> list[Outcome]:
         """One message of every other process."""
-        return [self._try(lambda rank=rank: self.receive(rank)) for rank in self.ranks[1:]]
+        return [self._try(self.receive, rank) for rank in self.ranks[1:]]
 
-    def _others(self, each: Sequence[tuple[Any, ...]]) -> list[tuple[int, tuple[Any, ...]]]:
-        return list(zip(self.ranks, each, strict=True))[1:]
+    def hang_up(self, why: str) -> None:
+        """Talk no more: the others notice that the connection is gone, and nobody takes one answer for another."""
+        self._broken = self._broken or why
+        self._group = None  # which closes its connections
 
     def _answer(self, rank: int) -> Outcome:
-        heard = self._try(lambda: self.receive(rank))
+        heard = self._try(self.receive, rank)
         if isinstance(heard, Failed):
             return heard
         answer: Outcome = heard.value
         if isinstance(answer, Failed):
-            answer.error.args = (message := f"rank {rank}: {answer.error.message}",)
-            answer.error.message = message
+            answer.error.message = f"rank {rank}: {answer.error.message}"
+            answer.error.args = (answer.error.message,)
         return answer
 
-    def _try(self, act: Callable[[], object]) -> Outcome:
+    def _try(self, act: Callable[..., object], *arguments: object) -> Outcome:
         try:
-            return Done(act())
+            return Done(act(*arguments))
         except ProcessGroupError as error:
             return Failed(error)
 
-    def _lost(self, who: str, error: Exception) -> ProcessGroupError:
-        why = str(error).splitlines()[0].rpartition("] ")[2]
-        self._broken = self._broken or f"expected {who} to take part, got: {why}"
-        return ProcessGroupError(f"expected {who} to take part, got: {why}", hint=_LOST)
+    @contextmanager
+    def _talking(self, rank: int) -> Iterator[None]:
+        who = f"rank {rank}"
+        if self._group is None:
+            raise self._lost(who, self._broken)
+        with self._in_step():
+            try:
+                yield
+            except RuntimeError as error:
+                raise self._lost(who, _cause(error)) from None
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Hang up if anything else than a lost process ends the block, as Ctrl-C does: answers would be taken amiss."""
+        try:
+            yield
+        except ProcessGroupError:
+            raise
+        except BaseException as error:
+            self.hang_up(f"rank {self.rank} was stopped by {type(error).__name__}")
+            raise
+
+    def _lost(self, who: str, why: str) -> ProcessGroupError:
+        message = f"expected {who} to take part, got: {why}"
+        self._broken = self._broken or message
+        return ProcessGroupError(message, hint=_LOST)
 
 
 def run(part: object, task: Task) -> Outcome:
@@ -187,3 +227,8 @@ def _limit() -> timedelta:
     except (AttributeError, IndexError, RuntimeError):
         return found
     return found
+
+
+def _cause(error: Exception) -> str:
+    """Gloo's first sentence, without the place in its sources."""
+    return str(error).partition("] ")[2].partition(". This is")[0].splitlines()[0] if "] " in str(error) else str(error)

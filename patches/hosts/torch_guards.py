@@ -29,6 +29,7 @@ __all__ = [
     "holds_shards",
     "is_quantised",
     "refuse_bypassed",
+    "refuse_flat",
     "refuse_shard",
     "refuse_shared_memory",
     "refuse_unreadable",
@@ -38,6 +39,7 @@ __all__ = [
 
 _FULLY: Final = "FSDPModule"
 _FLAT: Final = "FullyShardedDataParallel"
+_FULLY_SHARD: Final = "shard with torch.distributed.fsdp.fully_shard, or patch the model before it is sharded"
 _FUSED: Final = {
     **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
     **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("to_added_qkv",)),
@@ -71,6 +73,16 @@ def refuse_shard(shard: LiveParameter) -> None:
 def refuse_unreadable_shard(shard: LiveParameter) -> None:
     """As `refuse_unreadable`, of a process's own part of a sharded parameter."""
     _refuse(shard, (_flat, *_UNREADABLE[1:]))
+
+
+def refuse_flat(modules: Iterable[nn.Module]) -> None:
+    """Refuse FSDP1, whose parameters have other names, and are views of a flat one that comes and goes.
+
+    Raises:
+        UnsupportedHostError: with what to use instead.
+    """
+    if any(_is_named(each, _FLAT) for module in modules for each in module.modules()):
+        raise UnsupportedHostError(f"expected plain parameters or shards, got {_FLAT}", hint=_FULLY_SHARD)
 
 
 def holds_shards(modules: Iterable[nn.Module]) -> bool:
@@ -159,9 +171,7 @@ def _sharded(parameter: LiveParameter) -> _Finding:
 
 def _flat(parameter: LiveParameter) -> _Finding:
     if any(_is_named(each, _FLAT) for _, each in parameter.ancestors):
-        return "a tensor sharded over devices, which FSDP1 takes from a flat one for each forward", (
-            "shard with torch.distributed.fsdp.fully_shard, or patch the model before it is sharded"
-        )
+        return "a tensor sharded over devices, which FSDP1 takes from a flat one for each forward", (_FULLY_SHARD)
     return None
 
 

@@ -97,26 +97,22 @@ class Whole:
         raise BusyError(f"the model computed for longer than {limit:g} s in some process: nothing was changed")
 
     def described(self) -> tuple[Mapping[ParamName, ParameterInfo], frozenset[ParamName]]:
-        """All parameters, and those that are kept.
+        """All parameters, and those that any process keeps: one whose shard a patch leaves as it is keeps none.
 
         Raises:
-            UnsupportedHostError, DriftError: the processes say different things.
+            UnsupportedHostError: the processes hold different parameters.
         """
         with self.held():
-            (infos, kept), *others = self.ask("describe")
-        for rank, (theirs, also) in zip(self._team.ranks[1:], others, strict=True):
-            pair = f"ranks {self._team.rank} and {rank}"
+            answers = self.ask("describe")
+        infos, kept = answers[0]
+        for rank, (theirs, _) in zip(self._team.ranks[1:], answers[1:], strict=True):
             if odd := {info.name for info in {*infos.values()} ^ {*theirs.values()}}:
                 raise UnsupportedHostError(
                     f"{self._shards.location}: expected the same parameters in every process, got a difference "
-                    f"between {pair}: {min(odd)}",
+                    f"between ranks {self._team.rank} and {rank}: {min(odd)}",
                     hint="attach the same parts of the model in every process",
                 )
-            if strange := kept ^ also:
-                raise DriftError(
-                    f"{self._shards.location}: {min(strange)} is patched in only one of {pair}", hint=_ANEW
-                )
-        return infos, kept
+        return infos, kept.union(*(theirs for _, theirs in answers[1:]))
 
     def check(self, tensors: Mapping[ParamName, torch.Tensor]) -> None:
         """Refuse values of other shapes or dtypes than the host's, or of no parameter.
