@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -29,7 +30,8 @@ from rasura.patches.tensors import is_finite
 PROCESSES: Final = 4
 SHAPES: Final = {"rows": (5, 6), "columns": (6, 5), "one": (1, 4), "copies": (3, 4), "boxes": (5, 7), "hybrid": (5, 4)}
 """Of four processes some have less than others, and some nothing at all."""
-_ROWS, _COPIES, _WIDE = ParamName("unet.rows"), ParamName("unet.copies"), ParamName("unet.linear.weight")
+_ROWS, _COPIES = ParamName("unet.rows"), ParamName("unet.copies")
+_WIDE, _WEIGHT = ParamName("unet.linear.weight"), ParamName("unet.weight")
 
 
 def plain() -> nn.Module:
@@ -132,6 +134,25 @@ class Run:
         self.found["back"] = all(torch.equal(a, b) for a, b in zip(self.local(), before, strict=True))
         self.found["left"] = "_rasura_originals" in vars(self.model)
 
+    def regrouped(self) -> None:
+        """After a forward, FSDP may hold the weights in groups of two: copies, too, though they are shards."""
+        torch.manual_seed(1)
+        layer, truth, given = nn.Linear(6, 8), nn.Linear(6, 8), torch.randn(3, 6)
+        truth.load_state_dict(layer.state_dict())
+        sharded_layer: Any = fully_shard(layer, mesh=init_device_mesh("cpu", (4,)), reshard_after_forward=2)
+        weight: Any = layer.get_parameter
+        with torch.no_grad():
+            before, same = sharded_layer(given), truth(given)
+            self.found["held"] = list(weight("weight").to_local().shape)
+            weight("weight").to_local().mul_(3)
+            sharded_layer.reshard()
+            self.found["group lost"] = torch.equal(sharded_layer(given), before)
+            new = {n: t * 2 for n, t in TorchHost({"unet": truth}, "plain").read([_WEIGHT]).items()}
+            host = ShardedHost(Shards({"unet": layer}, "shards"), Team(range(PROCESSES)))
+            host.together("write", lambda: host.write(new))
+            TorchHost({"unet": truth}, "plain").write(new)
+            self.found["group seen"] = torch.equal(before, same) and torch.equal(sharded_layer(given), truth(given))
+
     def refused(self) -> None:
         """What one process cannot do, none does."""
         host, new = self.host(), self.truth.read(self.names)
@@ -177,8 +198,8 @@ class Run:
             if kind is Mortal and self.rank == who:
                 sys.stdout.write(json.dumps(self.found))
                 sys.stdout.flush()
-            self.found[name] = self.unchanged(lambda host=host: host.together("write", lambda: host.write(new)))
-            self.found[f"after {name}"] = self.unchanged(lambda host=host: host.together("kept", host.kept))
+            self.found[name] = self.unchanged(partial(host.together, "write", partial(host.write, new)))
+            self.found[f"after {name}"] = self.unchanged(partial(host.together, "kept", host.kept))
 
 
 def _main(rank: int, store: str) -> None:
@@ -188,6 +209,7 @@ def _main(rank: int, store: str) -> None:
     )
     work = Run(rank)
     work.cycle()
+    work.regrouped()
     work.refused()
     work.lost()
     sys.stdout.write(json.dumps(work.found))

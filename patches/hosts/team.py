@@ -89,11 +89,10 @@ class Team:
     def _joined(self) -> Any:
         """A gloo group that is in no list of torch's, so that one process can leave it and all can make another."""
         number = _joins[self.ranks] = _joins.get(self.ranks, 0) + 1
-        store = distributed.PrefixStore(
-            f"rasura/{'-'.join(map(str, self.ranks))}/{number}", distributed.distributed_c10d._get_default_store()
-        )
-        place = self.ranks.index(self.rank)
-        return distributed.ProcessGroupGloo(store, place, len(self.ranks), self.limit)
+        torch_own: Any = distributed  # it exports more than it lists
+        common = torch_own.distributed_c10d._get_default_store()  # noqa: SLF001  # there is no public way to it
+        store = torch_own.PrefixStore(f"rasura/{'-'.join(map(str, self.ranks))}/{number}", common)
+        return torch_own.ProcessGroupGloo(store, self.ranks.index(self.rank), len(self.ranks), self.limit)
 
     @property
     def leads(self) -> bool:
@@ -231,4 +230,5 @@ def _limit() -> timedelta:
 
 def _cause(error: Exception) -> str:
     """Gloo's first sentence, without the place in its sources."""
-    return str(error).partition("] ")[2].partition(". This is")[0].splitlines()[0] if "] " in str(error) else str(error)
+    text = str(error).partition(". This is")[0].splitlines()[0]
+    return text.partition("] ")[2] if text.startswith("[") else text

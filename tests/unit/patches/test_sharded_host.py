@@ -46,6 +46,14 @@ def test_each_process_keeps_its_own_shard_alone(found: Found) -> None:
     assert [each["kept"]["unet.boxes"] for each in found] == [[3, 4], [3, 3], [2, 4], [2, 3]]
 
 
+def test_shards_of_smaller_groups_are_copies_and_not_what_is_written(found: Found) -> None:
+    """`reshard_after_forward=2` of four: a naive write into them is lost as soon as anything reshards."""
+    for each in found:
+        assert each["held"] == [4, 6]
+        assert each["group lost"]
+        assert each["group seen"]
+
+
 @pytest.mark.parametrize(
     ("what", "error"),
     [
