@@ -49,6 +49,7 @@ def attach(
     *,
     label: str = "",
     keep_on: KeepOn = "cpu",
+    remember: int = 2,
     actor: str | None = None,
 ) -> LiveModel:
     """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
@@ -59,6 +60,8 @@ def attach(
         label: what people call the model; goes into the log.
         keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
             (`rasura.patches.hosts.originals`).
+        remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
+            neither composed nor hashed again (`rasura.patches.hosts.remembered`); none of a sharded model.
         actor: who acts where a call does not say; None: the user's login name.
 
     Raises:
@@ -69,7 +72,7 @@ def attach(
     from rasura.patches.hosts.torch_guards import holds_shards, refuse_flat
     from rasura.patches.hosts.torch_host import TorchHost
 
-    host = TorchHost.of(model, label, keep_on=keep_on)
+    host = TorchHost.of(model, label, keep_on=keep_on, remember=remember)
     refuse_flat(host.modules)
     if holds_shards(host.modules):
         from rasura.registry.collective import ShardedModel

@@ -12,8 +12,8 @@ and not waited for (`unshard(async_op=True)`, prefetching) would bring the old v
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,11 +67,17 @@ class Shards(TorchHost):
     `read`, `originals`, their digests and `write` are of local tensors here; `parameters` says the whole shapes.
     """
 
-    _held: ExitStack | None = None
-    _lives: Mapping[ParamName, LiveParameter] | None = None
+    _gates: ExitStack | None = None
     _staged: Mapping[ParamName, torch.Tensor] = {}
     _before: Mapping[ParamName, torch.Tensor] = {}
     _fresh: Collection[ParamName] = ()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """See `TorchHost`. Forwards may gather meanwhile: modules are looked through whenever they are held."""
+        with super().alone():
+            self._looked = None
+            yield
 
     def describe(self) -> tuple[Mapping[ParamName, ParameterInfo], frozenset[ParamName]]:
         """All parameters, and those whose originals this process keeps."""
@@ -91,14 +97,14 @@ class Shards(TorchHost):
             if "seconds" in error.details:
                 return False
             raise
-        self._held = held
+        self._gates = held
         reshard(self.modules)
-        self._lives = {each.name: each for each in live_parameters(self._components)}
+        self._looked = {each.name: each for each in live_parameters(self._components)}
         return True
 
     def release(self) -> None:
         """Let forwards in again."""
-        held, self._held, self._lives = self._held, None, None
+        held, self._gates, self._looked = self._gates, None, None
         if held is not None:
             held.close()
 
@@ -156,16 +162,14 @@ class Shards(TorchHost):
         wanted = self._select(names)
         for live in wanted:
             refuse_shard(live)
-        everything = {name: _local(tensor) for name, tensor in all_tensors(self._components).items()}
-        refuse_shared_memory([live.name for live in wanted], everything)
+        everything = all_tensors(self._components, self._lives().values())
+        refuse_shared_memory([live.name for live in wanted], {name: _local(each) for name, each in everything.items()})
 
     def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
         return [replace(live, tensor=_local(live.tensor)) for live in self._whole(names)]
 
     def _whole(self, names: Iterable[ParamName]) -> list[LiveParameter]:
-        wanted, known = list(names), self._lives or {}  # found once while forwards are kept out
-        every = all(name in known for name in wanted)
-        lives = [known[name] for name in wanted] if every else super()._select(wanted)
+        lives = super()._select(names)
         for live in lives:
             _refuse_gathered(live)
         return lives
