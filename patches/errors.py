@@ -11,7 +11,8 @@ RasuraError                         1  anything below; `hint` is the next comman
 │   └── NotFiniteError                 NaN or infinity
 ├── HostError                       1  a model that cannot be read or written as asked
 │   ├── UnsupportedHostError           no cross-attention, links into a cache, meta tensors, fused projections
-│   └── HostWriteError                 disk full, read-only, I/O error; nothing was changed
+│   ├── HostWriteError                 disk full, read-only, I/O error; nothing was changed
+│   └── ProcessGroupError              a process that holds a part of the model died or did not come
 ├── RegistryError                   1  the registry itself
 │   ├── NoRegistryError                none found upwards from here
 │   └── SchemaError                    the database is of another version
@@ -124,6 +125,12 @@ class HostWriteError(HostError):
     """Writing failed (disk full, read-only, I/O error); the model is as it was."""
 
     code = "host_write"
+
+
+class ProcessGroupError(HostError):
+    """A process that holds a part of a sharded model died, or did not come in time."""
+
+    code = "process_group"
 
 
 class RegistryError(RasuraError):

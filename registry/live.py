@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rasura.patches.errors import InputError
+from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.increment import ONE, Strength
 from rasura.registry.steps import Actor, Receipt
 from rasura.registry.store import Registry, find_location
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rasura.patches.hosts.originals import KeepOn
+    from rasura.patches.hosts.sharded import ShardedHost
     from rasura.patches.hosts.torch_host import TorchHost
     from rasura.patches.policy import Policy
     from rasura.registry.goals import Goal
@@ -52,7 +53,7 @@ def attach(
     actor: str | None = None,
     quantised_from: str | None = None,
 ) -> LiveModel:
-    """Put a live model under a registry's hand.
+    """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
 
     Args:
         model: a diffusers pipeline, or one of its modules (UNet, transformer, CLIP text encoder).
@@ -61,7 +62,7 @@ def attach(
         keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
             (`rasura.patches.hosts.originals`).
         remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
-            neither composed nor hashed again (`rasura.patches.hosts.remembered`).
+            neither composed nor hashed again (`rasura.patches.hosts.remembered`); none of a sharded model.
         actor: who acts where a call does not say; None: the user's login name.
         quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
             cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
@@ -71,9 +72,24 @@ def attach(
         UnsupportedHostError: neither a pipeline nor such a module.
         NoRegistryError: there is no registry.
         NotFoundError: the base that was named is not in it.
+        ProcessGroupError: the model is sharded, and another process died or did not come.
     """
+    from rasura.patches.hosts.torch_guards import holds_shards, refuse_flat
+    from rasura.patches.hosts.torch_host import TorchHost
     from rasura.registry.beside import live_host, told
 
+    parts = TorchHost.of(model, label).modules
+    refuse_flat(parts)
+    if holds_shards(parts):
+        from rasura.registry.collective import ShardedModel
+
+        if quantised_from is not None:
+            raise UnsupportedHostError(
+                "expected a model that is sharded or one that is quantised, got quantised_from for a sharded one: its "
+                "shards are written as plain numbers",
+                hint="rasura.attach(module, registry), without quantised_from",
+            )
+        return ShardedModel.joined(model, registry, label, keep_on, actor or _login())
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
@@ -84,7 +100,7 @@ def attach(
 class LiveModel:
     """A handle on a live model; see the module. Made by `attach`."""
 
-    def __init__(self, host: TorchHost, location: str | Path, actor: str) -> None:
+    def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
         """Use `attach`."""
         from rasura.patches.hosts.gate import Gate, gate_of, gated
 

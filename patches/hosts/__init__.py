@@ -5,8 +5,9 @@ which bytes are that) and does one thing: write some of them, all or nothing. It
 
     CheckpointHost  a diffusers folder or single file on disk    rasura.patches.hosts.checkpoint
     TorchHost       modules in memory, on any device             rasura.patches.hosts.torch_host
+    ShardedHost     modules in the memory of several processes   rasura.patches.hosts.sharded
 
-Both answer `digests` with the SHA-256 of the same raw bytes, so a live model can be compared with one on disk.
+All answer `digests` with the SHA-256 of the same raw bytes, so a live model can be compared with one on disk.
 """
 
 from collections.abc import Collection, Iterable, Mapping

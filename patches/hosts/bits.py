@@ -39,5 +39,6 @@ def _integers(tensor: torch.Tensor) -> torch.dtype:
 
 def _in_eights(tensor: torch.Tensor) -> bool:
     """Whether the memory of a contiguous tensor, row by row, can be taken as integers of eight bytes."""
-    sizes = tensor.shape[-1:].numel(), tensor.storage_offset()
-    return all(size * tensor.element_size() % 8 == 0 for size in sizes) and tensor.data_ptr() % 8 == 0
+    size = tensor.element_size()
+    steps = tensor.shape[-1:].numel() * size, tensor.storage_offset() * size, tensor.data_ptr()
+    return tensor.numel() > 0 and all(step % 8 == 0 for step in steps)  # an empty one has any strides

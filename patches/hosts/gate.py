@@ -100,7 +100,9 @@ class Gate:
                 self._waiting -= 1
                 self._condition.notify_all()
             if not free:
-                raise BusyError(f"the model computed for longer than {seconds:g} s: nothing was changed")
+                raise BusyError(
+                    f"the model computed for longer than {seconds:g} s: nothing was changed", seconds=seconds
+                )
             self._writer, self._depth = me, 1
 
     def _end(self) -> None:
@@ -118,10 +120,10 @@ def gate_of(module: nn.Module) -> Gate | None:
 
 
 @contextmanager
-def writing(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Have all of these modules alone; those without a gate are the caller's business."""
+def writing(modules: Iterable[nn.Module], seconds: float | None = None) -> Iterator[None]:
+    """Have all of these modules alone; those without a gate are the caller's business. See `Gate.writing`."""
     gates = {id(gate): gate for module in modules if (gate := gate_of(module)) is not None}
-    with _all_of(list(gates.values())):
+    with _all_of(list(gates.values()), seconds):
         yield
 
 
@@ -144,11 +146,11 @@ def gated(modules: Iterable[nn.Module], gate: Gate) -> Callable[[], None]:
 
 
 @contextmanager
-def _all_of(gates: list[Gate]) -> Iterator[None]:
+def _all_of(gates: list[Gate], seconds: float | None) -> Iterator[None]:
     if not gates:
         yield
         return
-    with gates[0].writing(), _all_of(gates[1:]):
+    with gates[0].writing(seconds), _all_of(gates[1:], seconds):
         yield
 
 

@@ -15,7 +15,7 @@ happens elsewhere when nobody looks:
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -25,9 +25,21 @@ from rasura.patches.hosts.offload import group_trouble, offloads, tied
 from rasura.patches.hosts.torch_modules import FLOAT_TYPES, LiveParameter, is_adapter
 from rasura.patches.names import ParamName
 
-__all__ = ["is_quantised", "refuse_bypassed", "refuse_shared_memory", "refuse_unreadable", "refuse_unwritable"]
+__all__ = [
+    "holds_shards",
+    "is_quantised",
+    "refuse_bypassed",
+    "refuse_flat",
+    "refuse_shard",
+    "refuse_shared_memory",
+    "refuse_unreadable",
+    "refuse_unreadable_shard",
+    "refuse_unwritable",
+]
 
-_SHARDERS: Final = frozenset({"FSDPModule", "FullyShardedDataParallel"})
+_FULLY: Final = "FSDPModule"
+_FLAT: Final = "FullyShardedDataParallel"
+_FULLY_SHARD: Final = "shard with torch.distributed.fsdp.fully_shard, or patch the model before it is sharded"
 _FUSED: Final = {
     **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
     **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("to_added_qkv",)),
@@ -51,6 +63,35 @@ def refuse_unreadable(parameter: LiveParameter) -> None:
         UnsupportedHostError: with what was found and what to do.
     """
     _refuse(parameter, _UNREADABLE)
+
+
+def refuse_shard(shard: LiveParameter) -> None:
+    """As `refuse_unwritable`, of a process's own part of a sharded parameter."""
+    _refuse(shard, (_flat, *_GUARDS[1:]))
+
+
+def refuse_unreadable_shard(shard: LiveParameter) -> None:
+    """As `refuse_unreadable`, of a process's own part of a sharded parameter."""
+    _refuse(shard, (_flat, *_UNREADABLE[1:]))
+
+
+def refuse_flat(modules: Iterable[nn.Module]) -> None:
+    """Refuse FSDP1, whose parameters have other names, and are views of a flat one that comes and goes.
+
+    Raises:
+        UnsupportedHostError: with what to use instead.
+    """
+    if any(_is_named(each, _FLAT) for module in modules for each in module.modules()):
+        raise UnsupportedHostError(f"expected plain parameters or shards, got {_FLAT}", hint=_FULLY_SHARD)
+
+
+def holds_shards(modules: Iterable[nn.Module]) -> bool:
+    """Whether any parameter is one of `torch.distributed.tensor`, or gathered from them by `fully_shard`."""
+    return any(
+        _is_named(each, _FULLY) or any(_is_sharded(t) for t in each.parameters(recurse=False))
+        for module in modules
+        for each in module.modules()
+    )
 
 
 def refuse_bypassed(parameter: LiveParameter) -> None:
@@ -123,10 +164,20 @@ def _is_sharded(tensor: torch.Tensor) -> bool:
 
 def _sharded(parameter: LiveParameter) -> _Finding:
     # Also where a tensor looks plain: between its forwards, FSDP may leave gathered copies that it throws away.
-    wrapped = any(base.__name__ in _SHARDERS for _, each in parameter.ancestors for base in type(each).__mro__)
-    if wrapped or _is_sharded(parameter.tensor):
-        return "a tensor sharded over devices", "patch the checkpoint on disk, or the model before it is sharded"
+    if any(_is_named(each, _FULLY) for _, each in parameter.ancestors) or _is_sharded(parameter.tensor):
+        return "a tensor sharded over devices", "rasura.attach(model, registry), in every process at the same time"
+    return _flat(parameter)
+
+
+def _flat(parameter: LiveParameter) -> _Finding:
+    if any(_is_named(each, _FLAT) for _, each in parameter.ancestors):
+        return "a tensor sharded over devices, which FSDP1 takes from a flat one for each forward", (_FULLY_SHARD)
     return None
+
+
+def _is_named(module: nn.Module, name: str) -> bool:
+    kind: Any = type(module)  # mypy takes a class of modules for unhashable
+    return any(base.__name__ == name for base in kind.__mro__)
 
 
 def _other_class(parameter: LiveParameter) -> _Finding:

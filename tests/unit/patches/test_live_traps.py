@@ -4,10 +4,6 @@ Every case has the same judge: what the model gives for fixed inputs. A write th
 naive one; after going back it is the same to the bit.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,6 @@ import pytest
 import torch
 from accelerate.utils import OffloadedWeightsLoader, offload_state_dict  # type: ignore[import-untyped]
 from diffusers.hooks import apply_group_offloading
-from sharding import PROCESSES
 from tiny_families import TinyFamily, tiny_family
 from torch import nn
 
@@ -398,34 +393,3 @@ def test_reparametrised_layers_are_refused(family: TinyFamily) -> None:
     assert torch.equal(family.draw(), before)
     with pytest.raises(UnsupportedHostError, match=f"expected a parameter {KEYS}, got none"):
         host_of(family).write({KEYS: torch.ones(16, 32)})
-
-
-# --- Sharded over processes -------------------------------------------------------------------------------------------
-
-
-def test_shards_of_two_processes_are_refused_also_while_they_are_gathered(tmp_path: Path) -> None:
-    """After a forward FSDP leaves the outermost weights gathered: plain parameters, thrown away before the next one."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / ".dev"), str(ROOT / "tests")])}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "sharding.py"), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-        for rank in range(PROCESSES)
-    ]
-    try:
-        answers = [worker.communicate(timeout=120) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for out, err in answers:
-        assert out, err.decode()
-        found = json.loads(out)
-        assert found["shard"] == [8, 32]
-        assert found["looks plain"]
-        assert found["lost"]
-        for refusals in (found["sharded"], found["gathered"]):
-            assert len(refusals) == 4
-            assert all("UnsupportedHostError" in each and "sharded over devices" in each for each in refusals)
