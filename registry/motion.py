@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rasura.registry.store import Registry
 
-_TEXT_ENCODER: Final = "text_encoder."
+_TEXT_ENCODER: Final = "text_encoder"
 _FRESH: Final = "take a fresh copy of the base model"
 
 
@@ -131,13 +131,12 @@ def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Stren
 def _check_text_encoder(base: BaseRecord, host: Host) -> None:
     """Refuse a host that reads prompts otherwise: the detectors would look for vectors that no longer come.
 
-    A live denoiser without its text encoder cannot be asked.
+    A live denoiser without its text encoders cannot be asked.
     """
+    there = {name.partition(".")[0] for name in host.parameters() if name.startswith(_TEXT_ENCODER)}
     expected = [
-        TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in base.parameters if p.name.startswith(_TEXT_ENCODER)
+        TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in base.parameters if p.name.partition(".")[0] in there
     ]
-    if not any(name.startswith(_TEXT_ENCODER) for name in host.parameters()):
-        return
     check_names(host, [parameter.name for parameter in expected])
     _check_originals(expected, host)
 

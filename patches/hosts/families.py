@@ -18,7 +18,7 @@ has attended to the picture; `attn2` of SD3.5's dual blocks reads the picture al
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -26,9 +26,21 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts import ParameterInfo
 from rasura.patches.names import ParamName
 
-__all__ = ["FAMILIES", "Encoder", "Family", "Reader", "family_of", "refuse_several_encoders", "refuse_unread"]
+__all__ = [
+    "FAMILIES",
+    "Encoder",
+    "Family",
+    "Reader",
+    "States",
+    "family_of",
+    "refuse_not_encoded",
+    "refuse_several_encoders",
+    "refuse_unread",
+]
 
 Reads = Literal["text", "pooled", "projected", "stream", "picture"]
+States = Literal["last", "penultimate"]
+"""Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
 
 _READS: Final[Mapping[Reads, str]] = {
     "text": "the text embeddings themselves",
@@ -47,6 +59,13 @@ class Encoder:
     kind: Literal["CLIP", "T5"]
     width: int
     """Of the published models, in numbers a token."""
+    states: States = "last"
+    """Which of its hidden states the layers read that read text."""
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer beside it."""
+        return self.component.replace("text_encoder", "tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,8 @@ class Family:
         has: patterns that must all match a parameter.
         lacks: patterns that must match none.
         dimensions: a pattern, and of how many dimensions the parameters are that it matches.
+        sequence: the encoders whose states are read: parts of the sequence of positions, and in each the encoders that
+            fill it side by side. Empty where concepts are not encoded yet.
     """
 
     name: str
@@ -76,6 +97,7 @@ class Family:
     has: tuple[str, ...]
     lacks: tuple[str, ...] = ()
     dimensions: tuple[str, int] | None = None
+    sequence: tuple[tuple[Encoder, ...], ...] = ()
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -112,14 +134,17 @@ _CONTEXT: Final = "transformer.context_embedder.weight"
 _STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
 _CLIP_L: Final = Encoder("text_encoder", "CLIP", 768)
 _CLIP_G: Final = Encoder("text_encoder_2", "CLIP", 1280)
+_CLIP_H: Final = Encoder("text_encoder", "CLIP", 1024)
+_BOTH: Final = (replace(_CLIP_L, states="penultimate"), replace(_CLIP_G, states="penultimate"))
 
 FAMILIES: Final = (
     Family(
         "SDXL",
-        (_CLIP_L, _CLIP_G),
+        _BOTH,
         (*_UNET, Reader("unet.add_embedding.linear_1.weight", "pooled")),
         has=(_ATTENTION[0], "unet.add_embedding.linear_1.weight"),
         lacks=(_PROJECTED,),
+        sequence=(_BOTH,),
     ),
     Family(
         "SD 1.x",
@@ -128,14 +153,16 @@ FAMILIES: Final = (
         has=_ATTENTION,
         lacks=(_PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 4),
+        sequence=((_CLIP_L,),),
     ),
     Family(
         "SD 2.x",
-        (Encoder("text_encoder", "CLIP", 1024),),
+        (_CLIP_H,),
         _UNET,
         has=_ATTENTION,
         lacks=(_PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 2),
+        sequence=((_CLIP_H,),),
     ),
     Family(
         "SD3",
@@ -207,23 +234,48 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
 
 
-def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo]) -> None:
-    """Refuse a family whose embeddings are not those of one CLIP text encoder.
+def refuse_not_encoded(infos: Mapping[ParamName, ParameterInfo]) -> None:
+    """Refuse a family through whose encoders no concept is encoded yet.
 
     Raises:
-        UnsupportedHostError: naming the encoders that a method would have to follow.
+        UnsupportedHostError: naming them.
+    """
+    family = family_of(infos)
+    if family is not None and not family.sequence:
+        raise UnsupportedHostError(
+            f"expected a model that reads the embeddings of CLIP text encoders, got one of the {family.name} family, "
+            f"which reads {_named(family)}: concepts are not encoded through these yet",
+            hint="ready patches apply to this family all the same: rasura patch apply ID... --model DIR",
+            family=family.name,
+            encoders=tuple(encoder.component for encoder in family.encoders),
+        )
+
+
+def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:
+    """Refuse a family whose text is not that of one CLIP text encoder, for what changes it or draws through it.
+
+    Args:
+        infos: all parameters of the host.
+        who: what would have to follow the encoders, for the message.
+        hint: what to type instead.
+
+    Raises:
+        UnsupportedHostError: naming the encoders that the method would have to follow.
     """
     family = family_of(infos)
     if family is None or [encoder.kind for encoder in family.encoders] == ["CLIP"]:
         return
-    named = ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
     raise UnsupportedHostError(
-        f"expected a model that reads the embeddings of one CLIP text encoder, got one of the {family.name} family, "
-        f"which reads {named}: concepts are not encoded through these yet",
-        hint="ready patches apply to this family all the same: rasura patch apply ID... --model DIR",
+        f"{who}: expected a model that reads the embeddings of one CLIP text encoder and draws from them alone, got "
+        f"one of the {family.name} family, which reads {_named(family)}",
+        hint=hint,
         family=family.name,
         encoders=tuple(encoder.component for encoder in family.encoders),
     )
+
+
+def _named(family: Family) -> str:
+    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
 
 
 def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:
