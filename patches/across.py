@@ -141,8 +141,9 @@ def _readers(stack: Sequence[Member]) -> list[Member]:
 
 def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
     layers = layers_of((m.patch.tensors.increments, m.strength) for m in movers)
-    modules = {component: copied(module) for component, module in site.encoder.modules.items()}
     values = {layer.name: composed(site.originals[layer.name], layer.terms) for layer in layers}
+    touched = {name.partition(".")[0] for name in values}
+    modules = {name: copied(module) for name, module in site.encoder.modules.items() if name in touched}
     for component, module in modules.items():
         put_back(module, values, component)
     return site.encoder.with_modules(modules)

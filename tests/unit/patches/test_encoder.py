@@ -53,7 +53,7 @@ def test_embeddings_are_those_of_the_pipeline_to_the_bit(base: TinyBase, pipelin
 
 def test_the_last_state_and_other_pads_would_be_other_embeddings(base: TinyBase, pipeline: Any) -> None:
     """What is easily got wrong gives finite numbers of the right shape, and a detector of nothing."""
-    first, second = xl_tokenizers()
+    first, _ = xl_tokenizers()
     true = base.encoder.encode_all(["dog"])[0]
     for columns, encoder, tokenizer, state in (
         (slice(FIRST), pipeline.text_encoder, first, -1),  # the block that SDXL does not read
@@ -173,9 +173,7 @@ def test_encoders_are_read_as_they_were_before_a_patch(base: TinyBase, tmp_path:
     host.write({name: host.originals([name])[name] + 1})
     patched = CheckpointHost.open(other)
     assert identified(other) == base.identity
-    assert torch.equal(
-        TextEncoder.pristine(patched).encode_all(["dog"]), base.encoder.encode_all(["dog"])
-    )
+    assert torch.equal(TextEncoder.pristine(patched).encode_all(["dog"]), base.encoder.encode_all(["dog"]))
     assert not torch.equal(
         TextEncoder.load(other).encode_all(["dog"])[..., :FIRST], base.encoder.encode_all(["dog"])[..., :FIRST]
     )  # without the family, one encoder and its last state: a width that no layer here reads
@@ -187,7 +185,7 @@ METHODS = {
     "null-space": ({"ridge": "0", "energy": "1", "rank_limit": "64"}, 1e-3),
     "speed": ({"ridge": "1e-6"}, 1e-2),
     "uce": ({"ridge": "1e-3", "preserve": "1e-3"}, 0.1),
-    "rece": ({"first_ridge": "1e-3", "gamma": "100"}, 0.2),
+    "rece": ({"first_ridge": "1e-3"}, 1.2),  # noise has no concept that could come back: the second round swamps it
 }
 
 
