@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rasura.registry.store import Registry
 
 _TEXT_ENCODER: Final = "text_encoder"
+_POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
 _FRESH: Final = "take a fresh copy of the base model"
 
 
@@ -134,9 +135,8 @@ def _check_text_encoder(base: BaseRecord, host: Host) -> None:
     A live denoiser without its text encoders cannot be asked.
     """
     there = {name.partition(".")[0] for name in host.parameters() if name.startswith(_TEXT_ENCODER)}
-    expected = [
-        TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in base.parameters if p.name.partition(".")[0] in there
-    ]
+    named = (p for p in base.parameters if p.name.partition(".")[0] in there and not p.name.endswith(_POOLED))
+    expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in named]
     check_names(host, [parameter.name for parameter in expected])
     _check_originals(expected, host)
 

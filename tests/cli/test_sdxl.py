@@ -10,6 +10,7 @@ import torch
 from commandline import Run, rasura
 from judges import tiny_clip
 from safetensors.torch import load_file, save_file
+from single_files import to_ldm, to_open_clip
 from tiny_xl import tiny_xl, tiny_xl_pipeline
 from workshop import digests
 
@@ -110,6 +111,25 @@ def test_a_live_pipeline_gets_the_bits_of_the_folder(shop: Shop) -> None:
     assert patched == disk.digests(names) != pristine
     live.revert([shop.patch])
     assert host.digests(names) == pristine
+
+
+def test_a_single_file_gets_what_the_folder_gets(shop: Shop) -> None:
+    file, layers = shop.folder / "model.safetensors", 1
+    host = CheckpointHost.open(shop.model)
+    parts: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "text_encoder": {}, "text_encoder_2": {}}
+    for name, tensor in host.read(host.parameters()).items():
+        component, _, key = name.partition(".")
+        parts[component][key] = tensor
+    found = {f"model.diffusion_model.{key}": t for key, t in to_ldm(parts["unet"], layers).items()}
+    found |= {f"conditioner.embedders.0.transformer.{key}": t for key, t in parts["text_encoder"].items()}
+    found |= {f"conditioner.embedders.1.model.{key}": t for key, t in to_open_clip(parts["text_encoder_2"]).items()}
+    save_file(found, file)
+    before = file.read_bytes()
+    one = shop.typed("patch", "apply", shop.patch, "--model", file).data
+    two = shop.typed("patch", "apply", shop.patch, "--model", "the model").data
+    assert one["after"] == two["after"] != one["before"] == two["before"]
+    shop.typed("patch", "revert", shop.patch, "--model", file)
+    assert file.read_bytes() == before
 
 
 def test_the_same_request_is_the_same_patch_on_a_patched_model(shop: Shop) -> None:

@@ -1,7 +1,6 @@
 """A patch of SDXL's second text encoder moves what every layer reads: it is checked behind that encoder, too."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
