@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from rasura.patches.clip import load_tower
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.families import CLIP
 from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Painter:
             self.pipeline.unet = unet.to(self.pipeline.device, torch.float32)
             for name in ("text_encoder", "text_encoder_2"):
                 if getattr(self.pipeline, name, None) is not None:
-                    setattr(self.pipeline, name, load_tower(folder, name).module.to(self.pipeline.device))
+                    module = load_tower(folder, replace(CLIP, component=name)).module
+                    setattr(self.pipeline, name, module.to(self.pipeline.device))
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches import canonical
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, Host, ParameterInfo
-from rasura.patches.hosts.families import refuse_not_encoded, refuse_unread
+from rasura.patches.hosts.families import family_of, refuse_unread
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest, torch_dtype
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
 """The dtypes in which people load a model; a cast is one IEEE rounding, so its digest can be known beforehand."""
 
-LAYERS: Final = {"k": (".to_k.weight",), "v": (".to_v.weight",), "kv": (".to_k.weight", ".to_v.weight")}
+_BOTH: Final = (".to_k.weight", ".to_v.weight")
+TEXT_LAYERS: Final = "text"
+LAYERS: Final = {"k": _BOTH[:1], "v": _BOTH[1:], "kv": _BOTH, TEXT_LAYERS: _BOTH}
 _CROSS_ATTENTION: Final = ".attn2"
 _DENOISERS: Final = ("unet.", "transformer.")
 _TEXT_ENCODERS: Final = tuple(f"{name}." for name in COMPONENTS if name.startswith("text_encoder"))
@@ -75,29 +77,32 @@ def identify(host: Host, tokenizer_state: Mapping[str, canonical.JsonValue]) -> 
 
 
 def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width: int | None = None) -> list[ParamName]:
-    """Names of the cross-attention projections that read text embeddings as they are.
+    """Names of the linear layers that read text embeddings as they are: in a UNet, cross-attention projections.
 
     Args:
         infos: a host's parameters.
-        layers: "k", "v" or "kv".
+        layers: "k", "v" or "kv"; or "text": all of them, whatever the family calls them.
         width: expected d_in, that of the embeddings that they are to read; None for any.
 
     Raises:
         InputError: other layers.
         UnsupportedHostError: there are none, they read something else (the message says what the family has instead),
-            they read what is not encoded yet, or embeddings of another width.
+            or embeddings of another width.
     """
     if layers not in LAYERS:
         raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
-    found = [
-        name
-        for name in sorted(infos)
-        if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
-    ]
+    family = family_of(infos)
+    if layers == TEXT_LAYERS and family is not None:
+        found = family.reading(infos)
+    else:
+        found = [
+            name
+            for name in sorted(infos)
+            if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
+        ]
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
     if width is None:
         return found
-    refuse_not_encoded(infos)
     widths = {infos[name].shape[-1] for name in found}
     if widths != {width}:
         raise UnsupportedHostError(

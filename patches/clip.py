@@ -1,4 +1,4 @@
-"""Loading a pipeline's CLIP tokenizers and text encoders: from its folder alone, whole or not at all."""
+"""Loading a pipeline's tokenizers and text encoders: from its folder alone, whole or not at all."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
 from rasura.patches.hosts import parameter_name
+from rasura.patches.hosts.families import CLIP, Encoder
 from rasura.patches.names import ParamName
 from rasura.patches.quiet import quiet
 from rasura.patches.tower import Tower
@@ -14,43 +15,40 @@ from rasura.patches.tower import Tower
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.hosts.families import States
-
 _LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 _PLAIN: Final = "CLIPTextModel"
 _PROJECTED: Final = "CLIPTextModelWithProjection"
 
 
-def load_tower(folder: Path, component: str = "text_encoder", states: "States" = "last") -> Tower:
+def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
     """A text encoder of a diffusers folder (float32, evaluating) and its tokenizer, without the network.
 
     Args:
         folder: the model's.
-        component: the encoder's name.
-        states: which of its hidden states the denoiser reads.
+        kind: which of the encoders, and what the family's table says of it.
 
     Raises:
         NotFoundError: no such folder.
-        UnsupportedHostError: the folders do not hold a whole CLIP text encoder and its tokenizer.
+        UnsupportedHostError: the folders do not hold a whole text encoder and its tokenizer.
     """
-    reader = component.replace("text_encoder", "tokenizer")
-    for part in (reader, component):
+    for part in (kind.tokenizer, kind.component):
         if not (folder / part).is_dir():
             raise NotFoundError(
                 f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
             )
-    tokenizer, model, missing = _loaded(folder / reader, folder / component)
+    tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
     if missing:
         raise UnsupportedHostError(
-            f"{folder}: {component}/ lacks {len(missing)} tensors, {min(missing)} among them: expected all"
+            f"{folder}: {kind.component}/ lacks {len(missing)} tensors, {min(missing)} among them: expected all"
         )
-    if not _LEAST_VOCABULARY <= len(tokenizer) <= model.config.vocab_size:
+    least = _LEAST_VOCABULARY if kind.kind == "CLIP" else 1
+    if not least <= len(tokenizer) <= model.config.vocab_size:
         raise UnsupportedHostError(
-            f"{folder}: {reader}/ has {len(tokenizer)} entries: expected {_LEAST_VOCABULARY} to "
+            f"{folder}: {kind.tokenizer}/ has {len(tokenizer)} entries: expected {least} to "
             f"{model.config.vocab_size}, as many as the text encoder can read"
         )
     model.train(mode=False)
-    return Tower(component, tokenizer, model, states)
+    return Tower(kind, tokenizer, model)
 
 
 def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", component: str = "text_encoder") -> None:
@@ -69,7 +67,7 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
                 parameter.copy_(original)
 
 
-def _loaded(tokenizer_folder: Path, model_folder: Path) -> tuple[Any, Any, set[str]]:
+def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[Any, Any, set[str]]:
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
     import torch
     import transformers
@@ -77,9 +75,10 @@ def _loaded(tokenizer_folder: Path, model_folder: Path) -> tuple[Any, Any, set[s
 
     try:
         with quiet():
-            tokenizer = transformers.CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
-            text_model: Any = getattr(transformers, _kind(model_folder))  # its annotations know nothing of the report
-            model, report = text_model.from_pretrained(
+            reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
+            tokenizer = reader.from_pretrained(tokenizer_folder, local_files_only=True)
+            found: Any = getattr(transformers, _class(model_folder, kind))  # annotated without the report
+            model, report = found.from_pretrained(
                 model_folder,
                 local_files_only=True,
                 dtype=torch.float32,
@@ -92,8 +91,10 @@ def _loaded(tokenizer_folder: Path, model_folder: Path) -> tuple[Any, Any, set[s
     return tokenizer, model, set(report["missing_keys"])
 
 
-def _kind(folder: Path) -> str:
-    """The class of a text encoder: the second one of SDXL projects its pooled state."""
+def _class(folder: Path, kind: Encoder) -> str:
+    """The class of a text encoder: some CLIPs project their pooled state."""
+    if kind.kind == "T5":
+        return "T5EncoderModel"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return _PROJECTED if isinstance(config, dict) and config.get("architectures") == [_PROJECTED] else _PLAIN
 

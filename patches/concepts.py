@@ -6,7 +6,8 @@ on knows the concept: the end-of-text and padding positions too. Which of them a
 
     last     the last subject token only (what SPEED's code does); the positions after it still carry the concept
     subject  all tokens of the subject
-    tail     the subject and every position after it, aligned with the anchor's by distance from the last subject token
+    tail     the subject and every position after it, aligned with the anchor's by distance from the last subject token;
+             where a T5 reads the prompt, which looks ahead, the positions before it, too
     end      the last subject token and every position after it (what UCE's first code does)
 """
 
@@ -23,7 +24,8 @@ from rasura.patches.fields import show
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.encoder import Place, TextEncoder
+    from rasura.patches.encoder import TextEncoder
+    from rasura.patches.tower import Place
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
@@ -143,7 +145,7 @@ def _chosen(place: Place, tokens: str) -> range:
         case "end":
             return range(own[-1], place.stop)
         case _:
-            return range(own[0], place.stop)
+            return range(place.start, place.stop)
 
 
 def aligned_columns(
@@ -190,5 +192,6 @@ def paired(source: Place, goal: Place, tokens: str) -> list[tuple[int, int]]:
     subject = [(position, max(theirs[0], end - (last - position))) for position in own]
     if tokens == "subject":
         return subject
-    before = subject if tokens == "tail" else [(last, end)]
+    known = [(position, min(position, theirs[0])) for position in range(source.start, own[0])]  # the same words
+    before = [*known, *subject] if tokens == "tail" else [(last, end)]
     return before + [(last + j, end + j) for j in range(1, min(source.stop - last, goal.stop - end))]

@@ -2,16 +2,20 @@
 
     SD 1.x, SD 2.x   the last hidden state of CLIP, after the final layer norm
     SDXL             hidden states before the last block of two CLIPs, without the norm, side by side: [77, 768 + 1280]
+    SD3              these, followed by zeros, and after them the states of T5: [77 + 256, 4096]
+    FLUX             the last hidden state of T5: [512, 4096]
+    PixArt           the same, with padding hidden: [120, 4096], zeros where nothing is read
 
-No attention mask, as in diffusers. The two tokenizers of SDXL share their vocabulary and pad with different tokens, the
-second with "!" (id 0), which it also reads a "!" in the prompt as. A row stands for one token only where both encoders
-have the same token there; a phrase for which they do not is refused.
+No attention mask but in PixArt, as in diffusers. Without one the number of pads decides what T5 gives: it is that which
+the pipeline takes by default. The CLIP tokenizers of SDXL and SD3 share their vocabulary and pad with different tokens,
+the second with "!" (id 0), which it also reads a "!" in the prompt as. A row stands for one token only where both
+encoders have the same token there; a phrase for which they do not is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from rasura.patches.clip import load_tower, put_back
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.fields import show
-from rasura.patches.hosts.families import family_of
-from rasura.patches.tower import Tower
+from rasura.patches.hosts.families import CLIP, family_of
+from rasura.patches.tower import Place, Tower
 
 if TYPE_CHECKING:
     import torch
@@ -29,19 +33,7 @@ if TYPE_CHECKING:
     from rasura.patches.hosts.families import Family
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a phrase stands in a prompt.
-
-    Attributes:
-        subject: its positions.
-        stop: the position after the last that is read.
-    """
-
-    subject: range
-    stop: int
+_SHORT: Final = 77  # positions up to which so many go together: attention grows with the square
 
 
 class TextEncoder:
@@ -54,7 +46,7 @@ class TextEncoder:
     @classmethod
     def of_clip(cls, tokenizer: Any, module: Any) -> Self:
         """One CLIP tokenizer and text encoder, as Stable Diffusion 1 and 2 have them."""
-        return cls([[Tower("text_encoder", tokenizer, module)]])
+        return cls([[Tower(CLIP, tokenizer, module)]])
 
     @classmethod
     def load(cls, folder: Path, family: Family | None = None) -> Self:
@@ -62,15 +54,14 @@ class TextEncoder:
 
         Args:
             folder: with `text_encoder/`, `tokenizer/` and what else the family reads.
-            family: what it is; None, or one whose text is not encoded yet, reads one CLIP encoder.
+            family: what it is; None reads one CLIP encoder.
 
         Raises:
             NotFoundError: no such folder.
-            UnsupportedHostError: the folders do not hold whole CLIP text encoders and their tokenizers.
+            UnsupportedHostError: the folders do not hold whole text encoders and their tokenizers.
         """
-        if family is None or not family.sequence:
-            return cls([[load_tower(folder)]])
-        return cls([[load_tower(folder, e.component, e.states) for e in part] for part in family.sequence])
+        sequence = ((CLIP,),) if family is None else family.sequence
+        return cls([[load_tower(folder, encoder) for encoder in part] for part in sequence])
 
     @classmethod
     def pristine(cls, host: CheckpointHost) -> Self:
@@ -153,7 +144,7 @@ class TextEncoder:
         import torch
 
         waiting = iter(prompts)
-        while part := list(islice(waiting, BATCH)):
+        while part := list(islice(waiting, BATCH if self.length <= _SHORT else BATCH // 8)):
             hidden = self._read([prompt for prompt, _ in part])
             if not bool(torch.isfinite(hidden).all()):
                 raise NotFiniteError("the text encoder gives NaN or infinity: expected finite embeddings")
@@ -172,12 +163,10 @@ class TextEncoder:
             ConceptError: the phrase does not stand in the prompt as tokens of its own, or tokenizers whose embeddings
                 stand side by side have it in different places.
         """
-        found, start = [], 0
+        found, before = [], 0
         for part in self._sequence:
-            own = self._agreed(part, prompt, phrase)
-            stop = start + part[0].length
-            found.append(Place(range(start + own.start, start + own.stop), stop))
-            start = stop
+            found.append(self._agreed(part, prompt, phrase).moved(before))
+            before += part[0].length
         return tuple(found)
 
     def subject(self, prompt: str, phrase: str) -> range:
@@ -209,8 +198,9 @@ class TextEncoder:
         padded = [torch.nn.functional.pad(part, (0, self.width - part.shape[-1])) for part in parts]
         return torch.cat(padded, dim=1)
 
-    def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> range:
-        own = part[0].subject(prompt, phrase)
+    def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> Place:
+        place = part[0].places(prompt, phrase)
+        own = place.subject
         for tower in part[1:]:
             if (theirs := tower.subject(prompt, phrase)) != own:
                 raise ConceptError(
@@ -219,4 +209,4 @@ class TextEncoder:
                     "model reads them side by side",
                     hint="--concept TEXT",
                 )
-        return own
+        return place

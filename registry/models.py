@@ -43,7 +43,7 @@ def add_base(
         UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
         ExistsError: the name belongs to another base.
     """
-    from rasura.patches.base import casts, cross_attention
+    from rasura.patches.base import TEXT_LAYERS, casts, cross_attention
     from rasura.patches.hidden import fc2_layers
 
     identity, host, encoder = _identified(folder, progress)
@@ -51,7 +51,7 @@ def add_base(
     if known is not None and name in (None, known.name):
         return OpenBase(registry.base(known.digest), identity, host, encoder), False
     infos = host.parameters()
-    touched = host.originals([*cross_attention(infos, "kv"), *fc2_layers(infos).values()])
+    touched = host.originals([*cross_attention(infos, TEXT_LAYERS), *fc2_layers(infos).values()])
     record = BaseRecord(
         digest=identity.digest,
         name=name or host.folder.name,
@@ -95,13 +95,13 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
 
 
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
-    from rasura.patches.base import cross_attention, identify
+    from rasura.patches.base import TEXT_LAYERS, cross_attention, identify
     from rasura.patches.encoder import TextEncoder
     from rasura.patches.hosts.checkpoint import CheckpointHost
 
     progress("hashing the base", 0, 1)
     host = CheckpointHost.open(folder)
-    cross_attention(host.parameters(), "kv")
+    cross_attention(host.parameters(), TEXT_LAYERS)
     encoder = TextEncoder.pristine(host)
     identity = identify(host, encoder.tokenizer_state())
     progress("hashing the base", 1, 1)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from tiny import WORDS, byte_symbols, merges_of, workspace
 
-__all__ = ["WIDTHS", "tiny_xl", "tiny_xl_pipeline", "xl_tokenizers"]
+__all__ = ["WIDTHS", "tiny_clip_encoders", "tiny_vae", "tiny_xl", "tiny_xl_pipeline", "xl_tokenizers"]
 
 WIDTHS: Final = (64, 96)
 """Of the first and of the second text encoder."""
@@ -72,16 +72,24 @@ def _assemble() -> Any:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     first, second = xl_tokenizers()
+    one, two = tiny_clip_encoders(CLIPTextModel, CLIPTextModelWithProjection)
     return diffusers.StableDiffusionXLPipeline(
-        vae=_vae(),
-        text_encoder=CLIPTextModel(_config(first, WIDTHS[0])),
-        text_encoder_2=CLIPTextModelWithProjection(_config(second, WIDTHS[1])),
+        vae=tiny_vae(),
+        text_encoder=one,
+        text_encoder_2=two,
         tokenizer=first,
         tokenizer_2=second,
         unet=_unet(),
         scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1),
         add_watermarker=False,
     )
+
+
+def tiny_clip_encoders(first: Any, second: Any = None) -> tuple[Any, Any]:
+    """Two encoders of these classes for the two tokenizers."""
+    kinds = zip((first, second or first), xl_tokenizers(), WIDTHS, strict=True)
+    one, two = (kind(_config(tokenizer, width)) for kind, tokenizer, width in kinds)
+    return one, two
 
 
 def _config(tokenizer: Any, width: int) -> Any:
@@ -120,7 +128,8 @@ def _unet() -> Any:
     )
 
 
-def _vae() -> Any:
+def tiny_vae() -> Any:
+    """A decoder of small pictures."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -130,5 +139,6 @@ def _vae() -> Any:
         latent_channels=4,
         norm_num_groups=8,
         sample_size=32,
+        shift_factor=0.0,
         force_upcast=False,
     )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from rasura.patches.concepts import Target, paired, prompts_of
-from rasura.patches.encoder import Place
 from rasura.patches.erasers.memory import Space
 from rasura.patches.erasers.problem import Problem
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.hidden import States, copied, set_weights, states_of
 from rasura.patches.subspace import ProtectedBasis, guarded_basis
+from rasura.patches.tower import Place
 
 if TYPE_CHECKING:
     import torch

@@ -27,13 +27,12 @@ from rasura.patches.hosts import ParameterInfo
 from rasura.patches.names import ParamName
 
 __all__ = [
+    "CLIP",
     "FAMILIES",
     "Encoder",
     "Family",
     "Reader",
-    "States",
     "family_of",
-    "refuse_not_encoded",
     "refuse_several_encoders",
     "refuse_unread",
 ]
@@ -61,6 +60,10 @@ class Encoder:
     """Of the published models, in numbers a token."""
     states: States = "last"
     """Which of its hidden states the layers read that read text."""
+    length: int | None = None
+    """Positions that the family's pipeline pads a prompt to by default; None: as many as the encoder has."""
+    masked: bool = False
+    """Whether padding is hidden, from the encoder and from what reads it, and prompts are read in lower case."""
 
     @property
     def tokenizer(self) -> str:
@@ -85,19 +88,19 @@ class Family:
         encoders: all its text encoders.
         readers: its linear layers that see text, or are taken for such.
         has: patterns that must all match a parameter.
+        sequence: the encoders whose states are read: parts of the sequence of positions, and in each the encoders that
+            fill it side by side.
         lacks: patterns that must match none.
         dimensions: a pattern, and of how many dimensions the parameters are that it matches.
-        sequence: the encoders whose states are read: parts of the sequence of positions, and in each the encoders that
-            fill it side by side. Empty where concepts are not encoded yet.
     """
 
     name: str
     encoders: tuple[Encoder, ...]
     readers: tuple[Reader, ...]
     has: tuple[str, ...]
+    sequence: tuple[tuple[Encoder, ...], ...]
     lacks: tuple[str, ...] = ()
     dimensions: tuple[str, int] | None = None
-    sequence: tuple[tuple[Encoder, ...], ...] = ()
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -132,10 +135,13 @@ _PROJECTED: Final = "unet.encoder_hid_proj.*"
 _POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
 _CONTEXT: Final = "transformer.context_embedder.weight"
 _STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
-_CLIP_L: Final = Encoder("text_encoder", "CLIP", 768)
+CLIP: Final = Encoder("text_encoder", "CLIP", 768)
 _CLIP_G: Final = Encoder("text_encoder_2", "CLIP", 1280)
 _CLIP_H: Final = Encoder("text_encoder", "CLIP", 1024)
-_BOTH: Final = (replace(_CLIP_L, states="penultimate"), replace(_CLIP_G, states="penultimate"))
+_BOTH: Final = (replace(CLIP, states="penultimate"), replace(_CLIP_G, states="penultimate"))
+_T5_OF_SD3: Final = Encoder("text_encoder_3", "T5", 4096, length=256)
+_T5_OF_FLUX: Final = Encoder("text_encoder_2", "T5", 4096, length=512)
+_T5_OF_PIXART: Final = Encoder("text_encoder", "T5", 4096, length=120, masked=True)
 
 FAMILIES: Final = (
     Family(
@@ -148,12 +154,12 @@ FAMILIES: Final = (
     ),
     Family(
         "SD 1.x",
-        (_CLIP_L,),
+        (CLIP,),
         _UNET,
         has=_ATTENTION,
         lacks=(_PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 4),
-        sequence=((_CLIP_L,),),
+        sequence=((CLIP,),),
     ),
     Family(
         "SD 2.x",
@@ -166,7 +172,7 @@ FAMILIES: Final = (
     ),
     Family(
         "SD3",
-        (_CLIP_L, _CLIP_G, Encoder("text_encoder_3", "T5", 4096)),
+        (*_BOTH, _T5_OF_SD3),
         (
             Reader(_CONTEXT, "text"),
             _POOLED,
@@ -175,22 +181,25 @@ FAMILIES: Final = (
         ),
         has=(_CONTEXT, "transformer.pos_embed.proj.weight", _POOLED.pattern),
         lacks=("transformer.single_transformer_blocks.*",),
+        sequence=(_BOTH, (_T5_OF_SD3,)),
     ),
     Family(
         "FLUX",
-        (_CLIP_L, Encoder("text_encoder_2", "T5", 4096)),
+        (CLIP, _T5_OF_FLUX),
         (Reader(_CONTEXT, "text"), _POOLED, *_STREAM),
         has=(_CONTEXT, "transformer.x_embedder.weight", "transformer.single_transformer_blocks.*", _POOLED.pattern),
+        sequence=((_T5_OF_FLUX,),),
     ),
     Family(
         "PixArt",
-        (Encoder("text_encoder", "T5", 4096),),
+        (_T5_OF_PIXART,),
         (
             Reader("transformer.caption_projection.linear_1.weight", "text"),
             Reader("transformer.caption_projection.linear_2.weight", "projected"),
             *(Reader(f"transformer.*.attn2.to_{role}.weight", "projected") for role in "kv"),
         ),
         has=("transformer.caption_projection.linear_1.weight", "transformer.adaln_single.linear.weight"),
+        sequence=((_T5_OF_PIXART,),),
     ),
 )
 """In the order in which they are tried; a host fits at most one."""
@@ -221,7 +230,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         raise UnsupportedHostError(
             f"expected {sought}, got {reads}: the model is of the {family.name} family, whose text enters through "
             f"{_entrances(family, infos)}",
-            hint="rasura methods",
+            hint="rasura erase --layers text",
             family=family.name,
         )
     if any(_matching(infos, _PROJECTED)) or any(name.startswith("transformer.") for name in names):
@@ -232,23 +241,6 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         )
     if not names:
         raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
-
-
-def refuse_not_encoded(infos: Mapping[ParamName, ParameterInfo]) -> None:
-    """Refuse a family through whose encoders no concept is encoded yet.
-
-    Raises:
-        UnsupportedHostError: naming them.
-    """
-    family = family_of(infos)
-    if family is not None and not family.sequence:
-        raise UnsupportedHostError(
-            f"expected a model that reads the embeddings of CLIP text encoders, got one of the {family.name} family, "
-            f"which reads {_named(family)}: concepts are not encoded through these yet",
-            hint="ready patches apply to this family all the same: rasura patch apply ID... --model DIR",
-            family=family.name,
-            encoders=tuple(encoder.component for encoder in family.encoders),
-        )
 
 
 def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:
