@@ -127,4 +127,9 @@ def _pipeline(folder: Path) -> Any:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     if isinstance(index, dict) and index.get("_class_name") == _SDXL:
         return diffusers.StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
+    if isinstance(index, dict) and "transformer" in index:
+        raise UnsupportedHostError(
+            f"{folder}: expected a pipeline with a UNet, got {index.get('_class_name')}: nothing is drawn with it here",
+            hint="rasura patch check ID",
+        )
     return diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)

@@ -9,8 +9,10 @@ from tiny_t5 import NAMES, tiny_t5, tiny_t5_pipeline
 from workshop import digests
 
 import rasura as package
+from rasura.evaluation.painter import Painter
 from rasura.patches.concepts import Target, aligned_columns
 from rasura.patches.encoder import TextEncoder
+from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.names import ParamName
@@ -74,6 +76,8 @@ def test_from_the_model_to_the_picture_and_back(name: str, tmp_path: Path) -> No
     handle.revert([patch])
     assert live.digests(live.parameters()) == pristine
     typed("patch", "revert", patch, "--model", "model")
+    with pytest.raises(UnsupportedHostError, match="expected a pipeline with a UNet"):
+        Painter.load(model)
     assert digests(model) == files
 
     typed("patch", "export", patch, "-o", "out")

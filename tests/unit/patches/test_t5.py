@@ -156,3 +156,21 @@ def test_methods_that_draw_or_edit_the_encoder_are_refused(bases: dict[str, Tiny
     layers = "auto" if method == "clip-null-space" else "text"
     with pytest.raises(UnsupportedHostError, match=f"method {method}: expected .* one CLIP"):
         bases[name].build(replace(tiny_request("dog"), eraser=eraser(method, {}), layers=layers))
+
+
+def test_no_start_of_text_stands_for_nothing_where_encoders_follow_each_other(bases: dict[str, TinyBase]) -> None:
+    """The first row of SD3's null prompt is CLIP's: as the goal of a T5 row it would be a vector of another space."""
+    target = Target("dog", "")
+    request = replace(tiny_request("dog"), targets=(target,), layers="text", tokens="last")
+    start = replace(request, eraser=eraser("speed", {"mode": "code", "ridge": "1e-6"}))
+    with pytest.raises(UnsupportedHostError, match="one start of text"):
+        bases["SD3"].build(start)
+    assert bases["FLUX"].build(start)
+    assert bases["SD3"].build(replace(request, eraser=eraser("speed", {"ridge": "1e-6"})))
+
+
+def test_identity_names_every_encoder_and_tokenizer(bases: dict[str, TinyBase]) -> None:
+    assert set(bases["SD3"].encoder.tokenizer_state()) == {"tokenizer", "tokenizer_2", "tokenizer_3"}
+    state = bases["FLUX"].encoder.tokenizer_state()
+    assert (state["length"], state["special"]) == (512, [1, 0])
+    assert all(isinstance(score, str) for _, score in state["vocab"])
