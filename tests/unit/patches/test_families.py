@@ -319,7 +319,7 @@ def test_the_page_has_every_family() -> None:
     for family in FAMILIES:
         row = rows[family.name]
         assert [int(width) for width in re.findall(r"(?:CLIP|T5) \((\d+)", row)] == [e.width for e in family.encoders]
-        assert ("computed" in row) == ([e.kind for e in family.encoders] == ["CLIP"])
+        assert ("computed" in row) == bool(family.sequence)
         for reader in family.readers:
             layer = reader.pattern.removesuffix(".weight").split("*.")[-1].removeprefix("transformer.")
             known = layer.removeprefix("unet.") in row or reader.reads in {"pooled", "picture", "projected"}
