@@ -141,9 +141,10 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
         )
     result = torch.empty_like(base, requires_grad=False)
     step = _BLOCK if base.device.type == "cpu" else base.shape[0]
+    blocks = _Blocks(min(step, base.shape[0]), base.shape[1], base.device)
     for start in range(0, base.shape[0], step):
         rows = slice(start, start + step)
-        _round_into(result[rows], base.detach()[rows], B[rows] @ A)
+        blocks.round_into(result[rows], base.detach()[rows], B[rows], A)
     if not is_finite(result):
         raise NotFiniteError(
             f"the patched weights are not finite in {base.dtype}: expected finite numbers",
@@ -152,15 +153,28 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     return result
 
 
-def _round_into(result: torch.Tensor, base: torch.Tensor, part: torch.Tensor) -> None:
-    """The sum, rounded to float32 and then to the result's dtype; `part` [rows, d_in] float64 is used up."""
-    import torch
+class _Blocks:
+    """Room for the values of some rows, in float64 and in float32, that all blocks of a parameter use in turn."""
 
-    if _has_negative_zero(base):
-        # A sum of products that are all zero has whatever sign the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
-        part.masked_fill_(part == 0, -0.0)
-    part += base.to(torch.float32)  # exact; a mixed sum would take a slower way to the same bits
-    result.copy_(part.to(torch.float32))
+    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+        import torch
+
+        self._sums = torch.empty(rows, width, dtype=torch.float64, device=device)
+        self._singles = torch.empty(rows, width, dtype=torch.float32, device=device)
+
+    def round_into(self, result: torch.Tensor, base: torch.Tensor, B: torch.Tensor, A: torch.Tensor) -> None:
+        """The base plus B·A, rounded to float32 and then to the result's dtype."""
+        import torch
+
+        sums, singles = self._sums[: len(base)], self._singles[: len(base)]
+        torch.mm(B, A, out=sums)
+        if _has_negative_zero(base):
+            # A sum of zeros has the sign that the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
+            sums.masked_fill_(sums == 0, -0.0)
+        singles.copy_(base)  # exact; a sum of float64 and float16 would take a slower way to the same bits
+        sums += singles
+        singles.copy_(sums)
+        result.copy_(singles)
 
 
 def _has_negative_zero(values: torch.Tensor) -> bool:

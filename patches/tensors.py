@@ -5,14 +5,17 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from rasura.patches import canonical
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.names import Digest
+from rasura.patches.threads import at_once
 
 if TYPE_CHECKING:
     import torch
+
+K = TypeVar("K")
 
 DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "F64": ("float64", 8),
@@ -72,7 +75,12 @@ def raw_bytes(tensor: "torch.Tensor") -> bytes:
     Raises:
         UnsupportedHostError: the tensor has no such bytes (meta, sparse, quantised), or the machine is big-endian.
     """
-    return bytes(_elements(tensor).numpy().data)
+    return bytes(memory_of(tensor))
+
+
+def memory_of(tensor: "torch.Tensor") -> memoryview:
+    """`raw_bytes` without a copy, where the tensor lies row by row in the CPU's memory; not to be written to."""
+    return _elements(tensor).numpy().data.toreadonly()
 
 
 def tensor_digest(tensor: "torch.Tensor") -> Digest:
@@ -81,7 +89,12 @@ def tensor_digest(tensor: "torch.Tensor") -> Digest:
     Raises:
         UnsupportedHostError: see `raw_bytes`.
     """
-    return Digest(hashlib.sha256(_elements(tensor).numpy().data).hexdigest())
+    return Digest(hashlib.sha256(memory_of(tensor)).hexdigest())
+
+
+def tensor_digests(tensors: "Mapping[K, torch.Tensor]") -> dict[K, Digest]:
+    """`tensor_digest` of each, several at a time."""
+    return dict(zip(tensors, at_once(tensor_digest, tensors.values()), strict=True))
 
 
 def tensor_set_digest(entries: Iterable[tuple[str, str, tuple[int, ...], Digest]]) -> Digest:

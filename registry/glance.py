@@ -17,12 +17,19 @@ from rasura.patches.names import Digest, ParamName
 if TYPE_CHECKING:
     import torch
 
+    from rasura.patches.hosts.remembered import Remembered
+
 __all__ = ["Glance"]
 
 
 @runtime_checkable
 class _Lender(Protocol):
     def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]: ...
+
+
+@runtime_checkable
+class _Rememberer(Protocol):
+    memory: Remembered
 
 
 class Glance:
@@ -53,6 +60,13 @@ class Glance:
     def lasting(self) -> bool:
         """See `Host`."""
         return self.host.lasting
+
+    @property
+    def memory(self) -> Remembered:
+        """What the host remembers of values; of most hosts, nothing."""
+        from rasura.patches.hosts.remembered import Remembered
+
+        return self.host.memory if isinstance(self.host, _Rememberer) else Remembered(0)
 
     def known_as(self, host_id: str) -> None:
         """See `Host`."""

@@ -48,6 +48,7 @@ def attach(
     *,
     label: str = "",
     keep_on: KeepOn = "cpu",
+    remember: int = 2,
     actor: str | None = None,
 ) -> LiveModel:
     """Put a live model under a registry's hand.
@@ -58,6 +59,8 @@ def attach(
         label: what people call the model; goes into the log.
         keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
             (`rasura.patches.hosts.originals`).
+        remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
+            neither composed nor hashed again (`rasura.patches.hosts.remembered`).
         actor: who acts where a call does not say; None: the user's login name.
 
     Raises:
@@ -68,7 +71,7 @@ def attach(
 
     location = find_location(Path.cwd()) if registry is None else registry
     Registry.open(location).close()
-    host = TorchHost.of(model, label, keep_on=keep_on)
+    host = TorchHost.of(model, label, keep_on=keep_on, remember=remember)
     return LiveModel(host, location, actor or _login())
 
 

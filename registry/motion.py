@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.base import check_touched
-from rasura.patches.compose import composed, layers_of
+from rasura.patches.compose import layers_of
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
 from rasura.patches.names import Digest, KeyId, ParamName, PatchId
 from rasura.patches.projection import SHORT, Accepted, Member, Policy, require
 from rasura.patches.specs import TensorIdentity
-from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest
+from rasura.patches.tensors import dtype_name, tensor_set_digest
 from rasura.registry.glance import Glance
 from rasura.registry.judging import judged
 from rasura.registry.records import BaseRecord, HostRecord
@@ -24,6 +24,7 @@ from rasura.registry.standing import check_names, find_record, host_uuid, locati
 if TYPE_CHECKING:
     import torch
 
+    from rasura.patches.hosts.remembered import MadeOf
     from rasura.registry.store import Registry
 
 _TEXT_ENCODER: Final = "text_encoder"
@@ -76,6 +77,8 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
+    from rasura.patches.hosts.remembered import composed_values
+
     seen = host if isinstance(host, Glance) else Glance(host)
     found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=seen.host)
     verdict, stack = require(found.verdict), found.stack
@@ -88,9 +91,10 @@ def prepared(
     if stack:
         _check_text_encoder(registry.base(base), seen)
     seen.ensure_writable(touched)
-    composed_now = {name: composed(originals[name], layer.terms) for name, layer in layers.items()}
-    tensors = {name: composed_now.get(name, originals[name]) for name in touched}
-    entries = {name: _entry(name, tensor, composed_now, digests) for name, tensor in tensors.items()}
+    composed = composed_values(layers, originals, _made_of(stack, digests), seen.memory)
+    tensors = originals | {name: value.tensor for name, value in composed.items()}
+    digests |= {name: value.digest for name, value in composed.items()}
+    entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
     return Motion(
         _new_record(registry, seen, base, wanted, tensor_set_digest(entries[name] for name in layers)),
         present,
@@ -103,14 +107,17 @@ def prepared(
     )
 
 
-def _entry(
-    name: ParamName,
-    tensor: torch.Tensor,
-    composed_now: Mapping[ParamName, torch.Tensor],
-    digests: Mapping[ParamName, Digest],
-) -> tuple[str, str, tuple[int, ...], Digest]:
-    """What a tensor-set digest says of a new value; that of an original is known."""
-    digest = tensor_digest(tensor) if name in composed_now else digests[name]
+def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> dict[ParamName, MadeOf]:
+    """What each parameter's value is a function of."""
+    factors: dict[ParamName, set[tuple[PatchId, int]]] = {}
+    for member in stack:
+        for name in member.patch.tensors.increments:
+            factors.setdefault(name, set()).add((member.patch_id, member.strength.sixteenths))
+    return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}
+
+
+def _entry(name: ParamName, tensor: torch.Tensor, digest: Digest) -> tuple[str, str, tuple[int, ...], Digest]:
+    """What a tensor-set digest says of a new value."""
     return name, dtype_name(tensor.dtype), tuple(tensor.shape), digest
 
 

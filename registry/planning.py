@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rasura.patches.errors import ConflictError
 from rasura.patches.increment import Strength
 from rasura.patches.policy import Policy
-from rasura.patches.tensors import tensor_digest, tensor_set_digest
+from rasura.patches.tensors import tensor_digests, tensor_set_digest
 from rasura.patches.verdict import SHORT, Accepted
 from rasura.registry.deploy import check_base
 from rasura.registry.goals import Goal
@@ -145,5 +145,6 @@ def _stale(plan: Plan, why: str) -> ConflictError:
 def _written(host: Host, motion: Motion) -> int:
     """Bytes of the parameters whose values differ from those that are there."""
     present = host.digests(motion.tensors)
-    differing = [tensor for name, tensor in motion.tensors.items() if tensor_digest(tensor) != present[name]]
+    wanted = tensor_digests(motion.tensors)
+    differing = [tensor for name, tensor in motion.tensors.items() if wanted[name] != present[name]]
     return sum(tensor.numel() * tensor.element_size() for tensor in differing)

@@ -12,7 +12,7 @@ from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts import Host
 from rasura.patches.increment import Strength
 from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.tensors import tensor_digests
 from rasura.registry.intake import load_verified
 from rasura.registry.standing import find_record, reached, state_of, strengths, touched_by, unfinished_motion
 
@@ -74,7 +74,7 @@ def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strengt
     stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
     layers = layers_of(stack)
     originals = host.originals(layer.name for layer in layers)
-    return {layer.name: tensor_digest(composed(originals[layer.name], layer.terms)) for layer in layers}
+    return tensor_digests({layer.name: composed(originals[layer.name], layer.terms) for layer in layers})
 
 
 def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:

@@ -6,7 +6,7 @@ import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from host_layers import Patch, equal_share, load, model, weights
 
 from rasura.patches.compose import Layer, composed, layers_of
+from rasura.patches.hosts.remembered import composed_values
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.increment import ONE
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.names import ParamName
 from rasura.registry.glance import Glance
 
 __all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]
@@ -40,14 +41,18 @@ def layers(patches: Sequence[Patch]) -> tuple[Layer, ...]:
 
 def motion(host: TorchHost, wanted: Sequence[Layer]) -> None:
     """What `rasura.registry.steps` does with tensors: hash what is there, compose, hash, keep, write, read back."""
-    seen, kept = Glance(host), host.kept()
-    names = sorted({layer.name for layer in wanted} | kept)
-    originals = seen.originals(names)
-    seen.original_digests(names), seen.digests(names)
-    seen.ensure_writable(names)
-    new = {layer.name: composed(originals[layer.name], layer.terms) for layer in wanted}
-    for tensor in new.values():
-        tensor_digest(tensor)
+    with host.alone():
+        _moved(Glance(host), wanted, host.kept())
+
+
+def _moved(host: Glance, wanted: Sequence[Layer], kept: Collection[ParamName]) -> None:
+    names = sorted({*(layer.name for layer in wanted), *kept})
+    originals = host.originals(names)
+    host.original_digests(names), host.digests(names)
+    host.ensure_writable(names)
+    made_of = {layer.name: tuple(id(term.increment) for term in layer.terms) for layer in wanted}
+    found = composed_values({layer.name: layer for layer in wanted}, originals, made_of, host.memory)
+    new = {name: value.tensor for name, value in found.items()}
     gone = [name for name in names if name not in new]
     host.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
 

@@ -16,12 +16,13 @@ from rasura.patches.hosts.journal import Journal
 from rasura.patches.hosts.keep import KeptOriginal, StateFolder, new_identity
 from rasura.patches.hosts.layout import Layout, Place
 from rasura.patches.hosts.lock import locked, sole_mover
-from rasura.patches.hosts.ranges import digest_range, read_range
+from rasura.patches.hosts.ranges import digest_ranges, read_whole
 from rasura.patches.hosts.record import Change, Record
 from rasura.patches.hosts.single_file import find_model, layout_of
 from rasura.patches.hosts.weights import WeightFiles
 from rasura.patches.names import Digest, ParamName
-from rasura.patches.tensors import dtype_name, is_finite, raw_bytes, tensor_digest, torch_dtype
+from rasura.patches.tensors import dtype_name, is_finite, memory_of, tensor_digests, torch_dtype
+from rasura.patches.threads import at_once
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +140,7 @@ class CheckpointHost:
     def read(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The present values, on the CPU, in the files' dtypes."""
         with self._reading() as files:
-            return {name: _tensor(_present(self._place(name), files), self._place(name).info) for name in names}
+            return self._tensors(names, {}, files)
 
     def originals(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The values before anything was written.
@@ -148,19 +149,20 @@ class CheckpointHost:
             DigestMismatchError: a kept original was damaged.
         """
         with self._reading() as files:
-            kept = self._state.kept()
-            return {name: _tensor(self._original(name, kept, files), self._place(name).info) for name in names}
+            return self._tensors(names, self._state.kept(), files)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present bytes; no tensor is made."""
         with self._reading() as files:
-            return {name: _digest(self._place(name), files) for name in names}
+            return self._digests(names, files)
 
     def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the bytes before anything was written; no tensor is made."""
         with self._reading() as files:
             kept = self._state.kept()
-            return {name: kept[name].digest if name in kept else _digest(self._place(name), files) for name in names}
+            wanted = list(names)
+            known = {name: kept[name].digest for name in wanted if name in kept}
+            return {**self._digests([name for name in wanted if name not in known], files), **known}
 
     def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`.
@@ -178,7 +180,7 @@ class CheckpointHost:
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
                 journal.transact(
-                    record, infos, lambda change: raw_bytes(tensors[by_place[change.file, change.start]]), self.host_id
+                    record, infos, lambda change: memory_of(tensors[by_place[change.file, change.start]]), self.host_id
                 )
 
     def _record(
@@ -188,16 +190,15 @@ class CheckpointHost:
         kept = self._state.kept()
         changes: list[Change] = []
         infos: dict[str, ParameterInfo] = {}
-        after: dict[ParamName, Digest] = {}
         with WeightFiles(self._state.root, self._layout.files) as files:
-            for name, tensor in tensors.items():
-                place, after[name] = self._place(name), tensor_digest(tensor)
-                if (old := _digest(place, files)) != after[name]:
-                    staged = "" if name in kept else self._state.original_file(name)
-                    changes.append(Change(place.file, place.start, place.stop, old, after[name], staged))
+            after, before = tensor_digests(tensors), self._digests({*tensors, *forget}, files)
+            for name in tensors:
+                if before[name] != after[name]:
+                    place, staged = self._place(name), "" if name in kept else self._state.original_file(name)
+                    changes.append(Change(place.file, place.start, place.stop, before[name], after[name], staged))
                     infos |= {staged: place.info} if staged else {}
             for name in forget:
-                value = after.get(name) or _digest(self._place(name), files)
+                value = after.get(name, before[name])
                 if (name in kept and kept[name].digest != value) or self._state.original_file(name) in infos:
                     raise _only_copy(name)
         identities = {file: self._layout.files[file] for file in {change.file for change in changes}}
@@ -214,6 +215,11 @@ class CheckpointHost:
             with WeightFiles(self._state.root, self._layout.files) as files:
                 yield files
 
+    def _digests(self, names: Iterable[ParamName], files: WeightFiles) -> dict[ParamName, Digest]:
+        places = {name: self._place(name) for name in names}
+        ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
+        return dict(zip(places, digest_ranges(ranges), strict=True))
+
     def _place(self, name: ParamName) -> Place:
         return self._layout.place(name, self.location)
 
@@ -226,11 +232,18 @@ class CheckpointHost:
                 parameter=name,
             )
 
-    def _original(self, name: ParamName, kept: Mapping[ParamName, KeptOriginal], files: WeightFiles) -> bytes:
-        if name not in kept:
-            return _present(self._place(name), files)
-        _check_same(self._place(name).info, kept[name].info)
-        return kept[name].read()
+    def _tensors(
+        self, names: Iterable[ParamName], kept: Mapping[ParamName, KeptOriginal], files: WeightFiles
+    ) -> "dict[ParamName, torch.Tensor]":
+        """Kept originals, and of what is not kept what is there now."""
+        places = {name: self._place(name) for name in names}
+        for name, place in places.items():
+            if name in kept:
+                _check_same(place.info, kept[name].info)
+            else:
+                files.descriptor(place.file)  # opened before threads share the files
+        data = at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
+        return {name: _tensor(found, places[name].info) for name, found in zip(places, data, strict=True)}
 
 
 @contextmanager
@@ -277,17 +290,13 @@ def _only_copy(name: ParamName) -> HostWriteError:
     )
 
 
-def _digest(place: Place, files: WeightFiles) -> Digest:
-    return digest_range(files.descriptor(place.file), place.start, place.stop)
+def _present(place: Place, files: WeightFiles) -> bytearray:
+    return read_whole(files.descriptor(place.file), place.start, place.stop)
 
 
-def _present(place: Place, files: WeightFiles) -> bytes:
-    return b"".join(read_range(files.descriptor(place.file), place.start, place.stop))
-
-
-def _tensor(data: bytes, info: ParameterInfo) -> "torch.Tensor":
+def _tensor(data: bytearray, info: ParameterInfo) -> "torch.Tensor":
     import torch
 
     if not data:
         return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
-    return torch.frombuffer(bytearray(data), dtype=torch_dtype(info.dtype)).reshape(info.shape)
+    return torch.frombuffer(data, dtype=torch_dtype(info.dtype)).reshape(info.shape)

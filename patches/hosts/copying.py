@@ -167,7 +167,7 @@ def _put_originals_back(source: Path, target: Path) -> None:
         files.sync()
 
 
-def _whole(data: bytes, size: int) -> Iterator[bytes]:
+def _whole(data: bytearray, size: int) -> Iterator[bytearray]:
     if len(data) != size:
         raise HostError(f"expected an original of {size} bytes, got {len(data)}")
     yield data

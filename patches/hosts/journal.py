@@ -18,7 +18,7 @@ bytes back, compare, sweep; `journal.done`: repeat 7. Each of these may itself b
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from rasura.patches.errors import HostWriteError
 from rasura.patches.hosts import ParameterInfo
 from rasura.patches.hosts.keep import StateFolder, original_header
 from rasura.patches.hosts.ranges import (
-    digest_range,
+    digest_ranges,
     read_range,
     remove_file,
     replace_file,
@@ -37,6 +37,7 @@ from rasura.patches.hosts.ranges import (
 from rasura.patches.hosts.record import Change, Record, damaged, encode_head, read_record
 from rasura.patches.hosts.weights import WeightFiles
 from rasura.patches.names import Digest
+from rasura.patches.threads import at_once
 
 __all__ = ["Journal"]
 
@@ -66,7 +67,7 @@ class Journal:
         return self._pending.exists() or self._done.exists()
 
     def transact(
-        self, record: Record, infos: Mapping[str, ParameterInfo], fresh: Callable[[Change], bytes], identity: str
+        self, record: Record, infos: Mapping[str, ParameterInfo], fresh: Callable[[Change], memoryview], identity: str
     ) -> None:
         """Do all of `record`, or nothing.
 
@@ -121,17 +122,20 @@ class Journal:
             files.descriptor(change.file)  # refused before anything is made
         self._state.create(identity)
         self.reached("folder made")
-        for change in record.changes:
-            if change.staged:
-                header = original_header(infos[change.staged], change.old, change.stop - change.start)
-                replace_file(self._state.staging / change.staged, _pieces(header, change, files))
-                self.reached("original staged")
+        fresh = [change for change in record.changes if change.staged]
+        # Together, so that a medium makes many of them durable in one go.
+        at_once(lambda change: self._stage(change, infos[change.staged], files), fresh)
         sync_folder(self._state.staging)
         self.reached("originals durable")
         replace_file(self._pending, self._journal_bytes(record, files))
         self.reached("journal named")
         sync_folder(self._state.path)
         self.reached("begun")
+
+    def _stage(self, change: Change, info: ParameterInfo, files: WeightFiles) -> None:
+        header = original_header(info, change.old, change.stop - change.start)
+        replace_file(self._state.staging / change.staged, _pieces(header, change, files))
+        self.reached("original staged")
 
     def _journal_bytes(self, record: Record, files: WeightFiles) -> Iterator[bytes]:
         yield encode_head(record)
@@ -141,7 +145,7 @@ class Journal:
                 yield from read_range(files.descriptor(change.file), change.start, change.stop)
                 self.reached("journal partly written")
 
-    def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[Change], bytes]) -> None:
+    def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[Change], memoryview]) -> None:
         """Steps 4 and 5."""
         for change in record.changes:
             data = fresh(change)
@@ -152,8 +156,7 @@ class Journal:
             self.reached("range written")
         files.sync()
         self.reached("files durable")
-        for change in record.changes:
-            got = digest_range(files.descriptor(change.file), change.start, change.stop)
+        for change, got in _digests(record.changes, files).items():
             if got != change.new:
                 raise HostWriteError(
                     f"{self._state.root / change.file}: expected to read back {change.new} from byte {change.start}, "
@@ -174,7 +177,7 @@ class Journal:
         """Put the old bytes back wherever something else is; True if there were any such places."""
         record, offsets = read_record(self._pending)
         with WeightFiles(self._state.root, record.files, writable=True) as files:
-            present = {change: _digest(change, files) for change in record.changes}
+            present = _digests(record.changes, files)
             wrong = [change for change in record.changes if present[change] != change.old]
             if lost := [change for change in wrong if self._old_digest(change, offsets) != change.old]:
                 if any(present[change] != change.new for change in record.changes):
@@ -187,8 +190,8 @@ class Journal:
                 restore_range(files.descriptor(change.file), change.start, pieces)
                 self.reached("range put back")
             files.sync()
-            for change in wrong:
-                if (got := _digest(change, files)) != change.old:
+            for change, got in _digests(wrong, files).items():
+                if got != change.old:
                     raise OSError(errno.EIO, f"read back {got} from byte {change.start}, expected {change.old}")
         self.reached("put back")
         remove_file(self._pending)
@@ -240,8 +243,11 @@ def _pieces(header: bytes, change: Change, files: WeightFiles) -> Iterator[bytes
     yield from read_range(files.descriptor(change.file), change.start, change.stop)
 
 
-def _digest(change: Change, files: WeightFiles) -> Digest:
-    return digest_range(files.descriptor(change.file), change.start, change.stop)
+def _digests(changes: Iterable[Change], files: WeightFiles) -> dict[Change, Digest]:
+    """What is in the files now."""
+    listed = list(changes)
+    found = digest_ranges((files.descriptor(change.file), change.start, change.stop) for change in listed)
+    return dict(zip(listed, found, strict=True))
 
 
 def _entries(folder: Path) -> list[Path]:

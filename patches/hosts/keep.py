@@ -23,7 +23,7 @@ from rasura.patches import canonical
 from rasura.patches.canonical import Fields, JsonValue
 from rasura.patches.errors import DigestMismatchError, FormatError, HostError
 from rasura.patches.hosts import ParameterInfo
-from rasura.patches.hosts.ranges import read_range, remove_file, replace_file, sync_folder
+from rasura.patches.hosts.ranges import read_whole, remove_file, replace_file, sync_folder
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensorfile import CHECKPOINT_LIMITS, read_header
 
@@ -47,7 +47,7 @@ class KeptOriginal:
     digest: Digest
     """SHA-256 of the values, as it was when they were kept."""
 
-    def read(self) -> bytes:
+    def read(self) -> bytearray:
         """The values.
 
         Raises:
@@ -194,6 +194,6 @@ def _kept(path: Path) -> KeptOriginal:
     return KeptOriginal(path, info, start, start + tensor.stop, Digest(header.metadata["sha256"]))
 
 
-def _bytes_of(path: Path, start: int, stop: int) -> bytes:
+def _bytes_of(path: Path, start: int, stop: int) -> bytearray:
     with path.open("rb") as file:
-        return b"".join(read_range(file.fileno(), start, stop))
+        return read_whole(file.fileno(), start, stop)

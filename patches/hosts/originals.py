@@ -66,8 +66,14 @@ def forget(module: nn.Module, name: ParamName) -> None:
         module.__dict__.pop(HOST_ID, None)
 
 
-def kept_copy(name: ParamName, tensor: torch.Tensor, where: KeepOn) -> Kept:
+def kept_copy(name: ParamName, tensor: torch.Tensor, where: KeepOn, known: torch.Tensor | None = None) -> Kept:
     """What to keep of a parameter before it is written for the first time.
+
+    Args:
+        name: the parameter.
+        tensor: its values.
+        where: the choice.
+        known: a tensor with the very same bits that nobody writes to; kept in place of a copy if it lies where it must.
 
     Raises:
         BaseMismatchError: the folder has no such parameter, or it holds other bits there.
@@ -75,11 +81,13 @@ def kept_copy(name: ParamName, tensor: torch.Tensor, where: KeepOn) -> Kept:
     """
     if isinstance(where, Path):
         return _on_disk(name, tensor, where)
-    copy = tensor.detach().to(
-        device=tensor.device if where == "device" else "cpu", copy=True, memory_format=torch.contiguous_format
-    )
+    device = tensor.device if where == "device" else torch.device("cpu")
     # Without an accelerator there is nothing to pin memory for.
-    return copy.pin_memory() if where == "pinned" and torch.accelerator.is_available() else copy
+    pinned = where == "pinned" and torch.accelerator.is_available()
+    if known is not None and known.device == device and known.is_pinned() == pinned:
+        return known
+    copy = tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
+    return copy.pin_memory() if pinned else copy
 
 
 def value_of(name: ParamName, kept: Kept) -> torch.Tensor:

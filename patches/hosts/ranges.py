@@ -8,11 +8,14 @@ from typing import Final
 
 from rasura.patches.errors import HostError
 from rasura.patches.names import Digest
+from rasura.patches.threads import at_once
 
 __all__ = [
     "digest_range",
+    "digest_ranges",
     "drop_cache",
     "read_range",
+    "read_whole",
     "remove_file",
     "replace_file",
     "restore_range",
@@ -21,6 +24,7 @@ __all__ = [
 ]
 
 _CHUNK: Final = 4 * 2**20  # bytes; what one read holds in memory
+_ROOM: Final = 2**18  # bytes; stays in the processor's cache between reading and hashing
 
 
 def read_range(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
@@ -33,20 +37,50 @@ def read_range(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
     while start < stop:
         piece = os.pread(descriptor, min(_CHUNK, stop - start), start)
         if not piece:
-            raise HostError(f"expected {stop - start} more bytes at {start}, got the file's end")
+            raise _too_short(start, stop)
         yield piece
         start += len(piece)
+
+
+def read_whole(descriptor: int, start: int, stop: int) -> bytearray:
+    """As `read_range`, in one piece and without copying it."""
+    found = bytearray(stop - start)
+    room = memoryview(found)
+    while start < stop:
+        got = os.preadv(descriptor, [room], start)
+        if not got:
+            raise _too_short(start, stop)
+        start, room = start + got, room[got:]
+    return found
+
+
+def _too_short(start: int, stop: int) -> HostError:
+    return HostError(f"expected {stop - start} more bytes at {start}, got the file's end")
 
 
 def digest_range(descriptor: int, start: int, stop: int) -> Digest:
     """SHA-256 of the bytes from `start` to `stop`; raises as `read_range`."""
     state = hashlib.sha256()
-    for piece in read_range(descriptor, start, stop):
-        state.update(piece)
+    room = memoryview(bytearray(min(_ROOM, stop - start)))  # fresh memory for each piece would take as long as the hash
+    while start < stop:
+        got = os.preadv(descriptor, [room[: stop - start]], start)
+        if not got:
+            raise _too_short(start, stop)
+        state.update(room[:got])
+        start += got
     return Digest(state.hexdigest())
 
 
-def write_range(descriptor: int, start: int, pieces: Iterable[bytes]) -> None:
+def digest_ranges(ranges: Iterable[tuple[int, int, int]]) -> list[Digest]:
+    """`digest_range` of each descriptor, start and stop, several at a time; raises as `read_range`."""
+    listed = list(ranges)
+    if hasattr(os, "posix_fadvise"):  # so that the medium is not asked for one piece after the other
+        for descriptor, start, stop in listed:
+            os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_WILLNEED)
+    return at_once(lambda each: digest_range(*each), listed)
+
+
+def write_range(descriptor: int, start: int, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
     """Write the pieces one after the other from `start` on.
 
     Raises:

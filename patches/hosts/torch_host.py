@@ -8,7 +8,7 @@ middle of another, and a read never sees half of one. A write waits for the gate
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Final, Self
 
 import torch
@@ -16,10 +16,12 @@ from torch import nn
 
 from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
+from rasura.patches.hosts.bits import same_bits
 from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.originals import forget as forget_original
+from rasura.patches.hosts.remembered import Remembered
 from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
     FLOAT_TYPES,
@@ -31,7 +33,8 @@ from rasura.patches.hosts.torch_modules import (
     unwrapped,
 )
 from rasura.patches.names import Digest, ParamName
-from rasura.patches.tensors import dtype_name, is_finite, tensor_digest
+from rasura.patches.tensors import dtype_name, is_finite
+from rasura.patches.threads import at_once
 
 __all__ = ["TorchHost"]
 
@@ -41,13 +44,16 @@ _LOCK: Final = threading.RLock()
 class TorchHost:
     """Modules in memory; see `rasura.patches.hosts.Host` for what its methods promise."""
 
-    def __init__(self, components: Mapping[str, nn.Module], label: str, *, keep_on: KeepOn = "cpu") -> None:
+    def __init__(
+        self, components: Mapping[str, nn.Module], label: str, *, keep_on: KeepOn = "cpu", remember: int = 2
+    ) -> None:
         """A host of these components.
 
         Args:
             components: modules by their names in a pipeline, such as `unet` or `text_encoder`.
             label: what a person calls this host.
             keep_on: where originals are kept: `cpu`, `pinned`, `device`, or the base's own folder.
+            remember: how many values of each touched parameter to remember (`rasura.patches.hosts.remembered`).
 
         Raises:
             UnsupportedHostError: no component that a patch may touch.
@@ -63,10 +69,13 @@ class TorchHost:
             )
         self._label = label
         self._keep_on = keep_on
+        self.memory = Remembered(remember)
+        """Values that the model has had."""
         self._fresh_identity = new_identity()
+        self._looked: Mapping[ParamName, LiveParameter] | None = None
 
     @classmethod
-    def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu") -> Self:
+    def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu", remember: int = 2) -> Self:
         """A host of a diffusers pipeline, or of one of its modules, whose part is told by its class.
 
         Raises:
@@ -76,7 +85,7 @@ class TorchHost:
         if not isinstance(parts, Mapping):
             parts = {part_of(model): model}
         modules = {str(name): part for name, part in parts.items() if isinstance(part, nn.Module)}
-        return cls(modules, label or type(model).__name__, keep_on=keep_on)
+        return cls(modules, label or type(model).__name__, keep_on=keep_on, remember=remember)
 
     @property
     def location(self) -> str:
@@ -98,9 +107,11 @@ class TorchHost:
         """Take this identity in place of a fresh one; without effect while something is applied."""
         self._fresh_identity = host_id
 
-    def alone(self) -> AbstractContextManager[object]:
-        """Keep other threads from this and all other live hosts; see `Host.alone`."""
-        return _LOCK
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads from this and all other live hosts; see `Host.alone`. Modules are looked through once."""
+        with _LOCK, self._one_look():
+            yield
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""
@@ -111,7 +122,7 @@ class TorchHost:
         twins = unsaved(self._components)
         found = {
             live.name: live.tensor
-            for live in live_parameters(self._components)
+            for live in self._lives().values()
             if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
         }
         return {name: _info(name, found[name]) for name in sorted(found)}
@@ -134,35 +145,37 @@ class TorchHost:
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""
         with _LOCK:
-            return {live.name: tensor_digest(live.tensor) for live in self._readable(names)}
+            return self.memory.digests({live.name: live.tensor for live in self._readable(names)})
 
     def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the raw bytes before anything was written."""
         with _LOCK:
-            return {live.name: tensor_digest(self._original(live)) for live in self._readable(names)}
+            originals = {live.name: self._original(live) for live in self._readable(names)}
+            return self.memory.digests(originals, held=self._held(originals))
 
     def ensure_writable(self, names: Iterable[ParamName]) -> None:
         """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.torch_guards` for the cases."""
         wanted = self._select(names)
         for live in wanted:
             refuse_unwritable(live)
-        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components))
+        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components, self._lives().values()))
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
-        with _LOCK, writing(self.modules):
+        # Looked through anew: until now, forwards may have moved parameters about.
+        with _LOCK, writing(self.modules), self._one_look():
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
                 _check(_info(name, lives[name].tensor), tensor)
-            changed = {name: new for name, new in tensors.items() if not _same_bits(lives[name].tensor, new)}
+            same = at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
+            changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
                 self._check_pristine(lives[name], changed)
             with self._keeping([lives[name] for name in changed]) as kept, _restoring(lives, changed, kept):
                 for name, new in changed.items():
                     _overwrite(lives[name].tensor, new)
-                for name, new in changed.items():
-                    _compare(lives[name], new)
+                at_once(lambda name: _compare(lives[name], changed[name]), changed)
             for name in forget:
                 forget_original(self._component(name), name)
 
@@ -173,7 +186,8 @@ class TorchHost:
         copies: dict[ParamName, torch.Tensor] = {}
         try:
             for live in fresh:
-                kept = kept_copy(live.name, live.tensor, self._keep_on)
+                known = self.memory.equal(live.name, live.tensor)
+                kept = kept_copy(live.name, live.tensor, self._keep_on, known.tensor if known else None)
                 keep(self._component(live.name), live.name, kept, self.host_id)
                 if isinstance(kept, torch.Tensor):
                     copies[live.name] = kept
@@ -192,7 +206,7 @@ class TorchHost:
         kept = originals_of(self._component(live.name)).get(live.name)
         after = changed.get(live.name, live.tensor)
         if (kept is None and live.name in changed) or (
-            kept is not None and not _same_bits(after, value_of(live.name, kept))
+            kept is not None and not same_bits(after, value_of(live.name, kept))
         ):
             raise HostWriteError(
                 f"{live.name}: expected to be as it was before its original is forgotten, got other values; "
@@ -208,11 +222,27 @@ class TorchHost:
         _check_same(_info(live.name, live.tensor), _info(live.name, original))
         return original
 
+    def _held(self, names: Iterable[ParamName]) -> list[ParamName]:
+        """Those whose originals lie in memory."""
+        return [n for n in names if isinstance(originals_of(self._component(n)).get(n), torch.Tensor)]
+
     def _component(self, name: ParamName) -> nn.Module:
         return self._components[name.split(".", 1)[0]]
 
+    @contextmanager
+    def _one_look(self) -> Iterator[None]:
+        before, self._looked = self._looked, {live.name: live for live in live_parameters(self._components)}
+        try:
+            yield
+        finally:
+            self._looked = before
+
+    def _lives(self) -> Mapping[ParamName, LiveParameter]:
+        looked = self._looked
+        return {live.name: live for live in live_parameters(self._components)} if looked is None else looked
+
     def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
-        live = {each.name: each for each in live_parameters(self._components)}
+        live = self._lives()
         wanted = list(names)
         for name in wanted:
             if name not in live:
@@ -255,26 +285,11 @@ def _overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def _compare(live: LiveParameter, value: torch.Tensor) -> None:
-    if not _same_bits(live.tensor, value):
+    if not same_bits(live.tensor, value):
         raise HostWriteError(
             f"{live.name}: expected to read back what was written, got other values; nothing was changed",
             parameter=live.name,
         )
-
-
-def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether the elements are the same bit for bit; unlike `==`, 0 and -0 differ. Compared where `left` is."""
-    here, there = left.detach().contiguous(), right.detach().to(left.device).contiguous()
-    # A CPU compares eight bytes as fast as one element, whatever its size.
-    eight = _in_eights(here) and _in_eights(there)
-    integers = torch.int64 if eight else {2: torch.int16, 4: torch.int32, 8: torch.int64}[left.element_size()]
-    return torch.equal(here.view(integers), there.view(integers))
-
-
-def _in_eights(tensor: torch.Tensor) -> bool:
-    """Whether the memory of a contiguous tensor, row by row, can be taken as integers of eight bytes."""
-    sizes = tensor.shape[-1:].numel(), tensor.storage_offset()
-    return all(size * tensor.element_size() % 8 == 0 for size in sizes) and tensor.data_ptr() % 8 == 0
 
 
 def _copy(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The parameters of live modules under the names that checkpoints give them, whatever has been wrapped around them."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,9 +84,9 @@ def live_modules(
                 yield parameter_name(component, plain), each, ancestors
 
 
-def all_tensors(components: Mapping[str, nn.Module]) -> dict[ParamName, torch.Tensor]:
-    """All parameters, adapters and buffers, each name once."""
-    found: dict[ParamName, torch.Tensor] = {live.name: live.tensor for live in live_parameters(components)}
+def all_tensors(components: Mapping[str, nn.Module], live: Iterable[LiveParameter]) -> dict[ParamName, torch.Tensor]:
+    """All parameters, adapters and buffers, each name once; `live` are the `live_parameters`."""
+    found: dict[ParamName, torch.Tensor] = {each.name: each.tensor for each in live}
     for component, module in components.items():
         for key, parameter in module.named_parameters(remove_duplicate=False):
             if _plain_key(key, _ancestors(module, key)) is None:

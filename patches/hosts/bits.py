@@ -1,0 +1,43 @@
+"""Tensors compared bit for bit, and summed up bit for bit."""
+
+import numpy as np
+import torch
+
+__all__ = ["checksum", "same_bits"]
+
+_PROBE = 512  # elements; where two values differ at all, they nearly always differ here
+
+
+def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether the elements are the same bit for bit; unlike `==`, 0 and -0 differ. Compared where `left` is."""
+    here, there = left.detach().contiguous(), right.detach().contiguous()
+    # A CPU compares eight bytes as fast as one element, whatever its size.
+    eight = _in_eights(here) and _in_eights(there)
+    integers = torch.int64 if eight else _integers(left)
+    mine, other = here.view(integers), there.view(integers)
+    if mine.shape != other.shape or not torch.equal(_probe(mine), _probe(other).to(left.device)):
+        return False
+    if mine.is_cuda or other.is_cuda or mine.is_meta:
+        return torch.equal(mine, other.to(left.device))
+    return bool(np.array_equal(mine.numpy(), other.numpy()))  # several times as fast as torch's own
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """The sum of the elements' bits modulo 2⁶⁴. It shows accidents and is no digest: whoever wants to can forge it."""
+    here = tensor.detach().contiguous()
+    integers = torch.int64 if _in_eights(here) else _integers(here)
+    return int(here.view(integers).sum(dtype=torch.int64))
+
+
+def _probe(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(-1)[:_PROBE]
+
+
+def _integers(tensor: torch.Tensor) -> torch.dtype:
+    return {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+
+
+def _in_eights(tensor: torch.Tensor) -> bool:
+    """Whether the memory of a contiguous tensor, row by row, can be taken as integers of eight bytes."""
+    sizes = tensor.shape[-1:].numel(), tensor.storage_offset()
+    return all(size * tensor.element_size() % 8 == 0 for size in sizes) and tensor.data_ptr() % 8 == 0

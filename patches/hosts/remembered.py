@@ -1,0 +1,123 @@
+"""Values that a live model has had, with their digests: what comes back is neither composed nor hashed again.
+
+A server that swaps a few stacks, or applies and reverts one, meets the same values over and over. Nothing is believed
+for it. What the model holds is recognised by comparing every bit with a remembered value, never by remembering that it
+was written; and before a remembered value is used, a checksum tells whether it still is what was hashed.
+
+Comparing costs a tenth of SHA-256 and nothing of composing. The price is memory: up to `count` values of each touched
+parameter, where its original is kept. An original that is kept anyway is one of them and costs nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from rasura.patches.compose import Layer, composed
+from rasura.patches.hosts.bits import checksum, same_bits
+from rasura.patches.names import Digest, ParamName
+from rasura.patches.tensors import tensor_digests
+from rasura.patches.threads import at_once
+
+__all__ = ["MadeOf", "Remembered", "Value", "composed_values"]
+
+MadeOf: TypeAlias = Hashable
+"""What a value is a function of: the digest of its original, and the patches with their strengths."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A parameter's value; the tensor is never written to."""
+
+    tensor: torch.Tensor
+    digest: Digest
+    """SHA-256 of its raw bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    value: Value
+    made_of: MadeOf | None
+    checksum: int
+
+    def intact(self) -> bool:
+        return checksum(self.value.tensor) == self.checksum
+
+
+class Remembered:
+    """The last values of each parameter. One thread at a time may ask for a parameter."""
+
+    def __init__(self, count: int) -> None:
+        """Remember up to `count` values of each parameter; 0 remembers nothing."""
+        self._count = count
+        self._kept: dict[ParamName, list[_Kept]] = {}
+
+    def __len__(self) -> int:
+        """Bytes of all that is remembered, whoever else holds some of it."""
+        return sum(k.value.tensor.numel() * k.value.tensor.element_size() for each in self._kept.values() for k in each)
+
+    def put(self, name: ParamName, value: Value, made_of: MadeOf | None = None) -> None:
+        """Remember a value that was just hashed, in place of an older one."""
+        others = [k for k in self._kept.get(name, ()) if k.value.digest != value.digest]
+        self._kept[name] = (
+            [_Kept(value, made_of, checksum(value.tensor)), *others][: self._count] if self._count else []
+        )
+
+    def made(self, name: ParamName, made_of: MadeOf) -> Value | None:
+        """The value that is made of this, if it is remembered and intact."""
+        return self._first(name, [k for k in self._kept.get(name, ()) if k.made_of == made_of])
+
+    def equal(self, name: ParamName, tensor: torch.Tensor) -> Value | None:
+        """The value whose bits a tensor has, if it is remembered and intact; the tensor itself may be that value."""
+        alike = (k for k in self._kept.get(name, ()) if k.value.tensor is tensor or same_bits(tensor, k.value.tensor))
+        return self._first(name, [k] if (k := next(alike, None)) else [])
+
+    def digests(
+        self, tensors: Mapping[ParamName, torch.Tensor], *, held: Collection[ParamName] = ()
+    ) -> dict[ParamName, Digest]:
+        """SHA-256 of raw bytes, by comparing where possible; those `held` are never written to, and remembered."""
+        found = dict(zip(tensors, at_once(lambda name: self.equal(name, tensors[name]), tensors), strict=True))
+        known = {name: value.digest for name, value in found.items() if value is not None}
+        fresh = tensor_digests({name: t for name, t in tensors.items() if name not in known})
+        for name, digest in fresh.items():
+            if name in held:
+                self.put(name, Value(tensors[name], digest))
+        return {**fresh, **known}
+
+    def _first(self, name: ParamName, found: list[_Kept]) -> Value | None:
+        if not found:
+            return None
+        kept = self._kept[name]
+        kept.remove(found[0])
+        if not found[0].intact():  # whatever happened to it, it is not what was hashed
+            return None
+        kept.insert(0, found[0])  # the last one used is the last one to go
+        return found[0].value
+
+
+def composed_values(
+    layers: Mapping[ParamName, Layer],
+    originals: Mapping[ParamName, torch.Tensor],
+    made_of: Mapping[ParamName, MadeOf],
+    memory: Remembered,
+) -> dict[ParamName, Value]:
+    """What parameters are under a set of patches, with digests.
+
+    Args:
+        layers: what the set adds to each parameter.
+        originals: their values without patches.
+        made_of: what determines each result; names the originals, too.
+        memory: what is known already; results go there.
+
+    Raises:
+        AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.compose.composed`.
+    """
+    known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
+    fresh = {name: composed(originals[name], layer.terms) for name, layer in layers.items() if name not in known}
+    for name, digest in tensor_digests(fresh).items():
+        known[name] = Value(fresh[name], digest)
+        memory.put(name, known[name], made_of[name])
+    return known

@@ -1,0 +1,33 @@
+"""One function over many things at once: hashing and reading files leave Python alone, so threads share the cores."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+__all__ = ["at_once", "workers"]
+
+_MOST: Final = 8  # beyond that, memory is what everybody waits for
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def workers() -> int:
+    """How many threads: `OMP_NUM_THREADS`, as for torch and BLAS, or the cores that this process may use; at most 8."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(int(said) if said.isdecimal() else cores, _MOST))
+
+
+def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`[function(item) for item in items]`, several at a time; raises what the first of them in order raised.
+
+    No call runs any more when this returns or raises.
+    """
+    listed = list(items)
+    count = min(workers(), len(listed))
+    if count < 2:  # noqa: PLR2004
+        return [function(item) for item in listed]
+    with ThreadPoolExecutor(count, thread_name_prefix="rasura") as pool:
+        return list(pool.map(function, listed))
