@@ -22,7 +22,8 @@ from rasura.evaluation.score import Answer, Subjects, questions, scores
 from rasura.patches.base import cross_attention, identify
 from rasura.patches.build import build_patches
 from rasura.patches.compose import Term, composed
-from rasura.patches.concepts import Target, TextEncoder
+from rasura.patches.concepts import Target
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.nullspace import NullSpace
 from rasura.patches.errors import RasuraError
 from rasura.patches.file import Patch

@@ -42,7 +42,7 @@ _METHOD = "null-space"
 @click.option("--method", default=_METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A choice of the method; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of a method that draws random numbers.")
-@click.option("--layers", metavar="NAMES", help="Which layers, such as k, v, kv [default: the method's].")
+@click.option("--layers", metavar="NAMES", help="Which layers, such as k, v, kv, text [default: the method's].")
 @click.option(
     "--tokens",
     type=click.Choice(["last", "subject", "tail", "end"]),

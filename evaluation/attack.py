@@ -26,10 +26,13 @@ from rasura.evaluation.kinds import DIRECT
 from rasura.evaluation.painter import Progress, Shot
 from rasura.evaluation.patched import PatchedModel
 from rasura.evaluation.score import Question
+from rasura.patches.hosts.families import refuse_several_encoders
 from rasura.patches.names import Digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from rasura.patches.hosts import Host
 
 CHOICES: Final = ("none", "embedding", "suffix", "all")
 _EXAMPLES: Final = 8  # pictures of the base that an attack learns from
@@ -116,6 +119,16 @@ class Bench:
     options: AttackOptions
     cache: PictureCache
     progress: Progress
+
+
+def check_attacks(host: Host, options: AttackOptions) -> None:
+    """Refuse to attack what these attacks do not follow: they look for words and word vectors of one text encoder.
+
+    Raises:
+        UnsupportedHostError: a model with several text encoders.
+    """
+    if options.kinds:
+        refuse_several_encoders(host.parameters(), f"attack {options.kind}", "rasura evaluate --attack none")
 
 
 def run_attacks(bench: Bench, asked: Sequence[Question]) -> tuple[Attacked, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation import kinds
-from rasura.evaluation.attack import Attacked, AttackOptions, Bench, run_attacks
+from rasura.evaluation.attack import Attacked, AttackOptions, Bench, check_attacks, run_attacks
 from rasura.evaluation.cache import Effort, PictureCache
 from rasura.evaluation.classifier import FACTS
 from rasura.evaluation.judge import CLIP, TEMPLATE, Judge, open_judge
@@ -108,10 +108,12 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     Raises:
         NotFoundError, VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.
         InputError: no patch, no judge, bad prompts, a label that the judge does not know.
+        UnsupportedHostError: no pipeline that can draw, or an attack on a model with several text encoders.
     """
     stack = tuple(StackMember(load_verified(registry, p), strength) for p, strength in request.patches.items())
     opened = open_base(registry, request.base, draft, progress)  # (1)
     check_stack(opened.host, opened.identity, stack)
+    check_attacks(opened.host, request.attack)
     asked, judge = questions_and_judge(request, opened, stack)  # (2)
     model = PatchedModel.load(opened.host, opened.identity, stack, request.sampling, request.device)
     cache = PictureCache(request.cache or registry.location.folder / PICTURES)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from rasura.patches.clip import load_clip
+from rasura.patches.clip import load_tower
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.families import CLIP
 from rasura.patches.quiet import quiet
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Progress = Callable[[str, int, int], None]
+_SDXL: Final = "StableDiffusionXLPipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +54,16 @@ class Painter:
         """Load a diffusers folder without the network.
 
         Raises:
-            UnsupportedHostError: no Stable Diffusion pipeline that diffusers can load.
+            UnsupportedHostError: no Stable Diffusion or SDXL pipeline that diffusers can load.
         """
         import torch
         import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
 
         with quiet():
-            from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+            from diffusers import DPMSolverMultistepScheduler
         with quiet():
             try:
-                pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+                pipeline = _pipeline(folder)
             except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
                 raise UnsupportedHostError(f"{folder}: its pipeline cannot be loaded: {error}") from error
             pipeline.to(device, torch.float32)
@@ -69,14 +72,17 @@ class Painter:
         return cls(pipeline, sampling or Sampling())
 
     def reload(self, folder: Path) -> None:
-        """Read the weights of the UNet and of the text encoder anew from a folder."""
+        """Read the weights of the UNet and of the text encoders anew from a folder."""
         import torch
         from diffusers import UNet2DConditionModel
 
         with quiet():
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
             self.pipeline.unet = unet.to(self.pipeline.device, torch.float32)
-            self.pipeline.text_encoder = load_clip(folder)[1].to(self.pipeline.device)
+            for name in ("text_encoder", "text_encoder_2"):
+                if getattr(self.pipeline, name, None) is not None:
+                    module = load_tower(folder, replace(CLIP, component=name)).module
+                    setattr(self.pipeline, name, module.to(self.pipeline.device))
 
     def draw(self, shots: Sequence[Shot], stage: str, progress: Progress) -> list[Image]:
         """Draw every shot, each from the noise of its own seed."""
@@ -112,3 +118,18 @@ class Painter:
         config = self.pipeline.unet.config
         shape = (1, config.in_channels, config.sample_size, config.sample_size)
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(self.pipeline.device)
+
+
+def _pipeline(folder: Path) -> Any:
+    """The pipeline of a folder, without what changes a finished picture: a checker or a watermark."""
+    import diffusers
+
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    if isinstance(index, dict) and index.get("_class_name") == _SDXL:
+        return diffusers.StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
+    if isinstance(index, dict) and "transformer" in index:
+        raise UnsupportedHostError(
+            f"{folder}: expected a pipeline with a UNet, got {index.get('_class_name')}: nothing is drawn with it here",
+            hint="rasura patch check ID",
+        )
+    return diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)

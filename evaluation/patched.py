@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from rasura.patches.file import Patch
 
-_FIXED = ("vae", "scheduler", "model_index.json", "unet/config.json", "text_encoder/config.json", "tokenizer")
+_FIXED = (
+    "vae",
+    "scheduler",
+    "model_index.json",
+    "unet/config.json",
+    "text_encoder/config.json",
+    "tokenizer",
+    "text_encoder_2/config.json",
+    "tokenizer_2",
+)
 """What decides pictures and is no patchable parameter."""
 
 

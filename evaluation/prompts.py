@@ -18,7 +18,7 @@ from typing import Final
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.score import Question
 from rasura.patches import canonical
-from rasura.patches.concepts import TextEncoder
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.errors import ConceptError, FormatError, InputError, NotFoundError
 from rasura.patches.fields import Fields, JsonValue, show
 

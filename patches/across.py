@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.clip import put_back
 from rasura.patches.compose import composed, layers_of
-from rasura.patches.concepts import Target, TextEncoder, aligned_columns
+from rasura.patches.concepts import Target, aligned_columns
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.hidden import copied
 from rasura.patches.names import ParamName, PatchId
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from rasura.patches.file import Patch
 
-_ENCODER: Final = "text_encoder."
+_ENCODER: Final = "text_encoder"
 _NOISE: Final = 1e-6
 """Relative singular value below which directions of a concept's columns do not count."""
 
@@ -54,7 +55,7 @@ class Site:
     """The base that a stack is checked on.
 
     Attributes:
-        encoder: its pristine text encoder.
+        encoder: its pristine text encoder, or encoders.
         originals: pristine values of the parameters that the stack touches, in the base's dtype.
         prompts: where the words of retain sets come from.
     """
@@ -140,9 +141,12 @@ def _readers(stack: Sequence[Member]) -> list[Member]:
 
 def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
     layers = layers_of((m.patch.tensors.increments, m.strength) for m in movers)
-    module = copied(site.encoder.module)
-    put_back(module, {layer.name: composed(site.originals[layer.name], layer.terms) for layer in layers})
-    return site.encoder.with_module(module)
+    values = {layer.name: composed(site.originals[layer.name], layer.terms) for layer in layers}
+    touched = {name.partition(".")[0] for name in values}
+    modules = {name: copied(module) for name, module in site.encoder.modules.items() if name in touched}
+    for component, module in modules.items():
+        put_back(module, values, component)
+    return site.encoder.with_modules(modules)
 
 
 def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Columns:

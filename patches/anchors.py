@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from rasura.patches.concepts import Target, TextEncoder, normal
+from rasura.patches.concepts import Target, normal
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.errors import ConceptError
 from rasura.patches.neighbours import nearest_protected
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches import canonical
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
-from rasura.patches.hosts import Host, ParameterInfo
-from rasura.patches.hosts.families import refuse_several_encoders, refuse_unread
+from rasura.patches.hosts import COMPONENTS, Host, ParameterInfo
+from rasura.patches.hosts.families import family_of, refuse_unread
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.specs import TensorIdentity
 from rasura.patches.tensors import dtype_name, tensor_digest, tensor_set_digest, torch_dtype
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
 """The dtypes in which people load a model; a cast is one IEEE rounding, so its digest can be known beforehand."""
 
-LAYERS: Final = {"k": (".to_k.weight",), "v": (".to_v.weight",), "kv": (".to_k.weight", ".to_v.weight")}
+_BOTH: Final = (".to_k.weight", ".to_v.weight")
+TEXT_LAYERS: Final = "text"
+LAYERS: Final = {"k": _BOTH[:1], "v": _BOTH[1:], "kv": _BOTH, TEXT_LAYERS: _BOTH}
 _CROSS_ATTENTION: Final = ".attn2"
 _DENOISERS: Final = ("unet.", "transformer.")
+_TEXT_ENCODERS: Final = tuple(f"{name}." for name in COMPONENTS if name.startswith("text_encoder"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,9 @@ class BaseIdentity:
 
     Attributes:
         parameters: every parameter of the denoiser and the text encoders, sorted by name.
-        text_encoder: tensor-set digest of the text encoder's parameters, in the spelling with `text_model.`.
-        tokenizer: SHA-256 of the canonical JSON of vocabulary, merges, length and special ids.
+        text_encoder: tensor-set digest of the parameters of all text encoders, in the spelling with `text_model.`.
+        tokenizer: SHA-256 of the canonical JSON of vocabulary, merges, length and special ids; with several tokenizers
+            that of an object which holds each under its name.
     """
 
     parameters: tuple[TensorIdentity, ...]
@@ -65,7 +69,7 @@ def identify(host: Host, tokenizer_state: Mapping[str, canonical.JsonValue]) -> 
     infos = host.parameters()
     digests = host.original_digests(infos)
     parameters = tuple(TensorIdentity(name, i.dtype, i.shape, digests[name]) for name, i in sorted(infos.items()))
-    text = [(p.name, p.dtype, p.shape, p.sha256) for p in parameters if p.name.startswith("text_encoder.")]
+    text = [(p.name, p.dtype, p.shape, p.sha256) for p in parameters if p.name.startswith(_TEXT_ENCODERS)]
     if not text:
         raise UnsupportedHostError(f"{host.location} has no text encoder: expected text_encoder/")
     tokenizer = Digest(hashlib.sha256(canonical.dumps(tokenizer_state)).hexdigest())
@@ -73,33 +77,36 @@ def identify(host: Host, tokenizer_state: Mapping[str, canonical.JsonValue]) -> 
 
 
 def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width: int | None = None) -> list[ParamName]:
-    """Names of the cross-attention projections that read text embeddings as they are.
+    """Names of the linear layers that read text embeddings as they are: in a UNet, cross-attention projections.
 
     Args:
         infos: a host's parameters.
-        layers: "k", "v" or "kv".
-        width: expected d_in, that of the one text encoder whose embeddings they are to read; None for any.
+        layers: "k", "v" or "kv"; or "text": all of them, whatever the family calls them.
+        width: expected d_in, that of the embeddings that they are to read; None for any.
 
     Raises:
         InputError: other layers.
         UnsupportedHostError: there are none, they read something else (the message says what the family has instead),
-            they read several text encoders, or embeddings of another width.
+            or embeddings of another width.
     """
     if layers not in LAYERS:
         raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
-    found = [
-        name
-        for name in sorted(infos)
-        if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
-    ]
+    family = family_of(infos)
+    if layers == TEXT_LAYERS and family is not None:
+        found = family.reading(infos)
+    else:
+        found = [
+            name
+            for name in sorted(infos)
+            if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
+        ]
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
     if width is None:
         return found
-    refuse_several_encoders(infos)
     widths = {infos[name].shape[-1] for name in found}
     if widths != {width}:
         raise UnsupportedHostError(
-            f"cross-attention reads embeddings of width {sorted(widths)}, the text encoder gives {width}: expected "
+            f"cross-attention reads embeddings of width {sorted(widths)}, the text encoders give {width}: expected "
             "one width",
             hint="rasura methods",
         )

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from rasura.patches.anchors import with_anchor
 from rasura.patches.base import CAST_DTYPES, BaseIdentity
 from rasura.patches.capacity import GUARD
-from rasura.patches.concepts import Target, TextEncoder, aligned_columns, token_range
+from rasura.patches.concepts import Target, aligned_columns, token_positions
 from rasura.patches.describe import compressed, described
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.problem import Columns, Problem, Progress, Reference
 from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.file import Patch
@@ -142,8 +143,8 @@ class _Prompts:
             if tokens == "all":
                 yield hidden.reshape(-1, hidden.shape[-1])
                 continue
-            ranges = [token_range(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
-            yield torch.cat([hidden[i, list(r)] for i, r in enumerate(ranges)])
+            chosen = [token_positions(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
+            yield torch.cat([hidden[i, own] for i, own in enumerate(chosen)])
 
     def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
         key = _digest(prompts())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMPRESSION: Final = 1e-4
 """Relative singular value below which directions of a concept's columns are not stored."""
 _WIDE: Final = 2048
-"""Wider than any text embedding: there the n × n Gram matrix saves minutes. Narrower patches keep their bits."""
+"""As wide as the embeddings of two CLIPs: from there on the n × n Gram matrix saves minutes. Below, bits are kept."""
 
 
 def described(
@@ -138,7 +138,7 @@ def compressed(columns: Columns, tolerance: float) -> Columns:
 
     width = columns.targets.shape[0]
     stacked = torch.cat([columns.targets, columns.anchors])  # [2d, n]
-    few = width > _WIDE and stacked.shape[1] < width
+    few = width >= _WIDE and stacked.shape[1] < width
     values, vectors = torch.linalg.eigh(stacked.T @ stacked if few else stacked @ stacked.T)
     values, vectors = values.flip(0), vectors.flip(1)
     kept = int((values > tolerance**2 * values[0]).sum())

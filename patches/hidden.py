@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from rasura.patches.concepts import BATCH, TextEncoder
+from rasura.patches.encoder import BATCH, TextEncoder
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.names import ParamName
 

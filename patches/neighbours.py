@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.concepts import BATCH, TextEncoder
+from rasura.patches.encoder import BATCH, TextEncoder
 from rasura.patches.errors import ConceptError, ErasureRefusedError
 from rasura.patches.names import PatchId
 from rasura.patches.subspace import join_rows

@@ -6,19 +6,18 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rasura.patches.errors import DriftError, NotFoundError
 from rasura.registry.records import BaseParameter, BaseRecord, Draft
 
 if TYPE_CHECKING:
     from rasura.patches.base import BaseIdentity
-    from rasura.patches.concepts import TextEncoder
+    from rasura.patches.encoder import TextEncoder
     from rasura.patches.hosts.checkpoint import CheckpointHost
     from rasura.registry.store import Registry
 
 Progress = Callable[[str, int, int], None]
-_TEXT_ENCODER: Final = "text_encoder."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +43,7 @@ def add_base(
         UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
         ExistsError: the name belongs to another base.
     """
-    from rasura.patches.base import casts, cross_attention
+    from rasura.patches.base import TEXT_LAYERS, casts, cross_attention
     from rasura.patches.hidden import fc2_layers
 
     identity, host, encoder = _identified(folder, progress)
@@ -52,7 +51,7 @@ def add_base(
     if known is not None and name in (None, known.name):
         return OpenBase(registry.base(known.digest), identity, host, encoder), False
     infos = host.parameters()
-    touched = host.originals([*cross_attention(infos, "kv"), *fc2_layers(infos).values()])
+    touched = host.originals([*cross_attention(infos, TEXT_LAYERS), *fc2_layers(infos).values()])
     record = BaseRecord(
         digest=identity.digest,
         name=name or host.folder.name,
@@ -96,16 +95,14 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
 
 
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
-    from rasura.patches.base import cross_attention, identify
-    from rasura.patches.clip import put_back
-    from rasura.patches.concepts import TextEncoder
+    from rasura.patches.base import TEXT_LAYERS, cross_attention, identify
+    from rasura.patches.encoder import TextEncoder
     from rasura.patches.hosts.checkpoint import CheckpointHost
 
     progress("hashing the base", 0, 1)
     host = CheckpointHost.open(folder)
-    cross_attention(host.parameters(), "kv")
-    encoder = TextEncoder.load(host.folder)
-    put_back(encoder.module, host.originals(name for name in host.kept() if name.startswith(_TEXT_ENCODER)))
+    cross_attention(host.parameters(), TEXT_LAYERS)
+    encoder = TextEncoder.pristine(host)
     identity = identify(host, encoder.tokenizer_state())
     progress("hashing the base", 1, 1)
     return identity, host, encoder

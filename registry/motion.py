@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from rasura.registry.beside import Branches
     from rasura.registry.store import Registry
 
-_TEXT_ENCODER: Final = "text_encoder."
+_TEXT_ENCODER: Final = "text_encoder"
+_POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
 _FRESH: Final = "take a fresh copy of the base model"
 
 
@@ -153,13 +154,11 @@ def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Stren
 def _check_text_encoder(base: BaseRecord, host: Host) -> None:
     """Refuse a host that reads prompts otherwise: the detectors would look for vectors that no longer come.
 
-    A live denoiser without its text encoder cannot be asked.
+    A live denoiser without its text encoders cannot be asked.
     """
-    expected = [
-        TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in base.parameters if p.name.startswith(_TEXT_ENCODER)
-    ]
-    if not any(name.startswith(_TEXT_ENCODER) for name in host.parameters()):
-        return
+    there = {name.partition(".")[0] for name in host.parameters() if name.startswith(_TEXT_ENCODER)}
+    named = (p for p in base.parameters if p.name.partition(".")[0] in there and not p.name.endswith(_POOLED))
+    expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in named]
     check_names(host, [parameter.name for parameter in expected])
     _check_originals(expected, host)
 

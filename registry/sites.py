@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts import Host
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rasura.registry.store import Registry
 
 Progress = Callable[[str, int, int], None]
-_ENCODER: Final = "text_encoder."
 
 
 def look_across(
@@ -46,8 +45,7 @@ def look_across(
     """
     from rasura.patches.across import Across, Site, across, crosses
     from rasura.patches.base import check_touched
-    from rasura.patches.clip import put_back
-    from rasura.patches.concepts import TextEncoder
+    from rasura.patches.encoder import TextEncoder
     from rasura.patches.hosts.checkpoint import CheckpointHost
 
     if not crosses(stack):
@@ -55,8 +53,7 @@ def look_across(
     folder = (
         host if isinstance(host, CheckpointHost) and not host.single else CheckpointHost.open(_source(registry, stack))
     )
-    encoder = TextEncoder.load(folder.folder)
-    put_back(encoder.module, folder.originals(name for name in folder.kept() if name.startswith(_ENCODER)))
+    encoder = TextEncoder.pristine(folder)
     touched: dict[ParamName, None] = dict.fromkeys(name for m in stack for name in m.patch.tensors.increments)
     originals = folder.originals(touched)
     for member in stack:

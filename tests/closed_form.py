@@ -8,8 +8,9 @@ import torch
 from factories import World
 from tiny import tiny_components
 
-from rasura.patches.concepts import Target, TextEncoder
+from rasura.patches.concepts import Target
 from rasura.patches.denoiser import Denoiser
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.problem import Columns, Problem
 from rasura.patches.names import PatchId
 from rasura.patches.request import EraseRequest
@@ -58,7 +59,7 @@ class Setting:
 @functools.cache
 def encoder() -> TextEncoder:
     parts = tiny_components()
-    return TextEncoder(parts["tokenizer"], parts["text_encoder"])
+    return TextEncoder.of_clip(parts["tokenizer"], parts["text_encoder"])
 
 
 def no_denoiser() -> Denoiser:

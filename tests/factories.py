@@ -14,7 +14,8 @@ from tiny import TinySpec, tiny_model
 
 from rasura.patches.base import BaseIdentity, identify
 from rasura.patches.build import build_patches
-from rasura.patches.concepts import Target, TextEncoder
+from rasura.patches.concepts import Target
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpace, erase, gram_of
 from rasura.patches.file import Patch, PatchTensors
 from rasura.patches.hosts.checkpoint import CheckpointHost
@@ -207,7 +208,8 @@ class TinyBase:
 
     @classmethod
     def open(cls, folder: Path) -> "TinyBase":
-        host, encoder = CheckpointHost.open(folder), TextEncoder.load(folder)
+        host = CheckpointHost.open(folder)
+        encoder = TextEncoder.pristine(host)
         return cls(host, encoder, identify(host, encoder.tokenizer_state()))
 
     def build(self, request: EraseRequest) -> tuple[Patch, ...]:

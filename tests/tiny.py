@@ -80,10 +80,10 @@ def tiny_tokenizer() -> "CLIPTokenizer":
     """A real `CLIPTokenizer` of 535 entries, 77 positions."""
     from transformers import CLIPTokenizer
 
-    folder = _workspace() / "vocabulary"
+    folder = workspace() / "vocabulary"
     folder.mkdir(exist_ok=True)
-    merges = _merges(WORDS)
-    bytes_ = _byte_symbols()
+    merges = merges_of(WORDS)
+    bytes_ = byte_symbols()
     tokens = [*bytes_, *(symbol + _END for symbol in bytes_), *("".join(pair) for pair in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
@@ -94,7 +94,7 @@ def tiny_tokenizer() -> "CLIPTokenizer":
 
 
 @functools.lru_cache(maxsize=1)
-def _workspace() -> Path:
+def workspace() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="rasura-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -105,7 +105,7 @@ def _built(spec: TinySpec) -> Path:
     """The one folder of `spec` that all copies are taken from; nobody writes to it."""
     import torch
 
-    folder = Path(tempfile.mkdtemp(dir=_workspace())) / "model"  # mkdtemp's own mode is of no use to other users
+    folder = Path(tempfile.mkdtemp(dir=workspace())) / "model"  # mkdtemp's own mode is of no use to other users
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         pipeline = _assemble(spec)
@@ -184,7 +184,7 @@ def _vae() -> Any:
     )
 
 
-def _merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
+def merges_of(words: tuple[str, ...]) -> list[tuple[str, str]]:
     """Left-to-right merges that make each word one token."""
     merges: dict[tuple[str, str], None] = {}
     for word in words:
@@ -196,7 +196,7 @@ def _merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
     return list(merges)
 
 
-def _byte_symbols() -> list[str]:
+def byte_symbols() -> list[str]:
     """The 256 printable stand-ins for bytes that GPT-2's byte-level encoding uses."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

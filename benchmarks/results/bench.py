@@ -24,8 +24,8 @@ from rasura.evaluation.report import Compared, all_scores, group_changes, summar
 from rasura.evaluation.score import Question, Subjects
 from rasura.patches.base import BaseIdentity, identify
 from rasura.patches.build import build_patches
-from rasura.patches.concepts import TextEncoder
 from rasura.patches.denoiser import Denoiser
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.options import option_texts
 from rasura.patches.errors import RasuraError
 from rasura.patches.file import Patch, read_folder, write_folder

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.concepts import normal
 from rasura.patches.erasers.nullspace import FREE_FLOOR
 from rasura.patches.erasers.problem import Columns, Problem
-from rasura.patches.errors import ErasureRefusedError
+from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 from rasura.patches.subspace import ProtectedBasis, count_for
@@ -42,9 +42,17 @@ def anchored(problem: Problem) -> tuple[Columns, ...]:
 
     That is what SPEED's and UCE's code takes for the last token of an empty prompt. With more tokens than the last
     there is nothing to replace.
+
+    Raises:
+        UnsupportedHostError: an empty anchor, and encoders one after the other, each of which has a start of its own.
     """
     if problem.request.tokens != "last":
         return problem.columns
+    if len(problem.encoder.places("", "")) > 1 and not all(normal(t.anchor) for t in problem.request.targets):
+        raise UnsupportedHostError(
+            "expected a model whose prompts have one start of text, got one that reads several encoders in a row",
+            hint="--set nothing=end",
+        )
     start = problem.reference.invariants[0][:, None]
     return tuple(
         columns if normal(target.anchor) else replace(columns, anchors=start.expand_as(columns.anchors).clone())

@@ -13,6 +13,7 @@ from rasura.patches.erasers.problem import Problem
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.hidden import States, copied, set_weights, states_of
 from rasura.patches.subspace import ProtectedBasis, guarded_basis
+from rasura.patches.tower import Place
 
 if TYPE_CHECKING:
     import torch
@@ -62,16 +63,16 @@ class Edit:
         encoder, templates = problem.encoder, problem.request.templates_of(target)
         sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
         ids, goal_ids = encoder.batch(sources), encoder.batch(goals)
-        own = [encoder.subject(prompt, target.concept) for prompt in sources]
-        theirs = [encoder.subject(prompt, target.anchor) for prompt in goals]
+        own = [encoder.places(prompt, target.concept)[0] for prompt in sources]
+        theirs = [encoder.places(prompt, target.anchor)[0] for prompt in goals]
         tokens = positions if positions == ALL else problem.request.tokens
-        pairs = tuple(_pairs(a, b, encoder.length, tokens) for a, b in zip(own, theirs, strict=True))
+        pairs = tuple(_pairs(a, b, tokens) for a, b in zip(own, theirs, strict=True))
         return cls(
             target,
             ids,
             goal_ids,
             pairs,
-            tuple(subject[0] for subject in own),
+            tuple(place.subject[0] for place in own),
             states_of(encoder.module, ids, layers),
             states_of(encoder.module, goal_ids, layers),
             copied(encoder.module),
@@ -156,13 +157,14 @@ def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]
     return found
 
 
-def _pairs(source: range, goal: range, length: int, tokens: str) -> tuple[tuple[int, int], ...]:
+def _pairs(source: Place, goal: Place, tokens: str) -> tuple[tuple[int, int], ...]:
     if tokens != ALL:
-        return tuple(paired(source, goal, length, tokens))
-    last, end = source[-1], goal[-1]
-    before = [(position, position) for position in range(source[0])]  # the template's own words, the same in both
+        return tuple(paired(source, goal, tokens))
+    own, length = source.subject, source.stop
+    last, end = own[-1], goal.subject[-1]
+    before = [(position, position) for position in range(own[0])]  # the template's own words, the same in both
     after = [(last + j, min(end + j, length - 1)) for j in range(1, length - last)]
-    return (*before, *paired(source, goal, length, "subject"), *after)
+    return (*before, *paired(source, goal, "subject"), *after)
 
 
 def _picked(states: torch.Tensor, positions: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -61,7 +61,7 @@ class NullSpace:
         check_options(self)
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
-        """Cross-attention projections: `layers` is k, v or kv."""
+        """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
         return cross_attention(infos, layers, width)
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:

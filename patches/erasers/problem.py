@@ -24,8 +24,8 @@ from rasura.patches.names import ParamName
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.concepts import TextEncoder
     from rasura.patches.denoiser import Denoiser
+    from rasura.patches.encoder import TextEncoder
     from rasura.patches.hosts import ParameterInfo
     from rasura.patches.increment import Increment
     from rasura.patches.request import EraseRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.concepts import BATCH
+from rasura.patches.encoder import BATCH
 from rasura.patches.hidden import embedded
 
 if TYPE_CHECKING:

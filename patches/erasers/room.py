@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.concepts import TextEncoder, prompts_of, token_range
+from rasura.patches.concepts import prompts_of
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.nullspace import FREE_FLOOR
 from rasura.patches.erasers.problem import Columns, Problem
 from rasura.patches.errors import ErasureRefusedError
@@ -214,7 +215,7 @@ def _gathered(encoder: TextEncoder, pairs: list[tuple[str, str]], rows: str) -> 
 
 def _informative(encoder: TextEncoder, prompt: str, phrase: str) -> range:
     """From the concept's first token (where it is not known, the first word) to a few pads behind end-of-text."""
-    start = token_range(encoder, prompt, phrase, "subject")[0] if phrase else 1
+    start = encoder.subject(prompt, phrase)[0] if phrase else 1
     return range(start, min(len(encoder.ids(prompt)) + PADS, encoder.length))
 
 

@@ -35,6 +35,7 @@ from rasura.patches.erasers.problem import Defaults, Erasure, Problem
 from rasura.patches.erasers.room import Protection, Room, complement, detectors, room_of
 from rasura.patches.erasers.scenes import branches, drawn, responses, run_of, scenes
 from rasura.patches.erasers.training import Plan, Task, Trained, derived, train
+from rasura.patches.hosts.families import refuse_several_encoders
 from rasura.patches.increment import Increment
 from rasura.patches.names import ParamName
 
@@ -79,7 +80,9 @@ class SepMe:
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """Cross-attention projections: `layers` is k, v or kv (published)."""
-        return cross_attention(infos, layers, width)
+        found = cross_attention(infos, layers, width)
+        refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
+        return found
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """Train one increment a concept; refusals come before anything is drawn."""

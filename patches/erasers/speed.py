@@ -89,7 +89,7 @@ class Speed:
             raise InputError("method speed: lamb above 0 expected a ridge above 0, got 0", hint="--set ridge=1")
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
-        """Cross-attention projections: `layers` is k, v or kv."""
+        """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
         return cross_attention(infos, layers, width)
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:

@@ -91,7 +91,7 @@ class ClipNullSpace:
 
         "auto" is the paper's choice 1,2,3 where the encoder has these blocks, else its last ones, three at most.
         """
-        refuse_several_encoders(infos)
+        refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
         found = fc2_layers(infos)
         if not found:
             raise UnsupportedHostError(

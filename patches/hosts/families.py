@@ -18,7 +18,7 @@ has attended to the picture; `attn2` of SD3.5's dual blocks reads the picture al
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -26,9 +26,20 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts import ParameterInfo
 from rasura.patches.names import ParamName
 
-__all__ = ["FAMILIES", "Encoder", "Family", "Reader", "family_of", "refuse_several_encoders", "refuse_unread"]
+__all__ = [
+    "CLIP",
+    "FAMILIES",
+    "Encoder",
+    "Family",
+    "Reader",
+    "family_of",
+    "refuse_several_encoders",
+    "refuse_unread",
+]
 
 Reads = Literal["text", "pooled", "projected", "stream", "picture"]
+States = Literal["last", "penultimate"]
+"""Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
 
 _READS: Final[Mapping[Reads, str]] = {
     "text": "the text embeddings themselves",
@@ -47,6 +58,17 @@ class Encoder:
     kind: Literal["CLIP", "T5"]
     width: int
     """Of the published models, in numbers a token."""
+    states: States = "last"
+    """Which of its hidden states the layers read that read text."""
+    length: int | None = None
+    """Positions that the family's pipeline pads a prompt to by default; None: as many as the encoder has."""
+    masked: bool = False
+    """Whether padding is hidden, from the encoder and from what reads it, and prompts are read in lower case."""
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer beside it."""
+        return self.component.replace("text_encoder", "tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +88,8 @@ class Family:
         encoders: all its text encoders.
         readers: its linear layers that see text, or are taken for such.
         has: patterns that must all match a parameter.
+        sequence: the encoders whose states are read: parts of the sequence of positions, and in each the encoders that
+            fill it side by side.
         lacks: patterns that must match none.
         dimensions: a pattern, and of how many dimensions the parameters are that it matches.
     """
@@ -74,6 +98,7 @@ class Family:
     encoders: tuple[Encoder, ...]
     readers: tuple[Reader, ...]
     has: tuple[str, ...]
+    sequence: tuple[tuple[Encoder, ...], ...]
     lacks: tuple[str, ...] = ()
     dimensions: tuple[str, int] | None = None
 
@@ -110,36 +135,44 @@ _PROJECTED: Final = "unet.encoder_hid_proj.*"
 _POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
 _CONTEXT: Final = "transformer.context_embedder.weight"
 _STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
-_CLIP_L: Final = Encoder("text_encoder", "CLIP", 768)
+CLIP: Final = Encoder("text_encoder", "CLIP", 768)
 _CLIP_G: Final = Encoder("text_encoder_2", "CLIP", 1280)
+_CLIP_H: Final = Encoder("text_encoder", "CLIP", 1024)
+_BOTH: Final = (replace(CLIP, states="penultimate"), replace(_CLIP_G, states="penultimate"))
+_T5_OF_SD3: Final = Encoder("text_encoder_3", "T5", 4096, length=256)
+_T5_OF_FLUX: Final = Encoder("text_encoder_2", "T5", 4096, length=512)
+_T5_OF_PIXART: Final = Encoder("text_encoder", "T5", 4096, length=120, masked=True)
 
 FAMILIES: Final = (
     Family(
         "SDXL",
-        (_CLIP_L, _CLIP_G),
+        _BOTH,
         (*_UNET, Reader("unet.add_embedding.linear_1.weight", "pooled")),
         has=(_ATTENTION[0], "unet.add_embedding.linear_1.weight"),
         lacks=(_PROJECTED,),
+        sequence=(_BOTH,),
     ),
     Family(
         "SD 1.x",
-        (_CLIP_L,),
+        (CLIP,),
         _UNET,
         has=_ATTENTION,
         lacks=(_PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 4),
+        sequence=((CLIP,),),
     ),
     Family(
         "SD 2.x",
-        (Encoder("text_encoder", "CLIP", 1024),),
+        (_CLIP_H,),
         _UNET,
         has=_ATTENTION,
         lacks=(_PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 2),
+        sequence=((_CLIP_H,),),
     ),
     Family(
         "SD3",
-        (_CLIP_L, _CLIP_G, Encoder("text_encoder_3", "T5", 4096)),
+        (*_BOTH, _T5_OF_SD3),
         (
             Reader(_CONTEXT, "text"),
             _POOLED,
@@ -148,22 +181,25 @@ FAMILIES: Final = (
         ),
         has=(_CONTEXT, "transformer.pos_embed.proj.weight", _POOLED.pattern),
         lacks=("transformer.single_transformer_blocks.*",),
+        sequence=(_BOTH, (_T5_OF_SD3,)),
     ),
     Family(
         "FLUX",
-        (_CLIP_L, Encoder("text_encoder_2", "T5", 4096)),
+        (CLIP, _T5_OF_FLUX),
         (Reader(_CONTEXT, "text"), _POOLED, *_STREAM),
         has=(_CONTEXT, "transformer.x_embedder.weight", "transformer.single_transformer_blocks.*", _POOLED.pattern),
+        sequence=((_T5_OF_FLUX,),),
     ),
     Family(
         "PixArt",
-        (Encoder("text_encoder", "T5", 4096),),
+        (_T5_OF_PIXART,),
         (
             Reader("transformer.caption_projection.linear_1.weight", "text"),
             Reader("transformer.caption_projection.linear_2.weight", "projected"),
             *(Reader(f"transformer.*.attn2.to_{role}.weight", "projected") for role in "kv"),
         ),
         has=("transformer.caption_projection.linear_1.weight", "transformer.adaln_single.linear.weight"),
+        sequence=((_T5_OF_PIXART,),),
     ),
 )
 """In the order in which they are tried; a host fits at most one."""
@@ -194,7 +230,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         raise UnsupportedHostError(
             f"expected {sought}, got {reads}: the model is of the {family.name} family, whose text enters through "
             f"{_entrances(family, infos)}",
-            hint="rasura methods",
+            hint="rasura erase --layers text",
             family=family.name,
         )
     if any(_matching(infos, _PROJECTED)) or any(name.startswith("transformer.") for name in names):
@@ -207,23 +243,31 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
 
 
-def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo]) -> None:
-    """Refuse a family whose embeddings are not those of one CLIP text encoder.
+def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:
+    """Refuse a family whose text is not that of one CLIP text encoder, for what changes it or draws through it.
+
+    Args:
+        infos: all parameters of the host.
+        who: what would have to follow the encoders, for the message.
+        hint: what to type instead.
 
     Raises:
-        UnsupportedHostError: naming the encoders that a method would have to follow.
+        UnsupportedHostError: naming the encoders that the method would have to follow.
     """
     family = family_of(infos)
     if family is None or [encoder.kind for encoder in family.encoders] == ["CLIP"]:
         return
-    named = ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
     raise UnsupportedHostError(
-        f"expected a model that reads the embeddings of one CLIP text encoder, got one of the {family.name} family, "
-        f"which reads {named}: concepts are not encoded through these yet",
-        hint="ready patches apply to this family all the same: rasura patch apply ID... --model DIR",
+        f"{who}: expected a model that reads the embeddings of one CLIP text encoder and draws from them alone, got "
+        f"one of the {family.name} family, which reads {_named(family)}",
+        hint=hint,
         family=family.name,
         encoders=tuple(encoder.component for encoder in family.encoders),
     )
+
+
+def _named(family: Family) -> str:
+    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
 
 
 def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:

@@ -13,7 +13,7 @@ from workshop import ALICE, SPEC, Workshop, workshop  # noqa: F401
 from rasura.evaluation.painter import Painter, Sampling, Shot
 from rasura.evaluation.patched import PatchedModel, StackMember, check_stack, fingerprint
 from rasura.patches.base import identify
-from rasura.patches.concepts import TextEncoder
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.increment import Increment, Strength

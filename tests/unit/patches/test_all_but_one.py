@@ -290,7 +290,7 @@ def test_queries_and_outputs_of_cross_attention_are_16_matrices(layers: str) -> 
 
 
 def test_layers_that_nobody_knows_and_models_without_them_are_refused() -> None:
-    with pytest.raises(InputError, match="expected one of k, v, kv, q, out"):
+    with pytest.raises(InputError, match="expected one of k, v, kv, text, q, out"):
         AllButOne().parameters(stable_diffusion(), "full", 768)
     with pytest.raises(UnsupportedHostError, match=r"attn2\.to_q\.weight"):
         AllButOne().parameters({}, "q", 768)

@@ -12,17 +12,16 @@ from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_components, tiny_model
 
 from rasura.patches.concepts import (
-    BATCH,
     GENERIC_TEMPLATES,
     HELD_OUT,
     Target,
-    TextEncoder,
     aligned_columns,
     check_concept,
     check_template,
     normal,
     prompts_of,
 )
+from rasura.patches.encoder import BATCH, TextEncoder
 from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, RasuraError, UnsupportedHostError
 
 CONTROL = ["a\x00b", "a\nb", "a\tb", "\x1b[31m", "a\x7f", "a\x85b", "a\u2028b", "a\u2029b", "\ud800", "a\udcffb"]
@@ -31,7 +30,7 @@ CONTROL = ["a\x00b", "a\nb", "a\tb", "\x1b[31m", "a\x7f", "a\x85b", "a\u2028b", 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     parts = tiny_components()
-    return TextEncoder(parts["tokenizer"], parts["text_encoder"])
+    return TextEncoder.of_clip(parts["tokenizer"], parts["text_encoder"])
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
@@ -170,7 +169,7 @@ def test_embeddings_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         parts["text_encoder"].final_layer_norm.weight[3] = float("nan")
     with pytest.raises(NotFiniteError, match="text encoder gives NaN"):
-        TextEncoder(parts["tokenizer"], parts["text_encoder"]).encode_all(["dog"])
+        TextEncoder.of_clip(parts["tokenizer"], parts["text_encoder"]).encode_all(["dog"])
 
 
 COLUMNS = {

@@ -16,6 +16,7 @@ from rasura.patches.base import cross_attention
 from rasura.patches.compose import composed, layers_of
 from rasura.patches.erasers.all_but_one import AllButOne
 from rasura.patches.erasers.nullspace import NullSpace
+from rasura.patches.erasers.sepme import SepMe
 from rasura.patches.erasers.text_encoder import ClipNullSpace
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts import Host, ParameterInfo
@@ -167,15 +168,22 @@ def test_methods_that_follow_one_clip_encoder_name_what_they_would_need(name: st
     asked: list[Callable[[], object]] = [lambda: ClipNullSpace().parameters(infos, "auto", 24)]
     if name == "SDXL":
         asked += [
-            lambda: NullSpace().parameters(infos, "v", 56),
-            lambda: AllButOne().parameters(infos, "kv", 24),
-            lambda: AllButOne().parameters(infos, "out", 24),
+            lambda: SepMe().parameters(infos, "kv", 56),
+            lambda: AllButOne().parameters(infos, "kv", 56),
+            lambda: AllButOne().parameters(infos, "out", 56),
         ]
     for ask in asked:
         with pytest.raises(UnsupportedHostError, match="embeddings of one CLIP text encoder") as caught:
             ask()
         assert caught.value.details["encoders"] == tuple(encoder.component for encoder in row.encoders)
         assert all(f"{e.component} ({e.kind}, width {e.width})" in caught.value.message for e in row.encoders)
+
+
+def test_methods_on_embeddings_read_both_encoders_of_sdxl() -> None:
+    infos = live(tiny_family("SDXL")).parameters()
+    assert len(NullSpace().parameters(infos, "kv", 56)) == 16
+    with pytest.raises(UnsupportedHostError, match=r"width \[56\], the text encoders give 24"):
+        NullSpace().parameters(infos, "kv", 24)  # the first encoder alone
 
 
 def infos_of(*names: str) -> dict[ParamName, ParameterInfo]:
@@ -311,7 +319,7 @@ def test_the_page_has_every_family() -> None:
     for family in FAMILIES:
         row = rows[family.name]
         assert [int(width) for width in re.findall(r"(?:CLIP|T5) \((\d+)", row)] == [e.width for e in family.encoders]
-        assert ("computed" in row) == ([e.kind for e in family.encoders] == ["CLIP"])
+        assert ("computed" in row) == bool(family.sequence)
         for reader in family.readers:
             layer = reader.pattern.removesuffix(".weight").split("*.")[-1].removeprefix("transformer.")
             known = layer.removeprefix("unet.") in row or reader.reads in {"pooled", "picture", "projected"}

@@ -22,6 +22,7 @@ from rasura.patches.request import EraseRequest
 from rasura.patches.retain import RetainSet
 from rasura.patches.specs import HIDDEN
 from rasura.patches.subspace import RankRule
+from rasura.patches.tower import Place
 
 EXACT = ClipNullSpace(ridge=1e-6, energy=1.0, rank_limit=256)
 FC2 = [ParamName(f"text_encoder.text_model.encoder.layers.{n}.mlp.fc2.weight") for n in (0, 1)]
@@ -165,7 +166,7 @@ def test_positions(base: TinyBase) -> None:
     ("source", "goal"), [(range(2, 4), range(2, 3)), (range(2, 3), range(2, 5)), (range(1, 2), range(1, 2))]
 )
 def test_all_positions_are_paired_once(source: range, goal: range) -> None:
-    pairs = _pairs(source, goal, 77, "all")
+    pairs = _pairs(Place(source, source[0], 77), Place(goal, goal[0], 77), "all")
     assert [a for a, _ in pairs] == list(range(77))
     assert dict(pairs)[source[-1]] == goal[-1]
     assert all(0 <= b < 77 for _, b in pairs)

@@ -13,7 +13,8 @@ from workshop import Workshop, copy_of, request_for, silent, workshop_template
 from rasura.patches.across import Across, crosses, with_across
 from rasura.patches.clip import put_back
 from rasura.patches.compose import composed, layers_of
-from rasura.patches.concepts import Target, TextEncoder, prompts_of
+from rasura.patches.concepts import Target, prompts_of
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.text_encoder import ClipNullSpace
 from rasura.patches.hidden import copied
 from rasura.patches.increment import ONE, Strength
@@ -86,7 +87,7 @@ def encoders(stack: list[Member], workshop: Workshop) -> tuple[TextEncoder, Text
     originals = host.originals(layer.name for layer in layers)
     module = copied(pristine.module)
     put_back(module, {layer.name: composed(originals[layer.name], layer.terms) for layer in layers})
-    return pristine, pristine.with_module(module)
+    return pristine, pristine.with_modules({"text_encoder": module})
 
 
 def last(encoder: TextEncoder, concept: str) -> torch.Tensor:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_pipeline
 from workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, workshop_template
 
-from rasura.patches.concepts import Target, TextEncoder
+from rasura.patches.concepts import Target
+from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.text_encoder import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatError
 from rasura.patches.file import WEIGHTS, Patch
