@@ -57,16 +57,18 @@ def _moved(host: Glance, wanted: Sequence[Layer], kept: Collection[ParamName]) -
     host.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
 
 
-def rasura_live(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int) -> Row:
+def rasura_live(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int, *, remember: int) -> Row:
     """Everything that a live motion does with tensors; no registry, signatures or checks."""
     live = model(kind, dtype)
-    host, wanted, before = TorchHost({"unet": live}, "live"), layers(patches), [w.clone() for w in weights(live)]
+    host, wanted = TorchHost({"unet": live}, "live", remember=remember), layers(patches)
+    before = [w.clone() for w in weights(live)]
 
     def cycle() -> None:
         motion(host, wanted)
         motion(host, ())
 
-    return Row("rasura, live", timed(cycle, repeats), equal_share(weights(live), before))
+    way = "rasura, sets that come back" if remember else "rasura, each set for the first time"
+    return Row(way, timed(cycle, repeats), equal_share(weights(live), before))
 
 
 def rasura_bare(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int) -> Row:
