@@ -92,12 +92,12 @@ def make_folder(folder: Path, kind: str = "SD 1.5") -> None:
             CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
         )
     (folder / "unet").mkdir(parents=True)
-    (folder / "text_encoder").mkdir()
     unet.save_config(folder / "unet")
-    text.config.save_pretrained(folder / "text_encoder")
     (folder / "model_index.json").write_text("{}")
     fill(folder / "unet" / UNET, shapes_of(unet))
     if kind == "SD 1.5":
+        (folder / "text_encoder").mkdir()
+        text.config.save_pretrained(folder / "text_encoder")
         fill(folder / "text_encoder/model.safetensors", shapes_of(text))
 
 
@@ -315,9 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="SD 1.5", choices=SHAPES)
-    parser.add_argument(
-        "--folder", type=Path, help="where to work; needs 8 to 20 GB [default: the system's place for this]"
-    )
+    parser.add_argument("--folder", type=Path, help="where to work; needs 8 to 20 GB")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")  # of libraries that have nothing to say about disks
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
