@@ -72,6 +72,17 @@ class Strength:
             )
         return cls(int(scaled))
 
+    @classmethod
+    def of(cls, given: Self | str | float) -> Self:
+        """A strength as people write it in Python: itself, a decimal in a text, or a number.
+
+        Raises:
+            StrengthError: see `parse`.
+        """
+        if isinstance(given, cls):
+            return given
+        return cls.parse(given if isinstance(given, str) else repr(float(given)))  # type: ignore[arg-type]
+
     @property
     def value(self) -> float:
         """The factor itself, exact in float64."""

@@ -10,12 +10,13 @@ its reason stand there. The others need not even have the registry's folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from rasura.patches.increment import ONE, Strength
-from rasura.registry.live import Ids, LiveModel
+from rasura.patches.increment import ONE
+from rasura.registry.arguments import Factor, GoalRef, Ids
+from rasura.registry.live import LiveModel
 from rasura.registry.store import Registry, find_location
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class ShardedModel(LiveModel):
         self,
         ids: Ids,
         *,
-        strength: Strength | str = ONE,
+        strength: Factor = ONE,
         reason: str = "",
         actor: str | None = None,
         policy: Policy | None = None,
@@ -75,14 +76,16 @@ class ShardedModel(LiveModel):
             lambda: act(wanted, strength=strength, reason=reason, actor=actor, policy=policy),
         )
 
-    def revert(self, ids: Ids | None = None, *, reason: str = "", actor: str | None = None) -> Receipt:
+    def revert(
+        self, ids: Ids | None = None, *, reason: str = "", actor: str | None = None, force: bool = False
+    ) -> Receipt:
         """See `LiveModel`."""
         wanted, act = None if ids is None else _listed(ids), super().revert
-        return self._together(("revert", wanted), lambda: act(wanted, reason=reason, actor=actor))
+        return self._together(("revert", wanted, force), lambda: act(wanted, reason=reason, actor=actor, force=force))
 
     def switch(
         self,
-        goal: str | Mapping[str, Strength | str],
+        goal: GoalRef,
         *,
         reason: str = "",
         actor: str | None = None,
@@ -94,7 +97,7 @@ class ShardedModel(LiveModel):
             ("switch", _said(goal), policy), lambda: act(goal, reason=reason, actor=actor, policy=policy)
         )
 
-    def plan(self, goal: str | Mapping[str, Strength | str], *, policy: Policy | None = None) -> Planned:
+    def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
         """See `LiveModel`."""
         act = super().plan
         return self._together(("plan", _said(goal), policy), lambda: act(goal, policy=policy))
@@ -113,5 +116,5 @@ def _listed(ids: Ids) -> list[str]:
     return [ids] if isinstance(ids, str) else list(ids)
 
 
-def _said(goal: str | Mapping[str, Strength | str]) -> object:
+def _said(goal: GoalRef) -> object:
     return goal if isinstance(goal, str) else {i: str(strength) for i, strength in goal.items()}

@@ -26,7 +26,7 @@ from rasura.patches.names import PatchId
 from rasura.patches.policy import Policy
 from rasura.patches.verdict import SHORT
 from rasura.registry.records import Draft
-from rasura.registry.standing import APPLY, REVERT, STRENGTH, SWITCH, find_record, model_option
+from rasura.registry.standing import APPLY, REVERT, STRENGTH, SWITCH, find_record, look_at
 from rasura.registry.steps import Actor, Patches, Receipt, move, recorded
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def apply(
             if patch_id in applied:
                 raise AlreadyAppliedError(
                     f"patch {patch_id[:SHORT]} is applied to {host.location} already",
-                    hint=f"rasura patch status {model_option(host)}",
+                    hint=look_at(host),
                 )
         return {**applied, **dict.fromkeys(ids, strength)}
 
@@ -206,7 +206,7 @@ def _in_folder(
 
 
 def _check_applied(applied: Patches, ids: Iterable[PatchId] | None, host: Host) -> None:
-    hint = f"rasura patch status {model_option(host)}"
+    hint = look_at(host)
     for patch_id in ids or ():
         if patch_id not in applied:
             raise NotAppliedError(f"patch {patch_id[:SHORT]} is not applied to {host.location}", hint=hint)

@@ -13,16 +13,16 @@ each call opens the registry for itself, and motions of one process wait for eac
 
 from __future__ import annotations
 
-import getpass
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rasura.patches.errors import InputError, UnsupportedHostError
+from rasura.patches.errors import BusyError, InputError, UnsupportedHostError
 from rasura.patches.increment import ONE, Strength
+from rasura.registry.arguments import Factor, GoalRef, Ids, goal_from, keep_on_from, listed, login
 from rasura.registry.steps import Actor, Receipt
 from rasura.registry.store import Registry, find_location
 
@@ -33,14 +33,10 @@ if TYPE_CHECKING:
     from rasura.patches.hosts.sharded import ShardedHost
     from rasura.patches.hosts.torch_host import TorchHost
     from rasura.patches.policy import Policy
-    from rasura.registry.goals import Goal
     from rasura.registry.planning import Planned
     from rasura.registry.survey import Survey
 
 __all__ = ["LiveModel", "attach"]
-
-Ids = str | Iterable[str]
-"""One identifier or abbreviation, or several."""
 
 
 def attach(
@@ -48,7 +44,7 @@ def attach(
     registry: str | Path | None = None,
     *,
     label: str = "",
-    keep_on: KeepOn = "cpu",
+    keep_on: KeepOn | str = "cpu",
     remember: int = 2,
     actor: str | None = None,
     quantised_from: str | None = None,
@@ -70,6 +66,7 @@ def attach(
 
     Raises:
         UnsupportedHostError: neither a pipeline nor such a module.
+        InputError: `keep_on` is neither a place nor a folder.
         NoRegistryError: there is no registry.
         NotFoundError: the base that was named is not in it.
         ProcessGroupError: the model is sharded, and another process died or did not come.
@@ -78,7 +75,7 @@ def attach(
     from rasura.patches.hosts.torch_host import TorchHost
     from rasura.registry.beside import live_host, told
 
-    parts = TorchHost.of(model, label).modules
+    parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
     refuse_flat(parts)
     if holds_shards(parts):
         from rasura.registry.collective import ShardedModel
@@ -89,12 +86,14 @@ def attach(
                 "shards are written as plain numbers",
                 hint="rasura.attach(module, registry), without quantised_from",
             )
-        return ShardedModel.joined(model, registry, label, keep_on, actor or _login())
+        return ShardedModel.joined(model, registry, label, place, actor or login())
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
-    host = live_host(model, label, base, keep_on=keep_on, remember=remember)
-    return LiveModel(host, location, actor or _login())
+    host = live_host(model, label, base, keep_on=place, remember=remember)
+    made = LiveModel(host, location, actor or login())
+    made.watch(model)
+    return made
 
 
 class LiveModel:
@@ -102,17 +101,27 @@ class LiveModel:
 
     def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
         """Use `attach`."""
-        from rasura.patches.hosts.gate import Gate, gate_of, gated
+        from rasura.patches.hosts.gate import Shared
 
         self.host = host
         self._location = location
         self._actor = actor
         self._turn = threading.RLock()
-        modules = tuple(host.modules)
-        shared = [gate for module in modules if (gate := gate_of(module)) is not None]
-        # Two handles of one model share the gate that the first put around it, and the first takes it away.
-        self._gate = shared[0] if shared else Gate()
-        self._ungate = gated([m for m in modules if gate_of(m) is None], self._gate)
+        self._gates = Shared(host.modules)
+        self._blocks = 0
+        self._owner: object = None
+        self._parts: Mapping[str, nn.Module] = {}
+
+    def __repr__(self) -> str:
+        """What it is a handle on, and whether something is applied; nothing is hashed."""
+        parts = ", ".join(type(module).__name__ for module in self.modules)
+        return f"<rasura.LiveModel {self.host.location}: {parts}; {len(self.host.kept())} parameters patched>"
+
+    def watch(self, owner: object) -> None:
+        """Refuse motions from now on when a part of this pipeline is another one than now; of a module, nothing."""
+        from rasura.patches.hosts.torch_modules import parts_of
+
+        self._owner, self._parts = owner, parts_of(owner)
 
     def __enter__(self) -> Self:
         return self
@@ -123,8 +132,17 @@ class LiveModel:
         self.detach()
 
     def detach(self) -> None:
-        """Take the gate away. What is applied stays applied; the originals stay with the model."""
-        self._ungate()
+        """Let go of the model: no more motions by this handle. What is applied stays, the originals with the model.
+
+        The last handle takes away what keeps motions out of forwards.
+
+        Raises:
+            BusyError: called inside a block of `applied`, which has to go back first.
+        """
+        with self._turn:
+            if self._blocks:
+                raise BusyError("a block of applied() has not ended: expected to detach after it")
+            self._gates.leave()
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -135,7 +153,7 @@ class LiveModel:
         self,
         ids: Ids,
         *,
-        strength: Strength | str = ONE,
+        strength: Factor = ONE,
         reason: str = "",
         actor: str | None = None,
         policy: Policy | None = None,
@@ -155,27 +173,35 @@ class LiveModel:
         """
         from rasura.registry import deploy
 
-        factor = Strength.parse(strength) if isinstance(strength, str) else strength
-        with self._opened() as registry:
-            found = [registry.resolve_patch(i) for i in _listed(ids)]
+        factor = Strength.of(strength)
+        with self._moving() as registry:
+            found = [registry.resolve_patch(i) for i in listed(ids)]
             who = self._who(actor, reason)
             return deploy.apply(registry, self.host, found, who, strength=factor, policy=policy)
 
-    def revert(self, ids: Ids | None = None, *, reason: str = "", actor: str | None = None) -> Receipt:
+    def revert(
+        self, ids: Ids | None = None, *, reason: str = "", actor: str | None = None, force: bool = False
+    ) -> Receipt:
         """Take patches out; None takes out all of them, and every bit is the original again.
+
+        Args:
+            ids: identifiers or abbreviations.
+            reason: why.
+            actor: who.
+            force: with all of them only: put the originals back even if somebody else changed touched parameters.
 
         Raises:
             RasuraError: see `rasura.registry.deploy.revert`; nothing changed.
         """
         from rasura.registry import deploy
 
-        with self._opened() as registry:
-            found = None if ids is None else [registry.resolve_patch(i) for i in _listed(ids)]
-            return deploy.revert(registry, self.host, found, self._who(actor, reason))
+        with self._moving() as registry:
+            found = None if ids is None else [registry.resolve_patch(i) for i in listed(ids)]
+            return deploy.revert(registry, self.host, found, self._who(actor, reason), force=force)
 
     def switch(
         self,
-        goal: str | Mapping[str, Strength | str],
+        goal: GoalRef,
         *,
         reason: str = "",
         actor: str | None = None,
@@ -194,11 +220,11 @@ class LiveModel:
         """
         from rasura.registry import deploy
 
-        with self._opened() as registry:
-            wanted = _goal(registry, goal)
+        with self._moving() as registry:
+            wanted = goal_from(registry, goal)
             return deploy.switch(registry, self.host, wanted, self._who(actor, reason), policy=policy)
 
-    def plan(self, goal: str | Mapping[str, Strength | str], *, policy: Policy | None = None) -> Planned:
+    def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
         """What `switch` would do now, with the digests before and after; nothing is written, neither model nor log.
 
         Raises:
@@ -207,7 +233,7 @@ class LiveModel:
         from rasura.registry.planning import make_plan
 
         with self._opened() as registry:
-            return make_plan(registry, self.host, _goal(registry, goal), policy=policy)
+            return make_plan(registry, self.host, goal_from(registry, goal), policy=policy)
 
     def status(self, *, deep: bool = False) -> Survey:
         """What is applied, by hashing what is there."""
@@ -217,7 +243,7 @@ class LiveModel:
             return survey(registry, self.host, deep=deep, progress=lambda *_: None)
 
     @contextmanager
-    def applied(self, ids: Ids, *, strength: Strength | str = ONE, reason: str = "") -> Iterator[Receipt]:
+    def applied(self, ids: Ids, *, strength: Factor = ONE, reason: str = "") -> Iterator[Receipt]:
         """Apply patches for the length of a block, and go back to the set that was there before.
 
         Other motions of this handle wait until the block ends.
@@ -225,15 +251,17 @@ class LiveModel:
         with self._turn:
             before = {str(p): s for p, s in self.status().applied.items()}
             receipt = self.apply(ids, strength=strength, reason=reason)
+            self._blocks += 1
             try:
                 yield receipt
             finally:
+                self._blocks -= 1
                 self._go_back(before, reason)
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Keep the weights as they are for the length of the block: one picture, one set. Motions wait."""
-        with self._gate.reading():
+        with self._gates.reading():
             yield
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
@@ -245,30 +273,26 @@ class LiveModel:
     @contextmanager
     def _opened(self) -> Iterator[Registry]:
         with self._turn, Registry.open(self._location) as registry:
+            self._check_parts()
             yield registry
+
+    @contextmanager
+    def _moving(self) -> Iterator[Registry]:
+        if self._gates.left:
+            raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
+        with self._opened() as registry:
+            yield registry
+
+    def _check_parts(self) -> None:
+        from rasura.patches.hosts.torch_modules import parts_of
+
+        present = parts_of(self._owner)
+        for name, part in self._parts.items():
+            if present.get(name, part) is not part:
+                raise UnsupportedHostError(
+                    f"{self.host.location}: expected the {name} that was attached, got another one in its place",
+                    hint="model.detach(); model = rasura.attach(pipe)",
+                )
 
     def _who(self, actor: str | None, reason: str) -> Actor:
         return Actor(actor or self._actor, reason)
-
-
-def _listed(ids: Ids) -> list[str]:
-    found = [ids] if isinstance(ids, str) else list(ids)
-    if not found:
-        raise InputError("no patch was named: expected at least one", hint="rasura patch list")
-    return found
-
-
-def _goal(registry: Registry, goal: str | Mapping[str, Strength | str]) -> Goal:
-    from rasura.registry.goals import Goal, goal_of
-
-    if isinstance(goal, str):
-        return goal_of(registry, goal)
-    factors = {i: Strength.parse(s) if isinstance(s, str) else s for i, s in goal.items()}
-    return Goal("patches", None, {registry.resolve_patch(i): strength for i, strength in factors.items()})
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from rasura.registry import beside
 from rasura.registry.glance import Glance
 from rasura.registry.judging import judged
 from rasura.registry.records import BaseRecord, HostRecord
-from rasura.registry.standing import check_names, find_record, host_uuid, location_of, state_of, touched_by
+from rasura.registry.standing import add_base, check_names, find_record, host_uuid, location_of, state_of, touched_by
 
 if TYPE_CHECKING:
     import torch
@@ -192,7 +191,7 @@ def _base_of(
         if all(known.digest != base for known in registry.bases()):
             raise NotFoundError(
                 f"the base {base[:SHORT]} of patch {stack[0].patch_id[:SHORT]} is not in this registry",
-                hint=f"rasura base add {shlex.quote(host.location)}",
+                hint=add_base(host),
             )
         return base
     record = find_record(registry, host)

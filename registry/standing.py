@@ -40,6 +40,8 @@ SET = "set"
 STRENGTH = "strength"
 """Name of the detail of an entry that holds the strength of what is applied, in sixteenths."""
 
+_OR_COPY: Final = "; another registry did, or it is a copy of a patched model"
+_LIVE_FRESH: Final = "attach the model that was copied, or load this one anew"
 _SET_FORMAT: Final = "rasura-set/1"
 _SET_BYTES: Final = 16 * 1024**2
 
@@ -91,8 +93,8 @@ def _compared(registry: Registry, host: Host, record: HostRecord | None) -> dict
     if not applied and host.kept():
         raise DriftError(
             f"{host.location} holds patches that this registry did not apply: "
-            f"{len(host.kept())} parameters have kept originals",
-            hint="use the registry that applied them (--registry)",
+            f"{len(host.kept())} parameters have kept originals" + ("" if host.lasting else _OR_COPY),
+            hint="use the registry that applied them (--registry)" if host.lasting else _LIVE_FRESH,
         )
     if record and applied:
         _check_state(registry, host, record)
@@ -180,6 +182,18 @@ def model_option(host: Host) -> str:
     return f"--model {shlex.quote(host.location)}"
 
 
+def look_at(host: Host, *, deep: bool = False) -> str:
+    """What to type to see what is applied to a host; no command reaches into a live one."""
+    if not host.lasting:
+        return f"model.status({'deep=True' if deep else ''})"
+    return f"rasura patch status {'--deep ' if deep else ''}{model_option(host)}"
+
+
+def add_base(host: Host) -> str:
+    """The command that registers a host's weights as a base."""
+    return f"rasura base add {shlex.quote(host.location) if host.lasting else 'DIR'}"
+
+
 def host_uuid(host: Host) -> str:
     """The host's identity in the spelling of the log."""
     return str(uuid.UUID(host.host_id))
@@ -232,7 +246,7 @@ def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
     if (got := state_of(host, names)) != record.state:
         raise DriftError(
             f"{host.location} changed outside the registry: expected state {record.state[:SHORT]}, got {got[:SHORT]}",
-            hint=f"rasura patch status --deep {model_option(host)}",
+            hint=look_at(host, deep=True),
         )
 
 

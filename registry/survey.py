@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from rasura.patches.tensors import tensor_digests
 from rasura.registry import beside
 from rasura.registry.intake import load_verified
 from rasura.registry.standing import (
+    add_base,
     find_record,
     reached,
     set_digest,
@@ -114,5 +114,5 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
             return {p.name: p.sha256 for p in plain}
     raise NotFoundError(
         f"{host.location} is none of the registered bases, so there is nothing to compare it with",
-        hint=f"rasura base add {shlex.quote(host.location)}",
+        hint=add_base(host),
     )

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from torch import nn
 
 from rasura.patches.errors import BusyError
 
-__all__ = ["Gate", "gate_of", "gated", "writing"]
+__all__ = ["Gate", "Shared", "gate_of", "gated", "writing"]
 
 _GATE: Final = "_rasura_gate"
 _COMPILED: Final = "_compiled_call_impl"
+_HANDLES: Final = threading.Lock()
 
 
 class Gate:
@@ -33,6 +34,10 @@ class Gate:
         self._writer: int | None = None
         self._depth = 0
         self._waiting = 0
+        self.handles = 0
+        """How many `Shared` hold it."""
+        self.undo: list[Callable[[], None]] = []
+        """What takes it away from the modules."""
 
     def __deepcopy__(self, memo: object) -> Gate:
         """A copy of a gated module has the same hooks, and they the same gate."""
@@ -111,6 +116,42 @@ class Gate:
             if self._depth == 0:
                 self._writer = None
                 self._condition.notify_all()
+
+
+class Shared:
+    """One handle's share in the gates of its modules; whoever leaves last takes them away."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        """Take part in the gates that are there, and put one around the modules that have none."""
+        chosen = tuple(modules)
+        with _HANDLES:
+            bare = [module for module in chosen if gate_of(module) is None]
+            if bare:
+                gate = next((there for module in chosen if (there := gate_of(module)) is not None), Gate())
+                gate.undo.append(gated(bare, gate))
+            found = (gate_of(module) for module in chosen)
+            self._gates = tuple({id(gate): gate for gate in found if gate is not None}.values())
+            for gate in self._gates:
+                gate.handles += 1
+        self.left = False
+        """Whether this handle left."""
+
+    def leave(self) -> None:
+        """Take part no more; the second time, nothing happens."""
+        with _HANDLES:
+            gates, self.left = () if self.left else self._gates, True
+            for gate in gates:
+                gate.handles -= 1
+                while gate.handles == 0 and gate.undo:
+                    gate.undo.pop()()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep writers out of all modules for the length of the block."""
+        with ExitStack() as entered:
+            for gate in self._gates:
+                entered.enter_context(gate.reading())
+            yield
 
 
 def gate_of(module: nn.Module) -> Gate | None:

@@ -6,7 +6,7 @@
     a folder  nothing at all: they are read again from the base's files, which must hold the very same bits
 
 The originals are kept on the module itself (a plain attribute, in no state dict), so that a second host over the same
-modules, or over a deep copy of them, finds them.
+modules, or over a deep copy of them, finds them. A copy is another model, though: it gets an identity of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import nn
 
 from rasura.patches.errors import BaseMismatchError, HostWriteError
 from rasura.patches.hosts.checkpoint import CheckpointHost
+from rasura.patches.hosts.keep import new_identity
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import tensor_digest
 
@@ -44,6 +45,22 @@ class OnDisk:
 Kept: TypeAlias = torch.Tensor | OnDisk
 
 
+class _Identity(str):
+    """An identity that is not copied: two models that answer to one name would be moved by each other's records."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: object) -> _Identity:
+        return _other()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _other, ()
+
+
+def _other() -> _Identity:
+    return _Identity(new_identity())
+
+
 def originals_of(module: nn.Module) -> dict[ParamName, Kept]:
     """What is kept on a component; read from its `__dict__`, as some classes answer unknown names from elsewhere."""
     kept = module.__dict__.get(_KEPT, {})
@@ -53,7 +70,7 @@ def originals_of(module: nn.Module) -> dict[ParamName, Kept]:
 
 def keep(module: nn.Module, name: ParamName, original: Kept, identity: str) -> None:
     """Keep one original on a component."""
-    module.__dict__.setdefault(HOST_ID, identity)
+    module.__dict__.setdefault(HOST_ID, _Identity(identity))
     module.__dict__.setdefault(_KEPT, {})[name] = original
 
 

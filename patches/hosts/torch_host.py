@@ -17,7 +17,7 @@ from torch import nn
 from rasura.patches.errors import HostWriteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
 from rasura.patches.hosts.bits import same_bits
-from rasura.patches.hosts.fitting import check_same, check_value, info_of
+from rasura.patches.hosts.fitting import check_uncast, check_value, info_of
 from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
@@ -220,7 +220,7 @@ class TorchHost:
         if kept is None:
             return live.tensor
         original = value_of(live.name, kept)
-        check_same(info_of(live.name, live.tensor), info_of(live.name, original))
+        check_uncast(info_of(live.name, live.tensor), info_of(live.name, original))
         return original
 
     def _held(self, names: Iterable[ParamName]) -> list[ParamName]:

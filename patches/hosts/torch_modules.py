@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts import parameter_name
+from rasura.patches.hosts import COMPONENTS, parameter_name
 from rasura.patches.hosts.layout import FLOATS
 from rasura.patches.hosts.offload import stored
 from rasura.patches.names import ParamName
@@ -22,6 +22,7 @@ __all__ = [
     "is_adapter",
     "live_parameters",
     "part_of",
+    "parts_of",
     "unsaved",
     "unwrapped",
 ]
@@ -184,5 +185,14 @@ def part_of(model: object) -> str:
             return part
     raise UnsupportedHostError(
         f"expected a diffusers pipeline, a UNet, a transformer or a CLIP text encoder, got {type(model).__name__}",
-        hint="TorchHost({'unet': module}, 'my model')",
+        hint="rasura.attach(pipe), or rasura.attach(pipe.unet)",
     )
+
+
+def parts_of(model: object) -> dict[str, nn.Module]:
+    """The modules of a pipeline that patches may touch, by name and without what is wrapped around them."""
+    parts = getattr(model, "components", None)
+    if not isinstance(parts, Mapping):
+        return {}
+    named = ((str(name), part) for name, part in parts.items() if isinstance(part, nn.Module))
+    return {name: unwrapped(part) for name, part in named if name in COMPONENTS}
