@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands.frame import command, open_registry
+from rasura.commands.moving import MODEL_HELP
 from rasura.commands.output import Result, line, short
 from rasura.commands.stack import concepts_of
 
@@ -24,7 +25,7 @@ def bisect() -> None:
 
 @command(bisect, "start", mutating=True)
 @click.argument("name", metavar="STACK")
-@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
+@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 def start(name: str, model: Path, registry_at: str | None, reason: str, actor: str) -> Result:
     """Begin: with the whole stack the model is bad, with none of it good. The model is given half of it."""
     from rasura.registry import bisect as halving

@@ -86,7 +86,9 @@ def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str 
         "rank": made.rank,
         "signed": False,
     }
-    said = f"wrote {output}: {len(wanted)} patches, {made.modules} modules of rank {made.rank}\nsigned: {UNSIGNED}"
+    patches = "1 patch" if len(wanted) == 1 else f"{len(wanted)} patches"
+    said = f"wrote {output}: {patches}, {made.modules} modules of rank {made.rank}
+signed: {UNSIGNED}"
     return Result(data, lambda: line(said), changed=True)
 
 

@@ -46,7 +46,8 @@ def apply(
 ) -> Result:
     """Apply patches to a model, together with those that are applied already: all or nothing.
 
-    Or do what a plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale.
+    Or do what a plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed
+    outside the registry.
     """
     from rasura.patches.increment import Strength
     from rasura.registry import deploy
@@ -152,6 +153,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "touched": report.touched,
         "hashed": report.hashed,
         "drifted": list(report.drifted),
+        "exact": report.exact,
         "interrupted": report.interrupted,
         "beside": list(report.beside),
     }
@@ -163,19 +165,25 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
             line("nothing is applied")
         if report.interrupted is not None:
             line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
-        line(
-            f"{report.touched} parameters touched; {report.hashed} hashed, {len(report.drifted)} not as they should be"
-        )
+        odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
+        line(f"{report.touched} parameters touched; {report.hashed} hashed, {odd}")
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
-        for name in report.drifted[:_SHOWN]:
-            line(f"  {name}")
-        if len(report.drifted) > _SHOWN:
-            line(f"  … and {len(report.drifted) - _SHOWN} more")
+        if report.exact:
+            _list(report.drifted)
+        else:
+            line(f"which of them: rasura patch status --deep --model {shlex.quote(str(model))}")
         if rows and report.drifted:
             line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
 
     return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)
+
+
+def _list(names: Sequence[str]) -> None:
+    for name in names[:_SHOWN]:
+        line(f"  {name}")
+    if len(names) > _SHOWN:
+        line(f"  … and {len(names) - _SHOWN} more")
 
 
 def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -> Result:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands.frame import command, open_registry
+from rasura.commands.moving import MODEL_HELP
 from rasura.commands.output import Result, line, progress, short, table
 from rasura.commands.stack import concepts_of, difference_data, difference_rows, worst_rows
 
@@ -17,7 +18,7 @@ CHANGES: Final = 10  # exit code of --detailed-exitcode
 
 @command(None, "plan")
 @click.option("--stack", "goal_ref", required=True, metavar="STACK|LOCK", help="Stack or lock file to go to.")
-@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Model folder.")
+@click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan to a file.")
 @click.option("--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Stricter limits.")
 @click.option("--detailed-exitcode", "detailed", is_flag=True, help="Exit code 10 if there is something to change.")

@@ -156,7 +156,7 @@ def show(name: str, registry_at: str | None) -> Result:
 @click.argument("right", metavar="B")
 @click.option("--exit-code", "tell", is_flag=True, help="Exit code 1 if they differ.")
 def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Result:
-    """Say how B differs from A. Each is a stack, a lock file, or @DIR for what is applied to a model folder."""
+    """Say how B differs from A. Each is a stack, a lock file, or @MODEL for what is applied to a model on disk."""
     from rasura.registry.goals import side_of
 
     with open_registry(registry_at) as registry:

@@ -61,7 +61,10 @@ def _said(receipt: Receipt) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    import torch
     import uvicorn
     from diffusers import DiffusionPipeline
 
-    uvicorn.run(make_app(DiffusionPipeline.from_pretrained(sys.argv[1]), *sys.argv[2:3]), host="127.0.0.1")
+    # One dtype for all parts, whatever each was saved in; of float16 weights, float32 holds every number.
+    loaded = DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)
+    uvicorn.run(make_app(loaded, *sys.argv[2:3]), host="127.0.0.1")

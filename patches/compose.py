@@ -121,7 +121,7 @@ def _check_bound(B: torch.Tensor) -> None:
     if bound >= SUM_LIMIT:
         raise BoundExceededError(
             f"the stack may reach {bound:.4g}: expected less than {SUM_LIMIT:g}, beyond which float64 would round",
-            hint="rasura patch apply ID... --model DIR --strength 0.5",
+            hint="rasura patch apply ID... --model MODEL --strength 0.5",
             bound=f"{bound:.6g}",
         )
 
@@ -248,5 +248,5 @@ def _check_finite(result: torch.Tensor) -> None:
     if not is_finite(result):
         raise NotFiniteError(
             f"the patched weights are not finite in {result.dtype}: expected finite numbers",
-            hint="rasura patch apply ID... --model DIR --strength 0.5",
+            hint="rasura patch apply ID... --model MODEL --strength 0.5",
         )

@@ -47,7 +47,7 @@ def reason(relation: Relation, relations: Relations) -> Reason:
             text = f"the stack takes {number} of the text embedding's dimensions"
             return Reason(text, f"rasura patch join {short(members)}")
         case _:
-            weaker = f"rasura patch apply {short(members)} --model DIR --strength 0.5"
+            weaker = f"rasura patch apply {short(members)} --model MODEL --strength 0.5"
             return Reason(f"the stack may reach {number}: float64 would round", weaker)
 
 
@@ -119,7 +119,7 @@ def _missing(stack: Sequence[Member], ids: set[PatchId]) -> Iterator[Reason]:
             if needed not in ids:
                 yield Reason(
                     f"patch {member.patch_id[:SHORT]} requires patch {needed[:SHORT]}, which is not in the stack",
-                    f"rasura patch apply {needed[:SHORT]} {member.patch_id[:SHORT]} --model DIR",
+                    f"rasura patch apply {needed[:SHORT]} {member.patch_id[:SHORT]} --model MODEL",
                 )
 
 
@@ -146,7 +146,7 @@ def _version(first: Member, second: Member) -> Reason:
     return Reason(
         f"patches {first.patch_id[:SHORT]} and {second.patch_id[:SHORT]} are two versions of one concept, "
         f"{second.patch.manifest.concept.text!r}: expected one of them",
-        f"rasura patch revert {older.patch_id[:SHORT]} --model DIR"
+        f"rasura patch revert {older.patch_id[:SHORT]} --model MODEL"
         if older is first
         else f"rasura patch show {newer.patch_id[:SHORT]}",
     )

@@ -70,7 +70,7 @@ def check_layers(patch: Patch, infos: Mapping[ParamName, ParameterInfo], where: 
     if odd := next((name for name in touched if name.startswith(_ENCODER)), None):
         raise InputError(
             f"patch {patch.patch_id[:12]} touches the text encoder ({odd}), which both bases share: it fits as it is",
-            hint=f"rasura patch apply {patch.patch_id[:12]} --model DIR",
+            hint=f"rasura patch apply {patch.patch_id[:12]} --model MODEL",
         )
     for name, increment in touched.items():
         shape = infos[name].shape if name in infos else None

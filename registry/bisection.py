@@ -34,7 +34,7 @@ FILE: Final = "bisect.json"
 MAX_BYTES: Final = 4 * 1024**2
 _WHAT: Final = "bisection"
 _MAX_PATCHES: Final = 20_000
-_HINT: Final = "rasura patch bisect start STACK --model DIR"
+_HINT: Final = "rasura patch bisect start STACK --model MODEL"
 
 
 @dataclass(frozen=True, slots=True)

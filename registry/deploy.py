@@ -56,7 +56,7 @@ def apply(
     """
     ids = tuple(dict.fromkeys(patch_ids))
     if strength.sixteenths == 0:
-        raise StrengthError("strength 0 applies nothing: expected another", hint="rasura patch revert ID --model DIR")
+        raise StrengthError("strength 0 applies nothing: expected another", hint="rasura patch revert ID --model MODEL")
 
     def wanted(applied: Patches) -> dict[PatchId, Strength]:
         for patch_id in ids:

@@ -164,7 +164,7 @@ def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Itera
     needless = sorted(host.kept() - touched)
     yield from _of_kept(host, needless, repair=repair)
     if odd := [name for name in report.drifted if name in touched]:
-        said = f"{len(odd)} parameters are not what the registry last wrote, {odd[0]} among them"
+        said = f"of {len(odd)} touched parameters, not all are what the registry last wrote"
         hint = f"rasura patch revert --all --force {standing.model_option(host)}"
         yield Finding("drifted", host.location, said, "hopeless", hint)
 

@@ -59,7 +59,7 @@ def goal_of(registry: Registry, source: str) -> Goal:
 
 
 def side_of(registry: Registry, source: str) -> Goal:
-    """One side of a comparison: as `goal_of`, and `@DIR` for what is applied to a model folder.
+    """One side of a comparison: as `goal_of`, and `@MODEL` for what is applied to a model on disk.
 
     A lock file is taken as it is: what it names need not be here.
 

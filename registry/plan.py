@@ -163,7 +163,7 @@ def read_plan(path: Path) -> Plan:
         return Plan.from_bytes(read_regular(path, MAX_PLAN_BYTES))
     except NotFoundError:
         raise NotFoundError(
-            f"plan {path} does not exist", hint=f"rasura plan --stack NAME --model DIR -o {path}"
+            f"plan {path} does not exist", hint=f"rasura plan --stack NAME --model MODEL -o {path}"
         ) from None
 
 

@@ -42,6 +42,8 @@ class Survey:
         touched: how many parameters that set touches.
         hashed: how many parameters were hashed.
         drifted: parameters that are not what they should be.
+        exact: whether that is known of each of them; a shallow look compares the touched parameters together, and where
+            one of them differs, `drifted` names all.
         interrupted: the log's entry of a motion that never ended; the next one ends it.
         beside: parameters beside which something runs, because they are quantised; from the hooks.
     """
@@ -53,6 +55,7 @@ class Survey:
     drifted: tuple[ParamName, ...]
     interrupted: int | None = None
     beside: tuple[ParamName, ...] = ()
+    exact: bool = True
 
 
 def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
@@ -84,7 +87,8 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     whole = record is None or not applied or state_of(host, touched) == record.state
     strange = frozenset(host.kept()) - frozenset(touched)
     drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
-    return Survey(host.location, applied, len(touched), len(touched), drifted, interrupted, tuple(sorted(running)))
+    sides = interrupted, tuple(sorted(running))
+    return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, whole or len(touched) == 1)
 
 
 def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strength]) -> dict[ParamName, Digest]:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from rasura.patches.errors import ExistsError, HostError, HostWriteError, InputError, UnsupportedHostError
 from rasura.patches.hosts.checkpoint import CheckpointHost
@@ -118,7 +118,7 @@ def _copy_tree(source: Path, target: Path, above: tuple[Path, ...]) -> None:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
+    with source.open("rb") as reader, _new_file(target, like=reader) as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:  # another file system, or one that cannot share blocks
@@ -127,13 +127,19 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(writer.fileno())
 
 
+def _new_file(target: Path, like: BinaryIO) -> BinaryIO:
+    """A new file that nobody may read who may not read the other one, and that its owner may write."""
+    mode = stat.S_IMODE(os.fstat(like.fileno()).st_mode) & 0o666 | 0o600
+    return os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb")
+
+
 def _copy_single(source: Path, target: Path) -> None:
     header, _ = read_weights(source.parent, source.name)
     kept = [tensor for tensor in header.tensors if not is_average(tensor.name)]
     if len(kept) == len(header.tensors):
         _copy_file(source, target)
         return
-    with source.open("rb") as reader, target.open("xb") as writer:
+    with source.open("rb") as reader, _new_file(target, like=reader) as writer:
         writer.write(_head(kept, header.metadata))
         for tensor in kept:
             start, stop = header.data_start + tensor.start, header.data_start + tensor.stop

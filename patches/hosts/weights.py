@@ -84,10 +84,10 @@ def open_weights(folder: Path, file: str, *, writable: bool = False) -> int:
     """A descriptor of one weight file.
 
     For writing, no link is followed anywhere below `folder` and a file with a second name is refused: the bytes behind
-    either may belong to somebody else's model.
+    either may belong to somebody else's model. So may a file that is read-only, for root too.
 
     Raises:
-        UnsupportedHostError: a link, a file with several names, or no regular file.
+        UnsupportedHostError: a link, a file with several names, a read-only one, or no regular file.
         HostError: it cannot be opened.
     """
     try:
@@ -99,9 +99,13 @@ def open_weights(folder: Path, file: str, *, writable: bool = False) -> int:
         os.close(descriptor)
         got = f"{status.st_nlink} names for it" if stat.S_ISREG(status.st_mode) else "a folder, pipe or device"
         raise _unwritable(folder, file, f"expected a regular file with one name, got {got}")
+    if writable and not status.st_mode & _ANY_WRITER:
+        os.close(descriptor)
+        raise _unwritable(folder, file, "expected a writable file, got one that is read-only for everybody")
     return descriptor
 
 
+_ANY_WRITER: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH  # the system lets root write, whatever the mode says
 _FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for its other end
 
 

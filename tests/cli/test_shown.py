@@ -104,7 +104,12 @@ def test_status_tells_the_way_out(workshop: Workshop) -> None:
     assert run.code == 6
     out = run.out.splitlines()
     assert out[-1] == "to put the originals back: rasura patch revert --all --force --model 'the model'"
-    assert "  … and 10 more" in out
+    assert "not all as they should be" in out[-3]
+    which = shlex.split(out[-2].partition(": ")[2])[1:]
+    deep = rasura(*which, cwd=workshop.folder)
+    assert deep.code == 6
+    assert deep.out.splitlines()[-2] == f"  {name}"
+    assert deep.out.splitlines()[-3].endswith(", 1 not as they should be")
     _, *arguments = shlex.split(out[-1].partition(": ")[2])
     assert rasura(*arguments, cwd=workshop.folder).code == 0
     assert "nothing is applied" in rasura("patch", "status", *model, cwd=workshop.folder).out

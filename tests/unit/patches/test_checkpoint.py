@@ -286,10 +286,19 @@ def _hard_link(model: Path) -> None:
     (model.parent / "blob").hardlink_to(model / UNET)
 
 
+def _read_only(model: Path) -> None:
+    (model / UNET).chmod(0o444)  # which alone would not keep root from writing
+
+
 @pytest.mark.parametrize(
     ("spoil", "got"),
-    [(_link_file, "got a link"), (_link_folder, "got a link"), (_hard_link, "got 2 names for it")],
-    ids=["linked file", "linked folder", "hard link"],
+    [
+        (_link_file, "got a link"),
+        (_link_folder, "got a link"),
+        (_hard_link, "got 2 names for it"),
+        (_read_only, r"read-only|Permission denied"),
+    ],
+    ids=["linked file", "linked folder", "hard link", "read-only"],
 )
 def test_somebody_elses_bytes_are_read_but_never_written(spoil: Callable[[Path], None], got: str, model: Path) -> None:
     expected = CheckpointHost.open(model).digests(NAMES)
@@ -445,6 +454,14 @@ def test_a_copy_of_a_patched_model_is_its_base(model: Path, tmp_path: Path) -> N
     (tmp_path / "out").mkdir()  # an empty folder may be there
     copy_model(model, tmp_path / "out")
     assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(("mode", "copied"), [(0o600, 0o600), (0o640, 0o640), (0o444, 0o644)])
+def test_a_copy_is_as_private_as_its_source(mode: int, copied: int, model: Path, tmp_path: Path) -> None:
+    (model / UNET).chmod(mode)
+    copy_model(model, tmp_path / "out")
+    assert (tmp_path / "out" / UNET).stat().st_mode & 0o777 == copied
+    double(CheckpointHost.open(tmp_path / "out"))
 
 
 def test_copies_that_are_refused(model: Path, tmp_path: Path) -> None:

@@ -233,7 +233,14 @@ def _hard_link(file: Path) -> None:
     (file.parent.parent / "blob").hardlink_to(file)
 
 
-@pytest.mark.parametrize(("spoil", "got"), [(_link, "got a link"), (_hard_link, "got 2 names for it")])
+def _read_only(file: Path) -> None:
+    file.chmod(0o444)  # which alone would not keep root from writing
+
+
+@pytest.mark.parametrize(
+    ("spoil", "got"),
+    [(_link, "got a link"), (_hard_link, "got 2 names for it"), (_read_only, r"read-only|Permission denied")],
+)
 def test_somebody_elses_bytes_are_read_but_never_written(spoil: Callable[[Path], None], got: str, file: Path) -> None:
     expected = CheckpointHost.open(file).digests(NAMES)
     spoil(file)

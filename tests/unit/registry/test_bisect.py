@@ -118,7 +118,7 @@ def test_subsets_that_the_composer_refuses_are_skipped(workshop: Workshop, regis
 def test_there_is_one_bisection_at_a_time(workshop: Workshop, registry: Registry) -> None:
     with pytest.raises(NotFoundError) as missing:
         bisect.judge(registry, "good", ALICE)
-    assert missing.value.hint == "rasura patch bisect start STACK --model DIR"
+    assert missing.value.hint == "rasura patch bisect start STACK --model MODEL"
     begin(registry, workshop)
     with workshop.unchanged(), pytest.raises(ConflictError, match="is going on") as caught:
         begin(registry, workshop)

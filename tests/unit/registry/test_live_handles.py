@@ -3,7 +3,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -102,8 +102,12 @@ def test_a_detached_handle_moves_nothing(pipe: Any, workshop: Workshop) -> None:
     assert model.status().applied == {}
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda unet: pickle.loads(pickle.dumps(unet))])
-def test_a_copy_is_another_model(copied: Any, pipe: Any, workshop: Workshop) -> None:
+def pickled(unet: Any) -> Any:
+    return pickle.loads(pickle.dumps(unet))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_is_another_model(copied: Callable[[Any], Any], pipe: Any, workshop: Workshop) -> None:
     """With one identity, a motion of the copy took the model's way back away."""
     before = weights(pipe)
     with attach(pipe, workshop.folder) as model:

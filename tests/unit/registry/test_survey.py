@@ -51,8 +51,9 @@ def test_only_a_deep_look_names_the_parameter(workshop: Workshop, registry: Regi
     host = workshop.host()
     touched = standing.touched_by(registry, [workshop.dog])
     host.write({touched[3]: host.read(touched[3:4])[touched[3]] * 2})
-    assert look(workshop).drifted == tuple(touched)
-    assert look(workshop, deep=True).drifted == (touched[3],)
+    shallow, deep = look(workshop), look(workshop, deep=True)
+    assert (shallow.drifted, shallow.exact) == (tuple(touched), False)
+    assert (deep.drifted, deep.exact) == ((touched[3],), True)
 
 
 def test_originals_that_no_patch_of_ours_explains(workshop: Workshop) -> None:
