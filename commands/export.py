@@ -87,8 +87,7 @@ def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str 
         "signed": False,
     }
     patches = "1 patch" if len(wanted) == 1 else f"{len(wanted)} patches"
-    said = f"wrote {output}: {patches}, {made.modules} modules of rank {made.rank}
-signed: {UNSIGNED}"
+    said = f"wrote {output}: {patches}, {made.modules} modules of rank {made.rank}\nsigned: {UNSIGNED}"
     return Result(data, lambda: line(said), changed=True)
 
 
