@@ -9,7 +9,7 @@ import click
 
 from rasura.commands.check import removal_line
 from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands.output import Result, line, many, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.policy import Policy
@@ -166,7 +166,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         if report.interrupted is not None:
             line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
-        line(f"{report.touched} parameters touched; {report.hashed} hashed, {odd}")
+        line(f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}")
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         if report.exact:
@@ -204,7 +204,7 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -
         if not receipt.changed:
             line("nothing to change")
             return
-        line(f"{receipt.parameters} parameters: {short(receipt.before)} -> {short(receipt.after)}")
+        line(f"{many(receipt.parameters, 'parameter')}: {short(receipt.before)} -> {short(receipt.after)}")
         for notice in notices:
             line(notice)
         if receipt.pristine:

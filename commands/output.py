@@ -100,6 +100,11 @@ def line(text: str) -> None:
         click.echo(clean(part))
 
 
+def many(count: int, noun: str) -> str:
+    """A number of things: `1 parameter`, `7 parameters`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def short(identifier: str) -> str:
     """An id as people read it."""
     return identifier[:SHORT_ID]

@@ -7,7 +7,7 @@ import click
 
 from rasura.commands.frame import command, open_registry
 from rasura.commands.moving import MODEL_HELP
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands.output import Result, line, many, progress, short, table
 from rasura.commands.stack import concepts_of, difference_data, difference_rows, worst_rows
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def plan(
 
     def text() -> None:
         table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
-        line(f"{made.parameters} parameters, {made.size_bytes} bytes to write")
+        line(f"{many(made.parameters, 'parameter')}, {made.size_bytes} bytes to write")
         line(f"state {short(made.before.state)} -> {short(made.after.state)}")
         line(
             "accepted"

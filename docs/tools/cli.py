@@ -27,7 +27,9 @@ Every command takes `--json`, which prints one envelope on standard output and n
 ```
 
 On failure `ok` is false and `error` holds `code`, `message`, `hint` and `details`. Codes and exit codes are fixed;
-messages are for people and may change. Progress and errors go to standard error.
+messages are for people and may change. Where a command did its work and what it found ends it with another exit code
+than 0 (drift, `--exit-code`, `--detailed-exitcode`), `ok` is false, `error` is null, and `data` is there. Progress and
+errors go to standard error.
 """
 
 

@@ -22,7 +22,7 @@ def kohya(shop: Workshop, *arguments: str, output: str = "out.safetensors", code
 
 def test_a_file_says_that_it_is_not_signed(workshop: Workshop) -> None:
     run = typed(workshop, workshop.dog, "-o", "dog.safetensors", "--format", "kohya")
-    assert run.out.startswith("wrote dog.safetensors: 1 patches, 20 modules of rank ")
+    assert run.out.startswith("wrote dog.safetensors: 1 patch, 20 modules of rank ")
     assert "signed: no: this format cannot carry a signature" in run.out
     with safe_open(workshop.folder / "dog.safetensors", framework="pt") as file:
         assert workshop.dog in file.metadata()["rasura.patches"]
