@@ -96,7 +96,12 @@ def test_a_detached_handle_moves_nothing(pipe: Any, workshop: Workshop) -> None:
     with model.applied(workshop.dog), pytest.raises(BusyError, match="has not ended"):
         model.detach()
     model.detach()
-    for move in (lambda: model.apply(workshop.dog), model.revert, lambda: model.switch({})):
+    moves: list[Callable[[], object]] = [
+        lambda: model.apply(workshop.dog),
+        model.revert,
+        lambda: model.switch({}),
+    ]
+    for move in moves:
         with pytest.raises(InputError, match="detached"):
             move()
     assert model.status().applied == {}
