@@ -50,15 +50,14 @@ def test_only_what_is_not_finite_is_called_so(gpu: torch.device, dtype: torch.dt
 def test_lengths_and_addresses_of_every_kind(gpu: torch.device, count: int, offset: int) -> None:
     """Triton compiles another kernel for addresses and lengths that sixteen divides."""
     for dtype in factories.DTYPES:
-        base = factories.weights(1, 1, count + offset, dtype)[:, offset:]
-        sums = factories.normal(2, 1, count + offset)[:, offset:]
-        there, more = base.to(gpu), sums.to(gpu)
-        result, broken = torch.full_like(there, 7), torch.zeros(1, dtype=torch.int32, device=gpu)
-        room = torch.full((1, count + offset + 1), 7, dtype=dtype, device=gpu)
-        for target in (result, room[:, offset : offset + count]):
-            fused.add_round_store(target, there, more, broken)
-            assert factories.same_bits(target.cpu(), hard_sums.plain(base, sums))
+        base, sums = factories.weights(1, 1, count + offset, dtype), factories.normal(2, 1, count + offset)
+        expected = hard_sums.plain(base[:, offset:], sums[:, offset:])
+        there, more, room = base.to(gpu), sums.to(gpu), torch.full((1, count + offset + 1), 7, dtype=dtype, device=gpu)
+        result, broken = room[:, offset : offset + count], torch.zeros(1, dtype=torch.int32, device=gpu)
+        fused.add_round_store(result, there[:, offset:], more[:, offset:], broken)
+        assert factories.same_bits(result.cpu(), expected)
         assert (room[:, -1] == 7).all(), "nothing beyond the end is written"
+        assert torch.equal(more.cpu(), sums), "sums are kept"
 
 
 @pytest.mark.parametrize("dtype", factories.DTYPES, ids=str)
