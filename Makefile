@@ -4,7 +4,7 @@
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
 #   make fix     format, and write the generated documentation anew
 #   make soak    kill a process that writes models, SOAK=10000 times: the next command finds the old model or the new
-#   make bench   the tables of docs/benchmarks.md      make gpu   the tests that need a CUDA device
+#   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
@@ -91,3 +91,4 @@ composer: $(STAMP)
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
+	$(BIN)/python benchmarks/hosts/fused.py

@@ -18,7 +18,7 @@ from rasura.patches.names import ParamName
 from rasura.patches.rounding import round_into
 from rasura.patches.tensors import is_finite, tensor_digest
 
-__all__ = ["Step", "Way", "Work", "once", "sweep", "ties", "timed", "ways"]
+__all__ = ["Step", "Way", "Work", "once", "sees_overflow", "sweep", "ties", "timed", "ways"]
 
 Step: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Result, base and sums of some rows → [1], not zero if the result is not finite; the sums may be used up."""
@@ -106,14 +106,13 @@ def ways(device: str) -> Iterator[Way]:
 
 def _plain(device: str) -> Step:
     room: dict[torch.Size, torch.Tensor] = {}
-    fine = torch.zeros(1, dtype=torch.int32, device=device)
+    fine, broken = torch.zeros(1, dtype=torch.int32, device=device), torch.ones(1, dtype=torch.int32, device=device)
 
     def step(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
         if base.shape not in room:
             room[base.shape] = torch.empty_like(base, dtype=torch.float32)
         round_into(result, base, sums, room[base.shape])
-        assert is_finite(result)
-        return fine
+        return fine if is_finite(result) else broken
 
     return step
 
@@ -157,6 +156,16 @@ def ties(step: Step, dtype: torch.dtype, device: str) -> int:
         step(result, base.to(device), sums.to(device))
         wrong += int((result.cpu().view(torch.int16) != expected.view(torch.int16)).sum())
     return wrong
+
+
+def sees_overflow(step: Step, dtype: torch.dtype, device: str) -> bool:
+    """Whether it says so where float32 is finite and the result is not: compilers look before the last rounding."""
+    base = torch.full((1, 4), torch.finfo(dtype).max, dtype=dtype, device=device)
+    half = (base.double() - (base.view(torch.int16) - 1).view(dtype).double()) / 2
+    result = torch.empty_like(base)
+    told = step(result, base, half)
+    assert not is_finite(result)
+    return bool(told.any())
 
 
 def timed(work: Callable[[], object], device: str, repeats: int) -> float:
