@@ -85,8 +85,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/pairs.py | tee docs/benchmarks/pairs.md
 	$(BIN)/python benchmarks/hosts/hosts.py | tee docs/benchmarks/hosts.md
 	$(BIN)/python benchmarks/hosts/hosts.py --counts 256 --dtypes float16 --tables cycles | tee docs/benchmarks/hosts-256.md
-	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --tables cycles memory --repeats 1 | \
-	  tee docs/benchmarks/hosts-sdxl.md
+	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --counts 1 4 16 256 --repeats 1 \
+	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
 	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
 	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 
