@@ -76,10 +76,19 @@ fix: $(STAMP)
 soak: $(STAMP)
 	PYTHONPATH=.dev:tests $(BIN)/python tests/soaking.py --kills $(SOAK) $(ARGS)
 
+# An hour on two cores; what was printed stays in docs/benchmarks.
+bench: SHELL := bash
+bench: .SHELLFLAGS := -o pipefail -c
 bench: $(STAMP)
-	$(BIN)/python benchmarks/compose.py
-	$(BIN)/python benchmarks/pairs.py
-	$(BIN)/python benchmarks/hosts/hosts.py
+	@mkdir -p docs/benchmarks
+	$(BIN)/python benchmarks/compose.py | tee docs/benchmarks/compose.md
+	$(BIN)/python benchmarks/pairs.py | tee docs/benchmarks/pairs.md
+	$(BIN)/python benchmarks/hosts/hosts.py | tee docs/benchmarks/hosts.md
+	$(BIN)/python benchmarks/hosts/hosts.py --counts 256 --dtypes float16 --tables cycles | tee docs/benchmarks/hosts-256.md
+	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --counts 1 4 16 256 --repeats 1 \
+	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
+	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
+	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 
 # Two to three hours on two cores from nothing; goes on where it was cut off.
 results: $(STAMP)

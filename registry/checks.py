@@ -34,6 +34,7 @@ MAX_SIXTEENTHS: Final = 64
 """Largest strength in sixteenths: 4."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _INSTANT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -55,7 +56,7 @@ def check_text(what: str, value: object, *, limit: int = MAX_TEXT, empty: bool =
     """
     if not isinstance(value, str) or not (empty or value) or len(value) > limit:
         raise InputError(f"{what}: expected {'0' if empty else '1'} to {limit} characters, got {show(value)}")
-    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+    if _UNSTORABLE.search(value):
         raise InputError(f"{what}: expected Unicode text without NUL, got {show(value)}")
 
 

@@ -32,7 +32,7 @@ def cold_start(repeats: int) -> None:
     """Print wall time of `rasura patch apply` in a new process, and a breakdown."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        patch = _prepare(folder)
+        patch = prepare(folder)
         seconds = []
         for _ in range(repeats):
             seconds.append(_timed(folder, "patch", "apply", patch, "--model", "model"))
@@ -55,7 +55,8 @@ def cold_start(repeats: int) -> None:
         print(f"| … {name} | {value * 1000:.0f} ms |")
 
 
-def _prepare(folder: Path) -> str:
+def prepare(folder: Path) -> str:
+    """A registry in the folder, with the reference model in `model` and one patch, whose identifier this returns."""
     shutil.copytree(MODEL / "pipeline", folder / "model")
     shutil.copy(MODEL / "retain.txt", folder / "retain.txt")
     _timed(folder, "init")

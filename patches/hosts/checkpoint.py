@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rasura.patches.errors import HostError, HostWriteError, NotFiniteError, UnsupportedHostError
+from rasura.patches.errors import HostError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts import ParameterInfo
+from rasura.patches.hosts.fitting import check_same, check_value
 from rasura.patches.hosts.journal import Journal
 from rasura.patches.hosts.keep import KeptOriginal, StateFolder, new_identity
 from rasura.patches.hosts.layout import Layout, Place
@@ -21,7 +22,7 @@ from rasura.patches.hosts.record import Change, Record
 from rasura.patches.hosts.single_file import find_model, layout_of
 from rasura.patches.hosts.weights import WeightFiles
 from rasura.patches.names import Digest, ParamName
-from rasura.patches.tensors import dtype_name, is_finite, memory_of, tensor_digests, torch_dtype
+from rasura.patches.tensors import memory_of, tensor_digests, torch_dtype
 from rasura.patches.threads import at_once
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class CheckpointHost:
             DriftError: a weight file was replaced since this host was opened.
         """
         for name, tensor in tensors.items():
-            _check(self._place(name).info, tensor)
+            check_value(self._place(name).info, tensor)
             self._check_alone(name)
         with locked(self.path, exclusive=True), _readable(self.path):
             journal = self.journal_type(self._state)
@@ -239,7 +240,7 @@ class CheckpointHost:
         places = {name: self._place(name) for name in names}
         for name, place in places.items():
             if name in kept:
-                _check_same(place.info, kept[name].info)
+                check_same(place.info, kept[name].info)
             else:
                 files.descriptor(place.file)  # opened before threads share the files
         data = at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
@@ -266,21 +267,6 @@ def _settle(journal: Journal, path: Path) -> bool:
             hint="make the folder writable, free some space and try again",
             errno=error.errno,
         ) from None
-
-
-def _check(info: ParameterInfo, tensor: "torch.Tensor") -> None:
-    got = ParameterInfo(info.name, dtype_name(tensor.dtype), tuple(tensor.shape))
-    _check_same(info, got)
-    if not is_finite(tensor):
-        raise NotFiniteError(f"{info.name}: expected finite numbers, got NaN or infinity", parameter=info.name)
-
-
-def _check_same(info: ParameterInfo, got: ParameterInfo) -> None:
-    if got != info:
-        raise UnsupportedHostError(
-            f"{info.name}: expected {info.dtype} {list(info.shape)}, got {got.dtype} {list(got.shape)}",
-            parameter=info.name,
-        )
 
 
 def _only_copy(name: ParamName) -> HostWriteError:

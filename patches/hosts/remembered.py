@@ -10,7 +10,7 @@ parameter, where its original is kept. An original that is kept anyway is one of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -55,9 +55,9 @@ class Remembered:
         self._count = count
         self._kept: dict[ParamName, list[_Kept]] = {}
 
-    def __len__(self) -> int:
-        """Bytes of all that is remembered, whoever else holds some of it."""
-        return sum(k.value.tensor.numel() * k.value.tensor.element_size() for each in self._kept.values() for k in each)
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """All that is remembered; the host's kept originals may be among it."""
+        return (kept.value.tensor for each in self._kept.values() for kept in each)
 
     def put(self, name: ParamName, value: Value, made_of: MadeOf | None = None) -> None:
         """Remember a value that was just hashed, in place of an older one."""

@@ -14,13 +14,15 @@ from typing import Final, Self
 import torch
 from torch import nn
 
-from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
+from rasura.patches.errors import HostWriteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
 from rasura.patches.hosts.bits import same_bits
+from rasura.patches.hosts.fitting import check_same, check_value, info_of
 from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.originals import forget as forget_original
+from rasura.patches.hosts.overwriting import compare, copied, overwrite, restoring
 from rasura.patches.hosts.remembered import Remembered
 from rasura.patches.hosts.torch_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.torch_modules import (
@@ -33,7 +35,6 @@ from rasura.patches.hosts.torch_modules import (
     unwrapped,
 )
 from rasura.patches.names import Digest, ParamName
-from rasura.patches.tensors import dtype_name, is_finite
 from rasura.patches.threads import at_once
 
 __all__ = ["TorchHost"]
@@ -125,17 +126,17 @@ class TorchHost:
             for live in self._lives().values()
             if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
         }
-        return {name: _info(name, found[name]) for name in sorted(found)}
+        return {name: info_of(name, found[name]) for name in sorted(found)}
 
     def read(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """The present values: copies on the CPU."""
         with _LOCK:
-            return {live.name: _copy(live.tensor, "cpu") for live in self._readable(names)}
+            return {live.name: copied(live.tensor, "cpu") for live in self._readable(names)}
 
     def originals(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """The values before anything was written: copies on the CPU."""
         with _LOCK:
-            return {live.name: _copy(self._original(live), "cpu") for live in self._readable(names)}
+            return {live.name: copied(self._original(live), "cpu") for live in self._readable(names)}
 
     def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
@@ -167,15 +168,15 @@ class TorchHost:
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
-                _check(_info(name, lives[name].tensor), tensor)
+                check_value(info_of(name, lives[name].tensor), tensor)
             same = at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
             changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
                 self._check_pristine(lives[name], changed)
-            with self._keeping([lives[name] for name in changed]) as kept, _restoring(lives, changed, kept):
+            with self._keeping([lives[name] for name in changed]) as kept, restoring(lives, changed, kept):
                 for name, new in changed.items():
-                    _overwrite(lives[name].tensor, new)
-                at_once(lambda name: _compare(lives[name], changed[name]), changed)
+                    overwrite(lives[name].tensor, new)
+                at_once(lambda name: compare(lives[name], changed[name]), changed)
             for name in forget:
                 forget_original(self._component(name), name)
 
@@ -219,7 +220,7 @@ class TorchHost:
         if kept is None:
             return live.tensor
         original = value_of(live.name, kept)
-        _check_same(_info(live.name, live.tensor), _info(live.name, original))
+        check_same(info_of(live.name, live.tensor), info_of(live.name, original))
         return original
 
     def _held(self, names: Iterable[ParamName]) -> list[ParamName]:
@@ -258,57 +259,3 @@ class TorchHost:
         for live in lives:
             refuse_unreadable(live)
         return lives
-
-
-@contextmanager
-def _restoring(
-    lives: Mapping[ParamName, LiveParameter], names: Iterable[ParamName], kept: Mapping[ParamName, torch.Tensor]
-) -> Iterator[None]:
-    """Put the present values back if the block fails, whatever the reason; `kept` are copies that exist already."""
-    tensors = {name: lives[name].tensor for name in names}
-    before = [(t, kept[name] if name in kept else _copy(t, t.device)) for name, t in tensors.items()]
-    try:
-        yield
-        # Whoever uses another stream must not see the old values any more when this returns.
-        for device in {tensor.device for tensor, _ in before if tensor.is_cuda}:
-            torch.cuda.synchronize(device)
-    except BaseException:
-        for tensor, value in before:
-            _overwrite(tensor, value)
-        raise
-
-
-def _overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    """In place; the storage and its address stay."""
-    with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
-        tensor.copy_(value)
-
-
-def _compare(live: LiveParameter, value: torch.Tensor) -> None:
-    if not same_bits(live.tensor, value):
-        raise HostWriteError(
-            f"{live.name}: expected to read back what was written, got other values; nothing was changed",
-            parameter=live.name,
-        )
-
-
-def _copy(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
-    return tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
-
-
-def _info(name: ParamName, tensor: torch.Tensor) -> ParameterInfo:
-    return ParameterInfo(name, dtype_name(tensor.dtype), tuple(tensor.shape))
-
-
-def _check(info: ParameterInfo, tensor: torch.Tensor) -> None:
-    _check_same(info, _info(info.name, tensor))
-    if not is_finite(tensor):
-        raise NotFiniteError(f"{info.name}: expected finite numbers, got NaN or infinity", parameter=info.name)
-
-
-def _check_same(info: ParameterInfo, got: ParameterInfo) -> None:
-    if got != info:
-        raise UnsupportedHostError(
-            f"{info.name}: expected {info.dtype} {list(info.shape)}, got {got.dtype} {list(got.shape)}",
-            parameter=info.name,
-        )

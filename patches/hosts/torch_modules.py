@@ -41,16 +41,59 @@ class LiveParameter:
     """From the component down to the module that owns the parameter, each with its own short name."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A module in a component's tree; a module that hangs in two places is two of these."""
+
+    key: str
+    plain: str | None
+    """The key without what wrappers put into it; None inside a wrapper that brought its own parameters."""
+    module: nn.Module
+    ancestors: tuple[tuple[str, nn.Module], ...]
+
+    def keyed(self, name: str) -> str:
+        return f"{self.key}.{name}" if self.key else name
+
+    def plainly(self, name: str) -> str:
+        return f"{self.plain}.{name}" if self.plain else name
+
+
 def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParameter]:
     """All parameters of the model itself, tied ones under each of their names, and the buffers that are saved.
 
     A checkpoint does not tell one from the other: SD3's position embedding is a buffer and lies among the weights.
     """
     for component, module in components.items():
-        for key, tensor in [*module.named_parameters(remove_duplicate=False), *_saved_buffers(module)]:
-            ancestors = _ancestors(module, key)
-            if (plain := _plain_key(key, ancestors)) is not None:
-                yield LiveParameter(parameter_name(component, plain), _true(tensor, key, ancestors), ancestors)
+        places = [place for place in _places(module) if place.plain is not None]
+        every = [(place, *each) for place in places for each in place.module._parameters.items()]  # noqa: SLF001
+        for place, key, tensor in [*every, *_saved_buffers(places)]:
+            if tensor is not None:
+                name, true = parameter_name(component, place.plainly(key)), _true(tensor, key, place.ancestors)
+                yield LiveParameter(name, true, place.ancestors)
+
+
+def _places(component: nn.Module) -> list[_Place]:
+    """All modules, each before those below it. Torch's own ways down take ten times as long for a large model."""
+    found: list[_Place] = []
+
+    def walk(key: str, parts: tuple[str, ...], adapted: bool, ancestors: tuple[tuple[str, nn.Module], ...]) -> None:
+        module = ancestors[-1][1]
+        adapted = adapted or is_adapter(module)
+        found.append(_Place(key, _plain(parts, adapted=adapted), module, ancestors))
+        for name, child in module._modules.items():  # noqa: SLF001
+            if child is not None:
+                below = (*parts, *name.split("."))
+                walk(f"{key}.{name}" if key else name, below, adapted, (*ancestors, (name, child)))
+
+    walk("", (), False, (("", component),))  # noqa: FBT003
+    return found
+
+
+def _plain(parts: tuple[str, ...], *, adapted: bool) -> str | None:
+    if adapted and "base_layer" not in parts:
+        return None
+    dropped = ("_orig_mod", "base_layer") if adapted else ("_orig_mod",)  # torch.compile's wrapper; PEFT's
+    return ".".join(part for part in parts if part not in dropped)
 
 
 def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
@@ -66,11 +109,20 @@ def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
     return frozenset(found)
 
 
-def _saved_buffers(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    for prefix, owner in module.named_modules():
-        for key, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
-            if key not in owner._non_persistent_buffers_set:  # noqa: SLF001  # torch has no public name for it
-                yield f"{prefix}.{key}" if prefix else key, buffer
+def _saved_buffers(places: Iterable[_Place]) -> Iterator[tuple[_Place, str, torch.Tensor | None]]:
+    for place in _once(places):
+        for key, buffer in place.module._buffers.items():  # noqa: SLF001
+            if key not in place.module._non_persistent_buffers_set:  # noqa: SLF001  # torch has no public name for it
+                yield place, key, buffer
+
+
+def _once(places: Iterable[_Place]) -> Iterator[_Place]:
+    """Each module where it is first."""
+    seen: set[int] = set()
+    for place in places:
+        if id(place.module) not in seen:
+            seen.add(id(place.module))
+            yield place
 
 
 def live_modules(
@@ -78,21 +130,20 @@ def live_modules(
 ) -> Iterator[tuple[ParamName, nn.Module, tuple[tuple[str, nn.Module], ...]]]:
     """All modules under the name that their weight has or would have, each with the modules above it and itself."""
     for component, module in components.items():
-        for key, each in module.named_modules():
-            ancestors = _ancestors(module, f"{key}.weight" if key else "weight")
-            if (plain := _plain_key(f"{key}.weight" if key else "weight", ancestors)) is not None:
-                yield parameter_name(component, plain), each, ancestors
+        for place in _once(_places(module)):
+            if place.plain is not None:
+                yield parameter_name(component, place.plainly("weight")), place.module, place.ancestors
 
 
 def all_tensors(components: Mapping[str, nn.Module], live: Iterable[LiveParameter]) -> dict[ParamName, torch.Tensor]:
     """All parameters, adapters and buffers, each name once; `live` are the `live_parameters`."""
     found: dict[ParamName, torch.Tensor] = {each.name: each.tensor for each in live}
     for component, module in components.items():
-        for key, parameter in module.named_parameters(remove_duplicate=False):
-            if _plain_key(key, _ancestors(module, key)) is None:
-                found[ParamName(f"{component}.{key}")] = parameter
-        for key, buffer in module.named_buffers(remove_duplicate=False):
-            found[ParamName(f"{component}.{key}")] = buffer
+        for place in _places(module):
+            adapters = place.module._parameters if place.plain is None else {}  # noqa: SLF001
+            for key, tensor in [*adapters.items(), *place.module._buffers.items()]:  # noqa: SLF001
+                if tensor is not None:
+                    found[ParamName(f"{component}.{place.keyed(key)}")] = tensor
     return found
 
 
@@ -100,7 +151,7 @@ def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module]
     """The tensor that the next forward reads: for what accelerate has put aside, the one that lies in its hook."""
     if not tensor.is_meta:
         return tensor
-    found = stored(key.rpartition(".")[2], ancestors)
+    found = stored(key, ancestors)
     return tensor if found is None or found.shape != tensor.shape else found
 
 
@@ -113,26 +164,6 @@ def is_adapter(module: nn.Module) -> bool:
 @functools.lru_cache(maxsize=1024)  # a model has thousands of modules, of a few dozen classes
 def _wraps_layers(kind: type[nn.Module]) -> bool:
     return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in kind.__mro__)
-
-
-def _ancestors(module: nn.Module, key: str) -> tuple[tuple[str, nn.Module], ...]:
-    """The modules on the way to a parameter, the component first."""
-    path = [("", module)]
-    for part in key.split(".")[:-1]:
-        child = path[-1][1]._modules[part]  # noqa: SLF001  # get_submodule takes ten times as long
-        assert child is not None
-        path.append((part, child))
-    return tuple(path)
-
-
-def _plain_key(key: str, ancestors: tuple[tuple[str, nn.Module], ...]) -> str | None:
-    """The key without what wrappers put into it, or None for a parameter that a wrapper brought along."""
-    parts = [part for part in key.split(".") if part != "_orig_mod"]  # torch.compile's wrapper
-    if any(is_adapter(module) for _, module in ancestors):
-        if "base_layer" not in parts:
-            return None
-        parts = [part for part in parts if part != "base_layer"]
-    return ".".join(parts)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
