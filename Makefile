@@ -4,7 +4,7 @@
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
 #   make fix     format, and write the generated documentation anew
 #   make soak    kill a process that writes models, SOAK=10000 times: the next command finds the old model or the new
-#   make bench   the tables of docs/benchmarks.md      make gpu   the tests that need a CUDA device
+#   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
@@ -85,8 +85,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/pairs.py | tee docs/benchmarks/pairs.md
 	$(BIN)/python benchmarks/hosts/hosts.py | tee docs/benchmarks/hosts.md
 	$(BIN)/python benchmarks/hosts/hosts.py --counts 256 --dtypes float16 --tables cycles | tee docs/benchmarks/hosts-256.md
-	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --tables cycles memory --repeats 1 | \
-	  tee docs/benchmarks/hosts-sdxl.md
+	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --counts 1 4 16 256 --repeats 1 \
+	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
 	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
 	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 
@@ -100,3 +100,4 @@ composer: $(STAMP)
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
+	$(BIN)/python benchmarks/hosts/fused.py

@@ -106,8 +106,8 @@ def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width
     widths = {infos[name].shape[-1] for name in found}
     if widths != {width}:
         raise UnsupportedHostError(
-            f"cross-attention reads embeddings of width {sorted(widths)}, the text encoders give {width}: expected "
-            "one width",
+            f"expected embeddings of width {' and '.join(map(str, sorted(widths)))}, as the model reads them, "
+            f"got {width} from the text encoder",
             hint="rasura methods",
         )
     return found

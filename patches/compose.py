@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches import fused
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.names import ParamName
 from rasura.patches.rounding import Blocks
-from rasura.patches.tensors import is_finite, tensor_digest
+from rasura.patches.tensors import tensor_digest
 
 if TYPE_CHECKING:
     import torch
@@ -221,13 +222,14 @@ def _composed_part(
         _check_fits(bases[layer.name], layer.terms[0].increment)
     B = torch.cat([_responses(layer.terms, A.device) for layer in part])
     _check_bound(B)
-    blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)))
+    blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)), fuse=fused.wanted(A.device))
     at = 0
     for layer in part:
         base = bases[layer.name].detach()
         blocks.round_into(found[layer.name], base, B, at)
         at += len(base)
-        _check_finite(found[layer.name])
+    if not blocks.finite():
+        raise _not_finite({str(value.dtype) for value in found.values()})
     return found
 
 
@@ -244,9 +246,8 @@ def _check_fits(base: torch.Tensor, increment: Increment) -> None:
         raise AlgebraError(f"an increment of shape {[*increment.shape]} does not fit weights of shape {[*base.shape]}")
 
 
-def _check_finite(result: torch.Tensor) -> None:
-    if not is_finite(result):
-        raise NotFiniteError(
-            f"the patched weights are not finite in {result.dtype}: expected finite numbers",
-            hint="rasura patch apply ID... --model MODEL --strength 0.5",
-        )
+def _not_finite(dtypes: Iterable[str]) -> NotFiniteError:
+    return NotFiniteError(
+        f"the patched weights are not finite in {' or '.join(sorted(dtypes))}: expected finite numbers",
+        hint="rasura patch apply ID... --model MODEL --strength 0.5",
+    )

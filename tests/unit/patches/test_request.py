@@ -326,7 +326,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], type[RasuraError], str]] = {
     "a UNet without cross-attention": (_self_attention_only, UnsupportedHostError, "no cross-attention"),
     "one NaN": (_one_nan, NotFiniteError, "expected finite weights"),
     "float64 weights": (_float64, UnsupportedHostError, "expected weights in one of F16, BF16, F32"),
-    "a text encoder of another width": (_narrow_text_encoder, UnsupportedHostError, "the text encoder gives 64"),
+    "a text encoder of another width": (_narrow_text_encoder, UnsupportedHostError, "got 64 from the text encoder"),
 }
 
 
