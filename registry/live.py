@@ -16,7 +16,7 @@ from __future__ import annotations
 import getpass
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -102,17 +102,15 @@ class LiveModel:
 
     def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
         """Use `attach`."""
-        from rasura.patches.hosts.gate import Gate, gate_of, gated
+        from rasura.patches.hosts.gate import Gate, gated, gates_of
 
         self.host = host
         self._location = location
         self._actor = actor
         self._turn = threading.RLock()
-        modules = tuple(host.modules)
-        shared = [gate for module in modules if (gate := gate_of(module)) is not None]
-        # Two handles of one model share the gate that the first put around it, and the first takes it away.
-        self._gate = shared[0] if shared else Gate()
-        self._ungate = gated([m for m in modules if gate_of(m) is None], self._gate)
+        # Two handles of one model share the gate that the first put around it; the last one takes it away.
+        self._ungate = gated(host.modules, next(iter(gates_of(host.modules)), Gate()))
+        self._gates = gates_of(host.modules)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +121,7 @@ class LiveModel:
         self.detach()
 
     def detach(self) -> None:
-        """Take the gate away. What is applied stays applied; the originals stay with the model."""
+        """Take the gate away, if no other handle needs it. What is applied and its originals stay with the model."""
         self._ungate()
 
     @property
@@ -156,7 +154,7 @@ class LiveModel:
         from rasura.registry import deploy
 
         factor = Strength.parse(strength) if isinstance(strength, str) else strength
-        with self._opened() as registry:
+        with self._moving() as registry:
             found = [registry.resolve_patch(i) for i in _listed(ids)]
             who = self._who(actor, reason)
             return deploy.apply(registry, self.host, found, who, strength=factor, policy=policy)
@@ -169,7 +167,7 @@ class LiveModel:
         """
         from rasura.registry import deploy
 
-        with self._opened() as registry:
+        with self._moving() as registry:
             found = None if ids is None else [registry.resolve_patch(i) for i in _listed(ids)]
             return deploy.revert(registry, self.host, found, self._who(actor, reason))
 
@@ -194,7 +192,7 @@ class LiveModel:
         """
         from rasura.registry import deploy
 
-        with self._opened() as registry:
+        with self._moving() as registry:
             wanted = _goal(registry, goal)
             return deploy.switch(registry, self.host, wanted, self._who(actor, reason), policy=policy)
 
@@ -206,14 +204,14 @@ class LiveModel:
         """
         from rasura.registry.planning import make_plan
 
-        with self._opened() as registry:
+        with self._looking() as registry:
             return make_plan(registry, self.host, _goal(registry, goal), policy=policy)
 
     def status(self, *, deep: bool = False) -> Survey:
         """What is applied, by hashing what is there."""
         from rasura.registry.survey import survey
 
-        with self._opened() as registry:
+        with self._looking() as registry:
             return survey(registry, self.host, deep=deep, progress=lambda *_: None)
 
     @contextmanager
@@ -222,7 +220,9 @@ class LiveModel:
 
         Other motions of this handle wait until the block ends.
         """
-        with self._turn:
+        from rasura.patches.hosts.gate import turn
+
+        with turn(self._turn):
             before = {str(p): s for p, s in self.status().applied.items()}
             receipt = self.apply(ids, strength=strength, reason=reason)
             try:
@@ -232,8 +232,13 @@ class LiveModel:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Keep the weights as they are for the length of the block: one picture, one set. Motions wait."""
-        with self._gate.reading():
+        """Keep the weights as they are for the length of the block: one picture, one set. Motions wait.
+
+        Inside of it, `status` and `plan` may be called. A motion is refused: it would wait for its own request.
+        """
+        from rasura.patches.hosts.gate import reading
+
+        with reading(self._gates):
             yield
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
@@ -243,8 +248,18 @@ class LiveModel:
             self.revert(reason=reason)
 
     @contextmanager
-    def _opened(self) -> Iterator[Registry]:
-        with self._turn, Registry.open(self._location) as registry:
+    def _moving(self) -> Iterator[Registry]:
+        from rasura.patches.hosts.gate import turn
+
+        with turn(self._turn), Registry.open(self._location) as registry:
+            yield registry
+
+    @contextmanager
+    def _looking(self) -> Iterator[Registry]:
+        from rasura.patches.hosts.gate import computing
+
+        # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
+        with nullcontext() if computing(self._gates) else self._turn, Registry.open(self._location) as registry:
             yield registry
 
     def _who(self, actor: str | None, reason: str) -> Actor:

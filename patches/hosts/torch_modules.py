@@ -22,6 +22,7 @@ __all__ = [
     "is_adapter",
     "live_parameters",
     "part_of",
+    "refuse_replaced",
     "unsaved",
     "unwrapped",
 ]
@@ -139,6 +140,25 @@ def unwrapped(module: nn.Module) -> nn.Module:
     """The module behind `torch.compile`'s wrapper."""
     inner = getattr(module, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else module
+
+
+def refuse_replaced(source: object, components: Mapping[str, nn.Module]) -> None:
+    """Refuse a pipeline that draws with other modules by now: what is written to these, it would not see.
+
+    Args:
+        source: the pipeline, or whatever else has these under their names, or nothing.
+        components: the modules as they were found there, without wrappers.
+
+    Raises:
+        UnsupportedHostError: naming one that was replaced.
+    """
+    for name, module in components.items():
+        present = getattr(source, name, module)
+        if not isinstance(present, nn.Module) or unwrapped(present) is not module:
+            raise UnsupportedHostError(
+                f"{name}: expected the module that was attached, got another one in its place",
+                hint="rasura.attach(pipe, registry) again",
+            )
 
 
 def part_of(model: object) -> str:
