@@ -214,12 +214,17 @@ class TorchHost:
             yield copies
         except BaseException as error:
             for live in fresh:
-                forget_original(self._component(live.name), live.name)
+                if self._is_pristine(live):  # not, if whoever interrupts comes between the write and its end
+                    forget_original(self._component(live.name), live.name)
             if isinstance(error, RuntimeError):  # torch's own, out of memory among them
                 raise HostWriteError(
                     f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
                 ) from None
             raise
+
+    def _is_pristine(self, live: LiveParameter) -> bool:
+        kept = originals_of(self._component(live.name)).get(live.name)
+        return kept is None or same_bits(live.tensor, value_of(live.name, kept))
 
     def _check_pristine(self, live: LiveParameter, changed: Mapping[ParamName, torch.Tensor]) -> None:
         """Refuse to forget the only copy of an original."""
