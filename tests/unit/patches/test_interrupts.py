@@ -24,9 +24,7 @@ from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import tensor_digests
 
 LIVE = [ParamName(f"unet.{number}.weight") for number in range(3)]
-DISK = [
-    ParamName(f"unet.mid_block.attentions.0.transformer_blocks.0.attn2.{key}.weight") for key in ("to_k", "to_v")
-]
+DISK = [ParamName(f"unet.mid_block.attentions.0.transformer_blocks.0.attn2.{key}.weight") for key in ("to_k", "to_v")]
 WRITERS = {torch_host, originals, checkpoint, journal, keep, ranges, contextlib}
 FILES = {str(module.__file__) for module in WRITERS}
 
