@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -91,9 +91,7 @@ def attach(
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
     host = live_host(model, label, base, keep_on=place, remember=remember)
-    made = LiveModel(host, location, actor or login())
-    made.watch(model)
-    return made
+    return LiveModel(host, location, actor or login())
 
 
 class LiveModel:
@@ -101,27 +99,22 @@ class LiveModel:
 
     def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
         """Use `attach`."""
-        from rasura.patches.hosts.gate import Shared
+        from rasura.patches.hosts.gate import Gate, gated, gates_of
 
         self.host = host
         self._location = location
         self._actor = actor
         self._turn = threading.RLock()
-        self._gates = Shared(host.modules)
+        # Two handles of one model share the gate that the first put around it; the last one takes it away.
+        self._ungate = gated(host.modules, next(iter(gates_of(host.modules)), Gate()))
+        self._gates = gates_of(host.modules)
+        self._left = False
         self._blocks = 0
-        self._owner: object = None
-        self._parts: Mapping[str, nn.Module] = {}
 
     def __repr__(self) -> str:
         """What it is a handle on, and whether something is applied; nothing is hashed."""
         parts = ", ".join(type(module).__name__ for module in self.modules)
         return f"<rasura.LiveModel {self.host.location}: {parts}; {len(self.host.kept())} parameters patched>"
-
-    def watch(self, owner: object) -> None:
-        """Refuse motions from now on when a part of this pipeline is another one than now; of a module, nothing."""
-        from rasura.patches.hosts.torch_modules import parts_of
-
-        self._owner, self._parts = owner, parts_of(owner)
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +135,8 @@ class LiveModel:
         with self._turn:
             if self._blocks:
                 raise BusyError("a block of applied() has not ended: expected to detach after it")
-            self._gates.leave()
+            self._left = True
+            self._ungate()
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -232,14 +226,14 @@ class LiveModel:
         """
         from rasura.registry.planning import make_plan
 
-        with self._opened() as registry:
+        with self._looking() as registry:
             return make_plan(registry, self.host, goal_from(registry, goal), policy=policy)
 
     def status(self, *, deep: bool = False) -> Survey:
         """What is applied, by hashing what is there."""
         from rasura.registry.survey import survey
 
-        with self._opened() as registry:
+        with self._looking() as registry:
             return survey(registry, self.host, deep=deep, progress=lambda *_: None)
 
     @contextmanager
@@ -248,7 +242,9 @@ class LiveModel:
 
         Other motions of this handle wait until the block ends.
         """
-        with self._turn:
+        from rasura.patches.hosts.gate import turn
+
+        with turn(self._turn):
             before = {str(p): s for p, s in self.status().applied.items()}
             receipt = self.apply(ids, strength=strength, reason=reason)
             self._blocks += 1
@@ -260,8 +256,13 @@ class LiveModel:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Keep the weights as they are for the length of the block: one picture, one set. Motions wait."""
-        with self._gates.reading():
+        """Keep the weights as they are for the length of the block: one picture, one set. Motions wait.
+
+        Inside of it, `status` and `plan` may be called. A motion is refused: it would wait for its own request.
+        """
+        from rasura.patches.hosts.gate import reading
+
+        with reading(self._gates):
             yield
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
@@ -271,28 +272,21 @@ class LiveModel:
             self.revert(reason=reason)
 
     @contextmanager
-    def _opened(self) -> Iterator[Registry]:
-        with self._turn, Registry.open(self._location) as registry:
-            self._check_parts()
+    def _moving(self) -> Iterator[Registry]:
+        from rasura.patches.hosts.gate import turn
+
+        with turn(self._turn), Registry.open(self._location) as registry:
+            if self._left:
+                raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
             yield registry
 
     @contextmanager
-    def _moving(self) -> Iterator[Registry]:
-        if self._gates.left:
-            raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
-        with self._opened() as registry:
+    def _looking(self) -> Iterator[Registry]:
+        from rasura.patches.hosts.gate import computing
+
+        # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
+        with nullcontext() if computing(self._gates) else self._turn, Registry.open(self._location) as registry:
             yield registry
-
-    def _check_parts(self) -> None:
-        from rasura.patches.hosts.torch_modules import parts_of
-
-        present = parts_of(self._owner)
-        for name, part in self._parts.items():
-            if present.get(name, part) is not part:
-                raise UnsupportedHostError(
-                    f"{self.host.location}: expected the {name} that was attached, got another one in its place",
-                    hint="model.detach(); model = rasura.attach(pipe)",
-                )
 
     def _who(self, actor: str | None, reason: str) -> Actor:
         return Actor(actor or self._actor, reason)

@@ -66,8 +66,10 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     Codes of quantised layers can be recomputed from nothing: of touched ones, the digest that the last motion left says
     whether they changed; of others, nothing does.
     """
-    record = find_record(registry, host)
     entry = unfinished_motion(registry, host)
+    record = find_record(
+        registry, host
+    )  # after the entry: a motion that ends in between is seen on one side or the other
     if entry is not None:
         record = reached(registry, host, entry) or record
     interrupted = entry.index if entry else None

@@ -2,7 +2,8 @@
 
 A gate is kept on the modules themselves, so that every host over them finds it. Hooks around a module's forward enter
 and leave it; a *request* enters once for a whole picture, so that all its steps see one set of weights. A writer waits
-until everybody has left, and meanwhile nobody enters but those who are inside already.
+until everybody has left, and meanwhile nobody enters but those who are inside already, of this gate or of another: the
+writer may be waiting for them. It takes all gates of a model at once, and holds no lock while it waits.
 
 A module that was compiled is hooked outside of what was compiled: the compiler sees nothing of the gate.
 """
@@ -10,34 +11,47 @@ A module that was compiled is hooked outside of what was compiled: the compiler 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from torch import nn
 
 from rasura.patches.errors import BusyError
 
-__all__ = ["Gate", "Shared", "gate_of", "gated", "writing"]
+__all__ = ["Gate", "computing", "gate_of", "gated", "gates_of", "reading", "turn", "writing"]
 
-_GATE: Final = "_rasura_gate"
+_AROUND: Final = "_rasura_gate"
 _COMPILED: Final = "_compiled_call_impl"
-_HANDLES: Final = threading.Lock()
+_CHANGED: Final = threading.Condition()
+"""One for all gates: whoever wants several at once waits for all of them."""
+_ENTERED: Final[dict[int, int]] = {}
+"""How many gates each thread is inside of."""
+
+
+class Lock(Protocol):
+    """What `threading.RLock` makes."""
+
+    def acquire(self, blocking: bool = ...) -> bool:
+        """Take it."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 class Gate:
     """A lock with many readers or one writer; a waiting writer goes first."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._inside: dict[int, int] = {}
-        self._writer: int | None = None
-        self._depth = 0
-        self._waiting = 0
-        self.handles = 0
-        """How many `Shared` hold it."""
-        self.undo: list[Callable[[], None]] = []
-        """What takes it away from the modules."""
+        self.inside: dict[int, int] = {}
+        """How often each thread that reads has entered."""
+        self.writer: int | None = None
+        """The thread that has the modules alone."""
+        self.depth = 0
+        """How often it has begun to."""
+        self.waiting = 0
+        """How many writers wait."""
 
     def __deepcopy__(self, memo: object) -> Gate:
         """A copy of a gated module has the same hooks, and they the same gate."""
@@ -55,21 +69,26 @@ class Gate:
     def enter(self) -> None:
         """Begin to read; waits for writers, unless this thread is inside already."""
         me = threading.get_ident()
-        with self._condition:
-            if me not in self._inside and self._writer != me:
-                self._condition.wait_for(lambda: self._writer is None and self._waiting == 0)
-            self._inside[me] = self._inside.get(me, 0) + 1
+        with _CHANGED:
+            if me not in self.inside:
+                if self.writer != me:
+                    _CHANGED.wait_for(lambda: self.writer is None and (self.waiting == 0 or me in _ENTERED))
+                _ENTERED[me] = _ENTERED.get(me, 0) + 1
+            self.inside[me] = self.inside.get(me, 0) + 1
 
     def leave(self) -> None:
         """End what `enter` began; without it, nothing happens."""
         me = threading.get_ident()
-        with self._condition:
-            left = self._inside.get(me, 0) - 1
-            if left > 0:
-                self._inside[me] = left
-            else:
-                self._inside.pop(me, None)
-                self._condition.notify_all()
+        with _CHANGED:
+            if me not in self.inside:
+                return
+            self.inside[me] -= 1
+            if self.inside[me] == 0:
+                del self.inside[me]
+                _ENTERED[me] -= 1
+                if _ENTERED[me] == 0:
+                    del _ENTERED[me]
+                _CHANGED.notify_all()
 
     @contextmanager
     def writing(self, seconds: float | None = None) -> Iterator[None]:
@@ -81,118 +100,150 @@ class Gate:
         Raises:
             BusyError: this very thread is reading, which would wait for itself; or the readers took too long.
         """
-        self._begin(seconds)
-        try:
+        with _all_of([self], seconds):
             yield
-        finally:
-            self._end()
-
-    def _begin(self, seconds: float | None) -> None:
-        me = threading.get_ident()
-        with self._condition:
-            if self._writer == me:
-                self._depth += 1
-                return
-            if me in self._inside:
-                raise BusyError(
-                    "the model is computing in this very thread: expected to be called between forwards",
-                    hint="apply and revert between denoising steps, or after the request",
-                )
-            self._waiting += 1
-            try:
-                free = self._condition.wait_for(lambda: self._writer is None and not self._inside, seconds)
-            finally:
-                self._waiting -= 1
-                self._condition.notify_all()
-            if not free:
-                raise BusyError(
-                    f"the model computed for longer than {seconds:g} s: nothing was changed", seconds=seconds
-                )
-            self._writer, self._depth = me, 1
-
-    def _end(self) -> None:
-        with self._condition:
-            self._depth -= 1
-            if self._depth == 0:
-                self._writer = None
-                self._condition.notify_all()
 
 
-class Shared:
-    """One handle's share in the gates of its modules; whoever leaves last takes them away."""
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What lies around one module."""
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        """Take part in the gates that are there, and put one around the modules that have none."""
-        chosen = tuple(modules)
-        with _HANDLES:
-            bare = [module for module in chosen if gate_of(module) is None]
-            if bare:
-                gate = next((there for module in chosen if (there := gate_of(module)) is not None), Gate())
-                gate.undo.append(gated(bare, gate))
-            found = (gate_of(module) for module in chosen)
-            self._gates = tuple({id(gate): gate for gate in found if gate is not None}.values())
-            for gate in self._gates:
-                gate.handles += 1
-        self.left = False
-        """Whether this handle left."""
+    gate: Gate
+    users: list[object]
+    """Whoever wants it there; with the last one it goes."""
+    remove: Callable[[], None]
 
-    def leave(self) -> None:
-        """Take part no more; the second time, nothing happens."""
-        with _HANDLES:
-            gates, self.left = () if self.left else self._gates, True
-            for gate in gates:
-                gate.handles -= 1
-                while gate.handles == 0 and gate.undo:
-                    gate.undo.pop()()
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Keep writers out of all modules for the length of the block."""
-        with ExitStack() as entered:
-            for gate in self._gates:
-                entered.enter_context(gate.reading())
-            yield
+def computing(gates: Iterable[Gate]) -> bool:
+    """Whether this thread is inside of one of these gates."""
+    with _CHANGED:
+        return any(threading.get_ident() in gate.inside for gate in gates)
+
+
+@contextmanager
+def turn(lock: Lock) -> Iterator[None]:
+    """Hold a lock whose holders may be waiting at a gate.
+
+    Raises:
+        BusyError: somebody has it, and this thread is inside of a gate, for which he may be waiting.
+    """
+    with _CHANGED:
+        inside = threading.get_ident() in _ENTERED
+    if not lock.acquire(blocking=not inside):
+        raise BusyError(
+            "another thread is changing a model, and may be waiting for this one: expected to be called between "
+            "forwards",
+            hint="apply and revert between denoising steps, or after the request",
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def gate_of(module: nn.Module) -> Gate | None:
     """The gate that was put around a module, if there is one."""
-    found = _inner(module).__dict__.get(_GATE)
-    return found if isinstance(found, Gate) else None
+    found = _inner(module).__dict__.get(_AROUND)
+    return found.gate if isinstance(found, _Around) else None
+
+
+def gates_of(modules: Iterable[nn.Module]) -> list[Gate]:
+    """The gates around these modules, each once."""
+    found = {id(gate): gate for module in modules if (gate := gate_of(module)) is not None}
+    return list(found.values())
+
+
+@contextmanager
+def reading(gates: Iterable[Gate]) -> Iterator[None]:
+    """Be inside of all of these gates for the length of the block."""
+    with ExitStack() as inside:
+        for gate in gates:
+            inside.enter_context(gate.reading())
+        yield
 
 
 @contextmanager
 def writing(modules: Iterable[nn.Module], seconds: float | None = None) -> Iterator[None]:
     """Have all of these modules alone; those without a gate are the caller's business. See `Gate.writing`."""
-    gates = {id(gate): gate for module in modules if (gate := gate_of(module)) is not None}
-    with _all_of(list(gates.values()), seconds):
+    with _all_of(gates_of(modules), seconds):
         yield
 
 
 def gated(modules: Iterable[nn.Module], gate: Gate) -> Callable[[], None]:
-    """Put a gate around the forwards of these modules.
+    """Put a gate around the forwards of these modules; one that has a gate already keeps that.
 
     Returns:
-        What takes it away again.
+        What takes it away again, if nobody else wants it there.
     """
-    undo: list[Callable[[], None]] = []
-    for module in modules:
-        _inner(module).__dict__[_GATE] = gate
-        undo.append(_around(module, gate))
+    mine = object()
+    inner = [_joined(module, gate, mine) for module in modules]
 
     def away() -> None:
-        while undo:
-            undo.pop()()
+        while inner:
+            _left(inner.pop(), mine)
 
     return away
 
 
+def _joined(module: nn.Module, gate: Gate, user: object) -> nn.Module:
+    inner = _inner(module)
+    if gate_of(module) is None:
+        inner.__dict__[_AROUND] = _Around(gate, [], _around(module, gate))
+    inner.__dict__[_AROUND].users.append(user)
+    return inner
+
+
+def _left(inner: nn.Module, user: object) -> None:
+    around: _Around = inner.__dict__[_AROUND]
+    around.users.remove(user)
+    if not around.users:
+        del inner.__dict__[_AROUND]
+        around.remove()
+
+
 @contextmanager
-def _all_of(gates: list[Gate], seconds: float | None) -> Iterator[None]:
-    if not gates:
+def _all_of(gates: Sequence[Gate], seconds: float | None) -> Iterator[None]:
+    _begin(gates, seconds)
+    try:
         yield
-        return
-    with gates[0].writing(seconds), _all_of(gates[1:], seconds):
-        yield
+    finally:
+        _end(gates)
+
+
+def _begin(gates: Sequence[Gate], seconds: float | None) -> None:
+    me = threading.get_ident()
+    with _CHANGED:
+        wanted = [gate for gate in gates if gate.writer != me]
+        if any(me in gate.inside for gate in wanted):
+            raise BusyError(
+                "the model is computing in this very thread: expected to be called between forwards",
+                hint="apply and revert between denoising steps, or after the request",
+            )
+        if not _wait(wanted, seconds):
+            raise BusyError(f"the model computed for longer than {seconds:g} s: nothing was changed", seconds=seconds)
+        for gate in gates:
+            gate.writer, gate.depth = me, gate.depth + 1
+
+
+def _wait(gates: Sequence[Gate], seconds: float | None) -> bool:
+    """Wait until nobody reads or writes any of them; meanwhile nobody begins to."""
+    for gate in gates:
+        gate.waiting += 1
+    try:
+        return _CHANGED.wait_for(lambda: all(g.writer is None and not g.inside for g in gates), seconds)
+    finally:
+        for gate in gates:
+            gate.waiting -= 1
+        _CHANGED.notify_all()
+
+
+def _end(gates: Sequence[Gate]) -> None:
+    with _CHANGED:
+        for gate in gates:
+            gate.depth -= 1
+            if gate.depth == 0:
+                gate.writer = None
+        _CHANGED.notify_all()
 
 
 def _inner(module: nn.Module) -> nn.Module:
@@ -209,7 +260,7 @@ def _around(module: nn.Module, gate: Gate) -> Callable[[], None]:
                 return compiled(*args, **kwargs)
 
         module.__dict__[_COMPILED] = call
-        return lambda: _forget(module, {_COMPILED: compiled})
+        return lambda: module.__dict__.update({_COMPILED: compiled})
     # First, so that whatever another hook raises, what was entered is left and nothing else.
     before = module.register_forward_pre_hook(lambda *_: gate.enter(), prepend=True)
     after = module.register_forward_hook(lambda *_: gate.leave(), always_call=True)
@@ -217,11 +268,5 @@ def _around(module: nn.Module, gate: Gate) -> Callable[[], None]:
     def remove() -> None:
         before.remove()
         after.remove()
-        _forget(module, {})
 
     return remove
-
-
-def _forget(module: nn.Module, back: dict[str, Any]) -> None:
-    module.__dict__.update(back)
-    _inner(module).__dict__.pop(_GATE, None)

@@ -48,7 +48,7 @@ class _Kept:
 
 
 class Remembered:
-    """The last values of each parameter. One thread at a time may ask for a parameter."""
+    """The last values of each parameter. Threads may ask at once: none changes a list that another one reads."""
 
     def __init__(self, count: int) -> None:
         """Remember up to `count` values of each parameter; 0 remembers nothing."""
@@ -90,12 +90,11 @@ class Remembered:
     def _first(self, name: ParamName, found: list[_Kept]) -> Value | None:
         if not found:
             return None
-        kept = self._kept[name]
-        kept.remove(found[0])
-        if not found[0].intact():  # whatever happened to it, it is not what was hashed
-            return None
-        kept.insert(0, found[0])  # the last one used is the last one to go
-        return found[0].value
+        intact = found[0].intact()  # if not, whatever happened to it, it is not what was hashed
+        others = [k for k in self._kept.get(name, ()) if k is not found[0]]
+        # The last one used is the last one to go.
+        self._kept[name] = [*(found if intact else ()), *others][: self._count]
+        return found[0].value if intact else None
 
 
 def composed_values(

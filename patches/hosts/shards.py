@@ -26,7 +26,7 @@ from rasura.patches.errors import BusyError, UnsupportedHostError
 from rasura.patches.hosts.gate import writing
 from rasura.patches.hosts.torch_guards import refuse_shard, refuse_shared_memory, refuse_unreadable_shard
 from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.hosts.torch_modules import LiveParameter, all_tensors, live_parameters
+from rasura.patches.hosts.torch_modules import LiveParameter, all_tensors
 from rasura.patches.tensors import raw_bytes
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Shards(TorchHost):
     def alone(self) -> Iterator[None]:
         """See `TorchHost`. Forwards may gather meanwhile: modules are looked through whenever they are held."""
         with super().alone():
-            self._looked = None
+            self._look.found = None
             yield
 
     def describe(self) -> tuple[Mapping[ParamName, ParameterInfo], frozenset[ParamName]]:
@@ -99,12 +99,12 @@ class Shards(TorchHost):
             raise
         self._gates = held
         reshard(self.modules)
-        self._looked = {each.name: each for each in live_parameters(self._components)}
+        self._look.found = self._look_through()
         return True
 
     def release(self) -> None:
         """Let forwards in again."""
-        held, self._gates, self._looked = self._gates, None, None
+        held, self._gates, self._look.found = self._gates, None, None
         if held is not None:
             held.close()
 

@@ -143,7 +143,7 @@ class SideBranches:
             HostWriteError: no memory for the factors; nothing was changed.
             BusyError: called from inside a forward of this model; nothing was changed.
         """
-        with _LOCK:
+        with writing(self._modules), _LOCK:
             self._check_base([layer.name for layer in layers], {each.name: each for each in computed_on})
             wanted = {name: Factors.of(terms) for name, terms in _together(layers).items()}
             with self.exchanging({**dict.fromkeys(self.attached_names()), **wanted}):
@@ -163,7 +163,7 @@ class SideBranches:
         Raises:
             UnsupportedHostError, BaseMismatchError, HostWriteError, BusyError: see `replace`; nothing was changed.
         """
-        with _LOCK, writing(self._modules):
+        with writing(self._modules), _LOCK:
             made = self._made({name: factors for name, factors in wanted.items() if factors is not None})
             present = {name: hook for name, hook in self._hooks() if name in wanted}
             undo: list[Callable[[], None]] = []

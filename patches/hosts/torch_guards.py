@@ -9,7 +9,7 @@ happens elsewhere when nobody looks:
     layerwise casting       the next forward rounds what was written, if it computes in fewer digits
     fused projections       the layer is no longer read, a fused copy of it is
     PEFT adapter            merging and unmerging add and subtract around the written values
-    shared memory           another parameter changes, too
+    shared memory           another parameter changes, too, or another process's model, or a file
     frozen graph            the compiler has folded the old numbers into its code
 """
 
@@ -195,6 +195,13 @@ def _expanded(parameter: LiveParameter) -> _Finding:
     return None
 
 
+def _of_several(parameter: LiveParameter) -> _Finding:
+    # What lies on a device says yes without being anybody else's.
+    if parameter.tensor.device.type == "cpu" and parameter.tensor.is_shared():  # type: ignore[no-untyped-call]
+        return "one in memory of several processes, or of a file", "load the model in each process by itself"
+    return None
+
+
 _REMOVE: Final = "apply before offloading: pipe.remove_all_hooks(), patch, then enable offloading again"
 
 
@@ -269,6 +276,7 @@ _GUARDS: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (
     _offloaded,
     _other_class,
     _expanded,
+    _of_several,
     _group_offloaded,
     _cast_layerwise,
     _fused,

@@ -1,13 +1,15 @@
 """Live torch modules as a host: values are overwritten in place, so addresses, graphs and compiled code stay valid.
 
 The originals are kept on the module itself (`rasura.patches.hosts.originals`), so that a second host over the same
-modules finds them. One lock for all hosts of the process: a write never runs in the
-middle of another, and a read never sees half of one. A write waits for the gate of the modules, if they have one
-(`rasura.patches.hosts.gate`); without one, forwards that run meanwhile are the caller's business.
+modules finds them. Two locks for all hosts of the process: one for motions (`alone`), one for the tensors, so that a
+write never runs in the middle of another, and a read never sees half of one. A write waits for the gate of the modules,
+if they have one (`rasura.patches.hosts.gate`), before it takes the second, and meanwhile everybody may read; without a
+gate, forwards that run meanwhile are the caller's business.
 """
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Self
 
@@ -18,7 +20,7 @@ from rasura.patches.errors import HostWriteError, UnsupportedHostError
 from rasura.patches.hosts import COMPONENTS, ParameterInfo
 from rasura.patches.hosts.bits import same_bits
 from rasura.patches.hosts.fitting import check_uncast, check_value, info_of
-from rasura.patches.hosts.gate import writing
+from rasura.patches.hosts.gate import turn, writing
 from rasura.patches.hosts.keep import new_identity
 from rasura.patches.hosts.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.originals import forget as forget_original
@@ -31,6 +33,7 @@ from rasura.patches.hosts.torch_modules import (
     all_tensors,
     live_parameters,
     part_of,
+    refuse_replaced,
     unsaved,
     unwrapped,
 )
@@ -39,7 +42,14 @@ from rasura.patches.threads import at_once
 
 __all__ = ["TorchHost"]
 
+_MOTION: Final = threading.RLock()
 _LOCK: Final = threading.RLock()
+
+
+class _Look(threading.local):
+    """What a thread has found by looking through the modules, while it is busy with them."""
+
+    found: Mapping[ParamName, LiveParameter] | None = None
 
 
 class TorchHost:
@@ -73,7 +83,8 @@ class TorchHost:
         self.memory = Remembered(remember)
         """Values that the model has had."""
         self._fresh_identity = new_identity()
-        self._looked: Mapping[ParamName, LiveParameter] | None = None
+        self._look = _Look()
+        self._source: Callable[[], object] = lambda: None
 
     @classmethod
     def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu", remember: int = 2) -> Self:
@@ -83,10 +94,14 @@ class TorchHost:
             UnsupportedHostError: neither of these.
         """
         parts = getattr(model, "components", None)
+        pipeline = isinstance(parts, Mapping)
         if not isinstance(parts, Mapping):
             parts = {part_of(model): model}
         modules = {str(name): part for name, part in parts.items() if isinstance(part, nn.Module)}
-        return cls(modules, label or type(model).__name__, keep_on=keep_on, remember=remember)
+        made = cls(modules, label or type(model).__name__, keep_on=keep_on, remember=remember)
+        if pipeline:  # weakly: a handle keeps no pipeline alive
+            made._source = weakref.ref(model)
+        return made
 
     @property
     def location(self) -> str:
@@ -110,8 +125,13 @@ class TorchHost:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other threads from this and all other live hosts; see `Host.alone`. Modules are looked through once."""
-        with _LOCK, self._one_look():
+        """Keep other threads from moving any live host; see `Host.alone`. Modules are looked through once.
+
+        Raises:
+            BusyError: another thread moves one, and this one is inside a forward or a request, which the other may be
+                waiting for.
+        """
+        with turn(_MOTION), self._one_look():
             yield
 
     def kept(self) -> frozenset[ParamName]:
@@ -164,7 +184,7 @@ class TorchHost:
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
         # Looked through anew: until now, forwards may have moved parameters about.
-        with _LOCK, writing(self.modules), self._one_look():
+        with turn(_MOTION), writing(self.modules), _LOCK, self._one_look():
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
@@ -195,12 +215,17 @@ class TorchHost:
             yield copies
         except BaseException as error:
             for live in fresh:
-                forget_original(self._component(live.name), live.name)
+                if self._is_pristine(live):  # not, if whoever interrupts comes between the write and its end
+                    forget_original(self._component(live.name), live.name)
             if isinstance(error, RuntimeError):  # torch's own, out of memory among them
                 raise HostWriteError(
                     f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
                 ) from None
             raise
+
+    def _is_pristine(self, live: LiveParameter) -> bool:
+        kept = originals_of(self._component(live.name)).get(live.name)
+        return kept is None or same_bits(live.tensor, value_of(live.name, kept))
 
     def _check_pristine(self, live: LiveParameter, changed: Mapping[ParamName, torch.Tensor]) -> None:
         """Refuse to forget the only copy of an original."""
@@ -232,15 +257,18 @@ class TorchHost:
 
     @contextmanager
     def _one_look(self) -> Iterator[None]:
-        before, self._looked = self._looked, {live.name: live for live in live_parameters(self._components)}
+        before, self._look.found = self._look.found, self._look_through()
         try:
             yield
         finally:
-            self._looked = before
+            self._look.found = before
 
     def _lives(self) -> Mapping[ParamName, LiveParameter]:
-        looked = self._looked
-        return {live.name: live for live in live_parameters(self._components)} if looked is None else looked
+        return self._look_through() if self._look.found is None else self._look.found
+
+    def _look_through(self) -> Mapping[ParamName, LiveParameter]:
+        refuse_replaced(self._source(), self._components)
+        return {live.name: live for live in live_parameters(self._components)}
 
     def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
         live = self._lives()

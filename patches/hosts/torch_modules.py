@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts import COMPONENTS, parameter_name
+from rasura.patches.hosts import parameter_name
 from rasura.patches.hosts.layout import FLOATS
 from rasura.patches.hosts.offload import stored
 from rasura.patches.names import ParamName
@@ -22,7 +22,7 @@ __all__ = [
     "is_adapter",
     "live_parameters",
     "part_of",
-    "parts_of",
+    "refuse_replaced",
     "unsaved",
     "unwrapped",
 ]
@@ -189,10 +189,20 @@ def part_of(model: object) -> str:
     )
 
 
-def parts_of(model: object) -> dict[str, nn.Module]:
-    """The modules of a pipeline that patches may touch, by name and without what is wrapped around them."""
-    parts = getattr(model, "components", None)
-    if not isinstance(parts, Mapping):
-        return {}
-    named = ((str(name), part) for name, part in parts.items() if isinstance(part, nn.Module))
-    return {name: unwrapped(part) for name, part in named if name in COMPONENTS}
+def refuse_replaced(source: object, components: Mapping[str, nn.Module]) -> None:
+    """Refuse a pipeline that draws with other modules by now: what is written to these, it would not see.
+
+    Args:
+        source: the pipeline, or whatever else has these under their names, or nothing.
+        components: the modules as they were found there, without wrappers.
+
+    Raises:
+        UnsupportedHostError: naming one that was replaced.
+    """
+    for name, module in components.items():
+        present = getattr(source, name, module)
+        if not isinstance(present, nn.Module) or unwrapped(present) is not module:
+            raise UnsupportedHostError(
+                f"expected the {name} that was attached, got another one in its place",
+                hint="model.detach(); model = rasura.attach(pipe)",
+            )

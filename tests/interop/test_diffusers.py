@@ -16,9 +16,11 @@ from tiny import TinySpec, tiny_pipeline
 
 from rasura.patches.compose import composed, layers_of
 from rasura.patches.erasers.text_encoder import ClipNullSpace
+from rasura.patches.errors import NotFiniteError, UnsupportedHostError
 from rasura.patches.file import WEIGHTS, Patch, write_folder
 from rasura.patches.hosts.torch_host import TorchHost
 from rasura.patches.increment import ONE, Strength
+from rasura.patches.names import ParamName
 from rasura.patches.subspace import RankRule
 
 pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")
@@ -156,6 +158,43 @@ def test_fusing_and_unfusing_does_not_restore_the_weights(patches: tuple[Patch, 
     after, before = pipeline.unet.state_dict(), base.unet.state_dict()
     changed = torch.cat([(after[name] != before[name]).flatten() for name in names])
     assert float(changed.double().mean()) > 0.01
+
+
+def test_a_prefix_that_fits_nothing_loads_nothing_without_a_word(patches: tuple[Patch, ...], tmp_path: Path) -> None:
+    """The pipeline goes on and draws the concept; a parameter that we do not find is an error."""
+    factors = load_file(exported(patches[0], tmp_path / "patch") / WEIGHTS)
+    other = {f"base_model.model.{key.removeprefix('unet.')}": tensor for key, tensor in factors.items()}
+    pipeline, base = tiny_pipeline(SPEC), tiny_pipeline(SPEC)
+    pipeline.load_lora_weights(other)
+    assert adapted(pipeline.unet) == set()
+    assert torch.equal(noise(pipeline), noise(base))
+    host = TorchHost.of(pipeline)
+    names = list(patches[0].tensors.increments)
+    values = host.read(names) | {ParamName("unet.nowhere.weight"): torch.ones(2, 2)}
+    with pytest.raises(UnsupportedHostError, match=r"expected a parameter unet\.nowhere\.weight, got none"):
+        host.write(values)
+    assert host.kept() == frozenset()
+
+
+def test_one_bad_layer_leaves_others_fused(patches: tuple[Patch, ...], tmp_path: Path) -> None:
+    """Diffusers' own check for NaN comes layer by layer, after those before were written."""
+    factors = load_file(exported(patches[0], tmp_path / "patch") / WEIGHTS)
+    pipeline, base = tiny_pipeline(SPEC), tiny_pipeline(SPEC)
+    names = [name.removeprefix("unet.").removesuffix(".weight") for name in patches[0].tensors.increments]
+    order = [name for name, _ in pipeline.unet.named_modules() if name in names]
+    factors[f"unet.{order[-1]}.lora_B.weight"] *= float("nan")
+    pipeline.load_lora_weights(factors)
+    with pytest.raises(ValueError, match="NaN"):
+        pipeline.fuse_lora(safe_fusing=True)
+    pipeline.unload_lora_weights()
+    after, before = pipeline.unet.state_dict(), base.unet.state_dict()
+    assert not torch.equal(after[f"{order[0]}.weight"], before[f"{order[0]}.weight"])
+    host = TorchHost.of(base)
+    values = {ParamName(f"unet.{name}.weight"): before[f"{name}.weight"] + 1 for name in order}
+    values[ParamName(f"unet.{order[-1]}.weight")] *= float("nan")
+    with pytest.raises(NotFiniteError):
+        host.write(values)
+    assert host.kept() == frozenset()
 
 
 def test_a_patch_of_the_text_encoder_is_loaded_as_our_merge(inside: Patch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from crashing import NAMES, Attempt, Nursery, values
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_model
 
@@ -223,6 +224,22 @@ def test_pickles_only(model: Path) -> None:
     assert "safe_serialization" in caught.value.hint
 
 
+def test_a_variant_beside_it_would_bring_the_concept_back(model: Path) -> None:
+    """One of two files patched: whoever asks for the other draws as before, from the same folder."""
+    host = CheckpointHost.open(model)
+    before = host.read(NAMES)
+    for name in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        shutil.copy(model / f"{name}.safetensors", model / f"{name}.fp16.safetensors")
+    double(host)  # it was opened before there were two
+    key = NAMES[0].removeprefix("unet.")
+    plain = UNet2DConditionModel.from_pretrained(model / "unet", dtype=torch.float16)
+    variant = UNet2DConditionModel.from_pretrained(model / "unet", dtype=torch.float16, variant="fp16")
+    assert not torch.equal(plain.get_parameter(key), before[NAMES[0]])
+    assert torch.equal(variant.get_parameter(key), before[NAMES[0]])
+    with pytest.raises(UnsupportedHostError, match="would bring the concept back"):
+        CheckpointHost.open(model)
+
+
 @pytest.mark.parametrize(
     "twin", ["diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.non_ema.safetensors"]
 )
@@ -312,6 +329,40 @@ def test_somebody_elses_bytes_are_read_but_never_written(spoil: Callable[[Path],
             act()
         assert "--out DIR" in caught.value.hint
     assert files(model.parent) == before
+
+
+def _snapshots(model: Path, cache: Path) -> list[Path]:
+    """Two revisions in a Hugging Face cache; all files of both are links to the same blobs, the folders are real."""
+    (cache / "blobs").mkdir(parents=True)
+    for source in (path for path in model.rglob("*") if path.is_file()):
+        blob = cache / "blobs" / hashlib.sha256(source.read_bytes()).hexdigest()
+        shutil.copy(source, blob)
+        for revision in ("one", "two"):
+            link = cache / "snapshots" / revision / source.relative_to(model)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+    return [cache / "snapshots/one", cache / "snapshots/two"]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_write_through_one_snapshot_would_change_the_other(sharded: bool, tmp_path: Path) -> None:
+    spec = TinySpec(dtype="float16", sharded=sharded)
+    one, two = _snapshots(tiny_model(tmp_path / "model", spec), tmp_path / "models--acme--sd")
+    weights = min((one / "unet").glob("*.safetensors"))
+    before, held = files(tmp_path), weights.read_bytes()
+    with weights.open("r+b") as file:  # a naive write
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\0\0")
+    assert (two / weights.relative_to(one)).read_bytes() != held
+    with weights.open("r+b") as file:
+        file.write(held)
+    host = CheckpointHost.open(one)
+    with pytest.raises(UnsupportedHostError, match="got a link"):
+        double(host)
+    copy_model(one, tmp_path / "out")
+    double(CheckpointHost.open(tmp_path / "out"))
+    assert {name: digest for name, digest in files(tmp_path).items() if not name.startswith("out")} == before
+    assert CheckpointHost.open(two).digests(NAMES) == host.digests(NAMES)
 
 
 def test_a_model_opened_through_a_link_is_written(model: Path) -> None:

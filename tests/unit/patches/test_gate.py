@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import BusyError
-from rasura.patches.hosts.gate import Gate, gate_of, gated, writing
+from rasura.patches.hosts.gate import Gate, computing, gate_of, gated, gates_of, reading, turn, writing
 
 TICK = 0.02
 
@@ -113,6 +113,71 @@ def test_a_waiting_writer_goes_before_new_readers_and_those_inside_may_enter_aga
     for thread in (first, writer, newcomer):
         thread.join(10)
     assert order == ["step", "write", "late"]
+
+
+def test_a_gate_stays_until_its_last_user_has_gone() -> None:
+    model, gate = Slow(), Gate()
+    first, second = gated([model], gate), gated([model], Gate())
+    assert gate_of(model) is gate  # the second asked for another one and shares the first
+    first()
+    first()
+    assert gate_of(model) is gate
+    seen: list[tuple[float, float]] = []
+    reader = start(lambda: seen.append(model(10 * TICK)))
+    time.sleep(2 * TICK)
+    with writing([model]), torch.no_grad():
+        model.weight.fill_(1)
+    reader.join(10)
+    assert seen == [(0.0, 0.0)]
+    second()
+    assert gate_of(model) is None
+    assert not model._forward_hooks
+
+
+def test_a_writer_of_two_models_does_not_wait_for_a_reader_who_waits_for_him() -> None:
+    """Taking one gate after the other, either order would do that: the reader has the first and wants the second."""
+    one, two = Slow(), Slow()
+    gated([one], Gate())
+    gated([two], Gate())
+    for models in ([one, two], [two, one]):
+        wrote = threading.Event()
+
+        def write(models: list[Slow] = models, wrote: threading.Event = wrote) -> None:
+            with writing(models):
+                wrote.set()
+
+        with reading(gates_of([one])):
+            writer = start(write)
+            time.sleep(2 * TICK)
+            assert two(0) == (0.0, 0.0)  # goes before the writer, who waits for `one`
+            assert not wrote.is_set()
+        assert wrote.wait(10)
+        writer.join(10)
+
+
+def test_who_is_inside_a_gate_never_waits_for_a_lock_whose_holder_may_wait_for_him() -> None:
+    model, lock, held = Slow(), threading.RLock(), threading.Event()
+    gated([model], Gate())
+
+    def move() -> None:
+        with turn(lock):
+            held.set()
+            with writing([model]):
+                pass
+
+    with reading(gates_of([model])):
+        assert computing(gates_of([model]))
+        with turn(lock), turn(lock):  # nobody has it
+            pass
+        mover = start(move)
+        held.wait(10)
+        with pytest.raises(BusyError, match="may be waiting for this one"), turn(lock):
+            pass
+    mover.join(10)
+    assert not mover.is_alive()
+    assert not computing(gates_of([model]))
+    with turn(lock):
+        pass
 
 
 def test_writing_from_inside_a_forward_is_refused_and_not_a_deadlock() -> None:

@@ -4,6 +4,8 @@ Every case has the same judge: what the model gives for fixed inputs. A write th
 naive one; after going back it is the same to the bit.
 """
 
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 from accelerate.utils import OffloadedWeightsLoader, offload_state_dict  # type: ignore[import-untyped]
 from diffusers.hooks import apply_group_offloading
+from safetensors.torch import load_file, save_file
 from tiny_families import TinyFamily, tiny_family
 from torch import nn
 
@@ -163,6 +166,24 @@ def test_a_map_with_a_part_on_disk_is_written_where_it_is_in_memory(family: Tiny
         host_of(family).read([ParamName(f"unet.{other}")])
 
 
+def test_a_model_over_memory_and_disk_is_written_where_it_is_in_memory(family: TinyFamily, tmp_path: Path) -> None:
+    """`device_map` as accelerate spreads it; what it put on disk is of meta tensors, and read anew for each forward."""
+    unet, before = unet_of(family), family.draw()
+    spread = {name: "cpu" for name, _ in unet.named_children()} | {"up_blocks": "disk"}
+    accelerate.dispatch_model(unet, device_map=spread, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+    assert torch.equal(family.draw(), before)
+    above = next(name for name, _ in unet.named_parameters() if re.fullmatch(r"up_blocks\..*attn2\.to_k\.weight", name))
+    weight = unet.get_parameter(above)
+    assert weight.is_meta
+    weight.data.mul_(3)  # a naive write
+    assert torch.equal(family.draw(), before)
+    cycle(family)
+    for names in ([f"unet.{above}"], [KEYS, f"unet.{above}"]):
+        with pytest.raises(UnsupportedHostError, match="whose values lie on disk"):
+            host_of(family).write({ParamName(name): torch.ones(16, 32) for name in names})
+    assert torch.equal(family.draw(), before)
+
+
 def test_meta_tensors_without_a_hook_are_refused(family: TinyFamily) -> None:
     layer_of(family).to("meta")
     naive(family)
@@ -300,6 +321,46 @@ def test_a_write_to_a_tied_weight_changes_its_twin() -> None:
         host_of(family).write({ParamName("text_encoder.shared.weight"): torch.ones(40, 64)})
 
 
+def test_a_write_to_a_mapped_file_changes_the_file(family: TinyFamily, tmp_path: Path) -> None:
+    """And so does every other process that has it: they compute meanwhile, and no gate of ours is around them."""
+    file = tmp_path / "memory"
+    file.write_bytes(bytes(16 * 32 * 4))
+    for found in ("mapped", "shared"):
+        if found == "mapped":
+            storage = torch.UntypedStorage.from_file(str(file), shared=True, nbytes=16 * 32 * 4)
+            mapped = torch.tensor([], dtype=torch.float32).set_(storage, 0, (16, 32))  # type: ignore[call-overload]
+            layer_of(family).weight = nn.Parameter(mapped)
+            mapped.fill_(1)  # a naive write
+            assert any(file.read_bytes())
+        else:
+            layer_of(family).weight = nn.Parameter(torch.ones(16, 32))
+            unet_of(family).share_memory()
+        with pytest.raises(UnsupportedHostError, match="memory of several processes, or of a file") as caught:
+            host_of(family).write({KEYS: torch.zeros(16, 32)})
+        assert "by itself" in caught.value.hint
+
+
+def test_weights_that_lie_in_their_file_are_written_beside_it(family: TinyFamily, tmp_path: Path) -> None:
+    """A loader maps them so that a write makes pages of its own. A write to the file shows in those that have none."""
+    file = tmp_path / "weights.safetensors"
+    key = f"{LAYER}.weight"
+    save_file({key: torch.ones(4096, 32)}, file)
+    before = file.read_bytes()
+    layer_of(family).weight = nn.Parameter(load_file(file)[key])
+    host = host_of(family)
+    pristine = host.digests([KEYS])
+    with file.open("r+b") as opened:  # as patching the folder of a model that serves
+        opened.seek(-4, 2)
+        opened.write(bytes(4))
+    assert host.digests([KEYS]) != pristine
+    file.write_bytes(before)
+    layer_of(family).weight = nn.Parameter(load_file(file)[key])
+    host.write({KEYS: torch.zeros(4096, 32)})
+    assert file.read_bytes() == before
+    host.write(host.originals([KEYS]), forget=[KEYS])
+    assert host.digests([KEYS]) == pristine
+
+
 def test_a_tied_weight_that_is_offloaded_is_refused_and_read() -> None:
     """Offloaded from a device it is there once for each of its two layers, as in the copies here."""
     family = tiny_family("PixArt")
@@ -337,6 +398,37 @@ def test_compiled_code_sees_the_new_weights_and_is_not_compiled_again(
     wrapped.draw()
     with compiler.patch(error_on_recompile=True):
         cycle(wrapped)
+
+
+class Doubled(nn.Module):
+    """What a compiler can compute once for all, if the weight is a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.weight * 2)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_a_frozen_graph_computes_with_the_old_numbers(compiler: Any) -> None:
+    import torch._inductor.config as inductor
+
+    model, x, name = Doubled().eval(), torch.ones(1, 4), ParamName("unet.weight")
+    host = TorchHost({"unet": model}, "frozen")
+    with torch.no_grad(), inductor.patch(freezing=True):
+        compiled: Any = torch.compile(model)
+        before = compiled(x).clone()
+        model.weight.mul_(3)  # a naive write
+        assert torch.equal(compiled(x), before)
+        assert not torch.equal(model(x), before)
+        with pytest.raises(UnsupportedHostError, match="frozen into its code"):
+            host.write({name: torch.zeros(4, 4)})
+    torch._dynamo.reset()
+    with torch.no_grad():
+        host.write({name: torch.zeros(4, 4)})
+        assert not bool(compiled(x).any())
 
 
 def test_a_frozen_graph_is_refused(family: TinyFamily) -> None:

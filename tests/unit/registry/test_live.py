@@ -1,6 +1,8 @@
 # ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """`rasura.attach`: patches on a model that serves, and never half of one in a picture."""
 
+import copy
+import functools
 import re
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
     BusyError,
+    DriftError,
     InputError,
     NoRegistryError,
     NotFoundError,
@@ -220,16 +223,158 @@ def test_pictures_are_of_one_set_while_another_thread_swaps(model: LiveModel, pi
     assert all(torch.equal(one, plain) or torch.equal(one, patched) for one, _ in seen)
 
 
-def test_two_handles_share_a_gate_and_either_may_go_first(pipe: Any, workshop: Workshop) -> None:
-    first = attach(pipe, workshop.folder)
-    second = attach(pipe, workshop.folder)
-    assert gate_of(pipe.unet) is not None
-    with second.request(), pytest.raises(BusyError):
-        first.apply(workshop.dog)
-    second.detach()
-    assert gate_of(pipe.unet) is not None
-    first.detach()
-    first.detach()
+@pytest.mark.parametrize("leaves", [0, 1])
+def test_two_handles_share_a_gate_and_either_may_go_first(leaves: int, pipe: Any, workshop: Workshop) -> None:
+    handles = [attach(pipe, workshop.folder), attach(pipe, workshop.folder)]
+    with handles[1].request(), pytest.raises(BusyError):
+        handles[0].apply(workshop.dog)
+    handles[leaves].detach()
+    stays = handles[1 - leaves]
+    before = noise(pipe)
+    with stays.request():
+        mover = threading.Thread(target=stays.apply, args=(workshop.dog,), daemon=True)
+        mover.start()
+        mover.join(2)
+        assert mover.is_alive()  # it waits, although the other handle is gone
+        assert torch.equal(noise(pipe), before)
+    mover.join(60)
+    stays.revert()
+    stays.detach()
+    stays.detach()
+
+
+def test_inside_a_request_one_may_look_but_not_move(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
+    """Another thread waits to write, with its turn taken: whoever waited for that turn here would wait for ever."""
+    other = attach(pipe, workshop.folder)
+    for waiting in (model, other):
+        with model.request():
+            mover = threading.Thread(target=waiting.apply, args=(workshop.dog,), daemon=True)
+            mover.start()
+            mover.join(2)
+            assert mover.is_alive()
+            assert (model.status().applied, model.status().drifted) == ({}, ())
+            assert model.plan({workshop.photo: "1"}).plan.parameters > 0
+            for handle in (model, other):
+                with pytest.raises(BusyError):
+                    handle.apply(workshop.photo)
+                with pytest.raises(BusyError), handle.applied(workshop.photo):
+                    pass
+        mover.join(60)
+        assert model.status().applied == {workshop.dog: Strength(16)}
+        model.revert()
+    other.detach()
+
+
+def test_a_handle_on_the_whole_after_handles_on_its_parts(pipe: Any, workshop: Workshop) -> None:
+    """Each part has a gate of its own then, and a request of the whole is inside of both."""
+    parts = [attach(part, workshop.folder) for part in (pipe.text_encoder, pipe.unet)]
+    whole = attach(pipe, workshop.folder)
+    assert gate_of(pipe.text_encoder) is not gate_of(pipe.unet)
+    with whole.request():
+        mover = threading.Thread(target=parts[1].apply, args=(workshop.dog,), daemon=True)
+        mover.start()
+        mover.join(1)
+        assert mover.is_alive()
+    mover.join(60)
+    parts[1].revert()
+    for handle in (*parts, whole):
+        handle.detach()
+
+
+def together(*works: Callable[[], object]) -> list[BaseException]:
+    """All of these in threads of their own, to the end; what they raised."""
+    raised: list[BaseException] = []
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the test shall see it
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    return raised
+
+
+def test_many_threads_and_several_handles_leave_one_set(pipe: Any, workshop: Workshop) -> None:
+    sets: list[dict[str, Strength | str]] = [{}, {workshop.dog: "1"}, {workshop.photo: "1", workshop.van_gogh: "0.5"}]
+    handles = [attach(pipe, workshop.folder, actor=f"actor {number}") for number in range(3)]
+    pictures = []
+    for wanted in sets:
+        handles[0].switch(wanted)
+        pictures.append(noise(pipe))
+
+    def move(number: int) -> None:
+        for step in range(4):
+            handles[number].switch(sets[(number + step) % 3])
+
+    def draw() -> None:
+        for number in range(12):
+            with handles[number % 3].request():
+                one, two = noise(pipe), noise(pipe)
+            assert torch.equal(one, two)
+            assert any(torch.equal(one, picture) for picture in pictures)
+
+    assert together(*(functools.partial(move, number) for number in range(3)), draw, draw) == []
+    assert (handles[0].status(deep=True).drifted, handles[0].status().interrupted) == ((), None)
+    for handle in handles:
+        handle.switch({})
+        handle.detach()
+
+
+# Changes of the pipeline under a handle.
+
+
+def test_a_module_that_was_replaced_is_not_written(workshop: Workshop) -> None:
+    """What is written to the old one lasts, its digest is right, and the pipeline draws with another."""
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
+    with attach(pipe, workshop.folder) as model:
+        old, before = pipe.unet, noise(pipe)
+        pipe.unet = copy.deepcopy(old)
+        old.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.weight.data.zero_()  # a naive write
+        assert torch.equal(noise(pipe), before)
+        for call in (lambda: model.apply(workshop.dog), lambda: model.status(deep=True)):
+            with pytest.raises(UnsupportedHostError, match="unet: expected the module that was attached") as caught:
+                call()
+            assert "attach" in caught.value.hint
+        pipe.unet = None
+        with pytest.raises(UnsupportedHostError, match="unet: expected the module that was attached"):
+            model.apply(workshop.dog)
+
+
+def test_a_module_that_was_compiled_after_attaching_is_the_same(workshop: Workshop) -> None:
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
+    with attach(pipe, workshop.folder) as model:
+        before = noise(pipe)
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+        assert torch.equal(noise(pipe), before)
+        with model.applied(workshop.dog):
+            assert not torch.equal(noise(pipe), before)
+        assert torch.equal(noise(pipe), before)
+
+
+def test_weights_loaded_over_a_patch_do_not_get_the_old_originals(workshop: Workshop) -> None:
+    """Going back to what was kept would be a mixture of two models."""
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
+    with attach(pipe, workshop.folder) as model:
+        model.apply(workshop.dog)
+        other = {key: tensor + 1 for key, tensor in pipe.unet.state_dict().items()}
+        pipe.unet.load_state_dict(other)
+        assert vars(pipe.unet)["_rasura_originals"]  # still those of the first
+        motions: list[Callable[[], object]] = [
+            model.revert,
+            lambda: model.apply(workshop.photo),
+            lambda: model.switch({}),
+        ]
+        for call in motions:
+            with pytest.raises(DriftError):
+                call()
+        assert model.status().drifted != ()
+        assert all(torch.equal(tensor, other[key]) for key, tensor in pipe.unet.state_dict().items())
 
 
 def test_a_lone_unet_is_a_model(pipe: Any, workshop: Workshop) -> None:
