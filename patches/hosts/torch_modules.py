@@ -201,6 +201,8 @@ def refuse_replaced(source: object, components: Mapping[str, nn.Module]) -> None
     """
     for name, module in components.items():
         present = getattr(source, name, module)
+        if present is None and name.startswith("text_encoder"):
+            continue  # let go of to save memory, once prompts are encoded
         if not isinstance(present, nn.Module) or unwrapped(present) is not module:
             raise UnsupportedHostError(
                 f"expected the {name} that was attached, got another one in its place",

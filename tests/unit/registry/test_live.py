@@ -338,11 +338,11 @@ def test_a_module_that_was_replaced_is_not_written(workshop: Workshop) -> None:
         old.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.weight.data.zero_()  # a naive write
         assert torch.equal(noise(pipe), before)
         for call in (lambda: model.apply(workshop.dog), lambda: model.status(deep=True)):
-            with pytest.raises(UnsupportedHostError, match="unet: expected the module that was attached") as caught:
+            with pytest.raises(UnsupportedHostError, match="expected the unet that was attached") as caught:
                 call()
             assert "attach" in caught.value.hint
         pipe.unet = None
-        with pytest.raises(UnsupportedHostError, match="unet: expected the module that was attached"):
+        with pytest.raises(UnsupportedHostError, match="expected the unet that was attached"):
             model.apply(workshop.dog)
 
 

@@ -132,7 +132,7 @@ def test_a_copy_is_another_model(copied: Callable[[Any], Any], pipe: Any, worksh
 def test_a_part_that_was_replaced_is_told(model: LiveModel, pipe: Any, workshop: Workshop) -> None:
     """Else the handle would move a UNet that nobody draws with, and say that all is well."""
     old, pipe.unet = pipe.unet, tiny_pipeline(SPEC).unet
-    for ask in (lambda: model.apply(workshop.dog), model.status):
+    for ask in (lambda: model.apply(workshop.dog), lambda: model.status(deep=True)):
         with pytest.raises(UnsupportedHostError, match="expected the unet that was attached"):
             ask()
     pipe.unet = old
