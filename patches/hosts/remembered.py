@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 
 from rasura.patches.compose import Layer, composed_all
+from rasura.patches.errors import InputError
 from rasura.patches.hosts.bits import checksum, same_bits
 from rasura.patches.names import Digest, ParamName
 from rasura.patches.tensors import tensor_digests
@@ -51,7 +52,13 @@ class Remembered:
     """The last values of each parameter. Threads may ask at once: none changes a list that another one reads."""
 
     def __init__(self, count: int) -> None:
-        """Remember up to `count` values of each parameter; 0 remembers nothing."""
+        """Remember up to `count` values of each parameter; 0 remembers nothing.
+
+        Raises:
+            InputError: a negative count.
+        """
+        if count < 0:
+            raise InputError(f"remember={count}: expected how many values to remember, 0 or more")
         self._count = count
         self._kept: dict[ParamName, list[_Kept]] = {}
 

@@ -193,7 +193,7 @@ class TorchHost:
             changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
                 self._check_pristine(lives[name], changed)
-            with self._keeping([lives[name] for name in changed]) as kept, restoring(lives, changed, kept):
+            with self._keeping([lives[name] for name in changed]) as held, restoring(lives, changed, held):
                 for name, new in changed.items():
                     overwrite(lives[name].tensor, new)
                 at_once(lambda name: compare(lives[name], changed[name]), changed)
@@ -202,17 +202,19 @@ class TorchHost:
 
     @contextmanager
     def _keeping(self, lives: list[LiveParameter]) -> Iterator[Mapping[ParamName, torch.Tensor]]:
-        """Keep the originals of what is touched for the first time; forget them again if the block fails."""
+        """Keep the originals of what is touched for the first time; forget them again if the block fails.
+
+        Gives what is there now, as far as somebody holds it besides the model.
+        """
         fresh = [live for live in lives if live.name not in originals_of(self._component(live.name))]
-        copies: dict[ParamName, torch.Tensor] = {}
         try:
+            held = self._known(lives)
             for live in fresh:
-                known = self.memory.equal(live.name, live.tensor)
-                kept = kept_copy(live.name, live.tensor, self._keep_on, known.tensor if known else None)
+                kept = kept_copy(live.name, live.tensor, self._keep_on, held.get(live.name))
                 keep(self._component(live.name), live.name, kept, self.host_id)
                 if isinstance(kept, torch.Tensor):
-                    copies[live.name] = kept
-            yield copies
+                    held[live.name] = kept
+            yield held
         except BaseException as error:
             for live in fresh:
                 if self._is_pristine(live):  # not, if whoever interrupts comes between the write and its end
@@ -222,6 +224,11 @@ class TorchHost:
                     f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
                 ) from None
             raise
+
+    def _known(self, lives: list[LiveParameter]) -> dict[ParamName, torch.Tensor]:
+        """What is there now, where it is remembered: in fresh memory a copy takes longer than comparing."""
+        found = {live.name: self.memory.equal(live.name, live.tensor) for live in lives}
+        return {name: value.tensor for name, value in found.items() if value is not None}
 
     def _is_pristine(self, live: LiveParameter) -> bool:
         kept = originals_of(self._component(live.name)).get(live.name)

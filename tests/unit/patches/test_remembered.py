@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rasura.patches.compose import Layer, Term, composed
+from rasura.patches.errors import InputError
 from rasura.patches.hosts.bits import checksum, same_bits
 from rasura.patches.hosts.remembered import Remembered, Value, composed_values
 from rasura.patches.hosts.torch_host import TorchHost
@@ -122,6 +123,8 @@ def test_nothing_is_remembered_where_nothing_shall_be(unet: Any) -> None:
     move(host, frozenset({1}))
     move(host, frozenset())
     assert list(host.memory) == []
+    with pytest.raises(InputError, match="remember=-1: expected"):
+        TorchHost({"unet": unet}, "live", remember=-1)
     memory = Remembered(0)
     memory.put(NAME, Value(torch.zeros(2), tensor_digest(torch.zeros(2))))
     assert memory.equal(NAME, torch.zeros(2)) is None
