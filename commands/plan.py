@@ -57,6 +57,8 @@ def plan(
     def text() -> None:
         table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
         line(f"{many(made.parameters, 'parameter')}, {made.size_bytes} bytes to write")
+        if made.after.patches:
+            line(f"{found.unchanged:.1%} of the patched weights keep their bits: the change is below what they resolve")
         line(f"state {short(made.before.state)} -> {short(made.after.state)}")
         line(
             "accepted"
@@ -65,7 +67,8 @@ def plan(
         if output is not None:
             line(f"wrote {output}")
 
-    data = {**_data(made), "worst": {n: {"value": v, "limit": limit} for n, v, limit in worst}}
+    numbers = {name: {"value": value, "limit": limit} for name, value, limit in worst}
+    data = {**_data(made), "unchanged": round(found.unchanged, 6), "worst": numbers}
     code = CHANGES if detailed and made.changes else 0
     return Result({**data, "file": None if output is None else str(output)}, text, bool(output), code)
 

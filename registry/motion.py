@@ -18,6 +18,7 @@ from rasura.patches.tensors import dtype_name, tensor_set_digest
 from rasura.registry import beside
 from rasura.registry.glance import Glance
 from rasura.registry.judging import judged
+from rasura.registry.nearest import with_nearest
 from rasura.registry.records import BaseRecord, HostRecord
 from rasura.registry.standing import add_base, check_names, find_record, host_uuid, location_of, state_of, touched_by
 
@@ -96,7 +97,10 @@ def prepared(
     coded = beside.quantised(seen, touched)
     plain = [name for name in touched if name not in coded]
     originals, digests = seen.originals(plain), seen.original_digests(plain)
-    _check_originals([p for m in stack for p in m.patch.manifest.base.parameters], seen)
+    try:
+        _check_originals([p for m in stack for p in m.patch.manifest.base.parameters], seen)
+    except BaseMismatchError as error:
+        raise with_nearest(registry, seen, layers, error) from None
     base = _base_of(registry, seen, stack, originals, coded)
     if stack:
         _check_text_encoder(registry.base(base), seen)

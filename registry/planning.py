@@ -38,11 +38,14 @@ class Planned:
         plan: the document.
         verdict: what the composer said.
         beside: the parameters of a live model that would run as a side branch, because they are quantised.
+        unchanged: the share of the merged parameters' weights that keep the original's bits: what patches add is less
+            than their dtype resolves.
     """
 
     plan: Plan
     verdict: Accepted
     beside: tuple[ParamName, ...] = ()
+    unchanged: float = 0.0
 
 
 def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | None = None) -> Planned:
@@ -83,7 +86,8 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
     )
     if motion is None:
         return Planned(plan, Accepted(()))
-    return Planned(plan, motion.verdict, tuple(name for name, factors in motion.branches.items() if factors))
+    branches = tuple(name for name, factors in motion.branches.items() if factors)
+    return Planned(plan, motion.verdict, branches, _unchanged(host, motion))
 
 
 def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
@@ -150,6 +154,13 @@ def _stale(plan: Plan, why: str) -> ConflictError:
     return ConflictError(
         f"the plan is stale: {why}", hint=f"rasura plan --stack {source} --model {location} -o plan.json"
     )
+
+
+def _unchanged(host: Host, motion: Motion) -> float:
+    patched = {name: tensor for name, tensor in motion.tensors.items() if name not in motion.forget}
+    originals = host.originals(patched)
+    same = sum(int((originals[name] == tensor.cpu()).sum()) for name, tensor in patched.items())
+    return same / max(sum(tensor.numel() for tensor in patched.values()), 1)
 
 
 def _written(host: Host, motion: Motion) -> int:

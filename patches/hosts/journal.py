@@ -127,14 +127,15 @@ class Journal:
         at_once(lambda change: self._stage(change, infos[change.staged], files), fresh)
         sync_folder(self._state.staging)
         self.reached("originals durable")
-        replace_file(self._pending, self._journal_bytes(record, files))
+        replace_file(self._pending, self._journal_bytes(record, files), mode=_mode(record.files, files))
         self.reached("journal named")
         sync_folder(self._state.path)
         self.reached("begun")
 
     def _stage(self, change: Change, info: ParameterInfo, files: WeightFiles) -> None:
         header = original_header(info, change.old, change.stop - change.start)
-        replace_file(self._state.staging / change.staged, _pieces(header, change, files))
+        path = self._state.staging / change.staged
+        replace_file(path, _pieces(header, change, files), mode=_mode([change.file], files))
         self.reached("original staged")
 
     def _journal_bytes(self, record: Record, files: WeightFiles) -> Iterator[bytes]:
@@ -241,6 +242,14 @@ class Journal:
 def _pieces(header: bytes, change: Change, files: WeightFiles) -> Iterator[bytes]:
     yield header
     yield from read_range(files.descriptor(change.file), change.start, change.stop)
+
+
+def _mode(named: Iterable[str], files: WeightFiles) -> int:
+    """Who may read all of these files may read what is kept of them."""
+    found = 0o666
+    for file in named:
+        found &= os.fstat(files.descriptor(file)).st_mode
+    return found
 
 
 def _digests(changes: Iterable[Change], files: WeightFiles) -> dict[Change, Digest]:

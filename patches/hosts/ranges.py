@@ -122,16 +122,21 @@ def drop_cache(descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def replace_file(path: Path, pieces: Iterable[bytes]) -> None:
+def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> None:
     """Make `path` hold these bytes, durably: afterwards it holds all of them, or what it held before.
 
     The folder's own entry is durable only after `sync_folder(path.parent)`.
+
+    Args:
+        path: the file.
+        pieces: its bytes.
+        mode: who may read and write it, less what the umask takes.
 
     Raises:
         OSError: writing failed; `path` is as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         write_range(descriptor, 0, pieces)
         os.fsync(descriptor)

@@ -33,6 +33,7 @@ from rasura.patches.errors import (
 from rasura.patches.hosts import Host, parameter_name
 from rasura.patches.hosts.checkpoint import CheckpointHost
 from rasura.patches.hosts.copying import copy_model
+from rasura.patches.hosts.journal import Journal
 from rasura.patches.hosts.lock import locked
 from rasura.patches.names import ParamName
 
@@ -547,3 +548,25 @@ def test_a_copy_that_does_not_fit_leaves_nothing(model: Path, tmp_path: Path) ->
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_what_is_kept_can_be_read_by_whoever_may_read_the_model(tmp_path: Path) -> None:
+    """A model of 0600 beside originals of 0644 would be readable by everybody, in part."""
+    folder = tiny_model(tmp_path / "model", TinySpec(dtype="float16"))
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o600)
+    seen: list[int] = []
+
+    class Watched(Journal):
+        def reached(self, step: str) -> None:
+            if step == "begun":
+                seen.append(self._pending.stat().st_mode & 0o777)
+
+    class WatchedHost(CheckpointHost):
+        journal_type = Watched
+
+    host = WatchedHost.open(folder)
+    name = next(name for name in host.parameters() if ".attn2.to_k." in name)
+    host.write({name: host.read([name])[name] + 1})
+    kept = [path.stat().st_mode & 0o777 for path in (folder / ".rasura-host/originals").iterdir()]
+    assert (seen, kept) == ([0o600], [0o600])

@@ -367,9 +367,11 @@ def test_another_model_than_the_patch_was_made_for(
         spec = replace(SPEC, seed=1) if change == "another seed" else replace(SPEC, size="small")
         folder = tiny_model(tmp_path / "other", spec)
     before = digests(folder)
-    with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match="made for"):
+    with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match="made for") as caught:
         deploy.apply(registry, CheckpointHost.open(folder), [workshop.dog], ALICE)
     assert digests(folder) == before
+    near = change == "one element"
+    assert ("; the model has 19 of these 20 parameters in common with base tiny" in caught.value.message) == near
 
 
 def test_another_text_encoder_than_the_patch_was_made_for(workshop: Workshop, registry: Registry) -> None:

@@ -87,6 +87,22 @@ def test_the_bytes_to_write_are_those_of_the_tensors_that_change(workshop: Works
     assert (plan.parameters, planned(registry, workshop, {workshop.dog: ONE}).size_bytes) == (len(names), 0)
 
 
+def test_weights_that_the_dtype_cannot_change_are_counted(workshop: Workshop, registry: Registry) -> None:
+    """In float16 a sixteenth of a patch rounds to nothing in many weights, without a word elsewhere."""
+    shares = []
+    for strength in (ONE, Strength(1)):
+        host, goal = workshop.host(), Goal("patches", None, {workshop.dog: strength})
+        before = host.read(standing.touched_by(registry, [workshop.dog]))
+        made = make_plan(registry, host, goal)
+        deploy.switch(registry, host, goal, ALICE)
+        after = host.read(before)
+        same = sum(int((before[name] == after[name]).sum()) for name in before)
+        assert made.unchanged == same / sum(tensor.numel() for tensor in before.values())
+        shares.append(made.unchanged)
+        deploy.revert(registry, host, None, ALICE)
+    assert 0 < shares[0] < shares[1] < 1
+
+
 def test_where_it_is_already_a_plan_changes_nothing(workshop: Workshop, registry: Registry) -> None:
     empty = planned(registry, workshop, {})
     assert (empty.changes, empty.parameters, empty.size_bytes, empty.host) == (0, 0, 0, None)
