@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rasura.registry.plan import Plan
 
 CHANGES: Final = 10  # exit code of --detailed-exitcode
+WORTH_SAYING: Final = 0.001  # share of weights that rounding leaves as they were
 
 
 @command(None, "plan")
@@ -57,8 +58,8 @@ def plan(
     def text() -> None:
         table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
         line(f"{many(made.parameters, 'parameter')}, {made.size_bytes} bytes to write")
-        if made.after.patches:
-            line(f"{found.unchanged:.1%} of the patched weights keep their bits: the change is below what they resolve")
+        if found.unchanged >= WORTH_SAYING:
+            line(f"{found.unchanged:.1%} of the patched weights keep their bits: the change is less than they resolve")
         line(f"state {short(made.before.state)} -> {short(made.after.state)}")
         line(
             "accepted"
