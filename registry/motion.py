@@ -97,18 +97,15 @@ def prepared(
     coded = beside.quantised(seen, touched)
     plain = [name for name in touched if name not in coded]
     originals, digests = seen.originals(plain), seen.original_digests(plain)
-    try:
-        _check_originals([p for m in stack for p in m.patch.manifest.base.parameters], seen)
-    except BaseMismatchError as error:
-        raise with_nearest(registry, seen, layers, error) from None
+    _check_made_for(registry, seen, stack)
     base = _base_of(registry, seen, stack, originals, coded)
     if stack:
         _check_text_encoder(registry.base(base), seen)
     seen.ensure_writable(touched)
     merged = {name: layer for name, layer in layers.items() if name in originals}
-    composed = composed_values(merged, originals, _made_of(stack, digests), seen.memory)
-    tensors = originals | {name: value.tensor for name, value in composed.items()}
-    digests |= {name: value.digest for name, value in composed.items()}
+    values = composed_values(merged, originals, _made_of(stack, digests), seen.memory)
+    tensors = originals | {name: value.tensor for name, value in values.items()}
+    digests |= {name: value.digest for name, value in values.items()}
     branches = beside.branches_for(coded, layers)
     entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
     entries |= beside.entries(seen, branches)
@@ -123,6 +120,15 @@ def prepared(
         state_of(seen, touched),
         tensor_set_digest(entries.values()),
     )
+
+
+def _check_made_for(registry: Registry, host: Host, stack: Sequence[Member]) -> None:
+    """Refuse patches that were made for other weights than the host's originals."""
+    expected = [parameter for member in stack for parameter in member.patch.manifest.base.parameters]
+    try:
+        _check_originals(expected, host)
+    except BaseMismatchError as error:
+        raise with_nearest(registry, host, {parameter.name: None for parameter in expected}, error) from None
 
 
 def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> dict[ParamName, MadeOf]:
