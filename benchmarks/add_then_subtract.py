@@ -3,15 +3,15 @@
 Ten patches of rank 4 on one matrix of Stable Diffusion's size. In every dtype: add all, subtract all, and count the
 weights that are not what they were; add them in the other order, and count the weights on which the two orders
 disagree. The increments are computed in float32 and rounded to the weights' dtype, as PEFT does. Beside it, the same
-with `rasura.patches.compose`.
+with `rasura.patches.algebra.compose`.
 """
 
 from typing import Final
 
 import torch
 
-from rasura.patches.compose import Term, composed
-from rasura.patches.increment import Increment
+from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.increment import Increment
 
 OUT, IN, RANK, PATCHES, SPREAD = 320, 768, 4, 10, 0.03
 DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32)

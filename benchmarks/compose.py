@@ -6,7 +6,7 @@
 over), N patches of rank 4 with |ΔW| about a twentieth of |W|. One cycle applies the N patches one after another and
 then takes them out one after another, first in, first out; a second way applies and reverts them as one set.
 
-rasura      composes every state from the kept base and the set (`rasura.patches.compose`)
+rasura      composes every state from the kept base and the set (`rasura.patches.algebra.compose`)
 peft        merges and unmerges adapters in place, as diffusers' fuse_lora and unfuse_lora do
 copy        keeps the originals and copies 32 matrices over them and back: the floor for anything that writes
 """
@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches.compose import Term, composed
-from rasura.patches.increment import Increment
+from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.increment import Increment
 
 OUTPUTS: Final = (320,) * 10 + (640,) * 10 + (1280,) * 12
 WIDTH: Final = 768

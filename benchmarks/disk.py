@@ -37,10 +37,10 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches.compose import Term, composed
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import Increment
-from rasura.patches.names import ParamName
+from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import ParamName
 
 RANK: Final = 4
 UNET: Final = "diffusion_pytorch_model.safetensors"

@@ -19,18 +19,18 @@ from rasura.evaluation.classifier import load_judge
 from rasura.evaluation.demo import STYLE, STYLE_ANCHOR, THING, THING_ANCHOR
 from rasura.evaluation.painter import Painter
 from rasura.evaluation.score import Answer, Subjects, questions, scores
-from rasura.patches.base import cross_attention, identify
-from rasura.patches.build import build_patches
-from rasura.patches.compose import Term, composed
-from rasura.patches.concepts import Target
-from rasura.patches.encoder import TextEncoder
-from rasura.patches.erasers.nullspace import NullSpace
+from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError
-from rasura.patches.file import Patch
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import load_retain_set
-from rasura.patches.subspace import RankRule
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import cross_attention, identify
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import load_retain_set
+from rasura.patches.solving.solve import build_patches
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "reference_model"

@@ -12,7 +12,7 @@ from rasura.commands.output import Result, line, short
 from rasura.commands.stack import concepts_of
 
 if TYPE_CHECKING:
-    from rasura.patches.names import PatchId
+    from rasura.patches.types import PatchId
     from rasura.registry.bisect import Judgement, Step
 
 _STDERR: Final = 2  # the descriptor: standard output is the command's own answer

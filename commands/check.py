@@ -13,9 +13,9 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
-    from rasura.patches.capacity import Capacity
-    from rasura.patches.names import PatchId
-    from rasura.patches.verdict import Reason, Relation
+    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.verdict import Reason, Relation
+    from rasura.patches.types import PatchId
     from rasura.registry.judging import Judged
 
 _PATH: Final = click.Path(path_type=Path)
@@ -46,7 +46,7 @@ def check(
     registry_at: str | None,
 ) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
-    from rasura.patches.increment import ONE, Strength
+    from rasura.patches.algebra.increment import ONE, Strength
     from rasura.registry.judging import effective, judged
     from rasura.registry.policies import read_policy
 
@@ -78,9 +78,9 @@ def check(
 
 def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
     """What was asked for beyond the verdict, pair by pair."""
-    from rasura.patches.footprint import Footprint
-    from rasura.patches.interference import angles as cosines
-    from rasura.patches.interference import by_parameter
+    from rasura.patches.checks.footprint import Footprint
+    from rasura.patches.checks.interference import angles as cosines
+    from rasura.patches.checks.interference import by_parameter
 
     found: dict[str, Any] = {}
     pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
@@ -97,8 +97,8 @@ def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
 
 def _draw(checked: Judged, path: Path) -> None:
     from rasura.evaluation.plots import InterferenceData, interference_figure
-    from rasura.patches.footprint import Footprint
-    from rasura.patches.interference import Interference, cosines
+    from rasura.patches.checks.footprint import Footprint
+    from rasura.patches.checks.interference import Interference, cosines
 
     prints = [Footprint.of(member.patch) for member in checked.stack]
     matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix()
@@ -111,8 +111,8 @@ def _draw(checked: Judged, path: Path) -> None:
 def _result(
     checked: Judged, names: Mapping[PatchId, str], details: dict[str, Any], *, everything: bool, plot: Path | None
 ) -> Result:
+    from rasura.patches.checks.verdict import Accepted, NeedsRebase
     from rasura.patches.errors import CheckRefusedError
-    from rasura.patches.verdict import Accepted, NeedsRebase
 
     verdict = checked.verdict
     reasons = () if isinstance(verdict, Accepted) else verdict.reasons
@@ -194,8 +194,8 @@ def _print_verdict(reasons: Sequence[Reason]) -> None:
 
 
 def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
-    from rasura.patches.footprint import measured_only
-    from rasura.patches.verdict import CROSSING
+    from rasura.patches.checks.footprint import measured_only
+    from rasura.patches.checks.verdict import CROSSING
 
     found = [removal_line(r, names) for r in checked.verdict.relations if r.check in CROSSING]
     for member in checked.stack:

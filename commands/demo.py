@@ -38,7 +38,7 @@ def demo(out: Path, model: Path | None, registry_at: str | None, reason: str, ac
 
 
 def _data(report: "DemoReport") -> dict[str, object]:
-    from rasura.patches.projection import Accepted
+    from rasura.patches.checks.check import Accepted
 
     return {
         "folder": str(report.folder),
@@ -52,7 +52,7 @@ def _data(report: "DemoReport") -> dict[str, object]:
 
 
 def _print(report: "DemoReport") -> None:
-    from rasura.patches.projection import Accepted
+    from rasura.patches.checks.check import Accepted
 
     for item in report.patches:
         manifest = item.patch.manifest

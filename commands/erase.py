@@ -11,10 +11,10 @@ from rasura.commands.output import Result, line, progress, short, table
 from rasura.commands.resolve import conditioning_data, told_apart
 
 if TYPE_CHECKING:
-    from rasura.patches.concepts import Target
-    from rasura.patches.erasers.problem import Eraser
-    from rasura.patches.request import EraseRequest
-    from rasura.patches.retain import RetainSet
+    from rasura.patches.erasers.interface import Eraser
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry.erasure import Erased
 
 _T = TypeVar("_T")
@@ -111,8 +111,8 @@ def erase(
 def _targets(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...]
 ) -> "tuple[Target, ...]":
-    from rasura.patches.concepts import Target
-    from rasura.patches.retain import load_retain_set
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import load_retain_set
 
     for what, given in (("anchors", anchors), ("template files", template_files)):
         if len(given) not in {0, 1, len(concepts)}:
@@ -150,10 +150,10 @@ def _request(
     settings: tuple[str, ...],
     seed: int | None,
 ) -> "EraseRequest":
-    from rasura.patches.concepts import GENERIC_TEMPLATES, HELD_OUT
-    from rasura.patches.request import EraseRequest
-    from rasura.patches.retain import load_retain_set
-    from rasura.patches.subspace import RankRule
+    from rasura.patches.algebra.protected_subspace import RankRule
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, HELD_OUT
+    from rasura.patches.prompts.retain_set import load_retain_set
 
     eraser = _eraser(method, settings, seed)
     if retain is None and eraser.defaults.needs_retain:

@@ -10,8 +10,8 @@ from rasura.commands.output import Result, line, progress, short
 
 if TYPE_CHECKING:
     from rasura.evaluation.harness import Evaluated, EvaluationRequest
-    from rasura.patches.increment import Strength
-    from rasura.patches.names import PatchId
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.types import PatchId
     from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 
@@ -114,8 +114,8 @@ def _request(
 
 
 def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
+    from rasura.patches.algebra.increment import ONE, Strength
     from rasura.patches.errors import InputError, StrengthError
-    from rasura.patches.increment import ONE, Strength
 
     found: dict[PatchId, Strength] = {}
     for text in given:

@@ -9,8 +9,8 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, clean, fields, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.patches.fields import JsonValue
-    from rasura.patches.names import PatchId
+    from rasura.patches._io.json_fields import JsonValue
+    from rasura.patches.types import PatchId
     from rasura.registry.evaluations import Report
     from rasura.registry.records import EvaluationRecord
 
@@ -63,7 +63,7 @@ def show(digest: str, registry_at: str | None) -> Result:
 
 def evaluation_data(record: "EvaluationRecord") -> dict[str, Any]:
     """An evaluation for machines, without its report."""
-    from rasura.patches.increment import Strength
+    from rasura.patches.algebra.increment import Strength
 
     return {
         "digest": record.digest,
@@ -103,7 +103,7 @@ def _stack(record: "EvaluationRecord", names: "Mapping[PatchId, str]") -> str:
 
 def _entry(concepts: str, sixteenths: int) -> str:
     """The concepts, and the strength where it is another than 1."""
-    from rasura.patches.increment import ONE, Strength
+    from rasura.patches.algebra.increment import ONE, Strength
 
     strength = Strength(sixteenths)
     return concepts if strength == ONE else f"{concepts} × {strength}"

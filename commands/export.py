@@ -11,8 +11,8 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line
 
 if TYPE_CHECKING:
-    from rasura.patches.increment import Strength
-    from rasura.patches.names import PatchId
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.types import PatchId
     from rasura.registry.store import Registry
 
 _ONE_ALONE = "format peft is one patch as it was signed: name one, without a strength; kohya writes several as one file"
@@ -59,7 +59,7 @@ def export(
 
 
 def _folder(patch_ref: str, output: Path, registry_at: str | None) -> Result:
-    from rasura.patches.file import write_folder
+    from rasura.patches.format.patch import write_folder
 
     with open_registry(registry_at) as registry:
         patch_id = registry.resolve_patch(patch_ref)
@@ -71,7 +71,7 @@ def _folder(patch_ref: str, output: Path, registry_at: str | None) -> Result:
 def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str | None) -> Result:
     import hashlib
 
-    from rasura.patches.kohya import UNSIGNED
+    from rasura.patches.format.kohya_lora import UNSIGNED
     from rasura.registry.exporting import export_kohya
 
     with open_registry(registry_at) as registry:

@@ -25,8 +25,8 @@ def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | N
 
 
 def _check_place(path: Path, known: Callable[[bytes], object] | None) -> None:
+    from rasura.patches._io.files import read_regular
     from rasura.patches.errors import ExistsError, NotFoundError, RasuraError
-    from rasura.patches.regular import read_regular
 
     try:
         old = read_regular(path, _LIMIT)

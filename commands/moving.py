@@ -12,7 +12,7 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, many, progress, short, table
 
 if TYPE_CHECKING:
-    from rasura.patches.policy import Policy
+    from rasura.patches.checks.policy import Policy
     from rasura.registry.deploy import Actor, Receipt
 
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
@@ -49,7 +49,7 @@ def apply(
     Or do what a plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed
     outside the registry.
     """
-    from rasura.patches.increment import Strength
+    from rasura.patches.algebra.increment import Strength
     from rasura.registry import deploy
     from rasura.registry.deploy import Actor
 
@@ -115,7 +115,7 @@ def revert(
     actor: str,
 ) -> Result:
     """Take patches out of a model; with the last one, every byte is the original again."""
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry import deploy
     from rasura.registry.deploy import Actor
 
@@ -140,7 +140,7 @@ def revert(
 def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
     from rasura.patches.errors import DriftError
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.survey import survey
 
     with open_registry(registry_at) as registry, progress() as tell:

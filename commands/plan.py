@@ -37,7 +37,7 @@ def plan(
     `rasura patch apply FILE` does exactly what the written plan says, or refuses it as stale.
     """
     from rasura.commands.files import write_document
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.goals import goal_of
     from rasura.registry.plan import Plan
     from rasura.registry.planning import make_plan

@@ -9,7 +9,7 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, short
 
 if TYPE_CHECKING:
-    from rasura.patches.policy import Policy
+    from rasura.patches.checks.policy import Policy
 
 
 @click.group()
@@ -49,7 +49,7 @@ def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result
 
 
 def _data(found: "Policy") -> dict[str, Any]:
-    from rasura.patches.policy import limit_names
+    from rasura.patches.checks.policy import limit_names
     from rasura.registry.nouns.policies import policy_digest
 
     return {

@@ -10,8 +10,8 @@ from rasura.commands.moving import IDS
 from rasura.commands.output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
-    from rasura.patches.conditioning import Conditioning
-    from rasura.patches.names import PatchId
+    from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
     from rasura.registry.resolving import Anew, Resolved
     from rasura.registry.retargeting import Retargeted
     from rasura.registry.store import Registry
@@ -141,8 +141,8 @@ def _how(
     held_out: Path | None,
     key: str | None,
 ) -> "Anew":
-    from rasura.patches.concepts import HELD_OUT
-    from rasura.patches.retain import load_retain_set
+    from rasura.patches.prompts.concept_prompts import HELD_OUT
+    from rasura.patches.prompts.retain_set import load_retain_set
     from rasura.registry.resolving import Anew, all_others
 
     named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]

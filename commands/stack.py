@@ -12,9 +12,9 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, fields, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.patches.increment import Strength
-    from rasura.patches.names import PatchId
-    from rasura.patches.verdict import Verdict
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.verdict import Verdict
+    from rasura.patches.types import PatchId
     from rasura.registry.choices import StackRecord
     from rasura.registry.overview import Overview
     from rasura.registry.store import Registry
@@ -263,8 +263,8 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
 
 
 def _verdict_line(view: "Overview") -> str:
+    from rasura.patches.checks.verdict import Accepted
     from rasura.patches.errors import RasuraError
-    from rasura.patches.verdict import Accepted
 
     if isinstance(view.verdict, RasuraError):
         return f"cannot be judged: {view.verdict.message}"
@@ -275,8 +275,8 @@ def _verdict_line(view: "Overview") -> str:
 
 
 def _verdict_data(view: "Overview") -> dict[str, Any]:
+    from rasura.patches.checks.verdict import Accepted
     from rasura.patches.errors import RasuraError
-    from rasura.patches.verdict import Accepted
 
     if isinstance(view.verdict, RasuraError):
         return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}
@@ -298,7 +298,7 @@ def _count(record: "StackRecord") -> str:
 
 
 def _data(record: "StackRecord") -> dict[str, Any]:
-    from rasura.patches.increment import Strength
+    from rasura.patches.algebra.increment import Strength
 
     return {
         "name": record.name,

@@ -26,13 +26,13 @@ from rasura.evaluation.kinds import DIRECT
 from rasura.evaluation.painter import Progress, Shot
 from rasura.evaluation.patched import PatchedModel
 from rasura.evaluation.score import Question
-from rasura.patches.hosts.families import refuse_several_encoders
-from rasura.patches.names import Digest
+from rasura.patches.models.families import refuse_several_encoders
+from rasura.patches.types import Digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from rasura.patches.hosts import Host
+    from rasura.patches.hosts.interface import Host
 
 CHOICES: Final = ("none", "embedding", "suffix", "all")
 _EXAMPLES: Final = 8  # pictures of the base that an attack learns from

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.painter import Painter, Progress, Shot
-from rasura.patches import canonical
-from rasura.patches.names import Digest
+from rasura.patches._io import canonical_json
+from rasura.patches.types import Digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,7 +84,7 @@ def picture_digest(painter: Painter, model: Digest, shot: Shot) -> Digest:
     import torch
 
     sampling = {name: str(value) for name, value in asdict(painter.sampling).items()}
-    document: dict[str, canonical.JsonValue] = {
+    document: dict[str, canonical_json.JsonValue] = {
         "format": _FORMAT,
         "model": model,
         "prompt": shot.prompt,
@@ -94,7 +94,7 @@ def picture_digest(painter: Painter, model: Digest, shot: Shot) -> Digest:
         "device": painter.pipeline.device.type,
         "versions": [diffusers.__version__, torch.__version__],
     }
-    return Digest(hashlib.sha256(canonical.dumps(document)).hexdigest())
+    return Digest(hashlib.sha256(canonical_json.dumps(document)).hexdigest())
 
 
 def _read(path: Path) -> Image | None:

@@ -16,9 +16,9 @@ import numpy as np
 
 from rasura.evaluation.judge import CLIP, TEMPLATE, Sight
 from rasura.evaluation.score import Answer
-from rasura.patches.concepts import check_template
 from rasura.patches.errors import FormatError, InputError, NotFoundError
-from rasura.patches.quiet import quiet
+from rasura.patches.models.library_output import quiet
+from rasura.patches.prompts.concept_prompts import check_template
 
 if TYPE_CHECKING:
     import torch

@@ -22,13 +22,13 @@ from rasura.evaluation.grid import Row, draw_grid, save_grid
 from rasura.evaluation.judge import Judge
 from rasura.evaluation.painter import Painter, Shot
 from rasura.evaluation.score import Answer, Question, Score, Subjects, labels, questions, scores
-from rasura.patches.concepts import Target
+from rasura.patches.checks.check import Member, Verdict, check
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ExistsError, NotFoundError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.copying import copy_model
-from rasura.patches.projection import Member, Verdict, check
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import load_retain_set
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import load_retain_set
 from rasura.registry import deploy
 from rasura.registry.audit import verify_log
 from rasura.registry.deploy import Actor
@@ -41,7 +41,7 @@ from rasura.registry.store import Registry
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from rasura.patches.names import PatchId
+    from rasura.patches.types import PatchId
 
 Progress = Callable[[str, int, int], None]
 THING: Final = "dog"

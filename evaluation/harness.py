@@ -33,8 +33,8 @@ from rasura.registry.intake import load_verified
 from rasura.registry.models import OpenBase, open_base
 
 if TYPE_CHECKING:
-    from rasura.patches.increment import Strength
-    from rasura.patches.names import PatchId
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.types import PatchId
     from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 

@@ -16,8 +16,8 @@ from typing import Final
 
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.score import AXES, Question, Subjects, direct_questions, labels
-from rasura.patches.concepts import normal
 from rasura.patches.errors import FormatError, InputError
+from rasura.patches.prompts.concept_prompts import normal
 
 CONCEPTS: Final = "concepts.json"
 PARAPHRASES: Final = "paraphrases.json"

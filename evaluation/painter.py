@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rasura.patches.clip import load_tower
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.families import CLIP
-from rasura.patches.quiet import quiet
+from rasura.patches.models.families import CLIP
+from rasura.patches.models.library_output import quiet
+from rasura.patches.models.load_encoder import load_tower
 
 if TYPE_CHECKING:
     import torch

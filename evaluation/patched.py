@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rasura.evaluation.painter import Painter, Sampling
-from rasura.patches import canonical
-from rasura.patches.base import BaseIdentity, check_touched
-from rasura.patches.compose import Layer, composed, layers_of
+from rasura.patches._io import canonical_json
+from rasura.patches.algebra.compose import Layer, composed, layers_of
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
-from rasura.patches.hosts import COMPONENTS, parameter_name
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import COMPONENTS, parameter_name
+from rasura.patches.models.base_identity import BaseIdentity, check_touched
+from rasura.patches.types import Digest, ParamName, PatchId
 
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.file import Patch
+    from rasura.patches.format.patch import Patch
 
 _FIXED = (
     "vae",
@@ -136,20 +136,20 @@ def fingerprint(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> 
     The weights are a pure function of base and set, so the two name them.
     """
     patches = {str(patch_id): strength for patch_id, strength in applied.items()}
-    document: dict[str, canonical.JsonValue] = {"base": base, "fixed": fixed, "patches": patches}
-    return Digest(hashlib.sha256(canonical.dumps(document)).hexdigest())
+    document: dict[str, canonical_json.JsonValue] = {"base": base, "fixed": fixed, "patches": patches}
+    return Digest(hashlib.sha256(canonical_json.dumps(document)).hexdigest())
 
 
 def _fixed_digest(folder: Path) -> Digest:
     """SHA-256 over the digests of all files that `_FIXED` names, by relative path."""
-    files: dict[str, canonical.JsonValue] = {}
+    files: dict[str, canonical_json.JsonValue] = {}
     for name in _FIXED:
         top = folder / name
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             if path.is_file():
                 with path.open("rb") as file:
                     files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return Digest(hashlib.sha256(canonical.dumps(files)).hexdigest())
+    return Digest(hashlib.sha256(canonical_json.dumps(files)).hexdigest())
 
 
 def _live(pipeline: object) -> dict[ParamName, torch.Tensor]:

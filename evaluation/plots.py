@@ -16,7 +16,7 @@ from rasura.evaluation.canvas import SOFT, check_plot, new_figure, save_figure
 from rasura.evaluation.clustering import ordered
 from rasura.evaluation.heatmap import NAMES, draw_heat_map, short
 from rasura.evaluation.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
-from rasura.patches.capacity import Capacity
+from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:

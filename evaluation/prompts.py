@@ -17,10 +17,10 @@ from typing import Final
 
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.score import Question
-from rasura.patches import canonical
-from rasura.patches.encoder import TextEncoder
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import ConceptError, FormatError, InputError, NotFoundError
-from rasura.patches.fields import Fields, JsonValue, show
+from rasura.patches.models.text_encoder import TextEncoder
 
 AXES: Final = ("object", "style", "label")
 GROUPS: Final = ("forget", "retain", "held_out")
@@ -76,7 +76,7 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, JsonVa
         if line.strip():
             where = f"{path.name}:{number}"
             try:
-                value = canonical.parse(line.encode(), what=where, limit=_ROW_LIMIT)
+                value = canonical_json.parse(line.encode(), what=where, limit=_ROW_LIMIT)
             except FormatError as error:
                 raise InputError(error.message, hint=_hint()) from None
             if not isinstance(value, Mapping):

@@ -20,9 +20,9 @@ from rasura.evaluation.judge import Sight
 from rasura.evaluation.kinds import PARAPHRASE
 from rasura.evaluation.metrics import Change, Frechet, frechet, harmonic_mean, picture_change, wilson
 from rasura.evaluation.score import Question, Score, count
-from rasura.patches import canonical
-from rasura.patches.canonical import JsonValue
-from rasura.patches.names import Digest, PatchId
+from rasura.patches._io import canonical_json
+from rasura.patches._io.canonical_json import JsonValue
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.evaluations import FORMAT
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def report_bytes(
     body: Mapping[str, JsonValue],
 ) -> bytes:
     """The canonical bytes."""
-    return canonical.dumps(
+    return canonical_json.dumps(
         {
             "format": FORMAT,
             "base": base,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.attack import Attacked, AttackOptions
     from rasura.evaluation.painter import Sampling
     from rasura.evaluation.patched import StackMember
-    from rasura.patches.canonical import JsonValue
+    from rasura.patches._io.canonical_json import JsonValue
 
 
 def body(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mlflow
 
-from rasura.patches.file import write_folder
+from rasura.patches.format.patch import write_folder
 from rasura.registry.intake import manifest_of
 from rasura.registry.store import Registry
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import InputError
-from rasura.patches.increment import Strength
 
 if TYPE_CHECKING:
-    from rasura.patches.hosts.originals import KeepOn
+    from rasura.patches.hosts.live.originals import KeepOn
     from rasura.registry.goals import Goal
     from rasura.registry.store import Registry
 

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.entry import Change, Placement, decode
 from rasura.registry.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from rasura.registry.note import Checkpoint, VerifyKey, parse_note, verified_by

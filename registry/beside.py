@@ -13,19 +13,19 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
+from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import BaseMismatchError, NotFoundError, UnsupportedHostError
-from rasura.patches.hosts import Host
-from rasura.patches.names import Digest, ParamName
-from rasura.patches.specs import TensorIdentity
-from rasura.patches.verdict import SHORT
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
-    from rasura.patches.compose import Layer
-    from rasura.patches.hosts.branch import Factors
-    from rasura.patches.hosts.codes import QuantisedLayer
-    from rasura.patches.hosts.originals import KeepOn
-    from rasura.patches.hosts.quantised import QuantisedFrom
-    from rasura.patches.hosts.torch_host import TorchHost
+    from rasura.patches.algebra.compose import Layer
+    from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.quantised.branch_factors import Factors
+    from rasura.patches.hosts.quantised.quantised_host import QuantisedFrom
+    from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer
     from rasura.registry.store import Registry
 
     Branches: TypeAlias = Mapping[ParamName, Factors | None]
@@ -72,8 +72,8 @@ def live_host(
     Raises:
         UnsupportedHostError: neither a pipeline nor one of its modules.
     """
-    from rasura.patches.hosts.quantised import QuantisedHost
-    from rasura.patches.hosts.torch_host import TorchHost
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
 
     host = QuantisedHost.told(model, label, base=base, keep_on=keep_on, remember=remember)
     return host if host.quantised() else TorchHost.of(model, label, keep_on=keep_on, remember=remember)
@@ -89,7 +89,7 @@ def told(registry: Registry, base: str) -> QuantisedFrom:
     Raises:
         NotFoundError, AmbiguousIdError: no such base, or several.
     """
-    from rasura.patches.hosts.quantised import QuantisedFrom
+    from rasura.patches.hosts.quantised.quantised_host import QuantisedFrom
 
     try:
         found = registry.base(base)
@@ -140,7 +140,7 @@ def branches_for(names: Iterable[ParamName], layers: Mapping[ParamName, Layer]) 
     wanted = sorted(names)
     if not wanted:
         return {}
-    from rasura.patches.hosts.branch import Factors
+    from rasura.patches.hosts.quantised.branch_factors import Factors
 
     return {name: Factors.of(layers[name].terms) if name in layers else None for name in wanted}
 

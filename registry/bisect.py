@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError, InputError, NotFoundError
-from rasura.patches.increment import Strength
 from rasura.registry import bisection
 from rasura.registry.bisection import Bisection
 from rasura.registry.deploy import switch
@@ -27,7 +27,7 @@ from rasura.registry.intake import manifest_of
 from rasura.registry.standing import sighted, strengths
 
 if TYPE_CHECKING:
-    from rasura.patches.names import PatchId
+    from rasura.patches.types import PatchId
     from rasura.registry.choices import StackRecord
     from rasura.registry.steps import Actor, Patches
     from rasura.registry.store import Registry
@@ -62,7 +62,7 @@ def start(registry: Registry, name: str, model: Path, actor: Actor) -> Step:
         InputError: a stack without patches.
         RasuraError: see `rasura.registry.deploy.switch`; nothing has begun.
     """
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     stack = registry.stack(name)
     _check_free(registry)
@@ -160,7 +160,7 @@ def _advance(registry: Registry, state: Bisection, actor: Actor) -> Step:
 
 
 def _switch(registry: Registry, state: Bisection, patches: Patches, actor: Actor) -> None:
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     try:
         host = CheckpointHost.open(Path(state.location))
@@ -224,7 +224,7 @@ def present(registry: Registry, state: Bisection) -> Patches:
         NotFoundError: it is gone.
         DriftError: it changed outside the registry.
     """
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     record = sighted(registry, CheckpointHost.open(Path(state.location)))
     return strengths(record) if record else {}

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import FormatError, InputError, NotFoundError
-from rasura.patches.fields import Fields, JsonValue
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.checks import MAX_SIXTEENTHS, check_stack, check_text
 from rasura.registry.files import read_regular, sync_folder, translated, write_atomic
 
@@ -88,7 +88,7 @@ class Bisection:
             "skipped": sorted(self.skipped),
             "reached": self.reached,
         }
-        return canonical.dumps(value if self.testing is None else {**value, "testing": self.testing})
+        return canonical_json.dumps(value if self.testing is None else {**value, "testing": self.testing})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Bisection:
@@ -97,7 +97,7 @@ class Bisection:
         Raises:
             FormatError: not canonical JSON, another format, unknown or missing fields, a value out of range.
         """
-        fields = Fields.of(canonical.loads(data, what=_WHAT, limit=MAX_BYTES), _WHAT)
+        fields = Fields.of(canonical_json.loads(data, what=_WHAT, limit=MAX_BYTES), _WHAT)
         if (found := fields.text("format")) != FORMAT:
             raise FormatError(
                 f"{_WHAT}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"

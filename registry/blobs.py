@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 from rasura.registry.checks import check_digest
 from rasura.registry.files import make_folder, read_regular, sync_folder, temporary, translated
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 
 TAGS = ("lora", "diffusers", "text-to-image", "concept-erasure", "safety", "rasura")
 WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from rasura.patches.canonical import MAX_INTEGER
+from rasura.patches._io.canonical_json import MAX_INTEGER
+from rasura.patches._io.json_fields import is_decimal, show
 from rasura.patches.errors import InputError
-from rasura.patches.fields import is_decimal, show
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 
 __all__ = [
     "check_count",

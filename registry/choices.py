@@ -7,9 +7,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
+from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError
-from rasura.patches.fields import show
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.checks import check_digest, check_name, check_stack, check_time
 
 __all__ = ["REGISTRY", "PolicyRecord", "StackRecord", "check_stack_name"]

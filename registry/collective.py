@@ -14,15 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from rasura.patches.increment import ONE
+from rasura.patches.algebra.increment import ONE
 from rasura.registry.arguments import Factor, GoalRef, Ids
 from rasura.registry.live import LiveModel
 from rasura.registry.store import Registry, find_location
 
 if TYPE_CHECKING:
-    from rasura.patches.hosts.originals import KeepOn
-    from rasura.patches.hosts.sharded import ShardedHost
-    from rasura.patches.policy import Policy
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.patches.hosts.sharded.sharded_host import ShardedHost
     from rasura.registry.planning import Planned
     from rasura.registry.steps import Receipt
     from rasura.registry.survey import Survey
@@ -49,7 +49,7 @@ class ShardedModel(LiveModel):
             NoRegistryError: there is no registry where the first process looks.
             ProcessGroupError: another process did not come.
         """
-        from rasura.patches.hosts.sharded import ShardedHost
+        from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 
         def located() -> str:
             location = find_location(Path.cwd()) if registry is None else registry

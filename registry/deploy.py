@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
@@ -20,11 +23,8 @@ from rasura.patches.errors import (
     NotAppliedError,
     StrengthError,
 )
-from rasura.patches.hosts import Host
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import PatchId
-from rasura.patches.policy import Policy
-from rasura.patches.verdict import SHORT
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import PatchId
 from rasura.registry.records import Draft
 from rasura.registry.standing import APPLY, REVERT, STRENGTH, SWITCH, find_record, look_at
 from rasura.registry.steps import Actor, Patches, Receipt, move, recorded
@@ -189,8 +189,8 @@ def switch_folder(
 def _in_folder(
     registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
 ) -> Receipt:
-    from rasura.patches.hosts.checkpoint import CheckpointHost
-    from rasura.patches.hosts.copying import copy_model, remove_copy
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.hosts.disk.copy_model import copy_model, remove_copy
 
     if out is None:
         return work(CheckpointHost.open(model))

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 
 __all__ = ["sha256"]
 

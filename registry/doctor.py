@@ -26,8 +26,8 @@ from rasura.registry.records import Draft
 from rasura.registry.steps import Actor
 
 if TYPE_CHECKING:
-    from rasura.patches.hosts.checkpoint import CheckpointHost
-    from rasura.patches.names import ParamName
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.types import ParamName
     from rasura.registry.store import Registry
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
@@ -101,7 +101,7 @@ def _known(registry: Registry) -> list[Path]:
 
 
 def _of_model(registry: Registry, model: Path, *, repair: bool) -> Iterator[Finding]:
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     try:
         half, leftovers = _journal(model)
@@ -131,10 +131,10 @@ def _journal(model: Path) -> tuple[bool, bool]:
     Raises:
         BusyError: somebody is writing right now.
     """
-    from rasura.patches.hosts.journal import Journal
-    from rasura.patches.hosts.keep import StateFolder
-    from rasura.patches.hosts.lock import locked
-    from rasura.patches.hosts.single_file import find_model
+    from rasura.patches._io.file_lock import locked
+    from rasura.patches.hosts.disk.compvis_layout import find_model
+    from rasura.patches.hosts.disk.rollback_journal import Journal
+    from rasura.patches.hosts.disk.state_folder import StateFolder
 
     path = find_model(model)
     with locked(path, exclusive=False):
@@ -143,7 +143,7 @@ def _journal(model: Path) -> tuple[bool, bool]:
 
 
 def _missing_hint(model: Path) -> str:
-    from rasura.patches.hosts.keep import StateFolder
+    from rasura.patches.hosts.disk.state_folder import StateFolder
 
     state = StateFolder(model)
     return f"move the model back beside {state.path}, which keeps its originals" if state.exists() else ""

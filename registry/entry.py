@@ -24,10 +24,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, cast
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.fields import Fields, JsonValue, show
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.checks import check_digest, check_text, check_time, check_uuid, from_instant, instant
 from rasura.registry.choices import StackRecord
 from rasura.registry.fingerprint import Record, fingerprint
@@ -153,7 +153,7 @@ def encode(draft: Draft, place: Placement, changes: Sequence[Change] = ()) -> by
     effect = _present(before=draft.before, after=draft.after)
     if effect:
         value["effect"] = effect
-    data = canonical.dumps(value)
+    data = canonical_json.dumps(value)
     if len(data) > MAX_ENTRY_BYTES:
         raise InputError(f"audit entry: expected at most {MAX_ENTRY_BYTES} bytes, got {len(data)}; shorten the reason")
     return data
@@ -166,11 +166,11 @@ def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, P
         FormatError: not canonical, unknown fields, another version, or patches that are not those of the bytes.
     """
     what = "audit entry"
-    fields = Fields.of(canonical.loads(data, what=what, limit=MAX_ENTRY_BYTES), what)
+    fields = Fields.of(canonical_json.loads(data, what=what, limit=MAX_ENTRY_BYTES), what)
     fields.integer("v", _VERSION, _VERSION)
     place = Placement(
         fields.text("log", limit=255),
-        fields.integer("index", 0, canonical.MAX_INTEGER),
+        fields.integer("index", 0, canonical_json.MAX_INTEGER),
         fields.text("id", limit=36),
         _time(fields),
     )
@@ -184,12 +184,12 @@ def listed(patches: Sequence[PatchId]) -> JsonValue:
     """Patches as an entry names them: one by one, or as number and digest of the canonical list."""
     if len(patches) <= MAX_LISTED:
         return list(patches)
-    digest = hashlib.sha256(canonical.dumps(list(patches))).hexdigest()
+    digest = hashlib.sha256(canonical_json.dumps(list(patches))).hexdigest()
     return {"count": len(patches), "sha256": digest}
 
 
 def _read_record(fields: Fields, place: Placement, patches: tuple[PatchId, ...], leaf: bytes) -> EntryRecord:
-    if canonical.dumps(listed(patches)) != canonical.dumps(fields.value("patches")):
+    if canonical_json.dumps(listed(patches)) != canonical_json.dumps(fields.value("patches")):
         raise FormatError(f"audit entry {place.index}: the patches beside it are not those it names")
     outcome = fields.fields("outcome")
     effect = fields.optional("effect", fields.fields) or Fields({}, "effect")
@@ -208,7 +208,7 @@ def _read_record(fields: Fields, place: Placement, patches: tuple[PatchId, ...],
         details=_read_details(fields.fields("details")),
         leaf_hash=leaf,
         error=outcome.optional("error", outcome.text),
-        closes=fields.optional("closes", lambda name: fields.integer(name, 0, canonical.MAX_INTEGER)),
+        closes=fields.optional("closes", lambda name: fields.integer(name, 0, canonical_json.MAX_INTEGER)),
         entry_id=place.entry_id,
     )
     outcome.done()
@@ -300,5 +300,5 @@ def _check_details(details: Mapping[str, object]) -> None:
         check_text("name of a detail", name, limit=64)
         if isinstance(value, str):
             check_text(f"detail {name}", value, limit=_MAX_REASON, empty=True)
-        elif not isinstance(value, int) or isinstance(value, bool) or abs(value) > canonical.MAX_INTEGER:
+        elif not isinstance(value, int) or isinstance(value, bool) or abs(value) > canonical_json.MAX_INTEGER:
             raise InputError(f"detail {name}: expected a text or an integer within ±(2^53 - 1), got {show(value)}")

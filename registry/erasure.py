@@ -16,11 +16,11 @@ from rasura.registry.signers import signer
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.base import BaseIdentity
-    from rasura.patches.conditioning import Conditioning
-    from rasura.patches.file import Patch
-    from rasura.patches.names import PatchId
-    from rasura.patches.request import EraseRequest
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.models.base_identity import BaseIdentity
+    from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
     from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 
@@ -83,7 +83,7 @@ def erase(
 
 def told_apart(made: Sequence[Erased]) -> Conditioning | None:
     """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
-    from rasura.patches.conditioning import conditioning_of
+    from rasura.patches.solving.conditioning import conditioning_of
 
     patches = [item.patch for item in made]
     protected = [patch.manifest.protected for patch in patches]
@@ -98,7 +98,7 @@ def guarding(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseId
     Raises:
         BaseMismatchError: a patch whose targets another text encoder or tokenizer gave.
     """
-    from rasura.patches.concepts import prompts_of
+    from rasura.patches.prompts.concept_prompts import prompts_of
 
     for patch_id, patch in known.items():
         theirs = patch.manifest.base
@@ -118,8 +118,8 @@ def guarding(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseId
 def _built(
     opened: OpenBase, request: EraseRequest, progress: Progress, *, device: str, work: Path | None
 ) -> tuple[Patch, ...]:
-    from rasura.patches.build import build_patches
-    from rasura.patches.denoiser import Denoiser
+    from rasura.patches.models.denoiser import Denoiser
+    from rasura.patches.solving.solve import build_patches
 
     def denoiser() -> Denoiser:
         return Denoiser.load(opened.host, opened.host.folder, device)

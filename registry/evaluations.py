@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self, TypeGuard
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import FormatError, InputError, NotFoundError
-from rasura.patches.fields import Fields, JsonValue
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.checks import MAX_NAME, MAX_SIXTEENTHS
 from rasura.registry.records import EvaluationRecord
 
@@ -65,7 +65,7 @@ class Report:
         Raises:
             FormatError: not canonical JSON, another format, unknown or missing fields, a value out of range.
         """
-        fields = Fields.of(canonical.loads(data, what=_WHAT, limit=MAX_REPORT_BYTES), _WHAT)
+        fields = Fields.of(canonical_json.loads(data, what=_WHAT, limit=MAX_REPORT_BYTES), _WHAT)
         _check_format(fields.text("format"))
         stack, summary = fields.fields("patches"), fields.fields("summary")
         report = cls(

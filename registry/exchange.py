@@ -15,7 +15,7 @@ from rasura.registry.intake import add_signed, manifest_of, open_bundle, verify_
 from rasura.registry.records import Draft
 
 if TYPE_CHECKING:
-    from rasura.patches.names import PatchId
+    from rasura.patches.types import PatchId
     from rasura.registry.store import Registry
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.projection import require
+from rasura.patches.checks.check import require
 from rasura.registry.judging import effective, judged
 
 if TYPE_CHECKING:
-    from rasura.patches.increment import Strength
-    from rasura.patches.kohya import KohyaFile
-    from rasura.patches.names import PatchId
-    from rasura.patches.verdict import Member
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.verdict import Member
+    from rasura.patches.format.kohya_lora import KohyaFile
+    from rasura.patches.types import PatchId
     from rasura.registry.store import Registry
 
 __all__ = ["export_kohya"]
@@ -29,9 +29,9 @@ def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Kohy
     Raises:
         NotFoundError, VerificationError: a patch is not here, or is not good.
         CheckRefusedError: the composer refuses the set.
-        InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see `rasura.patches.kohya.kohya_file`.
+        InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see `rasura.patches.format.kohya_lora.kohya_file`.
     """
-    from rasura.patches.kohya import kohya_file
+    from rasura.patches.format.kohya_lora import kohya_file
 
     found = judged(registry, wanted, effective(registry, None))
     require(found.verdict)

@@ -6,9 +6,9 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import TypeAlias, cast
 
-from rasura.patches import canonical
-from rasura.patches.fields import JsonValue
-from rasura.patches.names import Digest
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
+from rasura.patches.types import Digest
 from rasura.registry.checks import instant
 from rasura.registry.choices import PolicyRecord, StackRecord
 from rasura.registry.records import (
@@ -39,7 +39,7 @@ Record: TypeAlias = (
 
 def fingerprint(record: Record) -> Digest:
     """SHA-256 of the record's RFC 8785 JSON: field names and values, times as RFC 3339 text in UTC."""
-    return Digest(hashlib.sha256(canonical.dumps(_plain(record))).hexdigest())
+    return Digest(hashlib.sha256(canonical_json.dumps(_plain(record))).hexdigest())
 
 
 def _plain(value: object) -> JsonValue:

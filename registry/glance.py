@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rasura.patches.hosts import Host, ParameterInfo
-from rasura.patches.names import Digest, ParamName
+from rasura.patches.hosts.interface import Host, ParameterInfo
+from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.hosts.remembered import Remembered
+    from rasura.patches.hosts.live.value_cache import Remembered
 
 __all__ = ["Glance"]
 
@@ -64,7 +64,7 @@ class Glance:
     @property
     def memory(self) -> Remembered:
         """What the host remembers of values; of most hosts, nothing."""
-        from rasura.patches.hosts.remembered import Remembered
+        from rasura.patches.hosts.live.value_cache import Remembered
 
         return self.host.memory if isinstance(self.host, _Rememberer) else Remembered(0)
 

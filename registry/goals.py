@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches._io.files import read_regular
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.regular import read_regular
-from rasura.patches.verdict import SHORT
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.lockfile import MAX_LOCK_BYTES, Lock
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def side_of(registry: Registry, source: str) -> Goal:
         Otherwise as `goal_of`.
     """
     if source.startswith(_MODEL):
-        from rasura.patches.hosts.checkpoint import CheckpointHost
+        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.standing import sighted
 
         record = sighted(registry, CheckpointHost.open(Path(source.removeprefix(_MODEL))))

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, UntrustedKeyError
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import Digest, KeyId, PatchId
-from rasura.patches.specs import RetainSpec
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry.ending import ended_by
 from rasura.registry.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
 from rasura.registry.retained import keep_retained
 
 if TYPE_CHECKING:
-    from rasura.patches.file import Patch
-    from rasura.patches.keys import PrivateKey, PublicKey
-    from rasura.patches.retain import RetainSet
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.format.signing_key import PrivateKey, PublicKey
+    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry.store import Registry
 
-# Spelled here too because rasura.patches.file needs torch to read what these hold, and a list does not.
+# Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
 
@@ -41,7 +41,7 @@ class Verified:
 
 def trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
     """The keys whose signatures count here: trusted and not revoked."""
-    from rasura.patches.keys import PublicKey
+    from rasura.patches.format.signing_key import PublicKey
 
     return tuple(PublicKey.load(k.pem) for k in registry.keys() if k.trusted and k.revoked_at is None)
 
@@ -54,8 +54,8 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
         RevokedKeyError: a good signature by a revoked key.
         UntrustedKeyError: a signature by a key that is not trusted here.
     """
-    from rasura.patches.keys import PublicKey
-    from rasura.patches.signature import read_statement
+    from rasura.patches.format.model_signature import read_statement
+    from rasura.patches.format.signing_key import PublicKey
 
     known = {record.key_id: record for record in registry.keys()}
     try:
@@ -86,8 +86,8 @@ def verify_files(registry: Registry, files: Mapping[str, bytes]) -> Verified:
         UntrustedKeyError, RevokedKeyError: the key does not count here.
         DigestMismatchError, FormatError, AlgebraError: the content is not what was signed, or breaks its format.
     """
-    from rasura.patches.file import Patch
-    from rasura.patches.signature import verify
+    from rasura.patches.format.model_signature import verify
+    from rasura.patches.format.patch import Patch
 
     if SIGNATURE not in files:
         raise SignatureError(
@@ -182,7 +182,7 @@ def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId,
         NotFoundError: no such folder, or no patch in it.
         VerificationError: see `verify_files`; nothing was registered.
     """
-    from rasura.patches.file import read_folder
+    from rasura.patches.format.patch import read_folder
 
     draft = replace(draft, details={"folder": str(folder)})
     try:
@@ -199,7 +199,7 @@ def _retain_record(retain: RetainSpec) -> RetainSetRecord:
 
 def signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
     """A patch's four files and their signature. The same patch and key give the same bytes (RFC 6979)."""
-    from rasura.patches.signature import sign
+    from rasura.patches.format.model_signature import sign
 
     files = patch.files()
     return {**files, SIGNATURE: sign(files, name=patch.patch_id, key=key)}

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rasura.patches.checks.policy import Policy, all_of
 from rasura.patches.errors import NotFoundError, VerificationError
-from rasura.patches.policy import Policy, all_of
 from rasura.registry.intake import load_signed
 from rasura.registry.sites import look_across
 
 if TYPE_CHECKING:
-    from rasura.patches.capacity import Capacity
-    from rasura.patches.hosts import Host
-    from rasura.patches.increment import Strength
-    from rasura.patches.names import KeyId, PatchId
-    from rasura.patches.verdict import Member, Relation, Verdict
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.verdict import Member, Relation, Verdict
+    from rasura.patches.hosts.interface import Host
+    from rasura.patches.types import KeyId, PatchId
     from rasura.registry.store import Registry
 
 __all__ = ["Judged", "Worst", "effective", "judged", "worst_of"]
@@ -52,7 +52,7 @@ class Judged:
     @property
     def capacity(self) -> Capacity | None:
         """The room that the set takes; None where nothing reads text embeddings."""
-        from rasura.patches.capacity import Capacity
+        from rasura.patches.checks.capacity import Capacity
 
         return Capacity.of([member.patch for member in self.stack])
 
@@ -78,7 +78,7 @@ def judged(
         registry: where they are.
         patches: the set.
         policy: the limits.
-        leaving: what is taken out to get to this set; what it breaks anew refuses (`rasura.patches.removal`).
+        leaving: what is taken out to get to this set; what it breaks anew refuses (`rasura.patches.checks.removal`).
         host: the model that the set is for, if there is one.
         progress: told what is going on.
 
@@ -86,8 +86,8 @@ def judged(
         VerificationError: a signature, digest or number is not good, or a key does not count here.
         NotFoundError: a patch or its files are not here.
     """
-    from rasura.patches.across import with_across
-    from rasura.patches.verdict import Member
+    from rasura.patches.checks.encoder_effects import with_across
+    from rasura.patches.checks.verdict import Member
 
     stack, keys = [], {}
     for done, (patch_id, strength) in enumerate(patches.items()):
@@ -114,8 +114,8 @@ def worst_of(verdict: Verdict) -> dict[str, Worst]:
 
 
 def _checked(stack: Sequence[Member], gone: Sequence[Member], policy: Policy) -> Verdict:
-    from rasura.patches.projection import check
-    from rasura.patches.removal import check_revert
+    from rasura.patches.checks.check import check
+    from rasura.patches.checks.removal import check_revert
 
     if gone:
         return check_revert([*stack, *gone], [member.patch_id for member in gone], policy)
@@ -124,7 +124,7 @@ def _checked(stack: Sequence[Member], gone: Sequence[Member], policy: Policy) ->
 
 def _readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:
     """What leaves, as far as it can be verified: a revoked key is a reason to take a patch out, not to keep it in."""
-    from rasura.patches.verdict import Member
+    from rasura.patches.checks.verdict import Member
 
     found = []
     for patch_id, strength in leaving.items():
@@ -137,7 +137,7 @@ def _readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[M
 
 def _unseen(verdict: Verdict, error: NotFoundError) -> Verdict:
     """Refused: the stack cannot be checked behind its patched text encoder, and nothing is assumed of it."""
-    from rasura.patches.verdict import Accepted, Reason, Refused
+    from rasura.patches.checks.verdict import Accepted, Reason, Refused
 
     known = () if isinstance(verdict, Accepted) else verdict.reasons
     return Refused(verdict.relations, (*known, Reason(error.message, error.hint)))

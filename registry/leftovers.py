@@ -20,7 +20,7 @@ __all__ = ["QUIET", "find_leftovers", "remove_leftover"]
 QUIET: Final = timedelta(hours=1)
 
 _INCOMING: Final = ".incoming-*"  # rasura.registry.files.temporary
-_COPY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # rasura.patches.hosts.copying
+_COPY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # rasura.patches.hosts.disk.copy_model
 _FOUNDING: Final = re.compile(re.escape(FOLDER) + r"-new-[a-z0-9_]{8}")  # rasura.registry.founding
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import BusyError, InputError, UnsupportedHostError
-from rasura.patches.increment import ONE, Strength
 from rasura.registry.arguments import Factor, GoalRef, Ids, goal_from, keep_on_from, listed, login
 from rasura.registry.steps import Actor, Receipt
 from rasura.registry.store import Registry, find_location
@@ -29,10 +29,10 @@ from rasura.registry.store import Registry, find_location
 if TYPE_CHECKING:
     from torch import nn
 
-    from rasura.patches.hosts.originals import KeepOn
-    from rasura.patches.hosts.sharded import ShardedHost
-    from rasura.patches.hosts.torch_host import TorchHost
-    from rasura.patches.policy import Policy
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.sharded.sharded_host import ShardedHost
     from rasura.registry.planning import Planned
     from rasura.registry.survey import Survey
 
@@ -56,9 +56,9 @@ def attach(
         registry: folder or URL of the registry; None: the nearest `.rasura` upwards from the working folder.
         label: what people call the model; goes into the log.
         keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
-            (`rasura.patches.hosts.originals`).
+            (`rasura.patches.hosts.live.originals`).
         remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
-            neither composed nor hashed again (`rasura.patches.hosts.remembered`); none of a sharded model.
+            neither composed nor hashed again (`rasura.patches.hosts.live.value_cache`); none of a sharded model.
         actor: who acts where a call does not say; None: the user's login name.
         quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
             cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
@@ -71,8 +71,8 @@ def attach(
         NotFoundError: the base that was named is not in it.
         ProcessGroupError: the model is sharded, and another process died or did not come.
     """
-    from rasura.patches.hosts.torch_guards import holds_shards, refuse_flat
-    from rasura.patches.hosts.torch_host import TorchHost
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
     from rasura.registry.beside import live_host, told
 
     parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
@@ -99,7 +99,7 @@ class LiveModel:
 
     def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
         """Use `attach`."""
-        from rasura.patches.hosts.gate import Gate, gated, gates_of
+        from rasura.patches.hosts.live.forward_gate import Gate, gated, gates_of
 
         self.host = host
         self._location = location
@@ -242,7 +242,7 @@ class LiveModel:
 
         Other motions of this handle wait until the block ends.
         """
-        from rasura.patches.hosts.gate import turn
+        from rasura.patches.hosts.live.forward_gate import turn
 
         with turn(self._turn):
             before = {str(p): s for p, s in self.status().applied.items()}
@@ -260,7 +260,7 @@ class LiveModel:
 
         Inside of it, `status` and `plan` may be called. A motion is refused: it would wait for its own request.
         """
-        from rasura.patches.hosts.gate import reading
+        from rasura.patches.hosts.live.forward_gate import reading
 
         with reading(self._gates):
             yield
@@ -273,7 +273,7 @@ class LiveModel:
 
     @contextmanager
     def _moving(self) -> Iterator[Registry]:
-        from rasura.patches.hosts.gate import turn
+        from rasura.patches.hosts.live.forward_gate import turn
 
         with turn(self._turn), Registry.open(self._location) as registry:
             if self._left:
@@ -282,7 +282,7 @@ class LiveModel:
 
     @contextmanager
     def _looking(self) -> Iterator[Registry]:
-        from rasura.patches.hosts.gate import computing
+        from rasura.patches.hosts.live.forward_gate import computing
 
         # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
         with nullcontext() if computing(self._gates) else self._turn, Registry.open(self._location) as registry:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError, NoRegistryError
-from rasura.patches.fields import show
 
 __all__ = ["FOLDER", "Location", "find_location"]
 

@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
+from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.policy import limit_names
+from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
-from rasura.patches.fields import Fields, JsonValue, is_decimal
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, KeyId, PatchId
-from rasura.patches.policy import limit_names
-from rasura.patches.tensors import tensor_set_digest
-from rasura.patches.verdict import SHORT, require
+from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry.choices import StackRecord, check_stack_name
 from rasura.registry.intake import manifest_of
 from rasura.registry.judging import judged, worst_of
@@ -96,7 +96,7 @@ class Lock:
         Raises:
             FormatError: no JSON, another format, unknown or missing fields, a value out of range, another spelling.
         """
-        fields = Fields.of(canonical.parse(data, what=_WHAT, limit=MAX_LOCK_BYTES), _WHAT)
+        fields = Fields.of(canonical_json.parse(data, what=_WHAT, limit=MAX_LOCK_BYTES), _WHAT)
         if (found := fields.text("format")) != FORMAT:
             raise FormatError(
                 f"{_WHAT}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"

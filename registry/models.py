@@ -12,9 +12,9 @@ from rasura.patches.errors import DriftError, NotFoundError
 from rasura.registry.records import BaseParameter, BaseRecord, Draft
 
 if TYPE_CHECKING:
-    from rasura.patches.base import BaseIdentity
-    from rasura.patches.encoder import TextEncoder
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.base_identity import BaseIdentity
+    from rasura.patches.models.text_encoder import TextEncoder
     from rasura.registry.store import Registry
 
 Progress = Callable[[str, int, int], None]
@@ -43,8 +43,8 @@ def add_base(
         UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
         ExistsError: the name belongs to another base.
     """
-    from rasura.patches.base import TEXT_LAYERS, casts, cross_attention
-    from rasura.patches.hidden import fc2_layers
+    from rasura.patches.models.base_identity import TEXT_LAYERS, casts, cross_attention
+    from rasura.patches.models.hidden_states import fc2_layers
 
     identity, host, encoder = _identified(folder, progress)
     known = next((base for base in registry.bases() if base.digest == identity.digest), None)
@@ -75,7 +75,7 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
         UnsupportedHostError: a single file, which has no tokenizer.
         DriftError: the folder no longer holds the weights that were registered under this name.
     """
-    from rasura.patches.hosts.single_file import is_single_name
+    from rasura.patches.hosts.disk.compvis_layout import is_single_name
 
     folder = Path(reference)
     if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
@@ -95,9 +95,9 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
 
 
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
-    from rasura.patches.base import TEXT_LAYERS, cross_attention, identify
-    from rasura.patches.encoder import TextEncoder
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.base_identity import TEXT_LAYERS, cross_attention, identify
+    from rasura.patches.models.text_encoder import TextEncoder
 
     progress("hashing the base", 0, 1)
     host = CheckpointHost.open(folder)

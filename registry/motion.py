@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.base import check_touched
-from rasura.patches.compose import layers_of
+from rasura.patches._io.tensor_bytes import dtype_name, tensor_set_digest
+from rasura.patches.algebra.compose import layers_of
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.check import SHORT, Accepted, Member, Policy, require
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
-from rasura.patches.hosts import Host
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, KeyId, ParamName, PatchId
-from rasura.patches.projection import SHORT, Accepted, Member, Policy, require
-from rasura.patches.specs import TensorIdentity
-from rasura.patches.tensors import dtype_name, tensor_set_digest
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.hosts.interface import Host
+from rasura.patches.models.base_identity import check_touched
+from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry import beside
 from rasura.registry.glance import Glance
 from rasura.registry.judging import judged
@@ -25,7 +25,7 @@ from rasura.registry.standing import add_base, check_names, find_record, host_uu
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.hosts.remembered import MadeOf
+    from rasura.patches.hosts.live.value_cache import MadeOf
     from rasura.registry.beside import Branches
     from rasura.registry.store import Registry
 
@@ -86,7 +86,7 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    from rasura.patches.hosts.remembered import composed_values
+    from rasura.patches.hosts.live.value_cache import composed_values
 
     seen = host if isinstance(host, Glance) else Glance(host)
     found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=seen.host)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError
-from rasura.patches.hosts import Host
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import ParamName
 
 if TYPE_CHECKING:
     from rasura.registry.store import Registry

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import RasuraError
-from rasura.patches.increment import Strength
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.choices import StackRecord
 from rasura.registry.judging import Judged, judged
 from rasura.registry.records import HostRecord
 from rasura.registry.versions import Versions
 
 if TYPE_CHECKING:
-    from rasura.patches.capacity import Capacity
-    from rasura.patches.verdict import Verdict
+    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.verdict import Verdict
     from rasura.registry.store import Registry
 
 __all__ = ["Overview", "StackMember", "hosts_of", "overview"]

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.files import read_regular
+from rasura.patches._io.json_fields import Fields, JsonValue
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.policy import MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import FormatError, NotFoundError, RasuraError
-from rasura.patches.fields import Fields, JsonValue
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, KeyId, PatchId
-from rasura.patches.policy import MAX_POLICY_BYTES, Policy
-from rasura.patches.regular import read_regular
+from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry.checks import MAX_SIXTEENTHS, check_text, check_uuid
 from rasura.registry.digests import sha256
 
@@ -127,7 +127,7 @@ class Plan:
             "policy": {"sha256": self.policy, "toml": self.limits},
             "keys": list(self.keys),
         }
-        return canonical.dumps(value)
+        return canonical_json.dumps(value)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
@@ -136,7 +136,7 @@ class Plan:
         Raises:
             FormatError: not canonical JSON, another format, unknown or missing fields, a value out of range.
         """
-        fields = Fields.of(canonical.loads(data, what=_WHAT, limit=MAX_PLAN_BYTES), _WHAT)
+        fields = Fields.of(canonical_json.loads(data, what=_WHAT, limit=MAX_PLAN_BYTES), _WHAT)
         if (found := fields.text("format")) != FORMAT:
             raise FormatError(
                 f"{_WHAT}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"
@@ -171,7 +171,7 @@ def _read(fields: Fields) -> Plan:
     registry, host, policy = (fields.fields(name) for name in ("registry", "host", "policy"))
     plan = Plan(
         registry.text("origin", limit=255),
-        registry.integer("size", 1, canonical.MAX_INTEGER),
+        registry.integer("size", 1, canonical_json.MAX_INTEGER),
         registry.text("root", _ROOT),
         fields.text("source"),
         host.optional("id", lambda name: host.text(name, limit=36)),
@@ -179,8 +179,8 @@ def _read(fields: Fields) -> Plan:
         fields.digest("base"),
         _read_side(fields.fields("before")),
         _read_side(fields.fields("after")),
-        fields.integer("parameters", 0, canonical.MAX_INTEGER),
-        fields.integer("bytes", 0, canonical.MAX_INTEGER),
+        fields.integer("parameters", 0, canonical_json.MAX_INTEGER),
+        fields.integer("bytes", 0, canonical_json.MAX_INTEGER),
         policy.digest("sha256"),
         policy.text("toml", limit=MAX_POLICY_BYTES),
         _read_keys(fields.texts("keys", _MAX_KEYS, 64)),

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.patches._io.tensor_bytes import tensor_digests, tensor_set_digest
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import SHORT, Accepted
 from rasura.patches.errors import ConflictError
-from rasura.patches.increment import Strength
-from rasura.patches.names import ParamName
-from rasura.patches.policy import Policy
-from rasura.patches.tensors import tensor_digests, tensor_set_digest
-from rasura.patches.verdict import SHORT, Accepted
+from rasura.patches.types import ParamName
 from rasura.registry.deploy import check_base
 from rasura.registry.goals import Goal
 from rasura.registry.judging import effective
@@ -24,7 +24,7 @@ from rasura.registry.standing import SWITCH, find_record, sighted, strengths
 from rasura.registry.steps import Actor, Patches, Receipt, move
 
 if TYPE_CHECKING:
-    from rasura.patches.hosts import Host
+    from rasura.patches.hosts.interface import Host
     from rasura.registry.store import Registry
 
 __all__ = ["Planned", "apply_plan", "make_plan"]
@@ -97,7 +97,7 @@ def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
         ConflictError: something that it rests on is otherwise now; nothing changed.
         RasuraError: see `rasura.registry.deploy.switch`.
     """
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     host = CheckpointHost.open(Path(plan.location))
 

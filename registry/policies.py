@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.patches._io.files import read_regular
+from rasura.patches.checks.policy import MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.patches.policy import MAX_POLICY_BYTES, Policy
-from rasura.patches.regular import read_regular
 from rasura.registry.records import Draft
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from rasura.patches.errors import InputError
-from rasura.patches.names import Digest, KeyId, ParamName, PatchId
+from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry.checks import (
     check_count,
     check_decimal,

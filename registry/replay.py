@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, RasuraError
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.entry import Change, identity, members
 from rasura.registry.fingerprint import Record, fingerprint
 from rasura.registry.records import EntryRecord

@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rasura.patches.concepts import normal
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
+from rasura.patches.prompts.concept_prompts import normal
 from rasura.registry.ending import ended_by
 from rasura.registry.intake import add_signed, manifest_of, signed_files
 from rasura.registry.signers import signer
 from rasura.registry.workbench import Anew, Workbench, words_of
 
 if TYPE_CHECKING:
-    from rasura.patches.conditioning import Conditioning
-    from rasura.patches.file import Patch
-    from rasura.patches.names import PatchId
-    from rasura.patches.retain import RetainSet
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
     from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 
@@ -83,7 +83,7 @@ def rebase(
 ) -> tuple[Resolved, ...]:
     """Solve each patch anew with the others' targets in its protected set; several leave each other alone, too.
 
-    Trained patches are not trained again: their detectors are projected (`rasura.patches.reproject`).
+    Trained patches are not trained again: their detectors are projected (`rasura.patches.solving.reproject`).
 
     Args:
         registry: where the patches are, and go.
@@ -100,7 +100,7 @@ def rebase(
     """
 
     def made() -> list[_Made]:
-        from rasura.patches.again import trained
+        from rasura.patches.solving.from_manifest import trained
 
         bench = Workbench.opened(registry, ids, how, draft, progress)
         found = []
@@ -140,7 +140,7 @@ def join(
     judged: list[Conditioning] = []
 
     def made() -> list[_Made]:
-        from rasura.patches.conditioning import conditioning_of
+        from rasura.patches.solving.conditioning import conditioning_of
 
         if len(ids) < 2:  # noqa: PLR2004
             raise InputError(f"expected two patches or more to join, got {len(ids)}", hint="rasura patch rebase ID")
@@ -195,7 +195,7 @@ def _registered(
 
 
 def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
-    from rasura.patches.disturbance import disturbance
+    from rasura.patches.checks.disturbance import disturbance
 
     return tuple(
         Pair(
@@ -209,7 +209,7 @@ def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[Pat
 
 
 def _check_told_apart(found: Conditioning) -> None:
-    from rasura.patches.conditioning import REFUSE
+    from rasura.patches.solving.conditioning import REFUSE
 
     worst = next(iter(found.groups), None)
     if worst is not None and worst.condition > REFUSE:

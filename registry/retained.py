@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetError
-from rasura.patches.retain import RETAIN_LIMIT, RetainSet, load_retain_set
+from rasura.patches.prompts.retain_set import RETAIN_LIMIT, RetainSet, load_retain_set
 
 if TYPE_CHECKING:
-    from rasura.patches.specs import RetainSpec
+    from rasura.patches.format.manifest_parts import RetainSpec
     from rasura.registry.store import Registry
 
 __all__ = ["keep_retained", "retained"]

@@ -17,12 +17,12 @@ from rasura.registry.workbench import Anew, words_of
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.erasers.problem import Reference
-    from rasura.patches.file import Patch
-    from rasura.patches.increment import Increment
-    from rasura.patches.names import ParamName, PatchId
-    from rasura.patches.retain import RetainSet
-    from rasura.patches.retarget import Responses
+    from rasura.patches.algebra.increment import Increment
+    from rasura.patches.erasers.interface import Reference
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.solving.retarget import Responses
+    from rasura.patches.types import ParamName, PatchId
     from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 
@@ -79,8 +79,8 @@ def retarget(
         InputError: the patch touches the text encoder.
         BoundExceededError: a response too large for the grid.
     """
-    from rasura.patches.disturbance import own_leak
-    from rasura.patches.retarget import check_layers, retargeted
+    from rasura.patches.checks.disturbance import own_leak
+    from rasura.patches.solving.retarget import check_layers, retargeted
 
     try:
         private = signer(registry, how.key)
@@ -127,7 +127,7 @@ def _solved(
     old: Patch, own: Mapping[ParamName, torch.Tensor] | None, other: OpenBase
 ) -> tuple[Responses, Mapping[ParamName, Increment], float]:
     """The responses, the increments on the other base, and the seconds that took without reading any weights."""
-    from rasura.patches.retarget import increments_on, responses_of
+    from rasura.patches.solving.retarget import increments_on, responses_of
 
     weights = other.host.originals(old.tensors.increments)
     started = time.perf_counter()
@@ -164,7 +164,7 @@ def _own_weights(
 
 
 def _reference(old: Patch, other: OpenBase, words: RetainSet | None, how: Anew, progress: Progress) -> Reference:
-    from rasura.patches.again import prompts_request
-    from rasura.patches.build import reference_of
+    from rasura.patches.solving.from_manifest import prompts_request
+    from rasura.patches.solving.solve import reference_of
 
     return reference_of(other.encoder, prompts_request([old.manifest], words, how.held_out), progress)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
 from rasura.patches.errors import NoRegistryError, SchemaError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def pin(connection: "Connection") -> str:
     """SHA-256 over every table, constraint, index, trigger, view and function, whatever its order or white space."""
     queries = (_SQLITE,) if connection.dialect.name == "sqlite" else _POSTGRES
     rows = [[_squeeze(value) for value in row] for query in queries for row in connection.exec_driver_sql(query)]
-    return hashlib.sha256(canonical.dumps(sorted(rows))).hexdigest()
+    return hashlib.sha256(canonical_json.dumps(sorted(rows))).hexdigest()
 
 
 def upgrade(connection: "Connection") -> None:

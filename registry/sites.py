@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import NotFoundError
-from rasura.patches.hosts import Host
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import ParamName
 from rasura.registry.retained import retained
 
 if TYPE_CHECKING:
-    from rasura.patches.across import Across, Prompts
-    from rasura.patches.file import Patch
-    from rasura.patches.policy import Policy
-    from rasura.patches.verdict import Member
+    from rasura.patches.checks.encoder_effects import Across, Prompts
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.checks.verdict import Member
+    from rasura.patches.format.patch import Patch
     from rasura.registry.store import Registry
 
 Progress = Callable[[str, int, int], None]
@@ -43,10 +43,10 @@ def look_across(
         NotFoundError: the base's folder is not here (any more).
         BaseMismatchError, UnsupportedHostError: the folder holds another model.
     """
-    from rasura.patches.across import Across, Site, across, crosses
-    from rasura.patches.base import check_touched
-    from rasura.patches.encoder import TextEncoder
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.checks.encoder_effects import Across, Site, across, crosses
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.base_identity import check_touched
+    from rasura.patches.models.text_encoder import TextEncoder
 
     if not crosses(stack):
         return Across()
@@ -74,8 +74,8 @@ def _source(registry: Registry, stack: Sequence[Member]) -> Path:
 
 
 def _prompts(registry: Registry) -> Prompts:
-    from rasura.patches.concepts import prompts_of
-    from rasura.patches.retain import naming
+    from rasura.patches.prompts.concept_prompts import prompts_of
+    from rasura.patches.prompts.retain_set import naming
 
     def prompts(patch: Patch) -> Sequence[str] | None:
         concept, protected = patch.manifest.concept, patch.manifest.protected

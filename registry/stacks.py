@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import BaseMismatchError, ConflictError, InputError, NotFoundError, StrengthError
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.verdict import SHORT
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.choices import StackRecord, check_stack_name
 from rasura.registry.records import Draft
 from rasura.registry.versions import Versions

@@ -17,14 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue
+from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.check import SHORT
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, FormatError
-from rasura.patches.fields import Fields, JsonValue
-from rasura.patches.hosts import Host
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.projection import SHORT
-from rasura.patches.tensors import tensor_set_digest
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry.checks import MAX_SIXTEENTHS
 from rasura.registry.intake import manifest_of
 from rasura.registry.records import Draft, EntryRecord, HostRecord
@@ -208,7 +208,7 @@ def _with(draft: Draft, entry: EntryRecord, **fields: object) -> Draft:
 def keep_set(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Digest:
     """Put a set into the blob store, where an entry of the log names it by its digest."""
     patches: dict[str, JsonValue] = {patch_id: strength.sixteenths for patch_id, strength in wanted.items()}
-    return registry.blobs.put(canonical.dumps({"format": _SET_FORMAT, "patches": patches}))
+    return registry.blobs.put(canonical_json.dumps({"format": _SET_FORMAT, "patches": patches}))
 
 
 def kept_set(registry: Registry, digest: Digest) -> dict[PatchId, Strength]:
@@ -219,7 +219,7 @@ def kept_set(registry: Registry, digest: Digest) -> dict[PatchId, Strength]:
     """
     what = f"set {digest[:SHORT]}"
     fields = Fields.of(
-        canonical.loads(registry.blobs.read(digest, limit=_SET_BYTES), what=what, limit=_SET_BYTES), what
+        canonical_json.loads(registry.blobs.read(digest, limit=_SET_BYTES), what=what, limit=_SET_BYTES), what
     )
     if (found := fields.text("format")) != _SET_FORMAT:
         raise FormatError(
@@ -251,7 +251,7 @@ def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
 
 
 def _check_moved(record: HostRecord, host: Host) -> None:
-    from rasura.patches.hosts.keep import StateFolder
+    from rasura.patches.hosts.disk.state_folder import StateFolder
 
     if StateFolder(Path(record.location)).identity() == host.host_id:
         raise ConflictError(

@@ -20,13 +20,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import CROSSING, Relation
 from rasura.patches.errors import RasuraError
-from rasura.patches.hosts import Host
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.policy import Policy
-from rasura.patches.tensors import tensor_set_digest
-from rasura.patches.verdict import CROSSING, Relation
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, PatchId
 from rasura.registry import beside
 from rasura.registry.ending import ended_by
 from rasura.registry.glance import Glance
@@ -76,7 +76,7 @@ class Receipt:
         pristine: whether nothing is applied any more.
         changed: whether anything was written; a switch to what is applied already writes nothing.
         beside: how many of them run as a side branch now, because they are quantised (`rasura.registry.beside`).
-        crossing: what patches that were taken out meant to those that stay (`rasura.patches.removal`).
+        crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
     """
 
     location: str

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches.compose import composed_all, layers_of
+from rasura.patches._io.tensor_bytes import tensor_digests
+from rasura.patches.algebra.compose import composed_all, layers_of
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import NotFoundError
-from rasura.patches.hosts import Host
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.tensors import tensor_digests
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry import beside
 from rasura.registry.intake import load_verified
 from rasura.registry.standing import (

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches.concepts import normal
-from rasura.patches.manifest import MANIFEST_LIMIT, Manifest
+from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
+from rasura.patches.prompts.concept_prompts import normal
 from rasura.registry.intake import MANIFEST
 
 if TYPE_CHECKING:
-    from rasura.patches.names import Digest, PatchId
+    from rasura.patches.types import Digest, PatchId
     from rasura.registry.records import PatchRecord
     from rasura.registry.store import Registry
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.concepts import HELD_OUT
 from rasura.patches.errors import BaseMismatchError, InputError
+from rasura.patches.prompts.concept_prompts import HELD_OUT
 from rasura.registry.erasure import guarding
 from rasura.registry.intake import load_verified, manifest_of
 from rasura.registry.models import OpenBase, open_base
 from rasura.registry.retained import retained
 
 if TYPE_CHECKING:
-    from rasura.patches.build import Moments
-    from rasura.patches.erasers.problem import Reference
-    from rasura.patches.file import Patch
-    from rasura.patches.manifest import Manifest
-    from rasura.patches.names import PatchId
-    from rasura.patches.request import EraseRequest
-    from rasura.patches.retain import RetainSet
+    from rasura.patches.erasers.interface import Reference
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.format.manifest import Manifest
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.solving.solve import Moments
+    from rasura.patches.types import PatchId
     from rasura.registry.records import Draft
     from rasura.registry.store import Registry
 
@@ -98,7 +98,7 @@ class Workbench:
         Raises:
             InputError: trained patches, patches made in different ways, or in a way that this program does not know.
         """
-        from rasura.patches.again import request_of, trained
+        from rasura.patches.solving.from_manifest import request_of, trained
 
         manifests = [self.old[i].manifest for i in ids]
         if odd := next((m for m in manifests if trained(m.eraser)), None):
@@ -131,9 +131,9 @@ class Workbench:
         """Solve a request beside these patches.
 
         Raises:
-            RasuraError: see `rasura.patches.build.build_patches`.
+            RasuraError: see `rasura.patches.solving.solve.build_patches`.
         """
-        from rasura.patches.build import build_patches
+        from rasura.patches.solving.solve import build_patches
 
         base, full = self.base, guarding(request, guards, self.base.identity)
         return build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
@@ -143,9 +143,9 @@ class Workbench:
 
         Raises:
             InputError: it is to give up what it protects, or what it was trained beside is not told by targets.
-            ErasureRefusedError: see `rasura.patches.reproject.reprojected`.
+            ErasureRefusedError: see `rasura.patches.solving.reproject.reprojected`.
         """
-        from rasura.patches.reproject import reprojected
+        from rasura.patches.solving.reproject import reprojected
 
         if self.how.drop:
             raise InputError(
@@ -163,8 +163,8 @@ class Workbench:
         What reads states inside the encoder was measured on these; then the manifest's numbers, without the leak on
         held-out prompts, which may have been others.
         """
-        from rasura.patches.measure import Measurer
-        from rasura.patches.reproject import stored_erasure
+        from rasura.patches.solving.measure import Measurer
+        from rasura.patches.solving.reproject import stored_erasure
 
         noted = patch.manifest.measured
         if patch.manifest.protected.reads:
@@ -192,13 +192,13 @@ class Workbench:
         return common[0]
 
     def _prompts(self, patch: Patch) -> EraseRequest:
-        from rasura.patches.again import prompts_request
+        from rasura.patches.solving.from_manifest import prompts_request
 
         words = words_of(self.registry, patch.manifest, self.how)
         return prompts_request([patch.manifest], words, self.how.held_out)
 
     def _reference(self, patch: Patch) -> Reference:
-        from rasura.patches.build import reference_of
+        from rasura.patches.solving.solve import reference_of
 
         return reference_of(self.base.encoder, self._prompts(patch), self.progress, self.moments)
 

@@ -8,13 +8,13 @@ import torch
 from factories import World
 from tiny import tiny_components
 
-from rasura.patches.concepts import Target
-from rasura.patches.denoiser import Denoiser
-from rasura.patches.encoder import TextEncoder
-from rasura.patches.erasers.problem import Columns, Problem
-from rasura.patches.names import PatchId
-from rasura.patches.request import EraseRequest
-from rasura.patches.subspace import ProtectedBasis, RankRule
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule
+from rasura.patches.erasers.interface import Columns, Problem
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.types import PatchId
 
 
 @dataclass(frozen=True)

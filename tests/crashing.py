@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 from powercut import PowerCut
 
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.journal import Journal
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.rollback_journal import Journal
+from rasura.patches.types import ParamName
 
 __all__ = ["NAMES", "Attempt", "Nursery", "Outcome", "State", "values"]
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from rasura.patches.compose import layers_of
-from rasura.patches.names import ParamName
-from rasura.patches.specs import IMAGE, TEXT
-from rasura.patches.verdict import Member
+from rasura.patches.algebra.compose import layers_of
+from rasura.patches.checks.verdict import Member
+from rasura.patches.format.manifest_parts import IMAGE, TEXT
+from rasura.patches.types import ParamName
 
 Inputs = Callable[[ParamName, str], torch.Tensor | None]
 """From a parameter, and what it reads, to columns [d, m] float64; None where what it reads of something is unknown."""

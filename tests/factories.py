@@ -12,20 +12,13 @@ import torch
 from hypothesis import strategies as st
 from tiny import TinySpec, tiny_model
 
-from rasura.patches.base import BaseIdentity, identify
-from rasura.patches.build import build_patches
-from rasura.patches.concepts import Target
-from rasura.patches.encoder import TextEncoder
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpace, erase, gram_of
-from rasura.patches.file import Patch, PatchTensors
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
-from rasura.patches.manifest import Manifest
-from rasura.patches.measure import Measurer, Reference
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet
-from rasura.patches.specs import (
+from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
+from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
+from rasura.patches.erasers.closed_form.null_space import Columns, Erasure, NullSpace, erase, gram_of
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import (
     BaseSpec,
     BasisSpec,
     ConceptSpec,
@@ -34,8 +27,15 @@ from rasura.patches.specs import (
     RetainSpec,
     TensorIdentity,
 )
-from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
-from rasura.patches.tensors import dtype_name, tensor_digest
+from rasura.patches.format.patch import Patch, PatchTensors
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import BaseIdentity, identify
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.measure import Measurer, Reference
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import Digest, ParamName, PatchId
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 WIDTH = 96

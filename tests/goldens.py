@@ -3,10 +3,8 @@
 import factories
 import torch
 
-from rasura.patches.file import BASIS, Patch, PatchTensors
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import PatchId
-from rasura.patches.specs import (
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import (
     BaseSpec,
     BasisSpec,
     ConceptSpec,
@@ -15,6 +13,8 @@ from rasura.patches.specs import (
     RetainSpec,
     TensorIdentity,
 )
+from rasura.patches.format.patch import BASIS, Patch, PatchTensors
+from rasura.patches.types import PatchId
 
 __all__ = ["golden"]
 

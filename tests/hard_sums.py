@@ -6,7 +6,7 @@ from typing import Final
 import factories
 import torch
 
-from rasura.patches.rounding import round_into
+from rasura.patches.algebra.rounding import round_into
 
 Sums = Callable[[torch.Tensor], torch.Tensor]
 COUNT: Final = 65536

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import pytest
 from postgres import Cluster
 
-from rasura.patches import canonical
-from rasura.patches.fields import JsonValue
-from rasura.patches.names import Digest, KeyId, ParamName, PatchId
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
+from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry.choices import StackRecord
 from rasura.registry.records import (
     BaseParameter,
@@ -213,7 +213,7 @@ def report_of(*patches: PatchRecord, **rest: JsonValue) -> bytes:
         "body": {"scores": [{"group": "forget", "n": 48, "accuracy": "0.021"}]},
         **rest,
     }
-    return canonical.dumps({name: value for name, value in fields.items() if value is not None})
+    return canonical_json.dumps({name: value for name, value in fields.items() if value is not None})
 
 
 def evaluation(*patches: PatchRecord, **rest: object) -> EvaluationRecord:

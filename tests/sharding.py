@@ -20,13 +20,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 
 import rasura
+from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.errors import RasuraError
-from rasura.patches.hosts.sharded import ShardedHost
-from rasura.patches.hosts.shards import Shards, mesh_ranks
-from rasura.patches.hosts.team import Team
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.sharded.process_team import Team
+from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks
+from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+from rasura.patches.types import ParamName
 from rasura.registry.collective import ShardedModel
 
 PROCESSES: Final = 2

@@ -19,13 +19,13 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
+from rasura.patches._io.tensor_bytes import is_finite
 from rasura.patches.errors import RasuraError
-from rasura.patches.hosts.sharded import ShardedHost
-from rasura.patches.hosts.shards import Shards, mesh_ranks
-from rasura.patches.hosts.team import Team
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName
-from rasura.patches.tensors import is_finite
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.sharded.process_team import Team
+from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks
+from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+from rasura.patches.types import ParamName
 
 PROCESSES: Final = 4
 SHAPES: Final = {"rows": (5, 6), "columns": (6, 5), "one": (1, 4), "copies": (3, 4), "boxes": (5, 7), "hybrid": (5, 4)}

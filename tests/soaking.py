@@ -23,8 +23,8 @@ from crashing import NAMES, Attempt, Nursery, Outcome, State, values
 from single_files import single_file
 from tiny import TinySpec, tiny_model
 
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.names import Digest, ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import Digest, ParamName
 
 __all__ = ["KINDS", "Kind", "Soak"]
 

@@ -17,11 +17,11 @@ import pytest
 from commandline import rasura
 from workshop import ALICE, Workshop, copy_of, digests, workshop, workshop_template
 
-from rasura.patches.canonical import dumps
+from rasura.patches._io.canonical_json import dumps
 from rasura.patches.errors import VerificationError
-from rasura.patches.keys import PrivateKey
-from rasura.patches.names import PatchId
-from rasura.patches.signature import sign
+from rasura.patches.format.model_signature import sign
+from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.types import PatchId
 from rasura.registry import deploy, standing
 from rasura.registry.intake import verify_files
 from rasura.registry.signers import signer

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from rasura.patches import canonical, increment, statement
-from rasura.patches.fields import MAX_TEXT, JsonValue
-from rasura.patches.file import CONTENT, MANIFEST, SIGNATURE, Patch
-from rasura.patches.manifest import FORMATS, MANIFEST_LIMIT, Manifest
-from rasura.patches.signature import MAX_BUNDLE_BYTES
-from rasura.patches.specs import MAX_LIST, MAX_TENSORS
-from rasura.patches.tensorfile import PATCH_LIMITS
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import MAX_TEXT, JsonValue
+from rasura.patches._io.safetensors_file import PATCH_LIMITS
+from rasura.patches.algebra import increment
+from rasura.patches.format import intoto_statement
+from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
+from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
+from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
+from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
 from rasura.registry import entry, note
 
 ROOT = Path(__file__).parents[1]
@@ -102,11 +104,11 @@ def test_each_documented_field_is_demanded() -> None:
             holder = holder[0] if step.endswith("[]") else holder
         del holder[last]
         with pytest.raises(Exception, match=re.escape(f"'{last}'")):
-            Manifest.from_bytes(canonical.dumps(mutated))
+            Manifest.from_bytes(canonical_json.dumps(mutated))
 
 
 def test_every_measured_name_is_documented() -> None:
-    from rasura.patches.measure import Measured
+    from rasura.patches.solving.measure import Measured
 
     fields = dict.fromkeys(
         ("residual", "effect", "null", "retained", "held_out", "base_targets", "base_protected"), 1.0
@@ -118,7 +120,7 @@ def test_every_measured_name_is_documented() -> None:
 
 
 def test_every_option_of_the_eraser_is_documented() -> None:
-    from rasura.patches.erasers.nullspace import NullSpace
+    from rasura.patches.erasers.closed_form.null_space import NullSpace
     from rasura.patches.erasers.options import option_texts
 
     page = FORMAT_PAGE.read_text()
@@ -134,13 +136,13 @@ def test_every_option_of_the_eraser_is_documented() -> None:
         (1, PATCH_LIMITS.file_bytes),
         (1, MAX_BUNDLE_BYTES),
         (2, MAX_TEXT),
-        (2, canonical.MAX_DEPTH),
+        (2, canonical_json.MAX_DEPTH),
         (3, MAX_LIST),
         (3, MAX_TENSORS),
         (6, PATCH_LIMITS.header_bytes),
         (6, PATCH_LIMITS.tensors),
-        (7, statement.MAX_FILES),
-        (7, statement.MAX_PAYLOAD_BYTES),
+        (7, intoto_statement.MAX_FILES),
+        (7, intoto_statement.MAX_PAYLOAD_BYTES),
     ],
 )
 def test_the_limits_of_the_format_page_are_those_of_the_reader(section: int, number: int) -> None:
@@ -171,7 +173,7 @@ def test_the_example_of_the_format_page_is_a_patch() -> None:
     page = page[page.index("## 10. ") :]
     shown = re.search(r"```json\n(.*?)```", page, re.DOTALL)
     assert shown is not None
-    files = {MANIFEST: canonical.dumps(json.loads(shown[1]))}
+    files = {MANIFEST: canonical_json.dumps(json.loads(shown[1]))}
     for name, dump in re.findall(r"`([a-z_]+\.safetensors)`, \d+ bytes:\n\n```text\n([0-9a-f\n]+)```", page):
         files[name] = bytes.fromhex(dump.replace("\n", ""))
     patch = Patch.from_files(files)

@@ -9,13 +9,13 @@ from rasura.evaluation.classifier import Classifier, load_judge
 from rasura.evaluation.demo import file_digests
 from rasura.evaluation.painter import Painter, Shot
 from rasura.evaluation.score import Subjects
-from rasura.patches.concepts import HELD_OUT, Target
-from rasura.patches.erasers.text_encoder import ClipNullSpace
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.copying import copy_model
-from rasura.patches.names import PatchId
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet, load_retain_set
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
+from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
+from rasura.patches.types import PatchId
 from rasura.registry import deploy
 from rasura.registry.deploy import Actor
 from rasura.registry.erasure import erase

@@ -14,17 +14,17 @@ import torch
 from factories import TinyBase
 from tiny import TinySpec, tiny_model
 
-from rasura.patches import build
-from rasura.patches.concepts import Target
-from rasura.patches.denoiser import Denoiser, Factors
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.erasers.interface import Columns, Eraser, Problem, Progress
 from rasura.patches.erasers.options import with_options
-from rasura.patches.erasers.problem import Columns, Eraser, Problem, Progress
-from rasura.patches.erasers.sepme import SepMe
-from rasura.patches.file import Patch
-from rasura.patches.names import ParamName
-from rasura.patches.request import EraseRequest
-from rasura.patches.subspace import RankRule
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.erasers.trained.sepme import SepMe
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.denoiser import Denoiser, Factors
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.solving import solve
+from rasura.patches.types import ParamName
 
 QUICK = {"steps": "3", "batch": "2", "images": "2", "drawing": "2", "lr": "0.05", "rank": "3"}
 """Choices of either method under which a training takes a second."""
@@ -69,9 +69,9 @@ def quick(method: type[Any], **choices: str) -> Any:
 def problem(asked: EraseRequest, work: Path | None = None) -> Problem:
     """What an eraser is given for a request."""
     own = base()
-    prompts = build._Prompts(own.encoder, asked, silent)
+    prompts = solve._Prompts(own.encoder, asked, silent)
     weights = own.host.originals(asked.eraser.parameters(own.host.parameters(), asked.layers, own.encoder.width))
-    columns: tuple[Columns, ...] = tuple(build._columns(own.encoder, asked, target) for target in asked.targets)
+    columns: tuple[Columns, ...] = tuple(solve._columns(own.encoder, asked, target) for target in asked.targets)
     return Problem(
         weights, own.encoder, asked, columns, prompts.reference, lambda: prompts.basis, prompts.retained, denoiser,
         silent, work,
@@ -81,7 +81,7 @@ def problem(asked: EraseRequest, work: Path | None = None) -> Problem:
 def patches(asked: EraseRequest, work: Path | None = None, progress: Progress | None = None) -> tuple[Patch, ...]:
     """The patches of a request."""
     own = base()
-    return build.build_patches(
+    return solve.build_patches(
         own.host, own.encoder, own.identity, asked, progress or silent, denoiser=denoiser, work=work
     )
 

@@ -28,12 +28,12 @@ from typing import Any
 import pytest
 from tiny import TinySpec, tiny_model
 
-from rasura.patches.concepts import Target
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.names import PatchId
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet
-from rasura.patches.subspace import RankRule
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.types import PatchId
 from rasura.registry.deploy import Actor
 from rasura.registry.erasure import erase
 from rasura.registry.models import add_base

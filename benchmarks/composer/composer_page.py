@@ -13,7 +13,7 @@ from bench import ROOT
 from composer_scatter import scatter
 from ranks import OBSERVED, PREDICTORS, Pair, correlation, lost, near, other, rank_misses, told_apart, with_style
 
-from rasura.patches.policy import DEFAULT_POLICY
+from rasura.patches.checks.policy import DEFAULT_POLICY
 
 FOLDER: Final = ROOT / "docs" / "composer"
 PAGE: Final = ROOT / "docs" / "composer.md"

@@ -11,7 +11,7 @@ from ranks import OBSERVED, PREDICTORS, Pair, lost, near, other, with_style
 
 from rasura.evaluation.canvas import new_figure, save_figure
 from rasura.evaluation.heatmap import spread
-from rasura.patches.policy import DEFAULT_POLICY
+from rasura.patches.checks.policy import DEFAULT_POLICY
 
 _NAMED_FROM: Final = 0.4
 _ENDS: Final = ((5e-3, 12.0), (4e-4, 0.8))

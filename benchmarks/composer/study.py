@@ -20,14 +20,14 @@ from rasura.evaluation.judge import Sight
 from rasura.evaluation.metrics import picture_change
 from rasura.evaluation.plots import InterferenceData, interference_figure
 from rasura.evaluation.report import Compared
-from rasura.patches.capacity import Capacity
-from rasura.patches.concepts import aligned_columns
-from rasura.patches.file import Patch
-from rasura.patches.footprint import Footprint
-from rasura.patches.interference import Interference, cosines
-from rasura.patches.policy import DEFAULT_POLICY
-from rasura.patches.retain import naming
-from rasura.patches.specs import TEXT
+from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.footprint import Footprint
+from rasura.patches.checks.interference import Interference, cosines
+from rasura.patches.checks.policy import DEFAULT_POLICY
+from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import aligned_columns
+from rasura.patches.prompts.retain_set import naming
 
 Drawn = tuple[list[Any], Sight]
 """Pictures and what the judge says of them."""

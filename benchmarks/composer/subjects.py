@@ -10,10 +10,10 @@ from bench import REFERENCE, Bench
 
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.score import Question
-from rasura.patches.concepts import Target
-from rasura.patches.file import Patch
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet, load_retain_set
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 
 STYLES: Final = ("neon", "sketch")
 NEAR: Final = {"big dog": "dog", "black cat": "cat", "red car": "car"}

@@ -28,16 +28,16 @@ from rasura.evaluation.painter import Shot
 from rasura.evaluation.patched import PatchedModel, StackMember
 from rasura.evaluation.report import Compared, summary
 from rasura.evaluation.score import Answer, Question, labels
-from rasura.patches.base import identify
-from rasura.patches.build import build_patches
-from rasura.patches.compose import composed, layers_of
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.checks.check import check
+from rasura.patches.checks.verdict import Accepted, Member
 from rasura.patches.errors import RasuraError
-from rasura.patches.file import Patch, read_folder, write_folder
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import ONE
-from rasura.patches.names import Digest
-from rasura.patches.projection import check
-from rasura.patches.verdict import Accepted, Member
+from rasura.patches.format.patch import Patch, read_folder, write_folder
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import identify
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import Digest
 
 SETS: Final[Mapping[str, tuple[str, ...]]] = {
     "with a near pair": ("dog", "cat", "lion", "car", "red car", "bus", "rose", "skull"),

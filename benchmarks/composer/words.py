@@ -10,7 +10,7 @@ from subjects import NEAR, independent
 
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.patched import PatchedModel
-from rasura.patches.concepts import prompts_of
+from rasura.patches.prompts.concept_prompts import prompts_of
 
 KIN: Final = {
     **NEAR,

@@ -11,19 +11,19 @@ from typing import Any, Final, TypeAlias
 import torch
 from host_layers import patch, shapes
 
-from rasura.patches import fused
-from rasura.patches.compose import Layer, layers_of
-from rasura.patches.increment import ONE
-from rasura.patches.names import ParamName
-from rasura.patches.rounding import round_into
-from rasura.patches.tensors import is_finite, tensor_digest
+from rasura.patches._io.tensor_bytes import is_finite, tensor_digest
+from rasura.patches.algebra import fused_add
+from rasura.patches.algebra.compose import Layer, layers_of
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.rounding import round_into
+from rasura.patches.types import ParamName
 
 __all__ = ["Step", "Way", "Work", "once", "sees_overflow", "sweep", "ties", "timed", "ways"]
 
 Step: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Result, base and sums of some rows → [1], not zero if the result is not finite; the sums may be used up."""
 ROWS: Final = {"cpu": 256, "cuda": 2**20}
-"""Rows at a time, as in `rasura.patches.compose`."""
+"""Rows at a time, as in `rasura.patches.algebra.compose`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _kernel(device: str) -> Step:
     broken = torch.zeros(1, dtype=torch.int32, device=device)
 
     def step(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-        fused.add_round_store(result, base, sums, broken)
+        fused_add.add_round_store(result, base, sums, broken)
         return broken
 
     return step

@@ -100,7 +100,7 @@ def _imports(folder: Path, patch: str) -> dict[str, float]:
 
 def _profiled(folder: Path, patch: str) -> tuple[dict[str, float], float]:
     """Seconds of the motion's parts in this process, under a profiler, after a motion that does not count."""
-    from rasura.patches.hosts.checkpoint import CheckpointHost
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry import deploy
     from rasura.registry.deploy import Actor
     from rasura.registry.store import Registry

@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from rasura.patches.increment import Increment
-from rasura.patches.names import ParamName
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.types import ParamName
 
 RANK: Final = 4
 TOKENS: Final = 77

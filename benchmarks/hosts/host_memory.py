@@ -14,7 +14,7 @@ from host_layers import model, patch
 from host_ways import layers, motion, peak
 from safetensors.torch import save_file
 
-from rasura.patches.hosts.torch_host import TorchHost
+from rasura.patches.hosts.live.torch_host import TorchHost
 
 _CHOICES: Final = (("cpu", 0), ("cpu", 2), ("a folder", 0), ("a folder", 2))
 

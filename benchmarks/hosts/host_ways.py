@@ -14,11 +14,11 @@ from typing import Any, Final
 import torch
 from host_layers import Patch, equal_share, load, load_quickly, model, weights
 
-from rasura.patches.compose import Layer, composed, layers_of
-from rasura.patches.hosts.remembered import composed_values
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE
-from rasura.patches.names import ParamName
+from rasura.patches.algebra.compose import Layer, composed, layers_of
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.live.value_cache import composed_values
+from rasura.patches.types import ParamName
 from rasura.registry.glance import Glance
 
 __all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]

@@ -23,7 +23,7 @@ from host_memory import memory
 from host_served import served
 from host_ways import copying, diffusers_fuse, layers, motion, peak, rasura_bare, rasura_live, timed
 
-from rasura.patches.hosts.torch_host import TorchHost
+from rasura.patches.hosts.live.torch_host import TorchHost
 
 ORDERS = 100
 _TABLES = ("cycles", "orders", "steps", "memory", "served", "cold")

@@ -22,17 +22,17 @@ from rasura.evaluation.painter import Sampling
 from rasura.evaluation.patched import PatchedModel, StackMember
 from rasura.evaluation.report import Compared, all_scores, group_changes, summary
 from rasura.evaluation.score import Question, Subjects
-from rasura.patches.base import BaseIdentity, identify
-from rasura.patches.build import build_patches
-from rasura.patches.denoiser import Denoiser
-from rasura.patches.encoder import TextEncoder
+from rasura.patches.algebra.increment import ONE
 from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError
-from rasura.patches.file import Patch, read_folder, write_folder
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import ONE
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet, load_retain_set
+from rasura.patches.format.patch import Patch, read_folder, write_folder
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import BaseIdentity, identify
+from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
+from rasura.patches.solving.solve import build_patches
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "examples" / "reference_model"

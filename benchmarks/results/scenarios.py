@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from bench import REFERENCE, Bench
 
-from rasura.patches.concepts import Target
+from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import eraser
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import load_retain_set
-from rasura.patches.subspace import RankRule
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import load_retain_set
 
 OBJECT = {"dog": "cat"}
 STYLE = {"neon": "cartoon"}

@@ -19,11 +19,11 @@ from rasura.evaluation.metrics import frechet, picture_change
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.report import Compared
 from rasura.evaluation.score import Question
-from rasura.patches.concepts import prompts_of
+from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError
-from rasura.patches.file import Patch
-from rasura.patches.projection import Accepted, Member, check
-from rasura.patches.request import EraseRequest
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import prompts_of
 
 SCENE_PROMPT = "a {} in cartoon style"
 
@@ -246,7 +246,7 @@ def _row(bench: Bench, way: Way, concepts: Mapping[str, str], asked: Sequence[Qu
 
 def leak(bench: Bench, request: EraseRequest, patches: Sequence[Patch]) -> dict[str, float]:
     """‖ΣΔ R‖ / ‖W R‖ of all patches together, on retained and held-out prompts."""
-    from rasura.patches.subspace import Moment
+    from rasura.patches.algebra.protected_subspace import Moment
 
     names = sorted({name for p in patches for name in p.tensors.increments})
     weights = bench.host.originals(names)

@@ -13,11 +13,10 @@ from typing import Final
 
 import torch
 
-from rasura.patches.file import BASIS, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
-from rasura.patches.increment import Increment
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import Digest, ParamName
-from rasura.patches.specs import (
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import (
     BaseSpec,
     BasisSpec,
     ConceptSpec,
@@ -26,7 +25,8 @@ from rasura.patches.specs import (
     RetainSpec,
     TensorIdentity,
 )
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.format.patch import BASIS, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
+from rasura.patches.types import Digest, ParamName
 
 PAGE: Final = Path(__file__).parents[1] / "patch-format.md"
 PARAMETER: Final = ParamName("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from rasura.patches._io.json_fields import show
 from rasura.patches.erasers.options import with_options
 from rasura.patches.errors import InputError
-from rasura.patches.fields import show
 
 if TYPE_CHECKING:
-    from rasura.patches.erasers.problem import Eraser
+    from rasura.patches.erasers.interface import Eraser
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError
-from rasura.patches.fields import show
 
 if TYPE_CHECKING:
-    from rasura.patches.erasers.problem import Eraser
+    from rasura.patches.erasers.interface import Eraser
 
 _HELP: Final = "help"
 _CHOICES: Final = "choices"

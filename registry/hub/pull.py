@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rasura.patches.errors import DigestMismatchError, FormatError, NotFoundError
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.refs import FOLDER, MANIFEST, SIGNATURE, PinnedRepo, check_file, check_repo, check_revision
 from rasura.registry.hub.wire import DEFAULT_BRANCH, Patience, RemoteFile, Wire
 

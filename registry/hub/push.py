@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry import card as cards
 from rasura.registry.card import CardFacts, PatchFacts
 from rasura.registry.hub.refs import FOLDER, MANIFEST, SIGNATURE, check_file, check_repo, check_revision

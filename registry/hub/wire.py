@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 from rasura.patches.errors import FormatError, HubError, RasuraError
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 from rasura.registry.hub.faults import Fault, translate
 
 if TYPE_CHECKING:

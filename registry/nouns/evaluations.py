@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.entry import Change
 from rasura.registry.nouns.opened import Opened
 from rasura.registry.records import Draft, EvaluationRecord

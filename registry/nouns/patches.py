@@ -6,7 +6,7 @@ from dataclasses import replace
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import DigestMismatchError
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.entry import Change
 from rasura.registry.nouns.opened import Opened
 from rasura.registry.records import BasisRecord, Draft, PatchRecord, RetainSetRecord

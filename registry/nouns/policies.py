@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
+from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import NotFoundError
-from rasura.patches.names import Digest
-from rasura.patches.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy
+from rasura.patches.types import Digest
 from rasura.registry.choices import REGISTRY, PolicyRecord
 from rasura.registry.digests import sha256
 from rasura.registry.entry import Change

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.choices import StackRecord
 from rasura.registry.nouns.opened import Opened
 from rasura.registry.records import Draft

@@ -6,9 +6,9 @@ from itertools import groupby
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
 from rasura.patches.errors import ExistsError
-from rasura.patches.names import Digest, ParamName
+from rasura.patches.types import Digest, ParamName
 from rasura.registry.entry import Change, change_of
 from rasura.registry.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, RetainSetRecord
 from rasura.registry.rows.lookup import abbreviated
@@ -166,9 +166,9 @@ def _parameter_row(base: Digest, position: int, parameter: BaseParameter) -> Par
         position=position,
         name=parameter.name,
         dtype=parameter.dtype,
-        shape=canonical.dumps(list(parameter.shape)).decode(),
+        shape=canonical_json.dumps(list(parameter.shape)).decode(),
         sha256=parameter.sha256,
-        casts=canonical.dumps(dict(parameter.casts)).decode(),
+        casts=canonical_json.dumps(dict(parameter.casts)).decode(),
     )
 
 

@@ -5,10 +5,10 @@ from typing import Final
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import NotFoundError
-from rasura.patches.fields import Fields
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.entry import Change, change_of
 from rasura.registry.records import EvaluationRecord
 from rasura.registry.rows.lookup import abbreviated
@@ -34,7 +34,7 @@ def insert(session: Session, record: EvaluationRecord) -> Change | None:
             digest=record.digest,
             base=record.base,
             judge=record.judge,
-            summary=canonical.dumps(dict(record.summary)).decode(),
+            summary=canonical_json.dumps(dict(record.summary)).decode(),
             added_at=record.added_at,
         )
     )
@@ -82,7 +82,7 @@ def _record(row: EvaluationRow, stack: dict[PatchId, int]) -> EvaluationRecord:
 
 def _summary(row: EvaluationRow) -> dict[str, str]:
     what = f"summary of evaluation {row.digest[:12]}"
-    scores = Fields.of(canonical.loads(row.summary.encode(), what=what, limit=_SUMMARY_BYTES), what)
+    scores = Fields.of(canonical_json.loads(row.summary.encode(), what=what, limit=_SUMMARY_BYTES), what)
     return {name: scores.decimal(name) for name in scores.names()}
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError, NotFoundError
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.entry import Change, change_of
 from rasura.registry.records import HostRecord
 from rasura.registry.rows.lookup import found

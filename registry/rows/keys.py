@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError
-from rasura.patches.names import KeyId
+from rasura.patches.types import KeyId
 from rasura.registry.entry import Change, change_of
 from rasura.registry.records import KeyRecord
 from rasura.registry.rows.lookup import abbreviated

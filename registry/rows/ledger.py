@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from rasura.patches.errors import AuditError, NotFoundError
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.entry import Change, Placement, decode, encode
 from rasura.registry.logkey import LastSigned, LogKey
 from rasura.registry.merkle import EMPTY_ROOT, Frontier, leaf_hash

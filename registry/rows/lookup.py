@@ -6,8 +6,8 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AmbiguousIdError, NotFoundError
-from rasura.patches.fields import show
 
 __all__ = ["MIN_ABBREVIATION", "abbreviated", "found"]
 

@@ -7,7 +7,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError, NotFoundError
-from rasura.patches.names import Digest, KeyId, PatchId
+from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry.entry import Change, change_of
 from rasura.registry.records import PatchRecord
 from rasura.registry.rows.lookup import abbreviated

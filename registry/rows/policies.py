@@ -3,7 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 from rasura.registry.choices import REGISTRY, PolicyRecord
 from rasura.registry.entry import Change, change_of
 from rasura.registry.tables import PolicyRow

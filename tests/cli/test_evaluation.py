@@ -10,9 +10,9 @@ from commandline import rasura
 from registry_fixtures import EPOCH, draft
 from workshop import Workshop, start, workshop
 
-from rasura.patches import canonical
-from rasura.patches.fields import JsonValue
-from rasura.patches.names import PatchId
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
+from rasura.patches.types import PatchId
 from rasura.registry.evaluations import record_evaluation
 from rasura.registry.records import EvaluationRecord
 from rasura.registry.store import Registry
@@ -36,7 +36,7 @@ def recorded(shop: Workshop, stack: dict[PatchId, int], day: int = 0, **rest: Js
             "body": {"scores": SCORES},
             **rest,
         }
-        record, new = record_evaluation(registry, canonical.dumps(fields), draft("evaluation.add"))
+        record, new = record_evaluation(registry, canonical_json.dumps(fields), draft("evaluation.add"))
     assert new
     return record
 

@@ -11,7 +11,7 @@ from commandline import Run, rasura
 from tiny import tiny_model
 from workshop import SPEC, Workshop, workshop
 
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.choices import StackRecord
 from rasura.registry.records import Draft
 

@@ -15,14 +15,14 @@ from tiny_xl import tiny_xl, tiny_xl_pipeline
 from workshop import digests
 
 import rasura as package
-from rasura.patches.compose import composed, layers_of
-from rasura.patches.concepts import Target, aligned_columns
-from rasura.patches.encoder import TextEncoder
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE
 from rasura.patches.errors import BaseMismatchError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE
-from rasura.patches.names import ParamName, PatchId
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.types import ParamName, PatchId
 from rasura.registry.intake import load_verified
 from rasura.registry.store import Registry
 

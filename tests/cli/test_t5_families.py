@@ -10,12 +10,12 @@ from workshop import digests
 
 import rasura as package
 from rasura.evaluation.painter import Painter
-from rasura.patches.concepts import Target, aligned_columns
-from rasura.patches.encoder import TextEncoder
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.types import ParamName
 from rasura.registry.store import Registry
 
 LAYER = {

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from rasura.patches.compose import Term, composed, increment_sum
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import Strength
-from rasura.patches.names import Digest, ParamName
-from rasura.patches.tensors import tensor_digest
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra.compose import Term, composed, increment_sum
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import Digest, ParamName
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")

@@ -7,21 +7,21 @@ import hard_sums
 import pytest
 import torch
 
-from rasura.patches import fused
-from rasura.patches.compose import Layer, Term, composed, composed_all
+from rasura.patches._io.tensor_bytes import tensor_digests
+from rasura.patches.algebra import fused_add
+from rasura.patches.algebra.compose import Layer, Term, composed, composed_all
+from rasura.patches.algebra.increment import Increment, Strength
 from rasura.patches.errors import NotFiniteError
-from rasura.patches.increment import Increment, Strength
-from rasura.patches.names import ParamName
-from rasura.patches.tensors import tensor_digests
+from rasura.patches.types import ParamName
 
 pytestmark = pytest.mark.gpu
-KERNEL = "rasura.patches.fused_kernel"
+KERNEL = "rasura.patches.algebra.fused_add_kernel"
 
 
 @pytest.fixture(params=range(torch.cuda.device_count() or 1), ids=lambda index: f"cuda:{index}")
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Each device, while the first one is the current one; the kernel is asked for."""
-    monkeypatch.setenv(fused.SWITCH, "1")
+    monkeypatch.setenv(fused_add.SWITCH, "1")
     monkeypatch.delitem(sys.modules, KERNEL, raising=False)  # whoever uses it imports it
     return torch.device("cuda", request.param)
 
@@ -30,7 +30,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torc
 def test_hard_values_have_the_cpus_bits(gpu: torch.device, dtype: torch.dtype) -> None:
     for name, base, sums, expected in hard_sums.cases(dtype):
         result, broken = torch.empty_like(base, device=gpu), torch.zeros(1, dtype=torch.int32, device=gpu)
-        fused.add_round_store(result, base.to(gpu), sums.to(gpu), broken)
+        fused_add.add_round_store(result, base.to(gpu), sums.to(gpu), broken)
         assert hard_sums.wrong(result.cpu(), expected) == 0, name
         assert int(broken) == 1, "every NaN is among the bases"
 
@@ -40,7 +40,7 @@ def test_only_what_is_not_finite_is_called_so(gpu: torch.device, dtype: torch.dt
     for name, base, sums, expected in hard_sums.cases(dtype):
         good = expected.isfinite()
         result, broken = torch.empty_like(base[good], device=gpu), torch.zeros(1, dtype=torch.int32, device=gpu)
-        fused.add_round_store(result, base[good].to(gpu), sums[good].to(gpu), broken)
+        fused_add.add_round_store(result, base[good].to(gpu), sums[good].to(gpu), broken)
         assert int(broken) == 0, name
         assert hard_sums.wrong(result.cpu(), expected[good]) == 0, name
 
@@ -54,7 +54,7 @@ def test_lengths_and_addresses_of_every_kind(gpu: torch.device, count: int, offs
         expected = hard_sums.plain(base[:, offset:], sums[:, offset:])
         there, more, room = base.to(gpu), sums.to(gpu), torch.full((1, count + offset + 1), 7, dtype=dtype, device=gpu)
         result, broken = room[:, offset : offset + count], torch.zeros(1, dtype=torch.int32, device=gpu)
-        fused.add_round_store(result, there[:, offset:], more[:, offset:], broken)
+        fused_add.add_round_store(result, there[:, offset:], more[:, offset:], broken)
         assert factories.same_bits(result.cpu(), expected)
         assert (room[:, -1] == 7).all(), "nothing beyond the end is written"
         assert torch.equal(more.cpu(), sums), "sums are kept"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rasura.patches.fused import add_round_store
-from rasura.patches.rounding import Blocks
+from rasura.patches.algebra.fused_add import add_round_store
+from rasura.patches.algebra.rounding import Blocks
 
 
 def kernel(base: torch.Tensor, sums: torch.Tensor) -> tuple[torch.Tensor, bool]:

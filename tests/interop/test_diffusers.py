@@ -14,14 +14,14 @@ from factories import TinyBase, tiny_request
 from safetensors.torch import load_file
 from tiny import TinySpec, tiny_pipeline
 
-from rasura.patches.compose import composed, layers_of
-from rasura.patches.erasers.text_encoder import ClipNullSpace
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import NotFiniteError, UnsupportedHostError
-from rasura.patches.file import WEIGHTS, Patch, write_folder
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import ParamName
-from rasura.patches.subspace import RankRule
+from rasura.patches.format.patch import WEIGHTS, Patch, write_folder
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import ParamName
 
 pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")

@@ -12,16 +12,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import TinySpec, tiny_pipeline
 
-from rasura.patches.compose import composed, layers_of
-from rasura.patches.erasers.text_encoder import ClipNullSpace
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE, Increment, Strength
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.checks.verdict import Member
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
-from rasura.patches.file import Patch
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, Increment, Strength
-from rasura.patches.kohya import UNSIGNED, kohya_file, module_key
-from rasura.patches.names import ParamName
-from rasura.patches.subspace import RankRule
-from rasura.patches.verdict import Member
+from rasura.patches.format.kohya_lora import UNSIGNED, kohya_file, module_key
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import ParamName
 
 pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")
 

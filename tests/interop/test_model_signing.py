@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from factories import World
 
-from rasura.patches.file import CONTENT, SIGNATURE, read_folder, write_folder
-from rasura.patches.keys import PrivateKey
-from rasura.patches.signature import sign, verify
+from rasura.patches.format.model_signature import sign, verify
+from rasura.patches.format.patch import CONTENT, SIGNATURE, read_folder, write_folder
+from rasura.patches.format.signing_key import PrivateKey
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("model_signing") is None, reason="needs model_signing: pip install rasura[dev]"

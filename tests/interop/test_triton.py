@@ -53,7 +53,7 @@ def instructions(kind: str, capability: int) -> set[str]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from rasura.patches.fused_kernel import add_round_store
+    from rasura.patches.algebra.fused_add_kernel import add_round_store
 
     numbers = {"sums": "*fp64", "broken": "*i32", "count": "i32", "BLOCK": "constexpr", "BF16": "constexpr"}
     source: Any = ASTSource(

@@ -6,7 +6,7 @@ import factories
 import pytest
 import torch
 
-from rasura.patches.compose import Term, composed
+from rasura.patches.algebra.compose import Term, composed
 
 D_OUT, D_IN, PATCHES = 320, 256, 20
 STACK = [Term(factories.increment(seed, D_OUT, D_IN, rank=4)) for seed in range(PATCHES)]

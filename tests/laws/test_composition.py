@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from rasura.patches.compose import Layer, Term, composed, composed_all, increment_sum, layers_of, sum_bound
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra.compose import Layer, Term, composed, composed_all, increment_sum, layers_of, sum_bound
+from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.errors import BoundExceededError
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, SUM_LIMIT, Increment, Strength
-from rasura.patches.names import ParamName
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import ParamName
 
 D_OUT, D_IN = 24, 20
 STACK = tuple(factories.increment(seed, D_OUT, D_IN, rank=1 + seed % 3) for seed in range(8))

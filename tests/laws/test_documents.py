@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasura.patches.errors import AlgebraError, VerificationError
-from rasura.patches.file import BASIS, CONTENT, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import Digest, ParamName, PatchId
-from rasura.patches.specs import (
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import (
     DTYPES,
     BaseSpec,
     BasisSpec,
@@ -25,6 +23,8 @@ from rasura.patches.specs import (
     TensorIdentity,
     TensorSpec,
 )
+from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
+from rasura.patches.types import Digest, ParamName, PatchId
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 words = st.from_regex(r"[a-z0-9][a-z0-9._:+-]{0,11}", fullmatch=True)

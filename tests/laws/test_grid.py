@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_LIMIT, RESPONSE_STEP, Increment, Strength
 from rasura.patches.errors import (
     AlgebraError,
     BoundExceededError,
@@ -16,7 +17,6 @@ from rasura.patches.errors import (
     OffGridError,
     StrengthError,
 )
-from rasura.patches.increment import DETECTOR_STEP, RESPONSE_LIMIT, RESPONSE_STEP, Increment, Strength
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False) | st.sampled_from([0.0, -0.0, 1e-12, 2.0**-22, 1.0, 1e-200])
 

@@ -8,7 +8,7 @@ from tiny import tiny_model
 
 from rasura.evaluation.cache import PictureCache, picture_digest
 from rasura.evaluation.painter import Painter, Sampling, Shot
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 
 SHOTS = [Shot(f"a {word}", seed) for seed, word in enumerate(("dog", "cat", "photo", "painting", "tree"))]
 BASE = Digest("b" * 64)

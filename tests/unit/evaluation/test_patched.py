@@ -12,12 +12,12 @@ from workshop import ALICE, SPEC, Workshop, workshop  # noqa: F401
 
 from rasura.evaluation.painter import Painter, Sampling, Shot
 from rasura.evaluation.patched import PatchedModel, StackMember, check_stack, fingerprint
-from rasura.patches.base import identify
-from rasura.patches.encoder import TextEncoder
+from rasura.patches.algebra.increment import Increment, Strength
 from rasura.patches.errors import BaseMismatchError, InputError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import Increment, Strength
-from rasura.patches.names import Digest, ParamName, PatchId
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import identify
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry import deploy
 from rasura.registry.intake import load_verified
 

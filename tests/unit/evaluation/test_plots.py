@@ -16,7 +16,7 @@ from rasura.evaluation.clustering import ordered
 from rasura.evaluation.heatmap import NAMES, coarse, number, short, spread, worst_rows
 from rasura.evaluation.panels import count_over, worst_pairs
 from rasura.evaluation.plots import MOST, InterferenceData, interference_figure
-from rasura.patches.capacity import Capacity
+from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError, RegistryError
 
 LIMIT = 0.05

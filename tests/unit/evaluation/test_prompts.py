@@ -9,8 +9,8 @@ from tiny import tiny_model
 from rasura.evaluation.painter import Shot
 from rasura.evaluation.prompts import read_questions
 from rasura.evaluation.score import Question
-from rasura.patches.encoder import TextEncoder
 from rasura.patches.errors import InputError, NotFoundError
+from rasura.patches.models.text_encoder import TextEncoder
 
 
 @pytest.fixture(scope="module")

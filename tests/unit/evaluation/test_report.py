@@ -19,7 +19,7 @@ from rasura.evaluation.report import (
     summary,
 )
 from rasura.evaluation.score import Answer, Question
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.evaluations import Report
 
 # group, kind, wanted, the judge's answer to the base's picture and to the patched model's

@@ -7,19 +7,19 @@ import torch
 from factories import TinyBase, tiny_request
 from tiny_xl import tiny_xl
 
-from rasura.patches.across import Site, across, crosses
-from rasura.patches.build import build_patches
-from rasura.patches.compose import composed, layers_of
-from rasura.patches.concepts import Target, aligned_columns
-from rasura.patches.encoder import TextEncoder
-from rasura.patches.erasers.text_encoder import ClipNullSpace
-from rasura.patches.file import Patch
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE
-from rasura.patches.names import ParamName
-from rasura.patches.policy import Policy
-from rasura.patches.subspace import RankRule
-from rasura.patches.verdict import Member
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.checks.encoder_effects import Site, across, crosses
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import Member
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import ParamName
 
 SECOND = "text_encoder_2."
 

@@ -9,16 +9,16 @@ from factories import TinyBase, World, tiny_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasura.patches.again import eraser_of, request_of, trained
+from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import METHODS, eraser
-from rasura.patches.erasers.nullspace import NullSpace
+from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ConceptError, InputError
-from rasura.patches.file import Patch
-from rasura.patches.manifest import Manifest
-from rasura.patches.request import EraseRequest
-from rasura.patches.specs import EraserSpec
-from rasura.patches.subspace import RankRule
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import EraserSpec
+from rasura.patches.format.patch import Patch
+from rasura.patches.solving.from_manifest import eraser_of, request_of, trained
 
 METHODS_AND_CHOICES = [
     ("null-space", {"ridge": "0.0123456789"}),

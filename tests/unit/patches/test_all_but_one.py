@@ -10,20 +10,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainable import base, bits, denoiser, of_patch, patches, problem, quick, relative, request, silent, untouched
 
-from rasura.patches.erasers import all_but_one
-from rasura.patches.erasers.all_but_one import AllButOne
+from rasura.patches.checks.check import Accepted, Member, check, measured_only
 from rasura.patches.erasers.catalogue import eraser, method_class
-from rasura.patches.erasers.guidance import Views, Wanted, drift_loss, erase_loss, explicit, layout_kept, viewed
 from rasura.patches.erasers.options import option_texts, with_options
-from rasura.patches.erasers.scenes import Scenes, partway, scenes
-from rasura.patches.erasers.sepme import SepMe
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.erasers.trained import all_but_one
+from rasura.patches.erasers.trained.all_but_one import AllButOne
+from rasura.patches.erasers.trained.all_but_one_loss import (
+    Views,
+    Wanted,
+    drift_loss,
+    erase_loss,
+    explicit,
+    layout_kept,
+    viewed,
+)
+from rasura.patches.erasers.trained.sepme import SepMe
+from rasura.patches.erasers.trained.training_samples import Scenes, partway, scenes
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.patches.file import Patch
-from rasura.patches.hosts import ParameterInfo
-from rasura.patches.names import ParamName
-from rasura.patches.projection import Accepted, Member, check, measured_only
-from rasura.patches.request import EraseRequest
-from rasura.patches.specs import IMAGE
+from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import ParamName
 
 
 def asked(anchor: str = "cat", layers: str = "kv", **choices: str) -> EraseRequest:
@@ -182,7 +190,7 @@ def test_what_a_picture_side_patch_lets_go_is_measured(pictured: Patch) -> None:
     own, asking = denoiser(), problem(asked(layers=pictured.manifest.eraser.options["layers"]))
     method = asking.request.eraser
     assert isinstance(method, AllButOne)
-    from rasura.patches.erasers.training import derived
+    from rasura.patches.erasers.trained.training_loop import derived
 
     judged = all_but_one._views(method, asking, own, 0, seed=derived(0, "judged"), count=all_but_one.JUDGED)
     null = base().encoder.encode_all([""]).expand(all_but_one.JUDGED, -1, -1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainable import base, denoiser, relative, untouched
 
-from rasura.patches.attention_control import controlled, injecting, matched, recording
+from rasura.patches.models.prompt_to_prompt import controlled, injecting, matched, recording
 
 LENGTH = 77
 

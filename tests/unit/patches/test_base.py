@@ -11,14 +11,14 @@ from factories import TinyBase
 from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_components, tiny_pipeline
 
-from rasura.patches.base import casts, check_touched, cross_attention, identify
+from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, torch_dtype
 from rasura.patches.errors import BaseMismatchError, UnsupportedHostError
-from rasura.patches.hosts import ParameterInfo
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName
-from rasura.patches.specs import TensorIdentity
-from rasura.patches.tensors import dtype_name, tensor_digest, torch_dtype
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.models.base_identity import casts, check_touched, cross_attention, identify
+from rasura.patches.types import ParamName
 
 SMALL = TinySpec()
 

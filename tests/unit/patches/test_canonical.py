@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.patches import canonical
-from rasura.patches.canonical import Fields, JsonValue
+from rasura.patches._io import canonical_json
+from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches.errors import FormatError
 
 LIMIT = 2_000_000
@@ -34,8 +34,8 @@ GOLDEN: dict[str, tuple[JsonValue, bytes]] = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_values_have_exactly_these_bytes(name: str) -> None:
     value, data = GOLDEN[name]
-    assert canonical.dumps(value) == data
-    assert canonical.dumps(canonical.loads(data, what="golden", limit=LIMIT)) == data
+    assert canonical_json.dumps(value) == data
+    assert canonical_json.dumps(canonical_json.loads(data, what="golden", limit=LIMIT)) == data
 
 
 NOT_JSON: dict[str, bytes] = {
@@ -95,49 +95,49 @@ NOT_CANONICAL: dict[str, bytes] = {
 @pytest.mark.parametrize("floats", [False, True])
 def test_bad_documents_are_refused_by_name(name: str, floats: bool) -> None:
     with pytest.raises(FormatError, match=r"^the manifest: expected .+, got .+"):
-        canonical.parse(NOT_JSON[name], what="the manifest", limit=LIMIT, floats=floats)
+        canonical_json.parse(NOT_JSON[name], what="the manifest", limit=LIMIT, floats=floats)
     with pytest.raises(FormatError, match=r"^the manifest: "):
-        canonical.loads(NOT_JSON[name], what="the manifest", limit=LIMIT)
+        canonical_json.loads(NOT_JSON[name], what="the manifest", limit=LIMIT)
 
 
 @pytest.mark.parametrize("name", NOT_CANONICAL)
 def test_other_spellings_are_parsed_and_not_loaded(name: str) -> None:
-    value = canonical.parse(NOT_CANONICAL[name], what="m", limit=LIMIT)
+    value = canonical_json.parse(NOT_CANONICAL[name], what="m", limit=LIMIT)
     assert value == json.loads(NOT_CANONICAL[name])
     with pytest.raises(FormatError, match="expected canonical JSON"):
-        canonical.loads(NOT_CANONICAL[name], what="m", limit=LIMIT)
+        canonical_json.loads(NOT_CANONICAL[name], what="m", limit=LIMIT)
 
 
 def test_messages_stay_short_however_long_the_value() -> None:
     for data in (b"9" * 100_000, b'{"' + b"k" * 1000 + b'":1,"' + b"k" * 1000 + b'":1}'):
         with pytest.raises(FormatError) as caught:
-            canonical.parse(data, what="m", limit=LIMIT)
+            canonical_json.parse(data, what="m", limit=LIMIT)
         assert len(caught.value.message) < 200
 
 
 def test_the_limit_counts_bytes_and_is_inclusive() -> None:
-    assert canonical.loads(b'"ab"', what="m", limit=4) == "ab"
+    assert canonical_json.loads(b'"ab"', what="m", limit=4) == "ab"
     with pytest.raises(FormatError, match="expected at most 3 bytes, got 4"):
-        canonical.loads(b'"ab"', what="m", limit=3)
+        canonical_json.loads(b'"ab"', what="m", limit=3)
 
 
 def test_64_levels_are_read_wherever_the_caller_stands_on_the_stack() -> None:
     data = b"[" * 64 + b"]" * 64
 
     def deep(levels: int) -> JsonValue:
-        return deep(levels - 1) if levels else canonical.loads(data, what="m", limit=LIMIT)
+        return deep(levels - 1) if levels else canonical_json.loads(data, what="m", limit=LIMIT)
 
-    assert canonical.dumps(deep(500)) == data
+    assert canonical_json.dumps(deep(500)) == data
 
 
 def test_floats_are_read_on_request_and_never_written() -> None:
-    assert canonical.parse(b'{"eps":1e-05}', what="config.json", limit=LIMIT, floats=True) == {"eps": 1e-05}
+    assert canonical_json.parse(b'{"eps":1e-05}', what="config.json", limit=LIMIT, floats=True) == {"eps": 1e-05}
     with pytest.raises(FormatError, match="no floats"):
-        canonical.parse(b'{"eps":1e-05}', what="config.json", limit=LIMIT)
+        canonical_json.parse(b'{"eps":1e-05}', what="config.json", limit=LIMIT)
     with pytest.raises(FormatError, match="JSON without floats"):
-        canonical.dumps({"eps": 1e-05})
+        canonical_json.dumps({"eps": 1e-05})
     with pytest.raises(FormatError):
-        canonical.loads(b"1.0", what="m", limit=LIMIT)
+        canonical_json.loads(b"1.0", what="m", limit=LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_floats_are_read_on_request_and_never_written() -> None:
 )
 def test_what_is_no_canonical_json_is_not_written(value: object) -> None:
     with pytest.raises(FormatError, match="expected"):
-        canonical.dumps(value)  # type: ignore[arg-type]
+        canonical_json.dumps(value)  # type: ignore[arg-type]
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
     loop: list[JsonValue] = []
     loop.append(loop)
     with pytest.raises(FormatError, match="levels"):
-        canonical.dumps(loop)
+        canonical_json.dumps(loop)
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -167,22 +167,22 @@ values: st.SearchStrategy[JsonValue] = st.recursive(
 @given(values)
 @settings(deadline=None)
 def test_loading_inverts_dumping(value: JsonValue) -> None:
-    data = canonical.dumps(value)
-    loaded = canonical.loads(data, what="m", limit=LIMIT)
+    data = canonical_json.dumps(value)
+    loaded = canonical_json.loads(data, what="m", limit=LIMIT)
     assert loaded == value
-    assert canonical.dumps(loaded) == data
+    assert canonical_json.dumps(loaded) == data
 
 
 @given(values, st.data())
 @settings(deadline=None)
 def test_bytes_are_either_refused_or_the_one_spelling(value: JsonValue, data: st.DataObject) -> None:
-    changed = bytearray(canonical.dumps(value))
+    changed = bytearray(canonical_json.dumps(value))
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:
-        loaded = canonical.loads(bytes(changed), what="m", limit=LIMIT)
+        loaded = canonical_json.loads(bytes(changed), what="m", limit=LIMIT)
     except FormatError:
         return
-    assert canonical.dumps(loaded) == bytes(changed)
+    assert canonical_json.dumps(loaded) == bytes(changed)
 
 
 @given(st.dictionaries(texts, integers, min_size=2), st.randoms())
@@ -190,14 +190,14 @@ def test_bytes_are_either_refused_or_the_one_spelling(value: JsonValue, data: st
 def test_the_order_of_insertion_leaves_no_trace(value: dict[str, int], random: Random) -> None:
     pairs = list(value.items())
     random.shuffle(pairs)
-    assert canonical.dumps(dict(pairs)) == canonical.dumps(value)
+    assert canonical_json.dumps(dict(pairs)) == canonical_json.dumps(value)
 
 
 # Fields
 
 
 def fields(data: bytes) -> Fields:
-    return Fields.of(canonical.parse(data, what="the manifest", limit=LIMIT), "the manifest")
+    return Fields.of(canonical_json.parse(data, what="the manifest", limit=LIMIT), "the manifest")
 
 
 def test_fields_read_what_is_there() -> None:
@@ -306,7 +306,7 @@ def test_looking_is_not_reading() -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @settings(deadline=None)
 def test_every_finite_float_survives_as_decimal_text(value: float) -> None:
-    data = canonical.dumps({"x": canonical.decimal_text(value)})
+    data = canonical_json.dumps({"x": canonical_json.decimal_text(value)})
     text = fields(data).decimal("x")
     assert math.copysign(1, float(text)) == math.copysign(1, value)
     assert float(text) == value
@@ -315,4 +315,4 @@ def test_every_finite_float_survives_as_decimal_text(value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_no_decimal_text_for_what_is_no_number(value: float) -> None:
     with pytest.raises(FormatError, match="finite"):
-        canonical.decimal_text(value)
+        canonical_json.decimal_text(value)

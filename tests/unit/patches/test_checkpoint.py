@@ -17,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_model
 
+from rasura.patches._io.file_lock import locked
 from rasura.patches.errors import (
     BusyError,
     DigestMismatchError,
@@ -30,12 +31,11 @@ from rasura.patches.errors import (
     NotFoundError,
     UnsupportedHostError,
 )
-from rasura.patches.hosts import Host, parameter_name
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.copying import copy_model
-from rasura.patches.hosts.journal import Journal
-from rasura.patches.hosts.lock import locked
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.hosts.disk.rollback_journal import Journal
+from rasura.patches.hosts.interface import Host, parameter_name
+from rasura.patches.types import ParamName
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -118,7 +118,7 @@ def test_digests_are_those_of_the_bytes_and_need_no_torch(model: Path) -> None:
     expected = {name: hashlib.sha256(t.numpy().tobytes()).hexdigest() for name, t in host.read(NAMES).items()}
     assert host.digests(NAMES) == expected
     script = (
-        "import sys, pathlib; from rasura.patches.hosts.checkpoint import CheckpointHost\n"
+        "import sys, pathlib; from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost\n"
         "host = CheckpointHost.open(pathlib.Path(sys.argv[1])); print(len(host.digests(host.parameters())))\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )

@@ -11,12 +11,12 @@ import torch
 from closed_form import eye, projector, relative, speed_map, uce_map
 from factories import World
 
-from rasura.patches.erasers.algebra import detector, identity, soft_detector
-from rasura.patches.erasers.invariants import invariant_columns
-from rasura.patches.erasers.protect import detect, protect
-from rasura.patches.erasers.refine import Refined
-from rasura.patches.increment import Increment
-from rasura.patches.subspace import ProtectedBasis, RankRule, guarded_basis
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, guarded_basis
+from rasura.patches.erasers.closed_form.least_squares import detector, identity, soft_detector
+from rasura.patches.erasers.closed_form.speed_invariants import invariant_columns
+from rasura.patches.erasers.closed_form.speed_projector import detect, protect
+from rasura.patches.erasers.closed_form.speed_refinement import Refined
 
 COUNTS = (1, 10, 100)
 WIDTH = 768

@@ -4,10 +4,10 @@ import factories
 import pytest
 import torch
 
-from rasura.patches.compose import _BLOCK, Layer, Term, composed, increment_sum, layers_of, sum_bound
+from rasura.patches.algebra.compose import _BLOCK, Layer, Term, composed, increment_sum, layers_of, sum_bound
+from rasura.patches.algebra.increment import ONE, Increment, Strength
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
-from rasura.patches.increment import ONE, Increment, Strength
-from rasura.patches.names import ParamName
+from rasura.patches.types import ParamName
 
 EYE = Increment(torch.eye(2), torch.eye(2))
 

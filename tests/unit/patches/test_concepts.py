@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_components, tiny_model
 
-from rasura.patches.concepts import (
+from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, RasuraError, UnsupportedHostError
+from rasura.patches.models.text_encoder import BATCH, TextEncoder
+from rasura.patches.prompts.concept_prompts import (
     GENERIC_TEMPLATES,
     HELD_OUT,
     Target,
@@ -21,8 +23,6 @@ from rasura.patches.concepts import (
     normal,
     prompts_of,
 )
-from rasura.patches.encoder import BATCH, TextEncoder
-from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, RasuraError, UnsupportedHostError
 
 CONTROL = ["a\x00b", "a\nb", "a\tb", "\x1b[31m", "a\x7f", "a\x85b", "a\u2028b", "a\u2029b", "\ud800", "a\udcffb"]
 

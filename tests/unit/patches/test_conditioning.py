@@ -8,7 +8,7 @@ from factories import World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasura.patches.conditioning import REFUSE, WARN, conditioning, conditioning_of
+from rasura.patches.solving.conditioning import REFUSE, WARN, conditioning, conditioning_of
 
 WIDTH = 24
 ANGLES = st.floats(0.01, math.pi / 2)

@@ -12,14 +12,14 @@ from factories import TinyBase, tiny_request
 from safetensors.torch import load_file, save_file
 from tiny_xl import WIDTHS, tiny_xl, tiny_xl_pipeline, xl_tokenizers
 
-from rasura.patches.base import identify
-from rasura.patches.build import build_patches
-from rasura.patches.concepts import Target, aligned_columns, token_positions
-from rasura.patches.encoder import TextEncoder
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import ConceptError, NotFoundError, UnsupportedHostError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import identify
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import ParamName
 
 PROMPTS = ["a photo of a dog", "", "van gogh", "a dog!", "photo " * 40]
 FIRST, SECOND = WIDTHS

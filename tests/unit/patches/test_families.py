@@ -12,19 +12,19 @@ from safetensors.torch import load_file, save_file
 from tiny_families import NAMES, TinyFamily, dual_attention, tiny_family, tiny_pipeline_of
 from torch import nn
 
-from rasura.patches.base import cross_attention
-from rasura.patches.compose import composed, layers_of
-from rasura.patches.erasers.all_but_one import AllButOne
-from rasura.patches.erasers.nullspace import NullSpace
-from rasura.patches.erasers.sepme import SepMe
-from rasura.patches.erasers.text_encoder import ClipNullSpace
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE, Increment, Strength
+from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
+from rasura.patches.erasers.trained.all_but_one import AllButOne
+from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts import Host, ParameterInfo
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.families import FAMILIES, family_of
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, Increment, Strength
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import Host, ParameterInfo
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.models.families import FAMILIES, family_of
+from rasura.patches.types import ParamName
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 WHOLE = [name for name in NAMES if name.startswith("SD") and name != "SD3"]  # attn2 reads text embeddings there

@@ -11,6 +11,8 @@ import pytest
 import torch
 from factories import World
 
+from rasura.patches._io.safetensors_file import encode
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import (
     AlgebraError,
     DigestMismatchError,
@@ -20,7 +22,8 @@ from rasura.patches.errors import (
     NotFoundError,
     RasuraError,
 )
-from rasura.patches.file import (
+from rasura.patches.format.manifest import MANIFEST_LIMIT
+from rasura.patches.format.patch import (
     BASIS,
     CONTENT,
     MANIFEST,
@@ -32,10 +35,7 @@ from rasura.patches.file import (
     read_folder,
     write_folder,
 )
-from rasura.patches.increment import Increment
-from rasura.patches.manifest import MANIFEST_LIMIT
-from rasura.patches.names import ParamName
-from rasura.patches.tensorfile import encode
+from rasura.patches.types import ParamName
 
 WORLD = World(width=24, retained=4, outs=(6, 8))
 

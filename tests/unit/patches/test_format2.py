@@ -14,13 +14,13 @@ import torch
 from dense import energy
 from goldens import golden as first
 
+from rasura.patches._io.safetensors_file import encode
+from rasura.patches.checks.check import Member, check, measured_only
 from rasura.patches.errors import FormatError
-from rasura.patches.file import BASIS, CONTENT, MANIFEST, TARGETS, Pairs, Patch, PatchTensors, Span, read_folder
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import ParamName
-from rasura.patches.projection import Member, check, measured_only
-from rasura.patches.specs import BaseSpec, TensorIdentity
-from rasura.patches.tensorfile import encode
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
+from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, Pairs, Patch, PatchTensors, Span, read_folder
+from rasura.patches.types import ParamName
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "patch_v2"
 FC2 = ParamName("text_encoder.text_model.encoder.layers.1.mlp.fc2.weight")

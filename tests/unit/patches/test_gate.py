@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import BusyError
-from rasura.patches.hosts.gate import Gate, computing, gate_of, gated, gates_of, reading, turn, writing
+from rasura.patches.hosts.live.forward_gate import Gate, computing, gate_of, gated, gates_of, reading, turn, writing
 
 TICK = 0.02
 

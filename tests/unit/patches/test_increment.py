@@ -4,7 +4,7 @@ import factories
 import pytest
 import torch
 
-from rasura.patches.increment import ONE, Increment, Strength
+from rasura.patches.algebra.increment import ONE, Increment, Strength
 
 
 def test_an_increment_is_the_product_of_its_factors() -> None:

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.patches.footprint import Footprint, compact, kernel
-from rasura.patches.increment import Increment
-from rasura.patches.interference import Interference, Stacked, angles, cosines, energies
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.specs import TEXT
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.checks.footprint import Footprint, compact, kernel
+from rasura.patches.checks.interference import Interference, Stacked, angles, cosines, energies
+from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.types import Digest, PatchId
 
 WIDTH = 12
 

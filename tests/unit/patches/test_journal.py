@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from soaking import KINDS, Kind, Soak
 from tiny import TinySpec, tiny_model
 
+from rasura.patches._io.byte_ranges import restore_range
 from rasura.patches.errors import DigestMismatchError, DriftError, HostWriteError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.ranges import restore_range
-from rasura.patches.hosts.record import encode_head, read_record
-from rasura.patches.names import Digest, ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.journal_record import encode_head, read_record
+from rasura.patches.types import Digest, ParamName
 
 STATES: tuple[State, ...] = ("pristine", "doubled", "halved")
 

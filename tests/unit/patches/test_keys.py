@@ -22,8 +22,8 @@ from rasura.patches.errors import (
     NotFoundError,
     RasuraError,
 )
-from rasura.patches.keys import PrivateKey, PublicKey, read_private, write_private
-from rasura.patches.names import KeyId
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+from rasura.patches.types import KeyId
 
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8

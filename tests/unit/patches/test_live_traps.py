@@ -20,8 +20,8 @@ from tiny_families import TinyFamily, tiny_family
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import ParamName
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")

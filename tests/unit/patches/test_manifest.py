@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 from goldens import golden
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
 from rasura.patches.errors import FormatError
-from rasura.patches.file import CONTENT, MANIFEST, Patch, read_folder
-from rasura.patches.manifest import FORMATS, MANIFEST_LIMIT, Manifest
-from rasura.patches.specs import (
-    MAX_DIMENSION,
-)
+from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
+from rasura.patches.format.manifest_parts import MAX_DIMENSION
+from rasura.patches.format.patch import CONTENT, MANIFEST, Patch, read_folder
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "patch_v1"
 
@@ -69,7 +67,7 @@ def put(path: str, value: object) -> bytes:
         del at[last]
     else:
         at[int(last) if last.isdigit() else last] = value
-    return canonical.dumps(document)
+    return canonical_json.dumps(document)
 
 
 BAD: dict[str, tuple[str, object]] = {

@@ -7,10 +7,10 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.describe import compressed
-from rasura.patches.erasers.nullspace import Columns, Erasure, NullSpace, erase
-from rasura.patches.measure import Measured, Measurer, Reference
-from rasura.patches.subspace import Moment
+from rasura.patches.algebra.protected_subspace import Moment
+from rasura.patches.erasers.closed_form.null_space import Columns, Erasure, NullSpace, erase
+from rasura.patches.solving.measure import Measured, Measurer, Reference
+from rasura.patches.solving.to_patch import compressed
 
 WORLD = World()
 DOG = WORLD.columns("dog", 1, 4)

@@ -6,9 +6,9 @@ import factories
 import pytest
 import torch
 
-from rasura.patches.erasers.memory import cut, paper_rule, rewrite, ridge_of
-from rasura.patches.erasers.problem import Reference
-from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
+from rasura.patches.erasers.interface import Reference
+from rasura.patches.erasers.text_encoder.alphaedit import cut, paper_rule, rewrite, ridge_of
 
 D, FF = 96, 384
 

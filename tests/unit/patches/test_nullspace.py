@@ -7,7 +7,8 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.erasers.nullspace import (
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, leading, protected_basis
+from rasura.patches.erasers.closed_form.null_space import (
     Columns,
     Erasure,
     NullSpace,
@@ -18,7 +19,6 @@ from rasura.patches.erasers.nullspace import (
     gram_of,
 )
 from rasura.patches.errors import BoundExceededError, ErasureRefusedError, InputError
-from rasura.patches.subspace import Moment, ProtectedBasis, RankRule, leading, protected_basis
 
 COUNTS = (1, 10, 100)
 EXACT = NullSpace(ridge=1e-3, energy=1.0, rank_limit=1000)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rasura.patches.erasers.catalogue import METHODS, eraser, method_class
-from rasura.patches.erasers.nullspace import NullSpace
+from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.options import check_options, option, option_texts, options_of, with_options
 from rasura.patches.errors import InputError
 

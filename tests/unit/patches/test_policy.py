@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy, all_of, limit_names
 from rasura.patches.errors import InputError
-from rasura.patches.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy, all_of, limit_names
 
 LIMITS = st.floats(min_value=0, allow_nan=False)
 POLICIES = st.builds(Policy, **dict.fromkeys(limit_names(), LIMITS), separable=st.booleans())

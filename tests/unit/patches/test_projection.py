@@ -9,24 +9,14 @@ import torch
 from dense import energy
 from factories import World
 
-from rasura.patches.erasers.nullspace import Columns, NullSpace, erase
+from rasura.patches.algebra.increment import Increment, Strength
+from rasura.patches.algebra.protected_subspace import guarded_basis, protected_basis
+from rasura.patches.checks.check import Accepted, Member, NeedsRebase, Policy, Reason, Refused, Relation, check, require
+from rasura.patches.erasers.closed_form.null_space import Columns, NullSpace, erase
 from rasura.patches.errors import CheckRefusedError
-from rasura.patches.file import Patch
-from rasura.patches.increment import Increment, Strength
-from rasura.patches.names import PatchId
-from rasura.patches.projection import (
-    Accepted,
-    Member,
-    NeedsRebase,
-    Policy,
-    Reason,
-    Refused,
-    Relation,
-    check,
-    require,
-)
-from rasura.patches.specs import TensorIdentity
-from rasura.patches.subspace import guarded_basis, protected_basis
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.format.patch import Patch
+from rasura.patches.types import PatchId
 
 WORLD = World()
 DOG, CAT, BIRD = (WORLD.columns(name, seed, 3) for seed, name in enumerate(("dog", "cat", "it's a bird"), 1))

@@ -12,11 +12,11 @@ from factories import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.patches.erasers.algebra import detector, identity
-from rasura.patches.erasers.invariants import centroids, invariant_columns
-from rasura.patches.erasers.refine import CHUNK, Refined, Replay, noise_source, refine
-from rasura.patches.erasers.shift import Choices, least_direction, shifts
-from rasura.patches.names import ParamName
+from rasura.patches.erasers.closed_form.least_squares import detector, identity
+from rasura.patches.erasers.closed_form.speed_invariants import centroids, invariant_columns
+from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, least_direction, shifts
+from rasura.patches.erasers.closed_form.speed_refinement import CHUNK, Refined, Replay, noise_source, refine
+from rasura.patches.types import ParamName
 
 WORLD = World(width=96, outs=(40, 120))
 CONCEPT = WORLD.columns("dog", 7, 3)

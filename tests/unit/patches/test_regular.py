@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import FormatError, NotFoundError
-from rasura.patches.regular import read_regular
 
 
 def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:

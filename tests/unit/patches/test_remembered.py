@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rasura.patches.compose import Layer, Term, composed
+from rasura.patches._io.parallel import at_once, workers
+from rasura.patches._io.tensor_bytes import raw_bytes, tensor_digest
+from rasura.patches.algebra.compose import Layer, Term, composed
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import InputError
-from rasura.patches.hosts.bits import checksum, same_bits
-from rasura.patches.hosts.remembered import Remembered, Value, composed_values
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import Increment
-from rasura.patches.names import ParamName
-from rasura.patches.tensors import raw_bytes, tensor_digest
-from rasura.patches.threads import at_once, workers
+from rasura.patches.hosts.live.bit_compare import checksum, same_bits
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.live.value_cache import Remembered, Value, composed_values
+from rasura.patches.types import ParamName
 
 NAME = ParamName("unet.attn2.to_k.weight")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

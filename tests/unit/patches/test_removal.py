@@ -7,14 +7,14 @@ import pytest
 import torch
 from factories import World
 
-from rasura.patches.capacity import Capacity
-from rasura.patches.erasers.nullspace import NullSpace, erase
-from rasura.patches.file import Patch
-from rasura.patches.policy import Policy
-from rasura.patches.projection import Member, check
-from rasura.patches.removal import check_revert
-from rasura.patches.subspace import RankRule, protected_basis
-from rasura.patches.verdict import Accepted, Refused, Relation
+from rasura.patches.algebra.protected_subspace import RankRule, protected_basis
+from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.check import Member, check
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.removal import check_revert
+from rasura.patches.checks.verdict import Accepted, Refused, Relation
+from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
+from rasura.patches.format.patch import Patch
 
 WORLD = World()
 DOG, CAT, BIRD = (WORLD.columns(name, seed, 3) for seed, name in enumerate(("dog", "cat", "bird"), 1))

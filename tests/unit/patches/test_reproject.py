@@ -7,17 +7,17 @@ import pytest
 import torch
 from trainable import base, patches, quick, request, silent
 
-from rasura.patches.again import prompts_request
-from rasura.patches.build import reference_of
-from rasura.patches.disturbance import disturbance, own_leak
-from rasura.patches.erasers.all_but_one import AllButOne
-from rasura.patches.erasers.problem import Reference
-from rasura.patches.erasers.sepme import SepMe
+from rasura.patches.checks.disturbance import disturbance, own_leak
+from rasura.patches.erasers.interface import Reference
+from rasura.patches.erasers.trained.all_but_one import AllButOne
+from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.file import Patch
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import ParamName, PatchId
-from rasura.patches.reproject import own_basis, reprojected
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.patch import Patch
+from rasura.patches.solving.from_manifest import prompts_request
+from rasura.patches.solving.reproject import own_basis, reprojected
+from rasura.patches.solving.solve import reference_of
+from rasura.patches.types import ParamName, PatchId
 
 OTHER = PatchId("a" * 64)
 

@@ -17,11 +17,11 @@ from factories import TinyBase, tiny_request
 from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_model
 
-from rasura.patches.base import check_touched
-from rasura.patches.build import _Prompts, build_patches
-from rasura.patches.compose import Term, composed
-from rasura.patches.concepts import GENERIC_TEMPLATES, Target, aligned_columns
-from rasura.patches.erasers.nullspace import NullSpace
+from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.checks.check import Accepted, Member, Refused, check, require
+from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import (
     ConceptError,
     ErasureRefusedError,
@@ -30,14 +30,14 @@ from rasura.patches.errors import (
     RasuraError,
     UnsupportedHostError,
 )
-from rasura.patches.file import BASIS, Patch
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.names import PatchId
-from rasura.patches.neighbours import nearest_protected
-from rasura.patches.projection import Accepted, Member, Refused, check, require
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet
-from rasura.patches.subspace import RankRule
+from rasura.patches.format.patch import BASIS, Patch
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.models.base_identity import check_touched
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, aligned_columns
+from rasura.patches.prompts.nearest_concepts import nearest_protected
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.solve import _Prompts, build_patches
+from rasura.patches.types import PatchId
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rasura.patches.errors import RetainSetError
-from rasura.patches.retain import RETAIN_LIMIT, RetainSet, load_retain_set
+from rasura.patches.prompts.retain_set import RETAIN_LIMIT, RetainSet, load_retain_set
 
 
 def load(folder: Path, text: str | bytes, name: str = "retain.txt", column: str | None = None) -> RetainSet:

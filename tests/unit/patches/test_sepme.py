@@ -26,22 +26,13 @@ from trainable import (
     untouched,
 )
 
-from rasura.patches.compose import Term, composed, increment_sum
-from rasura.patches.concepts import prompts_of
-from rasura.patches.denoiser import Factors
-from rasura.patches.erasers.correlation import (
-    ETA_LIMIT,
-    Lesson,
-    before,
-    correlation,
-    joined,
-    left,
-    mean_norm,
-    objective,
-    weights,
-)
-from rasura.patches.erasers.problem import Problem
-from rasura.patches.erasers.room import (
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra.compose import Term, composed, increment_sum
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.protected_subspace import no_basis
+from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.erasers.interface import Problem
+from rasura.patches.erasers.trained.prompt_null_space import (
     Protection,
     Room,
     capacity,
@@ -52,16 +43,25 @@ from rasura.patches.erasers.room import (
     room_of,
     stacked,
 )
-from rasura.patches.erasers.scenes import branches, drawn, responses, scenes
-from rasura.patches.erasers.sepme import SepMe
+from rasura.patches.erasers.trained.sepme import SepMe
+from rasura.patches.erasers.trained.sepme_loss import (
+    ETA_LIMIT,
+    Lesson,
+    before,
+    correlation,
+    joined,
+    left,
+    mean_norm,
+    objective,
+    weights,
+)
+from rasura.patches.erasers.trained.training_samples import branches, drawn, responses, scenes
 from rasura.patches.errors import ErasureRefusedError, InputError
-from rasura.patches.file import Patch
-from rasura.patches.increment import Strength
-from rasura.patches.names import ParamName
-from rasura.patches.projection import Accepted, Member, check
-from rasura.patches.specs import TEXT
-from rasura.patches.subspace import no_basis
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.denoiser import Factors
+from rasura.patches.prompts.concept_prompts import prompts_of
+from rasura.patches.types import ParamName
 
 WORDS = ("dog", "van gogh", "painting")
 
@@ -84,7 +84,7 @@ def test_before_training_a_concepts_correlation_is_its_mean_square() -> None:
 
 
 def derive(concept: str) -> int:
-    from rasura.patches.erasers.training import derived
+    from rasura.patches.erasers.trained.training_loop import derived
 
     return derived(7, concept)
 
@@ -112,7 +112,7 @@ def test_weights_of_concepts_carry_no_gradient() -> None:
     spread(lessons)
     found = objective(denoiser(), lessons, batch=2, lam=0.0, seed=3)
     found.total.backward()  # type: ignore[no-untyped-call]
-    from rasura.patches.erasers.training import derived
+    from rasura.patches.erasers.trained.training_loop import derived
 
     alone = [left(denoiser(), one, joined(lessons), batch=2, seed=derived(3, one.scene.concept)) for one in lessons]
     etas = weights([float(loss.detach()) for loss in alone])

@@ -10,8 +10,8 @@ from factories import increment, same_bits, weights
 from sharding_mesh import PROCESSES
 from workshop import start
 
-from rasura.patches.compose import Term, composed
-from rasura.patches.increment import Increment
+from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.increment import Increment
 
 SCRIPT = str(Path(__file__).parents[2] / "sharding_mesh.py")
 Found = list[dict[str, Any]]

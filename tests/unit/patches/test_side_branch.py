@@ -15,14 +15,14 @@ from tiny_families import TinyFamily, tiny_family
 from torch import nn
 from torch.nn import functional
 
-from rasura.patches.compose import Layer, Term, composed, increment_sum
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra.compose import Layer, Term, composed, increment_sum
+from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, UnsupportedHostError
-from rasura.patches.hosts.side_branch import SideBranches
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import ParamName
-from rasura.patches.specs import TensorIdentity
-from rasura.patches.tensors import tensor_digest
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.quantised.side_branch import SideBranches
+from rasura.patches.types import ParamName
 
 KEYS = ParamName("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")
 VALUES = ParamName("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight")

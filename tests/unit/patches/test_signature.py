@@ -25,7 +25,15 @@ from rasura.patches.errors import (
     UntrustedKeyError,
     VerificationError,
 )
-from rasura.patches.signature import PrivateKey, PublicKey, Statement, check_files, read_statement, sign, verify
+from rasura.patches.format.model_signature import (
+    PrivateKey,
+    PublicKey,
+    Statement,
+    check_files,
+    read_statement,
+    sign,
+    verify,
+)
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 

@@ -21,6 +21,7 @@ from single_files import single_file, to_ldm, to_open_clip
 from tiny import TinySpec, tiny_model
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from rasura.patches._io.file_lock import locked
 from rasura.patches.errors import (
     BusyError,
     DriftError,
@@ -31,10 +32,9 @@ from rasura.patches.errors import (
     NotFoundError,
     UnsupportedHostError,
 )
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.copying import copy_model
-from rasura.patches.hosts.lock import locked
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.types import ParamName
 
 SHAPES: dict[str, dict[str, Any]] = {
     "sd1": {},
@@ -352,7 +352,7 @@ def test_another_process_is_writing(file: Path) -> None:
     host = CheckpointHost.open(file)
     tensors = values(host, "doubled")
     script = (
-        "import sys, pathlib; from rasura.patches.hosts.lock import locked, sole_mover\n"
+        "import sys, pathlib; from rasura.patches._io.file_lock import locked, sole_mover\n"
         "file = pathlib.Path(sys.argv[1])\n"
         "with locked(file, exclusive=True), sole_mover(file): print('held', flush=True); sys.stdin.read()"
     )

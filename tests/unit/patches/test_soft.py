@@ -8,15 +8,15 @@ import torch
 from closed_form import Setting, eye, relative, uce_map
 from factories import TinyBase, World, tiny_request
 
-from rasura.patches.concepts import Target, aligned_columns
-from rasura.patches.erasers.adversarial import adversarial
-from rasura.patches.erasers.algebra import cut, gram, reduced
+from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.erasers.catalogue import eraser
-from rasura.patches.erasers.problem import Columns
-from rasura.patches.erasers.rece import Rece, Run
-from rasura.patches.erasers.ridge import Uce
-from rasura.patches.names import PatchId
-from rasura.patches.projection import Accepted, Member, check
+from rasura.patches.erasers.closed_form.least_squares import cut, gram, reduced
+from rasura.patches.erasers.closed_form.rece import Rece, Run
+from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
+from rasura.patches.erasers.closed_form.uce import Uce
+from rasura.patches.erasers.interface import Columns
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.types import PatchId
 
 WORLD = World(width=96, retained=60, outs=(40, 120))
 W = {name: weight.double() for name, weight in WORLD.weights.items()}

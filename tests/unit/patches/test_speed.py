@@ -8,18 +8,18 @@ from closed_form import Setting, eye, projector, relative, speed_map
 from dense import energy
 from factories import TinyBase, World, tiny_request
 
-from rasura.patches.concepts import Target
-from rasura.patches.erasers.invariants import invariant_columns
-from rasura.patches.erasers.problem import Columns, Erasure
-from rasura.patches.erasers.refine import CHUNK, Replay, noise_source
-from rasura.patches.erasers.ridge import Uce
-from rasura.patches.erasers.shift import least_direction
-from rasura.patches.erasers.speed import Speed, _Layer, _solve
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.erasers.closed_form.speed import Speed, _Layer, _solve
+from rasura.patches.erasers.closed_form.speed_invariants import invariant_columns
+from rasura.patches.erasers.closed_form.speed_prior_shift import least_direction
+from rasura.patches.erasers.closed_form.speed_refinement import CHUNK, Replay, noise_source
+from rasura.patches.erasers.closed_form.uce import Uce
+from rasura.patches.erasers.interface import Columns, Erasure
 from rasura.patches.errors import ErasureRefusedError, InputError
-from rasura.patches.file import Patch
-from rasura.patches.names import PatchId
-from rasura.patches.projection import Accepted, Member, check
-from rasura.patches.subspace import RankRule
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.types import PatchId
 
 WORLD = World(width=128, retained=400, outs=(48, 160))
 RULE = RankRule("absolute", 0.6)  # of 400 vectors, keeps some directions and leaves some

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasura.patches.errors import ErasureRefusedError, InputError
-from rasura.patches.subspace import (
+from rasura.patches.algebra.protected_subspace import (
     LOOSE,
     Moment,
     ProtectedBasis,
@@ -21,6 +20,7 @@ from rasura.patches.subspace import (
     leading,
     protected_basis,
 )
+from rasura.patches.errors import ErasureRefusedError, InputError
 
 WIDTH = 64
 NULL = factories.clip_like(1, 5, WIDTH)

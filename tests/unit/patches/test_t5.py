@@ -9,9 +9,9 @@ from factories import TinyBase, tiny_request
 from tiny_t5 import NAMES, T5_WIDTH, t5_tokenizer, tiny_t5, tiny_t5_pipeline
 from tiny_xl import WIDTHS
 
-from rasura.patches.concepts import Target, aligned_columns, token_positions
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import ConceptError, UnsupportedHostError
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
 
 PROMPTS = ["a photo of a dog", "", "van gogh", "Dog", "a cat, a dog!"]
 LENGTHS = {"SD3": 77 + 256, "FLUX": 512, "PixArt": 120}

@@ -15,9 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.patches.errors import FormatError, NotFiniteError
-from rasura.patches.regular import read_regular
-from rasura.patches.tensorfile import (
+from rasura.patches._io.files import read_regular
+from rasura.patches._io.safetensors_file import (
     CHECKPOINT_LIMITS,
     PATCH_LIMITS,
     Header,
@@ -29,6 +28,7 @@ from rasura.patches.tensorfile import (
     read_header,
     torch_dtype,
 )
+from rasura.patches.errors import FormatError, NotFiniteError
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -418,7 +418,7 @@ def test_flipped_bits_are_refused_or_mean_the_same_to_upstream(data: st.DataObje
 def test_headers_are_read_without_torch() -> None:
     program = """
 import io, sys
-from rasura.patches.tensorfile import CHECKPOINT_LIMITS, read_header
+from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
 data = sys.stdin.buffer.read()
 read_header(io.BytesIO(data), len(data), what="it", limits=CHECKPOINT_LIMITS)
 sys.exit("torch" in sys.modules)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from rasura.patches._io.safetensors_file import dtype_name, raw_bytes, tensor_digest, tensor_set_digest, torch_dtype
 from rasura.patches.errors import FormatError, UnsupportedHostError
-from rasura.patches.names import Digest
-from rasura.patches.tensorfile import dtype_name, raw_bytes, tensor_digest, tensor_set_digest, torch_dtype
+from rasura.patches.types import Digest
 
 
 def test_a_tensors_digest_covers_its_little_endian_bytes() -> None:

@@ -8,21 +8,21 @@ import pytest
 import torch
 from factories import TinyBase, tiny_request
 
-from rasura.patches.build import build_patches
-from rasura.patches.denoiser import Denoiser
+from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import eraser
-from rasura.patches.erasers.edits import _pairs
-from rasura.patches.erasers.text_encoder import ClipNullSpace, _chosen
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace, _chosen
+from rasura.patches.erasers.text_encoder.edit import _pairs
 from rasura.patches.errors import ErasureRefusedError, InputError, NotFiniteError, UnsupportedHostError
-from rasura.patches.file import Patch
-from rasura.patches.hidden import copied, embedded, fc2_layers, injected, set_weights, states_of
-from rasura.patches.hosts import ParameterInfo
-from rasura.patches.names import ParamName, PatchId
-from rasura.patches.request import EraseRequest
-from rasura.patches.retain import RetainSet
-from rasura.patches.specs import HIDDEN
-from rasura.patches.subspace import RankRule
-from rasura.patches.tower import Place
+from rasura.patches.format.manifest_parts import HIDDEN
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.clip_or_t5 import Place
+from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.models.hidden_states import copied, embedded, fc2_layers, injected, set_weights, states_of
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import ParamName, PatchId
 
 EXACT = ClipNullSpace(ridge=1e-6, energy=1.0, rank_limit=256)
 FC2 = [ParamName(f"text_encoder.text_model.encoder.layers.{n}.mlp.fc2.weight") for n in (0, 1)]

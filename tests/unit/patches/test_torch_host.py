@@ -21,10 +21,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from rasura.patches.errors import HostWriteError, NotFiniteError, UnsupportedHostError
-from rasura.patches.hosts import Host
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import Host
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import ParamName
 
 SPECS = [
     TinySpec(),

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from trainable import bits, patches, quick, request, silent, untouched
 from workshop import start
 
-from rasura.patches.erasers.all_but_one import AllButOne
-from rasura.patches.erasers.checkpoints import Checkpoints, State, run_digest
-from rasura.patches.erasers.sepme import SepMe
-from rasura.patches.erasers.training import Objective, Plan, Task, Trained, derived, smoothed, train
+from rasura.patches.erasers.trained.all_but_one import AllButOne
+from rasura.patches.erasers.trained.checkpoints import Checkpoints, State, run_digest
+from rasura.patches.erasers.trained.sepme import SepMe
+from rasura.patches.erasers.trained.training_loop import Objective, Plan, Task, Trained, derived, smoothed, train
 from rasura.patches.errors import HostWriteError, NotFiniteError
 
 RUN = run_digest({"method": "test"}, {})
@@ -315,8 +315,8 @@ def test_a_process_that_is_killed_goes_on_to_the_same_patch(
 def test_on_a_gpu_the_same_seed_gives_the_same_bits(method: type[SepMe | AllButOne]) -> None:
     from trainable import base
 
-    from rasura.patches.build import build_patches
-    from rasura.patches.denoiser import Denoiser
+    from rasura.patches.models.denoiser import Denoiser
+    from rasura.patches.solving.solve import build_patches
 
     own, asked = base(), request(quick(method, steps="12"))
     frozen = Denoiser.load(own.host, own.host.folder, "cuda")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from registry_fixtures import EPOCH, HOST, Clock, Place, base, digest, draft, filled, host, key, stack
 
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
-from rasura.patches.policy import Policy
 from rasura.registry.audit import LogReport, verify_log
 from rasura.registry.entry import Placement, encode
 from rasura.registry.logkey import LogKey

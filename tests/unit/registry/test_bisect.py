@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workshop import ALICE, Mortal, Workshop, start, workshop
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import ConflictError, DriftError, FormatError, InputError, NotFoundError
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.policy import Policy
+from rasura.patches.types import Digest, PatchId
 from rasura.registry import bisect, bisection, deploy, stacks, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.bisect import Step
@@ -335,7 +335,7 @@ GOOD = state(4, 1, 4, testing=2, skipped=frozenset({3})).to_bytes()
 def forged(change: Callable[[Any], object]) -> bytes:
     document = json.loads(GOOD)
     change(document)
-    return canonical.dumps(document)
+    return canonical_json.dumps(document)
 
 
 BAD = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError, RegistryError
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 from rasura.registry.blobs import BlobStore
 
 DATA = b"factors"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.names import PatchId
+from rasura.patches.types import PatchId
 from rasura.registry.card import BEGIN, END, CardFacts, PatchFacts, inline, plain, render, rows
 
 REPO = "acme/delta"

@@ -15,7 +15,8 @@ import torch
 from tiny import TinySpec, tiny_model, tiny_pipeline
 from workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
-from rasura.patches.concepts import Target
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.check import DEFAULT_POLICY
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
@@ -30,11 +31,10 @@ from rasura.patches.errors import (
     RasuraError,
     StrengthError,
 )
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import PatchId
-from rasura.patches.projection import DEFAULT_POLICY
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.types import PatchId
 from rasura.registry import deploy, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.deploy import Actor
@@ -529,13 +529,13 @@ DYING = """
 import json, os, signal, sys
 from pathlib import Path
 import torch  # once here, not once a child
-from rasura.patches import file, keys, signature
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.journal import Journal
+from rasura.patches.format import model_signature as signature, patch as file, signing_key as keys
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.rollback_journal import Journal
 from rasura.registry import deploy
 from rasura.registry.goals import Goal
 from rasura.registry.store import Registry
-from rasura.patches.increment import Strength
+from rasura.patches.algebra.increment import Strength
 
 class Mortal(Journal):
     steps, last = 0, None

@@ -13,10 +13,10 @@ from single_files import single_file
 from tiny import tiny_pipeline
 from workshop import ALICE, SPEC, Mortal, Workshop, digests, start, workshop
 
+from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, ExistsError, RasuraError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import ParamName
 from rasura.registry import deploy, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.goals import Goal

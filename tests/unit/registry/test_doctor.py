@@ -14,9 +14,9 @@ from crashing import NAMES, Attempt, Nursery, values
 from single_files import single_file
 from workshop import ALICE, Mortal, Workshop, digests, silent, workshop
 
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.lock import locked
-from rasura.patches.increment import ONE
+from rasura.patches._io.file_lock import locked
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry import bisect, bisection, deploy, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.doctor import Finding, examine

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from registry_fixtures import EPOCH, HOST, base, basis, digest, draft, evaluation, host, key, patch, retain_set, stack
 
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.choices import PolicyRecord
 from rasura.registry.entry import MAX_LISTED, Change, Placement, change_of, decode, encode, removal_of
 from rasura.registry.fingerprint import fingerprint

@@ -9,9 +9,9 @@ import pytest
 from tiny import tiny_model
 from workshop import SPEC, Workshop, request_for, silent, workshop
 
-from rasura.patches.concepts import Target
+from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.errors import ErasureRefusedError, InputError, NotFoundError, RevokedKeyError
-from rasura.patches.subspace import RankRule
+from rasura.patches.prompts.concept_prompts import Target
 from rasura.registry.audit import verify_log
 from rasura.registry.erasure import Erased, erase
 from rasura.registry.intake import load_verified, manifest_of
@@ -62,7 +62,7 @@ def test_protected_patches_stay_untouched(workshop: Workshop, registry: Registry
     made = erase(registry, "tiny", request, key=None, protect=[workshop.dog], draft=DRAFT, progress=silent)
     manifest = manifest_of(registry, made[0].patch.patch_id)
     assert manifest.protected.patches == (workshop.dog,)
-    from rasura.patches.projection import Accepted, Member, check
+    from rasura.patches.checks.check import Accepted, Member, check
 
     pair = [Member(load_verified(registry, workshop.dog)), Member(made[0].patch)]
     verdict = check(pair)

@@ -21,7 +21,8 @@ from registry_fixtures import (
     report_of,
 )
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.errors import (
     AmbiguousIdError,
     AuditError,
@@ -31,8 +32,7 @@ from rasura.patches.errors import (
     NotFoundError,
     RasuraError,
 )
-from rasura.patches.fields import JsonValue
-from rasura.patches.names import Digest
+from rasura.patches.types import Digest
 from rasura.registry.audit import verify_log
 from rasura.registry.evaluations import MAX_REPORT_BYTES, Report, read_report, record_evaluation
 from rasura.registry.records import PatchRecord
@@ -297,7 +297,7 @@ def test_a_body_may_be_any_object(body: dict[str, JsonValue]) -> None:
         data = report_of(FIRST, body=body)
     except RasuraError:  # a lone surrogate
         return
-    assert canonical.dumps(Report.from_bytes(data).body) == canonical.dumps(body)
+    assert canonical_json.dumps(Report.from_bytes(data).body) == canonical_json.dumps(body)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hubserver import TOKEN, HubServer
 from workshop import ALICE, Workshop, silent, workshop
 
 from rasura.patches.errors import HubError, NotFoundError, RevokedKeyError, SignatureError, UntrustedKeyError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.names import PatchId
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import PatchId
 from rasura.registry import deploy
 from rasura.registry.audit import verify_log
 from rasura.registry.exchange import Remote, pull_patches, push_patches

@@ -24,8 +24,8 @@ from rasura.patches.errors import (
     RasuraError,
     UntrustedKeyError,
 )
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.signature import PrivateKey, read_statement, sign
+from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.card import CardFacts, PatchFacts
 from rasura.registry.hub import (
     FetchedPatch,

@@ -9,9 +9,9 @@ import pytest
 from workshop import Workshop, workshop
 
 from rasura.patches.errors import DigestMismatchError, RevokedKeyError, SignatureError, UntrustedKeyError
-from rasura.patches.file import write_folder
-from rasura.patches.keys import PrivateKey
-from rasura.patches.names import PatchId
+from rasura.patches.format.patch import write_folder
+from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.types import PatchId
 from rasura.registry import intake
 from rasura.registry.audit import verify_log
 from rasura.registry.records import Draft

@@ -18,6 +18,7 @@ from tiny import tiny_pipeline
 from workshop import SPEC, Workshop, workshop
 
 import rasura
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
@@ -30,8 +31,7 @@ from rasura.patches.errors import (
     StrengthError,
     UnsupportedHostError,
 )
-from rasura.patches.hosts.gate import gate_of
-from rasura.patches.increment import Strength
+from rasura.patches.hosts.live.forward_gate import gate_of
 from rasura.registry import deploy, stacks
 from rasura.registry.live import LiveModel, attach
 from rasura.registry.steps import Actor

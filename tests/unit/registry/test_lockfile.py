@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workshop import ALICE, Workshop, workshop
 
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError, ConflictError, FormatError, RevokedKeyError
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.policy import Policy
 from rasura.registry import stacks
 from rasura.registry.lockfile import Lock, check_lock, lock_stack
 from rasura.registry.policies import put_in_force

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workshop import ALICE, Mortal, Workshop, copy_of, silent, workshop
 
-from rasura.patches import canonical
+from rasura.patches._io import canonical_json
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     BaseMismatchError,
     CheckRefusedError,
@@ -23,9 +25,7 @@ from rasura.patches.errors import (
     FormatError,
     NotFoundError,
 )
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.policy import DEFAULT_POLICY, Policy
+from rasura.patches.types import Digest, PatchId
 from rasura.registry import deploy, stacks, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.goals import Goal
@@ -300,7 +300,7 @@ def test_the_golden_plan_is_read_and_written_byte_for_byte() -> None:
 def forged(change: Callable[[Any], object]) -> bytes:
     document = json.loads(DATA)
     change(document)
-    return canonical.dumps(document)
+    return canonical_json.dumps(document)
 
 
 BAD = {

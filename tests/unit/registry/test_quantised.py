@@ -13,7 +13,8 @@ from tiny import TinySpec, tiny_model
 from torch import nn
 from workshop import ALICE, SPEC, Mortal, Workshop, silent, workshop
 
-from rasura.patches.compose import increment_sum, layers_of
+from rasura.patches.algebra.compose import increment_sum, layers_of
+from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import (
     BaseMismatchError,
     BusyError,
@@ -23,12 +24,11 @@ from rasura.patches.errors import (
     RasuraError,
     UnsupportedHostError,
 )
-from rasura.patches.hosts.branch import BranchHook, Factors
-from rasura.patches.hosts.codes import codes_digest
-from rasura.patches.hosts.quantised import QuantisedHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import Strength
-from rasura.patches.names import ParamName
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.quantised.branch_factors import BranchHook, Factors
+from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
+from rasura.patches.hosts.quantised.quantised_layers import codes_digest
+from rasura.patches.types import ParamName
 from rasura.registry import beside, deploy
 from rasura.registry.audit import verify_log
 from rasura.registry.intake import load_verified

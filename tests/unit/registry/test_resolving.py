@@ -10,8 +10,8 @@ import torch
 from tiny import tiny_model
 from workshop import SPEC, Workshop, erased, request_for, silent, workshop
 
-from rasura.patches.concepts import Target
-from rasura.patches.disturbance import disturbance
+from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.checks.disturbance import disturbance
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -20,10 +20,10 @@ from rasura.patches.errors import (
     InputError,
     NotFoundError,
 )
-from rasura.patches.file import Patch
-from rasura.patches.names import PatchId
-from rasura.patches.projection import Accepted, Member, check
-from rasura.patches.retain import RetainSet
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.types import PatchId
 from rasura.registry.audit import verify_log
 from rasura.registry.erasure import Erased, erase
 from rasura.registry.intake import load_verified, manifest_of

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from workshop import Workshop, workshop
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetError
-from rasura.patches.retain import RetainSet
-from rasura.patches.specs import RetainSpec
+from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.prompts.retain_set import RetainSet
 from rasura.registry.intake import manifest_of
 from rasura.registry.retained import retained
 from rasura.registry.store import Registry

@@ -11,13 +11,13 @@ import torch
 from tiny import tiny_model
 from workshop import ALICE, SPEC, Workshop, digests, erased, request_for, silent, workshop
 
-from rasura.patches.concepts import Target
+from rasura.patches.algebra.increment import RESPONSE_STEP, Increment
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.increment import RESPONSE_STEP, Increment
-from rasura.patches.names import ParamName, PatchId
-from rasura.patches.retarget import responses_of
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.solving.retarget import responses_of
+from rasura.patches.types import ParamName, PatchId
 from rasura.registry import deploy
 from rasura.registry.audit import verify_log
 from rasura.registry.erasure import erase

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from sharding import PROCESSES, noise
 from workshop import Workshop, copy_of, start, workshop, workshop_template
 
-from rasura.patches.tensors import tensor_digest
+from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.registry.live import attach
 from rasura.registry.records import EntryRecord
 

@@ -7,7 +7,7 @@ import pytest
 from registry_fixtures import Place
 
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
-from rasura.patches.keys import PrivateKey, read_private, write_private
+from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
 from rasura.registry.audit import verify_log
 from rasura.registry.records import Draft
 from rasura.registry.signers import new_key, private_path, signer, trust_file

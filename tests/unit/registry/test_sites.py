@@ -10,18 +10,18 @@ import pytest
 import torch
 from workshop import Workshop, copy_of, request_for, silent, workshop_template
 
-from rasura.patches.across import Across, crosses, with_across
-from rasura.patches.clip import put_back
-from rasura.patches.compose import composed, layers_of
-from rasura.patches.concepts import Target, prompts_of
-from rasura.patches.encoder import TextEncoder
-from rasura.patches.erasers.text_encoder import ClipNullSpace
-from rasura.patches.hidden import copied
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import ParamName
-from rasura.patches.policy import Policy
-from rasura.patches.projection import Accepted, Member, check
-from rasura.patches.verdict import Refused
+from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.checks.encoder_effects import Across, crosses, with_across
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import Refused
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
+from rasura.patches.models.hidden_states import copied
+from rasura.patches.models.load_encoder import put_back
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, prompts_of
+from rasura.patches.types import ParamName
 from rasura.registry.erasure import erase
 from rasura.registry.intake import load_verified
 from rasura.registry.judging import judged

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from registry_fixtures import EPOCH, Place, add_patch, base, digest, draft, filled, patch, stack
 from workshop import ALICE, Workshop, workshop
 
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     AmbiguousIdError,
     BaseMismatchError,
@@ -25,10 +27,8 @@ from rasura.patches.errors import (
     NotFoundError,
     StrengthError,
 )
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.manifest import Manifest
-from rasura.patches.names import PatchId
-from rasura.patches.policy import DEFAULT_POLICY, Policy
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.types import PatchId
 from rasura.registry import stacks
 from rasura.registry.audit import verify_log
 from rasura.registry.choices import check_stack_name

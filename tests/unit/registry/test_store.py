@@ -36,7 +36,7 @@ from rasura.patches.errors import (
     NotFoundError,
     RegistryError,
 )
-from rasura.patches.names import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry.location import Location
 from rasura.registry.store import EntryFilter, Registry, find_location
 

@@ -9,11 +9,11 @@ import torch
 from tiny import TinySpec, tiny_model, tiny_pipeline
 from workshop import ALICE, SPEC, Workshop, silent, workshop
 
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import ConflictError, NotFoundError
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE
-from rasura.patches.policy import DEFAULT_POLICY
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.registry import deploy, standing
 from rasura.registry.motion import prepared
 from rasura.registry.records import Draft

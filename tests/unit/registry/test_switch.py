@@ -9,6 +9,8 @@ import torch
 from tiny import tiny_pipeline
 from workshop import ALICE, SPEC, Mortal, Workshop, workshop
 
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     BaseMismatchError,
     CheckRefusedError,
@@ -17,11 +19,9 @@ from rasura.patches.errors import (
     FormatError,
     NotFoundError,
 )
-from rasura.patches.hosts.checkpoint import CheckpointHost
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.increment import ONE, Strength
-from rasura.patches.names import Digest, PatchId
-from rasura.patches.policy import DEFAULT_POLICY, Policy
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.types import Digest, PatchId
 from rasura.registry import deploy, stacks, standing
 from rasura.registry.audit import verify_log
 from rasura.registry.goals import Goal, goal_of

@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from tiny import TinySpec, tiny_pipeline
 from workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, workshop_template
 
-from rasura.patches.concepts import Target
-from rasura.patches.encoder import TextEncoder
-from rasura.patches.erasers.text_encoder import ClipNullSpace
+from rasura.patches._io.safetensors_file import encode
+from rasura.patches.checks.check import DEFAULT_POLICY, Accepted, Member, Policy, check, measured_only
+from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatError
-from rasura.patches.file import WEIGHTS, Patch
-from rasura.patches.hosts.torch_host import TorchHost
-from rasura.patches.names import ParamName, PatchId
-from rasura.patches.projection import DEFAULT_POLICY, Accepted, Member, Policy, check, measured_only
-from rasura.patches.specs import HIDDEN
-from rasura.patches.tensorfile import encode
+from rasura.patches.format.manifest_parts import HIDDEN
+from rasura.patches.format.patch import WEIGHTS, Patch
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.types import ParamName, PatchId
 from rasura.registry import deploy
 from rasura.registry.erasure import erase
 from rasura.registry.intake import load_verified

@@ -1,0 +1,1 @@
+"""Bytes: canonical JSON, safetensors, regular files, byte ranges, locks, threads."""

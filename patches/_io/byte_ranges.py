@@ -1,0 +1,162 @@
+"""Byte ranges of files: read, digest, write, and make durable. Nothing here knows what the bytes mean."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from rasura.patches._io.parallel import at_once
+from rasura.patches.errors import HostError
+from rasura.patches.types import Digest
+
+__all__ = [
+    "digest_range",
+    "digest_ranges",
+    "drop_cache",
+    "read_range",
+    "read_whole",
+    "remove_file",
+    "replace_file",
+    "restore_range",
+    "sync_folder",
+    "write_range",
+]
+
+_CHUNK: Final = 4 * 2**20  # bytes; what one read holds in memory
+_ROOM: Final = 2**18  # bytes; stays in the processor's cache between reading and hashing
+
+
+def read_range(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes from `start` to `stop` in pieces.
+
+    Raises:
+        HostError: the file ends before.
+        OSError: reading failed.
+    """
+    while start < stop:
+        piece = os.pread(descriptor, min(_CHUNK, stop - start), start)
+        if not piece:
+            raise _too_short(start, stop)
+        yield piece
+        start += len(piece)
+
+
+def read_whole(descriptor: int, start: int, stop: int) -> bytearray:
+    """As `read_range`, in one piece and without copying it."""
+    found = bytearray(stop - start)
+    room = memoryview(found)
+    while start < stop:
+        got = os.preadv(descriptor, [room], start)
+        if not got:
+            raise _too_short(start, stop)
+        start, room = start + got, room[got:]
+    return found
+
+
+def _too_short(start: int, stop: int) -> HostError:
+    return HostError(f"expected {stop - start} more bytes at {start}, got the file's end")
+
+
+def digest_range(descriptor: int, start: int, stop: int) -> Digest:
+    """SHA-256 of the bytes from `start` to `stop`; raises as `read_range`."""
+    state = hashlib.sha256()
+    room = memoryview(bytearray(min(_ROOM, stop - start)))  # fresh memory for each piece would take as long as the hash
+    while start < stop:
+        got = os.preadv(descriptor, [room[: stop - start]], start)
+        if not got:
+            raise _too_short(start, stop)
+        state.update(room[:got])
+        start += got
+    return Digest(state.hexdigest())
+
+
+def digest_ranges(ranges: Iterable[tuple[int, int, int]]) -> list[Digest]:
+    """`digest_range` of each descriptor, start and stop, several at a time; raises as `read_range`."""
+    listed = list(ranges)
+    if hasattr(os, "posix_fadvise"):  # so that the medium is not asked for one piece after the other
+        for descriptor, start, stop in listed:
+            os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_WILLNEED)
+    return at_once(lambda each: digest_range(*each), listed)
+
+
+def write_range(descriptor: int, start: int, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+    """Write the pieces one after the other from `start` on.
+
+    Raises:
+        OSError: writing failed; some bytes may have been written.
+    """
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            written = os.pwrite(descriptor, left, start)
+            start, left = start + written, left[written:]
+
+
+def restore_range(descriptor: int, start: int, pieces: Iterable[bytes]) -> None:
+    """As `write_range`, but writes nothing outside of the first and the last byte that differ in each piece.
+
+    Where writing failed once (a bad sector, a quota), it would fail again; the bytes there are still the old ones.
+    """
+    for piece in pieces:
+        present = b"".join(read_range(descriptor, start, start + len(piece)))
+        first = _common(present, piece)
+        last = len(piece) - _common(present[first:][::-1], piece[first:][::-1])
+        write_range(descriptor, start + first, [piece[first:last]])
+        start += len(piece)
+
+
+def _common(left: bytes, right: bytes) -> int:
+    """Length of the common prefix of two texts of one length, by bisection."""
+    equal, unequal = 0, len(left) + 1
+    while unequal - equal > 1:
+        middle = (equal + unequal) // 2
+        same = left[equal:middle] == right[equal:middle]
+        equal, unequal = (middle, unequal) if same else (equal, middle)
+    return equal
+
+
+def drop_cache(descriptor: int) -> None:
+    """Ask that the next read comes from the medium, not from memory; a wish that any system may ignore."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> None:
+    """Make `path` hold these bytes, durably: afterwards it holds all of them, or what it held before.
+
+    The folder's own entry is durable only after `sync_folder(path.parent)`.
+
+    Args:
+        path: the file.
+        pieces: its bytes.
+        mode: who may read and write it, less what the umask takes.
+
+    Raises:
+        OSError: writing failed; `path` is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        write_range(descriptor, 0, pieces)
+        os.fsync(descriptor)
+    except BaseException:
+        remove_file(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that may be gone already."""
+    path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries (new names, removed names) durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

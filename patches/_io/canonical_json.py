@@ -1,0 +1,200 @@
+"""Canonical JSON (RFC 8785) for everything whose bytes are hashed, and the strict reading of any JSON.
+
+Two readers that disagree about one file are how forged documents pass, so a document has exactly one reading here: no
+duplicate keys, no floats, no integers that a double would round, no lone surrogates, bounded size and depth. `loads`
+also demands that the bytes are the canonical ones, so that equal values have equal digests. Decimal numbers travel as
+strings (`decimal_text`, `Fields.decimal`).
+
+Not here: what a particular document must contain. `Fields` reads one object field by field.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NoReturn, cast
+
+import rfc8785
+
+from rasura.patches._io.json_fields import Fields, JsonValue, show
+from rasura.patches.errors import FormatError
+
+__all__ = ["MAX_DEPTH", "MAX_INTEGER", "Fields", "JsonValue", "decimal_text", "dumps", "loads", "parse"]
+
+MAX_INTEGER: Final = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly (RFC 7493 §2.2, I-JSON)."""
+
+MAX_DEPTH: Final = 64
+"""Levels of nesting. Ours need six; a fixed number makes the answer independent of the caller's stack."""
+
+_INTEGER_CHARACTERS: Final = 17  # "-9007199254740991"; longer ones cost quadratic time to convert
+
+
+def dumps(value: JsonValue) -> bytes:
+    """The RFC 8785 bytes of a value: UTF-8, no spaces, keys sorted by UTF-16 code units.
+
+    Raises:
+        FormatError: a float, an integer beyond ±(2^53 - 1), a lone surrogate, more than 64 levels, or no JSON at all.
+    """
+    _check(value, "value", floats=False)
+    return rfc8785.dumps(_plain(value))  # type: ignore[arg-type]  # _check has seen every node
+
+
+def loads(data: bytes, *, what: str, limit: int) -> JsonValue:
+    """The value of canonical bytes; the only inverse of `dumps`: `dumps(loads(data)) == data`.
+
+    Args:
+        data: the whole document.
+        what: what it is, for messages ("manifest.json of patch ab12").
+        limit: most bytes the document may have.
+
+    Raises:
+        FormatError: any breach; see the module's docstring.
+    """
+    value = parse(data, what=what, limit=limit)
+    canonical = dumps(value)
+    if canonical != data:
+        at = _differ(canonical, data)
+        raise FormatError(f"{what}: expected canonical JSON (RFC 8785), got another spelling from byte {at}", what=what)
+    return value
+
+
+def parse(data: bytes, *, what: str, limit: int, floats: bool = False) -> JsonValue:
+    """The value of foreign JSON, as strict as `loads` but for its layout.
+
+    Args:
+        data: the whole document.
+        what: what it is, for messages.
+        limit: most bytes the document may have.
+        floats: accept finite floats (`config.json` of a model has some).
+
+    Raises:
+        FormatError: too long, not UTF-8, not JSON, duplicate keys, numbers out of range, lone surrogates, too deep.
+    """
+    if len(data) > limit:
+        raise FormatError(f"{what}: expected at most {limit} bytes, got {len(data)}", what=what)
+    reader = _Reader(what, floats=floats)
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=reader.pairs,
+            parse_int=reader.integer,
+            parse_float=reader.real,
+            parse_constant=reader.constant,
+        )
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{what}: expected UTF-8, got byte 0x{data[error.start]:02x} at {error.start}", what=what
+        ) from None
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{what}: expected JSON, got {error.msg} at character {error.pos}", what=what) from None
+    except RecursionError:
+        raise FormatError(f"{what}: expected at most {MAX_DEPTH} levels of nesting, got many more", what=what) from None
+    _check(value, what, floats=floats)
+    return cast("JsonValue", value)
+
+
+def decimal_text(value: float) -> str:
+    """The shortest decimal text that reads back as the same float64, as `Fields.decimal` accepts it.
+
+    Raises:
+        FormatError: NaN or infinity.
+    """
+    if not math.isfinite(value):
+        raise FormatError(f"expected a finite number, got {value}")
+    return repr(float(value))
+
+
+class _Reader:
+    """The hooks of one reading; each refuses what plain `json` would let pass."""
+
+    def __init__(self, what: str, *, floats: bool) -> None:
+        self._what = what
+        self._floats = floats
+
+    def pairs(self, pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+        # Keys arrive unescaped, so "a" and "\u0061" are seen to be twins.
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            self._refuse("unique keys", f"{show(_first_twin(name for name, _ in pairs))} twice")
+        return found
+
+    def integer(self, text: str) -> int:
+        if len(text) > _INTEGER_CHARACTERS or abs(int(text)) > MAX_INTEGER:
+            self._refuse(f"integers within ±{MAX_INTEGER}", show(text))
+        return int(text)
+
+    def real(self, text: str) -> float:
+        if not self._floats:
+            self._refuse("no floats (decimals are strings)", show(text))
+        value = float(text)
+        if not math.isfinite(value):  # 1e999 reaches this hook, not `constant`
+            self._refuse("finite numbers", show(text))
+        return value
+
+    def constant(self, text: str) -> NoReturn:
+        self._refuse("finite numbers", text)
+
+    def _refuse(self, expected: str, got: str) -> NoReturn:
+        raise FormatError(f"{self._what}: expected {expected}, got {got}", what=self._what)
+
+
+def _check(value: object, what: str, *, floats: bool) -> None:
+    """Visits every node without recursion and refuses what canonical JSON cannot carry."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        level = [child for node in level for child in _children(node, what, floats=floats)]
+    if level:
+        raise FormatError(f"{what}: expected at most {MAX_DEPTH} levels of nesting, got more", what=what)
+
+
+def _children(node: object, what: str, *, floats: bool) -> Iterator[object]:
+    """What lies directly inside a node, after the node itself was found sound."""
+    match node:
+        case str():
+            _check_text(node, what)
+        case None | bool():
+            pass
+        case int():
+            if abs(node) > MAX_INTEGER:
+                raise FormatError(f"{what}: expected integers within ±{MAX_INTEGER}, got a larger one", what=what)
+        case float() if floats:
+            pass
+        case list() | tuple():
+            yield from node
+        case Mapping():
+            for name, child in node.items():
+                if not isinstance(name, str):
+                    raise FormatError(f"{what}: expected texts as keys, got {show(name)}", what=what)
+                _check_text(name, what)
+                yield child
+        case _:
+            raise FormatError(
+                f"{what}: expected JSON without floats, got {show(node)} ({type(node).__name__})", what=what
+            )
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise FormatError(f"{what}: expected Unicode text, got a lone surrogate in {show(text)}", what=what) from None
+
+
+def _plain(value: JsonValue) -> object:
+    """Mappings as dicts: `rfc8785` looks for exactly that. Depth is bounded by `_check`."""
+    if isinstance(value, Mapping):
+        return {name: _plain(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    return value
+
+
+def _first_twin(names: Iterable[str]) -> str:
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+
+def _differ(left: bytes, right: bytes) -> int:
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

@@ -1,0 +1,148 @@
+"""What a tensor is as bytes: its dtype's name, its raw little-endian elements, and the digests over them."""
+
+import hashlib
+import itertools
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from rasura.patches._io import canonical_json
+from rasura.patches._io.parallel import at_once
+from rasura.patches.errors import FormatError, UnsupportedHostError
+from rasura.patches.types import Digest
+
+if TYPE_CHECKING:
+    import torch
+
+K = TypeVar("K")
+
+DTYPES: Final[Mapping[str, tuple[str, int]]] = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U64": ("uint64", 8),
+    "U32": ("uint32", 4),
+    "U16": ("uint16", 2),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+    "C64": ("complex64", 8),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+    "F8_E8M0": ("float8_e8m0fnu", 1),
+}
+"""Safetensors' names of the element types of whole bytes, with torch's name and the bytes of one element."""
+
+
+def dtype_name(dtype: "torch.dtype") -> str:
+    """Safetensors' name of a torch dtype: `torch.float32` → "F32".
+
+    Raises:
+        FormatError: safetensors has none, or it is of less than a byte.
+    """
+    name = str(dtype).removeprefix("torch.")
+    for known, (torch_name, _) in DTYPES.items():
+        if torch_name == name:
+            return known
+    raise FormatError(f"expected a dtype that safetensors can hold, got {name}")
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """The inverse of `dtype_name`: "F32" → `torch.float32`.
+
+    Raises:
+        FormatError: no such dtype.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise FormatError(f"expected one of the dtypes {', '.join(DTYPES)}, got {name[:20]!a}")
+    dtype = getattr(torch, DTYPES[name][0])
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def raw_bytes(tensor: "torch.Tensor") -> bytes:
+    """The elements in row-major order, little-endian, as safetensors stores them; any device, any strides.
+
+    Raises:
+        UnsupportedHostError: the tensor has no such bytes (meta, sparse, quantised), or the machine is big-endian.
+    """
+    return bytes(memory_of(tensor))
+
+
+def memory_of(tensor: "torch.Tensor") -> memoryview:
+    """`raw_bytes` without a copy, where the tensor lies row by row in the CPU's memory; not to be written to."""
+    return _elements(tensor).numpy().data.toreadonly()
+
+
+def tensor_digest(tensor: "torch.Tensor") -> Digest:
+    """SHA-256 over `raw_bytes(tensor)` alone; `tensor_set_digest` adds name, dtype and shape.
+
+    Raises:
+        UnsupportedHostError: see `raw_bytes`.
+    """
+    return Digest(hashlib.sha256(memory_of(tensor)).hexdigest())
+
+
+def tensor_digests(tensors: "Mapping[K, torch.Tensor]") -> dict[K, Digest]:
+    """`tensor_digest` of each, several at a time."""
+    return dict(zip(tensors, at_once(tensor_digest, tensors.values()), strict=True))
+
+
+def tensor_set_digest(entries: Iterable[tuple[str, str, tuple[int, ...], Digest]]) -> Digest:
+    """SHA-256 over the canonical JSON list of `[name, dtype, [shape…], digest]`, sorted by name (code points).
+
+    The same tensors give the same digest whatever the header order, the padding, the metadata and the shards.
+
+    Args:
+        entries: name, safetensors dtype name, shape, `tensor_digest`; in any order.
+
+    Raises:
+        FormatError: a name twice.
+    """
+    listed = sorted(entries)
+    for (name, *_), (after, *_) in itertools.pairwise(listed):
+        if name == after:
+            raise FormatError(f"expected each tensor name once, got {name} twice")
+    return Digest(hashlib.sha256(canonical_json.dumps([[n, d, list(s), h] for n, d, s, h in listed])).hexdigest())
+
+
+def _elements(tensor: "torch.Tensor") -> "torch.Tensor":
+    """[bytes] uint8 on the CPU."""
+    import torch
+
+    require_little_endian()
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        raise UnsupportedHostError("expected a dense tensor in memory, got a meta, sparse or quantised one")
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def is_finite(tensor: "torch.Tensor") -> bool:
+    """Whether no element is NaN or infinite; integers never are."""
+    import torch
+
+    if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
+        return True
+    if tensor.is_complex() or not tensor.numel():
+        return bool(torch.isfinite(tensor).all())
+    wide = tensor.to(torch.float32) if tensor.element_size() == 1 else tensor  # there are no extremes of float8
+    # NaN spreads to the extremes. `isfinite` would make a tensor of truths first, which takes many times as long.
+    return all(math.isfinite(float(extreme)) for extreme in torch.aminmax(wide.detach()))
+
+
+def require_little_endian() -> None:
+    """Refuses the machines on which memory is not what the file says.
+
+    Raises:
+        UnsupportedHostError: this is one.
+    """
+    if sys.byteorder != "little":
+        raise UnsupportedHostError("expected a little-endian machine, got a big-endian one")

@@ -1,0 +1,253 @@
+"""The one arithmetic: W(S) = round(W_base + Σ s·B·A), a pure function of base and set.
+
+Nothing here adds to present weights or subtracts from them. Whoever applies, reverts or switches asks for the value of
+the new set, computed from the pristine base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches.algebra import fused_add
+from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
+from rasura.patches.algebra.rounding import Blocks
+from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+
+_BLOCK: Final = 256
+"""Rows that a CPU composes at a time: their float64 values stay in its cache."""
+_ROOM: Final = 2**26
+"""Float64 values that other devices compose at a time: half a gigabyte."""
+_ALONE: Final = ParamName("")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One patch's share of one parameter: s·B·A."""
+
+    increment: Increment
+    strength: Strength = ONE
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a stack does to one parameter."""
+
+    name: ParamName
+    terms: tuple[Term, ...]
+
+
+def layers_of(stack: Iterable[tuple[Mapping[ParamName, Increment], Strength]]) -> tuple[Layer, ...]:
+    """Group a stack's increments by parameter, sorted by name."""
+    grouped: dict[ParamName, list[Term]] = {}
+    for increments, strength in stack:
+        for name, increment in increments.items():
+            grouped.setdefault(name, []).append(Term(increment, strength))
+    return tuple(Layer(name, tuple(terms)) for name, terms in sorted(grouped.items()))
+
+
+def sum_bound(terms: Sequence[Term]) -> float:
+    """An upper bound of Σ|s||B||A| over all entries, exact in float64: the largest Σ_p Σ_k |s_p·B_ok| of any row."""
+    return _bound_of(_stacked(terms)[0]) if terms else 0.0
+
+
+def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
+    """Σ s·B·A as [d_out, d_in] float64, exact: one GEMM over the stacked factors.
+
+    Raises:
+        AlgebraError: no terms, or terms of different shapes.
+        BoundExceededError: the sum could round, so its bits would depend on the order.
+    """
+    B, A = _checked(terms)
+    return B @ A
+
+
+def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of Σ s·B·A for a layer that cannot be merged: s·B [d_out, Σ rank] and A [Σ rank, d_in], float64.
+
+    Their order depends on the set of terms alone, so that a product in any dtype does, too.
+
+    Raises:
+        AlgebraError: no terms, or terms of different shapes.
+        BoundExceededError: see `increment_sum`.
+    """
+    return _checked(sorted(terms, key=_order))
+
+
+def _order(term: Term) -> tuple[str, str, int]:
+    return tensor_digest(term.increment.A), tensor_digest(term.increment.B), term.strength.sixteenths
+
+
+def _checked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stacked factors, whose product cannot round."""
+    B, A = _stacked(terms)
+    _check_bound(B)
+    return B, A
+
+
+def _stacked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+    return _responses(terms), _detectors(terms)
+
+
+def _detectors(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
+    """A on top of each other [Σ rank, d_in], float64."""
+    import torch
+
+    # Moved and widened once, not term by term: a set of hundreds is thousands of small tensors.
+    return torch.cat([term.increment.A for term in terms]).to(device).to(torch.float64)
+
+
+def _responses(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
+    """s·B side by side [d_out, Σ rank], float64."""
+    import torch
+
+    shapes = {term.increment.shape for term in terms}
+    if len(shapes) != 1:
+        raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
+    ranks = torch.tensor([term.increment.rank for term in terms])
+    strengths = torch.tensor([term.strength.value for term in terms], dtype=torch.float64)
+    B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)
+    return B.mul_(strengths.repeat_interleave(ranks).to(B.device))
+
+
+def _check_bound(B: torch.Tensor) -> None:
+    bound = _bound_of(B)
+    if bound >= SUM_LIMIT:
+        raise BoundExceededError(
+            f"the stack may reach {bound:.4g}: expected less than {SUM_LIMIT:g}, beyond which float64 would round",
+            hint="rasura patch apply ID... --model MODEL --strength 0.5",
+            bound=f"{bound:.6g}",
+        )
+
+
+def _bound_of(B: torch.Tensor) -> float:
+    return float(B.abs().sum(dim=1).max())
+
+
+def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
+    """The value of a parameter under a set of patches.
+
+    One exact float64 sum of increments, one float64 addition of the base, one rounding to float32, one to the
+    parameter's own dtype; each step is a single IEEE 754 operation, so every device gives the same bits. Where the sum
+    is zero the weight keeps its bits.
+
+    Args:
+        base: pristine weights [d_out, d_in]; float16, bfloat16 or float32. Never changed.
+        terms: what the stack adds; empty gives a copy of the base.
+
+    Raises:
+        AlgebraError: a dtype or shape that does not fit.
+        BoundExceededError: see `increment_sum`.
+        NotFiniteError: the result overflows the parameter's dtype, or the base is not finite.
+    """
+    _check_dtype(base)
+    if not terms:
+        return base.detach().clone()
+    return composed_all({_ALONE: base}, [Layer(_ALONE, tuple(terms))])[_ALONE]
+
+
+def composed_all(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -> dict[ParamName, torch.Tensor]:
+    """`composed` of several parameters, each with at least one term.
+
+    Layers that share their detectors share one GEMM, as many of them as there is room for: on a CPU, small ones.
+
+    Args:
+        bases: pristine weights of each layer, on any devices.
+        layers: what a stack adds.
+
+    Raises:
+        AlgebraError, BoundExceededError, NotFiniteError: see `composed`.
+    """
+    found: dict[ParamName, torch.Tensor] = {}
+    for group in _sharing(bases, layers):
+        first = bases[group[0].name]
+        A = _detectors(group[0].terms, first.device)
+        for part in _parts(group, bases, _rows_at_once(first)):
+            found |= _composed_part(part, A, bases)
+    return found
+
+
+def _rows_at_once(base: torch.Tensor) -> int:
+    return _BLOCK if base.device.type == "cpu" else max(_ROOM // base.shape[-1], 1)
+
+
+def _sharing(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -> list[list[Layer]]:
+    """Layers on one device with the same detectors in the same order."""
+    groups: list[list[Layer]] = []
+    for layer in layers:
+        alike = (g for g in groups if bases[g[0].name].device == bases[layer.name].device and _share(g[0], layer))
+        if (group := next(alike, None)) is None:
+            groups.append([layer])
+        else:
+            group.append(layer)
+    return groups
+
+
+def _share(one: Layer, other: Layer) -> bool:
+    import torch
+
+    pairs = zip(one.terms, other.terms, strict=False)
+    return len(one.terms) == len(other.terms) and all(
+        a.increment.A is b.increment.A or torch.equal(a.increment.A, b.increment.A) for a, b in pairs
+    )
+
+
+def _parts(group: Sequence[Layer], bases: Mapping[ParamName, torch.Tensor], limit: int) -> Iterator[list[Layer]]:
+    """Layers of up to so many rows in all, or one layer of more."""
+    part: list[Layer] = []
+    rows = 0
+    for layer in group:
+        if part and rows + len(bases[layer.name]) > limit:
+            yield part
+            part, rows = [], 0
+        part.append(layer)
+        rows += len(bases[layer.name])
+    yield part
+
+
+def _composed_part(
+    part: Sequence[Layer], A: torch.Tensor, bases: Mapping[ParamName, torch.Tensor]
+) -> dict[ParamName, torch.Tensor]:
+    import torch
+
+    found = {layer.name: torch.empty_like(bases[layer.name], requires_grad=False) for layer in part}
+    for layer in part:
+        _check_fits(bases[layer.name], layer.terms[0].increment)
+    B = torch.cat([_responses(layer.terms, A.device) for layer in part])
+    _check_bound(B)
+    blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)), fuse=fused_add.wanted(A.device))
+    at = 0
+    for layer in part:
+        base = bases[layer.name].detach()
+        blocks.round_into(found[layer.name], base, B, at)
+        at += len(base)
+    if not blocks.finite():
+        raise _not_finite({str(value.dtype) for value in found.values()})
+    return found
+
+
+def _check_dtype(base: torch.Tensor) -> None:
+    import torch
+
+    if base.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        raise AlgebraError(f"weights are {base.dtype}: expected float16, bfloat16 or float32")
+
+
+def _check_fits(base: torch.Tensor, increment: Increment) -> None:
+    _check_dtype(base)
+    if increment.shape != base.shape:
+        raise AlgebraError(f"an increment of shape {[*increment.shape]} does not fit weights of shape {[*base.shape]}")
+
+
+def _not_finite(dtypes: Iterable[str]) -> NotFiniteError:
+    return NotFiniteError(
+        f"the patched weights are not finite in {' or '.join(sorted(dtypes))}: expected finite numbers",
+        hint="rasura patch apply ID... --model MODEL --strength 0.5",
+    )

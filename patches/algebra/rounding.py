@@ -1,0 +1,85 @@
+"""The last steps of the one arithmetic: a float64 product, the base added to it, rounded to float32 and to a dtype."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rasura.patches._io.tensor_bytes import is_finite
+from rasura.patches.algebra import fused_add
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Blocks", "round_into"]
+
+
+class Blocks:
+    """Products of some rows of B with A: room for them in float64 and in float32, used again and again."""
+
+    def __init__(self, A: torch.Tensor, rows: int, *, fuse: bool) -> None:
+        """Room for so many rows; with `fuse`, Triton's kernel takes all steps after the product at once."""
+        import torch
+
+        self._A, self._rows, self._fuse = A, rows, fuse
+        self._sums = torch.empty(rows, A.shape[1], dtype=torch.float64, device=A.device)
+        self._singles = torch.empty(0 if fuse else rows, A.shape[1], dtype=torch.float32, device=A.device)
+        self._broken = torch.zeros(1, dtype=torch.int32, device=A.device)
+        self._finite = True
+        self._done = range(0)
+
+    def round_into(self, result: torch.Tensor, base: torch.Tensor, B: torch.Tensor, at: int) -> None:
+        """The base plus B·A from row `at` of B on, rounded to float32 and then to the result's dtype."""
+        fuse = self._fuse and fused_add.fits(result, base)
+        for start in range(0, len(base), self._rows):
+            rows = slice(start, min(start + self._rows, len(base)))
+            sums = self._product(B, at + rows.start, at + rows.stop)
+            if fuse:
+                fused_add.add_round_store(result[rows], base[rows], sums, self._broken)
+            else:
+                round_into(result[rows], base[rows], sums, self._room(len(sums)))
+        self._finite = self._finite and (fuse or is_finite(result))
+
+    def finite(self) -> bool:
+        """Whether all results so far are finite; waits for the device."""
+        return self._finite and not int(self._broken)
+
+    def _product(self, B: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Rows of B·A; those of the whole part are made at once where there is room for them."""
+        import torch
+
+        if stop > self._done.stop:
+            self._done = range(start, min(start + self._rows, len(B)))
+            torch.mm(B[self._done.start : self._done.stop], self._A, out=self._sums[: len(self._done)])
+        return self._sums[start - self._done.start : stop - self._done.start]
+
+    def _room(self, rows: int) -> torch.Tensor:
+        """So many rows in float32; the kernel needs none, and not every base is one for it."""
+        if len(self._singles) < rows:
+            self._singles = self._singles.new_empty(self._rows, self._singles.shape[1])
+        return self._singles[:rows]
+
+
+def round_into(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor, singles: torch.Tensor) -> None:
+    """The base plus the sums, rounded to float32 and then to the result's dtype; where a sum is zero, the base's bits.
+
+    Args:
+        result: [rows, d_in] float16, bfloat16 or float32; written.
+        base: the same.
+        sums: [rows, d_in] float64; used up.
+        singles: [rows, d_in] float32; used up.
+    """
+    if _has_negative_zero(base):
+        # A sum of zeros has the sign that the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
+        sums.masked_fill_(sums == 0, -0.0)
+    singles.copy_(base)  # exact; a sum of float64 and float16 would take a slower way to the same bits
+    sums += singles
+    singles.copy_(sums)
+    result.copy_(singles)
+
+
+def _has_negative_zero(values: torch.Tensor) -> bool:
+    """Told by the bits: -0.0 is the smallest of all integers."""
+    import torch
+
+    integers = torch.int16 if values.element_size() == 2 else torch.int32  # noqa: PLR2004  # bytes
+    return int(values.view(integers).min()) == torch.iinfo(integers).min

@@ -1,0 +1,1 @@
+"""The composer's checks, from stored data alone: promises, pairs, whole stacks, removal."""

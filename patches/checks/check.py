@@ -1,0 +1,96 @@
+"""Does a stack keep its promises? Linear algebra on stored detectors, bases and targets; no model, no image.
+
+For a patch p with increments Δ_p, targets T_p and protected rows U_p with energies E_p:
+
+    own(p)      ‖Δ_p U_p √E_p‖ / ‖W U_p √E_p‖      what p leaks on what it promised not to touch
+    pair(p, q)  ‖Δ_p T_q‖ / ‖Δ_q T_q‖              how much of q's work p disturbs; where both read text embeddings, or
+                                                   both the same states inside the encoder
+    stack(q)    ‖Σ_p Δ_p U_q √E_q‖ / ‖W U_q √E_q‖  what all of them together leak on q's protected set
+    kept(p, q)  ‖U_q F_p‖ / ‖F_p‖                  how much of what p erases q had promised to keep; F_p is T_p without
+                                                   what p itself protects and without the null prompt. Where that is
+                                                   nearly all, p was made to end that promise, so `stack(q)` leaves p
+                                                   out, and the relation is shown
+    residual(q) r_q + (1 + r_q)·‖Σ_p Δ_p T_q − Δ_q T_q‖ / ‖Δ_q T_q‖, Δ_q at strength 1
+                                                   at most what the stack leaves of q's concept; r_q is what q leaves
+    one-sided   pair(q, p) where p protects q's targets and q does not protect p's: taken out of the stack, p's concept
+                                                   comes back as q alone leaves it, not as the base has it; shown
+    capacity    dimensions of the text embedding that the stack takes, as a share of all (`capacity`)
+    bound       Σ_p |s_p||B_p||A_p|                 below 2⁸, or the sum would depend on its order
+
+Norms are Frobenius norms summed over the touched parameters, each with targets and protected rows as it reads them.
+Parameters that read picture features are left out: what a patch does there is measured, not proved (`measured_only`).
+The base's own norms stand in the manifests. A patch of the text encoder moves the embeddings that all others read; what
+that does is `across`.
+Not here: bytes, signatures and trust (the caller verified them), and the host's weights (the caller compares them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rasura.patches.checks.explain import moves, reason, structure
+from rasura.patches.checks.footprint import measured_only
+from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
+from rasura.patches.checks.relations import Relations
+from rasura.patches.checks.verdict import (
+    SHORT,
+    Accepted,
+    Member,
+    NeedsRebase,
+    Reason,
+    Refused,
+    Relation,
+    Verdict,
+    require,
+)
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "SHORT",
+    "Accepted",
+    "Member",
+    "NeedsRebase",
+    "Policy",
+    "Reason",
+    "Refused",
+    "Relation",
+    "Verdict",
+    "all_numbers",
+    "check",
+    "judged",
+    "measured_only",
+    "require",
+]
+
+
+def check(stack: Sequence[Member], policy: Policy = DEFAULT_POLICY) -> Verdict:
+    """Judge a stack from stored data alone. An empty stack is accepted: it is the base."""
+    if not stack:
+        return Accepted(())
+    if wrong := tuple(structure(stack, separable=policy.separable)):
+        return Refused((), wrong)
+    return judged(Relations(stack, policy))
+
+
+def judged(numbers: Relations) -> Verdict:
+    """The verdict over all numbers of a stack that is one."""
+    relations = tuple(all_numbers(numbers))
+    broken = [relation for relation in relations if not relation.holds]
+    if not broken:
+        return Accepted(relations)
+    said = tuple(reason(relation, numbers) for relation in broken)
+    separable = {member.patch_id: member.patch.manifest.separable for member in numbers.stack}
+    if all(relation.check == "pair" and separable[relation.patch] for relation in broken):
+        return NeedsRebase(relations, said, moves(broken))
+    return Refused(relations, said)
+
+
+def all_numbers(numbers: Relations) -> Iterator[Relation]:
+    """Every relation of a stack, in the order in which they are shown."""
+    yield from numbers.bound()
+    yield from numbers.own()
+    yield from numbers.pairs()
+    yield from numbers.one_sided()
+    yield from numbers.whole()
+    yield from numbers.residuals()
+    yield from numbers.capacity()

@@ -1,0 +1,66 @@
+"""How much of one patch's work another disturbs, from stored factors and targets alone."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rasura.patches.format.manifest_parts import HIDDEN, IMAGE, TEXT
+
+if TYPE_CHECKING:
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.types import ParamName
+
+__all__ = ["disturbance", "own_leak"]
+
+
+def disturbance(patch: Patch, other: Patch) -> float | None:
+    """‖Δ_patch T‖ / ‖Δ_other T‖ on the other's targets T, norms summed over each one's own parameters.
+
+    Returns:
+        None where the two read nothing in common, or the other does nothing.
+    """
+    if not {_reads(patch, name) for name in patch.tensors.increments} & {
+        _reads(other, name) for name in other.tensors.increments
+    } - {IMAGE}:
+        return None
+    work = _effect(other, other)
+    return _effect(patch, other) / work if work > 0 else None
+
+
+def own_leak(patch: Patch) -> float:
+    """‖Δ U √E‖ / ‖W U √E‖ over the patch's own protected rows U with energies E: what it leaks on its own promise.
+
+    The denominator stands in the manifest, as the base had it; without one, 0 where nothing leaks and else infinite.
+    """
+    import torch
+
+    total = 0.0
+    for name, increment in patch.tensors.increments.items():
+        if _reads(patch, name) == IMAGE:
+            continue
+        span = patch.tensors.span_of(name)
+        seen = increment.A.to(torch.float64) @ (span.rows * span.energy.sqrt()[:, None]).T
+        total += float((increment.B.to(torch.float64) @ seen).square().sum())
+    present = float(patch.manifest.measured.get("base_protected", "0"))
+    leaked = math.sqrt(total)
+    return leaked / present if present > 0 else (math.inf if leaked > 0 else 0.0)
+
+
+def _reads(patch: Patch, name: ParamName) -> str:
+    return patch.manifest.protected.reads.get(name, TEXT)
+
+
+def _effect(patch: Patch, other: Patch) -> float:
+    """‖Δ_patch T‖ over the parameters for which the other's targets T are known."""
+    import torch
+
+    total = 0.0
+    for name, increment in patch.tensors.increments.items():
+        what = _reads(patch, name)
+        if what == IMAGE or (what == HIDDEN and name not in other.tensors.pairs):
+            continue
+        seen = increment.A.to(torch.float64) @ other.tensors.pairs_of(name).targets.T
+        B = increment.B.to(torch.float64)
+        total += float((seen * (B.T @ B @ seen)).sum())
+    return math.sqrt(max(0.0, total))

@@ -1,0 +1,134 @@
+"""What a check needs of a patch: its kernel, its targets and its promise, in a few small matrices.
+
+The output energy of a patch on inputs X, summed over the parameters it touches, is
+
+    Σ_l ‖B_l A_l X‖²  =  ‖K X‖²        K = R·A,  QR = [B_1; B_2; …] for parameters that share the detector A
+
+so a patch of rank r with one detector for all its parameters is r rows of length d, whatever they write to. Rows of
+parameters with detectors of their own stand below each other. The factorisation costs 1e-16 of the responses' norm;
+ΔW is never built.
+
+Parameters read different things: text embeddings (one space for all of them), or states inside the text encoder (a
+space for each parameter). Those that read picture features have no inputs that text could tell, and no kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.format.manifest_parts import IMAGE, TEXT
+from rasura.patches.types import Digest, ParamName, PatchId
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.format.patch import Patch
+
+Space: TypeAlias = str
+"""TEXT, or the name of a parameter that reads states of its own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprint:
+    """One patch at strength 1.
+
+    Attributes:
+        patch_id: whose.
+        kernels: [k, d] float64 for each space that the patch reads.
+        targets: [d, m] float64, the concept's columns there.
+        basis: digest of what it promises; equal promises have equal digests.
+    """
+
+    patch_id: PatchId
+    kernels: Mapping[Space, torch.Tensor]
+    targets: Mapping[Space, torch.Tensor]
+    basis: Digest
+
+    @classmethod
+    def of(cls, patch: Patch) -> Self:
+        """The footprint of a patch, from its stored factors and columns."""
+        spaces = spaces_of(patch)
+        increments = patch.tensors.increments
+        kernels = {space: kernel([increments[name] for name in names]) for space, names in spaces.items()}
+        targets = {space: targets_in(patch, space) for space in spaces}
+        return cls(patch.patch_id, kernels, targets, patch.manifest.protected.basis.sha256)
+
+    def effect(self) -> float:
+        """‖Δ T‖ on its own targets, over all spaces."""
+        return norm(self.kernels[space] @ self.targets[space] for space in self.kernels)
+
+    def on(self, other: Footprint) -> float:
+        """‖Δ T_q‖ on another patch's targets, in the spaces that both read."""
+        return norm(self.kernels[s] @ other.targets[s] for s in self.kernels.keys() & other.kernels.keys())
+
+
+def spaces_of(patch: Patch) -> dict[Space, list[ParamName]]:
+    """The touched parameters by what they read; those that read picture features are left out."""
+    reads = patch.manifest.protected.reads
+    found: dict[Space, list[ParamName]] = {}
+    for name in sorted(patch.tensors.increments):
+        what = reads.get(name, TEXT)
+        if what == TEXT:
+            found.setdefault(TEXT, []).append(name)
+        elif what != IMAGE and name in patch.tensors.pairs:
+            found[name] = [name]
+    return found
+
+
+def measured_only(patch: Patch) -> tuple[ParamName, ...]:
+    """The parameters of a patch for which nothing is promised that algebra could check, sorted."""
+    reads, tensors = patch.manifest.protected.reads, patch.tensors
+    bare = {name for name in tensors.increments if tensors.span_of(name).rows.shape[0] == 0}
+    return tuple(sorted(bare | {name for name, what in reads.items() if what == IMAGE}))
+
+
+def targets_in(patch: Patch, space: Space) -> torch.Tensor:
+    """The concept's columns [d, m] float64 as the parameters of a space read them."""
+    tensors = patch.tensors
+    return (tensors.targets if space == TEXT else tensors.pairs[ParamName(space)].targets).T
+
+
+def kernel(increments: Sequence[Increment]) -> torch.Tensor:
+    """K [k, d] float64 with ‖K X‖² = Σ_l ‖B_l A_l X‖², k at most d."""
+    import torch
+
+    rows = [
+        torch.linalg.qr(torch.cat([i.B for i in group]).to(torch.float64), mode="r")[1] @ group[0].A.to(torch.float64)
+        for group in by_detector(increments)
+    ]
+    return compact(rows[0] if len(rows) == 1 else torch.cat(rows))
+
+
+def by_detector(increments: Iterable[Increment]) -> list[list[Increment]]:
+    """Increments that share a detector to the bit stand together."""
+    groups: dict[bytes, list[Increment]] = {}
+    for increment in increments:
+        groups.setdefault(detector_key(increment), []).append(increment)
+    return list(groups.values())
+
+
+def detector_key(increment: Increment) -> bytes:
+    """The bytes of A: equal for parameters that share a detector."""
+    return bytes(increment.A.contiguous().cpu().numpy().tobytes())
+
+
+def compact(rows: torch.Tensor) -> torch.Tensor:
+    """At most d rows [k, d] with the same ‖rows · X‖ for every X."""
+    import torch
+
+    return torch.linalg.qr(rows, mode="r")[1] if rows.shape[0] > rows.shape[1] else rows
+
+
+def norm(parts: Iterable[torch.Tensor]) -> float:
+    """The Frobenius norm of several matrices together."""
+    return float(sum(float(part.square().sum()) for part in parts) ** 0.5)
+
+
+def share(changed: float, present: float) -> float:
+    """A ratio that a missing or absurd denominator makes infinite, never small."""
+    if present > 0:
+        return changed / present
+    return 0.0 if changed == 0 else float("inf")

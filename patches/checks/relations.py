@@ -1,0 +1,279 @@
+"""The numbers of a check, each with its limit; see `projection` for what they mean.
+
+Everything that depends on a promise alone (which patches count as ending it, what the stack leaks on it) is computed
+once for all patches that share the promise: the patches of one request do, and so do those of one retain list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from rasura.patches.algebra.compose import layers_of, sum_bound
+from rasura.patches.algebra.increment import SUM_LIMIT
+from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.footprint import Footprint, Space, norm, share, spaces_of
+from rasura.patches.checks.interference import Interference
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.stack_energy import Total
+from rasura.patches.checks.verdict import Member, Relation
+from rasura.patches.types import ParamName, PatchId
+
+if TYPE_CHECKING:
+    import torch
+
+LISTED: Final = 64
+"""Patches of which all pairs are listed; of more, those over the limit and the worst on each patch."""
+MOST: Final = 1000
+"""Pairs over the limit that are listed at most."""
+
+Inputs: TypeAlias = "Callable[[Space, ParamName], torch.Tensor | None]"
+"""From a space and a parameter to columns [d, m] float64; None where nothing is known of its inputs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Promise:
+    """What a patch promised to leave alone.
+
+    Attributes:
+        key: equal for equal promises.
+        inputs: prompts that stand for all it protects: Σ‖Δ x‖² is the mean leak.
+        base: root of the same mean for the base's own weights.
+        uniform: whether all parameters of a space have the same inputs.
+    """
+
+    key: object
+    inputs: Inputs
+    base: float
+    uniform: bool = True
+
+
+def promise_of(member: Member) -> Promise:
+    """What the patch's manifest and basis say."""
+    patch = member.patch
+    tensors, protected = patch.tensors, patch.manifest.protected
+    spaces = frozenset(spaces_of(patch))
+
+    def inputs(space: Space, name: ParamName) -> torch.Tensor | None:
+        if space not in spaces:
+            return None
+        span = tensors.span_of(name)
+        return (span.rows * span.energy.sqrt()[:, None]).T
+
+    base = float(patch.manifest.measured.get("base_protected", "0"))
+    key = (protected.basis.sha256, protected.basis.invariants, base, spaces)
+    return Promise(key, inputs, base, uniform=not tensors.spans)
+
+
+class Relations:
+    """All numbers of one stack."""
+
+    def __init__(
+        self,
+        stack: Sequence[Member],
+        policy: Policy,
+        *,
+        prints: Sequence[Footprint] | None = None,
+        promises: Sequence[Promise] | None = None,
+    ) -> None:
+        """Prepare a stack.
+
+        Args:
+            stack: the patches with their strengths; not empty.
+            policy: the limits.
+            prints: the patches' footprints with other targets than the stored ones; their effects stay.
+            promises: other promises than the stored ones.
+        """
+        self.stack = tuple(stack)
+        self.policy = policy
+        self.stored = [Footprint.of(member.patch) for member in stack]
+        self.prints = list(prints or self.stored)
+        self.promises = list(promises or map(promise_of, stack))
+
+    @cached_property
+    def strengths(self) -> torch.Tensor:
+        """[N] float64."""
+        import torch
+
+        return torch.tensor([member.strength.value for member in self.stack], dtype=torch.float64)
+
+    @cached_property
+    def total(self) -> Total:
+        """The increments together."""
+        return Total.of([member.patch for member in self.stack])
+
+    @cached_property
+    def table(self) -> Interference:
+        """All pairs."""
+        effects = [stored.effect() for stored in self.stored]
+        return Interference(self.prints, self.strengths.tolist(), effects=effects)
+
+    @cached_property
+    def _listed(self) -> list[list[float]]:
+        return self.table.matrix().tolist()
+
+    @cached_property
+    def places(self) -> dict[PatchId, int]:
+        """Where each patch stands in the stack."""
+        return {member.patch_id: place for place, member in enumerate(self.stack)}
+
+    def bound(self) -> Iterator[Relation]:
+        """Σ|s||B||A|."""
+        layers = layers_of((member.patch.tensors.increments, member.strength) for member in self.stack)
+        worst = max(sum_bound(layer.terms) for layer in layers)
+        below = SUM_LIMIT * (1 - 2.0**-20)  # the sum must stay strictly below the limit
+        yield self._whole("bound", worst, below)
+
+    def own(self) -> Iterator[Relation]:
+        """What each patch leaks on its own promise."""
+        import torch
+
+        for place, (member, promise) in enumerate(zip(self.stack, self.promises, strict=True)):
+            if promise.uniform:
+                leak = self._leak(place, promise)
+            else:
+                alone = Total.of([member.patch])
+                leak = alone.energy(torch.ones(1, dtype=torch.float64), promise.inputs)
+            value = share(leak * abs(member.strength.value), promise.base)
+            limit = self.policy.own * max(1.0, abs(member.strength.value))
+            yield Relation("own", member.patch_id, member.patch_id, value, limit)
+
+    def pairs(self) -> Iterator[Relation]:
+        """What each patch disturbs of each other one's effect."""
+        if len(self.stack) <= LISTED:
+            places = range(len(self.stack))
+            # In the order of those disturbed.
+            yield from (self._pair(p, q, self.share(p, q)) for q in places for p in places if self.comparable(p, q))
+            return
+        worst, who = self.table.worst()
+        listed = {(p, q): value for p, q, value in self.table.above(self.policy.pair, MOST)}
+        listed |= {(p, q): value for q, (p, value) in enumerate(zip(who.tolist(), worst.tolist(), strict=True))}
+        yield from (self._pair(p, q, value) for (p, q), value in sorted(listed.items()) if self.comparable(p, q))
+
+    def one_sided(self) -> Iterator[Relation]:
+        """Pairs of which one protects the other and is not protected by it."""
+        guarding = set(self._guarding())
+        for p, q in sorted(guarding):
+            if (q, p) not in guarding and self.comparable(p, q):
+                value = self.share(q, p)
+                yield Relation("one-sided", self.stack[q].patch_id, self.stack[p].patch_id, value, math.inf)
+
+    def whole(self) -> Iterator[Relation]:
+        """What all leak on each promise, and which patches end it."""
+        found: dict[object, tuple[float, list[tuple[int, float]]]] = {}
+        for place, promise in enumerate(self.promises):
+            if promise.key not in found:
+                ended = self._ending(place)
+                found[promise.key] = self._stack_leak(promise, [p for p, _ in ended]), ended
+            leak, ended = found[promise.key]
+            me = self.stack[place].patch_id
+            for p, kept in ended:
+                yield Relation("kept", self.stack[p].patch_id, me, kept, 1.0)
+            yield Relation("stack", self.stack[-1].patch_id, me, share(leak, promise.base), self.policy.stack)
+
+    def residuals(self) -> Iterator[Relation]:
+        """At most what the stack leaves of each target: r + d·(1 + r), from the patch's own residual r.
+
+        d is what the rest of the stack, and another strength than 1, move of the patch's own effect; what erasing
+        asks for is at least 1/(1 + r) of that.
+        """
+        for place, member in enumerate(self.stack):
+            own = member.patch.manifest.measured.get("residual")
+            if own is not None and self.stored[place].kernels:
+                moved = share(self._others(place), self.table.effects[place].item())
+                value = float(own) + moved * (1 + float(own))
+                yield Relation("residual", self.stack[-1].patch_id, member.patch_id, value, self.policy.residual)
+
+    def capacity(self) -> Iterator[Relation]:
+        """Dimensions taken, as a share of all."""
+        found = Capacity.of([member.patch for member in self.stack])
+        if found is not None:
+            yield self._whole("capacity", found.share, self.policy.capacity)
+
+    def share(self, p: int, q: int) -> float:
+        """pair(p, q) by places in the stack."""
+        if len(self.stack) <= LISTED:
+            return self._listed[p][q]
+        moved = self.prints[p].on(self.prints[q]) * abs(self.stack[p].strength.value)
+        return share(moved, self.stored[q].effect())
+
+    def comparable(self, p: int, q: int) -> bool:
+        """Whether two patches read something in common."""
+        return p != q and bool(self.prints[p].kernels.keys() & self.prints[q].kernels.keys())
+
+    def contributions(self, place: int) -> list[float]:
+        """What each patch alone leaks on the promise of the one at `place`, as shares; 0 for those that end it."""
+        promise, ended = self.promises[place], {p for p, _ in self._ending(place)}
+        leaks = [0.0 if p in ended else self._leak(p, promise) for p in range(len(self.stack))]
+        return [share(leak * s, promise.base) for leak, s in zip(leaks, self.strengths.abs().tolist(), strict=True)]
+
+    def _leak(self, place: int, promise: Promise) -> float:
+        """‖Δ_p X‖ in the spaces that it reads, at strength 1, on what all parameters of a space have in common."""
+        kernels = self.stored[place].kernels
+        inputs = {space: promise.inputs(space, ParamName(space)) for space in kernels}
+        return norm(kernels[space] @ columns for space, columns in inputs.items() if columns is not None)
+
+    def _stack_leak(self, promise: Promise, without: Iterable[int]) -> float:
+        weights = self.strengths.clone()
+        weights[list(without)] = 0.0
+        return self.total.energy(weights, promise.inputs)
+
+    def _others(self, place: int) -> float:
+        """‖Σ_p s_p Δ_p T_q − Δ_q T_q‖."""
+        weights = self.strengths.clone()
+        weights[place] -= 1.0
+        targets: Mapping[Space, torch.Tensor] = self.prints[place].targets
+        return self.total.energy(weights, lambda space, _: targets.get(space))
+
+    def _ending(self, place: int) -> list[tuple[int, float]]:
+        """The patches that erase what this one had promised to keep, and how much of each it had."""
+        shares = self._kept(place)
+        return [(p, value) for p, value in enumerate(shares) if value >= self.policy.kept and p != place]
+
+    def _kept(self, place: int) -> list[float]:
+        """‖U_q F_p‖ / ‖F_p‖ for every p, over the rows in which q keeps prompts (guards are no prompts), at most 1."""
+        import torch
+
+        tensors, invariants = self.stack[place].patch.tensors, self.stack[place].patch.manifest.protected.basis
+        rows, null = tensors.protected[tensors.energy > 0], tensors.protected[: invariants.invariants]
+        found = []
+        for free in self._free:
+            if free.shape[0] != null.shape[1]:
+                found.append(0.0)
+                continue
+            left = free - null.T @ (null @ free)
+            size = float(torch.linalg.vector_norm(left))
+            found.append(min(1.0, float(torch.linalg.vector_norm(rows @ left)) / size) if size > 0 else 0.0)
+        return found
+
+    @cached_property
+    def _free(self) -> list[torch.Tensor]:
+        """F: each patch's targets without what it protects itself, [d, m]."""
+        found = []
+        for member in self.stack:
+            own, targets = member.patch.tensors.protected, member.patch.tensors.targets.T
+            found.append(targets - own.T @ (own @ targets))
+        return found
+
+    def _guarding(self) -> Iterator[tuple[int, int]]:
+        """Pairs (p, q) of which p was made so that it leaves q's targets alone."""
+        by_name: dict[str, list[int]] = {}
+        for place, member in enumerate(self.stack):
+            manifest = member.patch.manifest
+            # What protects a patch protects also the one that took its place: it has the same targets.
+            for name in {manifest.concept.text, member.patch_id, *manifest.supersedes}:
+                by_name.setdefault(name, []).append(place)
+        for p, member in enumerate(self.stack):
+            protected = member.patch.manifest.protected
+            found = {q for name in (*protected.concepts, *protected.patches) for q in by_name.get(name, ())}
+            yield from ((p, q) for q in sorted(found - {p}))
+
+    def _pair(self, p: int, q: int, value: float) -> Relation:
+        return Relation("pair", self.stack[p].patch_id, self.stack[q].patch_id, value, self.policy.pair)
+
+    def _whole(self, check: str, value: float, limit: float) -> Relation:
+        last = self.stack[-1].patch_id
+        return Relation(check, last, last, value, limit)

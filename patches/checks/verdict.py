@@ -1,0 +1,112 @@
+"""What a check says: numbers with their limits, and whether a stack is accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.errors import CheckRefusedError
+from rasura.patches.format.patch import Patch
+from rasura.patches.types import PatchId
+
+SHORT: Final = 12  # digits of an id in a sentence
+CROSSING: Final = ("lost", "left")
+"""Checks of pairs of which one patch leaves and the other stays."""
+_SAID: Final = 20  # reasons in one error
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A patch of a stack, at a strength.
+
+    Attributes:
+        patch: the patch.
+        strength: its factor.
+        patch_id: the patch's identity, hashed once.
+    """
+
+    patch: Patch
+    strength: Strength = ONE
+    patch_id: PatchId = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch_id", self.patch.patch_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One measured number.
+
+    Attributes:
+        check: "own", "pair", "one-sided", "kept", "stack", "residual", "capacity", "site", "lost", "left" or "bound".
+        patch: whose increment.
+        other: whose targets or protected set; equal to `patch` for "own".
+        value: the ratio.
+        limit: what the policy allows.
+    """
+
+    check: str
+    patch: PatchId
+    other: PatchId
+    value: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is within its limit."""
+        return self.value <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a stack is refused: a sentence with the number and the limit, and the command that would resolve it."""
+
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Every relation holds."""
+
+    relations: tuple[Relation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Some relation does not hold; nothing may be applied."""
+
+    relations: tuple[Relation, ...]
+    reasons: tuple[Reason, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsRebase:
+    """Patches disturb each other, and nothing else is wrong: solving some of them anew resolves it.
+
+    Attributes:
+        relations: every number.
+        reasons: one for each pair.
+        moves: patch and the patches that it must protect, for each patch to solve anew.
+    """
+
+    relations: tuple[Relation, ...]
+    reasons: tuple[Reason, ...]
+    moves: tuple[tuple[PatchId, tuple[PatchId, ...]], ...]
+
+
+Verdict: TypeAlias = Accepted | Refused | NeedsRebase
+
+
+def require(verdict: Verdict) -> Accepted:
+    """The verdict, if it is Accepted.
+
+    Raises:
+        CheckRefusedError: with every reason.
+    """
+    if isinstance(verdict, Accepted):
+        return verdict
+    texts = [reason.text for reason in verdict.reasons]
+    more = f" (and {len(texts) - _SAID} more)" if len(texts) > _SAID else ""
+    raise CheckRefusedError("; ".join(texts[:_SAID]) + more, hint=verdict.reasons[0].hint, reasons=texts)

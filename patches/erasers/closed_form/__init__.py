@@ -1,0 +1,1 @@
+"""Erasers that solve one linear system: null space, SPEED, UCE, RECE."""

@@ -1,0 +1,243 @@
+"""The algebra that closed-form erasers share: ΔW_l = (W_l D) A, never larger than n × n or one d × d moment.
+
+With P the projector onto what is free, C1 the targets and D = C* − C1, every one of them differs in the detector A
+alone. The ridge solution inside the range of P,
+
+    A = (λI + C1ᵀ P C1)⁻¹ C1ᵀ P    [n, d]
+
+is that of SPEED (arXiv 2503.07392, eq. 3) written with n × n matrices. Concepts that are solved together own the rows
+of A that their columns made; what is left of concept j under all others is  −λ(λI + C1ᵀPC1)⁻¹.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, count_for
+from rasura.patches.erasers.closed_form.null_space import FREE_FLOOR
+from rasura.patches.erasers.interface import Columns, Problem
+from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
+from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+    Project = Callable[[torch.Tensor], torch.Tensor]
+
+PRESENT: Final = 1e-10
+"""Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
+EXACTLY: Final = 1e-9
+"""Share of the largest singular value of a map below which one is rounding."""
+STRONG: Final = 1e-6
+"""Share of the strongest effect below which a direction is not worth a detector."""
+
+
+def anchored(problem: Problem) -> tuple[Columns, ...]:
+    """The problem's columns, with the start of text in place of an empty anchor's end of text.
+
+    That is what SPEED's and UCE's code takes for the last token of an empty prompt. With more tokens than the last
+    there is nothing to replace.
+
+    Raises:
+        UnsupportedHostError: an empty anchor, and encoders one after the other, each of which has a start of its own.
+    """
+    if problem.request.tokens != "last":
+        return problem.columns
+    if len(problem.encoder.places("", "")) > 1 and not all(normal(t.anchor) for t in problem.request.targets):
+        raise UnsupportedHostError(
+            "expected a model whose prompts have one start of text, got one that reads several encoders in a row",
+            hint="--set nothing=end",
+        )
+    start = problem.reference.invariants[0][:, None]
+    return tuple(
+        columns if normal(target.anchor) else replace(columns, anchors=start.expand_as(columns.anchors).clone())
+        for target, columns in zip(problem.request.targets, problem.columns, strict=True)
+    )
+
+
+def joined(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:
+    """C1 and D = C* − C1 of all concepts side by side, [d, N] each."""
+    import torch
+
+    targets = torch.cat([columns.targets for columns in concepts], dim=1)
+    return targets, torch.cat([columns.anchors for columns in concepts], dim=1) - targets
+
+
+def parts(concepts: Sequence[Columns]) -> Iterator[slice]:
+    """Which of the joined columns are whose."""
+    start = 0
+    for columns in concepts:
+        width = int(columns.targets.shape[1])
+        yield slice(start, start + width)
+        start += width
+
+
+def detector(targets: torch.Tensor, project: Project, ridge: float) -> torch.Tensor:
+    """A = (λI + C1ᵀPC1)⁻¹ C1ᵀP, [n, d]; for λ = 0 its limit.
+
+    Args:
+        targets: C1 [d, n].
+        project: P, on columns.
+        ridge: λ.
+    """
+    import torch
+
+    free = project(targets)
+    few = targets.shape[1] <= targets.shape[0]
+    values, vectors = torch.linalg.eigh(_symmetric(free.T @ free if few else free @ free.T))
+    values = values.clamp(min=0)
+    damp = 1 / (values + ridge)
+    if ridge == 0:
+        damp = torch.where(values > PRESENT * values[-1], damp, torch.zeros_like(values))
+    found = (vectors * damp) @ (vectors.T @ free.T) if few else ((free.T @ vectors) * damp) @ vectors.T
+    return project(found.T).T  # once more: the solve costs a few digits
+
+
+def soft_detector(
+    targets: torch.Tensor, kept: torch.Tensor, *, erase: float, preserve: float, ridge: float
+) -> torch.Tensor:
+    """UCE's A = α C1ᵀ (α C1C1ᵀ + β C0C0ᵀ + λI)⁻¹, [n, d]: retained vectors are data, not a constraint.
+
+    Args:
+        targets: C1 [d, n].
+        kept: Σ c0 c0ᵀ [d, d].
+        erase: α.
+        preserve: β.
+        ridge: λ, above 0.
+    """
+    import torch
+
+    whole = erase * (targets @ targets.T) + preserve * kept
+    whole.diagonal().add_(ridge)
+    found: torch.Tensor = erase * torch.cholesky_solve(targets, torch.linalg.cholesky(_symmetric(whole))).T
+    return found
+
+
+def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A' [r, d] with orthonormal rows and Q' [d, r], with Q'A' = QA but for singular values below the tolerance.
+
+    Args:
+        A: [n, d].
+        Q: [d, n].
+        tolerance: share of the largest singular value.
+    """
+    import torch
+
+    if A.shape[0] == 1:
+        return A, Q
+    rows, triangle = torch.linalg.qr(A.T)  # A = triangleᵀ rowsᵀ
+    left, values, right = torch.linalg.svd(Q @ triangle.T, full_matrices=False)
+    rank = max(1, int((values > tolerance * values[0]).sum()))
+    return right[:rank] @ rows.T, left[:, :rank] * values[:rank]
+
+
+def identity(columns: torch.Tensor) -> torch.Tensor:
+    """P where nothing is protected."""
+    return columns
+
+
+def gram(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
+    """Σ_l W_lᵀW_l, [d, d] float64."""
+    import torch
+
+    first = next(iter(weights.values()))
+    total = torch.zeros(first.shape[1], first.shape[1], dtype=torch.float64)
+    for weight in weights.values():
+        total += weight.T @ weight
+    return total
+
+
+def cut(
+    A: torch.Tensor,
+    Q: torch.Tensor,
+    on: torch.Tensor,
+    outputs: torch.Tensor,
+    *,
+    energy: float,
+    limit: int,
+    tolerance: float = EXACTLY,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A' [r, d] and Q' [d, r] with Q'A' ≈ QA: the leading directions of what W Q A does to some columns.
+
+    With W Q A X = U S Vᵀ, found from its n × n Gram matrix, A' = U_rᵀ W Q A and W Q' = U_r. Rows of A' are mixtures of
+    rows of A, so they see nothing that A does not see. Whatever fits the limit at full energy is only `reduced`, so
+    that detectors which nearly cancel each other do not use up the grid.
+
+    Args:
+        A: detectors [n, d].
+        Q: [d, n]; the response of a layer is W_l Q.
+        on: the columns X [d, m] that the effect is judged by.
+        outputs: Σ_l W_lᵀW_l [d, d] of the layers that share A.
+        energy: share of the effect's energy to carry.
+        limit: most detectors.
+        tolerance: as of `reduced`.
+    """
+    import torch
+
+    A, Q = reduced(A, Q, tolerance)
+    if energy >= 1 and A.shape[0] <= limit:
+        return A, Q
+    seen, inner = A @ on, Q.T @ outputs @ Q
+    values, vectors = torch.linalg.eigh(_symmetric(seen.T @ inner @ seen))
+    strength = values.flip(0).clamp(min=0).sqrt()
+    if float(strength[0]) == 0:
+        return A[:1] * 0, Q[:, :1] * 0
+    rank = min(count_for(strength, energy), limit, int((strength > STRONG * strength[0]).sum()))
+    left = (seen @ vectors.flip(1)[:, :rank]) / strength[:rank]  # U_r = W Q · left
+    return left.T @ inner @ A, Q @ left
+
+
+def increments(
+    weights: Mapping[ParamName, torch.Tensor], factors: Mapping[ParamName, tuple[torch.Tensor, torch.Tensor]]
+) -> dict[ParamName, Increment]:
+    """ΔW_l = (W_l Q_l) A_l on the grid, all of one rank.
+
+    Args:
+        weights: W_l, float64.
+        factors: A_l [r_l, d] and Q_l [d, r_l].
+
+    Raises:
+        BoundExceededError: a response too large for the grid.
+    """
+    rank = max(A.shape[0] for A, _ in factors.values())
+    return {
+        name: Increment.quantised(_padded(A, rank), weights[name] @ _padded(Q.T, rank).T)
+        for name, (A, Q) in factors.items()
+    }
+
+
+def free_share(columns: Columns, basis: ProtectedBasis) -> float:
+    """The share of a concept's energy that lies outside the basis.
+
+    Raises:
+        ErasureRefusedError: next to nothing does.
+    """
+    import torch
+
+    outside = torch.linalg.vector_norm(basis.project(columns.targets))
+    share = float(outside / torch.linalg.vector_norm(columns.targets))
+    if share >= FREE_FLOOR:
+        return share**2
+    raise ErasureRefusedError(
+        f"concept {columns.name!r} lies inside the protected set: {share:.2e} of it is free, "
+        f"expected at least {FREE_FLOOR:g}",
+        hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --retain FILE "
+        f"--rank-rule {basis.rule.coarser}",
+        concept=columns.name,
+        free=f"{share:.3e}",
+    )
+
+
+def _padded(rows: torch.Tensor, count: int) -> torch.Tensor:
+    import torch
+
+    return torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
+
+
+def _symmetric(matrix: torch.Tensor) -> torch.Tensor:
+    return (matrix + matrix.T) / 2

@@ -1,0 +1,199 @@
+"""Closed-form null-space erasure of cross-attention projections, one separable patch a concept.
+
+For every concept i with target embeddings C1, anchors C* and D = C* − C1, and the projector P onto what is protected
+neither by the basis nor by the other concepts' targets:
+
+    M = D (λI + C1ᵀ P C1)⁻¹ C1ᵀ P            the smallest map with M C1 ≈ D that ignores everything protected
+    ΔW_l = W_l M                             for every projection l that reads text
+
+(SPEED, arXiv 2503.07392, eq. 3 in its n × n form.) M is cut to the few directions that matter for the projections'
+outputs: with G = Σ_l W_lᵀ W_l and G^½ M C1 = U S Vᵀ, keep r of them, so that
+
+    A = U_rᵀ G^½ M   [r, d]        one detector for all layers, its rows inside the range of P
+    B_l = W_l G^-½ U_r   [o_l, r]
+
+Concepts of one request protect each other: V_j, an orthonormal basis of what is free of concept j's targets, is taken
+out of every other P_i. With one column a concept this is the joint solution a_i · c_j = δ_ij; with many it is its block
+form. Any subset of the patches can be applied, and each does the same whether the others are there or not.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, leading
+from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.options import check_options, option
+from rasura.patches.errors import ErasureRefusedError
+from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.hosts.interface import ParameterInfo
+
+__all__ = ["FREE_FLOOR", "Columns", "Erasure", "NullSpace", "erase", "gram_of"]
+
+FREE_FLOOR: Final = 1e-3
+"""Share of a target's norm that must lie outside the protected span; below, the edit would be thousands of times W."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullSpace:
+    """The method with its choices."""
+
+    name: ClassVar[str] = "null-space"
+    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="v", rule="relative:1e-3")
+
+    ridge: float = option(
+        1e-2, "softness λ as a share of the mean squared free target norm; 0 fits exactly", low=0, high=1 - 1e-9
+    )
+    energy: float = option(0.9, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
+    rank_limit: int = option(32, "most detectors of one patch", low=1, high=1024)
+    guard: float = option(0.9999, "share of each other concept's free energy that stays untouched", low=1e-9, high=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
+        """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
+        return cross_attention(infos, layers, width)
+
+    def solve(self, problem: Problem) -> tuple[Erasure, ...]:
+        """All concepts together; see `erase`."""
+        problem.progress("solving", 0, 1)
+        found = erase(problem.weights, problem.columns, problem.basis(), self)
+        problem.progress("solving", 1, 1)
+        return found
+
+
+def erase(
+    weights: Mapping[ParamName, torch.Tensor],
+    concepts: Sequence[Columns],
+    basis: ProtectedBasis,
+    options: NullSpace,
+) -> tuple[Erasure, ...]:
+    """Solve all concepts together; one separable result each, in the same order.
+
+    Args:
+        weights: pristine projections W_l [o_l, d], any float dtype.
+        concepts: their token embeddings.
+        basis: what must not be touched.
+        options: choices of the method.
+
+    Raises:
+        ErasureRefusedError: a target lies inside the protected span, or inside the other targets' span.
+        BoundExceededError: a response too large for the grid.
+    """
+    import torch
+
+    full = {name: weight.to(torch.float64) for name, weight in weights.items()}
+    roots = _roots(gram_of(full))
+    free = [basis.project(columns.targets) for columns in concepts]
+    for columns, part in zip(concepts, free, strict=True):
+        _check_free(columns, part, "the protected set", basis)
+    guards = [leading(part, options.guard) for part in free]
+    return tuple(
+        _solve(full, roots, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
+    )
+
+
+def gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
+    """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
+    import torch
+
+    products = [weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values()]
+    return torch.stack(products).sum(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Projector:
+    """P = I − UᵀU − VᵀV, with V orthonormal and orthogonal to U."""
+
+    basis: ProtectedBasis
+    guard: torch.Tensor  # [g, d]
+
+    def __call__(self, columns: torch.Tensor) -> torch.Tensor:
+        once = self.basis.project(columns)
+        twice = once - self.guard.T @ (self.guard @ once)
+        return twice - self.guard.T @ (self.guard @ twice)
+
+
+def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> _Projector:
+    import torch
+
+    others = [guard for i, guard in enumerate(guards) if i != own]
+    stacked = torch.cat([*others, torch.zeros(0, basis.width, dtype=torch.float64)])
+    if stacked.shape[0]:
+        _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
+        stacked = rows[values > 1e-9 * values[0]]
+    return _Projector(basis, stacked)
+
+
+def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
+    import torch
+
+    share = float(torch.linalg.vector_norm(free) / torch.linalg.vector_norm(columns.targets))
+    if share < FREE_FLOOR:
+        raise ErasureRefusedError(
+            f"concept {columns.name!r} lies inside {where}: "
+            f"{share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
+            hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --retain FILE "
+            f"--rank-rule {basis.rule.coarser}",
+            concept=columns.name,
+            free=f"{share:.3e}",
+        )
+    return share**2
+
+
+def _solve(
+    weights: Mapping[ParamName, torch.Tensor],
+    roots: tuple[torch.Tensor, torch.Tensor],
+    columns: Columns,
+    project: _Projector,
+    options: NullSpace,
+) -> Erasure:
+    free = project(columns.targets)  # [d, n]
+    where = "the span of the other concepts of this request"
+    share = _check_free(columns, free, where, project.basis)
+    A, Q = _factors(columns, free, roots, options)
+    A = project(A.T).T  # once more: the solve costs a few digits
+    return Erasure(
+        {name: Increment.quantised(A, weight @ Q) for name, weight in weights.items()},
+        share,
+        int(project.guard.shape[0]),
+    )
+
+
+def _factors(
+    columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpace
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A [r, d] and Q [d, r] with M ≈ Q A and B_l = W_l Q."""
+    import torch
+
+    D = columns.anchors - columns.targets
+    inner = columns.targets.T @ free  # C1ᵀ P C1, [n, n]
+    scale = torch.diagonal(inner).mean()
+    left, values, _ = torch.linalg.svd(inner)
+    damp = torch.where(values > 1e-10 * values[0], 1 / (values + options.ridge * scale), torch.zeros_like(values))
+    M = ((D @ left) * damp) @ (left.T @ free.T)  # [d, d]
+    root, inverse = roots
+    U, strength, _ = torch.linalg.svd(root @ (M @ columns.targets), full_matrices=False)
+    rank = min(count_for(strength, options.energy), options.rank_limit)
+    return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]
+
+
+def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """G^½ and its pseudo-inverse, [d, d] float64."""
+    import torch
+
+    values, vectors = torch.linalg.eigh(gram)
+    present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
+    values = torch.where(present, values, torch.zeros_like(values)).sqrt()
+    inverse = torch.where(present, 1 / values, torch.zeros_like(values))
+    return (vectors * values) @ vectors.T, (vectors * inverse) @ vectors.T

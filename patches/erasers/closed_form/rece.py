@@ -1,0 +1,157 @@
+"""RECE: erase, look for the embeddings that bring the concept back, erase those too (arXiv 2407.12383).
+
+(1) a UCE step maps the targets to their anchors (`ridge`, version 2023);
+(2) each epoch finds, for all tokens of the concept's prompts, the embeddings c' that the edited projections W' turn
+    into what the pristine ones made of c (`adversarial`), and maps them to the null prompt's tokens by another UCE
+    step on W', in which the null prompt is what is retained.
+
+The steps of all layers share their detectors, so with M_e = D_e A_e the edited weights are W (I + M_0)(I + M_1) …, and
+
+    ΔW_l = W_l Σ_e Q_e A_e        Q_e = (I + M_0) … (I + M_{e-1}) D_e
+
+is a sum of factors whose order matters while it is made and not afterwards. It is reduced to its rank. Nothing is
+promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rasura.patches.algebra.protected_subspace import EXACT
+from rasura.patches.erasers.closed_form.least_squares import cut, gram, joined, parts, soft_detector
+from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
+from rasura.patches.erasers.closed_form.uce import retained_sum, soft_erasure
+from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.options import check_options, option
+from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.prompts.concept_prompts import Target, prompts_of
+from rasura.patches.solving.to_patch import compressed
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.hosts.interface import ParameterInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Rece:
+    """The method with its choices."""
+
+    name: ClassVar[str] = "rece"
+    defaults: ClassVar[Defaults] = Defaults(tokens="end", layers="kv", rule="relative:1e-3", needs_retain=False)
+
+    epochs: int = option(1, "rounds against what brings the concept back; 0: UCE alone", low=0, high=50)
+    gamma: float = option(1e-3, "γ, how small those embeddings must be; larger erases less", low=1e-9, high=1e9)
+    ridge: float = option(0.1, "λ of those rounds", low=1e-9, high=1e9)
+    preserve: float = option(0.1, "β of those rounds, the weight of what is retained", low=0, high=1e9)
+    retain: str = option("null", "what those rounds retain: the null prompt, or the set too", choices=("null", "set"))
+    erase: float = option(1.0, "α, the weight of the targets", low=1e-9, high=1e9)
+    first_ridge: float = option(0.5, "λ of the first step", low=1e-9, high=1e9)
+    first_preserve: float = option(0.0, "β of the first step; 0: max(0.1, 1/m) for m prompts", low=0, high=1e9)
+    tolerance: float = option(1e-9, "share of the largest singular value below which rank is rounding", low=0, high=1)
+    energy: float = option(1.0, "share of the effect that the rank must carry", low=1e-9, high=1)
+    rank_limit: int = option(1024, "most detectors of one patch", low=1, high=1024)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
+        """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
+        return cross_attention(infos, layers, width)
+
+    def solve(self, problem: Problem) -> tuple[Erasure, ...]:
+        """All concepts together, epoch after epoch; each gets the factors that its columns made."""
+        import torch
+
+        weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
+        null = problem.reference.invariants
+        kept, tokens = retained_sum(problem, "all")
+        beta = self.first_preserve or max(0.1, problem.encoder.length / max(tokens, 1))
+        run = Run(weights, problem.columns)
+        run.step(problem.columns, kept, alpha=self.erase, beta=beta, ridge=self.first_ridge)
+        against = null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))
+        whole = [_whole_prompts(problem, target) for target in problem.request.targets] if self.epochs else []
+        for epoch in range(self.epochs):
+            problem.progress("erasing what brings it back", epoch, self.epochs)
+            run.step(
+                run.bringing_back(whole, self.gamma), against, alpha=self.erase, beta=self.preserve, ridge=self.ridge
+            )
+        problem.progress("erasing what brings it back", self.epochs, self.epochs)
+        outputs = gram(weights)
+        return tuple(self._erasure(run, i, outputs) for i in range(len(problem.columns)))
+
+    def _erasure(self, run: Run, concept: int, outputs: torch.Tensor) -> Erasure:
+        A, Q = run.factors(concept)
+        seen = run.seen(concept)
+        factors = cut(A, Q, seen, outputs, energy=self.energy, limit=self.rank_limit, tolerance=self.tolerance)
+        return soft_erasure(run.weights, factors, run.columns[concept], {"epochs": str(self.epochs)})
+
+
+class Run:
+    """Weights that are edited step after step: W_l F, with F [d, d] the same for all layers."""
+
+    def __init__(self, weights: Mapping[ParamName, torch.Tensor], columns: Sequence[Columns]) -> None:
+        import torch
+
+        self.weights, self.columns = weights, tuple(columns)
+        self._F = torch.eye(columns[0].targets.shape[0], dtype=torch.float64)
+        self._A: list[list[torch.Tensor]] = [[] for _ in columns]
+        self._Q: list[list[torch.Tensor]] = [[] for _ in columns]
+        self._seen: list[list[torch.Tensor]] = [[] for _ in columns]
+
+    @property
+    def edited(self) -> dict[ParamName, torch.Tensor]:
+        """W_l after the steps so far."""
+        return {name: weight @ self._F for name, weight in self.weights.items()}
+
+    def step(self, concepts: Sequence[Columns], kept: torch.Tensor, *, alpha: float, beta: float, ridge: float) -> None:
+        """One UCE step on the edited weights.
+
+        Args:
+            concepts: targets and anchors of this step, one for each concept.
+            kept: Σ c0 c0ᵀ [d, d].
+            alpha: weight of the targets.
+            beta: weight of what is kept.
+            ridge: λ.
+        """
+        targets, change = joined(concepts)
+        A, Q = soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge), self._F @ change
+        for i, own in enumerate(parts(concepts)):
+            self._A[i].append(A[own])
+            self._Q[i].append(Q[:, own])
+            self._seen[i].append(targets[:, own])
+        self._F = self._F + Q @ A
+
+    def bringing_back(self, concepts: Sequence[Columns], gamma: float) -> list[Columns]:
+        """Columns whose targets do to the edited weights what the given ones did to the pristine."""
+        targets, _ = joined(concepts)
+        found = adversarial(self.weights, self.edited, targets, gamma)
+        return [
+            Columns(columns.name, found[:, own], columns.anchors, columns.pairs)
+            for columns, own in zip(concepts, parts(concepts), strict=True)
+        ]
+
+    def factors(self, concept: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A [n, d] and Q [d, n] of all steps of a concept."""
+        import torch
+
+        return torch.cat(self._A[concept]), torch.cat(self._Q[concept], dim=1)
+
+    def seen(self, concept: int) -> torch.Tensor:
+        """All targets of a concept's steps, [d, n]."""
+        import torch
+
+        return torch.cat(self._seen[concept], dim=1)
+
+
+def _whole_prompts(problem: Problem, target: Target) -> Columns:
+    """All tokens of the concept's prompts, each with the null prompt's token of the same position as its anchor."""
+    prompts = prompts_of(target.concept, problem.request.templates_of(target))
+    hidden = problem.encoder.encode_all(prompts)
+    null = problem.reference.invariants.expand_as(hidden)
+    width = hidden.shape[-1]
+    columns = Columns(target.concept, hidden.reshape(-1, width).T, null.reshape(-1, width).T)
+    return compressed(columns, EXACT) if columns.pairs > 2 * width else columns

@@ -1,0 +1,115 @@
+"""UCE: ridge regression in which retained prompts are data (Unified Concept Editing, arXiv 2308.14761).
+
+    ΔW_l = (W_l D) A        A = α C1ᵀ (α C1C1ᵀ + β C0C0ᵀ + λI)⁻¹
+
+One detector A serves all layers, keys and values. Retained vectors C0 pull the edit towards nothing but do not forbid
+it, so nothing is promised: what leaks is measured. Two versions are in use:
+
+    2023    pairs from the last subject token to the end of the prompt; all 77 tokens of retained prompts,
+            β = max(0.1, 1/m) for m of them; the version of the paper's tables, and what RECE builds on
+    2025    the last subject token alone, of retained prompts too; β = 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final, cast
+
+from rasura.patches.algebra.protected_subspace import Moment, no_basis
+from rasura.patches.erasers.closed_form.least_squares import (
+    anchored,
+    cut,
+    gram,
+    increments,
+    joined,
+    parts,
+    soft_detector,
+)
+from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.options import check_options, option
+from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.hosts.interface import ParameterInfo
+
+_LEAST: Final = 0.1  # smallest β of the first version
+
+
+class _ByVariant:
+    """Defaults that follow an eraser's variant; those of the class are the 2025 ones."""
+
+    def __get__(self, eraser: Uce | None, owner: type[Uce]) -> Defaults:
+        tokens = "end" if eraser is not None and eraser.variant == "2023" else "last"
+        return Defaults(tokens=tokens, layers="kv", rule="relative:1e-3", needs_retain=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Uce:
+    """The method with its choices."""
+
+    name: ClassVar[str] = "uce"
+    defaults: ClassVar[Defaults] = cast("Defaults", _ByVariant())
+
+    variant: str = option("2025", "which of the authors' versions", choices=("2023", "2025"))
+    ridge: float = option(0.5, "λ, the weight of the edit's size", low=1e-9, high=1e9)
+    erase: float = option(1.0, "α, the weight of the targets", low=1e-9, high=1e9)
+    preserve: float = option(0.0, "β, the weight of retained tokens; 0: the version's own", low=0, high=1e9)
+    nothing: str = option("end", "token of an empty anchor, with tokens last", choices=("end", "start"))
+    energy: float = option(1.0, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
+    rank_limit: int = option(76, "most detectors of one patch", low=1, high=1024)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
+        """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
+        return cross_attention(infos, layers, width)
+
+    def solve(self, problem: Problem) -> tuple[Erasure, ...]:
+        """All concepts together: each gets the rows of A that its columns made."""
+        import torch
+
+        problem.progress("solving", 0, 1)
+        kept, tokens = retained_sum(problem, "all" if self.variant == "2023" else problem.request.tokens)
+        given = anchored(problem) if self.nothing == "start" else problem.columns
+        targets, change = joined(given)
+        beta = self.preserve or self._preserve(tokens / problem.encoder.length)
+        A = soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
+        weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
+        outputs = gram(weights)
+        found = []
+        for columns, own in zip(given, parts(given), strict=True):
+            factors = cut(A[own], change[:, own], columns.targets, outputs, energy=self.energy, limit=self.rank_limit)
+            found.append(soft_erasure(weights, factors, columns, {"preserve": format(beta, ".6g")}))
+        problem.progress("solving", 1, 1)
+        return tuple(found)
+
+    def _preserve(self, prompts: float) -> float:
+        return max(_LEAST, 1 / max(prompts, 1)) if self.variant == "2023" else 1.0
+
+
+def retained_sum(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
+    """Σ c0 c0ᵀ [d, d] over retained tokens and over the targets of guarded patches; and how many retained tokens."""
+    moment = Moment(int(problem.columns[0].targets.shape[0]))
+    for batch in problem.retained(tokens):
+        moment.add(batch)
+    total = moment.mean * moment.count
+    for rows in problem.request.guarded.values():
+        total = total + rows.T @ rows
+    return total, moment.count
+
+
+def soft_erasure(
+    weights: Mapping[ParamName, torch.Tensor],
+    factors: tuple[torch.Tensor, torch.Tensor],
+    columns: Columns,
+    facts: Mapping[str, str],
+) -> Erasure:
+    """An erasure with one detector for all layers that promises nothing."""
+    made = increments(weights, dict.fromkeys(weights, factors))
+    counted = {"columns": str(columns.pairs), **facts}
+    return Erasure(made, 1.0, 0, basis=no_basis(int(columns.targets.shape[0])), facts=counted)

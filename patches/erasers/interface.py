@@ -1,0 +1,183 @@
+"""What an eraser is given and what it gives back: the one shape of all methods.
+
+An *eraser* is a frozen dataclass whose fields are the method's choices; `solve` turns a *problem* (pristine weights,
+prompts as embeddings, what to protect) into one *erasure* a concept: increments, and for each touched parameter what
+was promised about its inputs. Everything else (prompts, measurement, manifest, files) is done by `rasura.patches.solving.solve`
+and the same for all.
+
+A touched parameter reads one of three things:
+
+    text    the text encoder's output: the shared token embeddings of the request
+    hidden  states inside the text encoder: a space of its own, so the erasure brings columns and reference for it
+    image   picture features: nothing about them can be promised from text, the patch is measured only
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.algebra.increment import Increment
+    from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.hosts.interface import ParameterInfo
+    from rasura.patches.models.denoiser import Denoiser
+    from rasura.patches.models.text_encoder import TextEncoder
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage (behind a tab, it may carry a note such as a loss), how much is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Token embeddings of one concept.
+
+    Attributes:
+        name: the concept, for messages.
+        targets: C1 [d, n] float64.
+        anchors: C* [d, n] float64.
+        count: how many pairs the columns stand for, where they are compressed; 0: as many as there are.
+    """
+
+    name: str
+    targets: torch.Tensor
+    anchors: torch.Tensor
+    count: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of tokens the columns stand for."""
+        return self.count or int(self.targets.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Prompts that are not targets.
+
+    Attributes:
+        invariants: the null prompt's tokens [77, d] float64, start of text first.
+        retained: moment of the retained prompts' tokens.
+        held_out: moment of the held-out prompts' tokens.
+    """
+
+    invariants: torch.Tensor
+    retained: Moment
+    held_out: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a method takes where a request does not say.
+
+    Attributes:
+        tokens: which tokens stand for a concept.
+        layers: which layers, in the method's own words.
+        rule: where the retained spectrum is cut, as `RankRule.parse` reads it.
+        needs_retain: whether the method is meaningless without a retain set.
+    """
+
+    tokens: str
+    layers: str
+    rule: str
+    needs_retain: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Everything an eraser may look at; nothing of it may be changed.
+
+    Attributes:
+        weights: pristine values of the parameters that `parameters` named, any float dtype, on the CPU.
+        encoder: the pristine text encoder.
+        request: what was asked.
+        columns: paired tokens of each concept, in the request's order; more than 2d columns are compressed.
+        reference: null prompt, retained and held-out prompts.
+        basis: builds (once) what is protected in the text embedding: null prompt exactly, retained prompts by the
+            request's rank rule, guarded patches. Raises ErasureRefusedError where that is the whole space.
+        retained: the tokens of the retained prompts anew, in batches [b, d] float64; which tokens of a prompt is
+            the argument, one of `TOKEN_CHOICES` or "all". Memory is bounded however many prompts there are.
+        denoiser: loads the pristine UNet and its noise schedule; for methods that train or look through it.
+        progress: told what is going on.
+        work: a folder in which a long training may leave checkpoints to resume from, or None.
+    """
+
+    weights: Mapping[ParamName, torch.Tensor]
+    encoder: TextEncoder
+    request: EraseRequest
+    columns: tuple[Columns, ...]
+    reference: Reference
+    basis: Callable[[], ProtectedBasis]
+    retained: Callable[[str], Iterator[torch.Tensor]]
+    denoiser: Callable[[], Denoiser]
+    progress: Progress
+    work: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Erasure:
+    """One concept's solution.
+
+    Attributes:
+        increments: ΔW = B·A a parameter.
+        free: share of the targets' energy outside everything protected, 0 to 1.
+        guarded: dimensions taken by the other concepts.
+        basis: what text-reading parameters promise not to touch; None: the problem's basis. A basis without rows
+            promises nothing.
+        bases: the same for parameters that have one of their own, text-reading or hidden.
+        columns: targets and anchors of `hidden` parameters, in their input space.
+        references: the null, retained and held-out inputs of `hidden` parameters.
+        reads: what a parameter reads, where that is not the text encoder's output.
+        facts: further numbers of the method for the manifest's `measured`, as decimals.
+    """
+
+    increments: Mapping[ParamName, Increment]
+    free: float
+    guarded: int
+    basis: ProtectedBasis | None = None
+    bases: Mapping[ParamName, ProtectedBasis] = field(default_factory=dict)
+    columns: Mapping[ParamName, Columns] = field(default_factory=dict)
+    references: Mapping[ParamName, Reference] = field(default_factory=dict)
+    reads: Mapping[ParamName, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Eraser(Protocol):
+    """A method with its choices; a frozen dataclass whose fields are listed by `rasura methods`.
+
+    A method that draws random numbers has a field `seed`, and gives the same erasures for the same seed, problem and
+    device.
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Defaults]
+
+    def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
+        """The parameters to touch.
+
+        Args:
+            infos: all of the host's.
+            layers: the request's choice of layers.
+            width: d, the length of a token embedding.
+
+        Raises:
+            UnsupportedHostError: the model has none of them.
+            InputError: layers that this method does not know.
+        """
+        ...
+
+    def solve(self, problem: Problem) -> tuple[Erasure, ...]:
+        """One separable erasure a concept, in the request's order.
+
+        Raises:
+            ErasureRefusedError: a target lies inside what is protected, or the room is used up.
+            NotFiniteError: a loss or a result is NaN or infinite.
+            BoundExceededError: a response too large for the grid.
+        """
+        ...

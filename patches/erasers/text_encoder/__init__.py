@@ -1,0 +1,1 @@
+"""Erasers that rewrite the CLIP text encoder's feed-forward layers."""

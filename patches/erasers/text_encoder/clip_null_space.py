@@ -1,0 +1,240 @@
+"""Null-space edits of the CLIP text encoder: what its feed-forward layers remember of a concept is rewritten.
+
+After AlphaEdit (arXiv 2410.02355) as Om Prakash et al. use it on the text encoder of a diffusion model ("Editing
+Concepts in Diffusion Models", 2025). In each chosen block, `fc2` maps keys (its inputs, at all 77 positions) to values.
+The concept's keys K get new values; keys of the null prompt (start of text among them), of the retained prompts and of
+the other concepts keep theirs, because the increment is zero on them (`memory.rewrite`):
+
+    ΔW = R KᵀP (K KᵀP + λI)⁻¹        R [d, m]: how the values are to change
+
+Three ways to choose R, for the same keys:
+
+    states   Y* − Y: what leaves the block becomes what leaves it for the anchor's prompt, residual stream included
+    mapped   W K* − W K: `fc2` gives what it gives for the anchor; the stream past it still carries the concept
+    guided   Adam on the values, so that the UNet predicts with the edited encoder what it predicts for the anchor
+
+Blocks are edited in order, each on the encoder that carries the edits below it, starting from the pristine one: an edit
+moves the keys of its own concept further up. Protected prompts keep theirs, up to the leak that the patch states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, no_basis
+from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.options import check_options, option
+from rasura.patches.erasers.text_encoder.alphaedit import Keeping, Space, cut, rewrite, ridge_of, spaces
+from rasura.patches.erasers.text_encoder.edit import Edit, others_of
+from rasura.patches.erasers.text_encoder.guided_values import guide
+from rasura.patches.erasers.text_encoder.reach import reach
+from rasura.patches.errors import InputError, UnsupportedHostError
+from rasura.patches.format.manifest_parts import HIDDEN
+from rasura.patches.models.families import refuse_several_encoders
+from rasura.patches.models.hidden_states import fc2_layers
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.hosts.interface import ParameterInfo
+
+AUTO: Final = "auto"
+PAPER_LAYERS: Final = (1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipNullSpace:
+    """The method with its choices."""
+
+    name: ClassVar[str] = "clip-null-space"
+    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers=AUTO, rule="relative:1e-3")
+
+    values: str = option("states", "how new values are chosen", choices=("states", "mapped", "guided"))
+    positions: str = option("all", "which positions are rewritten", choices=("all", "tokens"))
+    policy: str = option(
+        "rule", "what is free: by the rank rule, or what has 1/90000 of the mean eigenvalue", choices=("rule", "paper")
+    )
+    shared_p: bool = option(False, "all layers use the last one's projector, as the paper's code does by a slip")  # noqa: FBT003
+    ridge: float = option(0.1, "softness λ as a share of the keys' mean squared free norm; 0 fits exactly", low=0)
+    lam: float = option(0.0, "λ itself, on the sum of the keys' moment, in place of ridge; 0 takes ridge", low=0)
+    energy: float = option(0.9, "share of the effect on the keys that the rank must carry", low=1e-9, high=1)
+    rank_limit: int = option(128, "most detectors of one layer", low=1, high=1024)
+    guard: str = option(
+        "span", "protected patches: held like retained keys, or disturbed little", choices=("span", "soft")
+    )
+    guard_share: float = option(0.9999, "share of other concepts' free energy that is held", low=1e-9, high=1)
+    epochs: int = option(10, "guided: rounds over the layers", low=1, high=1000)
+    steps: int = option(6, "guided: Adam steps a layer and round", low=1, high=10_000)
+    lr: float = option(0.2, "guided: Adam's step length", low=1e-9)
+    batch: int = option(8, "guided: prompts and pictures a round", low=1, high=64)
+    t_low: int = option(10, "guided: least training step of the noise", low=0, high=100_000)
+    t_high: int = option(50, "guided: largest training step of the noise", low=0, high=100_000)
+    draw_steps: int = option(10, "guided: steps in which a picture is drawn", low=1, high=1000)
+    guidance: float = option(7.5, "guided: guidance scale with which it is drawn", low=0, high=100)
+    seed: int = option(0, "guided: of noise, steps and prompts", low=0, high=2**53 - 1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.t_low > self.t_high:
+            raise InputError(
+                f"method {self.name}: options t_low and t_high: expected t_low ≤ t_high, got {self.t_low} and "
+                f"{self.t_high}",
+                hint=f"rasura methods {self.name}",
+            )
+
+    def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
+        """`fc2` weights of the first text encoder: block numbers such as "1,2,3", or "auto".
+
+        "auto" is the paper's choice 1,2,3 where the encoder has these blocks, else its last ones, three at most.
+        """
+        refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
+        found = fc2_layers(infos)
+        if not found:
+            raise UnsupportedHostError(
+                "the model has no CLIP text encoder: expected text_encoder.text_model.encoder.layers.N.mlp.fc2"
+            )
+        if odd := [name for name in found.values() if infos[name].shape[0] != width]:
+            raise UnsupportedHostError(
+                f"{odd[0]}: expected {width} outputs, got {infos[odd[0]].shape[0]}", parameter=odd[0]
+            )
+        return [found[number] for number in _chosen(layers, list(found), self.name)]
+
+    def solve(self, problem: Problem) -> tuple[Erasure, ...]:
+        """All concepts, block by block; see the module."""
+        known = spaces(
+            problem,
+            Keeping(
+                problem.request.rule if self.policy == "rule" else None,
+                self.guard_share if self.guard == "span" else None,
+                self.shared_p,
+            ),
+        )
+        edits = [Edit.of(problem, target, list(known), self.positions) for target in problem.request.targets]
+        losses: list[dict[str, str]] = [{} for _ in edits]
+        if self.values == "guided":
+            losses = guide(problem, edits, known, self)
+        else:
+            self._closed(problem, edits, known)
+        stored = [self._stored(edit, known) for edit in edits]
+        facts = [{**loss, **far} for loss, far in zip(losses, reach(problem, edits), strict=True)]
+        width = problem.encoder.width
+        return tuple(
+            self._erasure(edit, known, increments, numbers, width)
+            for edit, increments, numbers in zip(edits, stored, facts, strict=True)
+        )
+
+    def room(self, edits: Sequence[Edit], own: int, space: Space) -> ProtectedBasis:
+        """What a concept's edit must not touch in a layer.
+
+        Raises:
+            ErasureRefusedError: the concept lies inside it, or it is the whole space.
+        """
+        basis = edits[own].room(space, others_of(edits, own, space.layer), self.guard_share)
+        edits[own].check_free(space, basis, self._coarser(space))
+        return basis
+
+    def rewritten(
+        self, edit: Edit, space: Space, basis: ProtectedBasis, change: torch.Tensor, keys: torch.Tensor
+    ) -> torch.Tensor:
+        """ΔW [d, d_ff] that changes the values of keys [d_ff, m] by R [d, m] and leaves all that is protected alone."""
+        pristine = edit.columns(edit.pristine[space.layer].keys)
+        lam = self.lam or ridge_of(pristine, basis, self.ridge)  # what a lower edit has made the anchor's weighs little
+        return rewrite(change, keys, basis, lam, space.earlier)
+
+    def _closed(self, problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space]) -> None:
+        for done, space in enumerate(known.values()):
+            problem.progress("solving", done, len(known))
+            seen = [edit.present(space.layer) for edit in edits]
+            found = []
+            for i, edit in enumerate(edits):
+                goals, keys = edit.goals[space.layer], edit.columns(seen[i].keys)
+                if self.values == "states":
+                    change = edit.goal_columns(goals.outputs) - edit.columns(seen[i].outputs)
+                else:
+                    change = space.weight @ (edit.goal_columns(goals.keys) - keys)
+                found.append(self.rewritten(edit, space, self.room(edits, i, space), change, keys))
+            for edit, delta in zip(edits, found, strict=True):
+                edit.put(space, delta)
+                edit.put(space, self._increment(edit, space).dense())  # what is above sees what is stored
+        problem.progress("solving", len(known), len(known))
+
+    def _increment(self, edit: Edit, space: Space) -> Increment:
+        """A layer's ΔW as it is stored."""
+        keys = edit.columns(edit.present(space.layer).keys)
+        return Increment.quantised(*cut(edit.deltas[space.layer], keys, space.basis, self.energy, self.rank_limit))
+
+    def _stored(self, edit: Edit, known: Mapping[int, Space]) -> dict[ParamName, Increment]:
+        """All layers as they are stored; from now on the copy carries exactly these."""
+        found = {}
+        for space in known.values():
+            found[space.name] = self._increment(edit, space)
+            edit.put(space, found[space.name].dense())
+        return found
+
+    def _erasure(
+        self,
+        edit: Edit,
+        known: Mapping[int, Space],
+        increments: Mapping[ParamName, Increment],
+        facts: Mapping[str, str],
+        width: int,
+    ) -> Erasure:
+        return Erasure(
+            _padded(increments),
+            min(edit.free.values()),
+            max(edit.guarded.values()),
+            basis=no_basis(width),
+            bases={space.name: space.promise for space in known.values()},
+            columns={space.name: self._columns(edit, space) for space in known.values()},
+            references={space.name: space.reference for space in known.values()},
+            reads={space.name: HIDDEN for space in known.values()},
+            facts=facts,
+        )
+
+    def _columns(self, edit: Edit, space: Space) -> Columns:
+        """The concept's keys as its edit leaves them, and keys whose values under W are those that it should have.
+
+        These are the anchor's own where `fc2` alone is mapped. Elsewhere they stand for what leaves the block for the
+        anchor's prompt: W K* = W K + (Y* − Y), with Y as it would be without this layer's increment.
+        """
+        import torch
+
+        seen, goals = edit.present(space.layer), edit.goals[space.layer]
+        keys = edit.columns(seen.keys)
+        if self.values == "mapped":
+            return Columns(edit.target.concept, keys, edit.goal_columns(goals.keys))
+        change = edit.goal_columns(goals.outputs) - edit.columns(seen.outputs) + edit.deltas[space.layer] @ keys
+        return Columns(edit.target.concept, keys, keys + torch.linalg.pinv(space.weight) @ change)
+
+    def _coarser(self, space: Space) -> str:
+        return f"--rank-rule {space.basis.rule.coarser}" if self.policy == "rule" else "--set policy=rule"
+
+
+def _chosen(layers: str, present: Sequence[int], method: str) -> list[int]:
+    if layers == AUTO:
+        return list(PAPER_LAYERS if set(PAPER_LAYERS) <= set(present) else present[-len(PAPER_LAYERS) :])
+    words = layers.split(",")
+    if not all(word.isdecimal() and int(word) in present for word in words) or len(set(words)) != len(words):
+        raise InputError(
+            f"layers {layers!r}: expected {AUTO}, or numbers among {', '.join(map(str, present))} with commas between",
+            hint=f"rasura methods {method}",
+        )
+    return sorted(int(word) for word in words)
+
+
+def _padded(increments: Mapping[ParamName, Increment]) -> dict[ParamName, Increment]:
+    """One rank for all layers, as a LoRA file is read: rows and columns of zeros fill up."""
+    import torch
+
+    rank = max(increment.rank for increment in increments.values())
+    return {
+        name: Increment(
+            torch.nn.functional.pad(own.A, (0, 0, 0, rank - own.rank)),
+            torch.nn.functional.pad(own.B, (0, rank - own.rank)),
+        )
+        for name, own in increments.items()
+    }

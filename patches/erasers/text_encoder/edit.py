@@ -1,0 +1,173 @@
+"""One concept's edit of a text encoder while it is being made: its prompts, a copy that carries it, what it changed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
+from rasura.patches.erasers.interface import Problem
+from rasura.patches.erasers.text_encoder.alphaedit import Space
+from rasura.patches.errors import ErasureRefusedError
+from rasura.patches.models.clip_or_t5 import Place
+from rasura.patches.models.hidden_states import States, copied, set_weights, states_of
+from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
+
+if TYPE_CHECKING:
+    import torch
+
+FREE_FLOOR: Final = 1e-3
+"""Share of the concept's keys' norm that must lie outside the protected span."""
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """A concept and the copy of the encoder that carries its edit so far.
+
+    Attributes:
+        target: the concept.
+        ids: its prompts [n, length].
+        goal_ids: its anchor's prompts, in the same order.
+        pairs: for each prompt, which position becomes which of the anchor's.
+        starts: where the subject of each prompt begins.
+        pristine: states of its prompts in the unpatched encoder, by layer.
+        goals: states of its anchor's prompts in the unpatched encoder, by layer.
+        model: a copy of the encoder with `deltas` in it.
+        deltas: ΔW [d, d_ff] float64 of each layer so far.
+        guarded: most dimensions that other concepts took, by layer.
+        free: smallest share of the concept's energy that was free, by layer.
+    """
+
+    target: Target
+    ids: torch.Tensor
+    goal_ids: torch.Tensor
+    pairs: tuple[tuple[tuple[int, int], ...], ...]
+    starts: tuple[int, ...]
+    pristine: Mapping[int, States]
+    goals: Mapping[int, States]
+    model: Any
+    deltas: dict[int, torch.Tensor] = field(default_factory=dict)
+    guarded: dict[int, int] = field(default_factory=dict)
+    free: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, problem: Problem, target: Target, layers: Sequence[int], positions: str) -> Self:
+        """A fresh edit that changes nothing.
+
+        Raises:
+            ConceptError: a prompt that is too long, or a concept that its template hides.
+        """
+        encoder, templates = problem.encoder, problem.request.templates_of(target)
+        sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
+        ids, goal_ids = encoder.batch(sources), encoder.batch(goals)
+        own = [encoder.places(prompt, target.concept)[0] for prompt in sources]
+        theirs = [encoder.places(prompt, target.anchor)[0] for prompt in goals]
+        tokens = positions if positions == ALL else problem.request.tokens
+        pairs = tuple(_pairs(a, b, tokens) for a, b in zip(own, theirs, strict=True))
+        return cls(
+            target,
+            ids,
+            goal_ids,
+            pairs,
+            tuple(place.subject[0] for place in own),
+            states_of(encoder.module, ids, layers),
+            states_of(encoder.module, goal_ids, layers),
+            copied(encoder.module),
+        )
+
+    def columns(self, states: torch.Tensor, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """The chosen positions of its prompts' states [n, length, x] as columns [x, m]; `rows` tells which prompts."""
+        pairs = self.pairs if rows is None else [self.pairs[row] for row in rows]
+        return _picked(states, [[source for source, _ in pair] for pair in pairs])
+
+    def goal_columns(self, states: torch.Tensor) -> torch.Tensor:
+        """The positions that they become, of its anchor's states [n, length, x], as columns [x, m]."""
+        return _picked(states, [[goal for _, goal in pair] for pair in self.pairs])
+
+    def own(self) -> torch.Tensor:
+        """Which of the columns know the concept: from its first token on. [m] bool."""
+        import torch
+
+        return torch.tensor([a >= start for start, pair in zip(self.starts, self.pairs, strict=True) for a, _ in pair])
+
+    def mask(self, rows: Sequence[int]) -> torch.Tensor:
+        """Where the values of these prompts may change: chosen positions that know the concept. [n, length] bool."""
+        import torch
+
+        found = torch.zeros(len(rows), self.ids.shape[1], dtype=torch.bool)
+        for i, row in enumerate(rows):
+            found[i, [a for a, _ in self.pairs[row] if a >= self.starts[row]]] = True
+        return found
+
+    def present(self, layer: int) -> States:
+        """States of its prompts under the edit so far."""
+        return states_of(self.model, self.ids, [layer])[layer]
+
+    def put(self, space: Space, delta: torch.Tensor) -> None:
+        """Let the copy carry this ΔW [d, d_ff] in a layer."""
+        self.deltas[space.layer] = delta
+        set_weights(self.model, {space.layer: space.weight + delta})
+
+    def room(self, space: Space, others: Sequence[torch.Tensor], share: float) -> ProtectedBasis:
+        """What this edit must not touch in a layer: the layer's own basis, and the other concepts' keys [m, d_ff].
+
+        Raises:
+            ErasureRefusedError: nothing is left.
+        """
+        basis = guarded_basis(space.basis, others, share) if others else space.basis
+        self.guarded[space.layer] = max(self.guarded.get(space.layer, 0), basis.rank - space.basis.rank)
+        return basis
+
+    def check_free(self, space: Space, basis: ProtectedBasis, coarser: str) -> None:
+        """Refuse a concept whose keys the basis holds; the hint ends in the option that leaves more room.
+
+        Raises:
+            ErasureRefusedError: less than `FREE_FLOOR` of them is free.
+        """
+        import torch
+
+        known = self.columns(self.pristine[space.layer].keys)[:, self.own()]
+        share = float(torch.linalg.vector_norm(basis.project(known)) / torch.linalg.vector_norm(known))
+        if share < FREE_FLOOR:
+            raise ErasureRefusedError(
+                f"concept {self.target.concept!r} lies inside the protected set of layer {space.layer}: "
+                f"{share:.2e} of its keys is free, expected at least {FREE_FLOOR:g}",
+                hint=f"rasura erase --base MODEL --concept {shlex.quote(self.target.concept)} --retain FILE "
+                f"--method clip-null-space {coarser}",
+                concept=self.target.concept,
+                free=f"{share:.3e}",
+            )
+        self.free[space.layer] = min(self.free.get(space.layer, 1.0), share**2)
+
+
+def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]:
+    """Keys [m, d_ff] of the other concepts of a request in a layer: as the base has them, and as their edits do."""
+    import torch
+
+    found = []
+    for i, edit in enumerate(edits):
+        if i != own:
+            keys = [edit.pristine[layer].keys]
+            if any(below < layer for below in edit.deltas):  # an edit further down moves the keys
+                keys.append(edit.present(layer).keys)
+            found.append(torch.cat(keys).flatten(0, 1))
+    return found
+
+
+def _pairs(source: Place, goal: Place, tokens: str) -> tuple[tuple[int, int], ...]:
+    if tokens != ALL:
+        return tuple(paired(source, goal, tokens))
+    own, length = source.subject, source.stop
+    last, end = own[-1], goal.subject[-1]
+    before = [(position, position) for position in range(own[0])]  # the template's own words, the same in both
+    after = [(last + j, min(end + j, length - 1)) for j in range(1, length - last)]
+    return (*before, *paired(source, goal, "subject"), *after)
+
+
+def _picked(states: torch.Tensor, positions: Sequence[Sequence[int]]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([states[i, list(chosen)] for i, chosen in enumerate(positions)]).T.contiguous()

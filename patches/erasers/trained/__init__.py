@@ -1,0 +1,1 @@
+"""Erasers that train: SepME and All but One."""

@@ -1,0 +1,1 @@
+"""The patch as files: manifest, tensors, signature, and what other programs read."""

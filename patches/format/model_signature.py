@@ -1,0 +1,195 @@
+"""`model.sig`: who vouches for the files of a patch, in the OpenSSF Model Signing format v1.0, method "key".
+
+    bundle     JSON    which key (a hint), and the envelope
+    envelope   DSSE    base64 of the payload, its type, exactly one ECDSA P-256 signature over both (PAE)
+    payload    in-toto the name and SHA-256 of every file, and their root: SHA-256 over the digests in order of names
+
+`read_statement` believes nothing before the signature stands, and reads the very bytes that were signed:
+
+    (1) the bundle is well formed, with one signature and a key hint
+    (2) the hint names one of the caller's keys
+    (3) the signature verifies over the payload and its type
+    (4) the payload is a v1.0 model signature over plain files, and its root digest is theirs
+
+The caller still owes: (5) whether that key may sign this (roles, revocation); (6) `check_files` on the bytes it loads.
+
+Identity is the root digest. Anybody can rewrite an ECDSA signature without the key ((r, s) → (r, n - s)), so neither a
+signature nor a bundle identifies anything.
+
+Formats: https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md,
+https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from rasura.patches._io import canonical_json
+from rasura.patches._io.canonical_json import Fields
+from rasura.patches.errors import DigestMismatchError, FormatError, SignatureError, UntrustedKeyError
+from rasura.patches.format import intoto_statement
+from rasura.patches.format.intoto_statement import SIGNATURE_FILE, Statement
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+
+__all__ = [
+    "SIGNATURE_FILE",
+    "PrivateKey",
+    "PublicKey",
+    "Statement",
+    "check_files",
+    "read_private",
+    "read_statement",
+    "sign",
+    "verify",
+    "write_private",
+]
+
+MAX_BUNDLE_BYTES: Final = 1024 * 1024
+"""Longest bundle read. One over three files has 2 KB."""
+
+_BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+
+
+def sign(files: Mapping[str, bytes], *, name: str, key: PrivateKey) -> bytes:
+    """The bytes of `model.sig` over these files; the same for the same files, name and key.
+
+    Args:
+        files: content by name; all that will lie in the folder but for the signature itself.
+        name: what the folder is called; informational.
+        key: who signs.
+
+    Raises:
+        FormatError: no files, or a file's name that verifiers refuse.
+    """
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # its documented home
+
+    envelope = Envelope(intoto_statement.payload(files, name), _PAYLOAD_TYPE, {})
+    envelope.signatures[""] = Signature("", key.sign(envelope.pae()).hex())
+    return canonical_json.dumps(
+        {
+            "mediaType": _BUNDLE_TYPE,
+            "verificationMaterial": {"publicKey": {"hint": key.public.hint}, "tlogEntries": []},
+            "dsseEnvelope": envelope.to_dict(),
+        }
+    )
+
+
+def read_statement(bundle: bytes, keys: Iterable[PublicKey]) -> Statement:
+    """Steps (1) to (4) of the module's docstring.
+
+    Args:
+        bundle: the bytes of `model.sig`.
+        keys: those whose signatures may count, revoked ones included if the caller wants to name them.
+
+    Raises:
+        UntrustedKeyError: the bundle names a key that is not among `keys`; `details["key_hint"]` holds that name.
+        SignatureError: anything else that keeps the statement from being believed.
+    """
+    try:
+        hint, payload, signature = _open_bundle(bundle)
+    except FormatError as error:
+        raise SignatureError(error.message) from error
+    key = next((key for key in keys if key.hint == hint), None)
+    if key is None:
+        raise UntrustedKeyError(f"{SIGNATURE_FILE}: expected a known key, got one with the hint {hint}", key_hint=hint)
+    _verify(key, payload, signature)
+    try:
+        return intoto_statement.read_payload(payload, key.key_id)
+    except FormatError as error:
+        raise SignatureError(error.message, key_id=key.key_id) from error
+
+
+def check_files(signed: Statement, files: Mapping[str, bytes]) -> None:
+    """Step (6): these bytes are exactly the signed ones, no file more, none less.
+
+    Args:
+        signed: of `read_statement`.
+        files: content by name, without the signature itself.
+
+    Raises:
+        SignatureError: a signed file is missing, or one is there that nobody signed.
+        DigestMismatchError: a file's bytes are not the signed ones.
+    """
+    for name in sorted(set(signed.files) | set(files)):
+        if name not in files:
+            raise SignatureError(f"{name}: expected the signed file, got none", file=name)
+        if name not in signed.files:
+            raise SignatureError(f"{name!a}: expected signed files only, got one that nobody signed", file=name)
+        got = hashlib.sha256(files[name]).hexdigest()
+        if got != signed.files[name]:
+            expected = signed.files[name]
+            raise DigestMismatchError(
+                f"{name}: expected sha256 {expected}, got {got}", file=name, expected=expected, got=got
+            )
+
+
+def verify(files: Mapping[str, bytes], keys: Iterable[PublicKey]) -> Statement:
+    """`read_statement` and `check_files` over all files of a folder, `model.sig` among them.
+
+    Raises:
+        SignatureError: unsigned, badly signed, files missing or unsigned files added.
+        UntrustedKeyError: signed by a key that is not among `keys`.
+        DigestMismatchError: a file was changed.
+    """
+    if SIGNATURE_FILE not in files:
+        raise SignatureError(f"expected the signature {SIGNATURE_FILE}, got none: the folder is unsigned")
+    signed = read_statement(files[SIGNATURE_FILE], keys)
+    check_files(signed, {name: data for name, data in files.items() if name != SIGNATURE_FILE})
+    return signed
+
+
+def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
+    """(1): the key's hint, the payload, the signature; nothing of it verified."""
+    top = Fields.of(canonical_json.parse(bundle, what=SIGNATURE_FILE, limit=MAX_BUNDLE_BYTES), SIGNATURE_FILE)
+    top.choice("mediaType", (_BUNDLE_TYPE,))
+    material = top.fields("verificationMaterial")
+    public = material.fields("publicKey")  # a certificate in its place is another method, which proves less
+    hint = public.digest("hint")
+    public.done()
+    material.items("tlogEntries", limit=0)
+    material.done()
+    envelope = top.fields("dsseEnvelope")
+    top.done()
+    payload = _base64(envelope, "payload")
+    envelope.choice("payloadType", (_PAYLOAD_TYPE,))
+    signatures = list(envelope.records("signatures", limit=1))
+    envelope.done()
+    if len(signatures) != 1:
+        raise FormatError(f"{SIGNATURE_FILE}: expected one signature, got none")
+    signature = _base64(signatures[0], "sig")
+    signatures[0].choice("keyid", ("",))
+    signatures[0].done()
+    return hint, payload, signature
+
+
+def _base64(fields: Fields, name: str) -> bytes:
+    """Standard base64 in its one spelling: unused bits zero, padding complete (RFC 4648 §3.5)."""
+    text = fields.text(name, limit=MAX_BUNDLE_BYTES)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    if base64.b64encode(data).decode() != text:
+        raise FormatError(f"{SIGNATURE_FILE}: {name}: expected base64 (RFC 4648 §4), got something else")
+    return data
+
+
+def _verify(key: PublicKey, payload: bytes, signature: bytes) -> None:
+    """(3): over the envelope's pre-authentication encoding, which binds the payload to its type."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from securesystemslib.dsse import Envelope
+
+    message = Envelope(payload, _PAYLOAD_TYPE, {}).pae()
+    try:
+        key.cryptography_key().verify(signature, message, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise SignatureError(
+            f"{SIGNATURE_FILE}: expected a signature by key {key.key_id}, got one that does not verify",
+            key_id=key.key_id,
+        ) from None

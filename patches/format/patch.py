@@ -1,0 +1,155 @@
+"""A patch as files: what is in the folder, byte by byte, and the way back.
+
+    manifest.json                     what the patch says of itself; its SHA-256 is the PatchId
+    pytorch_lora_weights.safetensors  the factors as an ordinary LoRA file: uniform rank, no alpha; `lora_A`, `lora_B`,
+                                      in a text encoder `lora_linear_layer.down` and `.up`
+    basis.safetensors                 what is protected: `rows` [k, d], `energy` [k], F64; the same file for every patch
+                                      of one request, so that a content-addressed store keeps it once
+    targets.safetensors               `targets` and `anchors` [m, d], F64: the concept's own columns, compressed
+                                      Both may hold more: `STEM.rows`, `STEM.energy`, `STEM.targets`, `STEM.anchors`
+                                      for a parameter STEM.weight whose promise or input space is its own
+    model.sig                         OpenSSF Model Signing bundle over the four files above (absent until signed)
+
+Every file has exactly one encoding, so equal content has equal bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from rasura.patches._io.safetensors_file import PATCH_LIMITS, read_regular
+from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, NotFoundError
+from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
+from rasura.patches.format.manifest_parts import HIDDEN, TEXT
+from rasura.patches.format.patch_tensors import BASIS, TARGETS, WEIGHTS, Pairs, PatchTensors, Span, check_width
+from rasura.patches.types import PatchId
+
+__all__ = [
+    "BASIS",
+    "CONTENT",
+    "MANIFEST",
+    "SIGNATURE",
+    "TARGETS",
+    "WEIGHTS",
+    "Pairs",
+    "Patch",
+    "PatchTensors",
+    "Span",
+    "read_folder",
+    "write_folder",
+]
+
+MANIFEST: Final = "manifest.json"
+SIGNATURE: Final = "model.sig"
+CONTENT: Final = (BASIS, MANIFEST, WEIGHTS, TARGETS)
+"""The files that a signature covers."""
+_SIGNATURE_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """A manifest and the numbers it describes; whoever holds one knows that they belong together."""
+
+    manifest: Manifest
+    tensors: PatchTensors
+
+    @property
+    def patch_id(self) -> PatchId:
+        """SHA-256 of the manifest's bytes."""
+        return self.manifest.patch_id
+
+    def files(self) -> dict[str, bytes]:
+        """The four signed files."""
+        return {MANIFEST: self.manifest.to_bytes(), **self.tensors.files()}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        """Read a patch from bytes that were verified, never from a path.
+
+        Args:
+            files: at least the four content files; `model.sig` is ignored here.
+
+        Raises:
+            FormatError: a missing file, or one that breaks its format.
+            DigestMismatchError: a tensor that is not the one which the manifest names.
+            AlgebraError: factors off the grid or out of range.
+        """
+        missing = [name for name in CONTENT if name not in files]
+        if missing:
+            raise FormatError(f"the patch lacks {', '.join(missing)}: expected {', '.join(CONTENT)}")
+        manifest = Manifest.from_bytes(files[MANIFEST])
+        tensors = PatchTensors.from_files(files)
+        _check_tensors(manifest, tensors)
+        return cls(manifest, tensors)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """The bytes of a patch folder's own files; anything else in the folder is not read.
+
+    Raises:
+        NotFoundError: no folder, or a content file is missing.
+        FormatError: a link, a pipe, or a file too large.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder} is no patch folder", hint="rasura patch list")
+    limits = {MANIFEST: MANIFEST_LIMIT, SIGNATURE: _SIGNATURE_LIMIT}
+    present = [*CONTENT, *([SIGNATURE] if (folder / SIGNATURE).exists() else [])]
+    return {name: read_regular(folder / name, limits.get(name, PATCH_LIMITS.file_bytes)) for name in present}
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder, all of it or nothing.
+
+    Raises:
+        ExistsError: something is there already.
+        HostWriteError: disk full or not writable; nothing is left.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExistsError(f"{folder} exists and is not empty", hint="rasura patch export ID -o ANOTHER")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise HostWriteError(f"cannot write {folder}: {error.strerror}") from error
+    try:
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+        scratch.chmod(0o755)
+        os.replace(scratch, folder)  # noqa: PTH105  # over an empty folder, as rename(2) allows
+    except OSError as error:
+        raise HostWriteError(f"cannot write {folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_tensors(manifest: Manifest, tensors: PatchTensors) -> None:
+    found = tensors.specs()
+    if found != manifest.tensors:
+        named = {(spec.file, spec.tensor.name): spec for spec in manifest.tensors}
+        odd = next((s for s in found if named.get((s.file, s.tensor.name)) != s), None)
+        what = f"{odd.file}: {odd.tensor.name}" if odd else "a tensor that the manifest names"
+        raise DigestMismatchError(f"{what}: expected what manifest.json names, got other content or none")
+    touched = {parameter.name: parameter.shape for parameter in manifest.base.parameters}
+    shapes = {name: increment.shape for name, increment in tensors.increments.items()}
+    if touched != shapes:
+        raise FormatError("manifest.json: base.parameters do not fit the increments")
+    _check_reads(manifest, tensors)
+
+
+def _check_reads(manifest: Manifest, tensors: PatchTensors) -> None:
+    """Who reads the text embedding is as wide as it; who reads hidden states has columns of its own; pictures none."""
+    reads = manifest.protected.reads
+    if odd := sorted(set(reads) - set(tensors.increments)):
+        raise FormatError(f"manifest.json: protected.reads names {odd[0]}, which the patch does not touch")
+    for name, increment in tensors.increments.items():
+        what = reads.get(name, TEXT)
+        if what == TEXT:
+            check_width(increment.shape[1], int(tensors.targets.shape[1]))
+        if (name in tensors.pairs) != (what == HIDDEN) or (name in tensors.spans and what not in {TEXT, HIDDEN}):
+            raise FormatError(f"{name} reads {what!r}: its targets and rows do not fit that")

@@ -1,0 +1,288 @@
+"""A diffusers folder or a single file as a host: the touched bytes are overwritten in place, under a rollback journal.
+
+Opening reads headers only and first settles what an interrupted process left. Reading takes a shared lock on the
+folder, writing an exclusive one, each for the length of one call and without waiting. A process that has the same file
+mapped into its memory sees the new values at once; load models afresh after a write.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from rasura.patches._io.byte_ranges import digest_ranges, read_whole
+from rasura.patches._io.file_lock import locked, sole_mover
+from rasura.patches._io.parallel import at_once
+from rasura.patches._io.tensor_bytes import memory_of, tensor_digests, torch_dtype
+from rasura.patches.errors import HostError, HostWriteError, UnsupportedHostError
+from rasura.patches.hosts.check_value import check_same, check_value
+from rasura.patches.hosts.disk.compvis_layout import find_model, layout_of
+from rasura.patches.hosts.disk.diffusers_layout import Layout, Place
+from rasura.patches.hosts.disk.journal_record import Change, Record
+from rasura.patches.hosts.disk.rollback_journal import Journal
+from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, new_identity
+from rasura.patches.hosts.disk.weight_files import WeightFiles
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import Digest, ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CheckpointHost"]
+
+
+class CheckpointHost:
+    """A model on disk; see `rasura.patches.hosts.Host` for what its methods promise."""
+
+    journal_type: ClassVar[type[Journal]] = Journal
+
+    def __init__(self, path: Path, layout: Layout, *, recovered: bool, identity: str) -> None:
+        """Use `open`."""
+        self.path = path
+        """The folder or the file."""
+        self.recovered = recovered
+        """Whether opening put back what an interrupted write had left half done."""
+        self._layout = layout
+        self._fresh_identity = identity
+        self._state = StateFolder(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The model in a diffusers folder, or in a single file (`rasura.patches.hosts.disk.compvis_names`).
+
+        Raises:
+            NotFoundError: nothing is there.
+            UnsupportedHostError: neither a folder with safetensors weights nor such a file, or ambiguous ones.
+            FormatError: a weight file or an index that breaks its format.
+            BusyError: another process is writing to it.
+            DigestMismatchError: an interrupted write that cannot be undone because its journal is damaged.
+            HostWriteError: an interrupted write that cannot be undone now.
+        """
+        path = find_model(path)
+        layout = layout_of(path)
+        with locked(path, exclusive=False) as lock, _readable(path):
+            journal = cls.journal_type(StateFolder(path))
+            recovered = False
+            if journal.unsettled():
+                lock.make(exclusive=True)
+                recovered = _settle(journal, path)
+        return cls(path, layout, recovered=recovered, identity=new_identity())
+
+    @property
+    def single(self) -> bool:
+        """Whether the model is one file, in which there is no tokenizer."""
+        return self._state.single
+
+    @property
+    def folder(self) -> Path:
+        """The folder, for those who need more of it than weights.
+
+        Raises:
+            UnsupportedHostError: the model is a single file.
+        """
+        if self.single:
+            raise UnsupportedHostError(
+                f"{self.path}: expected a diffusers folder, whose tokenizer and text encoder can be loaded, got a "
+                "single file: patches are made on folders and applied to both",
+                hint="convert it with diffusers' from_single_file(…).save_pretrained(DIR)",
+            )
+        return self.path
+
+    @property
+    def location(self) -> str:
+        """The absolute path."""
+        return str(self.path)
+
+    @property
+    def host_id(self) -> str:
+        """32 hexadecimal digits that name this model for as long as something is applied to it."""
+        return self._state.identity() or self._fresh_identity
+
+    @property
+    def lasting(self) -> bool:
+        """Yes."""
+        return True
+
+    def known_as(self, host_id: str) -> None:
+        """Take this identity in place of a fresh one; without effect while something is applied."""
+        self._fresh_identity = host_id
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keep other processes from moving this model; see `Host.alone`.
+
+        Reading and writing lock the model's folder for the length of a call. This locks a folder inside it; of a single
+        file, the same file in another way.
+        """
+        if self.single:
+            return sole_mover(self.path)
+        return locked(self.path / next(iter(self._layout.files)).partition("/")[0], exclusive=True)
+
+    def kept(self) -> frozenset[ParamName]:
+        """The parameters whose originals are kept, which are those that something is applied to."""
+        return frozenset(self._state.kept())
+
+    def ensure_writable(self, names: Iterable[ParamName]) -> None:
+        """Raise what `write` would raise because of the files that hold these, without changing anything.
+
+        Raises:
+            UnsupportedHostError: a link, a file with several names, a read-only file; a parameter of which the file
+                holds a running average, too.
+            DriftError: a weight file was replaced since this host was opened.
+        """
+        with WeightFiles(self._state.root, self._layout.files, writable=True) as files:
+            for name in names:
+                self._check_alone(name)
+                files.descriptor(self._place(name).file)
+
+    def parameters(self) -> Mapping[ParamName, ParameterInfo]:
+        """Every patchable parameter, in name order, from the headers."""
+        return {name: place.info for name, place in self._layout.places.items()}
+
+    def read(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
+        """The present values, on the CPU, in the files' dtypes."""
+        with self._reading() as files:
+            return self._tensors(names, {}, files)
+
+    def originals(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
+        """The values before anything was written.
+
+        Raises:
+            DigestMismatchError: a kept original was damaged.
+        """
+        with self._reading() as files:
+            return self._tensors(names, self._state.kept(), files)
+
+    def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the present bytes; no tensor is made."""
+        with self._reading() as files:
+            return self._digests(names, files)
+
+    def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the bytes before anything was written; no tensor is made."""
+        with self._reading() as files:
+            kept = self._state.kept()
+            wanted = list(names)
+            known = {name: kept[name].digest for name in wanted if name in kept}
+            return {**self._digests([name for name in wanted if name not in known], files), **known}
+
+    def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
+        """Write all of these values or none of them; see `Host.write`.
+
+        Raises:
+            DriftError: a weight file was replaced since this host was opened.
+        """
+        for name, tensor in tensors.items():
+            check_value(self._place(name).info, tensor)
+            self._check_alone(name)
+        with locked(self.path, exclusive=True), _readable(self.path):
+            journal = self.journal_type(self._state)
+            _settle(journal, self.path)
+            record, infos = self._record(tensors, forget)
+            if record.changes or record.forget:
+                by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
+                journal.transact(
+                    record, infos, lambda change: memory_of(tensors[by_place[change.file, change.start]]), self.host_id
+                )
+
+    def _record(
+        self, tensors: "Mapping[ParamName, torch.Tensor]", forget: Collection[ParamName]
+    ) -> tuple[Record, dict[str, ParameterInfo]]:
+        """What has to change, and what each newly kept original is."""
+        kept = self._state.kept()
+        changes: list[Change] = []
+        infos: dict[str, ParameterInfo] = {}
+        with WeightFiles(self._state.root, self._layout.files) as files:
+            after, before = tensor_digests(tensors), self._digests({*tensors, *forget}, files)
+            for name in tensors:
+                if before[name] != after[name]:
+                    place, staged = self._place(name), "" if name in kept else self._state.original_file(name)
+                    changes.append(Change(place.file, place.start, place.stop, before[name], after[name], staged))
+                    infos |= {staged: place.info} if staged else {}
+            for name in forget:
+                value = after.get(name, before[name])
+                if (name in kept and kept[name].digest != value) or self._state.original_file(name) in infos:
+                    raise _only_copy(name)
+        identities = {file: self._layout.files[file] for file in {change.file for change in changes}}
+        dropped = tuple(self._state.original_file(name) for name in sorted(forget) if name in kept)
+        return Record(identities, tuple(changes), dropped), infos
+
+    @contextmanager
+    def _reading(self) -> Iterator[WeightFiles]:
+        with locked(self.path, exclusive=False) as lock, _readable(self.path):
+            journal = self.journal_type(self._state)
+            if journal.unsettled():  # a process died since this host was opened
+                lock.make(exclusive=True)
+                _settle(journal, self.path)
+            with WeightFiles(self._state.root, self._layout.files) as files:
+                yield files
+
+    def _digests(self, names: Iterable[ParamName], files: WeightFiles) -> dict[ParamName, Digest]:
+        places = {name: self._place(name) for name in names}
+        ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
+        return dict(zip(places, digest_ranges(ranges), strict=True))
+
+    def _place(self, name: ParamName) -> Place:
+        return self._layout.place(name, self.location)
+
+    def _check_alone(self, name: ParamName) -> None:
+        if name in self._layout.doubled:
+            raise UnsupportedHostError(
+                f"{self.location}: expected one copy of {name}, got a running average (model_ema) beside it, with "
+                "which some programs draw: what is erased would still be there",
+                hint="write a copy without it: --out FILE",
+                parameter=name,
+            )
+
+    def _tensors(
+        self, names: Iterable[ParamName], kept: Mapping[ParamName, KeptOriginal], files: WeightFiles
+    ) -> "dict[ParamName, torch.Tensor]":
+        """Kept originals, and of what is not kept what is there now."""
+        places = {name: self._place(name) for name in names}
+        for name, place in places.items():
+            if name in kept:
+                check_same(place.info, kept[name].info)
+            else:
+                files.descriptor(place.file)  # opened before threads share the files
+        data = at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
+        return {name: _tensor(found, places[name].info) for name, found in zip(places, data, strict=True)}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise HostError(f"{path}: expected a readable model, got {got}", errno=error.errno) from None
+
+
+def _settle(journal: Journal, path: Path) -> bool:
+    try:
+        return journal.settle()
+    except OSError as error:
+        if not journal.interrupted():  # only leftovers that could not be removed, which mislead nobody
+            return False
+        raise HostWriteError(
+            f"{path}: expected to finish an interrupted write, got {error.strerror or error}; it is kept for later",
+            hint="make the folder writable, free some space and try again",
+            errno=error.errno,
+        ) from None
+
+
+def _only_copy(name: ParamName) -> HostWriteError:
+    return HostWriteError(
+        f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was changed",
+        parameter=name,
+    )
+
+
+def _present(place: Place, files: WeightFiles) -> bytearray:
+    return read_whole(files.descriptor(place.file), place.start, place.stop)
+
+
+def _tensor(data: bytearray, info: ParameterInfo) -> "torch.Tensor":
+    import torch
+
+    if not data:
+        return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
+    return torch.frombuffer(data, dtype=torch_dtype(info.dtype)).reshape(info.shape)

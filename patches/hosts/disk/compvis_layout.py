@@ -1,0 +1,111 @@
+"""A whole pipeline in one safetensors file as a layout: which bytes of it hold which parameter."""
+
+import os
+import shlex
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from rasura.patches._io.safetensors_file import Header
+from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
+from rasura.patches.hosts.disk.compvis_names import averages, parts, unmatched
+from rasura.patches.hosts.disk.diffusers_layout import FLOATS, Layout, Place, find_layout, read_weights
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import ParamName
+
+__all__ = ["find_model", "is_single_name", "layout_of", "single_layout"]
+
+_SUFFIXES: Final = (".safetensors", ".sft")
+_PICKLES: Final = frozenset({".ckpt", ".pt", ".pth", ".bin"})
+_NAME_BYTES: Final = 220  # of a file's name; with what is added to it, it must stay below 255
+_CONVERT: Final = "convert it with diffusers' from_single_file(…).save_pretrained(DIR)"
+
+
+def find_model(path: Path) -> Path:
+    """The absolute path of a model folder or single file.
+
+    Links above the model are followed: they are the person's own choice of a path. A single file that is itself a link
+    stays one, because what it points to may be somebody else's, a Hugging Face cache above all.
+
+    Raises:
+        NotFoundError: nothing is there.
+    """
+    try:
+        if path.is_file() and path.is_symlink():
+            return path.parent.resolve(strict=True) / path.name
+        return path.resolve(strict=True)
+    except OSError as error:
+        raise NotFoundError(f"expected a model folder at {path}, got {error.strerror}") from None
+
+
+def layout_of(model: Path) -> Layout:
+    """The layout of a diffusers folder or of a single file.
+
+    Raises:
+        NotFoundError: nothing is there.
+        UnsupportedHostError: neither, or several candidates for one component.
+        FormatError: a header or an index that breaks the format.
+    """
+    return find_layout(model) if not model.exists() or model.is_dir() else _single(model)
+
+
+def is_single_name(file: Path) -> bool:
+    """Whether a single file may be called so: its suffix says what it is, and there is room for ours."""
+    return file.suffix in _SUFFIXES and len(os.fsencode(file.name)) <= _NAME_BYTES
+
+
+def _single(file: Path) -> Layout:
+    if not is_single_name(file):
+        what = "pickled weights, which are never opened" if file.suffix in _PICKLES else "another name"
+        raise UnsupportedHostError(
+            f"{file}: expected a diffusers folder or a file NAME{_SUFFIXES[0]} with a name of at most {_NAME_BYTES} "
+            f"bytes, got {what}",
+            hint=_CONVERT,
+        )
+    return single_layout(file)
+
+
+def single_layout(file: Path) -> Layout:
+    """The layout of a single file, whatever it is called.
+
+    Raises:
+        UnsupportedHostError: other names than those of a Stable Diffusion checkpoint.
+        FormatError: a header that breaks the format.
+    """
+    try:
+        header, identity = read_weights(file.parent, file.name)
+    except OSError as error:
+        raise HostError(f"{file}: expected a readable file, got {error.strerror}", errno=error.errno) from None
+    places = _places(file, header)
+    if not places:
+        raise _unknown(file, header)
+    average = averages(header.tensors)
+    doubled = frozenset(part.name for part in parts(header.tensors) if part.tensor.name in average)
+    return Layout(
+        MappingProxyType({name: places[name] for name in sorted(places)}),
+        MappingProxyType({file.name: identity}),
+        doubled,
+        MappingProxyType(unmatched(header.tensors)),
+    )
+
+
+def _places(file: Path, header: Header) -> dict[ParamName, Place]:
+    places: dict[ParamName, Place] = {}
+    for part in parts(header.tensors):
+        if part.tensor.dtype in FLOATS:
+            if part.name in places:
+                raise FormatError(f"{file}: expected one tensor for {part.name}, got two")
+            info = ParameterInfo(part.name, part.tensor.dtype, part.shape)
+            start, stop = header.data_start + part.start, header.data_start + part.stop
+            places[part.name] = Place(file.name, start, stop, info)
+    return places
+
+
+def _unknown(file: Path, header: Header) -> UnsupportedHostError:
+    pipeline = next((above for above in file.parents if (above / "model_index.json").is_file()), None)
+    got = f"a single file with names like {header.tensors[0].name}" if header.tensors else "a single file of no tensors"
+    return UnsupportedHostError(
+        f"{file}: expected a diffusers folder or the names of a Stable Diffusion checkpoint "
+        f"(model.diffusion_model.…), got {got}",
+        hint=f"--model {shlex.quote(str(pipeline))}" if pipeline else _CONVERT,
+    )

@@ -1,0 +1,194 @@
+"""Which bytes of which files of a diffusers folder hold which parameter.
+
+    model_index.json
+    unet/diffusion_pytorch_model.safetensors                      one file, or
+    unet/diffusion_pytorch_model.safetensors.index.json           an index and
+    unet/diffusion_pytorch_model-00001-of-00002.safetensors …     its shards
+    text_encoder/model.fp16.safetensors                           a variant, read when it is the only one
+
+Only headers and indexes are read, and links are followed: a Hugging Face cache is made of them. Writing is stricter,
+see `rasura.patches.hosts.disk.weight_files`.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Final
+
+from rasura.patches._io import canonical_json
+from rasura.patches._io.canonical_json import Fields
+from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, Header, read_header
+from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
+from rasura.patches.hosts.disk.weight_files import FileIdentity, open_weights
+from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, parameter_name
+from rasura.patches.types import Digest, ParamName
+
+__all__ = ["FLOATS", "Layout", "Place", "find_layout", "read_weights"]
+
+FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
+"""Element types that a patch can be added to; anything else is quantised, or no weight at all."""
+
+_STEMS: Final = ("diffusion_pytorch_model", "model")
+_INDEX_LIMIT: Final = 16 * 2**20  # bytes; that of Stable Diffusion XL's UNet has 0.2 MiB
+_SHARD: Final = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
+# stem[.variant].safetensors, or stem.safetensors.index[.variant].json, or stem[.variant].safetensors.index.json
+_WEIGHTS: Final = re.compile(
+    r"(?:diffusion_pytorch_model|model)"
+    r"(?:(?:\.[A-Za-z0-9_]+)?\.safetensors|(?:\.[A-Za-z0-9_]+)?\.safetensors\.index(?:\.[A-Za-z0-9_]+)?\.json)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one parameter's bytes lie."""
+
+    file: str
+    """Relative to the model's folder, with forward slashes; of a single file its name."""
+    start: int
+    """First byte, counted from the file's beginning."""
+    stop: int
+    """One past the last byte."""
+    info: ParameterInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All patchable parameters of a model and the files they lie in."""
+
+    places: Mapping[ParamName, Place]
+    """In name order."""
+    files: Mapping[str, FileIdentity]
+    """By name relative to the folder."""
+    doubled: frozenset[ParamName] = frozenset()
+    """Parameters of which the file holds a running average, too: a second copy of whatever is to be erased."""
+    unmatched: Mapping[ParamName, str] = field(default_factory=dict)
+    """Parameters that the file holds, but not as a range of bytes, and why."""
+
+    def place(self, name: ParamName, location: str) -> Place:
+        """Where `name` lies.
+
+        Raises:
+            UnsupportedHostError: the model has no such parameter, or stores it in a type that cannot be patched.
+        """
+        if (place := self.places.get(name)) is None:
+            raise UnsupportedHostError(
+                f"{location}: expected a parameter {name} of type {', '.join(sorted(FLOATS))}, "
+                f"got {self.unmatched.get(name, 'none')}",
+                hint="use the architecture that the patch was computed on, not quantised",
+                parameter=name,
+            )
+        return place
+
+
+def find_layout(folder: Path) -> Layout:
+    """Read the headers of every component of the pipeline in `folder`.
+
+    Raises:
+        NotFoundError: no such folder.
+        UnsupportedHostError: no component with safetensors weights, or several candidates for one component.
+        FormatError: a header or an index that breaks the format.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"expected a model folder at {folder}, got nothing", path=str(folder))
+    places: dict[ParamName, Place] = {}
+    files: dict[str, FileIdentity] = {}
+    try:
+        for component in COMPONENTS:
+            if (folder / component).is_dir():
+                _add_component(folder, component, places, files)
+    except OSError as error:
+        raise HostError(f"{folder}: expected a readable folder, got {error.strerror}", errno=error.errno) from None
+    if not places:
+        raise UnsupportedHostError(
+            f"{folder}: expected a diffusers folder with one of {', '.join(COMPONENTS)}, got none of them",
+            hint="give the folder that holds model_index.json",
+        )
+    return Layout(MappingProxyType({name: places[name] for name in sorted(places)}), MappingProxyType(files))
+
+
+def _add_component(
+    folder: Path, component: str, places: dict[ParamName, Place], files: dict[str, FileIdentity]
+) -> None:
+    choice = _choose(folder, component)
+    owners: Mapping[str, str] | None = None
+    if choice.endswith(".json"):
+        owners = _read_index(folder, choice)
+    found: dict[str, str] = {}
+    for file in sorted({choice} if owners is None else set(owners.values())):
+        header, files[file] = read_weights(folder, file)
+        for tensor in header.tensors:
+            found[tensor.name] = file
+            if tensor.dtype in FLOATS:
+                name = parameter_name(component, tensor.name)
+                if name in places:
+                    raise FormatError(f"{folder / file}: expected one tensor for {name}, got two")
+                info = ParameterInfo(name, tensor.dtype, tensor.shape)
+                start, stop = header.data_start + tensor.start, header.data_start + tensor.stop
+                places[name] = Place(file, start, stop, info)
+    if owners is not None and found != owners:
+        odd = sorted(key for key in found.keys() | owners.keys() if found.get(key) != owners.get(key))
+        raise FormatError(f"{folder / choice}: expected the index to name every tensor's file, got another: {odd[0]}")
+
+
+def _choose(folder: Path, component: str) -> str:
+    """The one weight file or index of a component, relative to the folder."""
+    names = sorted(entry.name for entry in (folder / component).iterdir())
+    candidates = [name for name in names if _WEIGHTS.fullmatch(name)]
+    if len(candidates) > 1:
+        raise UnsupportedHostError(
+            f"{folder / component}: expected one set of weights, got {len(candidates)}: {', '.join(candidates)}; "
+            "the ones that are not patched would bring the concept back",
+            hint=f"keep the one that you serve and move the others out of {folder / component}",
+        )
+    if not candidates:
+        pickles = any(name.endswith((".bin", ".pt", ".ckpt", ".msgpack")) for name in names)
+        raise UnsupportedHostError(
+            f"{folder / component}: expected {' or '.join(_STEMS)}.safetensors, "
+            f"got {'pickled weights only, which are never opened' if pickles else 'no weights'}",
+            hint="convert with diffusers: save_pretrained(DIR, safe_serialization=True)",
+        )
+    return f"{component}/{candidates[0]}"
+
+
+def _read_index(folder: Path, index: str) -> dict[str, str]:
+    """The index of a sharded component: tensor name → file relative to the model's folder."""
+    path = folder / index
+    with _opened(folder, index) as (file, size):
+        if size > _INDEX_LIMIT:
+            raise FormatError(f"{path}: expected at most {_INDEX_LIMIT} bytes, got {size}")
+        data = file.read(size + 1)
+    shards = Fields.of(canonical_json.parse(data, what=str(path), limit=_INDEX_LIMIT, floats=True), str(path)).fields(
+        "weight_map"
+    )
+    owners: dict[str, str] = {}
+    for key in shards.names():
+        shard = shards.text(key, limit=255)
+        if not _SHARD.fullmatch(shard):
+            raise FormatError(f"{path}: expected a file name like {_SHARD.pattern}, got {shard!a}")
+        owners[key] = f"{index.rpartition('/')[0]}/{shard}"
+    return owners
+
+
+def read_weights(folder: Path, file: str) -> tuple[Header, FileIdentity]:
+    """The header of one weight file, and what the file must still be when it is read or written.
+
+    Raises:
+        FormatError: it breaks the format.
+        HostError: it cannot be read.
+    """
+    with _opened(folder, file) as (stream, size):
+        header = read_header(stream, size, what=str(folder / file), limits=CHECKPOINT_LIMITS)
+        stream.seek(0)
+        digest = Digest(hashlib.sha256(stream.read(header.data_start)).hexdigest())
+    return header, FileIdentity(size, header.data_start, digest)
+
+
+@contextmanager
+def _opened(folder: Path, file: str) -> Iterator[tuple[BinaryIO, int]]:
+    with os.fdopen(open_weights(folder, file), "rb") as stream:
+        yield stream, os.fstat(stream.fileno()).st_size

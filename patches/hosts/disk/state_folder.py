@@ -1,0 +1,199 @@
+"""The folder beside the weights in which a checkpoint host keeps what it needs to go back.
+
+    <model>/.rasura-host/host.json                       a random identity, for the registry
+    <model>/.rasura-host/originals/<sha256>.safetensors  one untouched parameter each, readable by stock tools
+    <model>/.rasura-host/staging/                        originals of a write that is under way
+    <model>/.rasura-host/journal[.done]                  see `rasura.patches.hosts.disk.rollback_journal`
+
+Beside a single file `x.safetensors` it is `.x.safetensors.rasura-host`, and the originals are called `<sha256>.kept`:
+programs that look for checkpoints in all folders below theirs would offer them otherwise.
+
+It exists exactly as long as something is applied: after the last revert nothing of it is left.
+"""
+
+import errno
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rasura.patches._io import canonical_json
+from rasura.patches._io.byte_ranges import read_whole, remove_file, replace_file, sync_folder
+from rasura.patches._io.canonical_json import Fields, JsonValue
+from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
+from rasura.patches.errors import DigestMismatchError, FormatError, HostError
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import Digest, ParamName
+
+__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "new_identity", "original_header", "owner"]
+
+STATE_FOLDER: Final = ".rasura-host"
+
+_IDENTITY_LIMIT: Final = 4096  # bytes of host.json
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOriginal:
+    """A parameter's value before anything was written, in a file of its own."""
+
+    path: Path
+    info: ParameterInfo
+    start: int
+    """First byte of the values in the file."""
+    stop: int
+    digest: Digest
+    """SHA-256 of the values, as it was when they were kept."""
+
+    def read(self) -> bytearray:
+        """The values.
+
+        Raises:
+            DigestMismatchError: the file was damaged.
+            HostError: the file cannot be read.
+        """
+        try:
+            data = _bytes_of(self.path, self.start, self.stop)
+        except OSError as error:
+            raise HostError(f"{self.path}: expected a readable file, got {error.strerror}") from None
+        if (got := hashlib.sha256(data).hexdigest()) != self.digest:
+            raise DigestMismatchError(
+                f"{self.path}: expected the original of {self.info.name} with SHA-256 {self.digest}, got {got}",
+                hint="take a fresh copy of the base model",
+                parameter=self.info.name,
+            )
+        return data
+
+
+class StateFolder:
+    """Paths and contents of one `.rasura-host`. Changing it is the journal's business."""
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+        beside = model.with_name(f".{model.name}{STATE_FOLDER}")
+        self.single = model.is_file() or (not model.is_dir() and beside.is_dir())
+        """Whether the model is one file; also of one that is gone, as long as this is still there."""
+        self.root = model.parent if self.single else model
+        """The folder that the names of weight files are relative to."""
+        self.path = beside if self.single else model / STATE_FOLDER
+        self._suffix = ".kept" if self.single else ".safetensors"
+        self.originals = self.path / "originals"
+        self.staging = self.path / "staging"
+
+    def exists(self) -> bool:
+        """Whether the model holds anything of ours."""
+        return self.path.is_dir() and not self.path.is_symlink()
+
+    def identity(self) -> str | None:
+        """The host's id, 32 hexadecimal digits, or None where nothing is applied.
+
+        Raises:
+            FormatError: `host.json` is not one of ours.
+        """
+        try:
+            data = (self.path / "host.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostError(f"{self.path}: expected a readable host.json, got {error.strerror}") from None
+        what = str(self.path / "host.json")
+        fields = Fields.of(canonical_json.loads(data, what=what, limit=_IDENTITY_LIMIT), what)
+        if fields.integer("format", 1, 2**31) != _FORMAT:
+            raise FormatError(f"{what}: expected format {_FORMAT}, got a newer one", hint="upgrade rasura")
+        identity = fields.text("id", limit=32)
+        fields.done()
+        return identity
+
+    def original_file(self, name: ParamName) -> str:
+        """The file name under which a parameter's original is kept; parameter names may be too long for one."""
+        return hashlib.sha256(name.encode()).hexdigest() + self._suffix
+
+    def keeps(self) -> bool:
+        """Whether any original is kept."""
+        return any(self._files())
+
+    def _files(self) -> list[Path]:
+        if not self.originals.is_dir():
+            return []
+        return sorted(path for path in self.originals.iterdir() if path.suffix == self._suffix)
+
+    def create(self, identity: str) -> None:
+        """Make the folder with this identity, durably, unless it exists with one.
+
+        Raises:
+            OSError: writing failed.
+        """
+        for folder in (self.path, self.originals, self.staging):
+            folder.mkdir(exist_ok=True)
+            if folder.is_symlink():
+                raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a link", str(folder))
+        if self.identity() is None:
+            replace_file(self.path / "host.json", [canonical_json.dumps({"format": _FORMAT, "id": identity})])
+        sync_folder(self.path)
+        sync_folder(self.root)
+
+    def remove_if_empty(self) -> None:
+        """Leave no trace when no original is kept any more.
+
+        Raises:
+            OSError: removing failed.
+        """
+        if not self.exists() or self.keeps():
+            return
+        remove_file(self.path / "host.json")
+        for folder in (self.staging, self.originals, self.path):
+            if folder.is_dir():
+                folder.rmdir()
+        sync_folder(self.root)
+
+    def kept(self) -> dict[ParamName, KeptOriginal]:
+        """All kept originals, by parameter.
+
+        Raises:
+            FormatError: a file in `originals` that is not one of ours.
+            HostError: one cannot be read.
+        """
+        try:
+            found = [_kept(path) for path in self._files()]
+        except OSError as error:
+            raise HostError(f"{self.originals}: expected readable files, got {error.strerror}") from None
+        return {original.info.name: original for original in found}
+
+
+def new_identity() -> str:
+    """A fresh host id: 122 random bits as 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def owner(state: Path) -> tuple[Path, bool]:
+    """The model that a state folder belongs to, and whether that is a single file."""
+    if state.name == STATE_FOLDER:
+        return state.parent, False
+    return state.with_name(state.name.removeprefix(".").removesuffix(STATE_FOLDER)), True
+
+
+def original_header(info: ParameterInfo, digest: Digest, size: int) -> bytes:
+    """What stands before the raw values so that the file is a safetensors file."""
+    entry: JsonValue = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [0, size]}
+    text = canonical_json.dumps({"__metadata__": {"sha256": digest}, str(info.name): entry})
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _kept(path: Path) -> KeptOriginal:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = read_header(file, size, what=str(path), limits=CHECKPOINT_LIMITS)
+    if len(header.tensors) != 1 or set(header.metadata) != {"sha256"}:
+        raise FormatError(f"{path}: expected one kept original, got something else")
+    tensor = header.tensors[0]
+    info = ParameterInfo(ParamName(tensor.name), tensor.dtype, tensor.shape)
+    start = header.data_start
+    return KeptOriginal(path, info, start, start + tensor.stop, Digest(header.metadata["sha256"]))
+
+
+def _bytes_of(path: Path, start: int, stop: int) -> bytearray:
+    with path.open("rb") as file:
+        return read_whole(file.fileno(), start, stop)

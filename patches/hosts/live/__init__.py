@@ -1,0 +1,1 @@
+"""Models in memory: torch modules, written in place between two forwards."""

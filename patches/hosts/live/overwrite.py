@@ -1,0 +1,55 @@
+"""Writing into tensors that others hold: in place, compared, and put back when anything fails."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from rasura.patches.errors import HostWriteError
+from rasura.patches.hosts.live.bit_compare import same_bits
+from rasura.patches.hosts.live.module_parameters import LiveParameter
+from rasura.patches.types import ParamName
+
+__all__ = ["compare", "copied", "overwrite", "restoring"]
+
+
+@contextmanager
+def restoring(
+    lives: Mapping[ParamName, LiveParameter], names: Iterable[ParamName], kept: Mapping[ParamName, torch.Tensor]
+) -> Iterator[None]:
+    """Put the present values back if the block fails, whatever the reason; `kept` are copies that exist already."""
+    tensors = {name: lives[name].tensor for name in names}
+    before = [(t, kept[name] if name in kept else copied(t, t.device)) for name, t in tensors.items()]
+    try:
+        yield
+        # Whoever uses another stream must not see the old values any more when this returns.
+        for device in {tensor.device for tensor, _ in before if tensor.is_cuda}:
+            torch.cuda.synchronize(device)
+    except BaseException:
+        for tensor, value in before:
+            overwrite(tensor, value)
+        raise
+
+
+def overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """In place; the storage and its address stay."""
+    with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
+        tensor.copy_(value)
+
+
+def compare(live: LiveParameter, value: torch.Tensor) -> None:
+    """Read back.
+
+    Raises:
+        HostWriteError: it is not what was written.
+    """
+    if not same_bits(live.tensor, value):
+        raise HostWriteError(
+            f"{live.name}: expected to read back what was written, got other values; nothing was changed",
+            parameter=live.name,
+        )
+
+
+def copied(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """A copy on a device, row by row."""
+    return tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)

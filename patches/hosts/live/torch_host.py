@@ -1,0 +1,296 @@
+"""Live torch modules as a host: values are overwritten in place, so addresses, graphs and compiled code stay valid.
+
+The originals are kept on the module itself (`rasura.patches.hosts.live.originals`), so that a second host over the same
+modules finds them. Two locks for all hosts of the process: one for motions (`alone`), one for the tensors, so that a
+write never runs in the middle of another, and a read never sees half of one. A write waits for the gate of the modules,
+if they have one (`rasura.patches.hosts.live.forward_gate`), before it takes the second, and meanwhile everybody may read; without a
+gate, forwards that run meanwhile are the caller's business.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, Self
+
+import torch
+from torch import nn
+
+from rasura.patches._io.parallel import at_once
+from rasura.patches.errors import HostWriteError, UnsupportedHostError
+from rasura.patches.hosts.check_value import check_uncast, check_value, info_of
+from rasura.patches.hosts.disk.state_folder import new_identity
+from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo
+from rasura.patches.hosts.live.bit_compare import same_bits
+from rasura.patches.hosts.live.forward_gate import turn, writing
+from rasura.patches.hosts.live.module_parameters import (
+    FLOAT_TYPES,
+    LiveParameter,
+    all_tensors,
+    live_parameters,
+    part_of,
+    refuse_replaced,
+    unsaved,
+    unwrapped,
+)
+from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
+from rasura.patches.hosts.live.originals import forget as forget_original
+from rasura.patches.hosts.live.overwrite import compare, copied, overwrite, restoring
+from rasura.patches.hosts.live.value_cache import Remembered
+from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
+from rasura.patches.types import Digest, ParamName
+
+__all__ = ["TorchHost"]
+
+_MOTION: Final = threading.RLock()
+_LOCK: Final = threading.RLock()
+
+
+class _Look(threading.local):
+    """What a thread has found by looking through the modules, while it is busy with them."""
+
+    found: Mapping[ParamName, LiveParameter] | None = None
+
+
+class TorchHost:
+    """Modules in memory; see `rasura.patches.hosts.Host` for what its methods promise."""
+
+    def __init__(
+        self, components: Mapping[str, nn.Module], label: str, *, keep_on: KeepOn = "cpu", remember: int = 2
+    ) -> None:
+        """A host of these components.
+
+        Args:
+            components: modules by their names in a pipeline, such as `unet` or `text_encoder`.
+            label: what a person calls this host.
+            keep_on: where originals are kept: `cpu`, `pinned`, `device`, or the base's own folder.
+            remember: how many values of each touched parameter to remember (`rasura.patches.hosts.live.value_cache`).
+
+        Raises:
+            UnsupportedHostError: no component that a patch may touch.
+        """
+        self.modules = tuple(module for name, module in components.items() if name in COMPONENTS)
+        """The components as they were given, with whatever is wrapped around them."""
+        self._components = {name: unwrapped(module) for name, module in components.items() if name in COMPONENTS}
+        if not self._components:
+            raise UnsupportedHostError(
+                f"{label}: expected one of the components {', '.join(COMPONENTS)}, "
+                f"got {', '.join(components) or 'none'}",
+                hint="TorchHost({'unet': module}, 'my model')",
+            )
+        self._label = label
+        self._keep_on = keep_on
+        self.memory = Remembered(remember)
+        """Values that the model has had."""
+        self._fresh_identity = new_identity()
+        self._look = _Look()
+        self._source: Callable[[], object] = lambda: None
+
+    @classmethod
+    def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu", remember: int = 2) -> Self:
+        """A host of a diffusers pipeline, or of one of its modules, whose part is told by its class.
+
+        Raises:
+            UnsupportedHostError: neither of these.
+        """
+        parts = getattr(model, "components", None)
+        pipeline = isinstance(parts, Mapping)
+        if not isinstance(parts, Mapping):
+            parts = {part_of(model): model}
+        modules = {str(name): part for name, part in parts.items() if isinstance(part, nn.Module)}
+        made = cls(modules, label or type(model).__name__, keep_on=keep_on, remember=remember)
+        if pipeline:  # weakly: a handle keeps no pipeline alive
+            made._source = weakref.ref(model)
+        return made
+
+    @property
+    def location(self) -> str:
+        """The label."""
+        return self._label
+
+    @property
+    def host_id(self) -> str:
+        """32 hexadecimal digits; kept on the modules, as the originals are, for as long as something is applied."""
+        found = [module.__dict__[HOST_ID] for module in self._components.values() if HOST_ID in module.__dict__]
+        return str(found[0]) if found else self._fresh_identity
+
+    @property
+    def lasting(self) -> bool:
+        """No: it ends with the process."""
+        return False
+
+    def known_as(self, host_id: str) -> None:
+        """Take this identity in place of a fresh one; without effect while something is applied."""
+        self._fresh_identity = host_id
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads from moving any live host; see `Host.alone`. Modules are looked through once.
+
+        Raises:
+            BusyError: another thread moves one, and this one is inside a forward or a request, which the other may be
+                waiting for.
+        """
+        with turn(_MOTION), self._one_look():
+            yield
+
+    def kept(self) -> frozenset[ParamName]:
+        """The parameters whose originals are kept, which are those that something is applied to."""
+        return frozenset(name for module in self._components.values() for name in originals_of(module))
+
+    def parameters(self) -> Mapping[ParamName, ParameterInfo]:
+        """Every floating-point parameter that a checkpoint would hold, in name order; adapters are no part of it."""
+        twins = unsaved(self._components)
+        found = {
+            live.name: live.tensor
+            for live in self._lives().values()
+            if live.tensor.dtype in FLOAT_TYPES and live.name not in twins
+        }
+        return {name: info_of(name, found[name]) for name in sorted(found)}
+
+    def read(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """The present values: copies on the CPU."""
+        with _LOCK:
+            return {live.name: copied(live.tensor, "cpu") for live in self._readable(names)}
+
+    def originals(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """The values before anything was written: copies on the CPU."""
+        with _LOCK:
+            return {live.name: copied(self._original(live), "cpu") for live in self._readable(names)}
+
+    def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
+        """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
+        with _LOCK:
+            return {live.name: self._original(live).detach() for live in self._readable(names)}
+
+    def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the present values' raw bytes."""
+        with _LOCK:
+            return self.memory.digests({live.name: live.tensor for live in self._readable(names)})
+
+    def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the raw bytes before anything was written."""
+        with _LOCK:
+            originals = {live.name: self._original(live) for live in self._readable(names)}
+            return self.memory.digests(originals, held=self._held(originals))
+
+    def ensure_writable(self, names: Iterable[ParamName]) -> None:
+        """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.live.write_guards` for the cases."""
+        wanted = self._select(names)
+        for live in wanted:
+            refuse_unwritable(live)
+        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components, self._lives().values()))
+
+    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+        """Write all of these values or none of them; see `Host.write`."""
+        # Looked through anew: until now, forwards may have moved parameters about.
+        with turn(_MOTION), writing(self.modules), _LOCK, self._one_look():
+            self.ensure_writable(tensors)
+            lives = {live.name: live for live in self._select({*tensors, *forget})}
+            for name, tensor in tensors.items():
+                check_value(info_of(name, lives[name].tensor), tensor)
+            same = at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
+            changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
+            for name in forget:
+                self._check_pristine(lives[name], changed)
+            with self._keeping([lives[name] for name in changed]) as held, restoring(lives, changed, held):
+                for name, new in changed.items():
+                    overwrite(lives[name].tensor, new)
+                at_once(lambda name: compare(lives[name], changed[name]), changed)
+            for name in forget:
+                forget_original(self._component(name), name)
+
+    @contextmanager
+    def _keeping(self, lives: list[LiveParameter]) -> Iterator[Mapping[ParamName, torch.Tensor]]:
+        """Keep the originals of what is touched for the first time; forget them again if the block fails.
+
+        Gives what is there now, as far as somebody holds it besides the model.
+        """
+        fresh = [live for live in lives if live.name not in originals_of(self._component(live.name))]
+        try:
+            held = self._known(lives)
+            for live in fresh:
+                kept = kept_copy(live.name, live.tensor, self._keep_on, held.get(live.name))
+                keep(self._component(live.name), live.name, kept, self.host_id)
+                if isinstance(kept, torch.Tensor):
+                    held[live.name] = kept
+            yield held
+        except BaseException as error:
+            for live in fresh:
+                if self._is_pristine(live):  # not, if whoever interrupts comes between the write and its end
+                    forget_original(self._component(live.name), live.name)
+            if isinstance(error, RuntimeError):  # torch's own, out of memory among them
+                raise HostWriteError(
+                    f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
+                ) from None
+            raise
+
+    def _known(self, lives: list[LiveParameter]) -> dict[ParamName, torch.Tensor]:
+        """What is there now, where it is remembered: in fresh memory a copy takes longer than comparing."""
+        found = {live.name: self.memory.equal(live.name, live.tensor) for live in lives}
+        return {name: value.tensor for name, value in found.items() if value is not None}
+
+    def _is_pristine(self, live: LiveParameter) -> bool:
+        kept = originals_of(self._component(live.name)).get(live.name)
+        return kept is None or same_bits(live.tensor, value_of(live.name, kept))
+
+    def _check_pristine(self, live: LiveParameter, changed: Mapping[ParamName, torch.Tensor]) -> None:
+        """Refuse to forget the only copy of an original."""
+        kept = originals_of(self._component(live.name)).get(live.name)
+        after = changed.get(live.name, live.tensor)
+        if (kept is None and live.name in changed) or (
+            kept is not None and not same_bits(after, value_of(live.name, kept))
+        ):
+            raise HostWriteError(
+                f"{live.name}: expected to be as it was before its original is forgotten, got other values; "
+                "nothing was changed",
+                parameter=live.name,
+            )
+
+    def _original(self, live: LiveParameter) -> torch.Tensor:
+        kept = originals_of(self._component(live.name)).get(live.name)
+        if kept is None:
+            return live.tensor
+        original = value_of(live.name, kept)
+        check_uncast(info_of(live.name, live.tensor), info_of(live.name, original))
+        return original
+
+    def _held(self, names: Iterable[ParamName]) -> list[ParamName]:
+        """Those whose originals lie in memory."""
+        return [n for n in names if isinstance(originals_of(self._component(n)).get(n), torch.Tensor)]
+
+    def _component(self, name: ParamName) -> nn.Module:
+        return self._components[name.split(".", 1)[0]]
+
+    @contextmanager
+    def _one_look(self) -> Iterator[None]:
+        before, self._look.found = self._look.found, self._look_through()
+        try:
+            yield
+        finally:
+            self._look.found = before
+
+    def _lives(self) -> Mapping[ParamName, LiveParameter]:
+        return self._look_through() if self._look.found is None else self._look.found
+
+    def _look_through(self) -> Mapping[ParamName, LiveParameter]:
+        refuse_replaced(self._source(), self._components)
+        return {live.name: live for live in live_parameters(self._components)}
+
+    def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
+        live = self._lives()
+        wanted = list(names)
+        for name in wanted:
+            if name not in live:
+                raise UnsupportedHostError(
+                    f"{self._label}: expected a parameter {name}, got none",
+                    hint="use the architecture that the patch was computed on",
+                    parameter=name,
+                )
+        return [live[name] for name in wanted]
+
+    def _readable(self, names: Iterable[ParamName]) -> list[LiveParameter]:
+        lives = self._select(names)
+        for live in lives:
+            refuse_unreadable(live)
+        return lives

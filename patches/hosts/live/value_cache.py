@@ -1,0 +1,129 @@
+"""Values that a live model has had, with their digests: what comes back is neither composed nor hashed again.
+
+A server that swaps a few stacks, or applies and reverts one, meets the same values over and over. Nothing is believed
+for it. What the model holds is recognised by comparing every bit with a remembered value, never by remembering that it
+was written; and before a remembered value is used, a checksum tells whether it still is what was hashed.
+
+Comparing costs a tenth of SHA-256 and nothing of composing. The price is memory: up to `count` values of each touched
+parameter, where its original is kept. An original that is kept anyway is one of them and costs nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from rasura.patches._io.parallel import at_once
+from rasura.patches._io.tensor_bytes import tensor_digests
+from rasura.patches.algebra.compose import Layer, composed_all
+from rasura.patches.errors import InputError
+from rasura.patches.hosts.live.bit_compare import checksum, same_bits
+from rasura.patches.types import Digest, ParamName
+
+__all__ = ["MadeOf", "Remembered", "Value", "composed_values"]
+
+MadeOf: TypeAlias = Hashable
+"""What a value is a function of: the digest of its original, and the patches with their strengths."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A parameter's value; the tensor is never written to."""
+
+    tensor: torch.Tensor
+    digest: Digest
+    """SHA-256 of its raw bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    value: Value
+    made_of: MadeOf | None
+    checksum: int
+
+    def intact(self) -> bool:
+        return checksum(self.value.tensor) == self.checksum
+
+
+class Remembered:
+    """The last values of each parameter. Threads may ask at once: none changes a list that another one reads."""
+
+    def __init__(self, count: int) -> None:
+        """Remember up to `count` values of each parameter; 0 remembers nothing.
+
+        Raises:
+            InputError: a negative count.
+        """
+        if count < 0:
+            raise InputError(f"remember={count}: expected how many values to remember, 0 or more")
+        self._count = count
+        self._kept: dict[ParamName, list[_Kept]] = {}
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """All that is remembered; the host's kept originals may be among it."""
+        return (kept.value.tensor for each in self._kept.values() for kept in each)
+
+    def put(self, name: ParamName, value: Value, made_of: MadeOf | None = None) -> None:
+        """Remember a value that was just hashed, in place of an older one."""
+        others = [k for k in self._kept.get(name, ()) if k.value.digest != value.digest]
+        self._kept[name] = (
+            [_Kept(value, made_of, checksum(value.tensor)), *others][: self._count] if self._count else []
+        )
+
+    def made(self, name: ParamName, made_of: MadeOf) -> Value | None:
+        """The value that is made of this, if it is remembered and intact."""
+        return self._first(name, [k for k in self._kept.get(name, ()) if k.made_of == made_of])
+
+    def equal(self, name: ParamName, tensor: torch.Tensor) -> Value | None:
+        """The value whose bits a tensor has, if it is remembered and intact; the tensor itself may be that value."""
+        alike = (k for k in self._kept.get(name, ()) if k.value.tensor is tensor or same_bits(tensor, k.value.tensor))
+        return self._first(name, [k] if (k := next(alike, None)) else [])
+
+    def digests(
+        self, tensors: Mapping[ParamName, torch.Tensor], *, held: Collection[ParamName] = ()
+    ) -> dict[ParamName, Digest]:
+        """SHA-256 of raw bytes, by comparing where possible; those `held` are never written to, and remembered."""
+        found = dict(zip(tensors, at_once(lambda name: self.equal(name, tensors[name]), tensors), strict=True))
+        known = {name: value.digest for name, value in found.items() if value is not None}
+        fresh = tensor_digests({name: t for name, t in tensors.items() if name not in known})
+        for name, digest in fresh.items():
+            if name in held:
+                self.put(name, Value(tensors[name], digest))
+        return {**fresh, **known}
+
+    def _first(self, name: ParamName, found: list[_Kept]) -> Value | None:
+        if not found:
+            return None
+        intact = found[0].intact()  # if not, whatever happened to it, it is not what was hashed
+        others = [k for k in self._kept.get(name, ()) if k is not found[0]]
+        # The last one used is the last one to go.
+        self._kept[name] = [*(found if intact else ()), *others][: self._count]
+        return found[0].value if intact else None
+
+
+def composed_values(
+    layers: Mapping[ParamName, Layer],
+    originals: Mapping[ParamName, torch.Tensor],
+    made_of: Mapping[ParamName, MadeOf],
+    memory: Remembered,
+) -> dict[ParamName, Value]:
+    """What parameters are under a set of patches, with digests.
+
+    Args:
+        layers: what the set adds to each parameter.
+        originals: their values without patches.
+        made_of: what determines each result; names the originals, too.
+        memory: what is known already; results go there.
+
+    Raises:
+        AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.composed`.
+    """
+    known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
+    fresh = composed_all(originals, [layer for name, layer in layers.items() if name not in known])
+    for name, digest in tensor_digests(fresh).items():
+        known[name] = Value(fresh[name], digest)
+        memory.put(name, known[name], made_of[name])
+    return known

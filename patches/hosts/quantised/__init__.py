@@ -1,0 +1,1 @@
+"""Models with quantised layers: what is erased runs beside them."""

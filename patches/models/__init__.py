@@ -1,0 +1,1 @@
+"""What is read of a model: its family, its identity, its text encoders, its denoiser."""

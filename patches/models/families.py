@@ -1,0 +1,280 @@
+"""Families of text-to-image models: what encodes their text, and which of their layers read what of it.
+
+One row a family; everything is told from the names and shapes of a host's parameters, never from a configuration file.
+
+    family      text encoders (width)                       layers that read text embeddings as they are
+    SD 1.x      text_encoder: CLIP (768)                     attn2.to_k, attn2.to_v
+    SD 2.x      text_encoder: CLIP (1024)                    attn2.to_k, attn2.to_v
+    SDXL        text_encoder, text_encoder_2: CLIP           attn2.to_k, attn2.to_v, of both side by side (2048)
+                (768 + 1280)
+    SD3         two CLIPs and text_encoder_3: T5 (4096)      context_embedder
+    FLUX        text_encoder: CLIP (pooled only),            context_embedder
+                text_encoder_2: T5 (4096)
+    PixArt      text_encoder: T5 (4096)                      caption_projection.linear_1
+
+What looks like a text projection and is none: PixArt's `attn2` reads what a two-layer network made of the text; in SD3
+and FLUX `add_k_proj` and `add_v_proj` read a stream that is modulated by the time step and, from the second block on,
+has attended to the picture; `attn2` of SD3.5's dual blocks reads the picture alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Final, Literal
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import ParamName
+
+__all__ = [
+    "CLIP",
+    "FAMILIES",
+    "Encoder",
+    "Family",
+    "Reader",
+    "family_of",
+    "refuse_several_encoders",
+    "refuse_unread",
+]
+
+Reads = Literal["text", "pooled", "projected", "stream", "picture"]
+States = Literal["last", "penultimate"]
+"""Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
+
+_READS: Final[Mapping[Reads, str]] = {
+    "text": "the text embeddings themselves",
+    "pooled": "one pooled embedding a prompt",
+    "projected": "what a network made of the text embeddings",
+    "stream": "a text stream that is mixed with time step and picture",
+    "picture": "the picture alone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """One of a pipeline's text encoders."""
+
+    component: str
+    kind: Literal["CLIP", "T5"]
+    width: int
+    """Of the published models, in numbers a token."""
+    states: States = "last"
+    """Which of its hidden states the layers read that read text."""
+    length: int | None = None
+    """Positions that the family's pipeline pads a prompt to by default; None: as many as the encoder has."""
+    masked: bool = False
+    """Whether padding is hidden, from the encoder and from what reads it, and prompts are read in lower case."""
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer beside it."""
+        return self.component.replace("text_encoder", "tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Linear layers by a pattern of their names (`*` is any text), and what they read."""
+
+    pattern: str
+    reads: Reads
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A row of the table.
+
+    Attributes:
+        name: as people call it.
+        encoders: all its text encoders.
+        readers: its linear layers that see text, or are taken for such.
+        has: patterns that must all match a parameter.
+        sequence: the encoders whose states are read: parts of the sequence of positions, and in each the encoders that
+            fill it side by side.
+        lacks: patterns that must match none.
+        dimensions: a pattern, and of how many dimensions the parameters are that it matches.
+    """
+
+    name: str
+    encoders: tuple[Encoder, ...]
+    readers: tuple[Reader, ...]
+    has: tuple[str, ...]
+    sequence: tuple[tuple[Encoder, ...], ...]
+    lacks: tuple[str, ...] = ()
+    dimensions: tuple[str, int] | None = None
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of a pipeline that hold its patchable parameters, the denoiser first."""
+        return (self.has[0].partition(".")[0], *(encoder.component for encoder in self.encoders))
+
+    def fits(self, infos: Mapping[ParamName, ParameterInfo]) -> bool:
+        """Whether a host with these parameters is of this family."""
+        if not all(any(_matching(infos, pattern)) for pattern in self.has):
+            return False
+        if any(any(_matching(infos, pattern)) for pattern in self.lacks):
+            return False
+        if self.dimensions is None:
+            return True
+        pattern, count = self.dimensions
+        shapes = [info.shape for info in _matching(infos, pattern)]
+        return bool(shapes) and all(len(shape) == count for shape in shapes)
+
+    def reads(self, name: ParamName) -> Reads | None:
+        """What a parameter reads of the text; None if it is no text layer of this family."""
+        return next((reader.reads for reader in self.readers if fnmatchcase(name, reader.pattern)), None)
+
+    def reading(self, infos: Mapping[ParamName, ParameterInfo], reads: Reads = "text") -> list[ParamName]:
+        """The parameters that read this, in name order."""
+        return [name for name in sorted(infos) if self.reads(name) == reads]
+
+
+_ATTENTION: Final = ("unet.*.attn2.to_k.weight", "unet.*.attn2.to_v.weight")
+_UNET: Final = tuple(Reader(pattern, "text") for pattern in _ATTENTION)
+# A UNet with this projects its text first, as Kolors does; its attn2 does not see the encoder's output.
+_PROJECTED: Final = "unet.encoder_hid_proj.*"
+_POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
+_CONTEXT: Final = "transformer.context_embedder.weight"
+_STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
+CLIP: Final = Encoder("text_encoder", "CLIP", 768)
+_CLIP_G: Final = Encoder("text_encoder_2", "CLIP", 1280)
+_CLIP_H: Final = Encoder("text_encoder", "CLIP", 1024)
+_BOTH: Final = (replace(CLIP, states="penultimate"), replace(_CLIP_G, states="penultimate"))
+_T5_OF_SD3: Final = Encoder("text_encoder_3", "T5", 4096, length=256)
+_T5_OF_FLUX: Final = Encoder("text_encoder_2", "T5", 4096, length=512)
+_T5_OF_PIXART: Final = Encoder("text_encoder", "T5", 4096, length=120, masked=True)
+
+FAMILIES: Final = (
+    Family(
+        "SDXL",
+        _BOTH,
+        (*_UNET, Reader("unet.add_embedding.linear_1.weight", "pooled")),
+        has=(_ATTENTION[0], "unet.add_embedding.linear_1.weight"),
+        lacks=(_PROJECTED,),
+        sequence=(_BOTH,),
+    ),
+    Family(
+        "SD 1.x",
+        (CLIP,),
+        _UNET,
+        has=_ATTENTION,
+        lacks=(_PROJECTED, "unet.add_embedding.*"),
+        dimensions=("unet.*.attentions.*.proj_in.weight", 4),
+        sequence=((CLIP,),),
+    ),
+    Family(
+        "SD 2.x",
+        (_CLIP_H,),
+        _UNET,
+        has=_ATTENTION,
+        lacks=(_PROJECTED, "unet.add_embedding.*"),
+        dimensions=("unet.*.attentions.*.proj_in.weight", 2),
+        sequence=((_CLIP_H,),),
+    ),
+    Family(
+        "SD3",
+        (*_BOTH, _T5_OF_SD3),
+        (
+            Reader(_CONTEXT, "text"),
+            _POOLED,
+            *_STREAM,
+            *(Reader(f"transformer.*.attn2.to_{role}.weight", "picture") for role in "kv"),
+        ),
+        has=(_CONTEXT, "transformer.pos_embed.proj.weight", _POOLED.pattern),
+        lacks=("transformer.single_transformer_blocks.*",),
+        sequence=(_BOTH, (_T5_OF_SD3,)),
+    ),
+    Family(
+        "FLUX",
+        (CLIP, _T5_OF_FLUX),
+        (Reader(_CONTEXT, "text"), _POOLED, *_STREAM),
+        has=(_CONTEXT, "transformer.x_embedder.weight", "transformer.single_transformer_blocks.*", _POOLED.pattern),
+        sequence=((_T5_OF_FLUX,),),
+    ),
+    Family(
+        "PixArt",
+        (_T5_OF_PIXART,),
+        (
+            Reader("transformer.caption_projection.linear_1.weight", "text"),
+            Reader("transformer.caption_projection.linear_2.weight", "projected"),
+            *(Reader(f"transformer.*.attn2.to_{role}.weight", "projected") for role in "kv"),
+        ),
+        has=("transformer.caption_projection.linear_1.weight", "transformer.adaln_single.linear.weight"),
+        sequence=((_T5_OF_PIXART,),),
+    ),
+)
+"""In the order in which they are tried; a host fits at most one."""
+
+
+def family_of(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
+    """The family of a host with these parameters; None for one that is not in the table."""
+    return next((family for family in FAMILIES if family.fits(infos)), None)
+
+
+def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamName], sought: str) -> None:
+    """Refuse a choice of layers that do not read text embeddings as they are, or are none.
+
+    Args:
+        infos: all parameters of the host.
+        names: the layers that were found by their names.
+        sought: what a person asked for, for the message.
+
+    Raises:
+        UnsupportedHostError: saying what the family has instead.
+    """
+    family = family_of(infos)
+    if family is not None:
+        odd = next((name for name in names if family.reads(name) != "text"), None)
+        if odd is None and names:
+            return
+        reads = "none" if odd is None else f"{odd}, which reads {_READS[family.reads(odd) or 'stream']}"
+        raise UnsupportedHostError(
+            f"expected {sought}, got {reads}: the model is of the {family.name} family, whose text enters through "
+            f"{_entrances(family, infos)}",
+            hint="rasura erase --layers text",
+            family=family.name,
+        )
+    if any(_matching(infos, _PROJECTED)) or any(name.startswith("transformer.") for name in names):
+        raise UnsupportedHostError(
+            f"expected {sought}, got {names[0] if names else 'none'} in a model of none of the families "
+            f"{', '.join(known.name for known in FAMILIES)}: what it reads is not known",
+            hint="rasura methods",
+        )
+    if not names:
+        raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
+
+
+def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:
+    """Refuse a family whose text is not that of one CLIP text encoder, for what changes it or draws through it.
+
+    Args:
+        infos: all parameters of the host.
+        who: what would have to follow the encoders, for the message.
+        hint: what to type instead.
+
+    Raises:
+        UnsupportedHostError: naming the encoders that the method would have to follow.
+    """
+    family = family_of(infos)
+    if family is None or [encoder.kind for encoder in family.encoders] == ["CLIP"]:
+        return
+    raise UnsupportedHostError(
+        f"{who}: expected a model that reads the embeddings of one CLIP text encoder and draws from them alone, got "
+        f"one of the {family.name} family, which reads {_named(family)}",
+        hint=hint,
+        family=family.name,
+        encoders=tuple(encoder.component for encoder in family.encoders),
+    )
+
+
+def _named(family: Family) -> str:
+    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
+
+
+def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:
+    found = [(name, infos[name].shape[-1]) for name in family.reading(infos)]
+    shown = ", ".join(f"{name} (width {width})" for name, width in found[:4])
+    return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")  # noqa: PLR2004
+
+
+def _matching(infos: Mapping[ParamName, ParameterInfo], pattern: str) -> Iterator[ParameterInfo]:
+    return (info for name, info in infos.items() if fnmatchcase(name, pattern))

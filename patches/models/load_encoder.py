@@ -1,0 +1,105 @@
+"""Loading a pipeline's tokenizers and text encoders: from its folder alone, whole or not at all."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rasura.patches.errors import NotFoundError, UnsupportedHostError
+from rasura.patches.hosts.interface import parameter_name
+from rasura.patches.models.clip_or_t5 import Tower
+from rasura.patches.models.families import CLIP, Encoder
+from rasura.patches.models.library_output import quiet
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+_LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
+_PLAIN: Final = "CLIPTextModel"
+_PROJECTED: Final = "CLIPTextModelWithProjection"
+
+
+def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
+    """A text encoder of a diffusers folder (float32, evaluating) and its tokenizer, without the network.
+
+    Args:
+        folder: the model's.
+        kind: which of the encoders, and what the family's table says of it.
+
+    Raises:
+        NotFoundError: no such folder.
+        UnsupportedHostError: the folders do not hold a whole text encoder and its tokenizer.
+    """
+    for part in (kind.tokenizer, kind.component):
+        if not (folder / part).is_dir():
+            raise NotFoundError(
+                f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
+            )
+    tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
+    if missing:
+        raise UnsupportedHostError(
+            f"{folder}: {kind.component}/ lacks {len(missing)} tensors, {min(missing)} among them: expected all"
+        )
+    least = _LEAST_VOCABULARY if kind.kind == "CLIP" else 1
+    if not least <= len(tokenizer) <= model.config.vocab_size:
+        raise UnsupportedHostError(
+            f"{folder}: {kind.tokenizer}/ has {len(tokenizer)} entries: expected {least} to "
+            f"{model.config.vocab_size}, as many as the text encoder can read"
+        )
+    model.train(mode=False)
+    return Tower(kind, tokenizer, model)
+
+
+def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", component: str = "text_encoder") -> None:
+    """Give a loaded text encoder these weights: what a patched folder's files held before any patch.
+
+    Args:
+        model: the text encoder.
+        originals: by the names that a host gives them; names that the model has not are left out.
+        component: the encoder's name in a pipeline.
+    """
+    import torch
+
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if (original := originals.get(parameter_name(component, key))) is not None:
+                parameter.copy_(original)
+
+
+def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[Any, Any, set[str]]:
+    """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
+            tokenizer = reader.from_pretrained(tokenizer_folder, local_files_only=True)
+            found: Any = getattr(transformers, _class(model_folder, kind))  # annotated without the report
+            model, report = found.from_pretrained(
+                model_folder,
+                local_files_only=True,
+                dtype=torch.float32,
+                use_safetensors=True,
+                variant=_variant(model_folder),
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedHostError(f"{model_folder.parent}: {model_folder.name}/ cannot be loaded: {error}") from error
+    return tokenizer, model, set(report["missing_keys"])
+
+
+def _class(folder: Path, kind: Encoder) -> str:
+    """The class of a text encoder: some CLIPs project their pooled state."""
+    if kind.kind == "T5":
+        return "T5EncoderModel"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return _PROJECTED if isinstance(config, dict) and config.get("architectures") == [_PROJECTED] else _PLAIN
+
+
+def _variant(folder: Path) -> str | None:
+    """The `fp16` of a lone `model.fp16.safetensors`, as Hub repositories name halves of a model."""
+    names = [path.name.split(".") for path in folder.glob("model.*safetensors")]
+    return names[0][1] if len(names) == 1 and len(names[0]) == 3 else None  # noqa: PLR2004  # model, variant, suffix

@@ -1,0 +1,212 @@
+"""What turns prompts into the embeddings that a family's layers read: one text encoder, or several side by side.
+
+    SD 1.x, SD 2.x   the last hidden state of CLIP, after the final layer norm
+    SDXL             hidden states before the last block of two CLIPs, without the norm, side by side: [77, 768 + 1280]
+    SD3              these, followed by zeros, and after them the states of T5: [77 + 256, 4096]
+    FLUX             the last hidden state of T5: [512, 4096]
+    PixArt           the same, with padding hidden: [120, 4096], zeros where nothing is read
+
+No attention mask but in PixArt, as in diffusers. Without one the number of pads decides what T5 gives: it is that which
+the pipeline takes by default. The CLIP tokenizers of SDXL and SD3 share their vocabulary and pad with different tokens,
+the second with "!" (id 0), which it also reads a "!" in the prompt as. A row stands for one token only where both
+encoders have the same token there; a phrase for which they do not is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
+from rasura.patches.models.clip_or_t5 import Place, Tower
+from rasura.patches.models.families import CLIP, family_of
+from rasura.patches.models.load_encoder import load_tower, put_back
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.families import Family
+
+BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
+_SHORT: Final = 77  # positions up to which so many go together: attention grows with the square
+
+
+class TextEncoder:
+    """The text encoders that a family's layers read, with their tokenizers: float32, on the CPU."""
+
+    def __init__(self, sequence: Sequence[Sequence[Tower]]) -> None:
+        """Parts of the sequence of positions, and the encoders that fill each side by side."""
+        self._sequence = tuple(tuple(towers) for towers in sequence)
+
+    @classmethod
+    def of_clip(cls, tokenizer: Any, module: Any) -> Self:
+        """One CLIP tokenizer and text encoder, as Stable Diffusion 1 and 2 have them."""
+        return cls([[Tower(CLIP, tokenizer, module)]])
+
+    @classmethod
+    def load(cls, folder: Path, family: Family | None = None) -> Self:
+        """Load the tokenizers and text encoders of a diffusers folder, without the network.
+
+        Args:
+            folder: with `text_encoder/`, `tokenizer/` and what else the family reads.
+            family: what it is; None reads one CLIP encoder.
+
+        Raises:
+            NotFoundError: no such folder.
+            UnsupportedHostError: the folders do not hold whole text encoders and their tokenizers.
+        """
+        sequence = ((CLIP,),) if family is None else family.sequence
+        return cls([[load_tower(folder, encoder) for encoder in part] for part in sequence])
+
+    @classmethod
+    def pristine(cls, host: CheckpointHost) -> Self:
+        """The text encoders of a model folder as they were before any patch.
+
+        Raises:
+            NotFoundError, UnsupportedHostError: as `load`.
+        """
+        found = cls.load(host.folder, family_of(host.parameters()))
+        for component, module in found.modules.items():
+            mine = (name for name in host.kept() if name.startswith(f"{component}."))
+            put_back(module, host.originals(mine), component)
+        return found
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """All of them, in the order of the sequence."""
+        return tuple(tower for part in self._sequence for tower in part)
+
+    @property
+    def width(self) -> int:
+        """d, the length of one token embedding."""
+        return max(sum(tower.width for tower in part) for part in self._sequence)
+
+    @property
+    def length(self) -> int:
+        """Positions a prompt is padded to (77)."""
+        return sum(part[0].length for part in self._sequence)
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        """The encoders' torch modules by their names in a pipeline; whoever changes one works on a copy."""
+        return {tower.component: tower.module for tower in self.towers}
+
+    @property
+    def module(self) -> Any:
+        """The torch module of the one text encoder.
+
+        Raises:
+            UnsupportedHostError: there are several.
+        """
+        return self._only.module
+
+    def with_modules(self, modules: Mapping[str, Any]) -> Self:
+        """The same tokenizers with other encoders, such as changed copies of `modules`; those not named stay."""
+        return type(self)(
+            [[replace(t, module=modules.get(t.component, t.module)) for t in part] for part in self._sequence]
+        )
+
+    def ids(self, prompt: str) -> list[int]:
+        """Token ids of the first tokenizer, with start and end of text, not padded.
+
+        Raises:
+            ConceptError: longer than an encoder reads, or no Unicode text.
+        """
+        first, *_ = [tower.ids(prompt) for tower in self.towers]
+        return first
+
+    def batch(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Token ids [n, length] for the one text encoder, padded.
+
+        Raises:
+            ConceptError: a prompt longer than the encoder reads.
+            UnsupportedHostError: there are several encoders.
+        """
+        return self._only.batch(prompts)
+
+    def encode(self, prompts: Iterable[str]) -> Iterator[torch.Tensor]:
+        """Embeddings of prompts, in batches of [b, length, d] float64; as many prompts as there are, streamed.
+
+        Raises:
+            ConceptError: a prompt longer than the encoder reads.
+            NotFiniteError: the encoder gives NaN or infinity.
+        """
+        for _, hidden in self.encode_with((prompt, "") for prompt in prompts):
+            yield hidden
+
+    def encode_with(self, prompts: Iterable[tuple[str, str]]) -> Iterator[tuple[list[tuple[str, str]], torch.Tensor]]:
+        """As `encode`, for prompts that each come with a phrase: batches of the pairs and their embeddings."""
+        import torch
+
+        waiting = iter(prompts)
+        while part := list(islice(waiting, BATCH if self.length <= _SHORT else BATCH // 8)):
+            hidden = self._read([prompt for prompt, _ in part])
+            if not bool(torch.isfinite(hidden).all()):
+                raise NotFiniteError("the text encoder gives NaN or infinity: expected finite embeddings")
+            yield part, hidden.to(torch.float64)
+
+    def encode_all(self, prompts: Sequence[str]) -> torch.Tensor:
+        """All of `encode` as one [n, length, d] float64 tensor."""
+        import torch
+
+        return torch.cat(list(self.encode(prompts)))
+
+    def places(self, prompt: str, phrase: str) -> tuple[Place, ...]:
+        """Where a phrase stands, once in every part of the sequence; an empty phrase stands at end-of-text.
+
+        Raises:
+            ConceptError: the phrase does not stand in the prompt as tokens of its own, or tokenizers whose embeddings
+                stand side by side have it in different places.
+        """
+        found, before = [], 0
+        for part in self._sequence:
+            found.append(self._agreed(part, prompt, phrase).moved(before))
+            before += part[0].length
+        return tuple(found)
+
+    def subject(self, prompt: str, phrase: str) -> range:
+        """Positions of `phrase` in the first part of the sequence; for an empty phrase that of end-of-text.
+
+        Raises:
+            ConceptError: as `places`.
+        """
+        return self.places(prompt, phrase)[0].subject
+
+    def tokenizer_state(self) -> dict[str, Any]:
+        """What decides how text becomes ids; JSON without floats. Of several tokenizers, each by its name."""
+        if len(self.towers) == 1:
+            return self.towers[0].state()
+        return {tower.component.replace("text_encoder", "tokenizer"): tower.state() for tower in self.towers}
+
+    @property
+    def _only(self) -> Tower:
+        if len(self.towers) > 1:
+            named = ", ".join(tower.component for tower in self.towers)
+            raise UnsupportedHostError(f"expected a model with one text encoder, got {named}", hint="rasura methods")
+        return self.towers[0]
+
+    def _read(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embeddings [n, length, d] float32; a part that is narrower than d is followed by zeros."""
+        import torch
+
+        parts = [torch.cat([tower.read(prompts) for tower in part], dim=-1) for part in self._sequence]
+        padded = [torch.nn.functional.pad(part, (0, self.width - part.shape[-1])) for part in parts]
+        return torch.cat(padded, dim=1)
+
+    def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> Place:
+        place = part[0].places(prompt, phrase)
+        own = place.subject
+        for tower in part[1:]:
+            if (theirs := tower.subject(prompt, phrase)) != own:
+                raise ConceptError(
+                    f"{show(phrase)} in {show(prompt)} is tokens {own.start} to {own.stop - 1} for {part[0].component} "
+                    f"and {theirs.start} to {theirs.stop - 1} for {tower.component}: expected the same, because the "
+                    "model reads them side by side",
+                    hint="--concept TEXT",
+                )
+        return place

@@ -1,0 +1,1 @@
+"""Prompts: of concepts, of retain sets, and those that lie near."""

@@ -1,0 +1,197 @@
+"""Concepts as prompts, prompts as token embeddings, and which tokens of a prompt stand for the concept.
+
+A diffusion model of the Stable Diffusion family reads all 77 positions of the text encoder's last hidden state (after
+the final layer norm, no attention mask). CLIP's attention is causal, so every position from the subject's first token
+on knows the concept: the end-of-text and padding positions too. Which of them an erasure maps is a choice:
+
+    last     the last subject token only (what SPEED's code does); the positions after it still carry the concept
+    subject  all tokens of the subject
+    tail     the subject and every position after it, aligned with the anchor's by distance from the last subject token;
+             where a T5 reads the prompt, which looks ahead, the positions before it, too
+    end      the last subject token and every position after it (what UCE's first code does)
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import ConceptError
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.models.clip_or_t5 import Place
+    from rasura.patches.models.text_encoder import TextEncoder
+
+TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
+SLOT: Final = "{}"
+_NOT_PLAIN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's general categories
+GENERIC_TEMPLATES: Final = (
+    "{}",
+    "a {}",
+    "a photo of a {}",
+    "an image of a {}",
+    "a picture of {}",
+    "a drawing of a {}",
+    "the {}",
+    "{} style",
+)
+
+HELD_OUT: Final = (
+    "tree", "river", "mountain", "chair", "table", "clock", "book", "lamp", "window", "bridge", "boat", "train",
+    "horse", "elephant", "fish", "bird", "bread", "cheese", "shoe", "hat", "phone", "computer", "cloud", "sun",
+    "child", "woman", "man", "crowd", "city", "beach", "forest", "garden",
+)  # fmt: skip
+"""Everyday words on which leak is measured when a request names no held-out concepts of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A concept to erase and the concept that it becomes.
+
+    Attributes:
+        concept: what no picture shall show any more.
+        anchor: what prompts of the concept show instead; "" is nothing.
+        templates: prompts with one `{}` in which this concept stands; empty takes those of the request.
+    """
+
+    concept: str
+    anchor: str
+    templates: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_concept(self.concept)
+        for template in self.templates:
+            check_template(template)
+        check_plain(self.anchor)
+        if normal(self.concept) == normal(self.anchor):
+            raise ConceptError(
+                f"concept {show(self.concept)} equals its anchor: expected another, more general concept",
+                hint="--anchor TEXT",
+            )
+
+
+def normal(text: str) -> str:
+    """One spelling of a phrase for comparing: composed, without case, single spaces; so CLIP's tokenizer sees it."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def check_concept(text: str) -> None:
+    """Refuse what no prompt can name.
+
+    Raises:
+        ConceptError: empty, or with control characters.
+    """
+    if not text.strip():
+        raise ConceptError("the concept is empty: expected a word or phrase", hint="--concept TEXT")
+    check_plain(text)
+
+
+def check_plain(text: str) -> None:
+    """Refuse control characters, line and paragraph separators, and lone surrogates.
+
+    Raises:
+        ConceptError: there are some.
+    """
+    if any(unicodedata.category(char) in _NOT_PLAIN for char in text):
+        raise ConceptError(f"{show(text)} holds control characters: expected plain text", hint="--concept TEXT")
+
+
+def check_template(template: str) -> None:
+    """Refuse a template that does not hold exactly one `{}`.
+
+    Raises:
+        ConceptError: otherwise, or with control characters.
+    """
+    if template.count(SLOT) != 1:
+        raise ConceptError(
+            f"template {show(template)} holds {template.count(SLOT)} times {{}}: expected once",
+            hint="--template 'a photo of a {}'",
+        )
+    check_plain(template)
+
+
+def prompts_of(concept: str, templates: Sequence[str]) -> tuple[str, ...]:
+    """The concept in each template; an empty concept leaves the template's own words."""
+    return tuple(" ".join(template.replace(SLOT, concept).split()) for template in templates)
+
+
+def token_positions(encoder: TextEncoder, prompt: str, phrase: str, tokens: str) -> list[int]:
+    """Positions of a prompt that stand for a phrase in it, in rising order.
+
+    Args:
+        encoder: the model's text encoder.
+        prompt: the whole prompt.
+        phrase: what stands in it.
+        tokens: one of `TOKEN_CHOICES`.
+
+    Raises:
+        ConceptError: the phrase does not stand in the prompt as tokens of its own.
+    """
+    return [position for place in encoder.places(prompt, phrase) for position in _chosen(place, tokens)]
+
+
+def _chosen(place: Place, tokens: str) -> range:
+    own = place.subject
+    match tokens:
+        case "last":
+            return range(own[-1], own[-1] + 1)
+        case "subject":
+            return own
+        case "end":
+            return range(own[-1], place.stop)
+        case _:
+            return range(place.start, place.stop)
+
+
+def aligned_columns(
+    encoder: TextEncoder, target: Target, templates: Sequence[str], tokens: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings to erase and embeddings they become, column by column.
+
+    Positions are paired by distance from the last subject token; where the anchor has fewer subject tokens, its first
+    stands in for the missing ones.
+
+    Args:
+        encoder: the model's text encoder.
+        target: concept and anchor.
+        templates: texts with one `{}` each.
+        tokens: one of `TOKEN_CHOICES`.
+
+    Returns:
+        C1 and C*, each [d, n] float64.
+    """
+    import torch
+
+    sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
+    hidden, wanted = encoder.encode_all(sources), encoder.encode_all(goals)
+    pairs = [
+        list(_pairs(encoder.places(source, target.concept), encoder.places(goal, target.anchor), tokens))
+        for source, goal in zip(sources, goals, strict=True)
+    ]
+    C1 = torch.cat([hidden[i, [a for a, _ in pair]] for i, pair in enumerate(pairs)])
+    C_star = torch.cat([wanted[i, [b for _, b in pair]] for i, pair in enumerate(pairs)])
+    return C1.T.contiguous(), C_star.T.contiguous()
+
+
+def _pairs(sources: Sequence[Place], goals: Sequence[Place], tokens: str) -> Iterator[tuple[int, int]]:
+    for source, goal in zip(sources, goals, strict=True):
+        yield from paired(source, goal, tokens)
+
+
+def paired(source: Place, goal: Place, tokens: str) -> list[tuple[int, int]]:
+    """Which position of a prompt becomes which of its anchor's."""
+    own, theirs = source.subject, goal.subject
+    last, end = own[-1], theirs[-1]
+    if tokens == "last":
+        return [(last, end)]
+    subject = [(position, max(theirs[0], end - (last - position))) for position in own]
+    if tokens == "subject":
+        return subject
+    known = [(position, min(position, theirs[0])) for position in range(source.start, own[0])]  # the same words
+    before = [*known, *subject] if tokens == "tail" else [(last, end)]
+    return before + [(last + j, end + j) for j in range(1, min(source.stop - last, goal.stop - end))]

@@ -1,0 +1,140 @@
+"""A request made again from what a patch says of itself, so that it can be solved anew under other conditions.
+
+A manifest names everything that decides a patch but three things: the words of the retain set (the caller has them),
+the tensors of the patches that it left alone (likewise), and the held-out concepts, on which leak is only measured.
+Solved again under the same conditions, the request gives the same increments, bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.erasers.catalogue import eraser, method_class
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.errors import InputError
+from rasura.patches.format.manifest_parts import EraserSpec
+from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
+
+if TYPE_CHECKING:
+    from rasura.patches.erasers.interface import Eraser
+    from rasura.patches.format.manifest import Manifest
+    from rasura.patches.prompts.retain_set import RetainSet
+
+__all__ = ["DERIVED", "eraser_of", "prompts_request", "request_of", "trained"]
+
+DERIVED: Final = "derived"
+"""Options whose names start so tell how a patch was made of another; no method has such a choice."""
+_LAYERS: Final = "layers"
+_TRAINED: Final = ("sepme", "all-but-one")
+
+
+def trained(spec: EraserSpec) -> bool:
+    """Whether the responses were trained through the UNet, so that solving again means training again."""
+    return spec.name in _TRAINED or spec.options.get("values") == "guided"
+
+
+def eraser_of(spec: EraserSpec) -> Eraser:
+    """The method with the choices that the manifest names, each of them.
+
+    Raises:
+        InputError: a method or choice that this program does not know, or has and the manifest does not name.
+    """
+    own = {name: text for name, text in spec.options.items() if name != _LAYERS and not name.startswith(DERIVED)}
+    known = {field.name for field in dataclasses.fields(method_class(spec.name))} - {"seed"}
+    if set(own) != known:
+        raise InputError(
+            f"the patch was made by {spec.name} with the choices {', '.join(sorted(own)) or 'none'}: expected "
+            f"{', '.join(sorted(known))}; {_differing(set(own), known)}",
+            hint=f"rasura methods {spec.name}",
+        )
+    return eraser(spec.name, own | ({} if spec.seed is None else {"seed": str(spec.seed)}))
+
+
+def request_of(
+    manifests: Sequence[Manifest], retain: RetainSet | None, held_out: tuple[str, ...] = HELD_OUT
+) -> EraseRequest:
+    """The request that erases the concepts of these patches together, each superseding its own.
+
+    Args:
+        manifests: of the patches, at least one.
+        retain: the retain set that they name, without what names one of their concepts.
+        held_out: concepts on which leak is measured.
+
+    Raises:
+        InputError: they were not made in the same way, or in a way that this program does not know.
+        ConceptError: two of them erase one concept.
+    """
+    for manifest in manifests[1:]:
+        if differing := list(_differences(manifests[0], manifest)):
+            raise InputError(
+                f"patches {manifests[0].patch_id[:12]} and {manifest.patch_id[:12]} cannot be solved together: "
+                f"expected the same {' and '.join(name for name, _, _ in differing)}, got "
+                + "; ".join(f"{mine} and {other}" for _, mine, other in differing),
+                hint=f"rasura patch show {manifest.patch_id[:12]}",
+                differing=[name for name, _, _ in differing],
+            )
+    return replace(
+        prompts_request(manifests, retain, held_out),
+        eraser=eraser_of(manifests[0].eraser),
+        rule=RankRule.parse(manifests[0].protected.basis.rule),
+    )
+
+
+def prompts_request(
+    manifests: Sequence[Manifest], retain: RetainSet | None, held_out: tuple[str, ...] = HELD_OUT
+) -> EraseRequest:
+    """The same request with a method of its own: for its prompts, on which a patch is measured."""
+    first, spec = manifests[0], manifests[0].protected.retain
+    return EraseRequest(
+        tuple(Target(m.concept.text, m.concept.anchor, m.concept.templates) for m in manifests),
+        retain,
+        templates=first.concept.templates,
+        tokens=first.concept.tokens,
+        layers=first.eraser.options[_LAYERS],
+        held_out=held_out,
+        licence=first.licence,
+        retained_in=() if spec is None or (retain is not None and retain.whole) else spec.templates,
+        unnamed=tuple(dict.fromkeys(name for m in manifests for name in m.protected.concepts)),
+        supersedes={m.concept.text: (m.patch_id,) for m in manifests},
+    )
+
+
+def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str]]:
+    """What the two must share and do not, with either's."""
+    for name, mine, its in (
+        ("base", one.base.sha256[:12], other.base.sha256[:12]),
+        ("method", one.eraser.name, other.eraser.name),
+        ("seed", str(one.eraser.seed), str(other.eraser.seed)),
+        ("tokens", one.concept.tokens, other.concept.tokens),
+        ("rank rule", one.protected.basis.rule, other.protected.basis.rule),
+        ("retain file", _source(one), _source(other)),
+        ("retained templates", _templates(one), _templates(other)),
+        ("licence", one.licence, other.licence),
+    ):
+        if mine != its:
+            yield name, mine, its
+    options, others = ({k: v for k, v in m.eraser.options.items() if not k.startswith(DERIVED)} for m in (one, other))
+    for name in sorted(set(options) | set(others)):
+        if options.get(name) != others.get(name):
+            yield name, options.get(name, "none"), others.get(name, "none")
+
+
+def _source(manifest: Manifest) -> str:
+    """The retain file; its digest is the caller's to compare, because lines that name a target are not in it."""
+    spec = manifest.protected.retain
+    return "none" if spec is None else spec.source
+
+
+def _templates(manifest: Manifest) -> str:
+    spec = manifest.protected.retain
+    return "none" if spec is None or not spec.templates else ", ".join(spec.templates)
+
+
+def _differing(found: set[str], known: set[str]) -> str:
+    missing, extra = sorted(known - found), sorted(found - known)
+    parts = [f"{', '.join(missing)} came later"] if missing else []
+    return "; ".join(parts + ([f"{', '.join(extra)} is no longer known"] if extra else []))

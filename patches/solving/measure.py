@@ -1,0 +1,165 @@
+"""What an increment does, in numbers that need no image: on its targets, on what it protects, on what nobody named.
+
+All are ratios of output energies summed over the touched parameters, computed with small Gram matrices: for a moment M
+of inputs, ‖Δ_l X‖² = tr(A_l M A_lᵀ · B_lᵀB_l) and ‖W_l X‖² = tr(W_lᵀW_l · M). Parameters that read picture features
+have no inputs that text could tell, and are left out; the method that made them measures them itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import ProtectedBasis
+from rasura.patches.erasers.interface import Columns, Erasure, Reference
+from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Measured", "Measurer", "Reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Ratios of one increment, as quantised.
+
+    Attributes:
+        residual: ‖(W+Δ)C1 − WC*‖ / ‖W(C1−C*)‖; 0 is a perfect erasure, 1 none.
+        effect: ‖ΔC1‖ / ‖WC1‖.
+        null: ‖ΔN‖ / ‖WN‖ over the null prompt's tokens.
+        retained: the same over the retained prompts' tokens.
+        held_out: the same over the held-out prompts' tokens.
+        base_targets: ‖WC1‖, root of the sum over all columns.
+        base_protected: root of Σ energy·‖Wu‖² over the protected rows u.
+        rank: detectors of the patch.
+        protected: dimensions protected, where parameters differ the most.
+        width: d of those.
+    """
+
+    residual: float
+    effect: float
+    null: float
+    retained: float
+    held_out: float
+    base_targets: float
+    base_protected: float
+    rank: int
+    protected: int
+    width: int
+
+    def decimals(self, *, free: float, guarded: int) -> dict[str, str]:
+        """The manifest's `measured` object: four digits each; no ratios where nothing that was touched reads text."""
+        counts = {"rank": self.rank, "protected": self.protected, "guarded": guarded, "width": self.width}
+        numbers = {
+            "residual": self.residual,
+            "effect": self.effect,
+            "leak_null": self.null,
+            "leak_retained": self.retained,
+            "leak_held_out": self.held_out,
+            "base_targets": self.base_targets,
+            "base_protected": self.base_protected,
+            "free": free,
+        }
+        known = numbers if self.base_targets > 0 else {"free": free}
+        return {name: f"{number:.3e}" for name, number in known.items()} | {n: str(c) for n, c in counts.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """What one parameter reads: its concept's columns, what it protects, and everybody else's prompts."""
+
+    columns: Columns
+    basis: ProtectedBasis
+    reference: Reference
+
+
+class Measurer:
+    """Measures the concepts of one request, which share weights and prompts: Gram matrices are computed once."""
+
+    def __init__(self, weights: Mapping[ParamName, torch.Tensor], reference: Reference) -> None:
+        self._weights = weights
+        self._reference = reference
+        self._grams: dict[ParamName, torch.Tensor] = {}
+
+    def measure(self, erasure: Erasure, columns: Columns, basis: ProtectedBasis) -> Measured:
+        """Measure one concept's increments against the pristine weights.
+
+        Args:
+            erasure: ΔW_l and what each parameter reads and promises.
+            columns: the concept's token embeddings.
+            basis: what text-reading parameters protect, where they have no basis of their own.
+        """
+        inputs = {
+            name: _Inputs(
+                erasure.columns.get(name, columns),
+                erasure.bases.get(name, basis),
+                erasure.references.get(name, self._reference),
+            )
+            for name in erasure.increments
+            if erasure.reads.get(name) != IMAGE
+        }
+        widest = max((i.basis for i in inputs.values()), key=lambda b: b.rank / b.width, default=basis)
+        moments = {
+            "effect": {name: i.columns.targets @ i.columns.targets.T for name, i in inputs.items()},
+            "null": {name: i.reference.invariants.T @ i.reference.invariants for name, i in inputs.items()},
+            "retained": {name: i.reference.retained.mean for name, i in inputs.items()},
+            "held_out": {name: i.reference.held_out.mean for name, i in inputs.items()},
+        }
+        protected = {name: (i.basis.rows.T * i.basis.energy) @ i.basis.rows for name, i in inputs.items()}
+        return Measured(
+            residual=self._residual(erasure.increments, inputs),
+            **{name: self._ratio(erasure.increments, moment) for name, moment in moments.items()},
+            base_targets=self._present(moments["effect"]) ** 0.5,
+            base_protected=self._present(protected) ** 0.5,
+            rank=max(increment.rank for increment in erasure.increments.values()),
+            protected=widest.rank,
+            width=widest.width,
+        )
+
+    def _gram(self, name: ParamName) -> torch.Tensor:
+        """WᵀW, [d, d] float64."""
+        import torch
+
+        if name not in self._grams:
+            weight = self._weights[name].to(torch.float64)
+            self._grams[name] = weight.T @ weight
+        return self._grams[name]
+
+    def _present(self, moments: Mapping[ParamName, torch.Tensor]) -> float:
+        """Σ_l tr(W_lᵀW_l M_l)."""
+        return max(0.0, sum(float((self._gram(name) * moment).sum()) for name, moment in moments.items()))
+
+    def _ratio(self, increments: Mapping[ParamName, Increment], moments: Mapping[ParamName, torch.Tensor]) -> float:
+        """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖²; 0 where there are no prompts."""
+        present = self._present(moments)
+        changed = max(0.0, sum(_moved(increments[name], moment) for name, moment in moments.items()))
+        return (changed / present) ** 0.5 if present > 0 else 0.0
+
+    def _residual(self, increments: Mapping[ParamName, Increment], inputs: Mapping[ParamName, _Inputs]) -> float:
+        import torch
+
+        left = asked = 0.0
+        for name, own in inputs.items():
+            W = self._weights[name].to(torch.float64)
+            wanted = W @ (own.columns.anchors - own.columns.targets)
+            left += float((_applied(increments[name], own.columns.targets) - wanted).square().sum())
+            asked += float(wanted.square().sum())
+        return (left / asked) ** 0.5 if asked > 0 else 0.0
+
+
+def _moved(increment: Increment, moment: torch.Tensor) -> float:
+    """tr(A M Aᵀ BᵀB)."""
+    import torch
+
+    A, B = increment.A.to(torch.float64), increment.B.to(torch.float64)
+    return float((A @ moment @ A.T * (B.T @ B).T).sum())
+
+
+def _applied(increment: Increment, columns: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ columns)

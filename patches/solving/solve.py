@@ -1,0 +1,208 @@
+"""From a request in words to signed-ready patches: prompts, columns, protected span, solution, measurement.
+
+The steps, in this order:
+(1) encode the null prompt, the retained and the held-out prompts;
+(2) encode targets and anchors and pair their tokens;
+(3) let the request's eraser solve all concepts (`erasers`);
+(4) measure each increment, as quantised, on targets, retained and held-out prompts (`measure`);
+(5) write down what was done as a manifest (`describe`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches._io.tensor_bytes import dtype_name, is_finite
+from rasura.patches.algebra.protected_subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
+from rasura.patches.checks.capacity import GUARD
+from rasura.patches.erasers.interface import Columns, Problem, Progress, Reference
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.interface import Host
+from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
+from rasura.patches.prompts.nearest_anchor import with_anchor
+from rasura.patches.prompts.nearest_concepts import explained
+from rasura.patches.solving.measure import Measurer
+from rasura.patches.solving.to_patch import compressed, described
+from rasura.patches.types import ParamName, PatchId
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.models.denoiser import Denoiser
+
+
+Loader = Callable[[], "Denoiser"]
+Moments = MutableMapping[str, Moment]
+"""Moments of prompts that were encoded already, by the prompts' digest; of one text encoder."""
+
+
+def build_patches(
+    host: Host,
+    encoder: TextEncoder,
+    base: BaseIdentity,
+    request: EraseRequest,
+    progress: Progress,
+    *,
+    denoiser: Loader | None = None,
+    work: Path | None = None,
+    moments: Moments | None = None,
+) -> tuple[Patch, ...]:
+    """Erase every concept of the request, one patch each.
+
+    Args:
+        host: the base model; read only.
+        encoder: its text encoder.
+        base: identity of the whole base; the manifests keep the touched parameters.
+        request: what to do.
+        progress: told what is going on.
+        denoiser: loads the base's UNet, for methods that look through it.
+        work: where a long training may leave checkpoints to resume from.
+        moments: kept from one request to the next, saves encoding the same prompts again.
+
+    Raises:
+        UnsupportedHostError: no layers that fit, or weights that no stack can be composed on.
+        NotFiniteError: NaN or infinity in the weights or embeddings, or in a loss.
+        ErasureRefusedError: a target lies inside what is protected; the nearest of it are named.
+        ConceptError: a prompt that is too long, or a concept that its template hides.
+    """
+    request = replace(request, targets=tuple(with_anchor(encoder, t, request.anchors) for t in request.targets))
+    names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
+    weights = host.originals(names)
+    _check_weights(weights)
+    prompts = _Prompts(encoder, request, progress, {} if moments is None else moments)
+    problem = Problem(
+        weights=weights,
+        encoder=encoder,
+        request=request,
+        columns=tuple(_columns(encoder, request, target) for target in request.targets),  # (2)
+        reference=prompts.reference,  # (1)
+        basis=lambda: prompts.basis,
+        retained=prompts.retained,
+        denoiser=denoiser or _no_denoiser,
+        progress=progress,
+        work=work,
+    )
+    try:
+        erasures = request.eraser.solve(problem)  # (3)
+    except ErasureRefusedError as error:
+        if "guards" in error.details:
+            raise _named(error, tuple(request.guarded)) from None
+        if "concept" not in error.details:
+            raise
+        retained = request.retain.concepts if request.retain else ()
+        raise explained(error, encoder, (*request.names, *retained), request.guarded) from None
+    measurer = Measurer(weights, prompts.reference)
+    patches = []
+    for target, columns, erasure in zip(request.targets, problem.columns, erasures, strict=True):
+        basis = prompts.basis if erasure.basis is None else erasure.basis
+        measured = measurer.measure(erasure, columns, basis)  # (4)
+        numbers = measured.decimals(free=erasure.free, guarded=erasure.guarded)
+        patches.append(
+            described(request, target, columns, erasure, basis=basis, base=base, weights=weights, measured=numbers)
+        )  # (5)
+    return tuple(patches)
+
+
+@dataclass(frozen=True, eq=False)  # no slots: cached_property keeps its value in __dict__
+class _Prompts:
+    """The prompts of a request that are not targets: encoded when first asked for."""
+
+    encoder: TextEncoder
+    request: EraseRequest
+    progress: Progress
+    moments: Moments = field(default_factory=dict)
+
+    @cached_property
+    def reference(self) -> Reference:
+        return Reference(
+            self.encoder.encode_all([""])[0],
+            self._moment(self.request.retained_prompts, "encoding retained prompts", self.request.retained_count),
+            self._moment(self.request.held_out_prompts, "encoding held-out prompts", len(self.request.held_out)),
+        )
+
+    @cached_property
+    def basis(self) -> ProtectedBasis:
+        basis = protected_basis(self.reference.invariants, self.reference.retained, self.request.rule)
+        return guarded_basis(basis, self.request.guarded.values(), GUARD)
+
+    def retained(self, tokens: str) -> Iterator[torch.Tensor]:
+        """Tokens [b, d] float64 of the retained prompts, in the request's order."""
+        import torch
+
+        pairs = self.request.retained_phrases()
+        for part, hidden in self.encoder.encode_with(pairs):
+            if tokens == "all":
+                yield hidden.reshape(-1, hidden.shape[-1])
+                continue
+            chosen = [token_positions(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
+            yield torch.cat([hidden[i, own] for i, own in enumerate(chosen)])
+
+    def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
+        key = _digest(prompts())
+        if key in self.moments:
+            return self.moments[key]
+        moment, done = Moment(self.encoder.width), 0
+        for hidden in self.encoder.encode(prompts()):
+            moment.add(hidden)
+            done += hidden.shape[0]
+            self.progress(stage, min(done, total), total)
+        self.moments[key] = moment
+        return moment
+
+
+def reference_of(
+    encoder: TextEncoder, request: EraseRequest, progress: Progress, moments: Moments | None = None
+) -> Reference:
+    """Null, retained and held-out prompts of a request: what its patches are measured on."""
+    return _Prompts(encoder, request, progress, {} if moments is None else moments).reference
+
+
+def _digest(prompts: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for prompt in prompts:
+        found.update(hashlib.sha256(prompt.encode(errors="surrogatepass")).digest())
+    return found.hexdigest()
+
+
+def _named(error: ErasureRefusedError, patches: tuple[PatchId, ...]) -> ErasureRefusedError:
+    """The same refusal for want of room, with the patches that take it, the largest first."""
+    sizes = error.details["guards"]
+    if not isinstance(sizes, list) or len(sizes) != len(patches):
+        return error
+    taken = sorted(zip(sizes, patches, strict=True), reverse=True)
+    named = ", ".join(f"{patch_id[:12]} takes {size}" for size, patch_id in taken)
+    details = {**error.details, "guards": {patch_id: size for size, patch_id in taken}}
+    return ErasureRefusedError(f"{error.message}; {named}", hint=error.hint, **details)
+
+
+def _no_denoiser() -> Denoiser:
+    raise UnsupportedHostError(
+        "this method looks through the UNet: expected the model's folder, got weights alone",
+        hint="rasura erase --base MODEL",
+    )
+
+
+def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
+    for name, weight in weights.items():
+        if dtype_name(weight.dtype) not in CAST_DTYPES:
+            raise UnsupportedHostError(
+                f"{name}: expected weights in one of {', '.join(CAST_DTYPES)}, got {dtype_name(weight.dtype)}",
+                parameter=name,
+            )
+        if not is_finite(weight):
+            raise NotFiniteError(f"{name}: expected finite weights, got NaN or infinity", parameter=name)
+
+
+def _columns(encoder: TextEncoder, request: EraseRequest, target: Target) -> Columns:
+    targets, anchors = aligned_columns(encoder, target, request.templates_of(target), request.tokens)
+    columns = Columns(target.concept, targets, anchors)
+    return compressed(columns, EXACT) if targets.shape[1] > 2 * targets.shape[0] else columns

@@ -1,0 +1,146 @@
+"""Writing down what was erased: a solved concept as manifest and tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
+from rasura.patches.algebra.protected_subspace import ProtectedBasis
+from rasura.patches.erasers.interface import Columns, Erasure
+from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import (
+    BaseSpec,
+    BasisSpec,
+    ConceptSpec,
+    EraserSpec,
+    ProtectedSpec,
+    RetainSpec,
+    TensorIdentity,
+)
+from rasura.patches.format.patch import BASIS, Pairs, Patch, PatchTensors, Span
+from rasura.patches.models.base_identity import BaseIdentity
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.types import Digest, ParamName
+
+if TYPE_CHECKING:
+    import torch
+
+COMPRESSION: Final = 1e-4
+"""Relative singular value below which directions of a concept's columns are not stored."""
+_WIDE: Final = 2048
+"""As wide as the embeddings of two CLIPs: from there on the n × n Gram matrix saves minutes. Below, bits are kept."""
+
+
+def described(
+    request: EraseRequest,
+    target: Target,
+    columns: Columns,
+    erasure: Erasure,
+    *,
+    basis: ProtectedBasis,
+    base: BaseIdentity,
+    weights: Mapping[ParamName, torch.Tensor],
+    measured: Mapping[str, str],
+) -> Patch:
+    """The patch of one solved concept.
+
+    Args:
+        request: what was asked.
+        target: the concept.
+        columns: its token embeddings.
+        erasure: its solution.
+        basis: what text-reading parameters promise.
+        base: identity of the whole base.
+        weights: pristine values of the touched parameters.
+        measured: what was measured.
+    """
+    stored = _pairs(columns)
+    tensors = PatchTensors(
+        erasure.increments,
+        basis.rows,
+        basis.energy,
+        stored.targets,
+        stored.anchors,
+        spans={name: Span(own.rows, own.energy) for name, own in erasure.bases.items()},
+        pairs={name: _pairs(own) for name, own in erasure.columns.items()},
+    )
+    eraser = EraserSpec(
+        request.eraser.name,
+        {"layers": request.layers, **option_texts(request.eraser)},
+        getattr(request.eraser, "seed", None),
+    )
+    manifest = Manifest(
+        ConceptSpec(target.concept, target.anchor, request.tokens, request.templates_of(target)),
+        eraser,
+        BaseSpec(base.digest, _identities(weights, erasure), base.text_encoder, base.tokenizer),
+        _protected(request, target, basis, tensors, erasure),
+        tensors.specs(),
+        {**measured, **erasure.facts},
+        supersedes=tuple(sorted(request.supersedes.get(target.concept, ()))),
+        licence=request.licence,
+    )
+    return Patch(manifest, tensors)
+
+
+def _identities(weights: Mapping[ParamName, torch.Tensor], erasure: Erasure) -> tuple[TensorIdentity, ...]:
+    return tuple(
+        TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), tensor_digest(w))
+        for name, w in sorted(weights.items())
+        if name in erasure.increments
+    )
+
+
+def _protected(
+    request: EraseRequest, target: Target, basis: ProtectedBasis, tensors: PatchTensors, erasure: Erasure
+) -> ProtectedSpec:
+    sha256 = Digest(hashlib.sha256(tensors.files()[BASIS]).hexdigest())
+    retain = request.retain
+    # Where parameters have bases of their own, the manifest sums up the one that leaves the least room.
+    shown = max([basis, *erasure.bases.values()], key=lambda own: own.rank / own.width)
+    promised = basis.rank > 0 or bool(erasure.bases)  # a soft method leaves nobody's targets alone
+    return ProtectedSpec(
+        BasisSpec(sha256, shown.width, shown.invariants, shown.rank, str(shown.rule), _spectrum(shown)),
+        RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.retained_templates) if retain else None,
+        tuple(other.concept for other in request.targets if other != target) if promised else (),
+        tuple(sorted(request.guarded)) if promised else (),
+        dict(sorted(erasure.reads.items())),
+    )
+
+
+def _spectrum(basis: ProtectedBasis) -> dict[str, str]:
+    values, kept = basis.spectrum, basis.retained
+    numbers = {
+        "largest": float(values[0]) if values.numel() else 0.0,
+        "last_kept": float(values[kept - 1]) if kept else 0.0,
+        "first_left": float(values[kept]) if kept < values.numel() else 0.0,
+        "sum_left": float(values[kept:].sum()),
+        "sum": float(values.sum()),
+    }
+    return {name: f"{number:.3e}" for name, number in numbers.items()}
+
+
+def _pairs(columns: Columns) -> Pairs:
+    stored = compressed(columns, COMPRESSION)
+    return Pairs(stored.targets.T.contiguous(), stored.anchors.T.contiguous())
+
+
+def compressed(columns: Columns, tolerance: float) -> Columns:
+    """Fewer columns that stand for all: ‖X·C1 − Y·C*‖ is the same for every X and Y, to the tolerance.
+
+    The eigenvectors of the 2d × 2d Gram matrix are as good as a singular value decomposition down to 1e-8 of the
+    largest singular value, and cost the same however many prompts there are.
+    """
+    import torch
+
+    width = columns.targets.shape[0]
+    stacked = torch.cat([columns.targets, columns.anchors])  # [2d, n]
+    few = width >= _WIDE and stacked.shape[1] < width
+    values, vectors = torch.linalg.eigh(stacked.T @ stacked if few else stacked @ stacked.T)
+    values, vectors = values.flip(0), vectors.flip(1)
+    kept = int((values > tolerance**2 * values[0]).sum())
+    scaled = stacked @ vectors[:, :kept] if few else vectors[:, :kept] * values[:kept].sqrt()
+    return Columns(columns.name, scaled[:width].contiguous(), scaled[width:].contiguous(), columns.pairs)
