@@ -9,7 +9,7 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.registry.records import EntryRecord
+    from rasura.registry._storage.records import EntryRecord
 
 
 @click.group()
@@ -32,7 +32,7 @@ def log(limit: int | None, oldest: bool, registry_at: str | None) -> Result:
 @command(audit, "verify")
 def verify(registry_at: str | None) -> Result:
     """Check the tree, its signature, and that replaying the log gives the tables."""
-    from rasura.registry.audit import verify_log
+    from rasura.registry.log.verify import verify_log
 
     with open_registry(registry_at) as registry:
         report = verify_log(registry)

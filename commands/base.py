@@ -18,8 +18,8 @@ def base() -> None:
 @click.option("--name", help="Name for the base [default: the folder's name].")
 def add(model: Path, name: str | None, registry_at: str | None, reason: str, actor: str) -> Result:
     """Hash every patchable parameter of MODEL (a diffusers folder) and register it."""
-    from rasura.registry.models import add_base
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.erase.base_models import add_base
 
     with open_registry(registry_at) as registry, progress() as tell:
         opened, new = add_base(registry, model, name, Draft(actor, reason, "base.add", "success"), tell)

@@ -13,7 +13,7 @@ from rasura.commands.stack import concepts_of
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry.bisect import Judgement, Step
+    from rasura.registry.stacks.bisect import Judgement, Step
 
 _STDERR: Final = 2  # the descriptor: standard output is the command's own answer
 
@@ -28,8 +28,8 @@ def bisect() -> None:
 @click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 def start(name: str, model: Path, registry_at: str | None, reason: str, actor: str) -> Result:
     """Begin: with the whole stack the model is bad, with none of it good. The model is given half of it."""
-    from rasura.registry import bisect as halving
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
         step = halving.start(registry, name, model, Actor(actor, reason))
@@ -61,8 +61,8 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
 
     A command's own options go after `--`. What it prints goes to standard error.
     """
-    from rasura.registry import bisect as halving
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
         concepts: dict[PatchId, str] = {}
@@ -79,8 +79,8 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
 @click.option("--leave", is_flag=True, help="Leave the model as it is now.")
 def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool) -> Result:
     """End the bisection and give the model back what it had before."""
-    from rasura.registry import bisect as halving
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
         state = halving.reset(registry, Actor(actor, reason), leave=leave)
@@ -89,8 +89,8 @@ def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool) -> R
 
 
 def _judged(judgement: "Judgement", registry_at: str | None, actor: str, reason: str) -> Result:
-    from rasura.registry import bisect as halving
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
         step = halving.judge(registry, judgement, Actor(actor, reason))

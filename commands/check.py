@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Reason, Relation
     from rasura.patches.types import PatchId
-    from rasura.registry.judging import Judged
+    from rasura.registry.trust.check import Judged
 
 _PATH: Final = click.Path(path_type=Path)
 _SHOWN: Final = 40  # relations of a table that nobody asked to be whole
@@ -47,8 +47,8 @@ def check(
 ) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
     from rasura.patches.algebra.increment import ONE, Strength
-    from rasura.registry.judging import effective, judged
-    from rasura.registry.policies import read_policy
+    from rasura.registry.stacks.policy_file import read_policy
+    from rasura.registry.trust.check import effective, judged
 
     if plot is not None:
         from rasura.evaluation.canvas import check_plot

@@ -25,8 +25,8 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, 
     files. Exit code 6 if a model is not what it should be and only a person can say what to do.
     """
     from rasura.patches.errors import DriftError
+    from rasura.registry.apply.motion import Actor
     from rasura.registry.doctor import examine
-    from rasura.registry.steps import Actor
 
     with open_registry(registry_at) as registry, progress() as tell:
         found = examine(registry, models, Actor(actor, reason), dry_run=dry_run, progress=tell)

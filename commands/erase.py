@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry.erasure import Erased
+    from rasura.registry.erase.erase import Erased
 
 _T = TypeVar("_T")
 _PATH = click.Path(path_type=Path)
@@ -80,8 +80,8 @@ def erase(
     **choices: Any,
 ) -> Result:
     """Erase concepts from a base model: one signed, separable patch each, registered and not yet applied."""
-    from rasura.registry import erasure
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.erase import erase as erasure
 
     with open_registry(registry_at) as registry, progress() as tell:
         request = _request(_targets(concepts, anchors, template_files), anchor_file, **choices)

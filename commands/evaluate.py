@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rasura.evaluation.harness import Evaluated, EvaluationRequest
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry.records import Draft
-    from rasura.registry.store import Registry
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
 
 _PATH = click.Path(path_type=Path)
 
@@ -63,7 +63,7 @@ def evaluate(
     """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw."""
     from rasura.evaluation.harness import evaluate as run
     from rasura.evaluation.outputs import check_folder, write_outputs
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
 
     if keep_pictures and out is None:
         raise click.UsageError("--keep-pictures needs --out DIR")
@@ -79,7 +79,7 @@ def evaluate(
 
 def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
     """Record the report; its digest, and whether it is new here."""
-    from rasura.registry.evaluations import record_evaluation
+    from rasura.evaluation.report.recorded import record_evaluation
 
     record, new = record_evaluation(registry, report, draft)
     return record.digest, new

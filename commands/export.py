@@ -13,7 +13,7 @@ from rasura.commands.output import Result, line
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry.store import Registry
+    from rasura.registry.registry import Registry
 
 _ONE_ALONE = "format peft is one patch as it was signed: name one, without a strength; kohya writes several as one file"
 
@@ -72,7 +72,7 @@ def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str 
     import hashlib
 
     from rasura.patches.format.kohya_lora import UNSIGNED
-    from rasura.registry.exporting import export_kohya
+    from rasura.registry.stacks.export import export_kohya
 
     with open_registry(registry_at) as registry:
         wanted = _wanted(registry, ids, stack)
@@ -92,7 +92,7 @@ def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str 
 
 
 def _wanted(registry: "Registry", ids: Sequence[str], stack: str | None) -> "dict[PatchId, Strength]":
-    from rasura.registry.goals import goal_of
-    from rasura.registry.stacks import members_of
+    from rasura.registry.stacks.edit import members_of
+    from rasura.registry.stacks.stack_ref import goal_of
 
     return members_of(registry, ids) if stack is None else dict(goal_of(registry, stack).patches)

@@ -15,7 +15,7 @@ def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | N
         HostWriteError: it cannot be written; nothing is left of it.
     """
     from rasura.patches.errors import HostWriteError, RegistryError
-    from rasura.registry.files import write_atomic
+    from rasura.registry._storage.durable_files import write_atomic
 
     _check_place(path, known)
     try:

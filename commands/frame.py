@@ -11,7 +11,7 @@ import click
 from rasura.commands.output import Result, show
 
 if TYPE_CHECKING:
-    from rasura.registry.store import Registry
+    from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +63,7 @@ def open_registry(location: str | None) -> "Registry":
     Raises:
         NoRegistryError: there is none.
     """
-    from rasura.registry.store import Registry, find_location
+    from rasura.registry.registry import Registry, find_location
 
     return Registry.open(location or find_location(working_folder()))
 

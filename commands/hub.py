@@ -31,8 +31,8 @@ def push(
     actor: str,
 ) -> Result:
     """Push patches to a Hub repository, with a model card, as one commit."""
-    from rasura.registry.exchange import Remote, push_patches
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.hub.transfer import Remote, push_patches
 
     with open_registry(registry_at) as registry:
         receipt = push_patches(
@@ -70,8 +70,8 @@ def pull(
     *, reference: str, endpoint: str | None, token: str | None, registry_at: str | None, reason: str, actor: str
 ) -> Result:
     """Pull every patch of a Hub repository that a key trusted here has signed."""
-    from rasura.registry.exchange import Remote, pull_patches
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.hub.transfer import Remote, pull_patches
 
     with open_registry(registry_at) as registry:
         draft = Draft(actor, reason, "patch.pull", "success")

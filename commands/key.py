@@ -9,7 +9,7 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.registry.records import KeyRecord
+    from rasura.registry._storage.records import KeyRecord
 
 
 @click.group()
@@ -21,8 +21,8 @@ def key() -> None:
 @click.argument("name")
 def new(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
     """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once."""
-    from rasura.registry.records import Draft
-    from rasura.registry.signers import new_key, private_path
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.key_files import new_key, private_path
 
     with open_registry(registry_at) as registry:
         record = new_key(registry, name, Draft(actor, reason, "key.add", "success"))
@@ -69,8 +69,8 @@ def export(name: str, output: Path, registry_at: str | None) -> Result:
 @click.option("--name", help="Name for the key [default: the file's name].")
 def trust(file: Path, name: str | None, registry_at: str | None, reason: str, actor: str) -> Result:
     """Trust patches signed by the public key in FILE."""
-    from rasura.registry.records import Draft
-    from rasura.registry.signers import trust_file
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.key_files import trust_file
 
     with open_registry(registry_at) as registry:
         record = trust_file(registry, file, name, Draft(actor, reason, "key.trust", "success"))
@@ -81,7 +81,7 @@ def trust(file: Path, name: str | None, registry_at: str | None, reason: str, ac
 @click.argument("key_id")
 def revoke(key_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
     """Revoke a key (id, abbreviation or name) for good: nothing it signed can be applied from now on."""
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
 
     with open_registry(registry_at) as registry:
         changed = registry.revoke_key(key_id, registry.now(), Draft(actor, reason, "key.revoke", "success"))

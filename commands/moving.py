@@ -13,7 +13,7 @@ from rasura.commands.output import Result, line, many, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
-    from rasura.registry.deploy import Actor, Receipt
+    from rasura.registry.apply.operations import Actor, Receipt
 
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 MODEL_HELP = "Model folder, or single-file checkpoint."
@@ -50,8 +50,8 @@ def apply(
     outside the registry.
     """
     from rasura.patches.algebra.increment import Strength
-    from rasura.registry import deploy
-    from rasura.registry.deploy import Actor
+    from rasura.registry.apply import operations
+    from rasura.registry.apply.operations import Actor
 
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
@@ -63,7 +63,7 @@ def apply(
     with open_registry(registry_at) as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         tell("applying", 0, 1)
-        receipt = deploy.apply_to_folder(
+        receipt = operations.apply_to_folder(
             registry, model, found, Actor(actor, reason), strength=factor, out=out, policy=stricter
         )
         tell("applying", 1, 1)
@@ -86,15 +86,15 @@ def switch(
     actor: str,
 ) -> Result:
     """Move a model to exactly the patches and strengths of a stack or lock file, in one motion."""
-    from rasura.registry import deploy
-    from rasura.registry.deploy import Actor
-    from rasura.registry.goals import goal_of
+    from rasura.registry.apply import operations
+    from rasura.registry.apply.operations import Actor
+    from rasura.registry.stacks.stack_ref import goal_of
 
     stricter = _stricter(policy_file)
     with open_registry(registry_at) as registry, progress() as tell:
         goal = goal_of(registry, goal_ref)
         tell("switching", 0, 1)
-        receipt = deploy.switch_folder(registry, model, goal, Actor(actor, reason), out=out, policy=stricter)
+        receipt = operations.switch_folder(registry, model, goal, Actor(actor, reason), out=out, policy=stricter)
         tell("switching", 1, 1)
     return receipt_result(receipt, f"{receipt.location} has {goal.source}: {counted(receipt)}")
 
@@ -116,8 +116,8 @@ def revert(
 ) -> Result:
     """Take patches out of a model; with the last one, every byte is the original again."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry import deploy
-    from rasura.registry.deploy import Actor
+    from rasura.registry.apply import operations
+    from rasura.registry.apply.operations import Actor
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
@@ -126,7 +126,7 @@ def revert(
     with open_registry(registry_at) as registry, progress() as tell:
         found = None if everything else [registry.resolve_patch(i) for i in ids]
         tell("reverting", 0, 1)
-        receipt = deploy.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
+        receipt = operations.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
         tell("reverting", 1, 1)
         names = {p: ", ".join(registry.patch(p).concepts) for r in receipt.crossing for p in (r.patch, r.other)}
     said = "everything" if found is None else str(len(found))
@@ -141,7 +141,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
     from rasura.patches.errors import DriftError
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.survey import survey
+    from rasura.registry.apply.status import survey
 
     with open_registry(registry_at) as registry, progress() as tell:
         report = survey(registry, CheckpointHost.open(model), deep=deep, progress=tell)
@@ -219,8 +219,8 @@ def counted(receipt: "Receipt") -> str:
 
 
 def _apply_plan(path: Path, registry_at: str | None, actor: "Actor") -> Result:
-    from rasura.registry.plan import read_plan
-    from rasura.registry.planning import apply_plan
+    from rasura.registry.stacks.plan import apply_plan
+    from rasura.registry.stacks.plan_file import read_plan
 
     with open_registry(registry_at) as registry, progress() as tell:
         plan = read_plan(path)
@@ -236,6 +236,6 @@ def _is_file(text: str) -> bool:
 
 
 def _stricter(policy_file: Path | None) -> "Policy | None":
-    from rasura.registry.policies import read_policy
+    from rasura.registry.stacks.policy_file import read_policy
 
     return None if policy_file is None else read_policy(policy_file)

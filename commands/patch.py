@@ -66,7 +66,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
     import json
 
-    from rasura.registry.intake import manifest_of
+    from rasura.registry.trust.verified_patch import manifest_of
 
     with open_registry(registry_at) as registry:
         record = registry.patch(patch_ref)
@@ -114,8 +114,8 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
 @click.argument("folder", type=click.Path(path_type=Path))
 def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Result:
     """Register the patch in FOLDER, as export writes it, if a key trusted here has signed it."""
-    from rasura.registry.intake import add_folder
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.verified_patch import add_folder
 
     with open_registry(registry_at) as registry:
         patch_id, new = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
@@ -127,7 +127,7 @@ def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Resul
 @IDS
 def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
     """Verify signatures, trust, digests and numbers of patches, from the stored bytes."""
-    from rasura.registry.intake import load_verified
+    from rasura.registry.trust.verified_patch import load_verified
 
     with open_registry(registry_at) as registry:
         found = [registry.resolve_patch(i) for i in ids]

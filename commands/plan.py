@@ -11,7 +11,7 @@ from rasura.commands.output import Result, line, many, progress, short, table
 from rasura.commands.stack import concepts_of, difference_data, difference_rows, worst_rows
 
 if TYPE_CHECKING:
-    from rasura.registry.plan import Plan
+    from rasura.registry.stacks.plan_file import Plan
 
 CHANGES: Final = 10  # exit code of --detailed-exitcode
 WORTH_SAYING: Final = 0.001  # share of weights that rounding leaves as they were
@@ -38,10 +38,10 @@ def plan(
     """
     from rasura.commands.files import write_document
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.goals import goal_of
-    from rasura.registry.plan import Plan
-    from rasura.registry.planning import make_plan
-    from rasura.registry.policies import read_policy
+    from rasura.registry.stacks.plan import make_plan
+    from rasura.registry.stacks.plan_file import Plan
+    from rasura.registry.stacks.policy_file import read_policy
+    from rasura.registry.stacks.stack_ref import goal_of
 
     stricter = read_policy(policy_file) if policy_file else None
     with open_registry(registry_at) as registry, progress() as tell:

@@ -37,8 +37,8 @@ def show(registry_at: str | None, output: Path | None) -> Result:
 @click.argument("file", type=click.Path(path_type=Path))
 def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result:
     """Put the policy in FILE in force: everything that is applied from now on is held to it."""
-    from rasura.registry.policies import put_in_force, read_policy
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks.policy_file import put_in_force, read_policy
 
     with open_registry(registry_at) as registry:
         wanted = read_policy(file)
@@ -50,7 +50,7 @@ def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result
 
 def _data(found: "Policy") -> dict[str, Any]:
     from rasura.patches.checks.policy import limit_names
-    from rasura.registry.nouns.policies import policy_digest
+    from rasura.registry._resources.policies import policy_digest
 
     return {
         "digest": policy_digest(found),

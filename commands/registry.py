@@ -10,7 +10,7 @@ from rasura.commands.output import Result, line
 @click.option("--upgrade", is_flag=True, help="Bring the nearest registry upwards to this program's schema instead.")
 def init(*, upgrade: bool, registry_at: str | None, reason: str, actor: str) -> Result:
     """Make a registry in this folder (or where --registry says)."""
-    from rasura.registry.store import Registry
+    from rasura.registry.registry import Registry
 
     if upgrade:
         return _upgraded(registry_at, reason, actor)
@@ -20,7 +20,7 @@ def init(*, upgrade: bool, registry_at: str | None, reason: str, actor: str) -> 
 
 
 def _upgraded(registry_at: str | None, reason: str, actor: str) -> Result:
-    from rasura.registry.store import Registry, find_location
+    from rasura.registry.registry import Registry, find_location
 
     place = registry_at or find_location(working_folder())
     before = Registry.upgrade(place, actor=actor, reason=reason)

@@ -12,9 +12,9 @@ from rasura.commands.output import Result, line, progress, short, table
 if TYPE_CHECKING:
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import PatchId
-    from rasura.registry.resolving import Anew, Resolved
-    from rasura.registry.retargeting import Retargeted
-    from rasura.registry.store import Registry
+    from rasura.registry.erase.rebase import Anew, Resolved
+    from rasura.registry.erase.retarget import Retargeted
+    from rasura.registry.registry import Registry
 
 _PATH = click.Path(path_type=Path)
 _PROTECT = click.option("--protect", multiple=True, metavar="ID", help="Patch to leave alone, or 'all'; repeatable.")
@@ -46,8 +46,8 @@ def rebase(
     **options: Any,
 ) -> Result:
     """Solve patches anew beside the targets of others, and of each other: new patches that supersede the old ones."""
-    from rasura.registry import resolving
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.erase import rebase as resolving
 
     with open_registry(registry_at) as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
@@ -69,8 +69,8 @@ def join(
     *, ids: tuple[str, ...], protect: tuple[str, ...], registry_at: str | None, reason: str, actor: str, **options: Any
 ) -> Result:
     """Solve patches together that were made alike: still one a concept, and each leaves the others alone."""
-    from rasura.registry import resolving
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.erase import rebase as resolving
 
     with open_registry(registry_at) as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
@@ -90,8 +90,8 @@ def retarget(
     *, patch_ref: str, base_ref: str, registry_at: str | None, reason: str, actor: str, **options: Any
 ) -> Result:
     """Express a closed-form patch on another UNet that shares the text encoder: same detector, its own responses."""
-    from rasura.registry import retargeting
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.erase import retarget as retargeting
 
     with open_registry(registry_at) as registry, progress() as tell:
         how = _how(registry, [], (), drop=(), **options)
@@ -143,7 +143,7 @@ def _how(
 ) -> "Anew":
     from rasura.patches.prompts.concept_prompts import HELD_OUT
     from rasura.patches.prompts.retain_set import load_retain_set
-    from rasura.registry.resolving import Anew, all_others
+    from rasura.registry.erase.rebase import Anew, all_others
 
     named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]
     everything = all_others(registry, ids) if "all" in protect else ()

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.verdict import Verdict
     from rasura.patches.types import PatchId
-    from rasura.registry.choices import StackRecord
-    from rasura.registry.overview import Overview
-    from rasura.registry.store import Registry
+    from rasura.registry._storage.choices import StackRecord
+    from rasura.registry.registry import Registry
+    from rasura.registry.stacks.overview import Overview
 
 _NAME = click.argument("name")
 _MEMBERS = click.argument("members", nargs=-1, metavar="[ID[=STRENGTH]]...")
@@ -36,12 +36,12 @@ def create(
     *, name: str, members: tuple[str, ...], base: str | None, registry_at: str | None, reason: str, actor: str
 ) -> Result:
     """Make a stack of patches of one base, each at strength 1 unless another is named."""
-    from rasura.registry import stacks
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        found = stacks.members_of(registry, members)
-        record = stacks.create(registry, name, found, Actor(actor, reason), base=base)
+        found = edit.members_of(registry, members)
+        record = edit.create(registry, name, found, Actor(actor, reason), base=base)
     return Result(_data(record), lambda: line(f"made stack {name}: {_count(record)}"), changed=True)
 
 
@@ -53,12 +53,12 @@ def add(
     *, name: str, members: tuple[str, ...], replace_old: bool, registry_at: str | None, reason: str, actor: str
 ) -> Result:
     """Add patches to a stack, or with --replace give them another strength."""
-    from rasura.registry import stacks
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        found = stacks.members_of(registry, members)
-        record, changed = stacks.add(registry, name, found, Actor(actor, reason), replace_old=replace_old)
+        found = edit.members_of(registry, members)
+        record, changed = edit.add(registry, name, found, Actor(actor, reason), replace_old=replace_old)
     return _told(record, changed=changed)
 
 
@@ -67,12 +67,12 @@ def add(
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def remove(name: str, ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str) -> Result:
     """Take patches out of a stack; models that have them keep them until they are switched."""
-    from rasura.registry import stacks
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
         found = [registry.resolve_patch(i) for i in ids]
-        record, changed = stacks.remove(registry, name, found, Actor(actor, reason))
+        record, changed = edit.remove(registry, name, found, Actor(actor, reason))
     return _told(record, changed=changed)
 
 
@@ -80,11 +80,11 @@ def remove(name: str, ids: tuple[str, ...], registry_at: str | None, reason: str
 @_NAME
 def update(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
     """Replace patches of a stack by the newest registered ones that supersede them."""
-    from rasura.registry import stacks
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        record, moved = stacks.update(registry, name, Actor(actor, reason))
+        record, moved = edit.update(registry, name, Actor(actor, reason))
     lines = [f"{short(u.old)} -> {short(u.new)}" for u in moved] or [f"stack {name} is up to date"]
     data = {**_data(record), "updated": {u.old: u.new for u in moved}}
     return Result(data, lambda: line("\n".join(lines)), changed=bool(moved))
@@ -94,18 +94,18 @@ def update(name: str, registry_at: str | None, reason: str, actor: str) -> Resul
 @_NAME
 def delete(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
     """Delete a stack; its patches, and models that have them, stay as they are."""
-    from rasura.registry import stacks
-    from rasura.registry.steps import Actor
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        record = stacks.delete(registry, name, Actor(actor, reason))
+        record = edit.delete(registry, name, Actor(actor, reason))
     return Result(_data(record), lambda: line(f"deleted stack {name}"), changed=True)
 
 
 @command(stack, "list")
 def list_(registry_at: str | None) -> Result:
     """List the stacks, and on how many models each is applied."""
-    from rasura.registry.overview import hosts_of
+    from rasura.registry.stacks.overview import hosts_of
 
     with open_registry(registry_at) as registry:
         records, names = registry.stacks(), {b.digest: b.name for b in registry.bases()}
@@ -123,7 +123,7 @@ def list_(registry_at: str | None) -> Result:
 @_NAME
 def show(name: str, registry_at: str | None) -> Result:
     """Show a stack: patches, strengths, what supersedes them, where it is applied, and the composer's verdict."""
-    from rasura.registry.overview import overview
+    from rasura.registry.stacks.overview import overview
 
     with open_registry(registry_at) as registry:
         view = overview(registry, name)
@@ -157,7 +157,7 @@ def show(name: str, registry_at: str | None) -> Result:
 @click.option("--exit-code", "tell", is_flag=True, help="Exit code 1 if they differ.")
 def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Result:
     """Say how B differs from A. Each is a stack, a lock file, or @MODEL for what is applied to a model on disk."""
-    from rasura.registry.goals import side_of
+    from rasura.registry.stacks.stack_ref import side_of
 
     with open_registry(registry_at) as registry:
         sides = side_of(registry, left), side_of(registry, right)
@@ -193,8 +193,8 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
     With --check, exit code 7 where the file is not what the stack is now.
     """
     from rasura.commands.files import write_document
-    from rasura.registry.goals import read_lock
-    from rasura.registry.lockfile import Lock, check_lock, lock_stack
+    from rasura.registry.stacks.lock_file import Lock, check_lock, lock_stack
+    from rasura.registry.stacks.stack_ref import read_lock
 
     with open_registry(registry_at) as registry:
         record = registry.stack(name)
@@ -241,7 +241,7 @@ def concepts_of(registry: "Registry", patch_ids: "set[PatchId]") -> "dict[PatchI
 
 def worst_rows(verdict: "Verdict") -> list[tuple[str, str, str]]:
     """The worst number of each check that has a limit, for people."""
-    from rasura.registry.judging import worst_of
+    from rasura.registry.trust.check import worst_of
 
     limited = {name: worst for name, worst in worst_of(verdict).items() if math.isfinite(worst.limit)}
     return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in limited.items()]

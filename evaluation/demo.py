@@ -29,14 +29,14 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.copy_model import copy_model
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
-from rasura.registry import deploy
-from rasura.registry.audit import verify_log
-from rasura.registry.deploy import Actor
-from rasura.registry.erasure import Erased, erase
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.operations import Actor
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.erase.erase import Erased, erase
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -176,11 +176,11 @@ def _before_and_after(stage: _Stage, patch_ids: Sequence[PatchId], picture: Path
     asked = (*_examples(stage.subjects), *questions(stage.subjects, THING, STYLE))
     shown = len(_examples(stage.subjects))
     states = [("before", *stage.look(asked, "before"))]
-    deploy.apply(stage.registry, CheckpointHost.open(stage.model), patch_ids, stage.actor)
+    operations.apply(stage.registry, CheckpointHost.open(stage.model), patch_ids, stage.actor)
     states.append(("both patches applied", *stage.look(asked, "after")))
-    deploy.revert(stage.registry, CheckpointHost.open(stage.model), [patch_ids[1]], stage.actor)
+    operations.revert(stage.registry, CheckpointHost.open(stage.model), [patch_ids[1]], stage.actor)
     states.append((f"{STYLE!r} reverted,\n{THING!r} still erased", *stage.look(asked[:shown], "one reverted")))
-    deploy.revert(stage.registry, CheckpointHost.open(stage.model), None, stage.actor)
+    operations.revert(stage.registry, CheckpointHost.open(stage.model), None, stage.actor)
     states.append(("both reverted", *stage.look(asked[:shown], "both reverted")))
     rows = [
         Row(label, pictures[:shown], [_caption(answer) for answer in answers[:shown]])

@@ -29,14 +29,14 @@ from rasura.evaluation.report import Compared, report_bytes, summary
 from rasura.evaluation.reportbody import body
 from rasura.evaluation.score import Question, Subjects
 from rasura.patches.errors import InputError
-from rasura.registry.intake import load_verified
-from rasura.registry.models import OpenBase, open_base
+from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.trust.verified_patch import load_verified
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry.records import Draft
-    from rasura.registry.store import Registry
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
 
 PICTURES: Final = "pictures"
 """Folder of the cache, in the registry's."""

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final
 from rasura.evaluation.judge import Sight
 from rasura.evaluation.kinds import PARAPHRASE
 from rasura.evaluation.metrics import Change, Frechet, frechet, harmonic_mean, picture_change, wilson
+from rasura.evaluation.report.recorded import FORMAT
 from rasura.evaluation.score import Question, Score, count
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.evaluations import FORMAT
 
 if TYPE_CHECKING:
     from PIL.Image import Image

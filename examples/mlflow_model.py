@@ -13,8 +13,8 @@ from pathlib import Path
 import mlflow
 
 from rasura.patches.format.patch import write_folder
-from rasura.registry.intake import manifest_of
-from rasura.registry.store import Registry
+from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import manifest_of
 
 FOLDER = "patch"
 
@@ -45,7 +45,7 @@ def fetch_patch(run_id: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    from rasura.registry.store import find_location
+    from rasura.registry.registry import find_location
 
     with Registry.open(sys.argv[2] if len(sys.argv) > 2 else find_location(Path.cwd())) as opened:
         print(log_patch(opened, sys.argv[1]))

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 import rasura
 from rasura.patches.errors import RasuraError
-from rasura.registry.deploy import Receipt
+from rasura.registry.apply.operations import Receipt
 
 
 def make_app(pipe: Any, registry: str | None = None) -> FastAPI:

@@ -1,11 +1,11 @@
-"""Alembic's environment. The connection is handed over by `rasura.registry.schema`, already inside a transaction.
+"""Alembic's environment. The connection is handed over by `rasura.registry._storage.schema`, already inside a transaction.
 
 There is no ini file and no URL here: who may open which database is the registry's business.
 """
 
 from alembic import context
 
-from rasura.registry.tables import Table
+from rasura.registry._storage.tables import Table
 
 connection = context.config.attributes["connection"]
 context.configure(

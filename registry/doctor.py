@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from rasura.patches.errors import BusyError, FormatError, NotFoundError, RasuraError
-from rasura.registry import bisection, standing
-from rasura.registry.leftovers import find_leftovers, remove_leftover
-from rasura.registry.records import Draft
-from rasura.registry.steps import Actor
+from rasura.registry._storage.leftovers import find_leftovers, remove_leftover
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import host_state
+from rasura.registry.apply.motion import Actor
+from rasura.registry.stacks import bisect_state
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.patches.types import ParamName
-    from rasura.registry.store import Registry
+    from rasura.registry.registry import Registry
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
 
@@ -73,7 +74,7 @@ def examine(
 
     Raises:
         RegistryError: a leftover cannot be removed.
-        RasuraError: a bisection's model cannot go back; see `rasura.registry.deploy.switch`.
+        RasuraError: a bisection's model cannot go back; see `rasura.registry.apply.operations.switch`.
     """
     places = list(models) or _known(registry)
     found: list[Finding] = []
@@ -150,22 +151,22 @@ def _missing_hint(model: Path) -> str:
 
 
 def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Iterator[Finding]:
-    from rasura.registry.survey import survey
+    from rasura.registry.apply.status import survey
 
-    entry = standing.unfinished_motion(registry, host)
+    entry = host_state.unfinished_motion(registry, host)
     if entry is not None:
-        done = standing.reached(registry, host, entry) is not None
+        done = host_state.reached(registry, host, entry) is not None
         said = f"entry {entry.index}, {entry.action}, has no end; the model is {'past' if done else 'before'} it"
         if repair:
-            standing.settle(registry, host)
+            host_state.settle(registry, host)
         yield Finding("unfinished", host.location, said, _done(repair))
     report = survey(registry, host, deep=False, progress=lambda *_: None)
-    touched = frozenset(standing.touched_by(registry, report.applied))
+    touched = frozenset(host_state.touched_by(registry, report.applied))
     needless = sorted(host.kept() - touched)
     yield from _of_kept(host, needless, repair=repair)
     if odd := [name for name in report.drifted if name in touched]:
         said = f"of {len(odd)} touched parameters, not all are what the registry last wrote"
-        hint = f"rasura patch revert --all --force {standing.model_option(host)}"
+        hint = f"rasura patch revert --all --force {host_state.model_option(host)}"
         yield Finding("drifted", host.location, said, "hopeless", hint)
 
 
@@ -186,14 +187,14 @@ def _of_kept(host: CheckpointHost, names: Sequence[ParamName], *, repair: bool) 
 
 def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     """One whose process died in a step goes on if the step was taken, else the model gets back what it had before."""
-    from rasura.registry import bisect
+    from rasura.registry.stacks import bisect
 
     try:
-        state = bisection.load(registry)
+        state = bisect_state.load(registry)
     except NotFoundError:
         return
     except FormatError as error:
-        path = registry.location.folder / bisection.FILE
+        path = registry.location.folder / bisect_state.FILE
         yield Finding("bisection", str(path), error.message, "left", f"rm {shlex.quote(str(path))}")
         return
     gone = not Path(state.location).exists()
@@ -207,7 +208,7 @@ def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator
                 bisect.reset(registry, actor, leave=True)
         elif repair and bisect.present(registry, state) == state.subset:
             said = f"{what} died after a step: it goes on"
-            bisection.save(registry, replace(state, reached=True))
+            bisect_state.save(registry, replace(state, reached=True))
         else:
             said = f"{what} died in a step: the model goes back to what it had before"
             if repair:

@@ -20,8 +20,8 @@ from postgres import Cluster
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry.choices import StackRecord
-from rasura.registry.records import (
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records import (
     BaseParameter,
     BaseRecord,
     BasisRecord,
@@ -32,7 +32,7 @@ from rasura.registry.records import (
     PatchRecord,
     RetainSetRecord,
 )
-from rasura.registry.store import Registry
+from rasura.registry.registry import Registry
 
 HOST = "00000000-0000-4000-8000-000000000001"
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 250, tzinfo=UTC)

@@ -27,7 +27,7 @@ from rasura.patches.hosts.sharded.process_team import Team
 from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.patches.types import ParamName
-from rasura.registry.collective import ShardedModel
+from rasura.registry.live.sharded_model import ShardedModel
 
 PROCESSES: Final = 2
 _KEY: Final = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"

@@ -22,10 +22,10 @@ from rasura.patches.errors import VerificationError
 from rasura.patches.format.model_signature import sign
 from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.types import PatchId
-from rasura.registry import deploy, standing
-from rasura.registry.intake import verify_files
-from rasura.registry.signers import signer
-from rasura.registry.store import Registry
+from rasura.registry.apply import host_state, operations
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import verify_files
 
 Files = dict[str, bytes]
 WEIGHTS, BASIS, TARGETS = "pytorch_lora_weights.safetensors", "basis.safetensors", "targets.safetensors"
@@ -224,7 +224,7 @@ def test_a_revoked_key(workshop: Workshop) -> None:
 def test_what_a_revoked_key_signed_can_still_be_taken_out(workshop: Workshop) -> None:
     first = workshop.digests()
     with workshop.open() as registry:
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     rasura("key", "revoke", "alice", cwd=workshop.folder)
     run = rasura("patch", "revert", "--all", "--model", "the model", cwd=workshop.folder)
     assert run.code == 0, run.err
@@ -264,7 +264,7 @@ def change(shop: Workshop, *, touched: bool) -> str:
     """Change a byte of the model behind the registry's back."""
     host = shop.host()
     with shop.open() as registry:
-        names = standing.touched_by(registry, [shop.dog])
+        names = host_state.touched_by(registry, [shop.dog])
     name = names[0] if touched else next(n for n in host.parameters() if n not in names)
     place = host._layout.place(name, "")
     with (shop.model / place.file).open("r+b") as file:
@@ -288,7 +288,7 @@ def test_an_ambiguous_id(workshop: Workshop) -> None:
     from registry_fixtures import files_of as some_files
     from registry_fixtures import patch
 
-    from rasura.registry.records import Draft
+    from rasura.registry._storage.records import Draft
 
     with workshop.open() as registry:
         for last in "01":

@@ -13,7 +13,7 @@ from registry_fixtures import evaluation, filled, patch
 from rasura import cli as front_door
 from rasura.patches import errors
 from rasura.patches.errors import RasuraError
-from rasura.registry.store import Registry
+from rasura.registry.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "huggingface_hub", "safetensors", "PIL"}

@@ -23,7 +23,7 @@ from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
 from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
-from rasura.registry import entry, note
+from rasura.registry.log import entry, signed_note
 
 ROOT = Path(__file__).parents[1]
 FORMAT_PAGE = ROOT / "docs" / "patch-format.md"
@@ -198,7 +198,7 @@ def test_every_field_of_an_audit_entry_is_documented() -> None:
         assert f"`{name}`" in page, name
     for outcome in entry.OUTCOMES:
         assert f"`{outcome}`" in page
-    for number in (entry.MAX_ENTRY_BYTES, entry.MAX_LISTED, note.MAX_NOTE_BYTES, note.MAX_SIGNATURES):
+    for number in (entry.MAX_ENTRY_BYTES, entry.MAX_LISTED, signed_note.MAX_NOTE_BYTES, signed_note.MAX_SIGNATURES):
         assert re.search(rf"\b{number}\b", page), number
 
 

@@ -13,8 +13,8 @@ from commandline import rasura
 from tiny import tiny_pipeline
 from workshop import ALICE, SPEC, Workshop, workshop
 
-from rasura.registry.intake import add_folder
-from rasura.registry.records import Draft
+from rasura.registry._storage.records import Draft
+from rasura.registry.trust.verified_patch import add_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PICTURE = {"prompt": "a photo of a dog", "seed": "1", "steps": "2"}

@@ -16,13 +16,13 @@ from rasura.patches.hosts.disk.copy_model import copy_model
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 from rasura.patches.types import PatchId
-from rasura.registry import deploy
-from rasura.registry.deploy import Actor
-from rasura.registry.erasure import erase
-from rasura.registry.intake import manifest_of
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.operations import Actor
+from rasura.registry.erase.erase import erase
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.verified_patch import manifest_of
 
 MODEL = Path(__file__).parents[1] / "examples" / "reference_model"
 ALICE = Actor("alice", "a test")
@@ -95,17 +95,17 @@ def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
     assert right(dogs, 0) >= 7
     assert right(neons, 1) >= 5
     assert right(others, 0) >= 11
-    deploy.apply(registry, CheckpointHost.open(model), patches, ALICE)
+    operations.apply(registry, CheckpointHost.open(model), patches, ALICE)
     painter.reload(model)
     assert right(dogs, 0) <= 1
     assert right(neons, 1) <= 1
     assert right(others, 0) >= 11
     assert right(others, 1) >= 11
-    deploy.revert(registry, CheckpointHost.open(model), [patches[0]], ALICE)
+    operations.revert(registry, CheckpointHost.open(model), [patches[0]], ALICE)
     painter.reload(model)
     assert right(dogs, 0) >= 7  # the dog is back, and neon still erased
     assert right(neons, 1) <= 1
-    deploy.revert(registry, CheckpointHost.open(model), None, ALICE)
+    operations.revert(registry, CheckpointHost.open(model), None, ALICE)
     assert file_digests(model) == first
     registry.close()
 
@@ -125,11 +125,11 @@ def test_an_object_goes_from_the_text_encoder_and_comes_back(
         return sum(answer[0] == thing for answer, (thing, _) in zip(named, asked, strict=True))
 
     assert right(dogs) >= 7
-    deploy.apply(registry, CheckpointHost.open(model), [patch], ALICE)
+    operations.apply(registry, CheckpointHost.open(model), [patch], ALICE)
     painter.reload(model)
     assert right(dogs) <= 1
     assert right(others) >= 11
-    deploy.revert(registry, CheckpointHost.open(model), None, ALICE)
+    operations.revert(registry, CheckpointHost.open(model), None, ALICE)
     assert file_digests(model) == first
     registry.close()
 

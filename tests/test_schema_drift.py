@@ -4,8 +4,8 @@ from pathlib import Path
 
 import sqlalchemy
 
-from rasura.registry import schema
-from rasura.registry.store import Registry
+from rasura.registry._storage import schema
+from rasura.registry.registry import Registry
 
 
 def _drift(folder: Path, change: str | None = None) -> str:

@@ -104,7 +104,7 @@ def test_the_wheel_declares_licence_and_command(wheel: Path) -> None:
 
 
 def test_the_installed_package_is_the_one_that_runs(installed: Installed) -> None:
-    command = "import rasura.registry.store as m; print(m.__file__)"
+    command = "import rasura.registry.registry as m; print(m.__file__)"
     where = installed.run(str(installed.bin / "python"), "-c", command).stdout.strip()
     assert Path(where).is_relative_to(installed.packages)
 

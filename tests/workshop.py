@@ -34,12 +34,12 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry.deploy import Actor
-from rasura.registry.erasure import erase
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft, EntryRecord, HostRecord
-from rasura.registry.signers import new_key
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry.apply.operations import Actor
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.erase.erase import erase
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key
 
 ALICE = Actor("alice", "ticket 7")
 SPEC = TinySpec(dtype="float16", size="medium")

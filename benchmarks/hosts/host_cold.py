@@ -101,20 +101,20 @@ def _imports(folder: Path, patch: str) -> dict[str, float]:
 def _profiled(folder: Path, patch: str) -> tuple[dict[str, float], float]:
     """Seconds of the motion's parts in this process, under a profiler, after a motion that does not count."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry import deploy
-    from rasura.registry.deploy import Actor
-    from rasura.registry.store import Registry
+    from rasura.registry.apply import operations
+    from rasura.registry.apply.operations import Actor
+    from rasura.registry.registry import Registry
 
     who, profile = Actor("bench"), cProfile.Profile()
     with Registry.open(folder) as registry:
         patch_id = registry.resolve_patch(patch)
-        deploy.apply(registry, CheckpointHost.open(folder / "model"), [patch_id], who)
-        deploy.revert(registry, CheckpointHost.open(folder / "model"), None, who)
+        operations.apply(registry, CheckpointHost.open(folder / "model"), [patch_id], who)
+        operations.revert(registry, CheckpointHost.open(folder / "model"), None, who)
         begun = time.perf_counter()
-        deploy.apply(registry, CheckpointHost.open(folder / "model"), [patch_id], who)
+        operations.apply(registry, CheckpointHost.open(folder / "model"), [patch_id], who)
         inside = time.perf_counter() - begun
-        deploy.revert(registry, CheckpointHost.open(folder / "model"), None, who)
-        profile.runcall(deploy.apply, registry, CheckpointHost.open(folder / "model"), [patch_id], who)
+        operations.revert(registry, CheckpointHost.open(folder / "model"), None, who)
+        profile.runcall(operations.apply, registry, CheckpointHost.open(folder / "model"), [patch_id], who)
     stats = pstats.Stats(profile, stream=io.StringIO()).stats  # type: ignore[attr-defined]
     found = {}
     for said, file, function in _STAGES:

@@ -19,7 +19,7 @@ from rasura.patches.algebra.increment import ONE
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.live.value_cache import composed_values
 from rasura.patches.types import ParamName
-from rasura.registry.glance import Glance
+from rasura.registry.apply.cached_host import Glance
 
 __all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]
 
@@ -43,7 +43,7 @@ def layers(patches: Sequence[Patch]) -> tuple[Layer, ...]:
 
 
 def motion(host: TorchHost, wanted: Sequence[Layer]) -> None:
-    """What `rasura.registry.steps` does with tensors: hash what is there, compose, hash, keep, write, read back."""
+    """What `rasura.registry.apply.motion` does with tensors: hash what is there, compose, hash, keep, write, read back."""
     with host.alone():
         _moved(Glance(host), wanted, host.kept())
 

@@ -8,10 +8,10 @@
 Who may be believed is decided by the function that `fetch` is handed.
 """
 
+from rasura.registry.hub.client import Patience
 from rasura.registry.hub.pull import FetchedPatch, FetchLimits, fetch, resolve
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
-from rasura.registry.hub.wire import Patience
 
 __all__ = [
     "FetchLimits",

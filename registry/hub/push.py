@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
 from rasura.patches.types import PatchId
-from rasura.registry import card as cards
-from rasura.registry.card import CardFacts, PatchFacts
+from rasura.registry.hub import model_card as cards
+from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
+from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.hub.refs import FOLDER, MANIFEST, SIGNATURE, check_file, check_repo, check_revision
-from rasura.registry.hub.wire import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

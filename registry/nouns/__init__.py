@@ -1,1 +1,1 @@
-"""What a registry can do, one module a noun: `rasura.registry.store.Registry` is all of them together."""
+"""What a registry can do, one module a noun: `rasura.registry.registry.Registry` is all of them together."""

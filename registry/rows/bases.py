@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import ExistsError
 from rasura.patches.types import Digest, ParamName
-from rasura.registry.entry import Change, change_of
-from rasura.registry.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, RetainSetRecord
-from rasura.registry.rows.lookup import abbreviated
-from rasura.registry.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
+from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, RetainSetRecord
+from rasura.registry._storage.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
+from rasura.registry.log.entry import Change, change_of
 
 __all__ = [
     "every",

@@ -9,10 +9,10 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.entry import Change, change_of
-from rasura.registry.records import EvaluationRecord
-from rasura.registry.rows.lookup import abbreviated
-from rasura.registry.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
+from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry._storage.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
+from rasura.registry.log.entry import Change, change_of
 
 __all__ = ["every", "insert", "load"]
 

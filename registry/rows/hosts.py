@@ -5,10 +5,10 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.entry import Change, change_of
-from rasura.registry.records import HostRecord
-from rasura.registry.rows.lookup import found
-from rasura.registry.tables import AppliedRow, BaseRow, HostRow, PatchRow
+from rasura.registry._storage.lookup import found
+from rasura.registry._storage.records import HostRecord
+from rasura.registry._storage.tables import AppliedRow, BaseRow, HostRow, PatchRow
+from rasura.registry.log.entry import Change, change_of
 
 __all__ = ["every", "find", "load", "save"]
 

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError
 from rasura.patches.types import KeyId
-from rasura.registry.entry import Change, change_of
-from rasura.registry.records import KeyRecord
-from rasura.registry.rows.lookup import abbreviated
-from rasura.registry.tables import KeyRow
+from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.records import KeyRecord
+from rasura.registry._storage.tables import KeyRow
+from rasura.registry.log.entry import Change, change_of
 
 __all__ = ["every", "insert", "load", "update"]
 

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.types import Digest, KeyId, PatchId
-from rasura.registry.entry import Change, change_of
-from rasura.registry.records import PatchRecord
-from rasura.registry.rows.lookup import abbreviated
-from rasura.registry.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
+from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
+from rasura.registry.log.entry import Change, change_of
 
 __all__ = ["every", "has", "insert", "load", "resolve"]
 

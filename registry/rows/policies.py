@@ -4,9 +4,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.types import Digest
-from rasura.registry.choices import REGISTRY, PolicyRecord
-from rasura.registry.entry import Change, change_of
-from rasura.registry.tables import PolicyRow
+from rasura.registry._storage.choices import REGISTRY, PolicyRecord
+from rasura.registry._storage.tables import PolicyRow
+from rasura.registry.log.entry import Change, change_of
 
 __all__ = ["every", "find", "save"]
 

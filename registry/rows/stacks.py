@@ -5,10 +5,10 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import ConflictError, ExistsError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.choices import StackRecord
-from rasura.registry.entry import Change, change_of, removal_of
-from rasura.registry.rows.lookup import found
-from rasura.registry.tables import BaseRow, PatchRow, StackPatchRow, StackRow
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.lookup import found
+from rasura.registry._storage.tables import BaseRow, PatchRow, StackPatchRow, StackRow
+from rasura.registry.log.entry import Change, change_of, removal_of
 
 __all__ = ["every", "find", "insert", "load", "remove", "update"]
 

@@ -313,7 +313,7 @@ def test_ctrl_c_ends_with_130(workshop: Workshop) -> None:
     script = (
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
-        "from rasura.registry.store import Registry\n"
+        "from rasura.registry.registry import Registry\n"
         "Registry.set_host = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "sys.argv = ['rasura', *sys.argv[1:]]\n"
         "from rasura.cli import main\nmain()\n"

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny import TinySpec, tiny_model
 from workshop import ALICE, SPEC, Workshop, workshop
 
-from rasura.registry import deploy
+from rasura.registry.apply import operations
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": "a dog", "group": "forget", "object": "dog"},
@@ -82,7 +82,7 @@ def test_another_stack_draws_no_picture_of_the_base_again(workshop: Workshop, cl
 def test_what_is_applied_to_the_folder_does_not_matter(workshop: Workshop, clip: Path) -> None:
     first = rasura(*evaluate(workshop, clip, "--cache", "one", "--json"), cwd=workshop.folder).data
     with workshop.open() as registry:
-        deploy.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
     second = rasura(*evaluate(workshop, clip, "--cache", "two", "--json"), cwd=workshop.folder).data
     assert second["digest"] == first["digest"]
     assert second["drawn"]["pictures"] == 10

@@ -10,12 +10,12 @@ from commandline import rasura
 from registry_fixtures import EPOCH, draft
 from workshop import Workshop, start, workshop
 
+from rasura.evaluation.report.recorded import record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import PatchId
-from rasura.registry.evaluations import record_evaluation
-from rasura.registry.records import EvaluationRecord
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry.registry import Registry
 
 SUMMARY = {"forget": "0.000", "retain": "1.000", "held_out": "0.979", "harmonic": "0.99", "attacked": "0.125"}
 SCORES: list[JsonValue] = [

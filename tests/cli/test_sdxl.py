@@ -23,8 +23,8 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry.intake import load_verified
-from rasura.registry.store import Registry
+from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import load_verified
 
 WORDS = ("photo", "tree", "house")
 ERASE = (

@@ -16,7 +16,7 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns
 from rasura.patches.types import ParamName
-from rasura.registry.store import Registry
+from rasura.registry.registry import Registry
 
 LAYER = {
     "SD3": "transformer.context_embedder.weight",

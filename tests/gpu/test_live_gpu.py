@@ -8,8 +8,8 @@ import torch
 from tiny import tiny_pipeline
 from workshop import ALICE, SPEC, Workshop, workshop
 
-from rasura.registry import deploy
-from rasura.registry.live import attach
+from rasura.registry.apply import operations
+from rasura.registry.live.live_model import attach
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,7 +30,7 @@ def test_the_digest_on_the_device_is_the_one_predicted_on_a_cpu(where: str, work
     assert all(torch.equal(p, before[n]) for n, p in pipe.unet.named_parameters())
     assert {n: p.data_ptr() for n, p in pipe.unet.named_parameters()} == addresses
     with workshop.open() as registry:
-        assert deploy.apply(registry, workshop.host(), workshop.all, ALICE).after == live.after
+        assert operations.apply(registry, workshop.host(), workshop.all, ALICE).after == live.after
 
 
 def test_a_captured_graph_draws_with_the_new_weights(workshop: Workshop) -> None:

@@ -18,8 +18,8 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.types import Digest, ParamName, PatchId
-from rasura.registry import deploy
-from rasura.registry.intake import load_verified
+from rasura.registry.apply import operations
+from rasura.registry.trust.verified_patch import load_verified
 
 
 def stack(shop: Workshop, patches: Mapping[PatchId, int]) -> list[StackMember]:
@@ -49,8 +49,8 @@ def test_the_patched_weights_are_those_of_the_folder_after_applying(workshop: Wo
     patched.show(patched=True)
     seen = weights(patched.painter.pipeline)
     with workshop.open() as registry:
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
-        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE, strength=Strength(-8))
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.photo], ALICE, strength=Strength(-8))
     assert not same(seen, base)
     assert same(seen, weights(Painter.load(workshop.model).pipeline))
     patched.show(patched=False)
@@ -60,7 +60,7 @@ def test_the_patched_weights_are_those_of_the_folder_after_applying(workshop: Wo
 def test_a_folder_with_patches_applied_is_evaluated_as_its_base(workshop: Workshop) -> None:
     base = weights(Painter.load(workshop.model).pipeline)
     with workshop.open() as registry:
-        deploy.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
     before = workshop.digests()
     patched = model(workshop, {workshop.dog: 16})
     assert same(weights(patched.painter.pipeline), base)

@@ -18,9 +18,9 @@ from rasura.evaluation.report import (
     score_rows,
     summary,
 )
+from rasura.evaluation.report.recorded import Report
 from rasura.evaluation.score import Answer, Question
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.evaluations import Report
 
 # group, kind, wanted, the judge's answer to the base's picture and to the patched model's
 ROWS: tuple[tuple[str, str, Answer, Answer, Answer], ...] = (

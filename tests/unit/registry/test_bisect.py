@@ -23,13 +23,14 @@ from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import ConflictError, DriftError, FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry import bisect, bisection, deploy, stacks, standing
-from rasura.registry.audit import verify_log
-from rasura.registry.bisect import Step
-from rasura.registry.bisection import Bisection
-from rasura.registry.goals import Goal
-from rasura.registry.policies import put_in_force
-from rasura.registry.store import Registry
+from rasura.registry.apply import host_state, operations
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import bisect, bisect_state, edit
+from rasura.registry.stacks.bisect import Step
+from rasura.registry.stacks.bisect_state import Bisection
+from rasura.registry.stacks.policy_file import put_in_force
+from rasura.registry.stacks.stack_ref import Goal
 
 MODEL = ("--model", "the model")
 
@@ -37,12 +38,12 @@ MODEL = ("--model", "the model")
 @pytest.fixture
 def registry(workshop: Workshop) -> Iterator[Registry]:
     with workshop.open() as opened:
-        stacks.create(opened, "brand", dict.fromkeys(workshop.all, ONE), ALICE)
+        edit.create(opened, "brand", dict.fromkeys(workshop.all, ONE), ALICE)
         yield opened
 
 
 def applied(registry: Registry, workshop: Workshop) -> set[PatchId]:
-    return set(standing.present_set(registry, workshop.host()))
+    return set(host_state.present_set(registry, workshop.host()))
 
 
 def begin(registry: Registry, workshop: Workshop) -> Step:
@@ -53,7 +54,7 @@ def begin(registry: Registry, workshop: Workshop) -> Step:
 def test_whichever_is_to_blame_is_found_and_the_model_is_as_before(
     workshop: Workshop, registry: Registry, at: int
 ) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE, strength=Strength(-8))
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE, strength=Strength(-8))
     before = workshop.digests()
     culprit = workshop.all[at]
     step = begin(registry, workshop)
@@ -85,7 +86,7 @@ def test_a_pair_to_blame_is_the_later_of_the_two(workshop: Workshop, registry: R
 
 
 def test_one_patch_is_found_without_a_step(workshop: Workshop, registry: Registry) -> None:
-    stacks.create(registry, "one", {workshop.dog: ONE}, ALICE)
+    edit.create(registry, "one", {workshop.dog: ONE}, ALICE)
     before = workshop.digests()
     step = bisect.start(registry, "one", workshop.model, ALICE)
     assert (step.state.over, step.state.suspects) == (True, (workshop.dog,))
@@ -126,14 +127,14 @@ def test_there_is_one_bisection_at_a_time(workshop: Workshop, registry: Registry
 
 
 def test_a_stack_without_patches_or_without_a_name(workshop: Workshop, registry: Registry) -> None:
-    stacks.create(registry, "empty", {}, ALICE)
+    edit.create(registry, "empty", {}, ALICE)
     for name, error in (("empty", InputError), ("nobody", NotFoundError)):
         with workshop.unchanged(), pytest.raises(error):
             bisect.start(registry, name, workshop.model, ALICE)
     with workshop.unchanged(), pytest.raises(NotFoundError):
         bisect.start(registry, "brand", workshop.folder / "nowhere", ALICE)
     with pytest.raises(NotFoundError):
-        bisection.load(registry)
+        bisect_state.load(registry)
 
 
 @pytest.mark.parametrize("how", ["changed", "deleted"])
@@ -141,9 +142,9 @@ def test_a_stack_that_is_no_longer_the_same(workshop: Workshop, registry: Regist
     before = workshop.digests()
     begin(registry, workshop)
     if how == "changed":
-        stacks.remove(registry, "brand", [workshop.dog], ALICE)
+        edit.remove(registry, "brand", [workshop.dog], ALICE)
     else:
-        stacks.delete(registry, "brand", ALICE)
+        edit.delete(registry, "brand", ALICE)
     with workshop.unchanged(), pytest.raises(ConflictError, match="not what it was"):
         bisect.judge(registry, "good", ALICE)
     bisect.reset(registry, ALICE)
@@ -152,16 +153,16 @@ def test_a_stack_that_is_no_longer_the_same(workshop: Workshop, registry: Regist
 
 def test_a_model_that_somebody_moved_or_changed(workshop: Workshop, registry: Registry) -> None:
     begin(registry, workshop)
-    deploy.switch(registry, workshop.host(), Goal("x", None, dict.fromkeys(workshop.all, ONE)), ALICE)
+    operations.switch(registry, workshop.host(), Goal("x", None, dict.fromkeys(workshop.all, ONE)), ALICE)
     with workshop.unchanged(), pytest.raises(ConflictError, match="other patches than the bisection gave it"):
         bisect.judge(registry, "good", ALICE)
     host = workshop.host()
-    name = standing.touched_by(registry, [workshop.dog])[0]
+    name = host_state.touched_by(registry, [workshop.dog])[0]
     host.write({name: host.read([name])[name] * 2})
     for work in (lambda: bisect.judge(registry, "good", ALICE), lambda: bisect.reset(registry, ALICE)):
         with pytest.raises(DriftError):
             work()
-    deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+    operations.revert(registry, workshop.host(), None, ALICE, force=True)
     bisect.reset(registry, ALICE)
     assert applied(registry, workshop) == set()
 
@@ -174,7 +175,7 @@ def test_a_model_that_is_gone_is_left(workshop: Workshop, registry: Registry) ->
     assert caught.value.hint == "rasura patch bisect reset --leave"
     bisect.reset(registry, ALICE, leave=True)
     with pytest.raises(NotFoundError, match="no bisection"):
-        bisection.load(registry)
+        bisect_state.load(registry)
 
 
 def test_the_order_respects_what_patches_require(workshop: Workshop, registry: Registry, monkeypatch: Any) -> None:
@@ -192,7 +193,7 @@ def test_the_order_respects_what_patches_require(workshop: Workshop, registry: R
 
 
 def test_interrupted_in_a_step_it_can_only_be_reset(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
     before = workshop.digests()
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
         begin(mortal, workshop)

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import PatchId
-from rasura.registry.card import BEGIN, END, CardFacts, PatchFacts, inline, plain, render, rows
+from rasura.registry.hub.model_card import BEGIN, END, CardFacts, PatchFacts, inline, plain, render, rows
 
 REPO = "acme/delta"
 NASTY = [

@@ -35,16 +35,16 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import PatchId
-from rasura.registry import deploy, standing
-from rasura.registry.audit import verify_log
-from rasura.registry.deploy import Actor
-from rasura.registry.goals import Goal
-from rasura.registry.intake import add_signed
-from rasura.registry.models import add_base
-from rasura.registry.motion import prepared
-from rasura.registry.records import Draft
-from rasura.registry.signers import trust_file
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.operations import Actor
+from rasura.registry.apply.prepare import prepared
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.stacks.stack_ref import Goal
+from rasura.registry.trust.key_files import trust_file
+from rasura.registry.trust.verified_patch import add_signed
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def registry(workshop: Workshop) -> Iterator[Registry]:
 
 def state(registry: Registry, host: CheckpointHost | TorchHost, *patches: PatchId) -> str:
     """Digest of everything that these patches touch, as it is."""
-    return standing.state_of(host, standing.touched_by(registry, patches))
+    return host_state.state_of(host, host_state.touched_by(registry, patches))
 
 
 def test_the_receipt_says_what_is_there(workshop: Workshop, registry: Registry) -> None:
     before = state(registry, workshop.host(), workshop.dog)
-    receipt = deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    receipt = operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert receipt.location == str(workshop.model)
     assert receipt.applied == {workshop.dog: ONE}
     assert (receipt.before, receipt.after) == (before, state(registry, workshop.host(), workshop.dog))
@@ -74,14 +74,14 @@ def test_any_order_any_subset(workshop: Workshop, registry: Registry, tmp_path: 
     for order in (workshop.all, workshop.all[::-1], (workshop.van_gogh, workshop.dog, workshop.photo)):
         present: set[PatchId] = set()
         for patch in order:
-            deploy.apply(registry, workshop.host(), [patch], ALICE)
+            operations.apply(registry, workshop.host(), [patch], ALICE)
             present.add(patch)
             found.setdefault(frozenset(present), set()).add(state(registry, workshop.host(), *workshop.all))
         for patch in order[:2]:  # the first is in the middle of those that are left
-            deploy.revert(registry, workshop.host(), [patch], ALICE)
+            operations.revert(registry, workshop.host(), [patch], ALICE)
             present.remove(patch)
             found.setdefault(frozenset(present), set()).add(state(registry, workshop.host(), *workshop.all))
-        deploy.revert(registry, workshop.host(), None, ALICE)
+        operations.revert(registry, workshop.host(), None, ALICE)
     assert len(found) == 7
     assert {len(states) for states in found.values()} == {1}
     assert len(set.union(*found.values())) == 7
@@ -96,20 +96,20 @@ def test_the_middle_one_of_several_goes_and_the_last_leaves_every_byte(
     first = workshop.digests()
     shutil.copytree(workshop.model, tmp_path / "without")
     without = CheckpointHost.open(tmp_path / "without")
-    deploy.apply(registry, workshop.host(), workshop.all, ALICE)
+    operations.apply(registry, workshop.host(), workshop.all, ALICE)
     assert workshop.digests() != first
-    deploy.revert(registry, workshop.host(), [workshop.van_gogh], ALICE)
-    deploy.apply(registry, without, [workshop.photo, workshop.dog], ALICE)
+    operations.revert(registry, workshop.host(), [workshop.van_gogh], ALICE)
+    operations.apply(registry, without, [workshop.photo, workshop.dog], ALICE)
     assert state(registry, workshop.host(), *workshop.all) == state(registry, without, *workshop.all)
-    receipt = deploy.revert(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
+    receipt = operations.revert(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
     assert receipt.pristine
     assert workshop.digests() == first
 
 
 def test_the_log_tells_each_motion_with_its_digests(workshop: Workshop, registry: Registry) -> None:
     size = len(workshop.entries())
-    first = deploy.apply(registry, workshop.host(), [workshop.dog], Actor("bob", "takedown 9"))
-    last = deploy.revert(registry, workshop.host(), None, ALICE)
+    first = operations.apply(registry, workshop.host(), [workshop.dog], Actor("bob", "takedown 9"))
+    last = operations.revert(registry, workshop.host(), None, ALICE)
     begun, done, back, end = workshop.entries()[size:]
     for entry, outcome, action, receipt in (
         (begun, "begun", "patch.apply", first),
@@ -126,39 +126,41 @@ def test_the_log_tells_each_motion_with_its_digests(workshop: Workshop, registry
 
 
 def test_strengths_scale_and_oppose(workshop: Workshop, registry: Registry) -> None:
-    name = standing.touched_by(registry, [workshop.dog])[0]
+    name = host_state.touched_by(registry, [workshop.dog])[0]
     pristine = workshop.host().originals([name])[name].double()
     moved = {}
     for text in ("1", "0.5", "-1", "1.9375"):
-        receipt = deploy.apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength.parse(text))
+        receipt = operations.apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength.parse(text))
         assert receipt.applied == {workshop.dog: Strength.parse(text)}
         moved[text] = workshop.host().read([name])[name].double() - pristine
-        deploy.revert(registry, workshop.host(), None, ALICE)
+        operations.revert(registry, workshop.host(), None, ALICE)
     for text, difference in moved.items():
         assert torch.allclose(difference, moved["1"] * float(text), atol=2e-3)
     with workshop.unchanged(), pytest.raises(StrengthError, match="strength 0"):
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength(0))
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE, strength=Strength(0))
 
 
 def test_more_patches_than_a_detail_of_the_log_could_spell(workshop: Workshop, registry: Registry) -> None:
     """Seventy ids are longer than any text of an entry may be; the motion is logged, and settled, all the same."""
     many = [PatchId(f"{n:064x}") for n in range(70)]
     applied = dict.fromkeys(many, ONE)
-    draft = Draft("alice", "", standing.APPLY, "begun", tuple(many), details={"strength": 8, "location": "/m"})
+    draft = Draft("alice", "", host_state.APPLY, "begun", tuple(many), details={"strength": 8, "location": "/m"})
     entry = registry.note(draft)
-    assert standing._after(registry, entry, {}) == dict.fromkeys(many, Strength(8))
-    reverted = registry.note(Draft("alice", "", standing.REVERT, "begun", tuple(many[1:]), details={"location": "/m"}))
-    assert standing._after(registry, reverted, applied) == {many[0]: ONE}
+    assert host_state._after(registry, entry, {}) == dict.fromkeys(many, Strength(8))
+    reverted = registry.note(
+        Draft("alice", "", host_state.REVERT, "begun", tuple(many[1:]), details={"location": "/m"})
+    )
+    assert host_state._after(registry, reverted, applied) == {many[0]: ONE}
 
 
 def test_a_copy_is_patched_and_the_source_is_not(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
     first, out = workshop.digests(), tmp_path / "a copy %d"
-    receipt = deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+    receipt = operations.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
     assert receipt.location == str(out)
     assert workshop.digests() == first
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert state(registry, CheckpointHost.open(out), workshop.dog) == receipt.after
-    deploy.revert(registry, CheckpointHost.open(out), None, ALICE)
+    operations.revert(registry, CheckpointHost.open(out), None, ALICE)
     assert digests(out) == first
 
 
@@ -167,9 +169,9 @@ def test_a_copy_of_a_patched_model_starts_without_patches(
     registry: Registry,
     tmp_path: Path,
 ) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     out = tmp_path / "out"
-    assert deploy.apply_to_folder(registry, workshop.model, [workshop.photo], ALICE, out=out).applied == {
+    assert operations.apply_to_folder(registry, workshop.model, [workshop.photo], ALICE, out=out).applied == {
         workshop.photo: ONE
     }
 
@@ -181,12 +183,12 @@ def test_a_copy_does_not_stay_where_it_may_not_be_patched(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(CheckRefusedError):
-        deploy.apply_to_folder(registry, workshop.model, [workshop.dog, workshop.rival], ALICE, out=out)
+        operations.apply_to_folder(registry, workshop.model, [workshop.dog, workshop.rival], ALICE, out=out)
     assert not out.exists()
     out.mkdir()
     (out / "mine").touch()
     with pytest.raises(ExistsError):
-        deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+        operations.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
     assert digests(out) == {"mine": digests(out)["mine"]}
 
 
@@ -197,9 +199,9 @@ def test_a_copy_takes_the_place_of_one_that_was_deleted(
 ) -> None:
     out = tmp_path / "out"
     for _ in range(2):
-        deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+        operations.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
         shutil.rmtree(out)
-    deploy.apply_to_folder(registry, workshop.model, [workshop.photo], ALICE, out=out)
+    operations.apply_to_folder(registry, workshop.model, [workshop.photo], ALICE, out=out)
     assert [host.applied for host in registry.hosts()] == [{workshop.photo: 16}]
     verify_log(registry)
 
@@ -219,15 +221,15 @@ def test_a_live_model_takes_the_same_patches(workshop: Workshop, registry: Regis
     before = host.digests(host.parameters())
     if dtype == torch.bfloat16:
         with pytest.raises(BaseMismatchError, match="BF16"):
-            deploy.apply(registry, host, [workshop.dog], ALICE)
+            operations.apply(registry, host, [workshop.dog], ALICE)
         assert host.digests(host.parameters()) == before
         return
-    receipt = deploy.apply(registry, host, workshop.all, ALICE)
-    on_disk = deploy.apply(registry, workshop.host(), workshop.all, ALICE)
+    receipt = operations.apply(registry, host, workshop.all, ALICE)
+    on_disk = operations.apply(registry, workshop.host(), workshop.all, ALICE)
     assert (receipt.after == on_disk.after) == (dtype == torch.float16)
     assert receipt.after == state(registry, host, *workshop.all)
-    deploy.revert(registry, host, [workshop.photo], ALICE)
-    assert deploy.revert(registry, host, None, ALICE).pristine
+    operations.revert(registry, host, [workshop.photo], ALICE)
+    assert operations.revert(registry, host, None, ALICE).pristine
     assert host.digests(host.parameters()) == before
     assert host.kept() == frozenset()
 
@@ -239,19 +241,19 @@ def test_a_bfloat16_base_is_patched_live_as_on_disk(tmp_path: Path, workshop: Wo
         add_base(registry, folder, "brain", Draft("a", "", "base.add", "success"), silent)
         (patch,) = erased(registry, Target("dog", "cat"), base="brain")
         host = live(torch.bfloat16, spec)
-        receipt = deploy.apply(registry, host, [patch], ALICE)
-        assert deploy.apply(registry, CheckpointHost.open(folder), [patch], ALICE).after == receipt.after
-        assert deploy.revert(registry, host, None, ALICE).after == receipt.before
+        receipt = operations.apply(registry, host, [patch], ALICE)
+        assert operations.apply(registry, CheckpointHost.open(folder), [patch], ALICE).after == receipt.after
+        assert operations.revert(registry, host, None, ALICE).after == receipt.before
 
 
 def test_a_process_that_starts_anew_starts_with_nothing_applied(workshop: Workshop, registry: Registry) -> None:
     first, second = live(torch.float32), live(torch.float32)
-    deploy.apply(registry, first, [workshop.dog], ALICE)
-    receipt = deploy.apply(registry, second, [workshop.photo], ALICE)
+    operations.apply(registry, first, [workshop.dog], ALICE)
+    receipt = operations.apply(registry, second, [workshop.photo], ALICE)
     assert receipt.applied == {workshop.photo: ONE}
     assert len({host.location for host in registry.hosts()}) == 2
     again = TorchHost(first._components, "the same modules")
-    assert deploy.revert(registry, again, [workshop.dog], ALICE).pristine
+    assert operations.revert(registry, again, [workshop.dog], ALICE).pristine
 
 
 def test_threads_take_turns(workshop: Workshop, registry: Registry) -> None:
@@ -262,7 +264,7 @@ def test_threads_take_turns(workshop: Workshop, registry: Registry) -> None:
     def work(patch: PatchId) -> None:
         try:
             with workshop.open() as mine:
-                deploy.apply(mine, host, [patch], ALICE)
+                operations.apply(mine, host, [patch], ALICE)
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
 
@@ -272,7 +274,9 @@ def test_threads_take_turns(workshop: Workshop, registry: Registry) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert state(registry, host, *workshop.all) == deploy.apply(registry, workshop.host(), workshop.all, ALICE).after
+    assert (
+        state(registry, host, *workshop.all) == operations.apply(registry, workshop.host(), workshop.all, ALICE).after
+    )
 
 
 # --- hosts that move, are copied, or are strangers ----------------------------------------------------------------------
@@ -281,38 +285,38 @@ def test_threads_take_turns(workshop: Workshop, registry: Registry) -> None:
 def test_a_model_is_moved_while_it_is_patched(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
     """Also after a first round, when the folder's identity had been given up in between."""
     first = workshop.digests()
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
-    deploy.revert(registry, workshop.host(), None, ALICE)
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    operations.revert(registry, workshop.host(), None, ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     moved = workshop.model.rename(tmp_path / "moved")
-    receipt = deploy.apply(registry, CheckpointHost.open(moved), [workshop.photo], ALICE)
+    receipt = operations.apply(registry, CheckpointHost.open(moved), [workshop.photo], ALICE)
     assert receipt.applied == {workshop.dog: ONE, workshop.photo: ONE}
     assert [host.location for host in registry.hosts()] == [str(moved)]
-    deploy.revert(registry, CheckpointHost.open(moved), None, ALICE)
+    operations.revert(registry, CheckpointHost.open(moved), None, ALICE)
     assert digests(moved) == first
 
 
 def test_a_copied_folder_is_not_taken_for_the_first(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     copied = shutil.copytree(workshop.model, tmp_path / "copied")
     before = digests(copied)
     with workshop.unchanged("refused conflict"), pytest.raises(ConflictError, match="is a copy of") as caught:
-        deploy.revert(registry, CheckpointHost.open(copied), None, ALICE)
+        operations.revert(registry, CheckpointHost.open(copied), None, ALICE)
     assert "--out" in caught.value.hint
     assert digests(copied) == before
-    deploy.revert(registry, workshop.host(), None, ALICE)
+    operations.revert(registry, workshop.host(), None, ALICE)
 
 
 def test_a_host_that_another_registry_patched(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
     shutil.copytree(workshop.folder / ".rasura", tmp_path / "other" / ".rasura")
     with Registry.open(tmp_path / "other") as other:
-        deploy.apply(other, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(other, workshop.host(), [workshop.dog], ALICE)
         with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="did not apply"):
-            deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+            operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
         with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError):
-            deploy.revert(registry, workshop.host(), None, ALICE, force=True)
-        deploy.revert(other, workshop.host(), None, ALICE)
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+            operations.revert(registry, workshop.host(), None, ALICE, force=True)
+        operations.revert(other, workshop.host(), None, ALICE)
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
 
 
 def test_a_base_that_the_registry_does_not_know(workshop: Workshop, tmp_path: Path) -> None:
@@ -324,7 +328,7 @@ def test_a_base_that_the_registry_does_not_know(workshop: Workshop, tmp_path: Pa
         trust_file(second, tmp_path / "alice.pub", None, Draft("bob", "", "key.trust", "success"))
         add_signed(second, files, "somewhere", Draft("bob", "", "patch.pull", "success"))
         with workshop.unchanged(), pytest.raises(NotFoundError, match="is not in this registry") as caught:
-            deploy.apply(second, workshop.host(), [workshop.dog], ALICE)
+            operations.apply(second, workshop.host(), [workshop.dog], ALICE)
         assert caught.value.hint.startswith("rasura base add '")
         assert [entry.outcome for entry in second.entries(limit=1)] == ["failed"]
 
@@ -334,20 +338,20 @@ def test_a_base_that_the_registry_does_not_know(workshop: Workshop, tmp_path: Pa
 
 def test_a_patch_is_applied_once_and_reverted_once(workshop: Workshop, registry: Registry) -> None:
     with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError, match="nothing is applied"):
-        deploy.revert(registry, workshop.host(), None, ALICE)
-    deploy.apply(registry, workshop.host(), [workshop.dog, workshop.dog], ALICE)
+        operations.revert(registry, workshop.host(), None, ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog, workshop.dog], ALICE)
     with workshop.unchanged("refused already_applied"), pytest.raises(AlreadyAppliedError):
-        deploy.apply(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
     with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError):
-        deploy.revert(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+        operations.revert(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
     with workshop.unchanged(), pytest.raises(InputError):
-        deploy.revert(registry, workshop.host(), [workshop.dog], ALICE, force=True)
+        operations.revert(registry, workshop.host(), [workshop.dog], ALICE, force=True)
 
 
 def test_interfering_patches(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged("refused check_refused"), pytest.raises(CheckRefusedError) as caught:
-        deploy.apply(registry, workshop.host(), [workshop.rival], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.rival], ALICE)
     for part in (workshop.dog[:12], workshop.rival[:12], "two versions of one concept, 'dog'"):
         assert part in caught.value.message
     assert caught.value.hint.startswith("rasura patch ")
@@ -368,7 +372,7 @@ def test_another_model_than_the_patch_was_made_for(
         folder = tiny_model(tmp_path / "other", spec)
     before = digests(folder)
     with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match="made for") as caught:
-        deploy.apply(registry, CheckpointHost.open(folder), [workshop.dog], ALICE)
+        operations.apply(registry, CheckpointHost.open(folder), [workshop.dog], ALICE)
     assert digests(folder) == before
     near = change == "one element"
     assert ("; the model has 19 of these 20 parameters in common with base tiny" in caught.value.message) == near
@@ -379,14 +383,14 @@ def test_another_text_encoder_than_the_patch_was_made_for(workshop: Workshop, re
     name = touch(workshop, registry, touched=False)
     before = digests(workshop.model)
     with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match=name):
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert digests(workshop.model) == before
 
 
 def touch(shop: Workshop, registry: Registry, *, touched: bool = True) -> str:
     """Change one byte of a parameter behind the registry's back."""
     host = shop.host()
-    names = standing.touched_by(registry, [shop.dog])
+    names = host_state.touched_by(registry, [shop.dog])
     name = names[0] if touched else next(n for n in host.parameters() if n not in names and n.startswith("text"))
     place = host._layout.place(name, "")
     with (shop.model / place.file).open("r+b") as file:
@@ -399,15 +403,15 @@ def touch(shop: Workshop, registry: Registry, *, touched: bool = True) -> str:
 
 def test_drift_is_refused_and_there_is_a_way_out(workshop: Workshop, registry: Registry) -> None:
     first = workshop.digests()
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     touch(workshop, registry)
     for patches in ([workshop.dog], None):
         with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="changed outside"):
-            deploy.revert(registry, workshop.host(), patches, ALICE)
+            operations.revert(registry, workshop.host(), patches, ALICE)
     with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="changed outside") as caught:
-        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
     assert caught.value.hint.startswith("rasura patch status --deep --model '")
-    deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+    operations.revert(registry, workshop.host(), None, ALICE, force=True)
     assert workshop.digests() == first
     assert workshop.entries()[-1].details["force"] == "yes"
 
@@ -415,33 +419,33 @@ def test_drift_is_refused_and_there_is_a_way_out(workshop: Workshop, registry: R
 def test_a_fresh_copy_in_place_of_the_patched_model(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
     """Nobody may undo a takedown by copying the base over it; taking note of it is one command."""
     fresh = shutil.copytree(workshop.model, tmp_path / "fresh")
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     shutil.rmtree(workshop.model)
     shutil.copytree(fresh, workshop.model)
     with workshop.unchanged("refused drift"), pytest.raises(DriftError):
-        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
-    assert deploy.revert(registry, workshop.host(), None, ALICE, force=True).pristine
+        operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    assert operations.revert(registry, workshop.host(), None, ALICE, force=True).pristine
     assert digests(workshop.model) == digests(fresh)
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     verify_log(registry)
 
 
 def test_no_force_makes_originals_out_of_nothing(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     shutil.rmtree(workshop.model / ".rasura-host")
     with workshop.unchanged("refused drift"), pytest.raises(DriftError, match="originals are lost"):
-        deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+        operations.revert(registry, workshop.host(), None, ALICE, force=True)
 
 
 def test_a_damaged_original_is_never_put_back(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     kept = next((workshop.model / ".rasura-host" / "originals").iterdir())
     kept.chmod(0o644)
     data = bytearray(kept.read_bytes())
     data[-1] ^= 1
     kept.write_bytes(data)
     with workshop.unchanged("refused digest_mismatch"), pytest.raises(RasuraError, match="original of"):
-        deploy.revert(registry, workshop.host(), None, ALICE)
+        operations.revert(registry, workshop.host(), None, ALICE)
 
 
 def test_a_model_that_may_not_be_written(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
@@ -450,10 +454,10 @@ def test_a_model_that_may_not_be_written(workshop: Workshop, registry: Registry,
     weights.rename(tmp_path / "blob")
     weights.symlink_to(tmp_path / "blob")
     with workshop.unchanged("failed unsupported_host"), pytest.raises(RasuraError, match="link") as caught:
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert "--out" in caught.value.hint
     out = tmp_path / "out"
-    deploy.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
+    operations.apply_to_folder(registry, workshop.model, [workshop.dog], ALICE, out=out)
     assert stat.S_ISREG((out / "unet" / weights.name).lstat().st_mode)
 
 
@@ -462,8 +466,8 @@ def test_a_model_that_may_not_be_written(workshop: Workshop, registry: Registry,
 
 def test_two_at_once_do_not_mix(workshop: Workshop, registry: Registry) -> None:
     with workshop.host().alone(), workshop.unchanged("refused busy"), pytest.raises(BusyError):
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
 
 
 def test_processes_that_race_are_applied_one_after_the_other_or_refused(workshop: Workshop) -> None:
@@ -475,7 +479,7 @@ def test_processes_that_race_are_applied_one_after_the_other_or_refused(workshop
     assert set(codes) <= {0, 7}, errors
     winners = {patch for patch, code in zip(workshop.all[:2], codes, strict=True) if code == 0}
     with workshop.open() as registry:
-        assert set(standing.present_set(registry, workshop.host())) == winners
+        assert set(host_state.present_set(registry, workshop.host())) == winners
         assert winners
         verify_log(registry)
 
@@ -483,12 +487,12 @@ def test_processes_that_race_are_applied_one_after_the_other_or_refused(workshop
 def test_a_motion_that_died_before_it_wrote_is_ended_as_failed(workshop: Workshop, registry: Registry) -> None:
     begin(workshop, registry)
     first, size = workshop.digests(), len(workshop.entries())
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
     ended = workshop.entries()[size]
     assert (ended.outcome, ended.error, ended.closes) == ("failed", "interrupted", size - 1)
     assert (ended.details["settled"], ended.patches) == ("yes", (workshop.dog,))
-    assert standing.present_set(registry, workshop.host()) == {workshop.photo: ONE}
-    deploy.revert(registry, workshop.host(), None, ALICE)
+    assert host_state.present_set(registry, workshop.host()) == {workshop.photo: ONE}
+    operations.revert(registry, workshop.host(), None, ALICE)
     assert workshop.digests() == first
     verify_log(registry)
 
@@ -496,7 +500,7 @@ def test_a_motion_that_died_before_it_wrote_is_ended_as_failed(workshop: Worksho
 def test_a_motion_that_died_after_it_wrote_is_ended_as_done(workshop: Workshop, registry: Registry) -> None:
     begin(workshop, registry, write=True)
     size = len(workshop.entries())
-    receipt = deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    receipt = operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
     assert receipt.applied == {workshop.dog: Strength(8), workshop.photo: ONE}
     ended = workshop.entries()[size]
     assert (ended.outcome, ended.error, ended.closes) == ("done", None, size - 1)
@@ -511,7 +515,7 @@ def begin(shop: Workshop, registry: Registry, *, write: bool = False) -> None:
         Draft(
             "alice",
             "",
-            standing.APPLY,
+            host_state.APPLY,
             "begun",
             (shop.dog,),
             base=motion.record.base,
@@ -533,8 +537,8 @@ from rasura.patches.format import model_signature as signature, patch as file, s
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.rollback_journal import Journal
 from rasura.registry import deploy
-from rasura.registry.goals import Goal
-from rasura.registry.store import Registry
+from rasura.registry.stacks.stack_ref import Goal
+from rasura.registry.registry import Registry
 from rasura.patches.algebra.increment import Strength
 
 class Mortal(Journal):
@@ -581,7 +585,7 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
     """SIGKILL before the write, at steps inside it, and between the write and its record."""
     places: dict[tuple[str, int], Workshop] = {}
     with workshop.open() as registry:
-        deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
     before = after = workshop.digests()
     switched = {workshop.photo: Strength(-8), workshop.van_gogh: Strength(4)}
     for action in ("apply", "revert", "switch"):
@@ -591,11 +595,11 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
         folder.rename(workshop.folder)
         if action == "apply":
             with workshop.open() as registry:
-                deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+                operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
         if action == "revert":
             after = workshop.digests()
     with workshop.open() as registry:
-        deploy.switch(registry, workshop.host(), Goal("a set", None, switched), ALICE)
+        operations.switch(registry, workshop.host(), Goal("a set", None, switched), ALICE)
     models = {"apply": (before, after), "revert": (after, before), "switch": (after, workshop.digests())}
     shutil.rmtree(workshop.folder)
     attempts = [(str(place.folder), action, workshop.dog, stop) for (action, stop), place in places.items()]
@@ -607,9 +611,9 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
         written = stop in {-1, STOPS[0]}
         with place.open() as registry:
             host = place.host()
-            standing.settle(registry, host)
+            host_state.settle(registry, host)
             assert place.digests() == models[action][written], (action, stop)
-            present = standing.present_set(registry, host)
+            present = host_state.present_set(registry, host)
             if action == "switch":
                 assert present == (switched if written else {workshop.photo: ONE, workshop.dog: ONE})
             else:
@@ -640,15 +644,15 @@ def test_a_full_disk_changes_nothing(
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "error: " in err
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
 
 
 def test_interrupted_before_the_last_step_the_next_command_ends_it(workshop: Workshop, registry: Registry) -> None:
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
-        deploy.apply(mortal, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(mortal, workshop.host(), [workshop.dog], ALICE)
     assert len(registry.unfinished()) == 1
     with pytest.raises(AlreadyAppliedError):
-        deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert registry.unfinished() == ()
     verify_log(registry)
 
@@ -659,18 +663,18 @@ def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path:
     with workshop.open() as registry:
         files = [registry.patch_files(patch) for patch in workshop.all]
         (tmp_path / "alice.pub").write_text(registry.key("alice").pem)
-        expected = deploy.apply(registry, workshop.host(), workshop.all, ALICE).after
-        deploy.revert(registry, workshop.host(), None, ALICE)
+        expected = operations.apply(registry, workshop.host(), workshop.all, ALICE).after
+        operations.revert(registry, workshop.host(), None, ALICE)
     with Registry.create(f"{postgres_url}&blobs={quote(str(tmp_path / 'home'))}", actor="alice") as registry:
         trust_file(registry, tmp_path / "alice.pub", None, draft)
         add_base(registry, workshop.model, "tiny", draft, silent)
         for each in files:
             add_signed(registry, each, "a stick", draft)
         begin(workshop, registry, write=True)  # and nobody ends it
-        receipt = deploy.apply(registry, workshop.host(), [workshop.photo, workshop.van_gogh], ALICE)
+        receipt = operations.apply(registry, workshop.host(), [workshop.photo, workshop.van_gogh], ALICE)
         assert receipt.applied == {workshop.dog: Strength(8), workshop.photo: ONE, workshop.van_gogh: ONE}
-        deploy.revert(registry, workshop.host(), [workshop.dog], ALICE)
-        assert deploy.apply(registry, workshop.host(), [workshop.dog], ALICE).after == expected
-        deploy.revert(registry, workshop.host(), None, ALICE)
+        operations.revert(registry, workshop.host(), [workshop.dog], ALICE)
+        assert operations.apply(registry, workshop.host(), [workshop.dog], ALICE).after == expected
+        operations.revert(registry, workshop.host(), None, ALICE)
         assert workshop.digests() == first
         verify_log(registry)

@@ -17,11 +17,11 @@ from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, ExistsError, RasuraError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
-from rasura.registry import deploy, standing
-from rasura.registry.audit import verify_log
-from rasura.registry.goals import Goal
-from rasura.registry.store import Registry
-from rasura.registry.survey import survey
+from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.status import survey
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.stacks.stack_ref import Goal
 
 
 @pytest.fixture
@@ -38,14 +38,16 @@ def file(workshop: Workshop) -> Path:
 
 def test_the_file_gets_what_the_folder_gets(workshop: Workshop, registry: Registry, file: Path) -> None:
     first = digests(file.parent)
-    expected = deploy.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
-    receipt = deploy.apply(registry, CheckpointHost.open(file), [workshop.photo, workshop.dog], ALICE)
+    expected = operations.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+    receipt = operations.apply(registry, CheckpointHost.open(file), [workshop.photo, workshop.dog], ALICE)
     assert (receipt.before, receipt.after) == (expected.before, expected.after)
     assert receipt.location == str(file)
     goal = Goal("a set", None, {workshop.photo: Strength(-8), workshop.van_gogh: Strength(4)})
-    moved = [deploy.switch(registry, host, goal, ALICE).after for host in (workshop.host(), CheckpointHost.open(file))]
+    moved = [
+        operations.switch(registry, host, goal, ALICE).after for host in (workshop.host(), CheckpointHost.open(file))
+    ]
     assert moved[0] == moved[1]
-    assert deploy.revert(registry, CheckpointHost.open(file), None, ALICE).pristine
+    assert operations.revert(registry, CheckpointHost.open(file), None, ALICE).pristine
     assert digests(file.parent) == first
     verify_log(registry)
 
@@ -53,8 +55,8 @@ def test_the_file_gets_what_the_folder_gets(workshop: Workshop, registry: Regist
 def test_stock_diffusers_draws_with_what_was_written(workshop: Workshop, registry: Registry, file: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
-    deploy.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
     given = tiny_pipeline(SPEC)
     found = StableDiffusionPipeline.from_single_file(
         str(file), config=str(workshop.model), vae=given.vae, local_files_only=True, torch_dtype=torch.float16
@@ -93,33 +95,33 @@ def test_every_command_takes_a_file(workshop: Workshop, file: Path) -> None:
 
 def first_touched(workshop: Workshop) -> ParamName:
     with workshop.open() as registry:
-        return standing.touched_by(registry, [workshop.dog])[0]
+        return host_state.touched_by(registry, [workshop.dog])[0]
 
 
 def test_another_file_and_a_fresh_one(workshop: Workshop, registry: Registry, file: Path, tmp_path: Path) -> None:
     fresh = Path(shutil.copy(file, tmp_path / "fresh.safetensors"))
-    deploy.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
+    operations.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
     alone = Path(shutil.copy(file, tmp_path / "alone.safetensors"))  # its originals stay behind
     with pytest.raises(BaseMismatchError):
-        deploy.apply(registry, CheckpointHost.open(alone), [workshop.photo], ALICE)
+        operations.apply(registry, CheckpointHost.open(alone), [workshop.photo], ALICE)
     shutil.copy(fresh, file)
     with pytest.raises(DriftError):
-        deploy.apply(registry, CheckpointHost.open(file), [workshop.photo], ALICE)
-    assert deploy.revert(registry, CheckpointHost.open(file), None, ALICE, force=True).pristine
+        operations.apply(registry, CheckpointHost.open(file), [workshop.photo], ALICE)
+    assert operations.revert(registry, CheckpointHost.open(file), None, ALICE, force=True).pristine
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_a_file_that_moved_and_one_that_was_copied(workshop: Workshop, registry: Registry, file: Path) -> None:
     state = file.with_name(f".{file.name}.rasura-host")
-    deploy.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
+    operations.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
     moved = file.rename(file.with_name("moved.safetensors"))
     state.rename(file.with_name(f".{moved.name}.rasura-host"))
-    deploy.apply(registry, CheckpointHost.open(moved), [workshop.photo], ALICE)
+    operations.apply(registry, CheckpointHost.open(moved), [workshop.photo], ALICE)
     copied = Path(shutil.copy(moved, file.with_name("copied.safetensors")))
     shutil.copytree(file.with_name(f".{moved.name}.rasura-host"), file.with_name(f".{copied.name}.rasura-host"))
     with pytest.raises(ConflictError, match="is a copy of"):
-        deploy.revert(registry, CheckpointHost.open(copied), None, ALICE)
-    deploy.revert(registry, CheckpointHost.open(moved), None, ALICE)
+        operations.revert(registry, CheckpointHost.open(copied), None, ALICE)
+    operations.revert(registry, CheckpointHost.open(moved), None, ALICE)
 
 
 def test_links_and_averages_are_copied_out(workshop: Workshop, registry: Registry, tmp_path: Path, file: Path) -> None:
@@ -128,10 +130,10 @@ def test_links_and_averages_are_copied_out(workshop: Workshop, registry: Registr
     file.symlink_to(blob)
     for source, got in ((file, "link"), (full, "running average")):
         with workshop.unchanged("failed unsupported_host"), pytest.raises(RasuraError, match=got) as caught:
-            deploy.apply(registry, CheckpointHost.open(source), [workshop.dog], ALICE)
+            operations.apply(registry, CheckpointHost.open(source), [workshop.dog], ALICE)
         assert "--out FILE" in caught.value.hint
         out = tmp_path / f"{got}.safetensors"
-        deploy.apply_to_folder(registry, source, [workshop.dog], ALICE, out=out)
+        operations.apply_to_folder(registry, source, [workshop.dog], ALICE, out=out)
         assert stat.S_ISREG(out.lstat().st_mode)
         assert survey(registry, CheckpointHost.open(out), deep=True, progress=lambda *_: None).drifted == ()
 
@@ -139,22 +141,22 @@ def test_links_and_averages_are_copied_out(workshop: Workshop, registry: Registr
 def test_a_copy_that_cannot_be_patched_does_not_stay(workshop: Workshop, registry: Registry, file: Path) -> None:
     before = digests(file.parent)
     with pytest.raises(RasuraError):
-        deploy.apply_to_folder(
+        operations.apply_to_folder(
             registry, file, [workshop.dog, workshop.rival], ALICE, out=file.with_name("x.safetensors")
         )
     assert digests(file.parent) == before
     with pytest.raises(ExistsError):
-        deploy.apply_to_folder(registry, file, [workshop.dog], ALICE, out=workshop.model)
+        operations.apply_to_folder(registry, file, [workshop.dog], ALICE, out=workshop.model)
 
 
 def test_interrupted_before_the_last_step_the_next_command_ends_it(
     workshop: Workshop, registry: Registry, file: Path
 ) -> None:
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
-        deploy.apply(mortal, CheckpointHost.open(file), [workshop.dog], ALICE)
-    deploy.apply(registry, CheckpointHost.open(file), [workshop.photo], ALICE)
+        operations.apply(mortal, CheckpointHost.open(file), [workshop.dog], ALICE)
+    operations.apply(registry, CheckpointHost.open(file), [workshop.photo], ALICE)
     host = CheckpointHost.open(file)
-    assert standing.present_set(registry, host) == {workshop.dog: ONE, workshop.photo: ONE}
+    assert host_state.present_set(registry, host) == {workshop.dog: ONE, workshop.photo: ONE}
     assert registry.unfinished() == ()
 
 
@@ -162,9 +164,9 @@ def test_a_plan_is_stale_when_the_file_changed(workshop: Workshop, registry: Reg
     assert rasura("stack", "create", "brand", cwd=workshop.folder).code == 0
     assert rasura("stack", "add", "brand", workshop.dog, cwd=workshop.folder).code == 0
     assert rasura("plan", "--stack", "brand", "--model", file, "-o", "plan.json", cwd=workshop.folder).code == 0
-    deploy.apply(registry, CheckpointHost.open(file), [workshop.photo], ALICE)
+    operations.apply(registry, CheckpointHost.open(file), [workshop.photo], ALICE)
     assert rasura("patch", "apply", "plan.json", cwd=workshop.folder).code == 7
-    deploy.revert(registry, CheckpointHost.open(file), None, ALICE)
+    operations.revert(registry, CheckpointHost.open(file), None, ALICE)
     changed = bytearray(file.read_bytes())
     changed[CheckpointHost.open(file)._layout.place(first_touched(workshop), "").start] ^= 1
     file.write_bytes(changed)
@@ -180,6 +182,6 @@ def test_processes_that_race_are_applied_one_after_the_other_or_refused(workshop
     assert set(codes) <= {0, 7}, errors
     winners = {patch for patch, code in zip(workshop.all[:2], codes, strict=True) if code == 0}
     with workshop.open() as registry:
-        assert set(standing.present_set(registry, CheckpointHost.open(file))) == winners
+        assert set(host_state.present_set(registry, CheckpointHost.open(file))) == winners
         assert winners
         verify_log(registry)

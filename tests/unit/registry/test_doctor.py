@@ -17,11 +17,12 @@ from workshop import ALICE, Mortal, Workshop, digests, silent, workshop
 from rasura.patches._io.file_lock import locked
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.registry import bisect, bisection, deploy, standing
-from rasura.registry.audit import verify_log
+from rasura.registry.apply import host_state, operations
 from rasura.registry.doctor import Finding, examine
-from rasura.registry.goals import Goal
-from rasura.registry.store import Registry
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import bisect, bisect_state
+from rasura.registry.stacks.stack_ref import Goal
 
 OLD = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
 
@@ -43,7 +44,7 @@ def look(registry: Registry, *models: Path, dry_run: bool = False) -> list[tuple
 
 
 def test_nothing_to_repair(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged():
         assert look(registry) == []
         assert look(registry, workshop.model) == []
@@ -88,19 +89,19 @@ def test_a_damaged_journal_is_beyond_help(workshop: Workshop, registry: Registry
 
 def test_a_motion_without_an_end(workshop: Workshop, registry: Registry) -> None:
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
-        deploy.apply(mortal, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(mortal, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged():
         assert look(registry, dry_run=True) == [("unfinished", "repairable")]
     assert look(registry) == [("unfinished", "repaired")]
     assert registry.unfinished() == ()
-    assert standing.present_set(registry, workshop.host()) == {workshop.dog: ONE}
+    assert host_state.present_set(registry, workshop.host()) == {workshop.dog: ONE}
     assert look(registry) == []
     verify_log(registry)
 
 
 def test_what_the_living_do_is_left_alone(workshop: Workshop, registry: Registry) -> None:
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
-        deploy.apply(mortal, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(mortal, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged():
         with workshop.host().alone():
             assert look(registry) == [("busy", "left")]
@@ -110,16 +111,16 @@ def test_what_the_living_do_is_left_alone(workshop: Workshop, registry: Registry
 
 def test_drift_is_said_and_left_to_a_person(workshop: Workshop, registry: Registry) -> None:
     first = workshop.digests()
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     host = workshop.host()
-    name = standing.touched_by(registry, [workshop.dog])[0]
+    name = host_state.touched_by(registry, [workshop.dog])[0]
     host.write({name: host.read([name])[name] * 2})
     with workshop.unchanged():
         run = rasura("doctor", "--json", cwd=workshop.folder)
     (finding,) = json.loads(run.out)["data"]["findings"]
     assert (run.code, finding["kind"], finding["outcome"]) == (6, "drifted", "hopeless")
     assert finding["hint"].startswith("rasura patch revert --all --force --model '")
-    deploy.revert(registry, workshop.host(), None, ALICE, force=True)
+    operations.revert(registry, workshop.host(), None, ALICE, force=True)
     assert workshop.digests() == first
 
 
@@ -139,7 +140,7 @@ def test_originals_that_nothing_needs(workshop: Workshop, registry: Registry) ->
 
 def test_a_model_that_is_gone(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
     file = single_file(workshop.model, workshop.folder / "x.safetensors")
-    deploy.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
+    operations.apply(registry, CheckpointHost.open(file), [workshop.dog], ALICE)
     file.rename(tmp_path / "x.safetensors")
     (finding,) = examine(registry, [], ALICE, dry_run=False, progress=silent)
     assert (finding.kind, finding.outcome) == ("missing", "left")
@@ -176,7 +177,7 @@ def test_temporary_files_and_copies(workshop: Workshop, registry: Registry) -> N
     verify_log(registry)
 
 
-def started(workshop: Workshop, registry: Registry) -> bisection.Bisection:
+def started(workshop: Workshop, registry: Registry) -> bisect_state.Bisection:
     for command in (("create", "brand"), ("add", "brand", *workshop.all)):
         assert rasura("stack", *command, cwd=workshop.folder).code == 0
     return bisect.start(registry, "brand", workshop.model, ALICE).state
@@ -186,17 +187,17 @@ def test_a_bisection_that_died(workshop: Workshop, registry: Registry) -> None:
     first = workshop.digests()
     state = started(workshop, registry)
     assert look(registry) == []
-    bisection.save(
-        registry, bisection.Bisection.from_bytes(state.to_bytes().replace(b'"reached":true', b'"reached":false'))
+    bisect_state.save(
+        registry, bisect_state.Bisection.from_bytes(state.to_bytes().replace(b'"reached":true', b'"reached":false'))
     )
     assert look(registry, dry_run=True) == [("bisection", "repairable")]
     assert look(registry) == [("bisection", "repaired")]  # after its step
-    assert bisection.load(registry) == state
+    assert bisect_state.load(registry) == state
     bisect.judge(registry, "good", ALICE)
-    deploy.switch(registry, workshop.host(), Goal("something else", None, {workshop.van_gogh: ONE}), ALICE)
-    state = bisection.load(registry)
-    bisection.save(
-        registry, bisection.Bisection.from_bytes(state.to_bytes().replace(b'"reached":true', b'"reached":false'))
+    operations.switch(registry, workshop.host(), Goal("something else", None, {workshop.van_gogh: ONE}), ALICE)
+    state = bisect_state.load(registry)
+    bisect_state.save(
+        registry, bisect_state.Bisection.from_bytes(state.to_bytes().replace(b'"reached":true', b'"reached":false'))
     )
     assert look(registry) == [("bisection", "repaired")]  # in the middle of it
     assert workshop.digests() == first

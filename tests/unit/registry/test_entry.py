@@ -11,11 +11,11 @@ from registry_fixtures import EPOCH, HOST, base, basis, digest, draft, evaluatio
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.choices import PolicyRecord
-from rasura.registry.entry import MAX_LISTED, Change, Placement, change_of, decode, encode, removal_of
-from rasura.registry.fingerprint import fingerprint
-from rasura.registry.merkle import leaf_hash
-from rasura.registry.records import Draft
+from rasura.registry._storage.choices import PolicyRecord
+from rasura.registry._storage.records import Draft
+from rasura.registry.log.entry import MAX_LISTED, Change, Placement, change_of, decode, encode, removal_of
+from rasura.registry.log.merkle import leaf_hash
+from rasura.registry.log.record_digest import fingerprint
 
 PLACE = Placement(
     "rasura/log/00112233445566778899aabbccddeeff",

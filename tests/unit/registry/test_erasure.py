@@ -12,12 +12,12 @@ from workshop import SPEC, Workshop, request_for, silent, workshop
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.errors import ErasureRefusedError, InputError, NotFoundError, RevokedKeyError
 from rasura.patches.prompts.concept_prompts import Target
-from rasura.registry.audit import verify_log
-from rasura.registry.erasure import Erased, erase
-from rasura.registry.intake import load_verified, manifest_of
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.erase.erase import Erased, erase
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
 DRAFT = Draft("bob", "takedown 12", "patch.erase", "success")
 OF = Target("of", "cat")

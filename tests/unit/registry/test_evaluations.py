@@ -21,6 +21,7 @@ from registry_fixtures import (
     report_of,
 )
 
+from rasura.evaluation.report.recorded import MAX_REPORT_BYTES, Report, read_report, record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.errors import (
@@ -33,10 +34,9 @@ from rasura.patches.errors import (
     RasuraError,
 )
 from rasura.patches.types import Digest
-from rasura.registry.audit import verify_log
-from rasura.registry.evaluations import MAX_REPORT_BYTES, Report, read_report, record_evaluation
-from rasura.registry.records import PatchRecord
-from rasura.registry.store import EntryFilter, Registry
+from rasura.registry._storage.records import PatchRecord
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import EntryFilter, Registry
 
 FIRST, SECOND = patch("van gogh"), patch("mickey mouse")
 
@@ -197,8 +197,8 @@ def test_an_evaluation_replays_among_others(registry: Registry) -> None:
 
 def test_a_row_that_the_log_does_not_tell_of_is_found(made: Place) -> None:
     """Written by the program's own rows, without an entry."""
-    from rasura.registry.engine import Database
-    from rasura.registry.location import Location
+    from rasura.registry._storage.database import Database
+    from rasura.registry._storage.location import Location
     from rasura.registry.rows import evaluations
 
     with made.open() as registry:

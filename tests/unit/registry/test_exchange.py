@@ -13,14 +13,14 @@ from workshop import ALICE, Workshop, silent, workshop
 from rasura.patches.errors import HubError, NotFoundError, RevokedKeyError, SignatureError, UntrustedKeyError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
-from rasura.registry import deploy
-from rasura.registry.audit import verify_log
-from rasura.registry.exchange import Remote, pull_patches, push_patches
-from rasura.registry.hub import PushReceipt
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft
-from rasura.registry.signers import trust_file
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.hub.push import PushReceipt
+from rasura.registry.hub.transfer import Remote, pull_patches, push_patches
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import trust_file
 
 REPO = "acme/erasures"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'.*:DeprecationWarning")
@@ -82,8 +82,8 @@ def test_there_and_applied_with_the_same_digests(
     entry = second.entries(limit=1)[0]
     assert (entry.actor, entry.reason, entry.details["commit"]) == ("bob", "take", receipt.commit)
     theirs = CheckpointHost.open(Path(shutil.copytree(workshop.model, tmp_path / "theirs")))
-    there = deploy.apply(second, theirs, [workshop.photo, workshop.dog], ALICE)
-    here = deploy.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+    there = operations.apply(second, theirs, [workshop.photo, workshop.dog], ALICE)
+    here = operations.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
     assert (there.before, there.after) == (here.before, here.after)
     for each in (registry, second):
         verify_log(each)

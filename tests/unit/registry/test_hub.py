@@ -26,19 +26,11 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.card import CardFacts, PatchFacts
-from rasura.registry.hub import (
-    FetchedPatch,
-    FetchLimits,
-    PatchFiles,
-    Patience,
-    PinnedRepo,
-    PushReceipt,
-    fetch,
-    parse_ref,
-    push,
-    resolve,
-)
+from rasura.registry.hub.client import Patience
+from rasura.registry.hub.model_card import CardFacts, PatchFacts
+from rasura.registry.hub.pull import FetchedPatch, FetchLimits, fetch, resolve
+from rasura.registry.hub.push import PatchFiles, PushReceipt, push
+from rasura.registry.hub.refs import PinnedRepo, parse_ref
 
 # huggingface_hub sends Large File Storage uploads in a way that httpx2 no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'.*:DeprecationWarning")

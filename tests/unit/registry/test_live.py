@@ -32,9 +32,10 @@ from rasura.patches.errors import (
     UnsupportedHostError,
 )
 from rasura.patches.hosts.live.forward_gate import gate_of
-from rasura.registry import deploy, stacks
-from rasura.registry.live import LiveModel, attach
-from rasura.registry.steps import Actor
+from rasura.registry.apply import operations
+from rasura.registry.apply.motion import Actor
+from rasura.registry.live.live_model import LiveModel, attach
+from rasura.registry.stacks import edit
 
 ALICE = Actor("alice")
 
@@ -100,7 +101,7 @@ def test_the_digest_is_that_of_the_folder(model: LiveModel, workshop: Workshop) 
     half = tiny_pipeline(SPEC).to(torch.float16)
     with attach(half, workshop.folder, label="half") as other, workshop.open() as registry:
         live = other.apply(workshop.all)
-        disk = deploy.apply(registry, workshop.host(), workshop.all, ALICE)
+        disk = operations.apply(registry, workshop.host(), workshop.all, ALICE)
         assert live.after == disk.after
         other.revert()
 
@@ -120,7 +121,7 @@ def test_for_the_length_of_a_block(model: LiveModel, pipe: Any, workshop: Worksh
 
 def test_switching_by_stack_by_patches_and_back(model: LiveModel, workshop: Workshop) -> None:
     with workshop.open() as registry:
-        stacks.create(registry, "brand", {workshop.dog: Strength(16), workshop.photo: Strength(8)}, ALICE)
+        edit.create(registry, "brand", {workshop.dog: Strength(16), workshop.photo: Strength(8)}, ALICE)
     assert model.switch("brand").applied == {workshop.dog: Strength(16), workshop.photo: Strength(8)}
     assert model.switch({workshop.van_gogh: "1.25"}).applied == {workshop.van_gogh: Strength(20)}
     assert not model.switch({workshop.van_gogh: Strength(20)}).changed
@@ -162,7 +163,7 @@ def test_the_readmes_example_runs(pipe: Any, workshop: Workshop, monkeypatch: py
     page = (Path(rasura.__file__).parent / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     with workshop.open() as registry:
-        stacks.create(registry, "brand", {workshop.photo: Strength(16)}, ALICE)
+        edit.create(registry, "brand", {workshop.photo: Strength(16)}, ALICE)
     monkeypatch.chdir(workshop.folder)
     names: dict[str, Any] = {"pipe": pipe, "ids": [workshop.dog], "prompt": "a dog"}
     exec(code.replace("num_inference_steps=20", "num_inference_steps=1"), names)

@@ -15,11 +15,11 @@ from workshop import ALICE, Workshop, workshop
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError, ConflictError, FormatError, RevokedKeyError
-from rasura.registry import stacks
-from rasura.registry.lockfile import Lock, check_lock, lock_stack
-from rasura.registry.policies import put_in_force
-from rasura.registry.records import Draft
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import edit
+from rasura.registry.stacks.lock_file import Lock, check_lock, lock_stack
+from rasura.registry.stacks.policy_file import put_in_force
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "rasura.lock"
 DATA = GOLDEN.read_bytes()
@@ -40,7 +40,7 @@ def test_the_golden_lock_is_read_and_written_byte_for_byte() -> None:
 
 
 def test_a_lock_says_what_the_stack_is(workshop: Workshop, registry: Registry) -> None:
-    record = stacks.create(registry, "brand", {workshop.van_gogh: Strength(8), workshop.dog: ONE}, ALICE)
+    record = edit.create(registry, "brand", {workshop.van_gogh: Strength(8), workshop.dog: ONE}, ALICE)
     with workshop.unchanged():
         lock = lock_stack(registry, record)
     assert Lock.from_bytes(lock.to_bytes()) == lock == check_lock(registry, record, lock)
@@ -53,16 +53,16 @@ def test_a_lock_says_what_the_stack_is(workshop: Workshop, registry: Registry) -
     assert (lock.base.sha256, lock.base.text_encoder) == (base.digest, base.text_encoder)
     assert lock.limits["residual"] == "inf"
     assert set(lock.worst) >= {"own", "pair", "stack", "bound"}
-    empty = lock_stack(registry, stacks.create(registry, "empty", {}, ALICE))
+    empty = lock_stack(registry, edit.create(registry, "empty", {}, ALICE))
     assert Lock.from_bytes(empty.to_bytes()).patches == ()
 
 
 def test_a_lock_that_is_no_longer_so_says_where(workshop: Workshop, registry: Registry) -> None:
-    record = stacks.create(registry, "brand", {workshop.dog: ONE, workshop.photo: ONE}, ALICE)
+    record = edit.create(registry, "brand", {workshop.dog: ONE, workshop.photo: ONE}, ALICE)
     lock = lock_stack(registry, record)
     almost = replace(lock, worst={**lock.worst, "own": ("9.99e-08", "1.00e-03")})
     assert check_lock(registry, record, almost) == lock  # another machine may round the last digit otherwise
-    changed, _ = stacks.add(
+    changed, _ = edit.add(
         registry, "brand", {workshop.photo: Strength(8), workshop.van_gogh: ONE}, ALICE, replace_old=True
     )
     with pytest.raises(ConflictError) as caught:
@@ -86,7 +86,7 @@ def test_a_lock_that_is_no_longer_so_says_where(workshop: Workshop, registry: Re
 
 def test_a_refused_stack_has_no_lock(workshop: Workshop, registry: Registry) -> None:
     put_in_force(registry, Policy(pair=1e-12), ALICE)
-    record = stacks.create(registry, "brand", dict.fromkeys(workshop.all, ONE), ALICE)
+    record = edit.create(registry, "brand", dict.fromkeys(workshop.all, ONE), ALICE)
     with pytest.raises(CheckRefusedError):
         lock_stack(registry, record)
 

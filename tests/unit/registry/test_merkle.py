@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rasura.patches.errors import AuditError
-from rasura.registry.merkle import (
+from rasura.registry.log.merkle import (
     EMPTY_ROOT,
     Frontier,
     consistency_proof,

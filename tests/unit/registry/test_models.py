@@ -11,10 +11,10 @@ from tiny import tiny_model
 from workshop import ALICE, SPEC, Workshop, silent, workshop
 
 from rasura.patches.errors import DriftError, ExistsError, InputError, NotFoundError, UnsupportedHostError
-from rasura.registry import deploy
-from rasura.registry.models import OpenBase, add_base, open_base
-from rasura.registry.records import Draft
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.erase.base_models import OpenBase, add_base, open_base
+from rasura.registry.registry import Registry
 
 ADD = Draft("alice", "", "base.add", "success")
 
@@ -46,7 +46,7 @@ def test_shards_and_spelling_make_no_other_base(workshop: Workshop, registry: Re
 
 
 def test_a_patched_model_is_the_base_that_it_was(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     assert add(registry, workshop.model)[0].record == registry.base("tiny")
 
 

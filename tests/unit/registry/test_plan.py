@@ -26,17 +26,18 @@ from rasura.patches.errors import (
     NotFoundError,
 )
 from rasura.patches.types import Digest, PatchId
-from rasura.registry import deploy, stacks, standing
-from rasura.registry.audit import verify_log
-from rasura.registry.goals import Goal
-from rasura.registry.intake import add_signed
-from rasura.registry.models import add_base
-from rasura.registry.plan import Plan, read_plan
-from rasura.registry.planning import apply_plan, make_plan
-from rasura.registry.policies import put_in_force
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key, trust_file
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import host_state, operations
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import edit
+from rasura.registry.stacks.plan import apply_plan, make_plan
+from rasura.registry.stacks.plan_file import Plan, read_plan
+from rasura.registry.stacks.policy_file import put_in_force
+from rasura.registry.stacks.stack_ref import Goal
+from rasura.registry.trust.key_files import new_key, trust_file
+from rasura.registry.trust.verified_patch import add_signed
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "plan.json"
 DATA = GOLDEN.read_bytes()
@@ -57,7 +58,7 @@ def planned(registry: Registry, workshop: Workshop, patches: dict[PatchId, Stren
 
 
 def test_a_plan_says_what_would_happen_and_it_happens(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog, workshop.van_gogh], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog, workshop.van_gogh], ALICE)
     wanted = {workshop.van_gogh: Strength(8), workshop.photo: ONE}
     with workshop.unchanged():
         plan = planned(registry, workshop, wanted)
@@ -78,7 +79,7 @@ def test_a_plan_says_what_would_happen_and_it_happens(workshop: Workshop, regist
 def test_the_bytes_to_write_are_those_of_the_tensors_that_change(workshop: Workshop, registry: Registry) -> None:
     plan = planned(registry, workshop, {workshop.dog: ONE})
     host = workshop.host()
-    names = standing.touched_by(registry, [workshop.dog])
+    names = host_state.touched_by(registry, [workshop.dog])
     before = host.digests(names)
     apply_plan(registry, plan, ALICE)
     after = host.digests(names)
@@ -92,14 +93,14 @@ def test_weights_that_the_dtype_cannot_change_are_counted(workshop: Workshop, re
     shares = []
     for strength in (ONE, Strength(1)):
         host, goal = workshop.host(), Goal("patches", None, {workshop.dog: strength})
-        before = host.read(standing.touched_by(registry, [workshop.dog]))
+        before = host.read(host_state.touched_by(registry, [workshop.dog]))
         made = make_plan(registry, host, goal)
-        deploy.switch(registry, host, goal, ALICE)
+        operations.switch(registry, host, goal, ALICE)
         after = host.read(before)
         same = sum(int((before[name] == after[name]).sum()) for name in before)
         assert made.unchanged == same / sum(tensor.numel() for tensor in before.values())
         shares.append(made.unchanged)
-        deploy.revert(registry, host, None, ALICE)
+        operations.revert(registry, host, None, ALICE)
     assert 0 < shares[0] < shares[1] < 1
 
 
@@ -108,7 +109,7 @@ def test_where_it_is_already_a_plan_changes_nothing(workshop: Workshop, registry
     assert (empty.changes, empty.parameters, empty.size_bytes, empty.host) == (0, 0, 0, None)
     with workshop.unchanged():
         assert not apply_plan(registry, empty, ALICE).changed
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     plan = planned(registry, workshop, {workshop.dog: ONE})
     with workshop.unchanged():
         assert not apply_plan(registry, plan, ALICE).changed
@@ -120,11 +121,11 @@ def test_what_would_be_refused_has_no_plan(workshop: Workshop, registry: Registr
             planned(registry, workshop, {workshop.dog: ONE, workshop.rival: ONE})
         with pytest.raises(CheckRefusedError, match="limit 1e-12"):
             planned(registry, workshop, dict.fromkeys(workshop.all, ONE), policy=Policy(pair=1e-12))
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     with pytest.raises(BaseMismatchError):
         make_plan(registry, workshop.host(), Goal("x", Digest("0" * 64), {}))
     path = next((workshop.model / "unet").glob("*.safetensors"))
-    name = standing.touched_by(registry, [workshop.dog])[0]
+    name = host_state.touched_by(registry, [workshop.dog])[0]
     host = workshop.host()
     host.write({name: host.read([name])[name] * 2})
     with pytest.raises(DriftError):
@@ -134,7 +135,7 @@ def test_what_would_be_refused_has_no_plan(workshop: Workshop, registry: Registr
 
 def test_a_plan_looks_through_an_interrupted_motion(workshop: Workshop, registry: Registry) -> None:
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
-        deploy.apply(mortal, workshop.host(), [workshop.dog], ALICE)
+        operations.apply(mortal, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged():
         plan = planned(registry, workshop, {workshop.photo: ONE})
     assert (plan.removed, plan.added) == ({workshop.dog: ONE}, {workshop.photo: ONE})
@@ -157,15 +158,15 @@ def test_a_stricter_policy_stays_with_the_plan(workshop: Workshop, registry: Reg
 
 
 def another_set(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
 
 
 def another_strength(workshop: Workshop, registry: Registry) -> None:
-    deploy.switch(registry, workshop.host(), Goal("x", None, {workshop.van_gogh: Strength(8)}), ALICE)
+    operations.switch(registry, workshop.host(), Goal("x", None, {workshop.van_gogh: Strength(8)}), ALICE)
 
 
 def done_already(workshop: Workshop, registry: Registry) -> None:
-    deploy.switch(registry, workshop.host(), Goal("x", None, {workshop.dog: ONE}), ALICE)
+    operations.switch(registry, workshop.host(), Goal("x", None, {workshop.dog: ONE}), ALICE)
 
 
 def another_policy(workshop: Workshop, registry: Registry) -> None:
@@ -192,7 +193,7 @@ STALE: dict[Callable[[Workshop, Registry], None], str] = {
 def test_a_plan_is_stale_when_what_it_rests_on_has_changed(
     workshop: Workshop, registry: Registry, change: Callable[[Workshop, Registry], None]
 ) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
     plan = planned(registry, workshop, {workshop.dog: ONE})
     change(workshop, registry)
     with workshop.unchanged("refused conflict"), pytest.raises(ConflictError, match=STALE[change]) as caught:
@@ -215,14 +216,14 @@ def test_other_keys_do_not_matter(workshop: Workshop, registry: Registry) -> Non
     plan = planned(registry, workshop, {workshop.dog: ONE})
     new_key(registry, "bob", Draft("a", "", "key.add", "success"))
     registry.revoke_key("bob", registry.now(), Draft("a", "", "key.revoke", "success"))
-    stacks.create(registry, "brand", {workshop.photo: ONE}, ALICE)
+    edit.create(registry, "brand", {workshop.photo: ONE}, ALICE)
     assert apply_plan(registry, plan, ALICE).applied == {workshop.dog: ONE}
 
 
 def test_applied_and_taken_back_in_between_a_plan_is_as_good_as_before(workshop: Workshop, registry: Registry) -> None:
     plan = planned(registry, workshop, {workshop.dog: ONE})
-    deploy.apply(registry, workshop.host(), [workshop.photo], ALICE)
-    deploy.revert(registry, workshop.host(), None, ALICE)
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    operations.revert(registry, workshop.host(), None, ALICE)
     assert apply_plan(registry, plan, ALICE).applied == {workshop.dog: ONE}
 
 
@@ -251,10 +252,10 @@ def test_a_plan_of_another_registry_or_of_a_forked_log(workshop: Workshop, regis
 
 
 def test_a_model_that_changed_outside_is_drift(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     plan = planned(registry, workshop, {})
     host = workshop.host()
-    name = standing.touched_by(registry, [workshop.dog])[0]
+    name = host_state.touched_by(registry, [workshop.dog])[0]
     host.write({name: host.read([name])[name] * 2})
     with workshop.unchanged("refused drift"), pytest.raises(DriftError):
         apply_plan(registry, plan, ALICE)
@@ -270,15 +271,15 @@ def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path:
         add_base(registry, workshop.model, "tiny", draft, silent)
         for each in files:
             add_signed(registry, each, "a stick", draft)
-        stacks.create(registry, "brand", {workshop.dog: ONE, workshop.photo: Strength(8)}, ALICE)
+        edit.create(registry, "brand", {workshop.dog: ONE, workshop.photo: Strength(8)}, ALICE)
         plan = planned(registry, workshop, {workshop.dog: ONE, workshop.photo: Strength(8)})
         put_in_force(registry, Policy(pair=0.04), ALICE)
         with pytest.raises(ConflictError, match="policy"):
             apply_plan(registry, plan, ALICE)
         plan = planned(registry, workshop, {workshop.dog: ONE, workshop.photo: Strength(8)})
         assert apply_plan(registry, plan, ALICE).applied == dict(plan.after.patches)
-        deploy.switch(registry, workshop.host(), Goal("x", None, {}), ALICE)
-        stacks.delete(registry, "brand", ALICE)
+        operations.switch(registry, workshop.host(), Goal("x", None, {}), ALICE)
+        edit.delete(registry, "brand", ALICE)
         verify_log(registry)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from registry_fixtures import Place, draft
 
-from rasura.registry.audit import verify_log
+from rasura.registry.log.verify import verify_log
 
 APPEND = """
 import sys
-from rasura.registry.records import Draft
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.registry import Registry
 
 location, name, count = sys.argv[1:]
 with Registry.open(location, busy_seconds=120) as registry:
@@ -128,8 +128,8 @@ def test_a_full_disk_changes_nothing(made: Place) -> None:
     program = (
         "import resource, signal, sys\n"
         "from rasura.patches.errors import RegistryError\n"
-        "from rasura.registry.records import Draft\n"
-        "from rasura.registry.store import Registry\n"
+        "from rasura.registry._storage.records import Draft\n"
+        "from rasura.registry.registry import Registry\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "with Registry.open(sys.argv[1]) as registry:\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))\n"

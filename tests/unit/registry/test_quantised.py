@@ -29,12 +29,12 @@ from rasura.patches.hosts.quantised.branch_factors import BranchHook, Factors
 from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
 from rasura.patches.hosts.quantised.quantised_layers import codes_digest
 from rasura.patches.types import ParamName
-from rasura.registry import beside, deploy
-from rasura.registry.audit import verify_log
-from rasura.registry.intake import load_verified
-from rasura.registry.live import LiveModel, attach
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations, side_branches
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.live.live_model import LiveModel, attach
+from rasura.registry.log.verify import verify_log
+from rasura.registry.trust.verified_patch import load_verified
 
 SIXTEENTH = Strength(1)
 
@@ -244,10 +244,10 @@ def test_a_failed_exchange_leaves_the_old_branches_at_their_place(
 def test_an_interrupted_motion_is_settled(workshop: Workshop, eight: Any) -> None:
     before = noise(eight)
     with workshop.open() as registry:
-        base = beside.told(registry, "tiny")
+        base = side_branches.told(registry, "tiny")
     host = QuantisedHost.told(eight, "served", base=base)
     with Mortal.open(workshop.folder) as registry, pytest.raises(KeyboardInterrupt):
-        deploy.apply(registry, host, [workshop.dog], ALICE)
+        operations.apply(registry, host, [workshop.dog], ALICE)
     with attach(eight, workshop.folder, label="served", quantised_from="tiny") as model:
         assert model.status().interrupted is not None
         assert model.status().applied == {workshop.dog: Strength(16)}

@@ -24,13 +24,13 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry.audit import verify_log
-from rasura.registry.erasure import Erased, erase
-from rasura.registry.intake import load_verified, manifest_of
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft
-from rasura.registry.resolving import Anew, Resolved, all_others, join, rebase
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.erase.erase import Erased, erase
+from rasura.registry.erase.rebase import Anew, Resolved, all_others, join, rebase
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
 REBASE = Draft("bob", "collision", "patch.rebase", "success")
 JOIN = replace(REBASE, action="patch.join")

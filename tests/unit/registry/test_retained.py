@@ -13,9 +13,9 @@ from workshop import Workshop, workshop
 from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetError
 from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.prompts.retain_set import RetainSet
-from rasura.registry.intake import manifest_of
-from rasura.registry.retained import retained
-from rasura.registry.store import Registry
+from rasura.registry.registry import Registry
+from rasura.registry.trust.retain_words import retained
+from rasura.registry.trust.verified_patch import manifest_of
 
 WORDS = ("painting", "cat", "a", "the")
 

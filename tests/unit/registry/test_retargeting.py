@@ -18,15 +18,15 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.solving.retarget import responses_of
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry import deploy
-from rasura.registry.audit import verify_log
-from rasura.registry.erasure import erase
-from rasura.registry.intake import load_verified
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft
-from rasura.registry.retargeting import Retargeted, retarget
-from rasura.registry.store import Registry
-from rasura.registry.workbench import Anew
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.erase.erase import erase
+from rasura.registry.erase.retarget import Retargeted, retarget
+from rasura.registry.erase.solve_again import Anew
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import load_verified
 
 DRAFT = Draft("bob", "fine-tune", "patch.retarget", "success")
 
@@ -113,14 +113,14 @@ def test_end_to_end(workshop: Workshop, registry: Registry, second: Path) -> Non
     assert entry.details == {"from": workshop.dog, "responses": "weights"}
     assert registry.patch(made.patch.patch_id).source == f"retarget of {workshop.dog[:12]} to second"
     with pytest.raises(BaseMismatchError):
-        deploy.apply(registry, CheckpointHost.open(second), [workshop.dog], ALICE)
+        operations.apply(registry, CheckpointHost.open(second), [workshop.dog], ALICE)
     assert digests(second) == before
-    deploy.apply(registry, CheckpointHost.open(second), [made.patch.patch_id], ALICE)
+    operations.apply(registry, CheckpointHost.open(second), [made.patch.patch_id], ALICE)
     host = CheckpointHost.open(second)
     name, increment = next(iter(made.patch.tensors.increments.items()))
     pristine, patched = host.originals([name])[name], host.read([name])[name]
     assert torch.equal(patched, (pristine.double() + increment.dense()).float().half())
-    deploy.revert(registry, CheckpointHost.open(second), [made.patch.patch_id], ALICE)
+    operations.revert(registry, CheckpointHost.open(second), [made.patch.patch_id], ALICE)
     after = digests(second)
     assert {n: d for n, d in after.items() if n in before} == before
     verify_log(registry)

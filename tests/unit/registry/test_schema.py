@@ -35,10 +35,10 @@ from rasura.patches.errors import (
     RegistryError,
     SchemaError,
 )
-from rasura.registry import schema
-from rasura.registry.audit import verify_log
-from rasura.registry.engine import journal_mode
-from rasura.registry.store import Registry
+from rasura.registry._storage import schema
+from rasura.registry._storage.database import journal_mode
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
 
 Sql = Callable[[str], None]
 
@@ -372,7 +372,7 @@ def test_wal_only_where_it_does_not_lose_data(version: tuple[int, ...], mode: st
 
 
 def test_a_reader_cannot_write(registry: Registry) -> None:
-    from rasura.registry.tables import RetainSetRow
+    from rasura.registry._storage.tables import RetainSetRow
 
     def write() -> None:
         with registry.reading() as session:
@@ -415,7 +415,7 @@ def test_heavy_libraries_are_imported_only_where_needed(made: Place) -> None:
         add_patch(registry)
     program = (
         "import sys\n"
-        "from rasura.registry.store import Registry\n"
+        "from rasura.registry.registry import Registry\n"
         "with Registry.open(sys.argv[1]) as registry:\n"
         "    assert len(registry.patches()) == 1 and registry.hosts() == ()\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'transformers', 'huggingface_hub', 'alembic', 'cryptography', 'psycopg'}\n"

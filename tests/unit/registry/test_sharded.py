@@ -13,8 +13,8 @@ from sharding import PROCESSES, noise
 from workshop import Workshop, copy_of, start, workshop, workshop_template
 
 from rasura.patches._io.tensor_bytes import tensor_digest
-from rasura.registry.live import attach
-from rasura.registry.records import EntryRecord
+from rasura.registry._storage.records import EntryRecord
+from rasura.registry.live.live_model import attach
 
 SCRIPT = str(Path(__file__).parents[2] / "sharding.py")
 

@@ -8,10 +8,10 @@ from registry_fixtures import Place
 
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
-from rasura.registry.audit import verify_log
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key, private_path, signer, trust_file
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key, private_path, signer, trust_file
 
 NEW = Draft("alice", "", "key.add", "success")
 TRUST = Draft("alice", "", "key.trust", "success")

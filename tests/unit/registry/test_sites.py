@@ -22,14 +22,14 @@ from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.types import ParamName
-from rasura.registry.erasure import erase
-from rasura.registry.intake import load_verified
-from rasura.registry.judging import judged
-from rasura.registry.models import add_base
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key
-from rasura.registry.sites import look_across
-from rasura.registry.store import Registry
+from rasura.registry._storage.records import Draft
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.erase.erase import erase
+from rasura.registry.registry import Registry
+from rasura.registry.trust.check import judged
+from rasura.registry.trust.encoder_check import look_across
+from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.verified_patch import load_verified
 
 LOOSE = Policy(pair=1e9, stack=1e9, own=1e9, site=1e9)
 

@@ -29,15 +29,15 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import PatchId
-from rasura.registry import stacks
-from rasura.registry.audit import verify_log
-from rasura.registry.choices import check_stack_name
-from rasura.registry.digests import sha256
-from rasura.registry.nouns.policies import policy_digest
-from rasura.registry.policies import put_in_force, read_policy
-from rasura.registry.records import PatchRecord
-from rasura.registry.store import Registry
-from rasura.registry.versions import Versions
+from rasura.registry._resources.policies import policy_digest
+from rasura.registry._storage.choices import check_stack_name
+from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.records import PatchRecord
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import edit
+from rasura.registry.stacks.policy_file import put_in_force, read_policy
+from rasura.registry.stacks.versions import Versions
 
 # --- rows and entries ------------------------------------------------------------------------------------------------
 
@@ -194,19 +194,19 @@ Shop = tuple[Workshop, Registry]
 
 def test_a_stack_of_what_people_typed(shop: Shop) -> None:
     workshop, registry = shop
-    typed = stacks.members_of(registry, [workshop.dog[:8], f"{workshop.photo[:6]}=-0.5"])
+    typed = edit.members_of(registry, [workshop.dog[:8], f"{workshop.photo[:6]}=-0.5"])
     assert typed == {workshop.dog: ONE, workshop.photo: Strength(-8)}
-    record = stacks.create(registry, "brand", typed, ALICE)
+    record = edit.create(registry, "brand", typed, ALICE)
     assert dict(record.patches) == {workshop.dog: 16, workshop.photo: -8}
     assert record.base == registry.base("tiny").digest
-    record, changed = stacks.add(registry, "brand", {workshop.van_gogh: ONE}, ALICE)
+    record, changed = edit.add(registry, "brand", {workshop.van_gogh: ONE}, ALICE)
     assert (len(record.patches), changed) == (3, True)
     size = len(registry.entries())
-    assert stacks.add(registry, "brand", {workshop.van_gogh: ONE}, ALICE) == (record, False)
+    assert edit.add(registry, "brand", {workshop.van_gogh: ONE}, ALICE) == (record, False)
     assert len(registry.entries()) == size
-    record, changed = stacks.remove(registry, "brand", [workshop.dog, workshop.photo], ALICE)
+    record, changed = edit.remove(registry, "brand", [workshop.dog, workshop.photo], ALICE)
     assert (dict(record.patches), changed) == ({workshop.van_gogh: 16}, True)
-    assert stacks.delete(registry, "brand", ALICE) == record
+    assert edit.delete(registry, "brand", ALICE) == record
     verify_log(registry)
 
 
@@ -227,7 +227,7 @@ def test_a_stack_of_what_people_typed(shop: Shop) -> None:
 def test_what_nobody_can_mean_is_refused(shop: Shop, text: str, error: type[Exception]) -> None:
     workshop, registry = shop
     with workshop.unchanged(), pytest.raises(error):
-        stacks.members_of(registry, text.replace("{dog}", workshop.dog).split())
+        edit.members_of(registry, text.replace("{dog}", workshop.dog).split())
 
 
 def test_an_ambiguous_id_is_refused(registry: Registry) -> None:
@@ -240,49 +240,47 @@ def test_an_ambiguous_id_is_refused(registry: Registry) -> None:
     for concept in (twin, name):
         add_patch(registry, concept)
     with pytest.raises(AmbiguousIdError):
-        stacks.members_of(registry, [digest(f"patch {name}")[:4]])
+        edit.members_of(registry, [digest(f"patch {name}")[:4]])
 
 
 def test_two_versions_of_a_concept_do_not_stand_in_one_stack(shop: Shop) -> None:
     workshop, registry = shop
     both = {workshop.dog: ONE, workshop.rival: ONE}
     with workshop.unchanged(), pytest.raises(ConflictError, match="versions of one concept"):
-        stacks.create(registry, "brand", both, ALICE)
-    stacks.create(registry, "brand", {workshop.dog: ONE, workshop.photo: ONE}, ALICE)
+        edit.create(registry, "brand", both, ALICE)
+    edit.create(registry, "brand", {workshop.dog: ONE, workshop.photo: ONE}, ALICE)
     with workshop.unchanged(), pytest.raises(ConflictError, match="a version of the same concept") as caught:
-        stacks.add(registry, "brand", {workshop.rival: ONE}, ALICE)
+        edit.add(registry, "brand", {workshop.rival: ONE}, ALICE)
     assert caught.value.hint == f"rasura stack add brand {workshop.rival[:12]} --replace"
     with workshop.unchanged(), pytest.raises(ConflictError, match="at another strength"):
-        stacks.add(registry, "brand", {workshop.photo: Strength(8)}, ALICE)
-    record, _ = stacks.add(
-        registry, "brand", {workshop.rival: ONE, workshop.photo: Strength(8)}, ALICE, replace_old=True
-    )
+        edit.add(registry, "brand", {workshop.photo: Strength(8)}, ALICE)
+    record, _ = edit.add(registry, "brand", {workshop.rival: ONE, workshop.photo: Strength(8)}, ALICE, replace_old=True)
     assert dict(record.patches) == {workshop.rival: 16, workshop.photo: 8}
     with workshop.unchanged(), pytest.raises(ConflictError, match="versions of one concept"):
-        stacks.add(registry, "brand", both, ALICE, replace_old=True)
+        edit.add(registry, "brand", both, ALICE, replace_old=True)
     with workshop.unchanged(), pytest.raises(NotFoundError, match="has no patch"):
-        stacks.remove(registry, "brand", [workshop.dog], ALICE)
+        edit.remove(registry, "brand", [workshop.dog], ALICE)
 
 
 def test_a_stack_is_of_one_base_that_is_here(registry: Registry, made: Place) -> None:
     with pytest.raises(InputError, match="expected the name of its base"):
-        stacks.create(registry, "brand", {}, ALICE)
+        edit.create(registry, "brand", {}, ALICE)
     other = with_manifest(registry, "tree", base_digest=digest("elsewhere"))
     with pytest.raises(NotFoundError, match="not in this registry") as caught:
-        stacks.create(registry, "brand", {other: ONE}, ALICE)
+        edit.create(registry, "brand", {other: ONE}, ALICE)
     assert caught.value.hint == "rasura base add DIR"
     registry.add_base(base(), draft("base.add"))
-    assert stacks.create(registry, "empty", {}, ALICE).base == base().digest
+    assert edit.create(registry, "empty", {}, ALICE).base == base().digest
     mine = with_manifest(registry, "house")
     with pytest.raises(BaseMismatchError, match="expected a patch of base"):
-        stacks.create(registry, "brand", {mine: ONE, other: ONE}, ALICE)
-    stacks.create(registry, "brand", {mine: ONE}, ALICE, base="sd14")
+        edit.create(registry, "brand", {mine: ONE, other: ONE}, ALICE)
+    edit.create(registry, "brand", {mine: ONE}, ALICE, base="sd14")
     with pytest.raises(BaseMismatchError):
-        stacks.add(registry, "brand", {other: ONE}, ALICE)
+        edit.add(registry, "brand", {other: ONE}, ALICE)
     registry.add_base(base("sd15"), draft("base.add"))
     with pytest.raises(InputError, match="got none of 2"):
-        stacks.create(registry, "third", {}, ALICE)
-    assert stacks.create(registry, "third", {}, ALICE, base="sd15").base == base("sd15").digest
+        edit.create(registry, "third", {}, ALICE)
+    assert edit.create(registry, "third", {}, ALICE, base="sd15").base == base("sd15").digest
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -329,14 +327,14 @@ def test_a_stack_is_brought_up_to_date(based: Registry) -> None:
     other = with_manifest(based, "cat", age=2)
     second = with_manifest(based, "Dog ", first, age=3)
     third = with_manifest(based, "hound", second, age=4)
-    stacks.create(based, "brand", {first: Strength(8), other: ONE}, ALICE)
+    edit.create(based, "brand", {first: Strength(8), other: ONE}, ALICE)
     with pytest.raises(ConflictError):
-        stacks.add(based, "brand", {third: ONE}, ALICE)  # another concept, but a later version by way of another
-    record, moved = stacks.update(based, "brand", ALICE)
+        edit.add(based, "brand", {third: ONE}, ALICE)  # another concept, but a later version by way of another
+    record, moved = edit.update(based, "brand", ALICE)
     assert dict(record.patches) == {third: 8, other: 16}
-    assert moved == (stacks.Update(first, third),)
+    assert moved == (edit.Update(first, third),)
     size = len(based.entries())
-    assert stacks.update(based, "brand", ALICE) == (record, ())
+    assert edit.update(based, "brand", ALICE) == (record, ())
     assert len(based.entries()) == size
     verify_log(based)
 
@@ -361,11 +359,11 @@ def test_references_to_patches_that_were_never_here_lead_nowhere(based: Registry
 def test_two_patches_that_one_supersedes_become_one(based: Registry) -> None:
     dog, cat = with_manifest(based, "dog", age=1), with_manifest(based, "cat", age=2)
     both = with_manifest(based, "pets", dog, cat, age=3)
-    stacks.create(based, "brand", {dog: ONE, cat: ONE}, ALICE)
-    assert dict(stacks.update(based, "brand", ALICE)[0].patches) == {both: 16}
-    stacks.create(based, "other", {dog: ONE, cat: Strength(8)}, ALICE)
+    edit.create(based, "brand", {dog: ONE, cat: ONE}, ALICE)
+    assert dict(edit.update(based, "brand", ALICE)[0].patches) == {both: 16}
+    edit.create(based, "other", {dog: ONE, cat: Strength(8)}, ALICE)
     with pytest.raises(ConflictError, match="of different strengths"):
-        stacks.update(based, "other", ALICE)
+        edit.update(based, "other", ALICE)
 
 
 @given(st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 12), max_size=3), max_size=12))

@@ -37,8 +37,8 @@ from rasura.patches.errors import (
     RegistryError,
 )
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.location import Location
-from rasura.registry.store import EntryFilter, Registry, find_location
+from rasura.registry._storage.location import Location
+from rasura.registry.registry import EntryFilter, Registry, find_location
 
 # ── Places ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -517,7 +517,7 @@ def test_a_postgresql_writer_waits_in_line(made: Place) -> None:
         pytest.skip("PostgreSQL's lock")
     import psycopg
 
-    from rasura.registry.engine import _ADVISORY_LOCK
+    from rasura.registry._storage.database import _ADVISORY_LOCK
 
     with psycopg.connect(made.url) as intruder:
         intruder.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))

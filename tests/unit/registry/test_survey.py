@@ -14,11 +14,11 @@ from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import ConflictError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.registry import deploy, standing
-from rasura.registry.motion import prepared
-from rasura.registry.records import Draft
-from rasura.registry.store import Registry
-from rasura.registry.survey import Survey, survey
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.status import Survey, survey
+from rasura.registry.registry import Registry
 
 
 @pytest.fixture
@@ -40,16 +40,16 @@ def test_a_model_that_nobody_touched(workshop: Workshop) -> None:
 
 
 def test_a_patched_model(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
     assert look(workshop) == Survey(str(workshop.model), {workshop.dog: ONE, workshop.photo: ONE}, 20, 20, ())
     deep = look(workshop, deep=True)
     assert (deep.applied, deep.touched, deep.drifted) == ({workshop.dog: ONE, workshop.photo: ONE}, 20, ())
 
 
 def test_only_a_deep_look_names_the_parameter(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     host = workshop.host()
-    touched = standing.touched_by(registry, [workshop.dog])
+    touched = host_state.touched_by(registry, [workshop.dog])
     host.write({touched[3]: host.read(touched[3:4])[touched[3]] * 2})
     shallow, deep = look(workshop), look(workshop, deep=True)
     assert (shallow.drifted, shallow.exact) == (tuple(touched), False)
@@ -72,7 +72,7 @@ def test_a_deep_look_at_a_model_that_is_no_base_of_ours(workshop: Workshop, regi
 
 
 def test_a_copy_of_a_patched_folder_is_told(workshop: Workshop, registry: Registry) -> None:
-    deploy.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     copied = shutil.copytree(workshop.model, workshop.folder / "copied")
     with pytest.raises(ConflictError):
         survey(registry, CheckpointHost.open(copied), deep=False, progress=silent)
@@ -83,12 +83,12 @@ def test_a_live_model_deeply(workshop: Workshop, registry: Registry, dtype: torc
     """float32 digests of the projections are known from the base; of the rest, nobody knows them."""
     pipeline = tiny_pipeline(SPEC).to(dtype=dtype)
     host = TorchHost.of(pipeline, "serving")
-    deploy.apply(registry, host, [workshop.dog], ALICE)
+    operations.apply(registry, host, [workshop.dog], ALICE)
     found = survey(registry, host, deep=True, progress=silent)
     assert (found.applied, found.drifted) == ({workshop.dog: ONE}, ())
     # In another dtype only what a patch may touch is known: 20 projections and 2 feed-forward layers.
     assert found.hashed == (len(host.parameters()) if dtype == torch.float16 else 22)
-    name = standing.touched_by(registry, [workshop.dog])[0]
+    name = host_state.touched_by(registry, [workshop.dog])[0]
     with torch.no_grad():
         pipeline.unet.get_parameter(name.removeprefix("unet.")).view(-1)[0] += 1
     assert survey(registry, host, deep=True, progress=silent).drifted == (name,)
@@ -100,12 +100,12 @@ def test_an_interrupted_motion_is_shown_from_the_side_that_the_model_is_on(
 ) -> None:
     host = workshop.host()
     motion = prepared(registry, host, {}, {workshop.dog: ONE}, DEFAULT_POLICY)
-    draft = Draft("a", "", standing.APPLY, "begun", (workshop.dog,), motion.record.base, motion.record.host_id)
+    draft = Draft("a", "", host_state.APPLY, "begun", (workshop.dog,), motion.record.base, motion.record.host_id)
     entry = registry.note(
         Draft(
             "a",
             "",
-            standing.APPLY,
+            host_state.APPLY,
             "begun",
             draft.patches,
             base=draft.base,

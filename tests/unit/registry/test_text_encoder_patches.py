@@ -21,14 +21,14 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry import deploy
-from rasura.registry.erasure import erase
-from rasura.registry.intake import load_verified
-from rasura.registry.models import add_base, open_base
-from rasura.registry.records import Draft
-from rasura.registry.signers import new_key
-from rasura.registry.store import Registry
-from rasura.registry.survey import survey
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.status import survey
+from rasura.registry.erase.base_models import add_base, open_base
+from rasura.registry.erase.erase import erase
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.verified_patch import load_verified
 
 ADD = Draft("alice", "", "base.add", "success")
 FC2 = [ParamName(f"text_encoder.text_model.encoder.layers.{n}.mlp.fc2.weight") for n in (0, 1)]
@@ -130,13 +130,13 @@ def test_a_folder_is_patched_and_comes_back_byte_for_byte(
     stored = {name.removeprefix("text_model."): tensor for name, tensor in load_file(file).items()}
     save_file({("text_model." if long else "") + name: t for name, t in stored.items()}, file, {"format": "pt"})
     first, before = workshop.digests(), states(TextEncoder.load(workshop.model))
-    receipt = deploy.apply(registry, workshop.host(), [painting], ALICE)
+    receipt = operations.apply(registry, workshop.host(), [painting], ALICE)
     assert receipt.parameters == 2
     changed = {name for name, digest in workshop.digests().items() if first.get(name) not in {digest, "folder"}}
     assert {name for name in changed if not name.startswith(".rasura-host")} == {"text_encoder/model.safetensors"}
     assert float((states(TextEncoder.load(workshop.model)) - before).norm() / before.norm()) > 0.1
     assert survey(registry, workshop.host(), deep=True, progress=silent).drifted == ()
-    assert deploy.revert(registry, workshop.host(), None, ALICE).pristine
+    assert operations.revert(registry, workshop.host(), None, ALICE).pristine
     assert workshop.digests() == first
 
 
@@ -148,10 +148,10 @@ def test_order_with_a_patch_of_cross_attention(
     before = workshop.digests()
     order = (painting, workshop.van_gogh) if first else (workshop.van_gogh, painting)
     for patch_id in order:
-        deploy.apply(registry, workshop.host(), [patch_id], ALICE)
+        operations.apply(registry, workshop.host(), [patch_id], ALICE)
     assert survey(registry, workshop.host(), deep=True, progress=silent).drifted == ()
-    deploy.revert(registry, workshop.host(), [order[0]], ALICE)
-    deploy.revert(registry, workshop.host(), [order[1]], ALICE)
+    operations.revert(registry, workshop.host(), [order[0]], ALICE)
+    operations.revert(registry, workshop.host(), [order[1]], ALICE)
     assert workshop.digests() == before
 
 
@@ -159,18 +159,18 @@ def test_a_stack_of_both_sites_is_checked_behind_the_encoder(
     workshop: Workshop, registry: Registry, painting: PatchId
 ) -> None:
     registry.set_policy(DEFAULT_POLICY, Draft("alice", "", "policy.set", "success"))
-    deploy.apply(registry, workshop.host(), [painting], ALICE)
+    operations.apply(registry, workshop.host(), [painting], ALICE)
     with (
         workshop.unchanged("refused check_refused"),
         pytest.raises(CheckRefusedError, match="behind the patched text encoder"),
     ):
-        deploy.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
 
 
 def test_a_strange_text_encoder_stays_refused_under_our_patch(
     workshop: Workshop, registry: Registry, painting: PatchId
 ) -> None:
-    deploy.apply(registry, workshop.host(), [painting], ALICE)
+    operations.apply(registry, workshop.host(), [painting], ALICE)
     host = workshop.host()
     name = ParamName("text_encoder.text_model.final_layer_norm.weight")
     file = workshop.model / "text_encoder" / "model.safetensors"
@@ -179,7 +179,7 @@ def test_a_strange_text_encoder_stays_refused_under_our_patch(
     save_file({**tensors, key: tensors[key] * 2}, file, {"format": "pt"})
     assert name in host.parameters()
     with pytest.raises(BaseMismatchError, match="final_layer_norm"):
-        deploy.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.van_gogh], ALICE)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -187,14 +187,14 @@ def test_a_live_pipeline(dtype: str, workshop: Workshop, registry: Registry, pai
     pipeline = tiny_pipeline(SPEC).to(getattr(torch, dtype))
     host, before = TorchHost.of(pipeline, "live"), noise(pipeline)
     kept = {name: tensor.clone() for name, tensor in pipeline.text_encoder.state_dict().items()}
-    receipt = deploy.apply(registry, host, [painting, workshop.van_gogh], ALICE)
+    receipt = operations.apply(registry, host, [painting, workshop.van_gogh], ALICE)
     assert float((noise(pipeline) - before).abs().max()) > 1e-3
     assert survey(registry, host, deep=True, progress=silent).drifted == ()
     if dtype == "float16":
-        on_disk = deploy.apply(registry, workshop.host(), [workshop.van_gogh, painting], ALICE)
+        on_disk = operations.apply(registry, workshop.host(), [workshop.van_gogh, painting], ALICE)
         assert receipt.after == on_disk.after
-    deploy.revert(registry, host, [painting], ALICE)
-    deploy.revert(registry, host, [workshop.van_gogh], ALICE)
+    operations.revert(registry, host, [painting], ALICE)
+    operations.revert(registry, host, [workshop.van_gogh], ALICE)
     for name, tensor in pipeline.text_encoder.state_dict().items():
         assert torch.equal(tensor, kept[name])
     assert torch.equal(noise(pipeline), before)
@@ -207,7 +207,7 @@ def test_a_base_opened_under_a_patched_text_encoder_is_pristine(
     folder = str(workshop.model)
     before = states(open_base(registry, folder, ADD, silent).encoder)
     patch = load_verified(registry, painting)
-    deploy.apply(registry, workshop.host(), [painting], ALICE)
+    operations.apply(registry, workshop.host(), [painting], ALICE)
     assert float((states(TextEncoder.load(workshop.model)) - before).norm()) > 1
     opened = open_base(registry, folder, ADD, silent)
     assert opened.record.name == "tiny"
@@ -228,17 +228,17 @@ def test_a_base_registered_before_its_text_encoder_could_be_patched(workshop: Wo
         pipeline = tiny_pipeline(SPEC).to(torch.float32)
         host = TorchHost.of(pipeline, "live")
         before = host.digests(FC2)
-        deploy.apply(registry, host, [patch_id], ALICE)
+        operations.apply(registry, host, [patch_id], ALICE)
         assert host.digests(FC2) != before
         assert survey(registry, host, deep=True, progress=silent).drifted == ()
-        deploy.revert(registry, host, None, ALICE)
+        operations.revert(registry, host, None, ALICE)
         assert host.digests(FC2) == before
 
 
 def test_another_text_encoder_is_another_base(registry: Registry, painting: PatchId) -> None:
     host = TorchHost.of(tiny_pipeline(TinySpec(dtype="float16", size="medium", seed=1)), "another")
     with pytest.raises(BaseMismatchError, match="text_encoder"):
-        deploy.apply(registry, host, [painting], ALICE)
+        operations.apply(registry, host, [painting], ALICE)
 
 
 def test_one_spelling_of_a_text_encoders_factors(registry: Registry, painting: PatchId) -> None:

@@ -1,0 +1,1 @@
+"""Reports: prompts, numbers, and the record of an evaluation."""

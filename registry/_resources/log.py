@@ -1,0 +1,53 @@
+"""The audit log: adding to it, and reading it."""
+
+from rasura.registry._resources.resource import Opened
+from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry.log import ledger
+from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.signed_note import Checkpoint
+
+__all__ = ["Log"]
+
+
+class Log(Opened):
+    """What a registry does with its log."""
+
+    def note(self, draft: Draft) -> EntryRecord:
+        """Appends an entry that changes nothing else: a refusal, a failure, a beginning.
+
+        Raises:
+            InputError: the draft cannot be an entry.
+            NotFoundError: the entry it closes is not open.
+        """
+        return self._journal.append(draft)
+
+    def entries(
+        self,
+        which: EntryFilter | None = None,
+        *,
+        newest: bool = True,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> tuple[EntryRecord, ...]:
+        """Entries by index, the newest first unless asked otherwise; `after` is the last index of the page before."""
+        with self.reading() as session:
+            return ledger.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
+
+    def unfinished(self, host: str | None = None) -> tuple[EntryRecord, ...]:
+        """Entries that began something (on `host`) which no later entry ended, the oldest first."""
+        with self.reading() as session:
+            return ledger.unfinished(session, host)
+
+    def head(self) -> Checkpoint:
+        """How long the log is, and its root: what a document names that rests on the log as it is."""
+        with self.reading() as session:
+            return ledger.tree(session, self._journal.origin)[0]
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root over the first `size` entries, as it was signed then; None where the log was never that long.
+
+        Raises:
+            AuditError: the checkpoint of that size does not parse or is not the tree's.
+        """
+        with self.reading() as session:
+            return ledger.root_at(session, self._journal.origin, size)

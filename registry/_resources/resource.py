@@ -1,0 +1,22 @@
+"""What every noun stands on: the journal and the blobs of one open registry."""
+
+from contextlib import AbstractContextManager
+
+from sqlalchemy.orm import Session
+
+from rasura.registry._storage.blobs import BlobStore
+from rasura.registry.log.writer import Journal
+
+__all__ = ["Opened"]
+
+
+class Opened:
+    """The database, the log and the blobs of one registry, open."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.blobs = BlobStore(journal.location.blobs)
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """One snapshot of all tables, for the registry's own modules."""
+        return self._journal.reading()

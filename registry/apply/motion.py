@@ -1,0 +1,179 @@
+"""One motion of a host, from the set that is applied to the set that is wanted.
+
+The steps, in this order:
+
+(1) verify: signatures, trust and digests of every wanted patch; the host is what the registry last wrote; its pristine
+    weights are the base of every wanted patch;
+(2) check: the composer accepts the wanted stack under the policy in force;
+(3) an entry *begun* with the digests before and the predicted digests after;
+(4) write, all or nothing; the host reads back and compares;
+(5) an entry *done* and the host's new record, in one transaction.
+
+All of it happens while nobody else may move the host. A *begun* without an end is settled by the next motion, see
+`rasura.registry.apply.host_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import CROSSING, Relation
+from rasura.patches.errors import RasuraError
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import side_branches as beside
+from rasura.registry.apply.cached_host import Glance
+from rasura.registry.apply.host_state import (
+    SET,
+    SWITCH,
+    find_record,
+    keep_set,
+    location_of,
+    present_set,
+    settle,
+    strengths,
+)
+from rasura.registry.apply.prepare import Motion, prepared
+from rasura.registry.log.outcome import ended_by
+from rasura.registry.trust.check import effective
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+
+__all__ = ["Actor", "Patches", "Receipt", "Wanted", "move", "recorded"]
+
+Patches: TypeAlias = Mapping[PatchId, Strength]
+
+Wanted: TypeAlias = Callable[[Patches], Patches]
+"""From the set that is applied to the set that is wanted; raises where that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, and why; both go into the audit log."""
+
+    name: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a motion did.
+
+    Attributes:
+        location: the host.
+        applied: the set that is applied now.
+        parameters: how many parameters the motion touched.
+        before: tensor-set digest of those parameters before.
+        after: the same after; equal to what was predicted.
+        pristine: whether nothing is applied any more.
+        changed: whether anything was written; a switch to what is applied already writes nothing.
+        beside: how many of them run as a side branch now, because they are quantised (`rasura.registry.apply.side_branches`).
+        crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
+    """
+
+    location: str
+    applied: Patches
+    parameters: int
+    before: Digest
+    after: Digest
+    pristine: bool
+    changed: bool = True
+    crossing: tuple[Relation, ...] = ()
+    beside: int = 0
+
+
+def move(
+    registry: Registry,
+    host: Host,
+    wanted: Wanted,
+    draft: Draft,
+    *,
+    stricter: Policy | None = None,
+    force: bool = False,
+    expect: Callable[[Motion], None] = lambda _: None,
+) -> Receipt:
+    """Carry a motion out, or log why not.
+
+    Args:
+        registry: which says what is applied.
+        host: the model.
+        wanted: what shall be applied.
+        draft: the entry; host, base, digests and outcome are filled in.
+        stricter: limits beside those of the registry's policy.
+        force: believe the registry where the host changed outside of it.
+        expect: raises where what would be written is not what somebody was promised.
+
+    Raises:
+        RasuraError: whatever a step finds; nothing changed.
+    """
+    draft = replace(draft, details={**draft.details, "location": location_of(host)})
+    with ExitStack() as held:
+        try:
+            held.enter_context(host.alone())
+            host = Glance(host)
+            settle(registry, host)
+            present = recorded(registry, host) if force else present_set(registry, host)
+            target = wanted(present)
+            if not present and not target:
+                return _untouched(host)
+            motion = prepared(registry, host, present, target, effective(registry, stricter))  # (1), (2)
+            expect(motion)
+        except RasuraError as error:
+            registry.note(ended_by(draft, error))
+            raise
+        if draft.action == SWITCH and dict(present) == dict(target):
+            return _receipt(host, motion, changed=False)
+        return _carried_out(registry, host, _of_motion(draft, motion), motion)
+
+
+def _of_motion(draft: Draft, motion: Motion) -> Draft:
+    """The draft, with the patches that a switch moves, or those that a revert of all took out."""
+    if draft.action != SWITCH:
+        return replace(draft, patches=draft.patches or tuple(motion.present))
+    moved = {p for p, _ in {*motion.present.items()} ^ {*strengths(motion.record).items()}}
+    return replace(draft, patches=tuple(sorted(moved)))
+
+
+def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:
+    record = motion.record
+    details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
+    if draft.action == SWITCH:  # so that an interrupted one can be settled
+        details[SET] = keep_set(registry, strengths(record))
+    draft = replace(draft, base=record.base, host=record.host_id, details=details)
+    draft = replace(draft, before=motion.before, after=motion.after)
+    begun = registry.note(replace(draft, outcome="begun"))  # (3)
+    try:
+        with beside.exchanged(host, motion.branches):
+            host.write(motion.tensors, forget=motion.forget)  # (4)
+    except RasuraError as error:
+        registry.note(replace(ended_by(draft, error), outcome="failed", after=motion.before, closes=begun.index))
+        raise
+    registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
+    return _receipt(host, motion)
+
+
+def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
+    applied = strengths(motion.record)
+    crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
+    sides = motion.before, motion.after
+    beside_now = sum(factors is not None for factors in motion.branches.values())
+    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now)
+
+
+def _untouched(host: Host) -> Receipt:
+    nothing = tensor_set_digest(())
+    return Receipt(host.location, {}, 0, nothing, nothing, pristine=True, changed=False)
+
+
+def recorded(registry: Registry, host: Host) -> dict[PatchId, Strength]:
+    """What the registry says is applied; nobody looks."""
+    record = find_record(registry, host)
+    return strengths(record) if record else {}

@@ -1,0 +1,214 @@
+"""Moving a host from one set of patches to another: apply, revert, switch.
+
+The state of a host is a set, so there is one motion: from the set that is applied to the set that is wanted. Every
+touched parameter gets the value of the new set, computed from its pristine original; a parameter that no wanted patch
+touches gets the original back. The motion's steps stand in `rasura.registry.apply.motion`.
+
+Every motion holds the wanted set to the registry's policy; a policy given here can only make it stricter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import SHORT
+from rasura.patches.errors import (
+    AlreadyAppliedError,
+    BaseMismatchError,
+    InputError,
+    NotAppliedError,
+    StrengthError,
+)
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, find_record, look_at
+from rasura.registry.apply.motion import Actor, Patches, Receipt, move, recorded
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+    from rasura.registry.stacks.stack_ref import Goal
+
+__all__ = ["Actor", "Receipt", "apply", "apply_to_folder", "check_base", "revert", "switch", "switch_folder"]
+
+
+def apply(
+    registry: Registry,
+    host: Host,
+    patch_ids: Iterable[PatchId],
+    actor: Actor,
+    *,
+    strength: Strength = ONE,
+    policy: Policy | None = None,
+) -> Receipt:
+    """Apply patches to a host, together with those that are applied already.
+
+    Raises:
+        AlreadyAppliedError: one of them is applied; nothing changed.
+        StrengthError: strength 0.
+        NotFoundError: the base of the patches is not in this registry.
+        BusyError: somebody else is moving the host.
+        VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: see the steps; nothing changed.
+    """
+    ids = tuple(dict.fromkeys(patch_ids))
+    if strength.sixteenths == 0:
+        raise StrengthError("strength 0 applies nothing: expected another", hint="rasura patch revert ID --model MODEL")
+
+    def wanted(applied: Patches) -> dict[PatchId, Strength]:
+        for patch_id in ids:
+            if patch_id in applied:
+                raise AlreadyAppliedError(
+                    f"patch {patch_id[:SHORT]} is applied to {host.location} already",
+                    hint=look_at(host),
+                )
+        return {**applied, **dict.fromkeys(ids, strength)}
+
+    draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
+    return move(registry, host, wanted, draft, stricter=policy)
+
+
+def revert(
+    registry: Registry,
+    host: Host,
+    patch_ids: Iterable[PatchId] | None,
+    actor: Actor,
+    *,
+    policy: Policy | None = None,
+    force: bool = False,
+) -> Receipt:
+    """Take patches out of a host's set; None takes out all of them.
+
+    Args:
+        registry: which says what is applied.
+        host: the model.
+        patch_ids: what to take out.
+        actor: who and why.
+        policy: limits for what stays, beside those of the registry's policy.
+        force: with None only: also where the host changed outside the registry. Its touched parameters get their
+            originals, which must be those of the base.
+
+    Raises:
+        NotAppliedError: one of them is not applied; nothing changed.
+        InputError: `force` with patches named.
+        DriftError: the host is not what the registry last wrote, or with `force`: has not its originals; nothing
+            changed.
+        BusyError: somebody else is moving the host.
+    """
+    ids = None if patch_ids is None else tuple(dict.fromkeys(patch_ids))
+    if force and ids is not None:
+        raise InputError(
+            "force puts all originals back: expected no patch ids", hint="rasura patch revert --all --force"
+        )
+
+    def wanted(applied: Patches) -> dict[PatchId, Strength]:
+        _check_applied(applied, ids, host)
+        return {} if ids is None else {p: s for p, s in applied.items() if p not in ids}
+
+    draft = Draft(actor.name, actor.reason, REVERT, "success", ids or (), details={"force": "yes"} if force else {})
+    return move(registry, host, wanted, draft, stricter=policy, force=force)
+
+
+def switch(registry: Registry, host: Host, goal: Goal, actor: Actor, *, policy: Policy | None = None) -> Receipt:
+    """Move a host to exactly this set, each patch at its strength, in one motion; from there, nothing happens.
+
+    Raises:
+        BaseMismatchError: the host has patches of another base, and the set is empty.
+        DriftError, BusyError, …: see `apply`; nothing changed.
+    """
+
+    def wanted(applied: Patches) -> Patches:
+        del applied
+        check_base(registry, host, goal)
+        return goal.patches
+
+    draft = Draft(
+        actor.name, actor.reason, SWITCH, "success", tuple(sorted(goal.patches)), details={"goal": goal.source}
+    )
+    return move(registry, host, wanted, draft, stricter=policy)
+
+
+def check_base(registry: Registry, host: Host, goal: Goal) -> None:
+    """Refuse an empty set of one base for a host of another; other sets show their base by their patches.
+
+    Raises:
+        BaseMismatchError: naming both.
+    """
+    record = find_record(registry, host)
+    if not goal.patches and record is not None and goal.base not in (None, record.base):
+        raise BaseMismatchError(
+            f"{host.location} is base {record.base[:SHORT]}: expected {str(goal.base)[:SHORT]}, of {goal.source}",
+            hint="rasura base list",
+        )
+
+
+def apply_to_folder(
+    registry: Registry,
+    model: Path,
+    patch_ids: Iterable[PatchId],
+    actor: Actor,
+    *,
+    strength: Strength = ONE,
+    out: Path | None = None,
+    policy: Policy | None = None,
+) -> Receipt:
+    """`apply` to a model on disk, or to a new copy of it, which does not stay behind when applying fails.
+
+    Raises:
+        ExistsError: `out` is there already.
+        RasuraError: see `apply`.
+    """
+
+    def work(host: Host) -> Receipt:
+        return apply(registry, host, patch_ids, actor, strength=strength, policy=policy)
+
+    return _in_folder(registry, model, out, actor, work)
+
+
+def switch_folder(
+    registry: Registry,
+    model: Path,
+    goal: Goal,
+    actor: Actor,
+    *,
+    out: Path | None = None,
+    policy: Policy | None = None,
+) -> Receipt:
+    """`switch` of a model on disk, or of a new copy of it, which does not stay behind when that fails.
+
+    Raises:
+        ExistsError: `out` is there already.
+        RasuraError: see `switch`.
+    """
+    return _in_folder(registry, model, out, actor, lambda host: switch(registry, host, goal, actor, policy=policy))
+
+
+def _in_folder(
+    registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
+) -> Receipt:
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.hosts.disk.copy_model import copy_model, remove_copy
+
+    if out is None:
+        return work(CheckpointHost.open(model))
+    copy_model(model, out)
+    try:
+        host = CheckpointHost.open(out)
+        if recorded(registry, host):  # of a folder that was here and is gone; the copy has nothing applied
+            revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
+        return work(host)
+    except BaseException:
+        remove_copy(out)
+        raise
+
+
+def _check_applied(applied: Patches, ids: Iterable[PatchId] | None, host: Host) -> None:
+    hint = look_at(host)
+    for patch_id in ids or ():
+        if patch_id not in applied:
+            raise NotAppliedError(f"patch {patch_id[:SHORT]} is not applied to {host.location}", hint=hint)
+    if not applied:
+        raise NotAppliedError(f"nothing is applied to {host.location}", hint=hint)

@@ -1,0 +1,224 @@
+"""What a motion of a host would write: verified, checked and composed, and nothing changed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io.tensor_bytes import dtype_name, tensor_set_digest
+from rasura.patches.algebra.compose import layers_of
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.check import SHORT, Accepted, Member, Policy, require
+from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.hosts.interface import Host
+from rasura.patches.models.base_identity import check_touched
+from rasura.patches.types import Digest, KeyId, ParamName, PatchId
+from rasura.registry._storage.records import BaseRecord, HostRecord
+from rasura.registry.apply import side_branches
+from rasura.registry.apply.cached_host import Glance
+from rasura.registry.apply.host_state import (
+    add_base,
+    check_names,
+    find_record,
+    host_uuid,
+    location_of,
+    state_of,
+    touched_by,
+)
+from rasura.registry.apply.nearest_base import with_nearest
+from rasura.registry.trust.check import judged
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.hosts.live.value_cache import MadeOf
+    from rasura.registry.apply.side_branches import Branches
+    from rasura.registry.registry import Registry
+
+_TEXT_ENCODER: Final = "text_encoder"
+_POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
+_FRESH: Final = "take a fresh copy of the base model"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """Everything that a motion is going to do.
+
+    Attributes:
+        record: what the registry will say of the host.
+        present: the set that is applied.
+        verdict: what the composer said of the wanted set; accepted.
+        keys: who signed each wanted patch.
+        tensors: the new value of every plain parameter that the old or the new set touches.
+        branches: what shall run beside every quantised layer that they touch (`rasura.registry.apply.side_branches`).
+        forget: those that get their originals back.
+        before: tensor-set digest of these parameters as they are.
+        after: the same as they will be.
+    """
+
+    record: HostRecord
+    present: Mapping[PatchId, Strength]
+    verdict: Accepted
+    keys: Mapping[PatchId, KeyId]
+    tensors: Mapping[ParamName, torch.Tensor]
+    branches: Branches
+    forget: frozenset[ParamName]
+    before: Digest
+    after: Digest
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it touches, in either way."""
+        return len(self.tensors) + len(self.branches)
+
+
+def prepared(
+    registry: Registry,
+    host: Host,
+    present: Mapping[PatchId, Strength],
+    wanted: Mapping[PatchId, Strength],
+    policy: Policy,
+) -> Motion:
+    """Verify, check and compose a wanted set: steps (1) and (2) of a motion.
+
+    Args:
+        registry: where the patches are.
+        host: the model; read only.
+        present: the set that is applied.
+        wanted: the set that shall be.
+        policy: limits of the check.
+
+    Raises:
+        VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
+        NotFoundError: the base of the patches is not in this registry.
+    """
+    from rasura.patches.hosts.live.value_cache import composed_values
+
+    seen = host if isinstance(host, Glance) else Glance(host)
+    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=seen.host)
+    verdict, stack = require(found.verdict), found.stack
+    layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
+    touched = sorted({*layers, *touched_by(registry, present)})
+    check_names(seen, touched)
+    coded = side_branches.quantised(seen, touched)
+    plain = [name for name in touched if name not in coded]
+    originals, digests = seen.originals(plain), seen.original_digests(plain)
+    _check_made_for(registry, seen, stack)
+    base = _base_of(registry, seen, stack, originals, coded)
+    if stack:
+        _check_text_encoder(registry.base(base), seen)
+    seen.ensure_writable(touched)
+    merged = {name: layer for name, layer in layers.items() if name in originals}
+    values = composed_values(merged, originals, _made_of(stack, digests), seen.memory)
+    tensors = originals | {name: value.tensor for name, value in values.items()}
+    digests |= {name: value.digest for name, value in values.items()}
+    branches = side_branches.branches_for(coded, layers)
+    entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
+    entries |= side_branches.entries(seen, branches)
+    return Motion(
+        _new_record(registry, seen, base, wanted, tensor_set_digest(entries[name] for name in layers)),
+        present,
+        verdict,
+        found.keys,
+        tensors,
+        branches,
+        frozenset(name for name in plain if name not in layers),
+        state_of(seen, touched),
+        tensor_set_digest(entries.values()),
+    )
+
+
+def _check_made_for(registry: Registry, host: Host, stack: Sequence[Member]) -> None:
+    """Refuse patches that were made for other weights than the host's originals."""
+    expected = [parameter for member in stack for parameter in member.patch.manifest.base.parameters]
+    try:
+        _check_originals(expected, host)
+    except BaseMismatchError as error:
+        raise with_nearest(registry, host, {parameter.name: None for parameter in expected}, error) from None
+
+
+def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> dict[ParamName, MadeOf]:
+    """What each parameter's value is a function of."""
+    factors: dict[ParamName, set[tuple[PatchId, int]]] = {}
+    for member in stack:
+        for name in member.patch.tensors.increments.keys() & originals.keys():
+            factors.setdefault(name, set()).add((member.patch_id, member.strength.sixteenths))
+    return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}
+
+
+def _entry(name: ParamName, tensor: torch.Tensor, digest: Digest) -> tuple[str, str, tuple[int, ...], Digest]:
+    """What a tensor-set digest says of a new value."""
+    return name, dtype_name(tensor.dtype), tuple(tensor.shape), digest
+
+
+def _check_originals(expected: Iterable[TensorIdentity], host: Host) -> None:
+    """`check_touched`, each distinct expectation once, and without hashing again what is as it should be."""
+    wanted = dict.fromkeys(side_branches.claimed(host, expected))
+    infos, digests = host.parameters(), host.original_digests({p.name: None for p in wanted})
+    found = {name: TensorIdentity(name, infos[name].dtype, infos[name].shape, d) for name, d in digests.items()}
+    odd = [parameter for parameter in wanted if found[parameter.name] != parameter]
+    check_touched(odd, host.originals(dict.fromkeys(p.name for p in odd)), host.location)
+
+
+def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+    """What is only taken out; a motion that also puts something in is checked as a whole."""
+    only_out = all(present.get(patch_id) == strength for patch_id, strength in wanted.items())
+    return {patch_id: s for patch_id, s in present.items() if patch_id not in wanted} if only_out else {}
+
+
+def _check_text_encoder(base: BaseRecord, host: Host) -> None:
+    """Refuse a host that reads prompts otherwise: the detectors would look for vectors that no longer come.
+
+    A live denoiser without its text encoders cannot be asked.
+    """
+    there = {name.partition(".")[0] for name in host.parameters() if name.startswith(_TEXT_ENCODER)}
+    named = (p for p in base.parameters if p.name.partition(".")[0] in there and not p.name.endswith(_POOLED))
+    expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in named]
+    check_names(host, [parameter.name for parameter in expected])
+    _check_originals(expected, host)
+
+
+def _new_record(
+    registry: Registry, host: Host, base: Digest, wanted: Mapping[PatchId, Strength], state: Digest
+) -> HostRecord:
+    record = find_record(registry, host)
+    if record is not None:  # it keeps the name that the registry has for it
+        host.known_as(record.host_id.replace("-", ""))
+    return HostRecord(
+        host_id=host_uuid(host),
+        location=location_of(host),
+        base=base,
+        applied={patch_id: strength.sixteenths for patch_id, strength in wanted.items()},
+        state=state,
+        updated_at=registry.now(),
+    )
+
+
+def _base_of(
+    registry: Registry,
+    host: Host,
+    stack: Sequence[Member],
+    originals: Mapping[ParamName, torch.Tensor],
+    coded: frozenset[ParamName],
+) -> Digest:
+    """The base of a stack, or for an empty one that of the host, whose originals it must then have."""
+    if stack:
+        base = stack[0].patch.manifest.base.sha256
+        if all(known.digest != base for known in registry.bases()):
+            raise NotFoundError(
+                f"the base {base[:SHORT]} of patch {stack[0].patch_id[:SHORT]} is not in this registry",
+                hint=add_base(host),
+            )
+        return base
+    record = find_record(registry, host)
+    assert record is not None  # only a host that had patches can come to have none
+    expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in registry.base(record.base).parameters]
+    try:
+        _check_originals([p for p in expected if p.name in originals], host)
+    except BaseMismatchError as error:
+        raise DriftError(f"{error.message}; its originals are lost", hint=_FRESH) from None
+    if strange := sorted(host.kept() - originals.keys() - coded):
+        raise DriftError(f"{host.location}: {strange[0]} is touched by no patch of this registry", hint=_FRESH)
+    return record.base

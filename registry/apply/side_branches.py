@@ -1,0 +1,204 @@
+"""Hosts with quantised layers: what of a motion is merged, and what runs beside.
+
+A quantised layer's codes cannot be compared with a base, so somebody has to say which base was quantised
+(`rasura.attach(…, quantised_from=…)`). That word stands in the log; compared are the base's parameters with those that
+the patches were computed on, and its shapes with the layers'. Taking branches away needs no word.
+
+Models without quantised layers, and all models on disk, know nothing of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+
+from rasura.patches.checks.verdict import SHORT
+from rasura.patches.errors import BaseMismatchError, NotFoundError, UnsupportedHostError
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, ParamName
+
+if TYPE_CHECKING:
+    from rasura.patches.algebra.compose import Layer
+    from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.quantised.branch_factors import Factors
+    from rasura.patches.hosts.quantised.quantised_host import QuantisedFrom
+    from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer
+    from rasura.registry.registry import Registry
+
+    Branches: TypeAlias = Mapping[ParamName, Factors | None]
+    """Of every quantised layer that a motion touches: what shall run beside it, None for nothing."""
+
+__all__ = [
+    "BESIDE",
+    "QUANTISED_FROM",
+    "branches_for",
+    "claimed",
+    "entries",
+    "exchanged",
+    "live_host",
+    "quantised",
+    "running",
+    "said",
+    "told",
+]
+
+BESIDE: Final = "beside"
+"""Name of the detail of an entry that counts the touched parameters which are written as side branches."""
+QUANTISED_FROM: Final = "quantised_from"
+"""Name of the detail of an entry that holds the digest of the base that somebody says was quantised."""
+_HINT: Final = "rasura.attach(pipe, quantised_from=BASE), where BASE is one of: rasura base list"
+
+
+@runtime_checkable
+class _Quantised(Protocol):
+    """What `QuantisedHost` has beside a host's methods; told by them, so that torch is not imported to ask."""
+
+    quantised_from: QuantisedFrom | None
+
+    def quantised(self) -> Mapping[ParamName, QuantisedLayer]: ...
+    def attached(self) -> frozenset[ParamName]: ...
+    def predicted(self, wanted: Branches) -> dict[ParamName, Digest]: ...
+    def exchanging(self, wanted: Branches) -> AbstractContextManager[None]: ...
+
+
+def live_host(
+    model: object, label: str, base: QuantisedFrom | None, *, keep_on: KeepOn = "cpu", remember: int = 2
+) -> TorchHost:
+    """A host of a live model; without quantised layers a plain one, that need not look for them again.
+
+    Raises:
+        UnsupportedHostError: neither a pipeline nor one of its modules.
+    """
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
+
+    host = QuantisedHost.told(model, label, base=base, keep_on=keep_on, remember=remember)
+    return host if host.quantised() else TorchHost.of(model, label, keep_on=keep_on, remember=remember)
+
+
+def told(registry: Registry, base: str) -> QuantisedFrom:
+    """What a registry knows of the base that somebody says was quantised.
+
+    Args:
+        registry: where.
+        base: its name, digest or an abbreviation.
+
+    Raises:
+        NotFoundError, AmbiguousIdError: no such base, or several.
+    """
+    from rasura.patches.hosts.quantised.quantised_host import QuantisedFrom
+
+    try:
+        found = registry.base(base)
+    except NotFoundError as error:
+        raise type(error)(f"quantised_from: {error.message}", hint=_HINT, **error.details) from None
+    parameters = {p.name: TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in found.parameters}
+    return QuantisedFrom(found.digest, parameters)
+
+
+def quantised(host: Host, names: Iterable[ParamName]) -> frozenset[ParamName]:
+    """Those of these parameters that are never merged."""
+    layers = _of(host)
+    return frozenset() if layers is None else frozenset(layers.quantised()) & frozenset(names)
+
+
+def running(host: Host) -> frozenset[ParamName]:
+    """The parameters beside which something runs, by looking at the hooks."""
+    layers = _of(host)
+    return frozenset() if layers is None else layers.attached()
+
+
+def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdentity]:
+    """Hold what is expected of quantised layers against the base that somebody named.
+
+    Returns:
+        The others, which can be compared by their numbers.
+
+    Raises:
+        UnsupportedHostError: nobody named a base.
+        BaseMismatchError: the named base has other shapes or other weights.
+    """
+    wanted, layers = list(expected), _of(host)
+    if layers is None:
+        return wanted
+    found = layers.quantised()
+    for parameter in wanted:
+        if parameter.name in found:
+            _check(host, layers.quantised_from, parameter, found[parameter.name])
+    return [parameter for parameter in wanted if parameter.name not in found]
+
+
+def branches_for(names: Iterable[ParamName], layers: Mapping[ParamName, Layer]) -> dict[ParamName, Factors | None]:
+    """What shall run beside these quantised layers, once the whole set is as it is wanted.
+
+    Raises:
+        BoundExceededError: strengths too large for the exact sum.
+    """
+    wanted = sorted(names)
+    if not wanted:
+        return {}
+    from rasura.patches.hosts.quantised.branch_factors import Factors
+
+    return {name: Factors.of(layers[name].terms) if name in layers else None for name in wanted}
+
+
+def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, tuple[int, ...], Digest]]:
+    """What a tensor-set digest says of quantised layers once these branches are attached."""
+    layers = _of(host)
+    if layers is None or not branches:
+        return {}
+    infos = host.parameters()
+    return {n: (n, infos[n].dtype, infos[n].shape, digest) for n, digest in layers.predicted(branches).items()}
+
+
+def exchanged(host: Host, branches: Branches) -> AbstractContextManager[None]:
+    """Attach these branches for good if the block succeeds; if not, everything is as before.
+
+    Raises:
+        HostError, BusyError: that cannot be; nothing was changed.
+    """
+    layers = _of(host)
+    return nullcontext() if layers is None or not branches else layers.exchanging(branches)
+
+
+def said(host: Host, branches: Branches) -> dict[str, str | int]:
+    """What the log says of them; of a motion without any, nothing."""
+    layers = _of(host)
+    if layers is None or not branches:
+        return {}
+    base = layers.quantised_from
+    return {BESIDE: len(branches), **({} if base is None else {QUANTISED_FROM: base.base})}
+
+
+def _of(host: Host) -> _Quantised | None:
+    inner = getattr(host, "host", host)  # a glance has the same methods as any other host
+    return inner if isinstance(inner, _Quantised) else None
+
+
+def _check(host: Host, base: QuantisedFrom | None, parameter: TensorIdentity, layer: QuantisedLayer) -> None:
+    name = parameter.name
+    if base is None:
+        raise UnsupportedHostError(
+            f"{host.location}: {name} is quantised ({layer.kind}): expected to be told which base was quantised, since "
+            "codes cannot be compared with one, got none",
+            hint=_HINT,
+            parameter=name,
+        )
+    known = base.parameters.get(name)
+    if known is None or known.shape != layer.shape:
+        raise BaseMismatchError(
+            f"{host.location}: {name}: expected shape {'none' if known is None else [*known.shape]}, as in base "
+            f"{base.base[:SHORT]}, got {[*layer.shape]}; another base was quantised",
+            hint=_HINT,
+            parameter=name,
+        )
+    if known != parameter:
+        raise BaseMismatchError(
+            f"{host.location}: {name}: expected sha256 {parameter.sha256[:SHORT]}…, got {known.sha256[:SHORT]}… in "
+            f"base {base.base[:SHORT]}, from which it was quantised; the patch was made for other weights",
+            hint=_HINT,
+            parameter=name,
+        )

@@ -1,0 +1,124 @@
+"""What is really on a host: hashes of what is there, compared with what the registry can predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rasura.patches._io.tensor_bytes import tensor_digests
+from rasura.patches.algebra.compose import composed_all, layers_of
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.errors import NotFoundError
+from rasura.patches.hosts.interface import Host
+from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.registry.apply import side_branches as beside
+from rasura.registry.apply.host_state import (
+    add_base,
+    find_record,
+    reached,
+    set_digest,
+    state_of,
+    strengths,
+    touched_by,
+    unfinished_motion,
+)
+from rasura.registry.trust.verified_patch import load_verified
+
+if TYPE_CHECKING:
+    from rasura.registry._storage.records import HostRecord
+    from rasura.registry.registry import Registry
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a survey found.
+
+    Attributes:
+        location: the host.
+        applied: the set that the registry says is applied.
+        touched: how many parameters that set touches.
+        hashed: how many parameters were hashed.
+        drifted: parameters that are not what they should be.
+        exact: whether that is known of each of them; a shallow look compares the touched parameters together, and where
+            one of them differs, `drifted` names all.
+        interrupted: the log's entry of a motion that never ended; the next one ends it.
+        beside: parameters beside which something runs, because they are quantised; from the hooks.
+    """
+
+    location: str
+    applied: Mapping[PatchId, Strength]
+    touched: int
+    hashed: int
+    drifted: tuple[ParamName, ...]
+    interrupted: int | None = None
+    beside: tuple[ParamName, ...] = ()
+    exact: bool = True
+
+
+def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
+    """Hash a host and compare. Reads only; of an unfinished motion, the side that the host is on is what should be.
+
+    Shallow, the touched parameters together must have the digest that the last motion left. Deep, every touched
+    parameter is recomputed from its original and the verified patches, and every other one compared with the base.
+    Codes of quantised layers can be recomputed from nothing: of touched ones, the digest that the last motion left says
+    whether they changed; of others, nothing does.
+    """
+    entry = unfinished_motion(registry, host)
+    record = find_record(
+        registry, host
+    )  # after the entry: a motion that ends in between is seen on one side or the other
+    if entry is not None:
+        record = reached(registry, host, entry) or record
+    interrupted = entry.index if entry else None
+    applied = strengths(record) if record else {}
+    touched, running = touched_by(registry, applied), beside.running(host)
+    if deep:
+        expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
+        progress("hashing", 0, 1)
+        present = host.digests(expected)
+        progress("hashing", 1, 1)
+        found = {name for name, digest in expected.items() if present[name] != digest} | (running - frozenset(touched))
+        if record is not None and (coded := beside.quantised(host, touched)):
+            # What is expected holds the present codes, so that of all that was written only they can make a difference.
+            found |= coded if set_digest(host, touched, expected) != record.state else frozenset()
+        drifted = tuple(sorted(found))
+        return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted, tuple(sorted(running)))
+    whole = record is None or not applied or state_of(host, touched) == record.state
+    strange = frozenset(host.kept()) - frozenset(touched)
+    drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
+    sides = interrupted, tuple(sorted(running))
+    return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, whole or len(touched) == 1)
+
+
+def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strength]) -> dict[ParamName, Digest]:
+    stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
+    layers = {layer.name: layer for layer in layers_of(stack)}
+    coded = beside.quantised(host, layers)
+    originals = host.originals(name for name in layers if name not in coded)
+    merged = tensor_digests(composed_all(originals, [layers[name] for name in originals]))
+    branches = beside.entries(host, beside.branches_for(coded, layers))
+    return {**merged, **{name: digest for name, (_, _, _, digest) in branches.items()}}
+
+
+def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:
+    """What every parameter of the base should be; of a host that the registry does not know, the base it matches."""
+    infos = host.parameters()
+    if record is not None:
+        parameters = registry.base(record.base).parameters
+        digests = {p.name: {**p.casts, p.dtype: p.sha256} for p in parameters if p.name in infos}
+        known = {name: of.get(infos[name].dtype) for name, of in digests.items()}
+        return {name: digest for name, digest in known.items() if digest is not None}
+    coded = beside.quantised(host, infos)
+    originals = host.original_digests(name for name in infos if name not in coded)
+    for summary in registry.bases():
+        parameters = registry.base(summary.digest).parameters
+        plain = [p for p in parameters if p.name not in coded]
+        if plain and all(originals.get(p.name) == p.sha256 for p in plain):
+            return {p.name: p.sha256 for p in plain}
+    raise NotFoundError(
+        f"{host.location} is none of the registered bases, so there is nothing to compare it with",
+        hint=add_base(host),
+    )

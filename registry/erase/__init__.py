@@ -1,0 +1,1 @@
+"""Erasing, and solving anew, with the registry's bases, keys and log."""

@@ -1,0 +1,108 @@
+"""Base models: registering one, finding one again, and making sure that it is still the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import DriftError, NotFoundError
+from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
+
+if TYPE_CHECKING:
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.base_identity import BaseIdentity
+    from rasura.patches.models.text_encoder import TextEncoder
+    from rasura.registry.registry import Registry
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenBase:
+    """A registered base with its model open: identity, weights and text encoder."""
+
+    record: BaseRecord
+    identity: BaseIdentity
+    host: CheckpointHost
+    encoder: TextEncoder
+
+
+def add_base(
+    registry: Registry, folder: Path, name: str | None, draft: Draft, progress: Progress
+) -> tuple[OpenBase, bool]:
+    """Hash every patchable parameter of a model folder and register it.
+
+    Returns:
+        The base, and whether it is new here.
+
+    Raises:
+        NotFoundError: no such folder.
+        UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
+        ExistsError: the name belongs to another base.
+    """
+    from rasura.patches.models.base_identity import TEXT_LAYERS, casts, cross_attention
+    from rasura.patches.models.hidden_states import fc2_layers
+
+    identity, host, encoder = _identified(folder, progress)
+    known = next((base for base in registry.bases() if base.digest == identity.digest), None)
+    if known is not None and name in (None, known.name):
+        return OpenBase(registry.base(known.digest), identity, host, encoder), False
+    infos = host.parameters()
+    touched = host.originals([*cross_attention(infos, TEXT_LAYERS), *fc2_layers(infos).values()])
+    record = BaseRecord(
+        digest=identity.digest,
+        name=name or host.folder.name,
+        source=str(host.folder),
+        text_encoder=identity.text_encoder,
+        tokenizer=identity.tokenizer,
+        parameters=tuple(
+            BaseParameter(p.name, p.dtype, p.shape, p.sha256, casts(touched[p.name]) if p.name in touched else {})
+            for p in identity.parameters
+        ),
+        added_at=registry.now(),
+    )
+    return OpenBase(record, identity, host, encoder), registry.add_base(record, draft)
+
+
+def open_base(registry: Registry, reference: str, draft: Draft, progress: Progress) -> OpenBase:
+    """The base with this name, digest or folder, opened and compared with what was registered; a new folder is added.
+
+    Raises:
+        NotFoundError: neither a registered base nor a folder.
+        UnsupportedHostError: a single file, which has no tokenizer.
+        DriftError: the folder no longer holds the weights that were registered under this name.
+    """
+    from rasura.patches.hosts.disk.compvis_layout import is_single_name
+
+    folder = Path(reference)
+    if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
+        return add_base(registry, folder, None, draft, progress)[0]
+    try:
+        record = registry.base(reference)
+    except NotFoundError as error:
+        raise NotFoundError(f"no base and no folder is called {reference!r}", hint="rasura base add MODEL") from error
+    identity, host, encoder = _identified(Path(record.source), progress)
+    if identity.digest != record.digest:
+        raise DriftError(
+            f"{record.source} no longer holds base {record.name!r}: expected {record.digest[:12]}, got "
+            f"{identity.digest[:12]}",
+            hint=f"rasura base add {shlex.quote(record.source)} --name NEW",
+        )
+    return OpenBase(record, identity, host, encoder)
+
+
+def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.base_identity import TEXT_LAYERS, cross_attention, identify
+    from rasura.patches.models.text_encoder import TextEncoder
+
+    progress("hashing the base", 0, 1)
+    host = CheckpointHost.open(folder)
+    cross_attention(host.parameters(), TEXT_LAYERS)
+    encoder = TextEncoder.pristine(host)
+    identity = identify(host, encoder.tokenizer_state())
+    progress("hashing the base", 1, 1)
+    return identity, host, encoder

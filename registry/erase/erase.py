@@ -1,0 +1,131 @@
+"""Erasing for the registry: a base by name, concepts in words, signed patches as the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import BaseMismatchError, RasuraError
+from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.log.outcome import ended_by
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import add_signed, load_verified, signed_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.models.base_identity import BaseIdentity
+    from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Erased:
+    """A patch that was made and registered; `new` is False where the registry held it already."""
+
+    patch: Patch
+    new: bool
+
+
+def erase(
+    registry: Registry,
+    base: str,
+    request: EraseRequest,
+    *,
+    key: str | None,
+    protect: Sequence[PatchId],
+    draft: Draft,
+    progress: Progress,
+    device: str = "cpu",
+    work: Path | None = None,
+) -> tuple[Erased, ...]:
+    """Erase the request's concepts from a base: one signed, registered patch each.
+
+    Args:
+        registry: where the patches go.
+        base: name, digest or folder of the base.
+        request: what to erase and how.
+        key: name of the key to sign with; None takes the only one.
+        protect: registered patches whose targets must stay untouched.
+        draft: the audit entry of each patch.
+        progress: told what is going on.
+        device: where methods that look through the UNet compute.
+        work: a folder where a long training leaves checkpoints; asked again with the same one, it goes on from there.
+
+    Raises:
+        RefusedError: the mathematics says no; logged as refused.
+        RasuraError: anything else; logged as failed. Nothing is registered.
+    """
+    try:
+        private = signer(registry, key)
+        opened = open_base(registry, base, replace(draft, action="base.add"), progress)
+        known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
+        full = guarding(request, known, opened.identity)
+        patches = _built(opened, full, progress, device=device, work=work)
+    except RasuraError as error:
+        registry.note(ended_by(replace(draft, details={"base": base, **_asked(request)}), error))
+        raise
+    made = []
+    for patch in patches:
+        files, source = signed_files(patch, private), f"erased from {opened.record.name}"
+        _, new = add_signed(registry, files, source, draft, words=request.retain)
+        made.append(Erased(patch, new))
+    return tuple(made)
+
+
+def told_apart(made: Sequence[Erased]) -> Conditioning | None:
+    """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
+    from rasura.patches.solving.conditioning import conditioning_of
+
+    patches = [item.patch for item in made]
+    protected = [patch.manifest.protected for patch in patches]
+    if len(patches) < 2 or any(p.reads or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
+        return None
+    return conditioning_of(patches)
+
+
+def guarding(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseIdentity) -> EraseRequest:
+    """The request, which also leaves the targets of these patches alone.
+
+    Raises:
+        BaseMismatchError: a patch whose targets another text encoder or tokenizer gave.
+    """
+    from rasura.patches.prompts.concept_prompts import prompts_of
+
+    for patch_id, patch in known.items():
+        theirs = patch.manifest.base
+        if (theirs.text_encoder, theirs.tokenizer) != (base.text_encoder, base.tokenizer):
+            raise BaseMismatchError(
+                f"patch {patch_id[:12]} cannot be protected here: its targets are of text encoder "
+                f"{theirs.text_encoder[:12]} and tokenizer {theirs.tokenizer[:12]}, expected {base.text_encoder[:12]} "
+                f"and {base.tokenizer[:12]}",
+                hint="rasura patch list",
+            )
+    guarded: dict[PatchId, torch.Tensor] = {patch_id: patch.tensors.targets for patch_id, patch in known.items()}
+    concepts = {patch_id: patch.manifest.concept for patch_id, patch in known.items()}
+    prompts = {patch_id: prompts_of(concept.text, concept.templates) for patch_id, concept in concepts.items()}
+    return replace(request, guarded=guarded, guarded_prompts=prompts)
+
+
+def _built(
+    opened: OpenBase, request: EraseRequest, progress: Progress, *, device: str, work: Path | None
+) -> tuple[Patch, ...]:
+    from rasura.patches.models.denoiser import Denoiser
+    from rasura.patches.solving.solve import build_patches
+
+    def denoiser() -> Denoiser:
+        return Denoiser.load(opened.host, opened.host.folder, device)
+
+    return build_patches(opened.host, opened.encoder, opened.identity, request, progress, denoiser=denoiser, work=work)
+
+
+def _asked(request: EraseRequest) -> dict[str, str]:
+    return {"concepts": "; ".join(target.concept for target in request.targets)[:1000]}

@@ -1,0 +1,222 @@
+"""Patches that interfere, solved anew: each beside the others' targets (rebase), or all of them together (join).
+
+What comes out are new patches, which supersede the old ones; nothing registered is changed. All of a call's patches are
+made before the first is registered, so a refusal registers none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
+from rasura.patches.prompts.concept_prompts import normal
+from rasura.registry.erase.solve_again import Anew, Workbench, words_of
+from rasura.registry.log.outcome import ended_by
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import add_signed, manifest_of, signed_files
+
+if TYPE_CHECKING:
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+
+__all__ = ["Anew", "Pair", "Resolved", "all_others", "join", "rebase"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """How much of another patch's work a patch disturbs; None where the two read different things.
+
+    Attributes:
+        other: the protected patch.
+        concept: what that erases.
+        before: ‖Δ_old T‖ / ‖Δ_other T‖ on its targets T.
+        after: the same of the new patch, and of the other's new one where it has one.
+    """
+
+    other: PatchId
+    concept: str
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolved:
+    """A patch in another's place.
+
+    Attributes:
+        old: what it supersedes.
+        before: the old patch's numbers, on the same prompts as the new one's.
+        patch: the new patch.
+        new: False where the registry held it already.
+        pairs: one for each patch that it leaves alone.
+        lost: concepts that the old patch left alone and that nothing here erases: the new one may touch them.
+    """
+
+    old: Patch
+    before: Mapping[str, str]
+    patch: Patch
+    new: bool
+    pairs: tuple[Pair, ...]
+    lost: tuple[str, ...]
+
+
+def all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId, ...]:
+    """Every registered patch that these could leave alone: of the same base, of other concepts, and not superseded."""
+    mine = [manifest_of(registry, patch_id) for patch_id in ids]
+    own, bases = {normal(m.concept.text) for m in mine}, {m.base.sha256 for m in mine}
+    found = [record for record in registry.patches() if record.base in bases and record.patch_id not in ids]
+    old = {earlier for record in found for earlier in manifest_of(registry, record.patch_id).supersedes}
+    others = [r for r in found if not own.intersection(map(normal, r.concepts)) and r.patch_id not in old]
+    return tuple(record.patch_id for record in others)
+
+
+def rebase(
+    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress
+) -> tuple[Resolved, ...]:
+    """Solve each patch anew with the others' targets in its protected set; several leave each other alone, too.
+
+    Trained patches are not trained again: their detectors are projected (`rasura.patches.solving.reproject`).
+
+    Args:
+        registry: where the patches are, and go.
+        ids: the patches, each once.
+        how: what to protect, and what to solve it with.
+        draft: the audit entry of each new patch.
+        progress: told what is going on.
+
+    Raises:
+        RefusedError: the mathematics says no; logged as refused.
+        BaseMismatchError: patches of different bases or text encoders.
+        NotFoundError: the words of a retain set, a protected patch, or the base are not here.
+        InputError: a patch named twice, or made in a way that this program does not know.
+    """
+
+    def made() -> list[_Made]:
+        from rasura.patches.solving.from_manifest import trained
+
+        bench = Workbench.opened(registry, ids, how, draft, progress)
+        found = []
+        for i, old in bench.old.items():
+            guards = bench.guards([i], [other for other in ids if other != i])
+            if trained(old.manifest.eraser):
+                patch = bench.projected(old, guards)
+            else:
+                (patch,) = bench.built(bench.request([i]), guards)
+            words = words_of(registry, old.manifest, how)
+            found.append(_Made(old, bench.measured(old), patch, guards, bench.lost([i]), words))
+        return found
+
+    return _registered(registry, ids, how, draft, made)
+
+
+def join(
+    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress
+) -> tuple[tuple[Resolved, ...], Conditioning]:
+    """Solve patches together that were made in the same way: still one patch a concept, each superseding its old one.
+
+    Args:
+        registry: where the patches are, and go.
+        ids: the patches, two or more, each once.
+        how: what to protect besides, and what to solve it with.
+        draft: the audit entry of each new patch.
+        progress: told what is going on.
+
+    Returns:
+        The patches, and how well their concepts are told apart.
+
+    Raises:
+        InputError: fewer than two, trained ones, or made in different ways; the differences are named.
+        RefusedError: concepts that cannot be told apart, or the mathematics says no otherwise; logged as refused.
+        BaseMismatchError, NotFoundError: as for `rebase`.
+    """
+    judged: list[Conditioning] = []
+
+    def made() -> list[_Made]:
+        from rasura.patches.solving.conditioning import conditioning_of
+
+        if len(ids) < 2:  # noqa: PLR2004
+            raise InputError(f"expected two patches or more to join, got {len(ids)}", hint="rasura patch rebase ID")
+        bench = Workbench.opened(registry, ids, how, draft, progress)
+        request, guards = bench.request(ids), bench.guards(ids, ())
+        judged.append(conditioning_of(list(bench.old.values())))
+        _check_told_apart(judged[0])
+        patches, lost = bench.built(request, guards), bench.lost(ids)
+        return [
+            _Made(old, bench.measured(old), patch, guards, lost, request.retain)
+            for old, patch in zip(bench.old.values(), patches, strict=True)
+        ]
+
+    return _registered(registry, ids, how, draft, made), judged[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """A new patch before it is registered: see `Resolved`; and what it leaves alone, and what was retained."""
+
+    old: Patch
+    before: Mapping[str, str]
+    patch: Patch
+    guards: Mapping[PatchId, Patch]
+    lost: tuple[str, ...]
+    words: RetainSet | None
+
+
+def _registered(
+    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, make: Callable[[], list[_Made]]
+) -> tuple[Resolved, ...]:
+    """Make all, then register all; a failure is logged and registers nothing."""
+    try:
+        if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
+            raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
+        private = signer(registry, how.key)
+        made = make()
+    except RasuraError as error:
+        registry.note(ended_by(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
+        raise
+    successors = {item.old.patch_id: item.patch for item in made}
+    verb = draft.action.partition(".")[2]
+    found = []
+    for item in made:
+        noted = replace(draft, details={"supersedes": item.old.patch_id, "protects": len(item.guards)})
+        files, source = signed_files(item.patch, private), f"{verb} of {item.old.patch_id[:12]}"
+        _, new = add_signed(registry, files, source, noted, words=item.words)
+        beside = {other.old.patch_id: other.old for other in made if other is not item}
+        pairs = _pairs(item, {**item.guards, **beside}, successors)
+        found.append(Resolved(item.old, item.before, item.patch, new, pairs, item.lost))
+    return tuple(found)
+
+
+def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
+    from rasura.patches.checks.disturbance import disturbance
+
+    return tuple(
+        Pair(
+            patch_id,
+            other.manifest.concept.text,
+            disturbance(item.old, other),
+            disturbance(item.patch, successors.get(patch_id, other)),
+        )
+        for patch_id, other in sorted(others.items())
+    )
+
+
+def _check_told_apart(found: Conditioning) -> None:
+    from rasura.patches.solving.conditioning import REFUSE
+
+    worst = next(iter(found.groups), None)
+    if worst is not None and worst.condition > REFUSE:
+        raise ErasureRefusedError(
+            f"{', '.join(worst.concepts)} cannot be told apart: their targets have condition {worst.condition:.3g}, "
+            f"limit {REFUSE:g}; {worst.suggestion}",
+            hint="rasura patch join ID ID",
+            condition=f"{worst.condition:.3e}",
+            concepts=list(worst.concepts),
+        )

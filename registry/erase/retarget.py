@@ -1,0 +1,170 @@
+"""Patches for another base that shares the text encoder: the same detector, the responses of the other weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
+from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.solve_again import Anew, words_of
+from rasura.registry.log.outcome import ended_by
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import add_signed, load_verified, signed_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.algebra.increment import Increment
+    from rasura.patches.erasers.interface import Reference
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.solving.retarget import Responses
+    from rasura.patches.types import ParamName, PatchId
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+
+__all__ = ["Retargeted", "retarget"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retargeted:
+    """A patch on another base.
+
+    Attributes:
+        old: the patch on its own base.
+        patch: the new patch.
+        new: False where the registry held it already.
+        base: name of the other base.
+        way: whence the responses came: "weights" of the old base, or stored "targets".
+        fit: how well they are a map of the text embedding: relative residual.
+        promise_old: what the old patch leaks on its protected rows, relative to its base's own outputs there.
+        promise_new: the same of the new one, on the other base.
+        seconds: how long solving took, without reading and measuring.
+    """
+
+    old: Patch
+    patch: Patch
+    new: bool
+    base: str
+    way: str
+    fit: float
+    promise_old: float
+    promise_new: float
+    seconds: float
+
+
+def retarget(
+    registry: Registry, patch_id: PatchId, base: str, how: Anew, *, draft: Draft, progress: Progress
+) -> Retargeted:
+    """Express a closed-form patch on another base's weights.
+
+    The leak on retained prompts is measured where their words are known, in the registry or in `how.retain`.
+
+    Args:
+        registry: where the patch is, and goes.
+        patch_id: the patch.
+        base: name, digest or folder of the other base.
+        how: `retain`, `column`, `held_out` and `key` count.
+        draft: the audit entry.
+        progress: told what is going on.
+
+    Raises:
+        BaseMismatchError: another text encoder or tokenizer, or without the patch's layers.
+        RefusedError: the responses are no map of the text embedding; logged as refused.
+        InputError: the patch touches the text encoder.
+        BoundExceededError: a response too large for the grid.
+    """
+    from rasura.patches.checks.disturbance import own_leak
+    from rasura.patches.solving.retarget import check_layers, retargeted
+
+    try:
+        private = signer(registry, how.key)
+        old = load_verified(registry, patch_id)
+        other = open_base(registry, base, replace(draft, action="base.add"), progress)
+        words = _words(registry, old, how)
+        _check_reader(old, other)
+        check_layers(old, other.host.parameters(), other.record.name)
+        own = _own_weights(registry, old, other, draft, progress)
+        responses, increments, seconds = _solved(old, own, other)
+        reference = _reference(old, other, words, how, progress)
+        weights = other.host.originals(old.tensors.increments)
+        patch = retargeted(old, increments, responses.way, other.identity, weights, reference=reference)
+    except RasuraError as error:
+        registry.note(ended_by(replace(draft, patches=(patch_id,), details={"base": base}), error))
+        raise
+    noted = replace(draft, details={"from": patch_id, "responses": responses.way})
+    source = f"retarget of {patch_id[:12]} to {other.record.name}"
+    _, new = add_signed(registry, signed_files(patch, private), source, noted, words=words)
+    return Retargeted(
+        old,
+        patch,
+        new,
+        other.record.name,
+        responses.way,
+        responses.fit,
+        own_leak(old),
+        own_leak(patch),
+        seconds,
+    )
+
+
+def _words(registry: Registry, old: Patch, how: Anew) -> RetainSet | None:
+    """The retain set, for measuring; None where it is not known and no file was named."""
+    try:
+        return words_of(registry, old.manifest, how)
+    except NotFoundError:
+        if how.retain is not None:
+            raise
+        return None
+
+
+def _solved(
+    old: Patch, own: Mapping[ParamName, torch.Tensor] | None, other: OpenBase
+) -> tuple[Responses, Mapping[ParamName, Increment], float]:
+    """The responses, the increments on the other base, and the seconds that took without reading any weights."""
+    from rasura.patches.solving.retarget import increments_on, responses_of
+
+    weights = other.host.originals(old.tensors.increments)
+    started = time.perf_counter()
+    responses = responses_of(old, own)
+    increments = increments_on(old, responses, weights)
+    return responses, increments, time.perf_counter() - started
+
+
+def _check_reader(old: Patch, other: OpenBase) -> None:
+    mine, theirs = old.manifest.base, other.identity
+    for what, expected, got in (
+        ("text encoder", mine.text_encoder, theirs.text_encoder),
+        ("tokenizer", mine.tokenizer, theirs.tokenizer),
+    ):
+        if expected != got:
+            raise BaseMismatchError(
+                f"base {other.record.name!r} reads text in another way: expected the {what} {expected[:12]} of patch "
+                f"{old.patch_id[:12]}, got {got[:12]}",
+                hint="rasura erase --base MODEL --concept TEXT",
+            )
+
+
+def _own_weights(
+    registry: Registry, old: Patch, other: OpenBase, draft: Draft, progress: Progress
+) -> Mapping[ParamName, torch.Tensor] | None:
+    """The pristine weights that the patch was computed on; None where they are no longer at hand."""
+    if old.manifest.base.sha256 == other.record.digest:
+        return other.host.originals(old.tensors.increments)
+    try:
+        own = open_base(registry, old.manifest.base.sha256, replace(draft, action="base.add"), progress)
+    except (NotFoundError, DriftError):
+        return None
+    return own.host.originals(old.tensors.increments)
+
+
+def _reference(old: Patch, other: OpenBase, words: RetainSet | None, how: Anew, progress: Progress) -> Reference:
+    from rasura.patches.solving.from_manifest import prompts_request
+    from rasura.patches.solving.solve import reference_of
+
+    return reference_of(other.encoder, prompts_request([old.manifest], words, how.held_out), progress)

@@ -1,0 +1,124 @@
+"""Patches between a registry and the Hub. What comes in counts only if a key that this registry trusts signed it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rasura import __version__
+from rasura.patches.errors import RasuraError
+from rasura.registry import hub
+from rasura.registry._storage.records import Draft
+from rasura.registry.hub.model_card import CardFacts, PatchFacts
+from rasura.registry.log.outcome import ended_by
+from rasura.registry.trust.verified_patch import add_signed, manifest_of, open_bundle, verify_files
+
+if TYPE_CHECKING:
+    from rasura.patches.types import PatchId
+    from rasura.registry.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Which Hub, and how to be known there; None takes what huggingface_hub is set to."""
+
+    endpoint: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A patch that came from the Hub.
+
+    Attributes:
+        patch_id: its identity.
+        new: whether the registry did not hold it before.
+        ignored: files beside it that no signature covers; they were not read.
+    """
+
+    patch_id: PatchId
+    new: bool
+    ignored: tuple[str, ...]
+
+
+def push_patches(
+    registry: Registry,
+    patch_ids: Sequence[PatchId],
+    repo: str,
+    *,
+    base_model: str | None,
+    licence: str,
+    private: bool,
+    remote: Remote,
+    draft: Draft,
+) -> hub.PushReceipt:
+    """Push registered patches and a model card as one commit.
+
+    Raises:
+        VerificationError: a patch that this registry would not apply is not pushed either.
+        HubError, ConflictError, NotFoundError: see `rasura.registry.hub.push`.
+    """
+    draft = replace(draft, patches=tuple(patch_ids), details={"repo": repo})
+    try:
+        files = {patch_id: registry.patch_files(patch_id) for patch_id in patch_ids}
+        for content in files.values():
+            verify_files(registry, content)
+        receipt = hub.push(
+            [hub.PatchFiles(patch_id, content) for patch_id, content in files.items()],
+            repo,
+            message=f"Add {len(files)} concept-erasure patch{'es' if len(files) > 1 else ''}",
+            card=_card(registry, patch_ids, base_model, licence),
+            endpoint=remote.endpoint,
+            token=remote.token,
+            private=private,
+        )
+    except RasuraError as error:
+        registry.note(ended_by(draft, error))
+        raise
+    registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
+    return receipt
+
+
+def pull_patches(
+    registry: Registry, reference: str, *, remote: Remote, draft: Draft
+) -> tuple[hub.PinnedRepo, list[Pulled]]:
+    """Pull every signed patch of a repository at one pinned commit, and register those that verify: all or none.
+
+    Args:
+        registry: where they go; its keys decide on trust.
+        reference: `org/name` or `org/name@revision`.
+        remote: which Hub.
+        draft: the audit entry of each patch.
+
+    Raises:
+        VerificationError: a signature that does not count here, or bytes that were not signed; nothing is registered.
+        HubError, NotFoundError: see `rasura.registry.hub.fetch`.
+    """
+    draft = replace(draft, details={"repo": reference})
+    try:
+        repo, revision = hub.parse_ref(reference)
+        pinned = hub.resolve(repo, revision, endpoint=remote.endpoint, token=remote.token)
+        fetched = hub.fetch(
+            pinned,
+            open_bundle=lambda bundle: open_bundle(registry, bundle)[1],
+            endpoint=remote.endpoint,
+            token=remote.token,
+        )
+        for patch in fetched:
+            verify_files(registry, patch.files)
+    except RasuraError as error:
+        registry.note(ended_by(draft, error))
+        raise
+    source = f"{pinned.repo}@{pinned.commit}"
+    draft = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
+    found = [(patch, add_signed(registry, patch.files, source, draft)) for patch in fetched]
+    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in found]
+
+
+def _card(registry: Registry, patch_ids: Sequence[PatchId], base_model: str | None, licence: str) -> CardFacts:
+    manifests = {patch_id: manifest_of(registry, patch_id) for patch_id in patch_ids}
+    bases = {m.base.sha256 for m in manifests.values()}
+    names = [b.name for b in registry.bases() if b.digest in bases] or [min(bases)[:12]]
+    facts = tuple(PatchFacts(p, (m.concept.text,), m.eraser.name, m.concept.anchor) for p, m in manifests.items())
+    return CardFacts(", ".join(names), __version__, facts, base_model, licence)

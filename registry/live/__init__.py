@@ -1,0 +1,1 @@
+"""Live models: `rasura.attach` and its handle."""

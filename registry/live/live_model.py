@@ -1,0 +1,292 @@
+"""A live model under a registry's hand: apply, revert and switch patches on it while it serves.
+
+    model = rasura.attach(pipe)                       # the nearest registry, as the command line finds it
+    model.apply(["c075fe008d4f"], reason="takedown 118")
+    with model.applied(["91ab…"]): …                  # for the length of the block
+    model.switch("brand")                             # a stack, or a lock file
+    model.detach()
+
+Every motion is checked, logged and all or nothing, as on disk. It happens between two forwards of the model, never in
+the middle of one; a `request` keeps a whole picture on one set of weights. One handle may be used from many threads:
+each call opens the registry for itself, and motions of one process wait for each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.errors import BusyError, InputError, UnsupportedHostError
+from rasura.registry.apply.motion import Actor, Receipt
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, keep_on_from, listed, login
+from rasura.registry.registry import Registry, find_location
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+    from rasura.registry.apply.status import Survey
+    from rasura.registry.stacks.plan import Planned
+
+__all__ = ["LiveModel", "attach"]
+
+
+def attach(
+    model: object,
+    registry: str | Path | None = None,
+    *,
+    label: str = "",
+    keep_on: KeepOn | str = "cpu",
+    remember: int = 2,
+    actor: str | None = None,
+    quantised_from: str | None = None,
+) -> LiveModel:
+    """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
+
+    Args:
+        model: a diffusers pipeline, or one of its modules (UNet, transformer, CLIP text encoder).
+        registry: folder or URL of the registry; None: the nearest `.rasura` upwards from the working folder.
+        label: what people call the model; goes into the log.
+        keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
+            (`rasura.patches.hosts.live.originals`).
+        remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
+            neither composed nor hashed again (`rasura.patches.hosts.live.value_cache`); none of a sharded model.
+        actor: who acts where a call does not say; None: the user's login name.
+        quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
+            cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
+            are refused; taking them out needs none.
+
+    Raises:
+        UnsupportedHostError: neither a pipeline nor such a module.
+        InputError: `keep_on` is neither a place nor a folder.
+        NoRegistryError: there is no registry.
+        NotFoundError: the base that was named is not in it.
+        ProcessGroupError: the model is sharded, and another process died or did not come.
+    """
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
+    from rasura.registry.apply.side_branches import live_host, told
+
+    parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
+    refuse_flat(parts)
+    if holds_shards(parts):
+        from rasura.registry.live.sharded_model import ShardedModel
+
+        if quantised_from is not None:
+            raise UnsupportedHostError(
+                "expected a model that is sharded or one that is quantised, got quantised_from for a sharded one: its "
+                "shards are written as plain numbers",
+                hint="rasura.attach(module, registry), without quantised_from",
+            )
+        return ShardedModel.joined(model, registry, label, place, actor or login())
+    location = find_location(Path.cwd()) if registry is None else registry
+    with Registry.open(location) as opened:
+        base = None if quantised_from is None else told(opened, quantised_from)
+    host = live_host(model, label, base, keep_on=place, remember=remember)
+    return LiveModel(host, location, actor or login())
+
+
+class LiveModel:
+    """A handle on a live model; see the module. Made by `attach`."""
+
+    def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
+        """Use `attach`."""
+        from rasura.patches.hosts.live.forward_gate import Gate, gated, gates_of
+
+        self.host = host
+        self._location = location
+        self._actor = actor
+        self._turn = threading.RLock()
+        # Two handles of one model share the gate that the first put around it; the last one takes it away.
+        self._ungate = gated(host.modules, next(iter(gates_of(host.modules)), Gate()))
+        self._gates = gates_of(host.modules)
+        self._left = False
+        self._blocks = 0
+
+    def __repr__(self) -> str:
+        """What it is a handle on, and whether something is applied; nothing is hashed."""
+        parts = ", ".join(type(module).__name__ for module in self.modules)
+        return f"<rasura.LiveModel {self.host.location}: {parts}; {len(self.host.kept())} parameters patched>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Let go of the model: no more motions by this handle. What is applied stays, the originals with the model.
+
+        The last handle takes away what keeps motions out of forwards.
+
+        Raises:
+            BusyError: called inside a block of `applied`, which has to go back first.
+        """
+        with self._turn:
+            if self._blocks:
+                raise BusyError("a block of applied() has not ended: expected to detach after it")
+            self._left = True
+            self._ungate()
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The parts of the model that patches may touch."""
+        return tuple(self.host.modules)
+
+    def apply(
+        self,
+        ids: Ids,
+        *,
+        strength: Factor = ONE,
+        reason: str = "",
+        actor: str | None = None,
+        policy: Policy | None = None,
+    ) -> Receipt:
+        """Apply patches, together with those that are applied already.
+
+        Args:
+            ids: identifiers or abbreviations.
+            strength: a multiple of 1/16 from -4 to 4.
+            reason: why, or a ticket; for the log.
+            actor: who.
+            policy: limits beside those in force.
+
+        Raises:
+            RasuraError: see `rasura.registry.apply.operations.apply`; nothing changed.
+            BusyError: called from inside a forward of this model.
+        """
+        from rasura.registry.apply import operations
+
+        factor = Strength.of(strength)
+        with self._moving() as registry:
+            found = [registry.resolve_patch(i) for i in listed(ids)]
+            who = self._who(actor, reason)
+            return operations.apply(registry, self.host, found, who, strength=factor, policy=policy)
+
+    def revert(
+        self, ids: Ids | None = None, *, reason: str = "", actor: str | None = None, force: bool = False
+    ) -> Receipt:
+        """Take patches out; None takes out all of them, and every bit is the original again.
+
+        Args:
+            ids: identifiers or abbreviations.
+            reason: why.
+            actor: who.
+            force: with all of them only: put the originals back even if somebody else changed touched parameters.
+
+        Raises:
+            RasuraError: see `rasura.registry.apply.operations.revert`; nothing changed.
+        """
+        from rasura.registry.apply import operations
+
+        with self._moving() as registry:
+            found = None if ids is None else [registry.resolve_patch(i) for i in listed(ids)]
+            return operations.revert(registry, self.host, found, self._who(actor, reason), force=force)
+
+    def switch(
+        self,
+        goal: GoalRef,
+        *,
+        reason: str = "",
+        actor: str | None = None,
+        policy: Policy | None = None,
+    ) -> Receipt:
+        """Go to exactly this set, in one motion.
+
+        Args:
+            goal: name of a stack, path of a lock file, or patches with their strengths.
+            reason: why.
+            actor: who.
+            policy: limits beside those in force.
+
+        Raises:
+            RasuraError: see `rasura.registry.apply.operations.switch`; nothing changed.
+        """
+        from rasura.registry.apply import operations
+
+        with self._moving() as registry:
+            wanted = goal_from(registry, goal)
+            return operations.switch(registry, self.host, wanted, self._who(actor, reason), policy=policy)
+
+    def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
+        """What `switch` would do now, with the digests before and after; nothing is written, neither model nor log.
+
+        Raises:
+            RasuraError: whatever would refuse the motion.
+        """
+        from rasura.registry.stacks.plan import make_plan
+
+        with self._looking() as registry:
+            return make_plan(registry, self.host, goal_from(registry, goal), policy=policy)
+
+    def status(self, *, deep: bool = False) -> Survey:
+        """What is applied, by hashing what is there."""
+        from rasura.registry.apply.status import survey
+
+        with self._looking() as registry:
+            return survey(registry, self.host, deep=deep, progress=lambda *_: None)
+
+    @contextmanager
+    def applied(self, ids: Ids, *, strength: Factor = ONE, reason: str = "") -> Iterator[Receipt]:
+        """Apply patches for the length of a block, and go back to the set that was there before.
+
+        Other motions of this handle wait until the block ends.
+        """
+        from rasura.patches.hosts.live.forward_gate import turn
+
+        with turn(self._turn):
+            before = {str(p): s for p, s in self.status().applied.items()}
+            receipt = self.apply(ids, strength=strength, reason=reason)
+            self._blocks += 1
+            try:
+                yield receipt
+            finally:
+                self._blocks -= 1
+                self._go_back(before, reason)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Keep the weights as they are for the length of the block: one picture, one set. Motions wait.
+
+        Inside of it, `status` and `plan` may be called. A motion is refused: it would wait for its own request.
+        """
+        from rasura.patches.hosts.live.forward_gate import reading
+
+        with reading(self._gates):
+            yield
+
+    def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
+        if before:
+            self.switch(before, reason=reason)
+        else:
+            self.revert(reason=reason)
+
+    @contextmanager
+    def _moving(self) -> Iterator[Registry]:
+        from rasura.patches.hosts.live.forward_gate import turn
+
+        with turn(self._turn), Registry.open(self._location) as registry:
+            if self._left:
+                raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
+            yield registry
+
+    @contextmanager
+    def _looking(self) -> Iterator[Registry]:
+        from rasura.patches.hosts.live.forward_gate import computing
+
+        # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
+        with nullcontext() if computing(self._gates) else self._turn, Registry.open(self._location) as registry:
+            yield registry
+
+    def _who(self, actor: str | None, reason: str) -> Actor:
+        return Actor(actor or self._actor, reason)

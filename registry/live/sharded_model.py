@@ -1,0 +1,120 @@
+"""A live model that is sharded over processes, under the hand of one registry.
+
+    model = rasura.attach(unet, registry)       # in every process, at the same time
+    model.apply(["c075fe008d4f"])               # in every process: each returns the same receipt
+
+Calls are collective, as those of `torch.distributed` are: every process makes the same ones in the same order. The
+first process alone opens the registry, checks, and writes the log, one *begun* and one *done* a motion; its actor and
+its reason stand there. The others need not even have the registry's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from rasura.patches.algebra.increment import ONE
+from rasura.registry.live.arguments import Factor, GoalRef, Ids
+from rasura.registry.live.live_model import LiveModel
+from rasura.registry.registry import Registry, find_location
+
+if TYPE_CHECKING:
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+    from rasura.registry.apply.motion import Receipt
+    from rasura.registry.apply.status import Survey
+    from rasura.registry.stacks.plan import Planned
+
+__all__ = ["ShardedModel"]
+
+_T = TypeVar("_T")
+
+
+class ShardedModel(LiveModel):
+    """One process's handle; see `LiveModel` for the methods, all of which every process calls."""
+
+    def __init__(self, host: ShardedHost, location: str | Path, actor: str) -> None:
+        """Use `rasura.attach`."""
+        super().__init__(host, location, actor)
+        self._sharded = host
+
+    @classmethod
+    def joined(cls, model: object, registry: str | Path | None, label: str, keep_on: KeepOn, actor: str) -> Self:
+        """Attach this process's part, together with the others.
+
+        Raises:
+            UnsupportedHostError: neither a pipeline nor such a module, or shards that are none.
+            NoRegistryError: there is no registry where the first process looks.
+            ProcessGroupError: another process did not come.
+        """
+        from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+
+        def located() -> str:
+            location = find_location(Path.cwd()) if registry is None else registry
+            Registry.open(location).close()
+            host.parameters()
+            return str(location)
+
+        host = ShardedHost.of(model, label, keep_on=keep_on)
+        return cls(host, host.together(("attach", label), located), actor)
+
+    def apply(
+        self,
+        ids: Ids,
+        *,
+        strength: Factor = ONE,
+        reason: str = "",
+        actor: str | None = None,
+        policy: Policy | None = None,
+    ) -> Receipt:
+        """See `LiveModel`."""
+        wanted, act = _listed(ids), super().apply
+        return self._together(
+            ("apply", wanted, str(strength), policy),
+            lambda: act(wanted, strength=strength, reason=reason, actor=actor, policy=policy),
+        )
+
+    def revert(
+        self, ids: Ids | None = None, *, reason: str = "", actor: str | None = None, force: bool = False
+    ) -> Receipt:
+        """See `LiveModel`."""
+        wanted, act = None if ids is None else _listed(ids), super().revert
+        return self._together(("revert", wanted, force), lambda: act(wanted, reason=reason, actor=actor, force=force))
+
+    def switch(
+        self,
+        goal: GoalRef,
+        *,
+        reason: str = "",
+        actor: str | None = None,
+        policy: Policy | None = None,
+    ) -> Receipt:
+        """See `LiveModel`."""
+        act = super().switch
+        return self._together(
+            ("switch", _said(goal), policy), lambda: act(goal, reason=reason, actor=actor, policy=policy)
+        )
+
+    def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
+        """See `LiveModel`."""
+        act = super().plan
+        return self._together(("plan", _said(goal), policy), lambda: act(goal, policy=policy))
+
+    def status(self, *, deep: bool = False) -> Survey:
+        """See `LiveModel`."""
+        act = super().status
+        return self._together(("status", deep), lambda: act(deep=deep))
+
+    def _together(self, question: object, act: Callable[[], _T]) -> _T:
+        with self._turn:
+            return self._sharded.together(question, act)
+
+
+def _listed(ids: Ids) -> list[str]:
+    return [ids] if isinstance(ids, str) else list(ids)
+
+
+def _said(goal: GoalRef) -> object:
+    return goal if isinstance(goal, str) else {i: str(strength) for i, strength in goal.items()}

@@ -1,0 +1,179 @@
+"""Rows of the audit log: appending under the signing key, and listing."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from rasura.patches.errors import AuditError, NotFoundError
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft, EntryRecord, Outcome
+from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry.log.entry import Change, Placement, decode, encode
+from rasura.registry.log.log_key import LastSigned, LogKey
+from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from rasura.registry.log.signed_note import Checkpoint, parse_note
+
+__all__ = ["EntryFilter", "append", "every", "root_at", "tree", "unfinished"]
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which entries a list shows; what is None does not matter."""
+
+    patch: PatchId | None = None
+    host: str | None = None
+    action: str | None = None
+    outcome: Outcome | None = None
+    since: datetime | None = None
+    """The earliest time."""
+
+
+def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
+    """The newest checkpoint of the database and the tree under it; the signature is not looked at.
+
+    Raises:
+        AuditError: the two do not belong together.
+    """
+    row = session.scalar(select(CheckpointRow).order_by(CheckpointRow.size.desc()).limit(1))
+    return (Checkpoint(origin, 0, EMPTY_ROOT), Frontier()) if row is None else _parsed(row, origin)
+
+
+def root_at(session: Session, origin: str, size: int) -> bytes | None:
+    """The root over the first `size` entries, None where there never were so many.
+
+    Raises:
+        AuditError: that checkpoint and the tree under it do not belong together.
+    """
+    row = session.get(CheckpointRow, size)
+    return None if row is None else _parsed(row, origin)[0].root
+
+
+def _parsed(row: CheckpointRow, origin: str) -> tuple[Checkpoint, Frontier]:
+    checkpoint = Checkpoint.parse(parse_note(row.note.encode()).text)
+    frontier = Frontier.from_bytes(row.size, row.frontier)
+    if (checkpoint.origin, checkpoint.size, checkpoint.root) != (origin, row.size, frontier.root()):
+        raise AuditError(f"audit log: checkpoint {row.size} is not the tree's", hint="rasura audit verify")
+    return checkpoint, frontier
+
+
+def append(
+    session: Session, key: LogKey, draft: Draft, changes: Sequence[Change], now: datetime
+) -> tuple[EntryRecord, Checkpoint]:
+    """Adds one entry and its signed checkpoint to the transaction, and gives both.
+
+    Raises:
+        AuditError: the database was cut or exchanged, or the entry it closes is not open.
+        InputError: the draft cannot be an entry.
+    """
+    # 1. The tree in the database must be the one that this key signed last.
+    present, frontier = tree(session, key.origin)
+    memory = key.recall()
+    if not memory.explains(present):
+        raise AuditError(
+            f"audit log: expected {memory.committed.size} entries as last signed, got {present.size}"
+            f"{'' if present.size != memory.committed.size else ' others'}: it was cut, or an old copy was restored",
+            hint="rasura audit verify",
+        )
+    # 2. The entry, in its place.
+    draft = _closing(session, draft)
+    place = Placement(key.origin, present.size, str(uuid.uuid4()), now)
+    body = encode(draft, place, changes)
+    frontier = frontier.append(leaf_hash(body))
+    signed = Checkpoint(key.origin, frontier.size, frontier.root())
+    # 3. The intention is on disk before the signature can be: the same size is never signed with two roots.
+    key.remember(LastSigned(present, signed))
+    _insert(session, draft, place, body)
+    session.add(CheckpointRow(size=frontier.size, note=key.sign(signed), frontier=frontier.to_bytes()))
+    session.flush()
+    return decode(body, draft.patches)[0], signed
+
+
+def every(
+    session: Session, which: EntryFilter, *, newest: bool, limit: int | None, after: int | None
+) -> tuple[EntryRecord, ...]:
+    """Entries in order of their index. `after` is the index from which a further page goes on, in that order."""
+    order = EntryRow.position.desc() if newest else EntryRow.position
+    query = select(EntryRow).order_by(order).limit(limit)
+    for column, value in (
+        (EntryRow.host, which.host),
+        (EntryRow.action, which.action),
+        (EntryRow.outcome, which.outcome),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if which.since is not None:
+        query = query.where(EntryRow.time >= which.since)
+    if which.patch is not None:
+        named = select(EntryPatchRow.position).where(EntryPatchRow.patch_id == which.patch)
+        query = query.where(EntryRow.position.in_(named))
+    if after is not None:
+        query = query.where(EntryRow.position < after if newest else EntryRow.position > after)
+    return tuple(_records(session, session.scalars(query).all()))
+
+
+def unfinished(session: Session, host: str | None = None) -> tuple[EntryRecord, ...]:
+    """Entries that began something which no later entry ended, the oldest first."""
+    ending = aliased(EntryRow)
+    query = (
+        select(EntryRow)
+        .outerjoin(ending, ending.closes == EntryRow.position)
+        .where(EntryRow.outcome == "begun", ending.position.is_(None))
+        .order_by(EntryRow.position)
+    )
+    if host is not None:
+        query = query.where(EntryRow.host == host)
+    return tuple(_records(session, session.scalars(query).all()))
+
+
+def _records(session: Session, rows: Sequence[EntryRow]) -> Iterator[EntryRecord]:
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        patches = patches_of(session, [row.position for row in batch])
+        for row in batch:
+            yield decode(row.body, patches.get(row.position, ()))[0]
+
+
+def patches_of(session: Session, positions: Sequence[int]) -> dict[int, list[PatchId]]:
+    """The patches beside each of these entries, in order."""
+    query = select(EntryPatchRow).where(EntryPatchRow.position.in_(positions)).order_by(EntryPatchRow.ordinal)
+    found: dict[int, list[PatchId]] = {}
+    for row in session.scalars(query):
+        found.setdefault(row.position, []).append(PatchId(row.patch_id))
+    return found
+
+
+def _closing(session: Session, draft: Draft) -> Draft:
+    """The draft with the entry that it ends: the named one, or for a `done` the latest that its host began."""
+    if draft.closes is not None:
+        if draft.closes not in {entry.index for entry in unfinished(session)}:
+            raise NotFoundError(f"audit entry: expected {draft.closes} begun and not ended", hint="rasura audit log")
+        return draft
+    if draft.outcome != "done" or draft.host is None:
+        return draft
+    begun = unfinished(session, draft.host)
+    return replace(draft, closes=begun[-1].index) if begun else draft
+
+
+def _insert(session: Session, draft: Draft, place: Placement, body: bytes) -> None:
+    session.add(
+        EntryRow(
+            position=place.index,
+            leaf_hash=leaf_hash(body),
+            body=body,
+            time=place.time,
+            action=draft.action,
+            outcome=draft.outcome,
+            host=draft.host,
+            closes=draft.closes,
+        )
+    )
+    session.flush()  # the patches refer to it
+    session.add_all(
+        EntryPatchRow(position=place.index, ordinal=at, patch_id=patch_id) for at, patch_id in enumerate(draft.patches)
+    )

@@ -1,0 +1,152 @@
+"""The key that signs the audit log, and the memory of what it signed last.
+
+Two files lie in `.rasura/keys`, outside the database, because they must survive its replacement:
+
+* `log.pem`: Ed25519, PKCS#8, 0600. Who can read it can write a log that verifies.
+* `last_signed`: the tree that was committed last and the one that is being committed. A database that is shorter, or
+  has another root at that size, was cut or exchanged for an old copy. It is written before the database commits and
+  again after, so a crash in between leaves a state that either line explains.
+
+`log.lock` is held from the first of these writes to the last, so that processes do not overwrite each other's.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches.errors import AuditError, BusyError, NotFoundError, RegistryError
+from rasura.registry._storage.durable_files import make_folder, read_regular, translated, write_atomic
+from rasura.registry.log.merkle import EMPTY_ROOT
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, sign_note
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = ["LastSigned", "LogKey"]
+
+_PRIVATE: Final = 0o600
+_LIMIT: Final = 4096
+_HEADER: Final = "rasura last-signed v1"
+_POLL_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LastSigned:
+    """What this key vouched for: the tree that was committed, and the one that was about to be."""
+
+    committed: Checkpoint
+    intended: Checkpoint | None = None
+
+    def explains(self, tree: Checkpoint) -> bool:
+        """Whether a database may be in this state: after the last commit, or around the one under way."""
+        return tree in (self.committed, self.intended)
+
+
+class LogKey:
+    """The signing key in a `keys` folder. Nothing is read before it is needed."""
+
+    def __init__(self, folder: Path, origin: str) -> None:
+        self._folder = folder
+        self.origin = origin
+
+    @classmethod
+    def create(cls, folder: Path, origin: str) -> "LogKey":
+        """A new key, and a memory of the empty log.
+
+        Raises:
+            RegistryError: the folder already has one, or cannot be written.
+        """
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        make_folder(folder, private=True)
+        if (folder / "log.pem").exists():
+            raise RegistryError(f"expected no log key in {folder} yet, got one")
+        pem = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_atomic(folder / "log.pem", pem, mode=_PRIVATE)
+        key = cls(folder, origin)
+        key.remember(LastSigned(Checkpoint(origin, 0, EMPTY_ROOT)))
+        return key
+
+    @property
+    def verify_key(self) -> VerifyKey:
+        """The public half."""
+        return VerifyKey(self.origin, self._private().public_key().public_bytes_raw())
+
+    def sign(self, tree: Checkpoint) -> str:
+        """The checkpoint as a signed note."""
+        return str(sign_note(tree.text, self.origin, self._private()))
+
+    @contextmanager
+    def locked(self, seconds: float) -> Iterator[None]:
+        """Holds the right to append, against other threads and processes of this machine.
+
+        Raises:
+            BusyError: somebody else held it for all of `seconds`.
+        """
+        with translated(f"lock {self._folder}"):
+            descriptor = os.open(self._folder / "log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        try:
+            _wait_for_lock(descriptor, seconds, self._folder)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def recall(self) -> LastSigned:
+        """What was signed last.
+
+        Raises:
+            AuditError: the file is missing or does not parse; without it a cut log would go unnoticed.
+        """
+        try:
+            data = read_regular(self._folder / "last_signed", limit=_LIMIT, what="memory of the audit log")
+        except NotFoundError as error:
+            raise AuditError(error.message, hint="restore keys/last_signed from a backup") from None
+        lines = data.decode("utf-8", "replace").split("\n\n")
+        if lines[0] != _HEADER or not 2 <= len(lines) <= 3:  # noqa: PLR2004 - header, committed, intended
+            raise AuditError(f"memory of the audit log: expected '{_HEADER}', got something else")
+        trees = [Checkpoint.parse(text.rstrip("\n") + "\n") for text in lines[1:]]
+        return LastSigned(*trees)
+
+    def remember(self, state: LastSigned) -> None:
+        """Replaces the memory, durably.
+
+        Raises:
+            RegistryError: it cannot be written.
+        """
+        trees = [state.committed] if state.intended is None else [state.committed, state.intended]
+        text = "\n".join([f"{_HEADER}\n", *(tree.text for tree in trees)])
+        write_atomic(self._folder / "last_signed", text.encode(), mode=_PRIVATE)
+
+    def _private(self) -> "Ed25519PrivateKey":
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        path = self._folder / "log.pem"
+        try:
+            key = load_pem_private_key(read_regular(path, limit=_LIMIT, what="key of the audit log"), password=None)
+        except NotFoundError as error:
+            raise RegistryError(f"{error.message}; without it this registry can only be read") from None
+        except (ValueError, TypeError):
+            key = None  # no detail: the message could quote the key
+        if not isinstance(key, Ed25519PrivateKey):
+            raise RegistryError(f"key of the audit log: expected Ed25519 in unencrypted PKCS#8 PEM at {path}")
+        return key
+
+
+def _wait_for_lock(descriptor: int, seconds: float, folder: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise BusyError(f"another process is writing to the audit log of {folder}", hint="try again") from None
+        time.sleep(_POLL_SECONDS)

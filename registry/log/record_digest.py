@@ -1,0 +1,54 @@
+"""The digest that the audit log keeps of each record; a row that was changed behind the log's back no longer has it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from typing import TypeAlias, cast
+
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
+from rasura.patches.types import Digest
+from rasura.registry._storage.choices import PolicyRecord, StackRecord
+from rasura.registry._storage.records import (
+    BaseRecord,
+    BasisRecord,
+    EvaluationRecord,
+    HostRecord,
+    KeyRecord,
+    PatchRecord,
+    RetainSetRecord,
+)
+from rasura.registry._storage.validation import instant
+
+__all__ = ["Record", "fingerprint"]
+
+Record: TypeAlias = (
+    KeyRecord
+    | BaseRecord
+    | RetainSetRecord
+    | BasisRecord
+    | PatchRecord
+    | HostRecord
+    | EvaluationRecord
+    | StackRecord
+    | PolicyRecord
+)
+"""What has rows, and of which the log tells."""
+
+
+def fingerprint(record: Record) -> Digest:
+    """SHA-256 of the record's RFC 8785 JSON: field names and values, times as RFC 3339 text in UTC."""
+    return Digest(hashlib.sha256(canonical_json.dumps(_plain(record))).hexdigest())
+
+
+def _plain(value: object) -> JsonValue:
+    if is_dataclass(value):
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(child) for name, child in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(child) for child in value]
+    return cast("JsonValue", value)

@@ -1,0 +1,215 @@
+"""Verifying the audit log: the entries, the tree over them, the signatures, and that the tables are what they tell.
+
+What each part catches, from an attacker who can write the database but not the `keys` folder:
+
+* an entry that was changed, swapped, forged or removed: the tree's root is no longer the one that was signed;
+* a checkpoint that was changed or signed by another key: the signature;
+* a tail that was cut, or an old copy that was restored: `last_signed` knows a longer log;
+* a row of the tables that was changed while the log was left alone: replaying the log gives another digest.
+
+Whoever holds the signing key can write a log that passes all of this. Only a checkpoint kept elsewhere shows that:
+compare one that you kept with `LogReport.checkpoint`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from rasura.patches.errors import AuditError, FormatError, InputError
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
+from rasura.registry.log.entry import Change, Placement, decode
+from rasura.registry.log.ledger import patches_of
+from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from rasura.registry.log.replay import Replay, compare
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+
+__all__ = ["LogReport", "verify_log"]
+
+_BATCH: Final = 500
+_HINT: Final = "keep this copy as evidence, then restore the registry from a backup"
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """What a sound log says of itself."""
+
+    vkey: str
+    """The public key that verified every checkpoint, in the spelling of C2SP signed notes; its name is the log's."""
+    size: int
+    root: bytes
+    """Merkle root over all entries: 32 bytes."""
+    checkpoint: str
+    """The newest signed note. Keep a copy where nobody can change it, and compare later."""
+    first: datetime
+    last: datetime
+    unfinished: tuple[int, ...]
+    """Entries that began something which no entry ended."""
+    backwards: tuple[int, ...]
+    """Entries whose time is before that of the entry in front of them: a clock was set back."""
+
+
+def verify_log(registry: "Registry", *, batch: int = _BATCH) -> LogReport:
+    """Verifies the whole log and the tables against it; see the numbers in the code.
+
+    Args:
+        registry: which.
+        batch: entries in memory at a time.
+
+    Raises:
+        AuditError: the first thing found wrong; `details["check"]` names the check and `details["index"]` the entry.
+        RegistryError: the database or the key cannot be read.
+    """
+    # (1): the key and its memory, before the database: between the two readings the log can only have grown.
+    memory = registry.log_key.recall().committed
+    key = registry.log_key.verify_key
+    with registry.reading() as session:
+        _check_registry(session, key)
+        walk = _Walk(key, memory)
+        for row, patches, note in _rows(session, batch):
+            # (2): each entry's place, bytes and copied columns. (3): its checkpoint's signature, size and root.
+            walk.step(row, patches, note)
+        # (4): the log is as long as it was when it was last signed, and had that root there.
+        walk.finish(session)
+        # (5): the tables are what the entries tell.
+        compare(session, walk.replay)
+    return walk.report()
+
+
+class _Walk:
+    """The verifier between two entries."""
+
+    def __init__(self, key: VerifyKey, memory: Checkpoint) -> None:
+        self.replay = Replay()
+        self._key = key
+        self._memory = memory
+        self._root_at_memory = EMPTY_ROOT if memory.size == 0 else b""
+        self._tree = Frontier()
+        self._note = ""
+        self._times: list[datetime] = []
+        self._begun: set[int] = set()
+        self._backwards: list[int] = []
+
+    def step(self, row: EntryRow, patches: Sequence[PatchId], note: CheckpointRow | None) -> None:
+        """Checks one entry and the checkpoint after it."""
+        index = self._tree.size
+        if row.position != index:
+            _broken("order", index, f"expected entry {index}, got {row.position}")
+        if leaf_hash(row.body) != row.leaf_hash:
+            _broken("leaf", index, "its bytes are not those that were hashed")
+        entry, changes = self._read(row, patches)
+        self._tree = self._tree.append(row.leaf_hash)
+        self._check_note(index, note)
+        self._follow(entry)
+        self.replay.follow(entry, changes)
+        if self._tree.size == self._memory.size:
+            self._root_at_memory = self._tree.root()
+
+    def finish(self, session: Session) -> None:
+        """Checks what only the end shows: a cut tail, and checkpoints of entries that are not there."""
+        size = self._tree.size
+        if size < self._memory.size:
+            _broken("cut", size, f"expected {self._memory.size} entries as last signed, got {size}")
+        if self._root_at_memory != self._memory.root:
+            _broken("exchanged", self._memory.size, "the entries are not those that were signed last")
+        beyond = session.scalar(select(func.max(CheckpointRow.size))) or 0
+        if beyond != size:
+            _broken("checkpoint", beyond, f"expected checkpoints up to {size}, got one of {beyond}")
+        if size == 0:
+            _broken("empty", 0, "expected at least the entry that made the registry")
+
+    def report(self) -> LogReport:
+        """What was found, all of it sound."""
+        return LogReport(
+            vkey=str(self._key),
+            size=self._tree.size,
+            root=self._tree.root(),
+            checkpoint=self._note,
+            first=self._times[0],
+            last=self._times[-1],
+            unfinished=tuple(sorted(self._begun)),
+            backwards=tuple(self._backwards),
+        )
+
+    def _read(self, row: EntryRow, patches: Sequence[PatchId]) -> tuple[EntryRecord, tuple[Change, ...]]:
+        index = row.position
+        try:
+            entry, place, changes = decode(row.body, patches)
+        except (FormatError, InputError) as error:
+            _broken("entry", index, error.message)
+        self._check_place(index, place)
+        copied = (row.time, row.action, row.outcome, row.host, row.closes)
+        if copied != (entry.time, entry.action, entry.outcome, entry.host, entry.closes):
+            _broken("columns", index, "the columns beside it are not what its bytes say")
+        return entry, changes
+
+    def _check_place(self, index: int, place: Placement) -> None:
+        if (place.log, place.index) != (self._key.name, index):
+            _broken("place", index, f"its bytes say entry {place.index} of {place.log}")
+
+    def _check_note(self, index: int, note: CheckpointRow | None) -> None:
+        if note is None:
+            _broken("checkpoint", index, "it has no checkpoint")
+        try:
+            parsed = parse_note(note.note.encode())
+            verified_by(parsed, [self._key])
+            signed = Checkpoint.parse(parsed.text)
+        except AuditError as error:
+            _broken("signature", index, error.message)
+        if signed != Checkpoint(self._key.name, self._tree.size, self._tree.root()):
+            _broken("root", index, "the entries up to it are not those that its checkpoint signs")
+        if note.frontier != self._tree.to_bytes():
+            _broken("frontier", index, "the tree stored with its checkpoint is another")
+        self._note = note.note
+
+    def _follow(self, entry: EntryRecord) -> None:
+        if self._times and entry.time < self._times[-1]:
+            self._backwards.append(entry.index)
+        self._times.append(entry.time)
+        if entry.closes is not None:
+            if entry.closes not in self._begun:
+                _broken("closes", entry.index, f"it ends entry {entry.closes}, which is not begun")
+            self._begun.discard(entry.closes)
+        if entry.outcome == "begun":
+            self._begun.add(entry.index)
+
+
+def _rows(session: Session, batch: int) -> Iterator[tuple[EntryRow, Sequence[PatchId], CheckpointRow | None]]:
+    """Entries by index with their patches and checkpoints, a batch at a time: memory does not grow with the log."""
+    start = 0
+    while True:
+        query = select(EntryRow).where(EntryRow.position >= start).order_by(EntryRow.position).limit(batch)
+        rows = session.scalars(query).all()
+        if not rows:
+            return
+        positions = [row.position for row in rows]
+        sizes = CheckpointRow.size.in_([position + 1 for position in positions])
+        notes = {note.size: note for note in session.scalars(select(CheckpointRow).where(sizes))}
+        patches = patches_of(session, positions)
+        for row in rows:
+            yield row, patches.get(row.position, ()), notes.get(row.position + 1)
+        start = positions[-1] + 1
+        session.expunge_all()
+
+
+def _check_registry(session: Session, key: VerifyKey) -> None:
+    row = session.get(RegistryRow, 1)
+    if row is None or (row.origin, row.vkey) != (key.name, str(key)):
+        raise AuditError(f"audit log: expected {key}, got {row.vkey if row else 'nothing'}", hint=_HINT, check="key")
+    stray = session.scalar(
+        select(EntryPatchRow.position).where(EntryPatchRow.position.not_in(select(EntryRow.position))).limit(1)
+    )
+    if stray is not None:
+        _broken("patches", stray, "patches are listed for an entry that is not there")
+
+
+def _broken(check: str, index: int, message: str) -> NoReturn:
+    raise AuditError(f"audit log, entry {index}: {message}", hint=_HINT, check=check, index=index)

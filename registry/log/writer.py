@@ -1,0 +1,99 @@
+"""The one way to change a registry: rows and their audit entry in one transaction, signed.
+
+The order of a change, which `change` follows:
+
+1. `log.lock` is taken, so that `last_signed` tells of one writer at a time;
+2. the database transaction begins, with the right to write;
+3. the rows change;
+4. the entry is appended: the tree is compared with `last_signed`, the intention written there, the checkpoint signed;
+5. the transaction commits;
+6. `last_signed` says so.
+
+A crash before 5 leaves the old state and an intention that the next append replaces; after 5, the new state, which the
+intention explains.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Final, TypeAlias
+
+from sqlalchemy.orm import Session
+
+from rasura.patches.errors import InputError
+from rasura.registry._storage.database import Database
+from rasura.registry._storage.location import Location
+from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry.log import ledger
+from rasura.registry.log.entry import Change
+from rasura.registry.log.log_key import LastSigned, LogKey
+from rasura.registry.log.signed_note import Checkpoint
+
+__all__ = ["Clock", "Journal", "Work"]
+
+Clock: TypeAlias = Callable[[], datetime]
+Work: TypeAlias = Callable[[Session], Sequence[Change | None]]
+"""Changes rows and says which; None stands for what was there already."""
+
+_CHANGES: Final = ("success", "done")
+
+
+class Journal:
+    """The database and the log key of one registry."""
+
+    def __init__(self, location: Location, origin: str, now: Clock, busy_seconds: float) -> None:
+        self.location = location
+        self.origin = origin
+        self.key = LogKey(location.keys, origin)
+        self.now = now
+        self._busy = busy_seconds
+        self._database = Database(location, busy_seconds=busy_seconds)
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """One snapshot of all tables."""
+        return self._database.reading()
+
+    def change(self, draft: Draft, work: Work) -> EntryRecord | None:
+        """Does the work and logs it; None, and no entry, where nothing changed.
+
+        Raises:
+            InputError: the draft says that nothing was done.
+            BusyError, RegistryError, AuditError: nothing was changed.
+        """
+        _check_outcome(draft)
+        return self._write(draft, work, always=False)
+
+    def append(self, draft: Draft, work: Work | None = None) -> EntryRecord:
+        """Logs the draft whether or not the work changes anything.
+
+        Raises:
+            InputError: the draft cannot be an entry, or says that nothing was done where there is work.
+            BusyError, RegistryError, AuditError: nothing was changed.
+        """
+        if work is not None:
+            _check_outcome(draft)
+        entry = self._write(draft, work or (lambda _: ()), always=True)
+        assert entry is not None
+        return entry
+
+    def close(self) -> None:
+        """Gives up the connections."""
+        self._database.close()
+
+    def _write(self, draft: Draft, work: Work, *, always: bool) -> EntryRecord | None:
+        signed: Checkpoint | None = None
+        entry: EntryRecord | None = None
+        with self.key.locked(self._busy):
+            with self._database.writing() as session:
+                changes = [change for change in work(session) if change is not None]
+                session.flush()
+                if changes or always:
+                    entry, signed = ledger.append(session, self.key, draft, changes, self.now())
+            if signed is not None:
+                self.key.remember(LastSigned(signed))
+        return entry
+
+
+def _check_outcome(draft: Draft) -> None:
+    if draft.outcome not in _CHANGES:
+        raise InputError(f"audit entry: expected success or done for a change, got {draft.outcome}")

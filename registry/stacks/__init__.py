@@ -1,0 +1,1 @@
+"""Stacks, their versions, lock files, plans, policies, bisection."""

@@ -1,0 +1,280 @@
+"""`rasura.lock`: a stack pinned so that another registry, or a reviewer, can tell whether it is the same.
+
+The file is JSON with one spelling: fields in a fixed order, two spaces a level, patches by concept and id, so that two
+locks differ where the stacks do. It holds what was agreed on, not when:
+
+    {"format": "rasura-lock/1", "stack": "…",
+     "base": {"sha256": "…", "text_encoder": "…", "tokenizer": "…", "touched": "<tensor-set digest>"},
+     "policy": {"sha256": "…", "limits": {"own": "0.001", …}, "separable": false},
+     "verdict": {"accepted": true, "worst": {"pair": {"value": "1.20e-03", "limit": "5.00e-02"}, …}},
+     "patches": [{"concept": "…", "id": "…", "strength": "1", "key": "…", "files": {"manifest.json": "…", …}}, …]}
+
+Numbers of the verdict have three digits and may differ in the last one between machines; everything else is exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
+from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.policy import limit_names
+from rasura.patches.checks.verdict import SHORT, require
+from rasura.patches.errors import ConflictError, FormatError, RasuraError
+from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.registry._resources.policies import policy_digest
+from rasura.registry._storage.choices import StackRecord, check_stack_name
+from rasura.registry.trust.check import judged, worst_of
+from rasura.registry.trust.verified_patch import manifest_of
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+
+__all__ = ["FORMAT", "MAX_LOCK_BYTES", "Lock", "LockedBase", "LockedPatch", "check_lock", "lock_stack"]
+
+FORMAT: Final = "rasura-lock/1"
+MAX_LOCK_BYTES: Final = 16 * 1024**2
+"""Most bytes of a lock; one of ten thousand patches has seven million."""
+MAX_PATCHES: Final = 20_000
+_WHAT: Final = "lock file"
+_CHECK: Final = r"[a-z][a-z-]{0,31}"
+_FILE: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class LockedPatch:
+    """A patch of a lock: which, at what strength, signed by whom, of which bytes."""
+
+    concept: str
+    patch_id: PatchId
+    strength: Strength
+    key_id: KeyId
+    files: Mapping[str, Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class LockedBase:
+    """The base of a lock; `touched` is the tensor-set digest of the parameters that its patches touch."""
+
+    sha256: Digest
+    text_encoder: Digest
+    tokenizer: Digest
+    touched: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The whole file. Equal locks have equal bytes, and only they."""
+
+    stack: str
+    base: LockedBase
+    policy_sha256: Digest
+    limits: Mapping[str, str]
+    separable: bool
+    worst: Mapping[str, tuple[str, str]]
+    """Of each check the worst number and its limit."""
+    patches: tuple[LockedPatch, ...]
+
+    @property
+    def members(self) -> dict[PatchId, Strength]:
+        """The patches and their strengths."""
+        return {patch.patch_id: patch.strength for patch in self.patches}
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        return (json.dumps(_json(self), indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Lock:
+        """Read a lock strictly; `from_bytes(x).to_bytes() == x`.
+
+        Raises:
+            FormatError: no JSON, another format, unknown or missing fields, a value out of range, another spelling.
+        """
+        fields = Fields.of(canonical_json.parse(data, what=_WHAT, limit=MAX_LOCK_BYTES), _WHAT)
+        if (found := fields.text("format")) != FORMAT:
+            raise FormatError(
+                f"{_WHAT}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"
+            )
+        lock = _read(fields)
+        if lock.to_bytes() != data:
+            raise FormatError(f"{_WHAT}: expected the layout that rasura writes, got another", hint=_again(lock.stack))
+        return lock
+
+
+def lock_stack(registry: Registry, stack: StackRecord) -> Lock:
+    """What the lock of a stack says, everything verified anew.
+
+    Raises:
+        CheckRefusedError: the composer does not accept the stack under the policy in force.
+        VerificationError, NotFoundError: a patch is not good, or not here.
+    """
+    policy, members = registry.policy(), {p: Strength(s) for p, s in stack.patches.items()}
+    found = judged(registry, members, policy)
+    worst = worst_of(require(found.verdict))
+    patches = (
+        LockedPatch(registry.patch(p).concepts[0], p, strength, found.keys[p], dict(registry.patch(p).files))
+        for p, strength in members.items()
+    )
+    return Lock(
+        stack.name,
+        _base(registry, stack),
+        policy_digest(policy),
+        {name: _number(getattr(policy, name)) for name in limit_names()},
+        policy.separable,
+        {check: (_short(number.value), _short(number.limit)) for check, number in worst.items()},
+        tuple(sorted(patches, key=_place)),
+    )
+
+
+def check_lock(registry: Registry, stack: StackRecord, lock: Lock) -> Lock:
+    """The lock of a stack as it would be written now, if it is the same but for the verdict's numbers.
+
+    Raises:
+        ConflictError: it is not; `details["differences"]` says where.
+        CheckRefusedError: the composer does not accept the stack any more.
+        VerificationError, NotFoundError: a patch is not good, or not here.
+    """
+    now = lock_stack(registry, stack)
+    differences = [*_differences(lock, now)]
+    if differences:
+        raise ConflictError(
+            f"the lock is not what stack {stack.name} is: {'; '.join(differences)}",
+            hint=_again(stack.name),
+            differences=differences,
+        )
+    return now
+
+
+def _differences(old: Lock, new: Lock) -> list[str]:
+    found = [] if old.stack == new.stack else [f"it locks stack {old.stack}"]
+    found += [
+        f"another base: {name}" for name in LockedBase.__slots__ if getattr(old.base, name) != getattr(new.base, name)
+    ]
+    if (old.policy_sha256, old.limits, old.separable) != (new.policy_sha256, new.limits, new.separable):
+        found.append(f"policy {old.policy_sha256[:SHORT]}, now {new.policy_sha256[:SHORT]}")
+    before, after = ({patch.patch_id: patch for patch in lock.patches} for lock in (old, new))
+    for patch_id in sorted({*before, *after}):
+        if patch_id not in after or patch_id not in before:
+            found.append(f"{patch_id[:SHORT]} is only in {'the lock' if patch_id in before else 'the stack'}")
+        elif before[patch_id] != after[patch_id]:
+            found.append(f"{patch_id[:SHORT]} has another strength, key, concept or files")
+    return found
+
+
+def _base(registry: Registry, stack: StackRecord) -> LockedBase:
+    record = registry.base(stack.base)
+    touched = {
+        (p.name, p.dtype, p.shape, p.sha256)
+        for patch_id in stack.patches
+        for p in manifest_of(registry, patch_id).base.parameters
+    }
+    return LockedBase(stack.base, record.text_encoder, record.tokenizer, tensor_set_digest(touched))
+
+
+def _json(lock: Lock) -> dict[str, JsonValue]:
+    base = {name: getattr(lock.base, name) for name in LockedBase.__slots__}
+    worst: dict[str, JsonValue] = {
+        check: {"value": value, "limit": limit} for check, (value, limit) in sorted(lock.worst.items())
+    }
+    return {
+        "format": FORMAT,
+        "stack": lock.stack,
+        "base": base,
+        "policy": {"sha256": lock.policy_sha256, "limits": dict(lock.limits), "separable": lock.separable},
+        "verdict": {"accepted": True, "worst": worst},
+        "patches": [
+            {
+                "concept": patch.concept,
+                "id": patch.patch_id,
+                "strength": str(patch.strength),
+                "key": patch.key_id,
+                "files": dict(sorted(patch.files.items())),
+            }
+            for patch in lock.patches
+        ],
+    }
+
+
+def _read(fields: Fields) -> Lock:
+    base, policy, verdict = (fields.fields(name) for name in ("base", "policy", "verdict"))
+    limits, worst = policy.fields("limits"), verdict.fields("worst")
+    try:
+        check_stack_name(name := fields.text("stack"))
+        lock = Lock(
+            name,
+            LockedBase(*(base.digest(part) for part in LockedBase.__slots__)),
+            policy.digest("sha256"),
+            {limit: _read_number(limits, limit) for limit in limits.names()},
+            policy.flag("separable"),
+            {check: _read_worst(worst, check) for check in worst.names()},
+            tuple(map(_read_patch, fields.records("patches", MAX_PATCHES))),
+        )
+    except FormatError:
+        raise
+    except RasuraError as error:
+        raise FormatError(f"{_WHAT}: {error.message}") from None
+    if not verdict.flag("accepted"):
+        raise FormatError(f"{_WHAT}: expected an accepted stack, got one that was not")
+    _check(lock)
+    for part in (fields, base, policy, verdict):
+        part.done()
+    return lock
+
+
+def _check(lock: Lock) -> None:
+    if len(lock.members) != len(lock.patches):
+        raise FormatError(f"{_WHAT}: expected each patch once, got one twice")
+    if list(lock.patches) != sorted(lock.patches, key=_place):
+        raise FormatError(f"{_WHAT}: expected patches by concept and id, got another order")
+    if any(patch.strength.sixteenths == 0 for patch in lock.patches):
+        raise FormatError(f"{_WHAT}: expected no patch of strength 0, got one")
+
+
+def _place(patch: LockedPatch) -> tuple[str, PatchId]:
+    return patch.concept, patch.patch_id
+
+
+def _read_patch(fields: Fields) -> LockedPatch:
+    files = fields.fields("files")
+    patch = LockedPatch(
+        fields.text("concept"),
+        PatchId(fields.digest("id")),
+        Strength.parse(fields.text("strength", limit=8)),
+        KeyId(fields.digest("key")),
+        {name: files.digest(name) for name in files.names() if len(name) <= _FILE},
+    )
+    files.done()
+    fields.done()
+    return patch
+
+
+def _read_worst(fields: Fields, check: str) -> tuple[str, str]:
+    inside = fields.fields(check)
+    found = _read_number(inside, "value"), _read_number(inside, "limit")
+    inside.done()
+    return found
+
+
+def _read_number(fields: Fields, name: str) -> str:
+    text = fields.text(name, limit=64)
+    if text != "inf" and not is_decimal(text):
+        raise FormatError(f"{_WHAT}: {name}: expected a decimal number as text or inf, got something else")
+    return text
+
+
+def _number(value: float) -> str:
+    return repr(float(value))
+
+
+def _short(value: float) -> str:
+    return f"{value:.2e}"
+
+
+def _again(stack: str) -> str:
+    return f"rasura stack lock {stack} -o FILE"

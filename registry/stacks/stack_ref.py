@@ -1,0 +1,116 @@
+"""What people name when they say which set of patches they mean: a stack, a lock file, or what a model has.
+
+brand            the stack of this name
+rasura.lock      a lock file: anything with a slash, or that ends with .lock
+@the/model       what is applied to the model folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io.files import read_regular
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.checks.verdict import SHORT
+from rasura.patches.errors import DigestMismatchError, NotFoundError
+from rasura.patches.types import Digest, PatchId
+from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, Lock
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+
+__all__ = ["Goal", "goal_of", "read_lock", "side_of"]
+
+_MODEL: Final = "@"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A set of patches that somebody named.
+
+    Attributes:
+        source: how they named it.
+        base: of all its patches; None of a model to which nothing was ever applied.
+        patches: the set.
+    """
+
+    source: str
+    base: Digest | None
+    patches: Mapping[PatchId, Strength]
+
+
+def goal_of(registry: Registry, source: str) -> Goal:
+    """The set of a stack or a lock file.
+
+    Raises:
+        NotFoundError: no such stack or file, or the lock names a base or patch that is not in this registry.
+        FormatError: a lock file that breaks its format.
+        DigestMismatchError: the registry holds other bytes of a patch than the lock names.
+    """
+    if not _is_file(source):
+        stack = registry.stack(source)
+        return Goal(source, stack.base, {p: Strength(sixteenths) for p, sixteenths in stack.patches.items()})
+    lock = read_lock(Path(source))
+    _check_here(registry, lock)
+    return Goal(source, lock.base.sha256, lock.members)
+
+
+def side_of(registry: Registry, source: str) -> Goal:
+    """One side of a comparison: as `goal_of`, and `@MODEL` for what is applied to a model on disk.
+
+    A lock file is taken as it is: what it names need not be here.
+
+    Raises:
+        DriftError: the model is not what the registry last wrote.
+        Otherwise as `goal_of`.
+    """
+    if source.startswith(_MODEL):
+        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+        from rasura.registry.apply.host_state import sighted
+
+        record = sighted(registry, CheckpointHost.open(Path(source.removeprefix(_MODEL))))
+        applied = record.applied if record else {}
+        return Goal(source, record.base if record else None, {p: Strength(s) for p, s in applied.items()})
+    if _is_file(source):
+        lock = read_lock(Path(source))
+        return Goal(source, lock.base.sha256, lock.members)
+    return goal_of(registry, source)
+
+
+def read_lock(path: Path) -> Lock:
+    """The lock file at a path.
+
+    Raises:
+        NotFoundError: there is none.
+        FormatError: it breaks its format, or is no regular file.
+    """
+    try:
+        return Lock.from_bytes(read_regular(path, MAX_LOCK_BYTES))
+    except NotFoundError:
+        raise NotFoundError(f"lock file {path} does not exist", hint="rasura stack lock NAME -o FILE") from None
+
+
+def _is_file(source: str) -> bool:
+    return "/" in source or source.lower().endswith((".lock", ".json"))
+
+
+def _check_here(registry: Registry, lock: Lock) -> None:
+    if all(known.digest != lock.base.sha256 for known in registry.bases()):
+        raise NotFoundError(
+            f"the base {lock.base.sha256[:SHORT]} of the lock is not in this registry", hint="rasura base add DIR"
+        )
+    for patch in lock.patches:
+        try:
+            record = registry.patch(patch.patch_id)
+        except NotFoundError:
+            raise NotFoundError(
+                f"patch {patch.patch_id[:SHORT]} of the lock is not in this registry", hint="rasura pull REPO"
+            ) from None
+        if dict(record.files) != dict(patch.files):
+            raise DigestMismatchError(
+                f"patch {patch.patch_id[:SHORT]}: the registry holds other files than those the lock names",
+                hint=f"rasura patch verify {patch.patch_id[:SHORT]}",
+            )

@@ -1,0 +1,110 @@
+"""Keys of people: made here, taken from a file, trusted, revoked. Private keys lie in the registry's `keys` folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches._io.safetensors_file import read_regular
+from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+from rasura.registry._storage.records import Draft, KeyRecord
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_PEM_LIMIT: Final = 16 * 1024
+_SUFFIX: Final = ".signer.pem"
+
+
+def new_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
+    """Make a P-256 key pair; the registry trusts it at once.
+
+    Raises:
+        InputError: a name that is no plain word.
+        ExistsError: the name is taken.
+    """
+    _check_name(name)
+    if any(record.name == name for record in registry.keys()):
+        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
+    private = PrivateKey.generate()
+    path = private_path(registry, name)
+    write_private(path, private)
+    record = _record(registry, private.public, name, owned=True)
+    try:
+        registry.add_key(record, draft)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return record
+
+
+def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -> KeyRecord:
+    """Trust the public key in a PEM file; the name is the file's unless given.
+
+    Raises:
+        FormatError: no P-256 public key.
+        RevokedKeyError: the key was revoked here; revoking is for good.
+        ExistsError: the name belongs to another key.
+    """
+    try:
+        public = PublicKey.load(read_regular(path, _PEM_LIMIT))
+    except NotFoundError:
+        raise NotFoundError(f"key file {path} does not exist", hint="rasura key export NAME -o FILE") from None
+    except FormatError as error:
+        raise FormatError(f"key file {path}: {error.message}", hint="rasura key export NAME -o FILE") from None
+    known = {record.key_id: record for record in registry.keys()}.get(public.key_id)
+    if known is not None:
+        if known.revoked_at is not None:
+            raise RevokedKeyError(
+                f"key {known.name!r} was revoked on {known.revoked_at:%Y-%m-%d}: expected another key"
+            )
+        registry.set_trusted(public.key_id, True, draft)  # noqa: FBT003
+        return registry.key(public.key_id)
+    chosen = name or path.name.partition(".")[0]
+    _check_name(chosen)
+    record = _record(registry, public, chosen, owned=False)
+    registry.add_key(record, draft)
+    return record
+
+
+def signer(registry: Registry, name: str | None) -> PrivateKey:
+    """The private key to sign with: the named one, or the only one that is here.
+
+    Raises:
+        NotFoundError: none here, or not by that name.
+        InputError: several, and none was named.
+        RevokedKeyError: the named one is revoked.
+    """
+    owned = [record for record in registry.keys() if record.owned and record.revoked_at is None]
+    if name is None:
+        if not owned:
+            raise NotFoundError("this registry holds no key to sign with", hint="rasura key new NAME")
+        if len(owned) > 1:
+            raise InputError(f"several keys can sign: {', '.join(r.name for r in owned)}", hint="--key NAME")
+        name = owned[0].name
+    record = registry.key(name)
+    if record.revoked_at is not None:
+        raise RevokedKeyError(f"key {record.name!r} is revoked and signs no more", hint="rasura key new NAME")
+    if not record.owned:
+        raise NotFoundError(f"the private half of key {record.name!r} is not in this registry", hint="rasura key list")
+    key = read_private(private_path(registry, record.name))
+    if key.public.key_id != record.key_id:
+        raise FormatError(f"the private key of {record.name!r} is not the one that was registered")
+    return key
+
+
+def private_path(registry: Registry, name: str) -> Path:
+    """Where the private half of a named key lies."""
+    return registry.keys_folder / f"{name}{_SUFFIX}"
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(f"key name {name!r}: expected letters, digits, dot, dash, underscore or @, at most 64")
+
+
+def _record(registry: Registry, public: PublicKey, name: str, *, owned: bool) -> KeyRecord:
+    return KeyRecord(public.key_id, name, public.pem, owned, True, None, registry.now())  # noqa: FBT003

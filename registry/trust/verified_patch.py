@@ -1,0 +1,205 @@
+"""How patches come into the registry and out of it again: never without a signature that this registry trusts.
+
+The bytes that were verified are the bytes that are read: a patch is taken from a store or a stranger once, as bytes,
+and everything (signature, digests, manifest, tensors) is read from those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, UntrustedKeyError
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
+from rasura.registry.log.outcome import ended_by
+from rasura.registry.trust.retain_words import keep_retained
+
+if TYPE_CHECKING:
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.format.signing_key import PrivateKey, PublicKey
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.registry.registry import Registry
+
+# Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
+MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verified:
+    """A patch whose signature, trust, digests and numbers were all found good, and the key that signed it."""
+
+    patch: Patch
+    key_id: KeyId
+
+
+def trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
+    """The keys whose signatures count here: trusted and not revoked."""
+    from rasura.patches.format.signing_key import PublicKey
+
+    return tuple(PublicKey.load(k.pem) for k in registry.keys() if k.trusted and k.revoked_at is None)
+
+
+def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, Digest]]:
+    """The key of a `model.sig` and the files it names, if the signature is good and the key counts here.
+
+    Raises:
+        SignatureError: the signature does not verify, or the bundle breaks its format.
+        RevokedKeyError: a good signature by a revoked key.
+        UntrustedKeyError: a signature by a key that is not trusted here.
+    """
+    from rasura.patches.format.model_signature import read_statement
+    from rasura.patches.format.signing_key import PublicKey
+
+    known = {record.key_id: record for record in registry.keys()}
+    try:
+        statement = read_statement(bundle, [PublicKey.load(record.pem) for record in known.values()])
+    except UntrustedKeyError as error:
+        raise UntrustedKeyError(error.message, hint="rasura key trust FILE", **error.details) from None
+    record = known[statement.key_id]
+    if record.revoked_at is not None:
+        raise RevokedKeyError(
+            f"the patch is signed by key {record.name!r}, which was revoked on {record.revoked_at:%Y-%m-%d}",
+            hint="rasura key list",
+            key=record.key_id,
+        )
+    if not record.trusted:
+        raise UntrustedKeyError(
+            f"the patch is signed by key {record.name!r}, which this registry does not trust",
+            hint="rasura key trust FILE",
+            key=record.key_id,
+        )
+    return statement.key_id, statement.files
+
+
+def verify_files(registry: Registry, files: Mapping[str, bytes]) -> Verified:
+    """Verify a patch's bytes completely and read it.
+
+    Raises:
+        SignatureError: unsigned, or the signature does not verify.
+        UntrustedKeyError, RevokedKeyError: the key does not count here.
+        DigestMismatchError, FormatError, AlgebraError: the content is not what was signed, or breaks its format.
+    """
+    from rasura.patches.format.model_signature import verify
+    from rasura.patches.format.patch import Patch
+
+    if SIGNATURE not in files:
+        raise SignatureError(
+            f"the patch has no {SIGNATURE}: expected a signature by a trusted key", hint="rasura erase … --key NAME"
+        )
+    key_id, _ = open_bundle(registry, files[SIGNATURE])
+    verify(files, trusted_keys(registry))
+    return Verified(Patch.from_files(files), key_id)
+
+
+def load_verified(registry: Registry, patch_id: PatchId) -> Patch:
+    """A registered patch, verified anew from the bytes in the store.
+
+    Raises:
+        NotFoundError: no such patch.
+        VerificationError: see `verify_files`.
+    """
+    return load_signed(registry, patch_id).patch
+
+
+def load_signed(registry: Registry, patch_id: PatchId) -> Verified:
+    """As `load_verified`, and the key that signed it."""
+    verified = verify_files(registry, registry.patch_files(patch_id))
+    if verified.patch.patch_id != patch_id:
+        raise SignatureError(f"the store holds patch {verified.patch.patch_id} where {patch_id} was expected")
+    return verified
+
+
+def manifest_of(registry: Registry, patch_id: PatchId) -> Manifest:
+    """The manifest of a registered patch, checked against the patch's identity; needs no torch."""
+    data = registry.blobs.read(registry.patch(patch_id).files[MANIFEST])
+    manifest = Manifest.from_bytes(data)
+    if manifest.patch_id != patch_id:
+        raise SignatureError(f"the store holds the manifest of {manifest.patch_id} where {patch_id} was expected")
+    return manifest
+
+
+def add_signed(
+    registry: Registry, files: Mapping[str, bytes], source: str, draft: Draft, *, words: RetainSet | None = None
+) -> tuple[PatchId, bool]:
+    """Verify a patch's bytes and register it.
+
+    Args:
+        registry: where.
+        files: content and signature.
+        source: where it came from, for people.
+        draft: the audit entry; patch and base are filled in.
+        words: the retain set, where the patch is made here: kept, so that it can be solved anew.
+
+    Returns:
+        Its identity, and whether it is new here.
+
+    Raises:
+        VerificationError: see `verify_files`; nothing was registered.
+    """
+    verified = verify_files(registry, files)
+    manifest = verified.patch.manifest
+    basis, retain = manifest.protected.basis, manifest.protected.retain
+    record = PatchRecord(
+        patch_id=verified.patch.patch_id,
+        concepts=(manifest.concept.text,),
+        anchor=manifest.concept.anchor,
+        method=manifest.eraser.name,
+        base=manifest.base.sha256,
+        basis=basis.sha256,
+        retain_set=retain.sha256 if retain else None,
+        key_id=verified.key_id,
+        files={name: Digest(hashlib.sha256(data).hexdigest()) for name, data in files.items()},
+        size=sum(map(len, files.values())),
+        added_at=registry.now(),
+        source=source,
+    )
+    if words is not None:
+        keep_retained(registry, words)
+    new = registry.add_patch(
+        record,
+        files,
+        draft,
+        basis=BasisRecord(basis.sha256, basis.dimension, basis.rank, basis.rule),
+        retain_set=_retain_record(retain) if retain else None,
+    )
+    return record.patch_id, new
+
+
+def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId, bool]:
+    """Verify the patch in a folder, as `rasura patch export` writes it, and register it.
+
+    Returns:
+        Its identity, and whether it is new here.
+
+    Raises:
+        NotFoundError: no such folder, or no patch in it.
+        VerificationError: see `verify_files`; nothing was registered.
+    """
+    from rasura.patches.format.patch import read_folder
+
+    draft = replace(draft, details={"folder": str(folder)})
+    try:
+        return add_signed(registry, read_folder(folder), f"folder {folder.name}", draft)
+    except RasuraError as error:
+        registry.note(ended_by(draft, error))
+        raise
+
+
+def _retain_record(retain: RetainSpec) -> RetainSetRecord:
+    # Two sets may come from files of one name, so the name carries part of the digest.
+    return RetainSetRecord(retain.sha256, f"{retain.source}@{retain.sha256[:12]}", retain.count)
+
+
+def signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
+    """A patch's four files and their signature. The same patch and key give the same bytes (RFC 6979)."""
+    from rasura.patches.format.model_signature import sign
+
+    files = patch.files()
+    return {**files, SIGNATURE: sign(files, name=patch.patch_id, key=key)}
