@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rasura.evaluation.classifier import load_judge
 from rasura.evaluation.demo import STYLE, STYLE_ANCHOR, THING, THING_ANCHOR
-from rasura.evaluation.painter import Painter
-from rasura.evaluation.score import Answer, Subjects, questions, scores
+from rasura.evaluation.images.painter import Painter
+from rasura.evaluation.images.questions import Answer, Subjects, questions, scores
+from rasura.evaluation.judges.classifier import load_judge
 from rasura.patches.algebra.compose import Term, composed
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.closed_form.null_space import NullSpace

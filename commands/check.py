@@ -51,7 +51,7 @@ def check(
     from rasura.registry.trust.check import effective, judged
 
     if plot is not None:
-        from rasura.evaluation.canvas import check_plot
+        from rasura.evaluation.plots.save_figure import check_plot
 
         check_plot(plot)
     with open_registry(registry_at) as registry, progress() as tell:
@@ -96,7 +96,7 @@ def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
 
 
 def _draw(checked: Judged, path: Path) -> None:
-    from rasura.evaluation.plots import InterferenceData, interference_figure
+    from rasura.evaluation.plots.figure import InterferenceData, interference_figure
     from rasura.patches.checks.footprint import Footprint
     from rasura.patches.checks.interference import Interference, cosines
 

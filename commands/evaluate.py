@@ -9,7 +9,7 @@ from rasura.commands.frame import command, open_registry
 from rasura.commands.output import Result, line, progress, short
 
 if TYPE_CHECKING:
-    from rasura.evaluation.harness import Evaluated, EvaluationRequest
+    from rasura.evaluation.evaluate import Evaluated, EvaluationRequest
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
@@ -61,8 +61,8 @@ def evaluate(
     *, out: Path | None, keep_pictures: bool, registry_at: str | None, reason: str, actor: str, **choices: Any
 ) -> Result:
     """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw."""
-    from rasura.evaluation.harness import evaluate as run
-    from rasura.evaluation.outputs import check_folder, write_outputs
+    from rasura.evaluation.evaluate import evaluate as run
+    from rasura.evaluation.report.write_outputs import check_folder, write_outputs
     from rasura.registry._storage.records import Draft
 
     if keep_pictures and out is None:
@@ -79,7 +79,7 @@ def evaluate(
 
 def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
     """Record the report; its digest, and whether it is new here."""
-    from rasura.evaluation.report.recorded import record_evaluation
+    from rasura.evaluation.report.report.recorded import record_evaluation
 
     record, new = record_evaluation(registry, report, draft)
     return record.digest, new
@@ -100,9 +100,9 @@ def _request(
     seed: int,
     **others: Any,
 ) -> "EvaluationRequest":
-    from rasura.evaluation.attack import AttackOptions
-    from rasura.evaluation.harness import EvaluationRequest
-    from rasura.evaluation.painter import Sampling
+    from rasura.evaluation.attacks.attack import AttackOptions
+    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.images.painter import Sampling
 
     return EvaluationRequest(
         base_ref,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rasura.commands.output import fields, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.evaluation.harness import Evaluated
+    from rasura.evaluation.evaluate import Evaluated
 
 _NUMBERS: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.classifier import load_judge
-from rasura.evaluation.grid import Row, draw_grid, save_grid
-from rasura.evaluation.judge import Judge
-from rasura.evaluation.painter import Painter, Shot
-from rasura.evaluation.score import Answer, Question, Score, Subjects, labels, questions, scores
+from rasura.evaluation.images.grid import Row, draw_grid, save_grid
+from rasura.evaluation.images.painter import Painter, Shot
+from rasura.evaluation.images.questions import Answer, Question, Score, Subjects, labels, questions, scores
+from rasura.evaluation.judges.classifier import load_judge
+from rasura.evaluation.judges.interface import Judge
 from rasura.patches.checks.check import Member, Verdict, check
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ExistsError, NotFoundError

@@ -13,7 +13,7 @@ def tiny_classifier(folder: Path, objects: Sequence[str] = ("dog", "cat"), style
     import torch
     from safetensors.torch import save_file
 
-    from rasura.evaluation.classifier import Network
+    from rasura.evaluation.judges.classifier import Network
 
     shape: dict[str, Any] = {"channels": [8, 8], "strides": [2, 2], "hidden": 16}
     with torch.random.fork_rng(devices=[]):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rasura.evaluation.classifier import Classifier, load_judge
 from rasura.evaluation.demo import file_digests
-from rasura.evaluation.painter import Painter, Shot
-from rasura.evaluation.score import Subjects
+from rasura.evaluation.images.painter import Painter, Shot
+from rasura.evaluation.images.questions import Subjects
+from rasura.evaluation.judges.classifier import Classifier, load_judge
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from ranks import OBSERVED, PREDICTORS, Pair, lost, near, other, with_style
 
-from rasura.evaluation.canvas import new_figure, save_figure
-from rasura.evaluation.heatmap import spread
+from rasura.evaluation.plots.heatmap import spread
+from rasura.evaluation.plots.save_figure import new_figure, save_figure
 from rasura.patches.checks.policy import DEFAULT_POLICY
 
 _NAMED_FROM: Final = 0.4

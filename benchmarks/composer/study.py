@@ -16,10 +16,10 @@ import numpy as np
 from bench import Bench, tell
 from subjects import ANCHORS, NEAR, STYLES, Subject, independent, subjects, target_of
 
-from rasura.evaluation.judge import Sight
-from rasura.evaluation.metrics import picture_change
-from rasura.evaluation.plots import InterferenceData, interference_figure
-from rasura.evaluation.report import Compared
+from rasura.evaluation.judges.interface import Sight
+from rasura.evaluation.plots.figure import InterferenceData, interference_figure
+from rasura.evaluation.report.metrics import picture_change
+from rasura.evaluation.report.report import Compared
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.footprint import Footprint
 from rasura.patches.checks.interference import Interference, cosines

@@ -8,8 +8,8 @@ from typing import Final
 
 from bench import REFERENCE, Bench
 
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.score import Question
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Question
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target

@@ -22,12 +22,12 @@ from stages import leak
 from study import against, predicted, sides_of
 from subjects import RETAINED, independent, request_of, subjects
 
-from rasura.evaluation.grid import Row, draw_grid, save_grid
-from rasura.evaluation.harness import compare
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.patched import PatchedModel, StackMember
-from rasura.evaluation.report import Compared, summary
-from rasura.evaluation.score import Answer, Question, labels
+from rasura.evaluation.evaluate import compare
+from rasura.evaluation.images.grid import Row, draw_grid, save_grid
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.patched_model import PatchedModel, StackMember
+from rasura.evaluation.images.questions import Answer, Question, labels
+from rasura.evaluation.report.report import Compared, summary
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.checks.check import check

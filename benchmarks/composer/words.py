@@ -8,8 +8,8 @@ import torch
 from bench import Bench, tell
 from subjects import NEAR, independent
 
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.patched import PatchedModel
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.patched_model import PatchedModel
 from rasura.patches.prompts.concept_prompts import prompts_of
 
 KIN: Final = {

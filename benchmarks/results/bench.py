@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from rasura.evaluation.cache import PictureCache
-from rasura.evaluation.classifier import load_judge
-from rasura.evaluation.harness import compare
-from rasura.evaluation.judge import Judge
-from rasura.evaluation.painter import Sampling
-from rasura.evaluation.patched import PatchedModel, StackMember
-from rasura.evaluation.report import Compared, all_scores, group_changes, summary
-from rasura.evaluation.score import Question, Subjects
+from rasura.evaluation.evaluate import compare
+from rasura.evaluation.images.image_cache import PictureCache
+from rasura.evaluation.images.painter import Sampling
+from rasura.evaluation.images.patched_model import PatchedModel, StackMember
+from rasura.evaluation.images.questions import Question, Subjects
+from rasura.evaluation.judges.classifier import load_judge
+from rasura.evaluation.judges.interface import Judge
+from rasura.evaluation.report.report import Compared, all_scores, group_changes, summary
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.erasers.options import option_texts
 from rasura.patches.erasers.request import EraseRequest

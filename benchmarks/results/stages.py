@@ -12,13 +12,13 @@ from bench import FOLDER, REFERENCE, Bench, keep, numbers_of, refusal, tell
 from scenarios import FIVE, OBJECT, SCENARIOS, Way, request_for
 from ways import ABLATION, ATTACKED, GROWTH, SCENE_EXACT, SCENE_WAY, WAYS
 
-from rasura.evaluation import attack
-from rasura.evaluation.grid import Row, draw_grid, save_grid
-from rasura.evaluation.kinds import Erasures, default_questions, read_paraphrases
-from rasura.evaluation.metrics import frechet, picture_change
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.report import Compared
-from rasura.evaluation.score import Question
+from rasura.evaluation.attacks import attack
+from rasura.evaluation.images.grid import Row, draw_grid, save_grid
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Question
+from rasura.evaluation.report.metrics import frechet, picture_change
+from rasura.evaluation.report.question_kinds import Erasures, default_questions, read_paraphrases
+from rasura.evaluation.report.report import Compared
 from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError

@@ -9,7 +9,7 @@ from tiny_t5 import NAMES, tiny_t5, tiny_t5_pipeline
 from workshop import digests
 
 import rasura as package
-from rasura.evaluation.painter import Painter
+from rasura.evaluation.images.painter import Painter
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost

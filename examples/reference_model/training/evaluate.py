@@ -20,7 +20,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
-from rasura.evaluation.classifier import Classifier, load_judge
+from rasura.evaluation.judges.classifier import Classifier, load_judge
 
 from .vocabulary import BARE_TEMPLATES, DRAWN, EVALUATION_TEMPLATES, STYLES, SUPERCLASSES, THINGS, fill
 

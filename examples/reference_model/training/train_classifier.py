@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from rasura.evaluation.classifier import Network, load_judge
+from rasura.evaluation.judges.classifier import Network, load_judge
 
 from .common import Budget, Pictures, load_pictures, set_rate, to_unit
 from .render import VENDORS

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from tiny import tiny_model
 
-from rasura.evaluation.attack import AttackOptions
-from rasura.evaluation.attack_embedding import find_embedding
-from rasura.evaluation.attack_suffix import find_suffix, typeable
-from rasura.evaluation.denoising import Denoising, SlottedPrompt, states_of_ids, states_of_vectors
-from rasura.evaluation.painter import Painter, Sampling, Shot
+from rasura.evaluation.attacks.attack import AttackOptions
+from rasura.evaluation.attacks.denoising_loss import Denoising, SlottedPrompt, states_of_ids, states_of_vectors
+from rasura.evaluation.attacks.textual_inversion import find_embedding
+from rasura.evaluation.attacks.token_suffix import find_suffix, typeable
+from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.patches.errors import UnsupportedHostError
 
 REFERENCE = Path(__file__).parents[3] / "examples" / "reference_model"
@@ -165,7 +165,7 @@ def test_free_vectors_find_what_a_real_model_draws() -> None:
     """The base itself draws a dog for vectors that were found from pictures of dogs, starting from a cat."""
     if not (REFERENCE / "pipeline").exists():
         pytest.skip("the source distribution leaves the model out")
-    from rasura.evaluation.classifier import load_judge
+    from rasura.evaluation.judges.classifier import load_judge
 
     painter, judge = Painter.load(REFERENCE / "pipeline", Sampling(steps=10, batch=4)), load_judge(REFERENCE)
     dogs = painter.draw_batch([Shot("a nice image of a dog drawn in cartoon style", seed) for seed in range(4)])

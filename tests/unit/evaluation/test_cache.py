@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tiny import tiny_model
 
-from rasura.evaluation.cache import PictureCache, picture_digest
-from rasura.evaluation.painter import Painter, Sampling, Shot
+from rasura.evaluation.images.image_cache import PictureCache, picture_digest
+from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.patches.types import Digest
 
 SHOTS = [Shot(f"a {word}", seed) for seed, word in enumerate(("dog", "cat", "photo", "painting", "tree"))]

@@ -9,10 +9,10 @@ from judges import tiny_classifier, tiny_clip
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from rasura.evaluation.classifier import load_judge
-from rasura.evaluation.judge import open_judge
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.score import Question
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Question
+from rasura.evaluation.judges.classifier import load_judge
+from rasura.evaluation.judges.interface import open_judge
 from rasura.patches.errors import ConceptError, FormatError, InputError, NotFoundError
 
 

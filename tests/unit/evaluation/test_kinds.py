@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rasura.evaluation.kinds import Erasures, default_questions, find_beside, read_paraphrases
-from rasura.evaluation.score import Subjects, questions, scores
+from rasura.evaluation.images.questions import Subjects, questions, scores
+from rasura.evaluation.report.question_kinds import Erasures, default_questions, find_beside, read_paraphrases
 from rasura.patches.errors import FormatError, InputError
 
 MODEL = Path(__file__).parents[3] / "examples" / "reference_model"

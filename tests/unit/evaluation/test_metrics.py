@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.linalg import sqrtm
 
-from rasura.evaluation.metrics import frechet, harmonic_mean, picture_change, wilson
+from rasura.evaluation.report.metrics import frechet, harmonic_mean, picture_change, wilson
 
 
 def features(n: int, width: int, seed: int) -> npt.NDArray[np.float64]:

@@ -10,8 +10,8 @@ import torch
 from tiny import TinySpec, tiny_model
 from workshop import ALICE, SPEC, Workshop, workshop  # noqa: F401
 
-from rasura.evaluation.painter import Painter, Sampling, Shot
-from rasura.evaluation.patched import PatchedModel, StackMember, check_stack, fingerprint
+from rasura.evaluation.images.painter import Painter, Sampling, Shot
+from rasura.evaluation.images.patched_model import PatchedModel, StackMember, check_stack, fingerprint
 from rasura.patches.algebra.increment import Increment, Strength
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rasura.evaluation.clustering import ordered
-from rasura.evaluation.heatmap import NAMES, coarse, number, short, spread, worst_rows
-from rasura.evaluation.panels import count_over, worst_pairs
-from rasura.evaluation.plots import MOST, InterferenceData, interference_figure
+from rasura.evaluation.plots.clustering import ordered
+from rasura.evaluation.plots.figure import MOST, InterferenceData, interference_figure
+from rasura.evaluation.plots.heatmap import NAMES, coarse, number, short, spread, worst_rows
+from rasura.evaluation.plots.panels import count_over, worst_pairs
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError, RegistryError
 

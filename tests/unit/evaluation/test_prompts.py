@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tiny import tiny_model
 
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.prompts import read_questions
-from rasura.evaluation.score import Question
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Question
+from rasura.evaluation.report.prompt_file import read_questions
 from rasura.patches.errors import InputError, NotFoundError
 from rasura.patches.models.text_encoder import TextEncoder
 

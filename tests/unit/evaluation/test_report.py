@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from rasura.evaluation.report.report.recorded import Report
 
-from rasura.evaluation.judge import Sight
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.report import (
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Answer, Question
+from rasura.evaluation.judges.interface import Sight
+from rasura.evaluation.report.report import (
     Compared,
     all_scores,
     change_rows,
@@ -18,8 +20,6 @@ from rasura.evaluation.report import (
     score_rows,
     summary,
 )
-from rasura.evaluation.report.recorded import Report
-from rasura.evaluation.score import Answer, Question
 from rasura.patches.types import Digest, PatchId
 
 # group, kind, wanted, the judge's answer to the base's picture and to the patched model's

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasura.evaluation.report.report.recorded import MAX_REPORT_BYTES, Report, read_report, record_evaluation
 from registry_fixtures import (
     EPOCH,
     Place,
@@ -21,7 +22,6 @@ from registry_fixtures import (
     report_of,
 )
 
-from rasura.evaluation.report.recorded import MAX_REPORT_BYTES, Report, read_report, record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.errors import (

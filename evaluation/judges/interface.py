@@ -1,7 +1,7 @@
 """Judges: whoever names what a picture shows, by label on each of its axes, and describes it in numbers.
 
-Classifier   a small network of our own: object and style      rasura.evaluation.classifier
-ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.clip_judge
+Classifier   a small network of our own: object and style      rasura.evaluation.judges.classifier
+ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.judges.clip
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from rasura.evaluation.score import Answer, Question
+from rasura.evaluation.images.questions import Answer, Question
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, d
         FormatError: a judge that cannot be read.
         InputError: it does not know a label that is asked for.
     """
-    from rasura.evaluation.classifier import load_judge
-    from rasura.evaluation.clip_judge import load_clip_judge
+    from rasura.evaluation.judges.classifier import load_judge
+    from rasura.evaluation.judges.clip import load_clip_judge
 
     judge: Judge
     if spec.startswith(CLIP):

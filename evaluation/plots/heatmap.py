@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from rasura.evaluation.canvas import INK, SOFT
-from rasura.evaluation.clustering import Matrix, Ordered, scale
+from rasura.evaluation.plots.clustering import Matrix, Ordered, scale
+from rasura.evaluation.plots.save_figure import INK, SOFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.grid import Row, draw_grid, save_grid
-from rasura.evaluation.report import GROUPS, Compared, all_scores, score_rows
-from rasura.evaluation.score import Answer
+from rasura.evaluation.images.grid import Row, draw_grid, save_grid
+from rasura.evaluation.images.questions import Answer
+from rasura.evaluation.report.report import GROUPS, Compared, all_scores, score_rows
 from rasura.patches.errors import ExistsError
 
 if TYPE_CHECKING:
-    from rasura.evaluation.harness import Evaluated
+    from rasura.evaluation.evaluate import Evaluated
 
 REPORT: Final = "report.json"
 SCORES: Final = "scores.csv"

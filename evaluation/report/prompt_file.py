@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.score import Question
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Question
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import ConceptError, FormatError, InputError, NotFoundError

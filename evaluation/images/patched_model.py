@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rasura.evaluation.painter import Painter, Sampling
+from rasura.evaluation.images.painter import Painter, Sampling
 from rasura.patches._io import canonical_json
 from rasura.patches.algebra.compose import Layer, composed, layers_of
 from rasura.patches.algebra.increment import Strength

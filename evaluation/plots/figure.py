@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.canvas import SOFT, check_plot, new_figure, save_figure
-from rasura.evaluation.clustering import ordered
-from rasura.evaluation.heatmap import NAMES, draw_heat_map, short
-from rasura.evaluation.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
+from rasura.evaluation.plots.clustering import ordered
+from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, short
+from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
+from rasura.evaluation.plots.save_figure import SOFT, check_plot, new_figure, save_figure
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError
 

@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation import kinds
-from rasura.evaluation.attack import Attacked, AttackOptions, Bench, check_attacks, run_attacks
-from rasura.evaluation.cache import Effort, PictureCache
-from rasura.evaluation.classifier import FACTS
-from rasura.evaluation.judge import CLIP, TEMPLATE, Judge, open_judge
-from rasura.evaluation.painter import Progress, Sampling
-from rasura.evaluation.patched import PatchedModel, StackMember, check_stack
-from rasura.evaluation.prompts import check_prompt, read_questions
-from rasura.evaluation.report import Compared, report_bytes, summary
-from rasura.evaluation.reportbody import body
-from rasura.evaluation.score import Question, Subjects
+from rasura.evaluation.attacks.attack import Attacked, AttackOptions, Bench, check_attacks, run_attacks
+from rasura.evaluation.images.image_cache import Effort, PictureCache
+from rasura.evaluation.images.painter import Progress, Sampling
+from rasura.evaluation.images.patched_model import PatchedModel, StackMember, check_stack
+from rasura.evaluation.images.questions import Question, Subjects
+from rasura.evaluation.judges.classifier import FACTS
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge, open_judge
+from rasura.evaluation.report import question_kinds
+from rasura.evaluation.report.prompt_file import check_prompt, read_questions
+from rasura.evaluation.report.report import Compared, report_bytes, summary
+from rasura.evaluation.report.report_details import body
 from rasura.patches.errors import InputError
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.trust.verified_patch import load_verified
@@ -142,7 +142,7 @@ def questions_and_judge(
         places = [opened.host.folder, *([] if spec.startswith(CLIP) else [Path(spec)])]
         asked = made_questions(places, stack, request.rounds)
         for question in asked:
-            check_prompt(opened.encoder, question.shot.prompt, kinds.CONCEPTS)
+            check_prompt(opened.encoder, question.shot.prompt, question_kinds.CONCEPTS)
     return asked, open_judge(spec, asked, request.judge_template, request.device)
 
 
@@ -152,16 +152,18 @@ def made_questions(places: Sequence[Path], stack: Sequence[StackMember], rounds:
     Raises:
         InputError: there is none, or it does not know a concept.
     """
-    found = kinds.find_beside(kinds.CONCEPTS, places)
+    found = question_kinds.find_beside(question_kinds.CONCEPTS, places)
     if found is None:
         raise InputError(
-            f"expected {kinds.CONCEPTS} beside {' or '.join(str(p) for p in places)} or a file of prompts, got neither",
+            f"expected {question_kinds.CONCEPTS} beside {' or '.join(str(p) for p in places)} or a file of prompts, got neither",
             hint="rasura evaluate --prompts FILE.jsonl",
         )
     subjects = Subjects.load(found)
-    erased = kinds.Erasures.of(subjects, [member.patch.manifest.concept.text for member in stack])
-    paraphrases = kinds.read_paraphrases(kinds.find_beside(kinds.PARAPHRASES, [found.parent]))
-    return kinds.default_questions(subjects, erased, paraphrases, rounds=rounds)
+    erased = question_kinds.Erasures.of(subjects, [member.patch.manifest.concept.text for member in stack])
+    paraphrases = question_kinds.read_paraphrases(
+        question_kinds.find_beside(question_kinds.PARAPHRASES, [found.parent])
+    )
+    return question_kinds.default_questions(subjects, erased, paraphrases, rounds=rounds)
 
 
 def compare(
@@ -175,7 +177,7 @@ def compare(
 
 
 def _judge_beside(folder: Path) -> str:
-    found = kinds.find_beside(FACTS, [folder])
+    found = question_kinds.find_beside(FACTS, [folder])
     if found is None:
         raise InputError(
             f"no judge was named, and none lies beside {folder}: expected a classifier's folder or a CLIP model's",

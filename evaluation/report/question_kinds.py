@@ -14,8 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from rasura.evaluation.painter import Shot
-from rasura.evaluation.score import AXES, Question, Subjects, direct_questions, labels
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import AXES, Question, Subjects, direct_questions, labels
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.prompts.concept_prompts import normal
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rasura.evaluation.metrics import wilson
-from rasura.evaluation.report import (
+from rasura.evaluation.report.metrics import wilson
+from rasura.evaluation.report.report import (
     Compared,
     all_scores,
     change_rows,
@@ -17,9 +17,9 @@ from rasura.evaluation.report import (
 )
 
 if TYPE_CHECKING:
-    from rasura.evaluation.attack import Attacked, AttackOptions
-    from rasura.evaluation.painter import Sampling
-    from rasura.evaluation.patched import StackMember
+    from rasura.evaluation.attacks.attack import Attacked, AttackOptions
+    from rasura.evaluation.images.painter import Sampling
+    from rasura.evaluation.images.patched_model import StackMember
     from rasura.patches._io.canonical_json import JsonValue
 
 

@@ -4,8 +4,8 @@ Each takes pictures that the base draws of the concept and looks for words, or f
 explain these pictures to a model. Then the model draws with what was found, from new noise, and the judge says how
 often the concept is there. The same attack on the base is the ceiling; the prompt without any attack is the floor.
 
-    embedding  word vectors that no word has          rasura.evaluation.attack_embedding
-    suffix     real words behind the prompt           rasura.evaluation.attack_suffix
+    embedding  word vectors that no word has          rasura.evaluation.attacks.textual_inversion
+    suffix     real words behind the prompt           rasura.evaluation.attacks.token_suffix
 
 An attack that finds nothing proves little: another one, with more steps, may.
 """
@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.attack_embedding import FREE_PROMPT, find_embedding
-from rasura.evaluation.attack_suffix import find_suffix
-from rasura.evaluation.cache import PictureCache
-from rasura.evaluation.denoising import Denoising
-from rasura.evaluation.judge import Judge
-from rasura.evaluation.kinds import DIRECT
-from rasura.evaluation.painter import Progress, Shot
-from rasura.evaluation.patched import PatchedModel
-from rasura.evaluation.score import Question
+from rasura.evaluation.attacks.denoising_loss import Denoising
+from rasura.evaluation.attacks.textual_inversion import FREE_PROMPT, find_embedding
+from rasura.evaluation.attacks.token_suffix import find_suffix
+from rasura.evaluation.images.image_cache import PictureCache
+from rasura.evaluation.images.painter import Progress, Shot
+from rasura.evaluation.images.patched_model import PatchedModel
+from rasura.evaluation.images.questions import Question
+from rasura.evaluation.judges.interface import Judge
+from rasura.evaluation.report.question_kinds import DIRECT
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.types import Digest
 

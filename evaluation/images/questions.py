@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from rasura.evaluation.painter import Shot
+from rasura.evaluation.images.painter import Shot
 from rasura.patches.errors import FormatError, NotFoundError
 
 AXES: Final = ("object", "style")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.painter import Painter, Progress, Shot
+from rasura.evaluation.images.painter import Painter, Progress, Shot
 from rasura.patches._io import canonical_json
 from rasura.patches.types import Digest
 

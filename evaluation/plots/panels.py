@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.canvas import INK, SOFT
-from rasura.evaluation.clustering import Matrix
-from rasura.evaluation.heatmap import number, short
+from rasura.evaluation.plots.clustering import Matrix
+from rasura.evaluation.plots.heatmap import number, short
+from rasura.evaluation.plots.save_figure import INK, SOFT
 
 if TYPE_CHECKING:
     import numpy as np

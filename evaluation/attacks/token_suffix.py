@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from rasura.evaluation.denoising import Denoising, Noised, SlottedPrompt, states_of_ids, states_of_vectors
+from rasura.evaluation.attacks.denoising_loss import Denoising, Noised, SlottedPrompt, states_of_ids, states_of_vectors
 
 if TYPE_CHECKING:
     import torch

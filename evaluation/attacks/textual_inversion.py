@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.denoising import Denoising, SlottedPrompt, states_of_vectors
+from rasura.evaluation.attacks.denoising_loss import Denoising, SlottedPrompt, states_of_vectors
 
 if TYPE_CHECKING:
     import torch

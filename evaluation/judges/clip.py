@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rasura.evaluation.judge import CLIP, TEMPLATE, Sight
-from rasura.evaluation.score import Answer
+from rasura.evaluation.images.questions import Answer
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Sight
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.models.library_output import quiet
 from rasura.patches.prompts.concept_prompts import check_template
@@ -29,7 +29,7 @@ _BATCH: Final = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipJudge:
-    """A CLIP model with the sentences of its labels encoded; a `rasura.evaluation.judge.Judge`.
+    """A CLIP model with the sentences of its labels encoded; a `rasura.evaluation.judges.interface.Judge`.
 
     Attributes:
         title: folder, kind, digest.

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rasura.evaluation.judge import Sight
-from rasura.evaluation.score import AXES, Answer
+from rasura.evaluation.images.questions import AXES, Answer
+from rasura.evaluation.judges.interface import Sight
 from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifier:
-    """A trained network with its label names; a `rasura.evaluation.judge.Judge`."""
+    """A trained network with its label names; a `rasura.evaluation.judges.interface.Judge`."""
 
     network: Network
     objects: tuple[str, ...]

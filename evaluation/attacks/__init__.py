@@ -1,0 +1,1 @@
+"""Attacks: prompts that bring an erased concept back."""

@@ -1,0 +1,1 @@
+"""Pictures: drawn with and without patches, kept, put side by side."""

@@ -1,0 +1,1 @@
+"""Plots of checks: heat maps, panels, clustering."""
