@@ -28,7 +28,7 @@ _INTERRUPTED: Final = 130
 
 # Noun or verb: the module and attribute that hold it, and the line that help shows without importing it.
 _COMMANDS: Final = {
-    "init": ("rasura.commands.registry:init", "Make a registry here."),
+    "init": ("rasura.commands.init:init", "Make a registry here."),
     "demo": ("rasura.commands.demo:demo", "Erase, check, apply, revert and verify on a small real model."),
     "key": ("rasura.commands.key:key", "Signing keys: make, list, export, trust, revoke."),
     "base": ("rasura.commands.base:base", "Base models: add, list, show."),
@@ -134,7 +134,7 @@ def _report(
     hint: str = "",
     details: Mapping[str, object] | None = None,
 ) -> int:
-    from rasura.commands.output import Failure, print_failure
+    from rasura.commands._output import Failure, print_failure
 
     failure = Failure(seen.get("command", ""), code, message, hint, details or {})
     print_failure(failure, as_json=_wants_json())

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, fields, line, progress, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, fields, line, progress, short, table
 
 
 @click.group()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import MODEL_HELP
-from rasura.commands.output import Result, line, short
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, short
+from rasura.commands.apply import MODEL_HELP
 from rasura.commands.stack import concepts_of
 
 if TYPE_CHECKING:

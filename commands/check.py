@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.checks.capacity import Capacity

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rasura.commands.frame import command
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands._command import command
+from rasura.commands._output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.evaluation.demo import DemoReport

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, progress
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, progress
 
 
 @command(None, "doctor", mutating=True)

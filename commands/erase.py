@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, progress, short, table
 from rasura.commands.resolve import conditioning_data, told_apart
 
 if TYPE_CHECKING:

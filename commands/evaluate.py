@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, progress, short
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, progress, short
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import Evaluated, EvaluationRequest

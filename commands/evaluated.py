@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from rasura.commands.output import fields, line, short, table
+from rasura.commands._output import fields, line, short, table
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import Evaluated

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, clean, fields, line, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, clean, fields, line, short, table
 
 if TYPE_CHECKING:
     from rasura.evaluation.report.report.recorded import Report

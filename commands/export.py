@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rasura.commands.files import write_document
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line
+from rasura.commands._command import command, open_registry
+from rasura.commands._documents import write_document
+from rasura.commands._output import Result, line
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength

@@ -2,8 +2,8 @@
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, short
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, short
 
 _ENDPOINT = click.option("--endpoint", envvar="HF_ENDPOINT", metavar="URL", help="Hub [default: huggingface.co].")
 _TOKEN = click.option("--token", envvar="HF_TOKEN", metavar="TOKEN", help="Access token [default: the stored one].")

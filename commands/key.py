@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, short, table
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import KeyRecord

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from rasura.commands.frame import command
-from rasura.commands.output import Result, fields, line, table
+from rasura.commands._command import command
+from rasura.commands._output import Result, fields, line, table
 
 
 @command(None, "methods")

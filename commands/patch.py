@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, fields, line, short, table
+from rasura.commands.apply import IDS, apply, revert, status, switch
 from rasura.commands.bisect import bisect
 from rasura.commands.check import check
 from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.export import export
-from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import IDS, apply, revert, status, switch
-from rasura.commands.output import Result, fields, line, short, table
 from rasura.commands.resolve import join, rebase, retarget
 
 _EVALUATIONS = 5  # lines of `show`

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import MODEL_HELP
-from rasura.commands.output import Result, line, many, progress, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, many, progress, short, table
+from rasura.commands.apply import MODEL_HELP
 from rasura.commands.stack import concepts_of, difference_data, difference_rows, worst_rows
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def plan(
 
     `rasura patch apply FILE` does exactly what the written plan says, or refuses it as stale.
     """
-    from rasura.commands.files import write_document
+    from rasura.commands._documents import write_document
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.stacks.plan import make_plan
     from rasura.registry.stacks.plan_file import Plan

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, short
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, short
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
@@ -21,7 +21,7 @@ def policy() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a new file instead.")
 def show(registry_at: str | None, output: Path | None) -> Result:
     """Show the policy in force as TOML; the default one where none was set."""
-    from rasura.commands.files import write_document
+    from rasura.commands._documents import write_document
 
     with open_registry(registry_at) as registry:
         found, record = registry.policy(), registry.policy_record()

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands.frame import command, open_registry
-from rasura.commands.moving import IDS
-from rasura.commands.output import Result, line, progress, short, table
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, progress, short, table
+from rasura.commands.apply import IDS
 
 if TYPE_CHECKING:
     from rasura.patches.solving.conditioning import Conditioning

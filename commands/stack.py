@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, fields, line, short, table
 from rasura.commands.check import room_data, room_line
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, fields, line, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
@@ -192,7 +192,7 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
 
     With --check, exit code 7 where the file is not what the stack is now.
     """
-    from rasura.commands.files import write_document
+    from rasura.commands._documents import write_document
     from rasura.registry.stacks.lock_file import Lock, check_lock, lock_stack
     from rasura.registry.stacks.stack_ref import read_lock
 

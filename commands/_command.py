@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rasura.commands.output import Result, show
+from rasura.commands._output import Result, show
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry

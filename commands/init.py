@@ -2,8 +2,8 @@
 
 import click
 
-from rasura.commands.frame import command, working_folder
-from rasura.commands.output import Result, line
+from rasura.commands._command import command, working_folder
+from rasura.commands._output import Result, line
 
 
 @command(None, "init", mutating=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._command import command, open_registry
+from rasura.commands._output import Result, line, many, progress, short, table
 from rasura.commands.check import removal_line
-from rasura.commands.frame import command, open_registry
-from rasura.commands.output import Result, line, many, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
