@@ -16,7 +16,7 @@ import torch
 if TYPE_CHECKING:
     from examples.single_file import single_file, to_ldm
 else:
-    _spec = importlib.util.spec_from_file_location("single_file", Path(__file__).parents[1] / "examples/single_file.py")
+    _spec = importlib.util.spec_from_file_location("single_file", Path(__file__).parents[3] / "examples/single_file.py")
     _example = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(_example)
     single_file, to_ldm = _example.single_file, _example.to_ldm

@@ -15,7 +15,7 @@ from rasura.patches import errors
 from rasura.patches.errors import RasuraError
 from rasura.registry.registry import Registry
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "huggingface_hub", "safetensors", "PIL"}
 _SHOW = (
     "import sys, runpy\n"

@@ -25,7 +25,7 @@ from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
 from rasura.registry.log import entry, signed_note
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FORMAT_PAGE = ROOT / "docs" / "patch-format.md"
 LOG_PAGE = ROOT / "docs" / "audit-log.md"
 MODEL = ROOT / "examples" / "reference_model" / "pipeline"

@@ -16,7 +16,7 @@ from workshop import ALICE, SPEC, Workshop, workshop
 from rasura.registry._storage.records import Draft
 from rasura.registry.trust.verified_patch import add_folder
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PICTURE = {"prompt": "a photo of a dog", "seed": "1", "steps": "2"}
 
 

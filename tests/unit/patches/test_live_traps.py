@@ -23,7 +23,7 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CPU = torch.device("cpu")
 KEYS = ParamName("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

@@ -13,7 +13,7 @@ from workshop import start
 from rasura.patches.algebra.compose import Term, composed
 from rasura.patches.algebra.increment import Increment
 
-SCRIPT = str(Path(__file__).parents[2] / "sharding_mesh.py")
+SCRIPT = str(Path(__file__).parents[3] / "support" / "sharded" / "sharding_mesh.py")
 Found = list[dict[str, Any]]
 GONE = "expected rank {} to take part, got: "
 

@@ -16,7 +16,7 @@ from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.registry._storage.records import EntryRecord
 from rasura.registry.live.live_model import attach
 
-SCRIPT = str(Path(__file__).parents[2] / "sharding.py")
+SCRIPT = str(Path(__file__).parents[2] / "support" / "sharded" / "sharding.py")
 
 
 @dataclass(frozen=True, slots=True)
