@@ -63,7 +63,7 @@ check: $(STAMP) schema
 
 # The tables of the program and those that the migrations make are the same (what `alembic check` asks).
 schema: $(STAMP)
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_schema_drift.py
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/registry/_storage/test_schema_drift.py
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -74,7 +74,7 @@ fix: $(STAMP)
 	$(BIN)/python docs/tools/session.py README.md
 
 soak: $(STAMP)
-	PYTHONPATH=.dev:tests $(BIN)/python tests/soaking.py --kills $(SOAK) $(ARGS)
+	PYTHONPATH=.dev:tests $(BIN)/python tests/support/crashes/soaking.py --kills $(SOAK) $(ARGS)
 
 # An hour on two cores; what was printed stays in docs/benchmarks.
 bench: SHELL := bash

@@ -79,7 +79,7 @@ def evaluate(
 
 def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
     """Record the report; its digest, and whether it is new here."""
-    from rasura.evaluation.report.report.recorded import record_evaluation
+    from rasura.evaluation.report.recorded import record_evaluation
 
     record, new = record_evaluation(registry, report, draft)
     return record.digest, new

@@ -9,8 +9,7 @@ from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, clean, fields, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.evaluation.report.report.recorded import Report
-
+    from rasura.evaluation.report.recorded import Report
     from rasura.patches._io.json_fields import JsonValue
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import EvaluationRecord
@@ -40,7 +39,7 @@ def list_(patch_ref: str | None, registry_at: str | None) -> Result:
 @click.argument("digest", metavar="DIGEST")
 def show(digest: str, registry_at: str | None) -> Result:
     """Show one evaluation: the digest of its report or an abbreviation."""
-    from rasura.evaluation.report.report.recorded import Report, read_report
+    from rasura.evaluation.report.recorded import Report, read_report
 
     with open_registry(registry_at) as registry:
         record = registry.evaluation(digest)

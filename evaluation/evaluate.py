@@ -155,7 +155,8 @@ def made_questions(places: Sequence[Path], stack: Sequence[StackMember], rounds:
     found = question_kinds.find_beside(question_kinds.CONCEPTS, places)
     if found is None:
         raise InputError(
-            f"expected {question_kinds.CONCEPTS} beside {' or '.join(str(p) for p in places)} or a file of prompts, got neither",
+            f"expected {question_kinds.CONCEPTS} beside {' or '.join(str(p) for p in places)} "
+            "or a file of prompts, got neither",
             hint="rasura evaluate --prompts FILE.jsonl",
         )
     subjects = Subjects.load(found)

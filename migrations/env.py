@@ -1,4 +1,6 @@
-"""Alembic's environment. The connection is handed over by `rasura.registry._storage.schema`, already inside a transaction.
+"""Alembic's environment.
+
+The connection is handed over by `rasura.registry._storage.schema`, already inside a transaction.
 
 There is no ini file and no URL here: who may open which database is the registry's business.
 """

@@ -42,7 +42,7 @@ def _utc_now() -> datetime:
 class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
     """One registry, open. Use it as a context manager, from one thread at a time; open another for another thread.
 
-    What it does with each noun stands in `rasura.registry.nouns`; here it is made, opened and closed.
+    What it does with each noun stands in `rasura.registry._resources`; here it is made, opened and closed.
     """
 
     @classmethod

@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commandline import rasura
-from workshop import ALICE, Workshop, copy_of, digests, workshop, workshop_template
+from support.commandline import rasura
+from support.registries.workshop import ALICE, Workshop, copy_of, digests, workshop, workshop_template
 
 from rasura.patches._io.canonical_json import dumps
 from rasura.patches.errors import VerificationError
@@ -285,8 +285,8 @@ def test_ids(workshop: Workshop) -> None:
 
 def test_an_ambiguous_id(workshop: Workshop) -> None:
     """Two patches whose ids begin alike: made by hand, because finding real ones would take 2^32 erasures."""
-    from registry_fixtures import files_of as some_files
-    from registry_fixtures import patch
+    from support.registries.registry_fixtures import files_of as some_files
+    from support.registries.registry_fixtures import patch
 
     from rasura.registry._storage.records import Draft
 

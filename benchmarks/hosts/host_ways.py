@@ -43,7 +43,7 @@ def layers(patches: Sequence[Patch]) -> tuple[Layer, ...]:
 
 
 def motion(host: TorchHost, wanted: Sequence[Layer]) -> None:
-    """What `rasura.registry.apply.motion` does with tensors: hash what is there, compose, hash, keep, write, read back."""
+    """What `rasura.registry.apply.motion` does with tensors: hash, compose, hash, keep, write, read back."""
     with host.alone():
         _moved(Glance(host), wanted, host.kept())
 

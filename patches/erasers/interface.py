@@ -2,8 +2,8 @@
 
 An *eraser* is a frozen dataclass whose fields are the method's choices; `solve` turns a *problem* (pristine weights,
 prompts as embeddings, what to protect) into one *erasure* a concept: increments, and for each touched parameter what
-was promised about its inputs. Everything else (prompts, measurement, manifest, files) is done by `rasura.patches.solving.solve`
-and the same for all.
+was promised about its inputs. Everything else (prompts, measurement, manifest, files) is done by
+`rasura.patches.solving.solve` and the same for all.
 
 A touched parameter reads one of three things:
 

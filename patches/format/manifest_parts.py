@@ -109,8 +109,8 @@ class BaseSpec:
     """The weights that the patch was computed on.
 
     Attributes:
-        sha256: identity of the whole base (`rasura.patches.models.base_identity.BaseIdentity.digest`), to find it by; what a host must
-            have is each touched parameter.
+        sha256: identity of the whole base (`rasura.patches.models.base_identity.BaseIdentity.digest`), to find it by;
+        what a host must have is each touched parameter.
         parameters: the touched parameters.
         text_encoder: tensor-set digest of the text encoder.
         tokenizer: digest of what turns text into ids.

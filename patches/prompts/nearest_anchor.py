@@ -22,7 +22,8 @@ GENERAL: Final = (
 def with_anchor(encoder: TextEncoder, target: Target, general: Sequence[str]) -> Target:
     """The target, with the nearest of the general concepts in place of `auto`.
 
-    Concepts are compared as `rasura.patches.prompts.nearest_concepts` does: at the last token, outside the null prompt's span.
+    Concepts are compared as `rasura.patches.prompts.nearest_concepts` does: at the last token, outside the null
+    prompt's span.
 
     Raises:
         ConceptError: none of them can be compared.

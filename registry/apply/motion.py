@@ -75,7 +75,8 @@ class Receipt:
         after: the same after; equal to what was predicted.
         pristine: whether nothing is applied any more.
         changed: whether anything was written; a switch to what is applied already writes nothing.
-        beside: how many of them run as a side branch now, because they are quantised (`rasura.registry.apply.side_branches`).
+        beside: how many of them run as a side branch now, because they are quantised
+            (`rasura.registry.apply.side_branches`).
         crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
     """
 

@@ -7,7 +7,8 @@
      "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
-transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.record_digest`). Replaying them
+transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.record_digest`).
+Replaying them
 must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…", "gone":true}`, which
 only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are
 kept as their number and digest, so that no entry passes 65,535 bytes, the limit of the C2SP `tlog-tiles` layout; the

@@ -29,7 +29,8 @@ def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Kohy
     Raises:
         NotFoundError, VerificationError: a patch is not here, or is not good.
         CheckRefusedError: the composer refuses the set.
-        InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see `rasura.patches.format.kohya_lora.kohya_file`.
+        InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see
+        `rasura.patches.format.kohya_lora.kohya_file`.
     """
     from rasura.patches.format.kohya_lora import kohya_file
 

@@ -4,8 +4,8 @@
 from pathlib import Path
 
 import pytest
-from commandline import Run, rasura
-from workshop import Workshop, workshop
+from support.commandline import Run, rasura
+from support.registries.workshop import Workshop, workshop
 
 
 def check(workshop: Workshop, *arguments: str | Path) -> Run:

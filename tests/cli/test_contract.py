@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 import pytest
-from commandline import Run, rasura
-from hubserver import TOKEN, HubServer
-from workshop import Workshop, start, workshop
+from support.commandline import Run, rasura
+from support.hubserver import TOKEN, HubServer
+from support.registries.workshop import Workshop, start, workshop
 
 from rasura import __version__
 from rasura import cli as front_door

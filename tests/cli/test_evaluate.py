@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import rasura
-from judges import tiny_classifier, tiny_clip
 from PIL import Image
-from tiny import TinySpec, tiny_model
-from workshop import ALICE, SPEC, Workshop, workshop
+from support.commandline import rasura
+from support.judges import tiny_classifier, tiny_clip
+from support.models.tiny import TinySpec, tiny_model
+from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
 from rasura.registry.apply import operations
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from commandline import rasura
-from rasura.evaluation.report.report.recorded import record_evaluation
-from registry_fixtures import EPOCH, draft
-from workshop import Workshop, start, workshop
+from support.commandline import rasura
+from support.registries.registry_fixtures import EPOCH, draft
+from support.registries.workshop import Workshop, start, workshop
 
+from rasura.evaluation.report.recorded import record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import PatchId

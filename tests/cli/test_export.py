@@ -5,9 +5,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from commandline import Run, rasura
 from safetensors import safe_open
-from workshop import Workshop, workshop
+from support.commandline import Run, rasura
+from support.registries.workshop import Workshop, workshop
 
 
 def typed(shop: Workshop, *arguments: str | Path, code: int = 0) -> Run:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import Run, rasura
-from tiny import tiny_model
-from workshop import SPEC, Workshop, workshop
+from support.commandline import Run, rasura
+from support.models.tiny import tiny_model
+from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.patches.types import PatchId
 from rasura.registry._storage.choices import StackRecord

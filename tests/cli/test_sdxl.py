@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from commandline import Run, rasura
-from judges import tiny_clip
 from safetensors.torch import load_file, save_file
-from single_files import to_ldm, to_open_clip
-from tiny_xl import tiny_xl, tiny_xl_pipeline
-from workshop import digests
+from support.commandline import Run, rasura
+from support.judges import tiny_clip
+from support.models.single_files import to_ldm, to_open_clip
+from support.models.tiny_xl import tiny_xl, tiny_xl_pipeline
+from support.registries.workshop import digests
 
 import rasura as package
 from rasura.patches.algebra.compose import composed, layers_of

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
-from commandline import rasura
-from tiny import tiny_tokenizer
-from workshop import Workshop, start, workshop
+from support.commandline import rasura
+from support.models.tiny import tiny_tokenizer
+from support.registries.workshop import Workshop, start, workshop
 
 from rasura import cli as front_door
-from rasura.commands import output
+from rasura.commands import _output
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"(?<!the )rasura(?: [a-z]+)+")

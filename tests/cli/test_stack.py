@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from commandline import Run, rasura
-from workshop import Workshop, workshop
+from support.commandline import Run, rasura
+from support.registries.workshop import Workshop, workshop
 
 MODEL = ("--model", "the model")
 

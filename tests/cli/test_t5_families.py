@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commandline import rasura
-from tiny_t5 import NAMES, tiny_t5, tiny_t5_pipeline
-from workshop import digests
+from support.commandline import rasura
+from support.models.tiny_t5 import NAMES, tiny_t5, tiny_t5_pipeline
+from support.registries.workshop import digests
 
 import rasura as package
 from rasura.evaluation.images.painter import Painter

@@ -1,8 +1,8 @@
 """A GPU gives the CPU's bits: composition of many patches, and live weights that go there and back."""
 
-import factories
 import pytest
 import torch
+from support.values import factories
 from torch import nn
 
 from rasura.patches._io.tensor_bytes import tensor_digest

@@ -2,10 +2,9 @@
 
 import sys
 
-import factories
-import hard_sums
 import pytest
 import torch
+from support.values import factories, hard_sums
 
 from rasura.patches._io.tensor_bytes import tensor_digests
 from rasura.patches.algebra import fused_add

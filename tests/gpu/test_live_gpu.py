@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_pipeline
-from workshop import ALICE, SPEC, Workshop, workshop
+from support.models.tiny import tiny_pipeline
+from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
 from rasura.registry.apply import operations
 from rasura.registry.live.live_model import attach

@@ -3,11 +3,10 @@
 The interpreter computes with numpy on the CPU: it shows that the steps are the right ones, and nothing of a device.
 """
 
-import factories
-import hard_sums
 import numpy as np
 import pytest
 import torch
+from support.values import factories, hard_sums
 
 from rasura.patches.algebra.fused_add import add_round_store
 from rasura.patches.algebra.rounding import Blocks

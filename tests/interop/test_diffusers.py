@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import factories
 import pytest
 import torch
-from factories import TinyBase, tiny_request
 from safetensors.torch import load_file
-from tiny import TinySpec, tiny_pipeline
+from support.models.tiny import TinySpec, tiny_pipeline
+from support.values import factories
+from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.increment import ONE, Strength

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import factories
 import pytest
 import torch
-from factories import TinyBase, tiny_request
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import TinySpec, tiny_pipeline
+from support.models.tiny import TinySpec, tiny_pipeline
+from support.values import factories
+from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.increment import ONE, Increment, Strength

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from factories import World
+from support.values.factories import World
 
 from rasura.patches.format.model_signature import sign, verify
 from rasura.patches.format.patch import CONTENT, SIGNATURE, read_folder, write_folder

@@ -29,7 +29,7 @@ def test_the_tests_that_need_the_libraries() -> None:
             "0",
             "-p",
             "no:cacheprovider",
-            "tests/unit/registry/test_quantised.py",
+            "tests/registry/apply/test_quantised.py",
         ],
         cwd=ROOT,
         env={**{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}, "PYTHONPATH": str(LIBRARIES)},

@@ -2,9 +2,9 @@
 
 import math
 
-import factories
 import pytest
 import torch
+from support.values import factories
 
 from rasura.patches.algebra.compose import Term, composed
 

@@ -5,13 +5,13 @@ import random
 from collections.abc import Sequence
 from fractions import Fraction
 
-import factories
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.values import factories
 
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.algebra.compose import Layer, Term, composed, composed_all, increment_sum, layers_of, sum_bound

@@ -5,10 +5,10 @@ import itertools
 import random
 from dataclasses import fields, replace
 
-import factories
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.values import factories
 
 from rasura.patches.errors import AlgebraError, VerificationError
 from rasura.patches.format.manifest import Manifest

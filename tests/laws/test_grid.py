@@ -3,11 +3,11 @@
 from decimal import Decimal
 from fractions import Fraction
 
-import factories
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.values import factories
 
 from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_LIMIT, RESPONSE_STEP, Increment, Strength
 from rasura.patches.errors import (

@@ -3,8 +3,8 @@
 The originals are kept on the module itself (`rasura.patches.hosts.live.originals`), so that a second host over the same
 modules finds them. Two locks for all hosts of the process: one for motions (`alone`), one for the tensors, so that a
 write never runs in the middle of another, and a read never sees half of one. A write waits for the gate of the modules,
-if they have one (`rasura.patches.hosts.live.forward_gate`), before it takes the second, and meanwhile everybody may read; without a
-gate, forwards that run meanwhile are the caller's business.
+if they have one (`rasura.patches.hosts.live.forward_gate`), before it takes the second, and meanwhile everybody may
+read; without a gate, forwards that run meanwhile are the caller's business.
 """
 
 import threading

@@ -9,8 +9,9 @@ Design: this is a second writer beside `TorchHost`, with a value of another kind
 parameter is to be; here `replace` takes what is to be added, because there is nothing to add it to. What both have in
 common is that a state is a function of the set: `replace` takes the whole set, and what was attached before is gone.
 All state lies in the hooks themselves: a second `SideBranches` over the same modules, or over a deep copy, finds it.
-A change is all or nothing, and made between forwards (`rasura.patches.hosts.live.forward_gate`). `exchanging` takes it back if the
-block that follows fails, so that plain layers can be written in the same motion (`rasura.patches.hosts.quantised.quantised_host`).
+A change is all or nothing, and made between forwards (`rasura.patches.hosts.live.forward_gate`). `exchanging` takes it
+back if the block that follows fails, so that plain layers can be written in the same motion
+(`rasura.patches.hosts.quantised.quantised_host`).
 
 What holds, and what does not:
 

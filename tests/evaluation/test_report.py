@@ -1,0 +1,103 @@
+"""The report: its numbers from answers that are known, and bytes that the registry reads."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import Answer, Question
+from rasura.evaluation.judges.interface import Sight
+from rasura.evaluation.report.recorded import Report
+from rasura.evaluation.report.report import (
+    Compared,
+    all_scores,
+    change_rows,
+    group_changes,
+    picture_rows,
+    report_bytes,
+    score_rows,
+    summary,
+)
+from rasura.patches.types import Digest, PatchId
+
+# group, kind, wanted, the judge's answer to the base's picture and to the patched model's
+ROWS: tuple[tuple[str, str, Answer, Answer, Answer], ...] = (
+    ("forget", "direct", {"object": "dog"}, {"object": "dog"}, {"object": "cat"}),
+    ("forget", "direct", {"object": "dog"}, {"object": "dog"}, {"object": "dog"}),
+    ("forget", "direct", {"object": "dog"}, {"object": "cat"}, {"object": "dog"}),  # not drawn right: does not count
+    ("forget", "template", {"object": "dog"}, {"object": "dog"}, {"object": "cat"}),
+    ("forget", "template", {"object": "dog"}, {"object": "dog"}, {"object": "cat"}),
+    ("forget", "paraphrase", {"object": "dog"}, {"object": "dog"}, {"object": "dog"}),
+    ("retain", "direct", {"object": "cat", "style": "ink"}, {"object": "cat", "style": "ink"}, {"object": "cat", "style": "x"}),
+    ("retain", "direct", {"object": "bus", "style": "ink"}, {"object": "bus", "style": "x"}, {"object": "bus", "style": "ink"}),
+    ("held_out", "direct", {"object": "lion"}, {"object": "lion"}, {"object": "lion"}),
+)  # fmt: skip
+
+
+def compared(rows: tuple[tuple[str, str, Answer, Answer, Answer], ...] = ROWS) -> Compared:
+    chance = np.random.default_rng(0)
+    pictures = [Image.fromarray(chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in rows]
+    asked = [
+        Question(group, Shot(f"prompt {i}", i), wanted, kind) for i, (group, kind, wanted, _, _) in enumerate(rows)
+    ]
+    features = chance.normal(size=(len(rows), 4))
+    before, after = [row[3] for row in rows], [row[4] for row in rows]
+    return Compared(asked, pictures, pictures, Sight(before, features), Sight(after, features + 1))
+
+
+def test_the_summary_counts_what_the_base_draws_right() -> None:
+    found = summary(compared())
+    assert found["forget"] == pytest.approx(3 / 4)  # of four prompts that name the dog and draw it, one still does
+    assert found["forget_paraphrase"] == 0
+    assert found["retain"] == pytest.approx(2 / 3)  # cat, its ink, bus; not the bus's ink, which never was there
+    assert found["held_out"] == 1
+    assert found["harmonic"] == pytest.approx(3 / (4 / 3 + 3 / 2 + 1))
+
+
+def test_what_was_not_asked_has_no_number() -> None:
+    assert set(summary(compared(ROWS[:5]))) == {"forget"}
+    assert set(summary(compared((*ROWS[2:3], *ROWS[6:])))) == {"retain", "held_out"}  # no dog that the base draws
+
+
+def test_scores_by_kind_and_by_label() -> None:
+    rows = {(r["group"], r["axis"], r["kind"], r["label"]): r for r in score_rows(all_scores(compared()))}
+    direct = rows["forget", "object", "direct", ""]
+    assert (direct["n"], direct["base_right"], direct["patched_right"], direct["both_right"]) == (3, 2, 2, 1)
+    assert (direct["base"], direct["patched"]) == ("0.6667", "0.6667")
+    assert rows["forget", "object", "template", "dog"]["patched_high"] == "0.6576"
+    assert ("retain", "object", "direct", "bus") in rows
+    assert ("retain", "style", "direct", "ink") in rows
+    assert ("held_out", "style", "direct", "") not in rows
+    assert sum(int(str(r["n"])) for key, r in rows.items() if key[3] == "") == 3 + 2 + 1 + 2 + 2 + 1
+
+
+def test_changes_by_group() -> None:
+    rows = {row["group"]: row for row in change_rows(group_changes(compared()))}
+    assert [rows[group]["n"] for group in ("forget", "retain", "held_out")] == [6, 2, 1]
+    forget = rows["forget"]
+    assert (forget["ssim"], forget["change"], forget["identical"]) == ("1.0000", "0.0000", 6)
+    assert (forget["frechet"], forget["frechet_width"], forget["frechet_regularised"]) == ("4.0000", 4, False)
+    assert rows["retain"]["frechet_regularised"] is True
+    assert rows["held_out"]["frechet"] is None
+
+
+def test_the_registry_reads_the_bytes() -> None:
+    found = compared()
+    body = {"scores": list(score_rows(all_scores(found))), "pictures": list(picture_rows(found))}
+    applied = {PatchId("a" * 64): 16}
+    data = report_bytes(Digest("b" * 64), applied, "c (classifier 0)", summary(found), body)
+    report = Report.from_bytes(data)
+    assert (report.base, report.patches, report.judge) == ("b" * 64, applied, "c (classifier 0)")
+    assert report.summary["forget"] == "0.7500"
+    assert list(report.scores) == body["scores"]
+    assert json.loads(data)["body"]["pictures"][2] == {
+        "prompt": "prompt 2",
+        "seed": 2,
+        "group": "forget",
+        "kind": "direct",
+        "wanted": {"object": "dog"},
+        "base": {"object": "cat"},
+        "patched": {"object": "dog"},
+    }

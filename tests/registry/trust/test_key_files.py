@@ -1,0 +1,157 @@
+"""Keys: made, trusted, revoked, and which one signs."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from support.registries.registry_fixtures import Place
+
+from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
+from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
+from rasura.registry._storage.records import Draft
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import new_key, private_path, signer, trust_file
+
+NEW = Draft("alice", "", "key.add", "success")
+TRUST = Draft("alice", "", "key.trust", "success")
+REVOKE = Draft("alice", "", "key.revoke", "success")
+
+
+@pytest.fixture(params=["sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Keys are files: which database holds their rows has tests of its own."""
+    return str(request.param)
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """A stranger's public key."""
+    path = tmp_path / "carol.example.pub"
+    path.write_text(PrivateKey.generate().public.pem)
+    return path
+
+
+def test_a_new_key_signs_and_is_trusted(registry: Registry) -> None:
+    record = new_key(registry, "alice", NEW)
+    assert (record.owned, record.trusted, record.revoked_at) == (True, True, None)
+    assert registry.key("alice") == record
+    assert signer(registry, None).public.key_id == signer(registry, "alice").public.key_id == record.key_id
+    path = private_path(registry, "alice")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(registry.keys_folder.stat().st_mode) == 0o700
+    verify_log(registry)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "../up", "a/b", "a b", "é", "x" * 65, "-x", "a\n"])
+def test_names_that_could_be_something_else(registry: Registry, public: Path, name: str) -> None:
+    before = sorted(registry.keys_folder.iterdir())
+    with pytest.raises(InputError, match="key name"):
+        new_key(registry, name, NEW)
+    if name:  # no name is the file's
+        with pytest.raises(InputError, match="key name"):
+            trust_file(registry, public, name, TRUST)
+    assert registry.keys() == ()
+    assert sorted(registry.keys_folder.iterdir()) == before
+
+
+def test_a_name_is_taken_once(registry: Registry, public: Path) -> None:
+    new_key(registry, "alice", NEW)
+    key = private_path(registry, "alice").read_bytes()
+    with pytest.raises(ExistsError, match="named 'alice'"):
+        new_key(registry, "alice", NEW)
+    with pytest.raises(ExistsError):
+        trust_file(registry, public, "alice", TRUST)
+    assert private_path(registry, "alice").read_bytes() == key
+    assert len(registry.keys()) == 1
+
+
+def test_a_private_key_without_its_row_is_not_overwritten(registry: Registry) -> None:
+    """As after a crash between the file and the row."""
+    write_private(private_path(registry, "alice"), PrivateKey.generate())
+    before = private_path(registry, "alice").read_bytes()
+    with pytest.raises(ExistsError):
+        new_key(registry, "alice", NEW)
+    assert private_path(registry, "alice").read_bytes() == before
+
+
+def test_no_key_stays_where_the_registry_cannot_take_it(made: Place) -> None:
+    class Full(Registry):
+        def add_key(self, record: object, entry: Draft) -> bool:  # noqa: ARG002
+            raise KeyboardInterrupt
+
+    with Full.open(made.location) as registry:
+        with pytest.raises(KeyboardInterrupt):
+            new_key(registry, "alice", NEW)
+        assert not private_path(registry, "alice").exists()
+
+
+def test_trusting_a_file(registry: Registry, public: Path) -> None:
+    record = trust_file(registry, public, None, TRUST)
+    assert (record.name, record.owned, record.trusted) == ("carol", False, True)
+    assert trust_file(registry, public, None, TRUST) == record
+    registry.set_trusted("carol", False, TRUST)  # noqa: FBT003
+    assert trust_file(registry, public, "another name", TRUST).trusted
+    assert len(registry.keys()) == 1
+    with pytest.raises(NotFoundError, match="private half of key 'carol'"):
+        signer(registry, "carol")
+    with pytest.raises(NotFoundError, match="no key to sign with") as caught:
+        signer(registry, None)
+    assert caught.value.hint == "rasura key new NAME"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"\xff" * 100,
+        b"-" * 20_000,
+    ],
+    ids=["empty", "text", "no key", "a private key", "bytes", "too long"],
+)
+def test_trusting_what_is_no_public_key(registry: Registry, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key.pub"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"key file .*key\.pub") as caught:
+        trust_file(registry, path, None, TRUST)
+    assert caught.value.hint == "rasura key export NAME -o FILE"
+    assert "PRIVATE" not in caught.value.message or "BEGIN" not in caught.value.message
+    with pytest.raises(NotFoundError, match="does not exist"):
+        trust_file(registry, tmp_path / "none", None, TRUST)
+    assert registry.keys() == ()
+
+
+def test_revoking_is_for_good(registry: Registry, public: Path) -> None:
+    record = trust_file(registry, public, None, TRUST)
+    assert registry.revoke_key(record.key_id[:8], registry.now(), REVOKE)
+    assert not registry.revoke_key("carol", registry.now(), REVOKE)
+    with pytest.raises(RevokedKeyError, match="'carol' was revoked on 20"):
+        trust_file(registry, public, None, TRUST)
+    new_key(registry, "alice", NEW)
+    registry.revoke_key("alice", registry.now(), REVOKE)
+    with pytest.raises(RevokedKeyError, match="signs no more"):
+        signer(registry, "alice")
+    with pytest.raises(NotFoundError, match="no key to sign with"):
+        signer(registry, None)
+
+
+def test_several_keys_ask_for_a_name(registry: Registry) -> None:
+    for name in ("alice", "bob"):
+        new_key(registry, name, NEW)
+    with pytest.raises(InputError, match="alice, bob") as caught:
+        signer(registry, None)
+    assert caught.value.hint == "--key NAME"
+    assert signer(registry, "bob").public.key_id == registry.key("bob").key_id
+
+
+def test_a_private_key_that_was_exchanged(registry: Registry) -> None:
+    new_key(registry, "alice", NEW)
+    path = private_path(registry, "alice")
+    path.unlink()
+    write_private(path, PrivateKey.generate())
+    with pytest.raises(FormatError, match="not the one that was registered"):
+        signer(registry, "alice")
+    assert read_private(path).public.key_id != registry.key("alice").key_id

@@ -1,2 +1,0 @@
-from postgres import postgres_cluster, postgres_url  # noqa: F401 - fixtures
-from registry_fixtures import folder, kind, made, place, registry, templates  # noqa: F401
