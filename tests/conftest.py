@@ -35,7 +35,7 @@ def _isolate() -> None:
 _isolate()
 
 # Imported by name before any test module, so that pytest rewrites their assertions.
-pytest_plugins = ("hub_fixtures", "postgres")
+pytest_plugins = ("support.hub_fixtures", "support.registries.postgres")
 
 # A failure in CI must be the same on the next run, and on the machine of whoever mends it.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)

@@ -13,9 +13,30 @@ import rasura
 from rasura.cli import cli
 
 ROOT = Path(rasura.__file__).parent
-CHECKED = ("increment", "compose", "specs", "manifest", "file", "concepts", "subspace", "retain", "base", "request")
-MODULES = [*CHECKED, "measure", "projection", "neighbours", "clip", "erasers/nullspace"]
-MODULES += ["again", "conditioning", "reproject", "retarget", "erasers/room", "erasers/training", "erasers/all_but_one"]
+MODULES = (
+    "algebra/increment",
+    "algebra/compose",
+    "algebra/protected_subspace",
+    "format/manifest",
+    "format/manifest_parts",
+    "format/patch",
+    "models/base_identity",
+    "models/load_encoder",
+    "prompts/concept_prompts",
+    "prompts/nearest_concepts",
+    "prompts/retain_set",
+    "erasers/request",
+    "erasers/closed_form/null_space",
+    "erasers/trained/all_but_one",
+    "erasers/trained/prompt_null_space",
+    "erasers/trained/training_loop",
+    "checks/check",
+    "solving/conditioning",
+    "solving/from_manifest",
+    "solving/measure",
+    "solving/reproject",
+    "solving/retarget",
+)
 
 
 def hints() -> Iterator[tuple[str, str]]:
