@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+MODEL_HELP = "Model folder, or single-file checkpoint."
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON envelope.")
 _REGISTRY = click.option(
     "--registry",

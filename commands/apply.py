@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import MODEL_HELP, command, open_registry
 from rasura.commands._output import Result, line, many, progress, short, table
-from rasura.commands.check import removal_line
+from rasura.commands._views import format_removal
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
     from rasura.registry.apply.operations import Actor, Receipt
 
-IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
-MODEL_HELP = "Model folder, or single-file checkpoint."
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 _OUT = click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="Patch a new copy there instead.")
 _POLICY = click.option(
@@ -130,7 +128,7 @@ def revert(
         tell("reverting", 1, 1)
         names = {p: ", ".join(registry.patch(p).concepts) for r in receipt.crossing for p in (r.patch, r.other)}
     said = "everything" if found is None else str(len(found))
-    notices = [removal_line(relation, names) for relation in receipt.crossing]
+    notices = [format_removal(relation, names) for relation in receipt.crossing]
     return receipt_result(receipt, f"reverted {said} in {receipt.location}", notices)
 
 

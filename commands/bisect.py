@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import MODEL_HELP, command, open_registry
 from rasura.commands._output import Result, line, short
-from rasura.commands.apply import MODEL_HELP
-from rasura.commands.stack import concepts_of
+from rasura.commands._views import name_concepts
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -33,7 +32,7 @@ def start(name: str, model: Path, registry_at: str | None, reason: str, actor: s
 
     with open_registry(registry_at) as registry:
         step = halving.start(registry, name, model, Actor(actor, reason))
-        return _told(step, concepts_of(registry, {p for p, _ in step.state.order}))
+        return _told(step, name_concepts(registry, {p for p, _ in step.state.order}))
 
 
 @command(bisect, "good", mutating=True)
@@ -68,7 +67,7 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
         concepts: dict[PatchId, str] = {}
 
         def tell(step: "Step") -> None:
-            concepts.update(concepts or concepts_of(registry, {p for p, _ in step.state.order}))
+            concepts.update(concepts or name_concepts(registry, {p for p, _ in step.state.order}))
             click.echo("\n".join(_lines(step, concepts)), err=True)
 
         step = halving.run(registry, lambda: _exit_code(words), Actor(actor, reason), tell)
@@ -94,7 +93,7 @@ def _judged(judgement: "Judgement", registry_at: str | None, actor: str, reason:
 
     with open_registry(registry_at) as registry:
         step = halving.judge(registry, judgement, Actor(actor, reason))
-        return _told(step, concepts_of(registry, {p for p, _ in step.state.order}))
+        return _told(step, name_concepts(registry, {p for p, _ in step.state.order}))
 
 
 def _exit_code(words: tuple[str, ...]) -> int:

@@ -11,9 +11,9 @@ import click
 
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, line, progress, short, table
+from rasura.commands._views import encode_capacity, format_capacity, format_removal
 
 if TYPE_CHECKING:
-    from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Reason, Relation
     from rasura.patches.types import PatchId
     from rasura.registry.trust.check import Judged
@@ -124,7 +124,7 @@ def _result(
         "rebase": [{"patch": p, "protect": list(others)} for p, others in verdict.moves]
         if isinstance(verdict, NeedsRebase)
         else [],
-        "capacity": room_data(checked.capacity),
+        "capacity": encode_capacity(checked.capacity),
         "notices": notices,
         "plot": str(plot) if plot else None,
         **details,
@@ -197,7 +197,7 @@ def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
     from rasura.patches.checks.footprint import measured_only
     from rasura.patches.checks.verdict import CROSSING
 
-    found = [removal_line(r, names) for r in checked.verdict.relations if r.check in CROSSING]
+    found = [format_removal(r, names) for r in checked.verdict.relations if r.check in CROSSING]
     for member in checked.stack:
         if bare := measured_only(member.patch):
             what = f"{len(bare)} of {len(member.patch.tensors.increments)} parameters"
@@ -208,16 +208,8 @@ def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
         )
         found.append(f"{short(patch_id)} {names[patch_id]}: {words}")
     if checked.capacity is not None:
-        found.append(room_line(checked.capacity))
+        found.append(format_capacity(checked.capacity))
     return found
-
-
-def removal_line(relation: Relation, names: Mapping[PatchId, str]) -> str:
-    """What a patch that is taken out means to one that stays."""
-    p, q = (f"{short(i)} {names[i]}" for i in (relation.patch, relation.other))
-    if relation.check == "lost":
-        return f"without {p}, patch {q} loses up to {relation.value:.2g} of its effect, which was the other's doing"
-    return f"{p} stays and goes on changing what comes back: {relation.value:.2g} of the effect of {q}"
 
 
 def _relation(relation: Relation) -> dict[str, Any]:
@@ -234,21 +226,3 @@ def _relation(relation: Relation) -> dict[str, Any]:
 def _finite(number: float) -> float | None:
     """JSON has no infinity."""
     return number if math.isfinite(number) else None
-
-
-def room_line(room: Capacity) -> str:
-    """The room that a stack takes, for people."""
-    return f"{'little room is left: ' if room.low else ''}{room}"
-
-
-def room_data(room: Capacity | None) -> dict[str, int] | None:
-    """The same for machines."""
-    if room is None:
-        return None
-    return {
-        "width": room.width,
-        "invariants": room.invariants,
-        "retained": room.retained,
-        "patches": room.patches,
-        "free": room.free,
-    }

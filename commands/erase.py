@@ -8,7 +8,7 @@ import click
 
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands.resolve import conditioning_data, told_apart
+from rasura.commands._views import encode_conditioning, format_conditioning
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
@@ -98,11 +98,11 @@ def erase(
             work=work,
         )
         judged = erasure.told_apart(made)
-    notices = _notices(request.retain, made, anchors) + (told_apart(judged) if judged else [])
+    notices = _notices(request.retain, made, anchors) + (format_conditioning(judged) if judged else [])
     data = {
         "patches": [_data(item) for item in made],
         "removed_from_retain": list(request.retain.removed) if request.retain else [],
-        "conditioning": conditioning_data(judged) if judged else None,
+        "conditioning": encode_conditioning(judged) if judged else None,
         "notices": notices,
     }
     return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))

@@ -1,12 +1,14 @@
 """`rasura evaluate`."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from rasura.commands._command import command, open_registry
-from rasura.commands._output import Result, line, progress, short
+from rasura.commands._output import Result, fields, line, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import Evaluated, EvaluationRequest
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
 
+_NUMBERS: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")
 _PATH = click.Path(path_type=Path)
 
 
@@ -143,7 +146,71 @@ def _data(found: "Evaluated", digest: str, new: bool, out: Path | None) -> dict[
 
 
 def _print(found: "Evaluated", digest: str, out: Path | None) -> None:
-    from rasura.commands.evaluated import print_evaluated
-
-    print_evaluated(found)
+    _print_evaluated(found)
     line(f"recorded as {short(digest)}" + ("" if out is None else f"; see {out}"))
+
+
+def _print_evaluated(found: "Evaluated") -> None:
+    """Print what was evaluated, then accuracies, changes, attacks and the summary."""
+    report = json.loads(found.report)
+    body = report["body"]
+    for patch in body["patches"]:
+        what = f"{patch['concept']!r} -> {patch['anchor'] or '(nothing)'!r}"
+        cost = f"strength {patch['strength']}, rank {patch['rank']}, {patch['bytes']} bytes"
+        line(f"{short(patch['id'])} {what}: {cost}")
+    line(f"judged by {found.judge}")
+    table(("group", "asked", "kind", "n", "base", "patched", "95 %"), list(map(_score, _shown(body["scores"]))))
+    table(("pictures", "n", "SSIM", "change", "identical", "Fréchet"), list(map(_change, body["changes"])))
+    if body["attacks"]:
+        table(("attack", "on", "model", "back", "95 %", "prompt"), list(map(_attack, body["attacks"])))
+    fields([(name.replace("_", " "), report["summary"][name]) for name in _NUMBERS if name in report["summary"]])
+    effort = found.effort
+    if effort.drawn:
+        each = f"{effort.seconds / effort.drawn:.2f} s each"
+        line(f"drew {effort.drawn} pictures, {each}; {effort.reused} were at hand")
+    else:
+        line(f"drew no picture; {effort.reused} were at hand")
+
+
+def _shown(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every erased concept by itself; everything else by group."""
+    return [s for s in scores if (s["group"] == "forget") == bool(s["label"])]
+
+
+def _score(score: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        score["group"].replace("_", " "),
+        score["label"] or score["axis"],
+        score["kind"],
+        str(score["n"]),
+        _percent(score["base"]),
+        _percent(score["patched"]),
+        f"{_percent(score['patched_low'])} to {_percent(score['patched_high'])}",
+    )
+
+
+def _change(change: Mapping[str, Any]) -> tuple[str, ...]:
+    distance = change["frechet"] or "-"
+    return (
+        change["group"].replace("_", " "),
+        str(change["n"]),
+        change["ssim"] or "-",
+        _percent(change["change"]),
+        str(change["identical"]),
+        f"{distance} (n ≤ {change['frechet_width']})" if change["frechet_regularised"] else distance,
+    )
+
+
+def _attack(attack: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        attack["attack"],
+        attack["label"],
+        attack["model"],
+        f"{attack['successes']}/{attack['tries']}",
+        f"{_percent(attack['rate_low'])} to {_percent(attack['rate_high'])}",
+        attack["prompt"],
+    )
+
+
+def _percent(decimal: str) -> str:
+    return f"{float(decimal):.1%}"

@@ -1,12 +1,13 @@
 """`rasura evaluation`: what bases drew with and without patches, as it was recorded."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, clean, fields, line, short, table
+from rasura.commands._views import FIRST_SCORES, encode_evaluation
 
 if TYPE_CHECKING:
     from rasura.evaluation.report.recorded import Report
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import EvaluationRecord
 
-_FIRST: Final = ("forget", "retain", "held_out", "harmonic")  # scores in the order in which people ask for them
 _NONE: Final = "-"
 
 
@@ -30,9 +30,11 @@ def list_(patch_ref: str | None, registry_at: str | None) -> Result:
     with open_registry(registry_at) as registry:
         found = registry.evaluations(None if patch_ref is None else registry.resolve_patch(patch_ref))
         names = {p.patch_id: ", ".join(p.concepts) for p in registry.patches()}
-    rows = [(short(e.digest), _stack(e, names), e.judge, *(e.summary.get(s, _NONE) for s in _FIRST)) for e in found]
-    headers = ("evaluation", "concepts", "judge", *map(_words, _FIRST))
-    return Result({"evaluations": [evaluation_data(e) for e in found]}, lambda: table(headers, rows))
+    rows = [
+        (short(e.digest), _stack(e, names), e.judge, *(e.summary.get(s, _NONE) for s in FIRST_SCORES)) for e in found
+    ]
+    headers = ("evaluation", "concepts", "judge", *map(_words, FIRST_SCORES))
+    return Result({"evaluations": [encode_evaluation(e) for e in found]}, lambda: table(headers, rows))
 
 
 @command(evaluation, "show")
@@ -58,29 +60,7 @@ def show(digest: str, registry_at: str | None) -> Result:
         fields(pairs)
         _print_scores(report)
 
-    return Result({**evaluation_data(record), "body": dict(report.body)}, text)
-
-
-def evaluation_data(record: "EvaluationRecord") -> dict[str, Any]:
-    """An evaluation for machines, without its report."""
-    from rasura.patches.algebra.increment import Strength
-
-    return {
-        "digest": record.digest,
-        "base": record.base,
-        "patches": {p: str(Strength(sixteenths)) for p, sixteenths in record.patches.items()},
-        "judge": record.judge,
-        "summary": dict(record.summary),
-        "added_at": record.added_at.isoformat(),
-    }
-
-
-def evaluation_line(record: "EvaluationRecord") -> str:
-    """An evaluation in a line for people."""
-    scores = ", ".join(f"{_words(name)} {record.summary[name]}" for name in _FIRST if name in record.summary)
-    others = len(record.patches) - 1
-    beside = f", with {others} other patch{'' if others == 1 else 'es'}" if others else ""
-    return f"{short(record.digest)} {record.added_at:%Y-%m-%d}: {scores or 'no scores'} ({record.judge}{beside})"
+    return Result({**encode_evaluation(record), "body": dict(report.body)}, text)
 
 
 def _print_scores(report: "Report") -> None:
@@ -110,7 +90,7 @@ def _entry(concepts: str, sixteenths: int) -> str:
 
 
 def _ordered(summary: Mapping[str, str]) -> list[str]:
-    return [name for name in _FIRST if name in summary] + sorted(set(summary) - set(_FIRST))
+    return [name for name in FIRST_SCORES if name in summary] + sorted(set(summary) - set(FIRST_SCORES))
 
 
 def _words(name: str) -> str:

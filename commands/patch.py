@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import IDS, command, open_registry
 from rasura.commands._output import Result, fields, line, short, table
-from rasura.commands.apply import IDS, apply, revert, status, switch
+from rasura.commands._views import encode_evaluation, format_evaluation
+from rasura.commands.apply import apply, revert, status, switch
 from rasura.commands.bisect import bisect
 from rasura.commands.check import check
-from rasura.commands.evaluation import evaluation_data, evaluation_line
 from rasura.commands.export import export
 from rasura.commands.resolve import join, rebase, retarget
 
@@ -96,7 +96,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
-        *(("evaluated", evaluation_line(e)) for e in evaluations[:_EVALUATIONS]),
+        *(("evaluated", format_evaluation(e)) for e in evaluations[:_EVALUATIONS]),
     ]
     if (more := len(evaluations) - _EVALUATIONS) > 0:
         pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
@@ -106,7 +106,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         "separable": manifest.separable,
         "manifest": json.loads(manifest.to_bytes()),
     }
-    judged = [evaluation_data(e) for e in evaluations]
+    judged = [encode_evaluation(e) for e in evaluations]
     return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
 
 

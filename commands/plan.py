@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import MODEL_HELP, command, open_registry
 from rasura.commands._output import Result, line, many, progress, short, table
-from rasura.commands.apply import MODEL_HELP
-from rasura.commands.stack import concepts_of, difference_data, difference_rows, worst_rows
+from rasura.commands._views import encode_difference, list_differences, list_worst, name_concepts
 
 if TYPE_CHECKING:
     from rasura.registry.stacks.plan_file import Plan
@@ -50,10 +49,10 @@ def plan(
         found = make_plan(registry, CheckpointHost.open(model), goal, policy=stricter)
         tell("planning", 1, 1)
         made = found.plan
-        concepts = concepts_of(registry, {*made.before.patches, *made.after.patches})
+        concepts = name_concepts(registry, {*made.before.patches, *made.after.patches})
     if output is not None:
         write_document(output, made.to_bytes(), Plan.from_bytes)
-    rows, worst = difference_rows(made.before.patches, made.after.patches, concepts), worst_rows(found.verdict)
+    rows, worst = list_differences(made.before.patches, made.after.patches, concepts), list_worst(found.verdict)
 
     def text() -> None:
         table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
@@ -76,7 +75,7 @@ def plan(
 
 def _data(made: "Plan") -> dict[str, Any]:
     return {
-        **difference_data(made.before.patches, made.after.patches),
+        **encode_difference(made.before.patches, made.after.patches),
         "changes": made.changes,
         "location": made.location,
         "parameters": made.parameters,

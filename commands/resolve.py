@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import IDS, command, open_registry
 from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands.apply import IDS
+from rasura.commands._views import encode_conditioning, format_conditioning
 
 if TYPE_CHECKING:
     from rasura.patches.solving.conditioning import Conditioning
@@ -170,28 +170,11 @@ def _result(made: "tuple[Resolved, ...]", judged: "Conditioning | None") -> Resu
         if item.patch.manifest.protected.basis.rank == 0 and not item.patch.tensors.spans
     ]
     if judged is not None:
-        notices += told_apart(judged)
+        notices += format_conditioning(judged)
     data: dict[str, Any] = {"patches": [_data(item) for item in made], "notices": notices}
     if judged is not None:
-        data["conditioning"] = conditioning_data(judged)
+        data["conditioning"] = encode_conditioning(judged)
     return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))
-
-
-def told_apart(judged: "Conditioning") -> list[str]:
-    """Sentences on concepts that can hardly be told apart; none where all can."""
-    return [
-        f"{', '.join(group.concepts)} can hardly be told apart (condition {group.condition:.3g}): {group.suggestion}"
-        for group in judged.groups
-    ]
-
-
-def conditioning_data(judged: "Conditioning") -> dict[str, Any]:
-    """The same for machines; numbers as decimals, because a condition may be infinite."""
-    return {
-        "condition": f"{judged.condition:.3e}",
-        "left": {concept: f"{share:.3e}" for concept, share in judged.left.items()},
-        "groups": [{"concepts": list(g.concepts), "condition": f"{g.condition:.3e}"} for g in judged.groups],
-    }
 
 
 def _data(item: "Resolved") -> dict[str, Any]:

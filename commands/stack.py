@@ -1,7 +1,6 @@
 """`rasura stack`: named, pinned sets of patches."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +8,18 @@ import click
 
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, fields, line, short, table
-from rasura.commands.check import room_data, room_line
+from rasura.commands._views import (
+    encode_capacity,
+    encode_difference,
+    format_capacity,
+    list_differences,
+    list_worst,
+    name_concepts,
+)
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.verdict import Verdict
-    from rasura.patches.types import PatchId
     from rasura.registry._storage.choices import StackRecord
-    from rasura.registry.registry import Registry
     from rasura.registry.stacks.overview import Overview
 
 _NAME = click.argument("name")
@@ -145,7 +148,7 @@ def show(name: str, registry_at: str | None) -> Result:
             "hosts": hosts,
             "superseded": superseded,
             "verdict": _verdict_data(view),
-            "capacity": room_data(view.capacity),
+            "capacity": encode_capacity(view.capacity),
         },
         text,
     )
@@ -161,9 +164,9 @@ def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Resul
 
     with open_registry(registry_at) as registry:
         sides = side_of(registry, left), side_of(registry, right)
-        concepts = concepts_of(registry, {*sides[0].patches, *sides[1].patches})
+        concepts = name_concepts(registry, {*sides[0].patches, *sides[1].patches})
     before, after = sides
-    rows = difference_rows(before.patches, after.patches, concepts)
+    rows = list_differences(before.patches, after.patches, concepts)
     bases = None not in (before.base, after.base) and before.base != after.base
 
     def text() -> None:
@@ -171,7 +174,7 @@ def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Resul
             line(f"other bases: {short(str(before.base))} and {short(str(after.base))}")
         table(("", "patch", "concept", "strength"), rows) if rows else line("the same patches at the same strengths")
 
-    data = {**difference_data(before.patches, after.patches), "bases": [before.base, after.base]}
+    data = {**encode_difference(before.patches, after.patches), "bases": [before.base, after.base]}
     return Result(data, text, exit_code=int(tell and (bool(rows) or bases)))
 
 
@@ -207,46 +210,6 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
     return Result(data, lambda: line(said), changed=not check)
 
 
-def difference_rows(
-    before: "Mapping[PatchId, Strength]", after: "Mapping[PatchId, Strength]", concepts: "Mapping[PatchId, str]"
-) -> list[tuple[str, str, str, str]]:
-    """What comes (+), goes (-) and changes its strength (~), by concept; empty where nothing does."""
-    rows = []
-    for patch_id in sorted({*before, *after}, key=lambda p: (concepts[p], p)):
-        old, new = before.get(patch_id), after.get(patch_id)
-        if old != new:
-            sign = "+" if old is None else "-" if new is None else "~"
-            shown = f"{old} -> {new}" if old and new else str(new or old)
-            rows.append((sign, short(patch_id), concepts[patch_id], shown))
-    return rows
-
-
-def difference_data(
-    before: "Mapping[PatchId, Strength]", after: "Mapping[PatchId, Strength]"
-) -> dict[str, dict[str, Any]]:
-    """The same for machines."""
-    both = {p: (s, after[p]) for p, s in before.items() if p in after}
-    return {
-        "added": {p: str(s) for p, s in after.items() if p not in before},
-        "removed": {p: str(s) for p, s in before.items() if p not in after},
-        "changed": {p: {"before": str(old), "after": str(new)} for p, (old, new) in both.items() if old != new},
-    }
-
-
-def concepts_of(registry: "Registry", patch_ids: "set[PatchId]") -> "dict[PatchId, str]":
-    """What patches erase, for people; of those that are not here, nothing is known."""
-    known = {record.patch_id: ", ".join(record.concepts) for record in registry.patches()} if patch_ids else {}
-    return {patch_id: known.get(patch_id, "(not here)") for patch_id in patch_ids}
-
-
-def worst_rows(verdict: "Verdict") -> list[tuple[str, str, str]]:
-    """The worst number of each check that has a limit, for people."""
-    from rasura.registry.trust.check import worst_of
-
-    limited = {name: worst for name, worst in worst_of(verdict).items() if math.isfinite(worst.limit)}
-    return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in limited.items()]
-
-
 def _summary(view: "Overview") -> list[tuple[str, str]]:
     """The lines above the table of `show`, one a property of the whole stack; further ones belong here."""
     record = view.record
@@ -255,7 +218,7 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
         ("base", f"{view.base} ({short(record.base)})"),
         ("patches", str(len(record.patches))),
         ("verdict", _verdict_line(view)),
-        *((("room", room_line(view.capacity)),) if view.capacity else ()),
+        *((("room", format_capacity(view.capacity)),) if view.capacity else ()),
         *(("applied to", host.location) for host in view.hosts),
         ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
@@ -269,7 +232,7 @@ def _verdict_line(view: "Overview") -> str:
     if isinstance(view.verdict, RasuraError):
         return f"cannot be judged: {view.verdict.message}"
     if isinstance(view.verdict, Accepted):
-        worst = ", ".join(f"{name} {value} of {limit}" for name, value, limit in worst_rows(view.verdict))
+        worst = ", ".join(f"{name} {value} of {limit}" for name, value, limit in list_worst(view.verdict))
         return f"accepted ({worst})" if worst else "accepted"
     return f"refused: {_reasons(view.verdict)[0]}" if _reasons(view.verdict) else "refused"
 
@@ -280,7 +243,7 @@ def _verdict_data(view: "Overview") -> dict[str, Any]:
 
     if isinstance(view.verdict, RasuraError):
         return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}
-    worst = {name: {"value": value, "limit": limit} for name, value, limit in worst_rows(view.verdict)}
+    worst = {name: {"value": value, "limit": limit} for name, value, limit in list_worst(view.verdict)}
     return {"accepted": isinstance(view.verdict, Accepted), "worst": worst, "reasons": list(_reasons(view.verdict))}
 
 
