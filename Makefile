@@ -2,9 +2,11 @@
 #
 #   make demo    erase, check, apply, revert and verify on a small real model, with pictures, into demo-out/
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
+#   make quick   the fifth of the tests that proves most: laws, commands, golden bytes, crashes, bad input, every eraser
 #   make fix     format, and write the generated documentation anew
 #   make soak    kill a process that writes models, SOAK=10000 times: the next command finds the old model or the new
 #   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
+#   make house   the figures of docs/house.md
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
@@ -13,6 +15,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
+BEFORE ?= f238ffc
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.made
@@ -26,7 +29,13 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix bench results composer gpu schema soak
+# tests/documents/test_quick.py holds this list to what it promises.
+QUICK := tests/laws tests/cli/test_contract.py tests/cli/test_methods.py tests/test_bad_input.py tests/interop \
+  tests/patches/_io/test_safetensors_file.py tests/patches/format/test_model_signature.py \
+  tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
+  tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
+
+.PHONY: help demo test quick house check fix bench results composer gpu schema soak
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +61,9 @@ demo: $(STAMP)
 test: $(STAMP) $(QUANTISED)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS) $(QUICK)
+
 check: $(STAMP) schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,6 +84,10 @@ fix: $(STAMP)
 	$(BIN)/python docs/tools/methods.py
 	$(BIN)/python docs/tools/example.py
 	$(BIN)/python docs/tools/session.py README.md
+
+# BEFORE is the commit of the first column, before the rooms.
+house: $(STAMP)
+	$(BIN)/python docs/tools/house.py --ref $(BEFORE) --write
 
 soak: $(STAMP)
 	PYTHONPATH=.dev:tests $(BIN)/python tests/support/crashes/soaking.py --kills $(SOAK) $(ARGS)

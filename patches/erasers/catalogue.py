@@ -21,7 +21,7 @@ class Method:
 
     Attributes:
         name: as typed in `--method`.
-        where: module and class.
+        where: module below `patches/erasers`, and class.
         text: what it does, in a line.
         source: the paper it follows.
     """
