@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rasura.commands._output import fields, line, short, table
 
 if TYPE_CHECKING:
-    from rasura.evaluation.evaluate import Evaluated
+    from rasura.evaluation.report.evaluated import Evaluated
 
 _NUMBERS: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")
 

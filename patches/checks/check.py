@@ -32,17 +32,8 @@ from rasura.patches.checks.explain import moves, reason, structure
 from rasura.patches.checks.footprint import measured_only
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
-from rasura.patches.checks.verdict import (
-    SHORT,
-    Accepted,
-    Member,
-    NeedsRebase,
-    Reason,
-    Refused,
-    Relation,
-    Verdict,
-    require,
-)
+from rasura.patches.checks.verdict import SHORT, Accepted, NeedsRebase, Reason, Refused, Relation, Verdict, require
+from rasura.patches.format.member import Member
 
 __all__ = [
     "DEFAULT_POLICY",

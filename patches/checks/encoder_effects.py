@@ -28,8 +28,9 @@ from rasura.patches.checks.explain import across_reason
 from rasura.patches.checks.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.relations import Promise, Relations
-from rasura.patches.checks.verdict import Accepted, Member, Refused, Relation, Verdict
+from rasura.patches.checks.verdict import Accepted, Refused, Relation, Verdict
 from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.member import Member
 from rasura.patches.models.hidden_states import copied
 from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder

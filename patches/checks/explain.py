@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from rasura.patches.checks.relations import Relations
-from rasura.patches.checks.verdict import SHORT, Member, Reason, Relation
+from rasura.patches.checks.verdict import SHORT, Reason, Relation
+from rasura.patches.format.member import Member
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import PatchId
 

@@ -19,7 +19,8 @@ from rasura.patches.checks.footprint import Footprint, Space, norm, share, space
 from rasura.patches.checks.interference import Interference
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.stack_energy import Total
-from rasura.patches.checks.verdict import Member, Relation
+from rasura.patches.checks.verdict import Relation
+from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName, PatchId
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from rasura.patches.checks.check import all_numbers
 from rasura.patches.checks.explain import reason, structure
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
-from rasura.patches.checks.verdict import Accepted, Member, Refused, Relation
+from rasura.patches.checks.verdict import Accepted, Refused, Relation
+from rasura.patches.format.member import Member
 from rasura.patches.types import PatchId
 
 

@@ -5,33 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import CheckRefusedError
-from rasura.patches.format.patch import Patch
 from rasura.patches.types import PatchId
 
 SHORT: Final = 12  # digits of an id in a sentence
 CROSSING: Final = ("lost", "left")
 """Checks of pairs of which one patch leaves and the other stays."""
 _SAID: Final = 20  # reasons in one error
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A patch of a stack, at a strength.
-
-    Attributes:
-        patch: the patch.
-        strength: its factor.
-        patch_id: the patch's identity, hashed once.
-    """
-
-    patch: Patch
-    strength: Strength = ONE
-    patch_id: PatchId = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "patch_id", self.patch.patch_id)
 
 
 @dataclass(frozen=True, slots=True)
