@@ -32,7 +32,17 @@ from rasura.patches.checks.explain import moves, reason, structure
 from rasura.patches.checks.footprint import measured_only
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
-from rasura.patches.checks.verdict import SHORT, Accepted, NeedsRebase, Reason, Refused, Relation, Verdict, require
+from rasura.patches.checks.verdict import (
+    SHORT,
+    Accepted,
+    CheckName,
+    NeedsRebase,
+    Reason,
+    Refused,
+    Relation,
+    Verdict,
+    require,
+)
 from rasura.patches.format.member import Member
 
 __all__ = [
@@ -71,7 +81,7 @@ def judged(numbers: Relations) -> Verdict:
         return Accepted(relations)
     said = tuple(reason(relation, numbers) for relation in broken)
     separable = {member.patch_id: member.patch.manifest.separable for member in numbers.stack}
-    if all(relation.check == "pair" and separable[relation.patch] for relation in broken):
+    if all(relation.check is CheckName.PAIR and separable[relation.patch] for relation in broken):
         return NeedsRebase(relations, said, moves(broken))
     return Refused(relations, said)
 
