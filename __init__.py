@@ -3,7 +3,10 @@
 The repository root is this package: `.dev/rasura` links back here, and the wheel lays everything under `rasura/`.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
     from rasura.registry.live.live_model import attach
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "attach"]
 
 __version__ = "0.1.0"
+
+use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,8 @@ from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, fields, line, progress, short, table
 
 if TYPE_CHECKING:
-    from rasura.evaluation.evaluate import Evaluated, EvaluationRequest
+    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.report.evaluated import Evaluated
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft

@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.attacks.attack import Attacked, AttackOptions, Bench, check_attacks, run_attacks
-from rasura.evaluation.images.image_cache import Effort, PictureCache
+from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
+from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Progress, Sampling
 from rasura.evaluation.images.patched_model import PatchedModel, StackMember, check_stack
 from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import FACTS
-from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge, open_judge
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
+from rasura.evaluation.judges.open_judge import open_judge
 from rasura.evaluation.report import question_kinds
+from rasura.evaluation.report.evaluated import Evaluated
 from rasura.evaluation.report.prompt_file import check_prompt, read_questions
 from rasura.evaluation.report.report import Compared, report_bytes, summary
 from rasura.evaluation.report.report_details import body
@@ -69,31 +71,6 @@ class EvaluationRequest:
     attack: AttackOptions = field(default_factory=AttackOptions)
     cache: Path | None = None
     device: str = "cpu"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluated:
-    """An evaluation.
-
-    Attributes:
-        report: the canonical bytes.
-        base: name of the base.
-        judge: title of the judge.
-        stack: the patches.
-        compared: questions, pictures and answers.
-        numbers: the summary.
-        attacked: what attacks came to.
-        effort: pictures drawn, seconds, pictures that were at hand; not in the report, which holds no time.
-    """
-
-    report: bytes
-    base: str
-    judge: str
-    stack: tuple[StackMember, ...]
-    compared: Compared
-    numbers: Mapping[str, float]
-    attacked: tuple[Attacked, ...]
-    effort: Effort
 
 
 def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Evaluated:

@@ -31,8 +31,9 @@ from rasura.evaluation.report.report import Compared, summary
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.checks.check import check
-from rasura.patches.checks.verdict import Accepted, Member
+from rasura.patches.checks.verdict import Accepted
 from rasura.patches.errors import RasuraError
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch, read_folder, write_folder
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify

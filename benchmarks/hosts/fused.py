@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from fused_ways import Way, Work, once, sees_overflow, sweep, ties, timed, ways
 
+from rasura.patches._io.settings import Settings, use
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.compose import composed_all
@@ -102,7 +103,7 @@ def _copying(traffic: int, device: str, repeats: int) -> float:
 def _whole(work: Work, switch: str, expected: Sequence[str], repeats: int) -> str:
     """Composing as applying does it, its checks included, with the kernel and without."""
     bases = {layer.name: base for layer, base in zip(work.layers, work.bases, strict=True)}
-    os.environ[fused_add.SWITCH] = switch
+    use(Settings(fused=switch))
     found = composed_all(bases, work.layers)
     equal = sum(tensor_digest(found[layer.name]) == e for layer, e in zip(work.layers, expected, strict=True))
     whole = timed(lambda: composed_all(bases, work.layers), work.A.device.type, repeats)

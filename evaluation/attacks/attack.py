@@ -23,9 +23,8 @@ from rasura.evaluation.attacks.token_suffix import find_suffix
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Progress, Shot
 from rasura.evaluation.images.patched_model import PatchedModel
-from rasura.evaluation.images.questions import Question
+from rasura.evaluation.images.questions import DIRECT, Question
 from rasura.evaluation.judges.interface import Judge
-from rasura.evaluation.report.question_kinds import DIRECT
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.types import Digest
 

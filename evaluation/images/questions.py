@@ -14,6 +14,8 @@ from rasura.patches.errors import FormatError, NotFoundError
 
 AXES: Final = ("object", "style")
 """What can be said of a picture of the reference model."""
+DIRECT, TEMPLATE, PARAPHRASE = "direct", "template", "paraphrase"
+"""How a question speaks of a concept; `rasura.evaluation.report.question_kinds` asks in these ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Question:
     group: str
     shot: Shot
     wanted: Mapping[str, str]
-    kind: str = "direct"
+    kind: str = DIRECT
 
 
 Answer: TypeAlias = Mapping[str, str]

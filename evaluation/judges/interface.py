@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rasura.evaluation.images.questions import Answer, Question
@@ -53,32 +52,6 @@ class Judge(Protocol):
     def look(self, pictures: Sequence[Image]) -> Sight:
         """Its opinion of each picture."""
         ...
-
-
-def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, device: str = "cpu") -> Judge:
-    """The judge that a person named: a classifier's folder, or `clip:` and the folder of a CLIP model.
-
-    Args:
-        spec: as typed.
-        asked: what it will be asked; a CLIP judge chooses among the labels that are named here.
-        template: how a CLIP judge says a label; with one `{}`.
-        device: where it runs.
-
-    Raises:
-        NotFoundError: no such folder, or no judge in it.
-        FormatError: a judge that cannot be read.
-        InputError: it does not know a label that is asked for.
-    """
-    from rasura.evaluation.judges.classifier import load_judge
-    from rasura.evaluation.judges.clip import load_clip_judge
-
-    judge: Judge
-    if spec.startswith(CLIP):
-        judge = load_clip_judge(Path(spec.removeprefix(CLIP)), named_labels(asked), template, device)
-    else:
-        judge = load_judge(Path(spec), device)
-    check_labels(judge, asked)
-    return judge
 
 
 def named_labels(asked: Iterable[Question]) -> dict[str, tuple[str, ...]]:

@@ -15,13 +15,20 @@ from pathlib import Path
 from typing import Final
 
 from rasura.evaluation.images.painter import Shot
-from rasura.evaluation.images.questions import AXES, Question, Subjects, direct_questions, labels
+from rasura.evaluation.images.questions import (
+    AXES,
+    PARAPHRASE,
+    TEMPLATE,
+    Question,
+    Subjects,
+    direct_questions,
+    labels,
+)
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.prompts.concept_prompts import normal
 
 CONCEPTS: Final = "concepts.json"
 PARAPHRASES: Final = "paraphrases.json"
-DIRECT, TEMPLATE, PARAPHRASE = "direct", "template", "paraphrase"
 TEMPLATES: Final = (
     "{object} in the style of {style}",
     "a picture of {object} in {style} style",

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.images.questions import Question, Score, count
+from rasura.evaluation.images.questions import PARAPHRASE, Question, Score, count
 from rasura.evaluation.judges.interface import Sight
 from rasura.evaluation.report.metrics import Change, Frechet, frechet, harmonic_mean, picture_change, wilson
-from rasura.evaluation.report.question_kinds import PARAPHRASE
 from rasura.evaluation.report.recorded import FORMAT
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import JsonValue

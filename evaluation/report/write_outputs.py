@@ -14,7 +14,7 @@ from rasura.evaluation.report.report import GROUPS, Compared, all_scores, score_
 from rasura.patches.errors import ExistsError
 
 if TYPE_CHECKING:
-    from rasura.evaluation.evaluate import Evaluated
+    from rasura.evaluation.report.evaluated import Evaluated
 
 REPORT: Final = "report.json"
 SCORES: Final = "scores.csv"

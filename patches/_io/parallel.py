@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from rasura.patches._io.settings import chosen
+
 __all__ = ["at_once", "workers"]
 
 _MOST: Final = 8  # beyond that, memory is what everybody waits for
@@ -14,8 +16,8 @@ R = TypeVar("R")
 
 
 def workers() -> int:
-    """How many threads: `OMP_NUM_THREADS`, as for torch and BLAS, or the cores that this process may use; at most 8."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
+    """How many threads: as many as the settings say, or the cores that this process may use; at most 8."""
+    said = chosen().threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(int(said) if said.isdecimal() else cores, _MOST))
 

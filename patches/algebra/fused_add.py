@@ -1,15 +1,15 @@
 """Base plus sum, rounded and stored in one pass over a CUDA device's memory: bit for bit what `round_into` makes.
 
-Only where `RASURA_FUSED=1` asks for it, since whether it is faster has to be measured on the device
+Only where the setting `RASURA_FUSED=1` asks for it, since whether it is faster has to be measured on the device
 (`benchmarks/hosts/fused.py`). Everywhere else `rasura.patches.algebra.rounding` takes plain steps to the same bits.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches._io.settings import FUSED, chosen
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SWITCH", "add_round_store", "fits", "wanted"]
 
-SWITCH: Final = "RASURA_FUSED"
+SWITCH: Final = FUSED
 _LANES: Final = 1024
 
 
@@ -27,7 +27,7 @@ def wanted(device: torch.device) -> bool:
     Raises:
         InputError: it was asked for in a way that means nothing, or cannot run on this CUDA device.
     """
-    said = os.environ.get(SWITCH, "")
+    said = chosen().fused
     if said not in ("", "0", "1"):
         raise InputError(f"{SWITCH} is {said[:20]!a}: expected 1, 0 or nothing")
     if said != "1" or device.type != "cuda":

@@ -35,7 +35,7 @@ from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import (
     SHORT,
     Accepted,
-    Member,
+    CheckName,
     NeedsRebase,
     Reason,
     Refused,
@@ -43,6 +43,7 @@ from rasura.patches.checks.verdict import (
     Verdict,
     require,
 )
+from rasura.patches.format.member import Member
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -80,7 +81,7 @@ def judged(numbers: Relations) -> Verdict:
         return Accepted(relations)
     said = tuple(reason(relation, numbers) for relation in broken)
     separable = {member.patch_id: member.patch.manifest.separable for member in numbers.stack}
-    if all(relation.check == "pair" and separable[relation.patch] for relation in broken):
+    if all(relation.check is CheckName.PAIR and separable[relation.patch] for relation in broken):
         return NeedsRebase(relations, said, moves(broken))
     return Refused(relations, said)
 

@@ -28,8 +28,9 @@ from rasura.patches.checks.explain import across_reason
 from rasura.patches.checks.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.relations import Promise, Relations
-from rasura.patches.checks.verdict import Accepted, Member, Refused, Relation, Verdict
+from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation, Verdict
 from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.member import Member
 from rasura.patches.models.hidden_states import copied
 from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
@@ -107,7 +108,7 @@ def across(stack: Sequence[Member], policy: Policy, site: Site, progress: Progre
         Relations(readers, policy, prints=seen, promises=_promises(readers, prompts, encoder, site, progress))
         for seen, encoder in ((None, site.encoder), (prints, moved))
     )
-    relations = [*_added(before, numbers), *(replace(r, check="moved-pair") for r in numbers.pairs())]
+    relations = [*_added(before, numbers), *(replace(r, check=CheckName.MOVED_PAIR) for r in numbers.pairs())]
     relations += _left(numbers, columns, movers, site)
     relations += _on_movers(readers, movers, columns, policy, site)
     return Across(tuple(relations), tuple(i for i, words in prompts.items() if words is None))
@@ -215,9 +216,9 @@ def _energy(weight: torch.Tensor, inputs: torch.Tensor) -> float:
 
 def _added(before: Relations, after: Relations) -> Iterator[Relation]:
     """How much more leaks on retained prompts once they are encoded by the patched encoder."""
-    for check, numbers in (("moved-own", Relations.own), ("moved-stack", Relations.whole)):
+    for check, numbers in ((CheckName.MOVED_OWN, Relations.own), (CheckName.MOVED_STACK, Relations.whole)):
         for old, new in zip(numbers(before), numbers(after), strict=True):
-            if new.check != "kept":
+            if new.check is not CheckName.KEPT:
                 yield Relation(check, new.patch, new.other, max(0.0, new.value - old.value), after.policy.stack)
 
 
@@ -235,7 +236,7 @@ def _left(
             for inputs in (own.stored, own.moved)
         )
         value = max(0.0, after - before)
-        found.append(Relation("site", movers[-1].patch_id, member.patch_id, value, numbers.policy.site))
+        found.append(Relation(CheckName.SITE, movers[-1].patch_id, member.patch_id, value, numbers.policy.site))
     return found
 
 
@@ -278,5 +279,5 @@ def _on_movers(
                 shift = compact((own.moved - own.stored).T).T
                 effect = math.sqrt(sum(_energy(site.originals[name], shift) for name in names))
                 value = share(disturbed, effect)
-                found.append(Relation("moved-pair", p.patch_id, q.patch_id, value, policy.pair))
+                found.append(Relation(CheckName.MOVED_PAIR, p.patch_id, q.patch_id, value, policy.pair))
     return found

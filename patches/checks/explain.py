@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import assert_never
 
 from rasura.patches.checks.relations import Relations
-from rasura.patches.checks.verdict import SHORT, Member, Reason, Relation
+from rasura.patches.checks.verdict import SHORT, CheckName, Reason, Relation
+from rasura.patches.format.member import Member
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import PatchId
 
@@ -31,24 +33,30 @@ def reason(relation: Relation, relations: Relations) -> Reason:
     number = f"{relation.value:.3g}, limit {relation.limit:.3g}"
     p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
     match relation.check:
-        case "own":
+        case CheckName.OWN:
             again = erase_command([concepts[relation.patch]])
             return Reason(f"patch {p} breaks its own promise: it leaks {number} on its protected set", again)
-        case "pair":
+        case CheckName.PAIR:
             return Reason(f"patch {p} disturbs patch {q}: {number} of its effect", _resolving(relation, relations))
-        case "stack":
+        case CheckName.STACK:
             most = _most(relation, relations)
             text = f"the stack leaks {number} on the protected set of patch {q}; most of it patch {most}"
             return Reason(text, erase_command(concepts.values()))
-        case "residual":
+        case CheckName.RESIDUAL:
             text = f"the stack leaves up to {number} of what patch {q} erases"
             return Reason(text, erase_command(concepts.values()))
-        case "capacity":
+        case CheckName.CAPACITY:
             text = f"the stack takes {number} of the text embedding's dimensions"
             return Reason(text, f"rasura patch join {short(members)}")
-        case _:
+        case CheckName.BOUND:
             weaker = f"rasura patch apply {short(members)} --model MODEL --strength 0.5"
             return Reason(f"the stack may reach {number}: float64 would round", weaker)
+        case CheckName.SITE | CheckName.MOVED_OWN | CheckName.MOVED_PAIR | CheckName.MOVED_STACK:
+            raise AssertionError(relation.check)  # `across_reason` tells of these
+        case CheckName.ONE_SIDED | CheckName.KEPT | CheckName.LOST | CheckName.LEFT:
+            raise AssertionError(relation.check)  # shown, never refused: their limit lies where no value does
+        case _:
+            assert_never(relation.check)
 
 
 def across_reason(relation: Relation, stack: Sequence[Member]) -> Reason:
@@ -58,16 +66,22 @@ def across_reason(relation: Relation, stack: Sequence[Member]) -> Reason:
     p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
     apart = erase_command([concepts[relation.other]]) + " --method clip-null-space"
     match relation.check:
-        case "site":
+        case CheckName.SITE:
             text = f"patches of the text encoder, {p} the last, undo {number} of what patch {q} erases"
             return Reason(text, rebase_command(relation.patch, [relation.other]))
-        case "moved-pair":
+        case CheckName.MOVED_PAIR:
             text = f"behind the patched text encoder, patch {p} disturbs patch {q}: {number} of its effect"
             return Reason(text, apart)
-        case _:
-            what = "the stack" if relation.check == "moved-stack" else f"patch {p}"
+        case CheckName.MOVED_OWN | CheckName.MOVED_STACK:
+            what = "the stack" if relation.check is CheckName.MOVED_STACK else f"patch {p}"
             text = f"behind the patched text encoder, {what} leaks {number} more on what patch {q} retains"
             return Reason(text, apart)
+        case CheckName.OWN | CheckName.PAIR | CheckName.STACK | CheckName.RESIDUAL | CheckName.CAPACITY:
+            raise AssertionError(relation.check)  # never measured there
+        case CheckName.ONE_SIDED | CheckName.KEPT | CheckName.BOUND | CheckName.LOST | CheckName.LEFT:
+            raise AssertionError(relation.check)
+        case _:
+            assert_never(relation.check)
 
 
 def moves(broken: Iterable[Relation]) -> tuple[tuple[PatchId, tuple[PatchId, ...]], ...]:

@@ -19,7 +19,8 @@ from rasura.patches.checks.footprint import Footprint, Space, norm, share, space
 from rasura.patches.checks.interference import Interference
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.stack_energy import Total
-from rasura.patches.checks.verdict import Member, Relation
+from rasura.patches.checks.verdict import CheckName, Relation
+from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName, PatchId
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Relations:
         layers = layers_of((member.patch.tensors.increments, member.strength) for member in self.stack)
         worst = max(sum_bound(layer.terms) for layer in layers)
         below = SUM_LIMIT * (1 - 2.0**-20)  # the sum must stay strictly below the limit
-        yield self._whole("bound", worst, below)
+        yield self._whole(CheckName.BOUND, worst, below)
 
     def own(self) -> Iterator[Relation]:
         """What each patch leaks on its own promise."""
@@ -139,7 +140,7 @@ class Relations:
                 leak = alone.energy(torch.ones(1, dtype=torch.float64), promise.inputs)
             value = share(leak * abs(member.strength.value), promise.base)
             limit = self.policy.own * max(1.0, abs(member.strength.value))
-            yield Relation("own", member.patch_id, member.patch_id, value, limit)
+            yield Relation(CheckName.OWN, member.patch_id, member.patch_id, value, limit)
 
     def pairs(self) -> Iterator[Relation]:
         """What each patch disturbs of each other one's effect."""
@@ -159,7 +160,7 @@ class Relations:
         for p, q in sorted(guarding):
             if (q, p) not in guarding and self.comparable(p, q):
                 value = self.share(q, p)
-                yield Relation("one-sided", self.stack[q].patch_id, self.stack[p].patch_id, value, math.inf)
+                yield Relation(CheckName.ONE_SIDED, self.stack[q].patch_id, self.stack[p].patch_id, value, math.inf)
 
     def whole(self) -> Iterator[Relation]:
         """What all leak on each promise, and which patches end it."""
@@ -171,8 +172,8 @@ class Relations:
             leak, ended = found[promise.key]
             me = self.stack[place].patch_id
             for p, kept in ended:
-                yield Relation("kept", self.stack[p].patch_id, me, kept, 1.0)
-            yield Relation("stack", self.stack[-1].patch_id, me, share(leak, promise.base), self.policy.stack)
+                yield Relation(CheckName.KEPT, self.stack[p].patch_id, me, kept, 1.0)
+            yield Relation(CheckName.STACK, self.stack[-1].patch_id, me, share(leak, promise.base), self.policy.stack)
 
     def residuals(self) -> Iterator[Relation]:
         """At most what the stack leaves of each target: r + d·(1 + r), from the patch's own residual r.
@@ -185,13 +186,15 @@ class Relations:
             if own is not None and self.stored[place].kernels:
                 moved = share(self._others(place), self.table.effects[place].item())
                 value = float(own) + moved * (1 + float(own))
-                yield Relation("residual", self.stack[-1].patch_id, member.patch_id, value, self.policy.residual)
+                yield Relation(
+                    CheckName.RESIDUAL, self.stack[-1].patch_id, member.patch_id, value, self.policy.residual
+                )
 
     def capacity(self) -> Iterator[Relation]:
         """Dimensions taken, as a share of all."""
         found = Capacity.of([member.patch for member in self.stack])
         if found is not None:
-            yield self._whole("capacity", found.share, self.policy.capacity)
+            yield self._whole(CheckName.CAPACITY, found.share, self.policy.capacity)
 
     def share(self, p: int, q: int) -> float:
         """pair(p, q) by places in the stack."""
@@ -272,8 +275,8 @@ class Relations:
             yield from ((p, q) for q in sorted(found - {p}))
 
     def _pair(self, p: int, q: int, value: float) -> Relation:
-        return Relation("pair", self.stack[p].patch_id, self.stack[q].patch_id, value, self.policy.pair)
+        return Relation(CheckName.PAIR, self.stack[p].patch_id, self.stack[q].patch_id, value, self.policy.pair)
 
-    def _whole(self, check: str, value: float, limit: float) -> Relation:
+    def _whole(self, check: CheckName, value: float, limit: float) -> Relation:
         last = self.stack[-1].patch_id
         return Relation(check, last, last, value, limit)

@@ -19,7 +19,8 @@ from rasura.patches.checks.check import all_numbers
 from rasura.patches.checks.explain import reason, structure
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
-from rasura.patches.checks.verdict import Accepted, Member, Refused, Relation
+from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation
+from rasura.patches.format.member import Member
 from rasura.patches.types import PatchId
 
 
@@ -57,7 +58,7 @@ def _crossing(present: Sequence[Member], gone: set[PatchId], policy: Policy) -> 
         if (pair.patch in gone) == (pair.other in gone):
             continue
         if not pair.holds or frozenset((pair.patch, pair.other)) in sided:
-            kind = "lost" if pair.patch in gone else "left"
+            kind = CheckName.LOST if pair.patch in gone else CheckName.LEFT
             yield Relation(kind, pair.patch, pair.other, pair.value, math.inf)
 
 
@@ -67,5 +68,6 @@ def _broken(present: Sequence[Member], policy: Policy) -> set[tuple[str, str, st
 
 def _key(relation: Relation) -> tuple[str, str, str]:
     """A relation by what it is about; a whole stack's are named after its last patch."""
-    whole = relation.check in {"capacity", "bound"}
-    return relation.check, relation.patch if relation.check in {"own", "pair"} else "", "" if whole else relation.other
+    whole = relation.check in {CheckName.CAPACITY, CheckName.BOUND}
+    of_patch = relation.check in {CheckName.OWN, CheckName.PAIR}
+    return relation.check, relation.patch if of_patch else "", "" if whole else relation.other

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, TypeAlias
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import CheckRefusedError
-from rasura.patches.format.patch import Patch
 from rasura.patches.types import PatchId
 
 SHORT: Final = 12  # digits of an id in a sentence
-CROSSING: Final = ("lost", "left")
-"""Checks of pairs of which one patch leaves and the other stays."""
 _SAID: Final = 20  # reasons in one error
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A patch of a stack, at a strength.
+class CheckName(StrEnum):
+    """What was measured; the value is how people and reports call it."""
 
-    Attributes:
-        patch: the patch.
-        strength: its factor.
-        patch_id: the patch's identity, hashed once.
-    """
+    OWN = "own"
+    PAIR = "pair"
+    ONE_SIDED = "one-sided"
+    KEPT = "kept"
+    STACK = "stack"
+    RESIDUAL = "residual"
+    CAPACITY = "capacity"
+    BOUND = "bound"
+    # Behind the patched text encoder, `encoder_effects`:
+    SITE = "site"
+    MOVED_OWN = "moved-own"
+    MOVED_PAIR = "moved-pair"
+    MOVED_STACK = "moved-stack"
+    # When patches leave, `removal`:
+    LOST = "lost"
+    LEFT = "left"
 
-    patch: Patch
-    strength: Strength = ONE
-    patch_id: PatchId = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "patch_id", self.patch.patch_id)
+CROSSING: Final = (CheckName.LOST, CheckName.LEFT)
+"""Checks of pairs of which one patch leaves and the other stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,14 @@ class Relation:
     """One measured number.
 
     Attributes:
-        check: "own", "pair", "one-sided", "kept", "stack", "residual", "capacity", "site", "lost", "left" or "bound".
+        check: what was measured.
         patch: whose increment.
-        other: whose targets or protected set; equal to `patch` for "own".
+        other: whose targets or protected set; equal to `patch` for `OWN`.
         value: the ratio.
         limit: what the policy allows.
     """
 
-    check: str
+    check: CheckName
     patch: PatchId
     other: PatchId
     value: float

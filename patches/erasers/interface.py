@@ -26,35 +26,14 @@ if TYPE_CHECKING:
 
     from rasura.patches.algebra.increment import Increment
     from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
-    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.erasers.columns import Columns
+    from rasura.patches.erasers.concept_request import ConceptRequest
     from rasura.patches.hosts.interface import ParameterInfo
     from rasura.patches.models.denoiser import Denoiser
     from rasura.patches.models.text_encoder import TextEncoder
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage (behind a tab, it may carry a note such as a loss), how much is done, and how much there is."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """Token embeddings of one concept.
-
-    Attributes:
-        name: the concept, for messages.
-        targets: C1 [d, n] float64.
-        anchors: C* [d, n] float64.
-        count: how many pairs the columns stand for, where they are compressed; 0: as many as there are.
-    """
-
-    name: str
-    targets: torch.Tensor
-    anchors: torch.Tensor
-    count: int = 0
-
-    @property
-    def pairs(self) -> int:
-        """How many pairs of tokens the columns stand for."""
-        return self.count or int(self.targets.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +75,7 @@ class Problem:
     Attributes:
         weights: pristine values of the parameters that `parameters` named, any float dtype, on the CPU.
         encoder: the pristine text encoder.
-        request: what was asked.
+        request: what was asked, without the method.
         columns: paired tokens of each concept, in the request's order; more than 2d columns are compressed.
         reference: null prompt, retained and held-out prompts.
         basis: builds (once) what is protected in the text embedding: null prompt exactly, retained prompts by the
@@ -110,7 +89,7 @@ class Problem:
 
     weights: Mapping[ParamName, torch.Tensor]
     encoder: TextEncoder
-    request: EraseRequest
+    request: ConceptRequest
     columns: tuple[Columns, ...]
     reference: Reference
     basis: Callable[[], ProtectedBasis]

@@ -76,7 +76,7 @@ def with_options(eraser: type[E], settings: Mapping[str, str]) -> E:
     return eraser(**{name: _parsed(eraser, known[name], text) for name, text in settings.items()})
 
 
-def check_options(eraser: Eraser) -> None:
+def check_options(eraser: object) -> None:
     """Refuse choices out of range; called by each eraser's `__post_init__`.
 
     Raises:

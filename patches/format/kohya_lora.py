@@ -24,12 +24,12 @@ from rasura.patches._io.json_fields import JsonValue
 from rasura.patches._io.safetensors_file import encode
 from rasura.patches.algebra.compose import Layer, Term, layers_of
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
+from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName
 
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.checks.verdict import Member
 
 __all__ = ["FORMAT", "UNSIGNED", "KohyaFile", "kohya_file", "module_key"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
-from rasura.patches.prompts.concept_prompts import check_plain
+from rasura.patches.models.plain_text import check_plain
 
 if TYPE_CHECKING:
     import torch

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
+from rasura.patches.models.plain_text import check_plain
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
-_NOT_PLAIN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's general categories
 GENERIC_TEMPLATES: Final = (
     "{}",
     "a {}",
@@ -89,16 +89,6 @@ def check_concept(text: str) -> None:
     if not text.strip():
         raise ConceptError("the concept is empty: expected a word or phrase", hint="--concept TEXT")
     check_plain(text)
-
-
-def check_plain(text: str) -> None:
-    """Refuse control characters, line and paragraph separators, and lone surrogates.
-
-    Raises:
-        ConceptError: there are some.
-    """
-    if any(unicodedata.category(char) in _NOT_PLAIN for char in text):
-        raise ConceptError(f"{show(text)} holds control characters: expected plain text", hint="--concept TEXT")
 
 
 def check_template(template: str) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
-from rasura.patches.erasers.interface import Columns, Erasure, Reference
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.format.manifest_parts import IMAGE
 from rasura.patches.types import ParamName
 

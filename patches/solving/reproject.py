@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, guarded_basis
 from rasura.patches.checks.capacity import GUARD
-from rasura.patches.erasers.closed_form.null_space import FREE_FLOOR
-from rasura.patches.erasers.interface import Columns, Erasure, Reference
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
+from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.manifest_parts import BasisSpec
 from rasura.patches.format.patch import BASIS, Patch, Span
@@ -132,9 +133,7 @@ def _columns(patch: Patch) -> Columns:
 
 def _free(patch: Patch, columns: Columns, basis: ProtectedBasis) -> float:
     """Share of the targets' energy outside the basis."""
-    import torch
-
-    share = float(torch.linalg.vector_norm(basis.project(columns.targets)) / torch.linalg.vector_norm(columns.targets))
+    share = free_norm(columns.targets, basis)
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
             f"concept {columns.name!r} lies inside the targets that are to be left alone and what patch "

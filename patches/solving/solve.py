@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from rasura.patches._io.tensor_bytes import dtype_name, is_finite
 from rasura.patches.algebra.protected_subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
 from rasura.patches.checks.capacity import GUARD
-from rasura.patches.erasers.interface import Columns, Problem, Progress, Reference
+from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.interface import Problem, Progress, Reference
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
@@ -31,7 +32,7 @@ from rasura.patches.prompts.concept_prompts import Target, aligned_columns, toke
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explained
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.solving.to_patch import compressed, described
+from rasura.patches.solving.to_patch import described
 from rasura.patches.types import ParamName, PatchId
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
-from rasura.patches.erasers.interface import Columns, Erasure
+from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.options import option_texts
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import Manifest
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 COMPRESSION: Final = 1e-4
 """Relative singular value below which directions of a concept's columns are not stored."""
-_WIDE: Final = 2048
-"""As wide as the embeddings of two CLIPs: from there on the n × n Gram matrix saves minutes. Below, bits are kept."""
 
 
 def described(
@@ -126,21 +125,3 @@ def _spectrum(basis: ProtectedBasis) -> dict[str, str]:
 def _pairs(columns: Columns) -> Pairs:
     stored = compressed(columns, COMPRESSION)
     return Pairs(stored.targets.T.contiguous(), stored.anchors.T.contiguous())
-
-
-def compressed(columns: Columns, tolerance: float) -> Columns:
-    """Fewer columns that stand for all: ‖X·C1 − Y·C*‖ is the same for every X and Y, to the tolerance.
-
-    The eigenvectors of the 2d × 2d Gram matrix are as good as a singular value decomposition down to 1e-8 of the
-    largest singular value, and cost the same however many prompts there are.
-    """
-    import torch
-
-    width = columns.targets.shape[0]
-    stacked = torch.cat([columns.targets, columns.anchors])  # [2d, n]
-    few = width >= _WIDE and stacked.shape[1] < width
-    values, vectors = torch.linalg.eigh(stacked.T @ stacked if few else stacked @ stacked.T)
-    values, vectors = values.flip(0), vectors.flip(1)
-    kept = int((values > tolerance**2 * values[0]).sum())
-    scaled = stacked @ vectors[:, :kept] if few else vectors[:, :kept] * values[:kept].sqrt()
-    return Columns(columns.name, scaled[:width].contiguous(), scaled[width:].contiguous(), columns.pairs)

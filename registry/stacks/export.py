@@ -10,8 +10,8 @@ from rasura.registry.trust.check import effective, judged
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
-    from rasura.patches.checks.verdict import Member
     from rasura.patches.format.kohya_lora import KohyaFile
+    from rasura.patches.format.member import Member
     from rasura.patches.types import PatchId
     from rasura.registry.registry import Registry
 

@@ -15,7 +15,8 @@ from rasura.registry.trust.verified_patch import load_signed
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.capacity import Capacity
-    from rasura.patches.checks.verdict import Member, Relation, Verdict
+    from rasura.patches.checks.verdict import Relation, Verdict
+    from rasura.patches.format.member import Member
     from rasura.patches.hosts.interface import Host
     from rasura.patches.types import KeyId, PatchId
     from rasura.registry.registry import Registry
@@ -87,7 +88,7 @@ def judged(
         NotFoundError: a patch or its files are not here.
     """
     from rasura.patches.checks.encoder_effects import with_across
-    from rasura.patches.checks.verdict import Member
+    from rasura.patches.format.member import Member
 
     stack, keys = [], {}
     for done, (patch_id, strength) in enumerate(patches.items()):
@@ -124,7 +125,7 @@ def _checked(stack: Sequence[Member], gone: Sequence[Member], policy: Policy) ->
 
 def _readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:
     """What leaves, as far as it can be verified: a revoked key is a reason to take a patch out, not to keep it in."""
-    from rasura.patches.checks.verdict import Member
+    from rasura.patches.format.member import Member
 
     found = []
     for patch_id, strength in leaving.items():

@@ -14,7 +14,7 @@ from rasura.registry.trust.retain_words import retained
 if TYPE_CHECKING:
     from rasura.patches.checks.encoder_effects import Across, Prompts
     from rasura.patches.checks.policy import Policy
-    from rasura.patches.checks.verdict import Member
+    from rasura.patches.format.member import Member
     from rasura.patches.format.patch import Patch
     from rasura.registry.registry import Registry
 

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
 from rasura.evaluation.judges.classifier import load_judge
-from rasura.evaluation.judges.interface import open_judge
+from rasura.evaluation.judges.open_judge import open_judge
 from rasura.patches.errors import ConceptError, FormatError, InputError, NotFoundError
 
 

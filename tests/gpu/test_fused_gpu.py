@@ -6,6 +6,8 @@ import pytest
 import torch
 from support.values import factories, hard_sums
 
+from rasura.patches._io import settings
+from rasura.patches._io.settings import Settings
 from rasura.patches._io.tensor_bytes import tensor_digests
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.compose import Layer, Term, composed, composed_all
@@ -20,7 +22,7 @@ KERNEL = "rasura.patches.algebra.fused_add_kernel"
 @pytest.fixture(params=range(torch.cuda.device_count() or 1), ids=lambda index: f"cuda:{index}")
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Each device, while the first one is the current one; the kernel is asked for."""
-    monkeypatch.setenv(fused_add.SWITCH, "1")
+    monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused="1")])
     monkeypatch.delitem(sys.modules, KERNEL, raising=False)  # whoever uses it imports it
     return torch.device("cuda", request.param)
 

@@ -15,10 +15,10 @@ from support.values.factories import TinyBase, tiny_request
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.increment import ONE, Increment, Strength
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.checks.verdict import Member
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
 from rasura.patches.format.kohya_lora import UNSIGNED, kohya_file, module_key
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, count_for
-from rasura.patches.erasers.closed_form.null_space import FREE_FLOOR
-from rasura.patches.erasers.interface import Columns, Problem
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
+from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import ParamName
@@ -217,10 +218,7 @@ def free_share(columns: Columns, basis: ProtectedBasis) -> float:
     Raises:
         ErasureRefusedError: next to nothing does.
     """
-    import torch
-
-    outside = torch.linalg.vector_norm(basis.project(columns.targets))
-    share = float(outside / torch.linalg.vector_norm(columns.targets))
+    share = free_norm(columns.targets, basis)
     if share >= FREE_FLOOR:
         return share**2
     raise ErasureRefusedError(

@@ -22,11 +22,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, leading
-from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
+from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.models.base_identity import cross_attention
@@ -36,11 +38,6 @@ if TYPE_CHECKING:
     import torch
 
     from rasura.patches.hosts.interface import ParameterInfo
-
-__all__ = ["FREE_FLOOR", "Columns", "Erasure", "NullSpace", "erase", "gram_of"]
-
-FREE_FLOOR: Final = 1e-3
-"""Share of a target's norm that must lie outside the protected span; below, the edit would be thousands of times W."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +133,7 @@ def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) 
 
 
 def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
-    import torch
-
-    share = float(torch.linalg.vector_norm(free) / torch.linalg.vector_norm(columns.targets))
+    share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
             f"concept {columns.name!r} lies inside {where}: "

@@ -23,11 +23,11 @@ from rasura.patches.algebra.protected_subspace import EXACT
 from rasura.patches.erasers.closed_form.least_squares import cut, gram, joined, parts, soft_detector
 from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
 from rasura.patches.erasers.closed_form.uce import retained_sum, soft_erasure
-from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
-from rasura.patches.solving.to_patch import compressed
 from rasura.patches.types import ParamName
 
 if TYPE_CHECKING:

@@ -38,7 +38,8 @@ from rasura.patches.erasers.closed_form.speed_invariants import invariant_column
 from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, Group, shifts
 from rasura.patches.erasers.closed_form.speed_projector import detect, protect
 from rasura.patches.erasers.closed_form.speed_refinement import Refined, Replay, refine
-from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import InputError
 from rasura.patches.models.base_identity import cross_attention

@@ -26,7 +26,8 @@ from rasura.patches.erasers.closed_form.least_squares import (
     parts,
     soft_detector,
 )
-from rasura.patches.erasers.interface import Columns, Defaults, Erasure, Problem
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.types import ParamName

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
+from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
@@ -18,8 +19,6 @@ from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
 if TYPE_CHECKING:
     import torch
 
-FREE_FLOOR: Final = 1e-3
-"""Share of the concept's keys' norm that must lie outside the protected span."""
 ALL: Final = "all"
 
 
@@ -127,10 +126,8 @@ class Edit:
         Raises:
             ErasureRefusedError: less than `FREE_FLOOR` of them is free.
         """
-        import torch
-
         known = self.columns(self.pristine[space.layer].keys)[:, self.own()]
-        share = float(torch.linalg.vector_norm(basis.project(known)) / torch.linalg.vector_norm(known))
+        share = free_norm(known, basis)
         if share < FREE_FLOOR:
             raise ErasureRefusedError(
                 f"concept {self.target.concept!r} lies inside the protected set of layer {space.layer}: "

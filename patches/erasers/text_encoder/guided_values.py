@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.patches.erasers.text_encoder.alphaedit import Space
+from rasura.patches.erasers.text_encoder.choices import Choices
 from rasura.patches.erasers.text_encoder.edit import Edit, others_of
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.models.hidden_states import copied, embedded, fc2_of, injected, states_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from rasura.patches.erasers.interface import Problem
-    from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
     from rasura.patches.models.denoiser import Denoiser
 
 _ROUNDS: Final = 1 << 20  # seeds of one concept lie so far from those of the next
@@ -57,7 +57,7 @@ class _Studio:
     denoiser: Denoiser
     pristine: Any
     null: torch.Tensor
-    method: ClipNullSpace
+    method: Choices
 
     def pictures(self, edit: Edit, seed: int) -> tuple[list[int], torch.Tensor]:
         """Some of a concept's prompts in a random order, and a latent picture of each from the pristine model."""
@@ -101,9 +101,7 @@ class _Studio:
         return found
 
 
-def guide(
-    problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], method: ClipNullSpace
-) -> list[dict[str, str]]:
+def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], method: Choices) -> list[dict[str, str]]:
     """Edit all concepts round by round; what the loss was and is on the first round's pictures, for each concept.
 
     Raises:
@@ -154,7 +152,7 @@ def _values(studio: _Studio, edit: Edit, space: Space, scene: _Scene) -> tuple[t
     return edit.columns(change, scene.rows), edit.columns(keys, scene.rows)
 
 
-def _part(edits: Sequence[Edit], known: Mapping[int, Space], method: ClipNullSpace) -> None:
+def _part(edits: Sequence[Edit], known: Mapping[int, Space], method: Choices) -> None:
     """Take out of every edit what it does to the other concepts' keys as their edits have left these."""
     if len(edits) == 1:
         return

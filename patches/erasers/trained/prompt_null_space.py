@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, guarded_basis, protected_basis
-from rasura.patches.erasers.closed_form.null_space import FREE_FLOOR
-from rasura.patches.erasers.interface import Columns, Problem
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
+from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import prompts_of
@@ -169,7 +170,7 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
     import torch
 
     free = basis.project(columns.targets)
-    share = float(torch.linalg.vector_norm(free) / torch.linalg.vector_norm(columns.targets))
+    share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
             f"concept {columns.name!r} lies inside what is protected: {share:.2e} of it is free, "

@@ -7,6 +7,8 @@ import pytest
 import torch
 from support.values import factories, hard_sums
 
+from rasura.patches._io import settings
+from rasura.patches._io.settings import Settings
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.compose import Term, composed
 from rasura.patches.errors import InputError
@@ -16,9 +18,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 @pytest.mark.parametrize("said", [None, "", "0"])
 def test_nobody_gets_it_who_did_not_ask(monkeypatch: pytest.MonkeyPatch, said: str | None) -> None:
-    monkeypatch.delenv(fused_add.SWITCH, raising=False)
-    if said is not None:
-        monkeypatch.setenv(fused_add.SWITCH, said)
+    monkeypatch.setattr(settings, "_CHOSEN", [Settings.read({} if said is None else {fused_add.SWITCH: said})])
     assert not fused_add.wanted(CUDA)
     assert not fused_add.wanted(CPU)
 
@@ -26,14 +26,14 @@ def test_nobody_gets_it_who_did_not_ask(monkeypatch: pytest.MonkeyPatch, said: s
 def test_a_cpu_takes_the_plain_steps_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     base, terms = factories.weights(1, 30, 20, torch.float16), [Term(factories.increment(1, 30, 20, 2))]
     plain = composed(base, terms)
-    monkeypatch.setenv(fused_add.SWITCH, "1")
+    monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused="1")])
     assert not fused_add.wanted(CPU)
     assert factories.same_bits(composed(base, terms), plain)
 
 
 @pytest.mark.parametrize("said", ["true", "yes", "2", " 1"])
 def test_other_words_are_refused_and_not_taken_for_no(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    monkeypatch.setenv(fused_add.SWITCH, said)
+    monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused=said)])
     for device in (CPU, CUDA):
         with pytest.raises(InputError, match="expected 1, 0 or nothing"):
             fused_add.wanted(device)
@@ -43,7 +43,7 @@ def test_other_words_are_refused_and_not_taken_for_no(monkeypatch: pytest.Monkey
     torch.version.cuda is not None and importlib.util.find_spec("triton") is not None, reason="it can run here"
 )
 def test_asking_for_what_cannot_run_is_refused_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(fused_add.SWITCH, "1")
+    monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused="1")])
     with pytest.raises(InputError, match=fused_add.SWITCH):
         fused_add.wanted(CUDA)
 

@@ -11,10 +11,12 @@ from support.values.factories import World
 
 from rasura.patches.algebra.increment import Increment, Strength
 from rasura.patches.algebra.protected_subspace import guarded_basis, protected_basis
-from rasura.patches.checks.check import Accepted, Member, NeedsRebase, Policy, Reason, Refused, Relation, check, require
-from rasura.patches.erasers.closed_form.null_space import Columns, NullSpace, erase
+from rasura.patches.checks.check import Accepted, NeedsRebase, Policy, Reason, Refused, Relation, check, require
+from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
+from rasura.patches.erasers.columns import Columns
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import PatchId
 

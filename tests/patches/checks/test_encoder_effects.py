@@ -12,8 +12,8 @@ from rasura.patches.algebra.increment import ONE
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.checks.encoder_effects import Site, across, crosses
 from rasura.patches.checks.policy import Policy
-from rasura.patches.checks.verdict import Member
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder

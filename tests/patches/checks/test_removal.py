@@ -9,11 +9,12 @@ from support.values.factories import World
 
 from rasura.patches.algebra.protected_subspace import RankRule, protected_basis
 from rasura.patches.checks.capacity import Capacity
-from rasura.patches.checks.check import Member, check
+from rasura.patches.checks.check import check
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.removal import check_revert
 from rasura.patches.checks.verdict import Accepted, Refused, Relation
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 
 WORLD = World()

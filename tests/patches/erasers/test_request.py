@@ -19,7 +19,7 @@ from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import Term, composed
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.checks.check import Accepted, Member, Refused, check, require
+from rasura.patches.checks.check import Accepted, Refused, check, require
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import (
@@ -30,6 +30,7 @@ from rasura.patches.errors import (
     RasuraError,
     UnsupportedHostError,
 )
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import BASIS, Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import check_touched

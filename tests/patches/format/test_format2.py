@@ -15,10 +15,11 @@ from support.values.dense import energy
 from support.values.goldens import golden as first
 
 from rasura.patches._io.safetensors_file import encode
-from rasura.patches.checks.check import Member, check, measured_only
+from rasura.patches.checks.check import check, measured_only
 from rasura.patches.errors import FormatError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, Pairs, Patch, PatchTensors, Span, read_folder
 from rasura.patches.types import ParamName
 

@@ -8,9 +8,10 @@ from support.values import factories
 from support.values.factories import World
 
 from rasura.patches.algebra.protected_subspace import Moment
-from rasura.patches.erasers.closed_form.null_space import Columns, Erasure, NullSpace, erase
+from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
+from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.interface import Erasure
 from rasura.patches.solving.measure import Measured, Measurer, Reference
-from rasura.patches.solving.to_patch import compressed
 
 WORLD = World()
 DOG = WORLD.columns("dog", 1, 4)

@@ -16,7 +16,8 @@ from support.values.factories import TinyBase
 
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.erasers.interface import Columns, Eraser, Problem, Progress
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Eraser, Problem, Progress
 from rasura.patches.erasers.options import with_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.trained.sepme import SepMe

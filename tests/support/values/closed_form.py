@@ -9,7 +9,8 @@ from support.models.tiny import tiny_components
 from support.values.factories import World
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule
-from rasura.patches.erasers.interface import Columns, Problem
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoder import TextEncoder

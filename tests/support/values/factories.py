@@ -15,7 +15,9 @@ from support.models.tiny import TinySpec, tiny_model
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
 from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
 from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
-from rasura.patches.erasers.closed_form.null_space import Columns, Erasure, NullSpace, erase, gram_of
+from rasura.patches.erasers.closed_form.null_space import NullSpace, erase, gram_of
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import (

@@ -8,16 +8,9 @@ from support.values import factories
 from support.values.factories import World
 
 from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, leading, protected_basis
-from rasura.patches.erasers.closed_form.null_space import (
-    Columns,
-    Erasure,
-    NullSpace,
-    _factors,
-    _Projector,
-    _roots,
-    erase,
-    gram_of,
-)
+from rasura.patches.erasers.closed_form.null_space import NullSpace, _factors, _Projector, _roots, erase, gram_of
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Erasure
 from rasura.patches.errors import BoundExceededError, ErasureRefusedError, InputError
 
 COUNTS = (1, 10, 100)

@@ -8,13 +8,14 @@ from support.values import factories
 from support.values.closed_form import Setting, eye, relative, uce_map
 from support.values.factories import TinyBase, World, tiny_request
 
-from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.erasers.closed_form.least_squares import cut, gram, reduced
 from rasura.patches.erasers.closed_form.rece import Rece, Run
 from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
 from rasura.patches.erasers.closed_form.uce import Uce
-from rasura.patches.erasers.interface import Columns
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.format.member import Member
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns
 from rasura.patches.types import PatchId
 

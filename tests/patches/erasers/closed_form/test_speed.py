@@ -9,14 +9,16 @@ from support.values.dense import energy
 from support.values.factories import TinyBase, World, tiny_request
 
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.closed_form.speed import Speed, _Layer, _solve
 from rasura.patches.erasers.closed_form.speed_invariants import invariant_columns
 from rasura.patches.erasers.closed_form.speed_prior_shift import least_direction
 from rasura.patches.erasers.closed_form.speed_refinement import CHUNK, Replay, noise_source
 from rasura.patches.erasers.closed_form.uce import Uce
-from rasura.patches.erasers.interface import Columns, Erasure
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.interface import Erasure
 from rasura.patches.errors import ErasureRefusedError, InputError
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import PatchId

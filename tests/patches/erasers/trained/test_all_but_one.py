@@ -22,7 +22,7 @@ from support.models.trainable import (
 )
 from support.values.factories import normal
 
-from rasura.patches.checks.check import Accepted, Member, check, measured_only
+from rasura.patches.checks.check import Accepted, check, measured_only
 from rasura.patches.erasers.catalogue import eraser, method_class
 from rasura.patches.erasers.options import option_texts, with_options
 from rasura.patches.erasers.request import EraseRequest
@@ -41,6 +41,7 @@ from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.erasers.trained.training_samples import Scenes, partway, scenes
 from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
@@ -199,8 +200,9 @@ def test_what_a_picture_side_patch_lets_go_is_measured(pictured: Patch) -> None:
     """The null prompt moves, and the number is what the UNet says."""
     measured = pictured.manifest.measured
     assert 1e-6 < float(measured["drift_null"]) < 1
-    own, asking = denoiser(), problem(asked(layers=pictured.manifest.eraser.options["layers"]))
-    method = asking.request.eraser
+    request = asked(layers=pictured.manifest.eraser.options["layers"])
+    own, asking = denoiser(), problem(request)
+    method = request.eraser
     assert isinstance(method, AllButOne)
     from rasura.patches.erasers.trained.training_loop import derived
 

@@ -30,7 +30,7 @@ from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.algebra.compose import Term, composed, increment_sum
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.protected_subspace import no_basis
-from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.trained.prompt_null_space import (
     Protection,
@@ -58,6 +58,7 @@ from rasura.patches.erasers.trained.sepme_loss import (
 from rasura.patches.erasers.trained.training_samples import branches, drawn, responses, scenes
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.denoiser import Factors
 from rasura.patches.prompts.concept_prompts import prompts_of

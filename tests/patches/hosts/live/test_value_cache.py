@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from rasura.patches._io import settings as handed_in
 from rasura.patches._io.parallel import at_once, workers
+from rasura.patches._io.settings import Settings
 from rasura.patches._io.tensor_bytes import raw_bytes, tensor_digest
 from rasura.patches.algebra.compose import Layer, Term, composed
 from rasura.patches.algebra.increment import Increment
@@ -153,21 +155,21 @@ def test_zeros_of_either_sign_differ_and_nans_are_the_same() -> None:
 
 
 def test_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="1")])
     assert workers() == 1
     assert at_once(lambda _: threading.get_ident(), range(4)) == [threading.get_ident()] * 4
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="3")])
     assert workers() == 3
     both = threading.Barrier(3, timeout=30)
     assert at_once(lambda each: (both.wait(), each)[1], range(3)) == [0, 1, 2]  # three of them, or this would not end
-    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="many")])
     assert workers() >= 1
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="64")])
     assert workers() == 8
 
 
 def test_what_was_begun_has_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="2")])
     ended: list[int] = []
 
     both = threading.Barrier(2, timeout=30)

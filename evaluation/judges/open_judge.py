@@ -1,0 +1,34 @@
+"""The judge that a person named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rasura.evaluation.images.questions import Question
+from rasura.evaluation.judges.classifier import load_judge
+from rasura.evaluation.judges.clip import load_clip_judge
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge, check_labels, named_labels
+
+
+def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, device: str = "cpu") -> Judge:
+    """The judge that a person named: a classifier's folder, or `clip:` and the folder of a CLIP model.
+
+    Args:
+        spec: as typed.
+        asked: what it will be asked; a CLIP judge chooses among the labels that are named here.
+        template: how a CLIP judge says a label; with one `{}`.
+        device: where it runs.
+
+    Raises:
+        NotFoundError: no such folder, or no judge in it.
+        FormatError: a judge that cannot be read.
+        InputError: it does not know a label that is asked for.
+    """
+    judge: Judge
+    if spec.startswith(CLIP):
+        judge = load_clip_judge(Path(spec.removeprefix(CLIP)), named_labels(asked), template, device)
+    else:
+        judge = load_judge(Path(spec), device)
+    check_labels(judge, asked)
+    return judge

@@ -1,0 +1,45 @@
+"""What whoever starts the process chose for the arithmetic: how many threads hash, and which kernel composes.
+
+`patches` never looks at the environment. The front door does, and hands over here what it found. One process has one
+such choice, so it is kept in one place and not passed through every call between the front door and a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+THREADS: Final = "OMP_NUM_THREADS"
+FUSED: Final = "RASURA_FUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The choices, as they were typed; whoever acts on one says what it may be.
+
+    Attributes:
+        threads: how many threads, as for torch and BLAS; anything but a number is the cores that there are.
+        fused: "1" asks for the fused kernel on CUDA devices.
+    """
+
+    threads: str = ""
+    fused: str = ""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """The choices in an environment."""
+        return cls(environment.get(THREADS, ""), environment.get(FUSED, ""))
+
+
+_CHOSEN: Final = [Settings()]
+
+
+def use(settings: Settings) -> None:
+    """From now on, these."""
+    _CHOSEN[0] = settings
+
+
+def chosen() -> Settings:
+    """The choices in force."""
+    return _CHOSEN[0]
