@@ -35,7 +35,7 @@ from rasura.patches.models.hidden_states import copied
 from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns
-from rasura.patches.types import ParamName, PatchId
+from rasura.patches.types import ParamName, PatchId, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,6 @@ _NOISE: Final = 1e-6
 
 Prompts = Callable[["Patch"], "Sequence[str] | None"]
 """The retained prompts of a patch; None where their words are not at hand."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

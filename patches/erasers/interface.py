@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from rasura.patches.types import ParamName
+from rasura.patches.types import ParamName, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from rasura.patches.hosts.interface import ParameterInfo
     from rasura.patches.models.denoiser import Denoiser
     from rasura.patches.models.text_encoder import TextEncoder
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage (behind a tab, it may carry a note such as a loss), how much is done, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.algebra.protected_subspace import join_rows
 from rasura.patches.errors import ConceptError, ErasureRefusedError
 from rasura.patches.models.text_encoder import BATCH, TextEncoder
-from rasura.patches.types import PatchId
+from rasura.patches.types import SHORT, PatchId
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SHOWN: Final = 3
 COMPARED: Final = 20_000
 """Most concepts that are encoded for one refusal: two minutes of CLIP ViT-L/14 on a CPU."""
-_SHORT: Final = 12  # digits of an id in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def nearest_protected(
     own = next(_directions(encoder, [refused], shared), None)
     if own is None:
         return ()
-    near = [Near(f"patch {i[:_SHORT]}", _within(own[1], rows, shared)) for i, rows in guarded.items()]
+    near = [Near(f"patch {i[:SHORT]}", _within(own[1], rows, shared)) for i, rows in guarded.items()]
     found = (Near(name, float(own[1] @ row)) for name, row in _directions(encoder, concepts[:COMPARED], shared))
     return tuple(heapq.nlargest(SHOWN, (*near, *heapq.nlargest(SHOWN, found, key=_cosine)), key=_cosine))
 

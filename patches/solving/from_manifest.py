@@ -18,6 +18,7 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import InputError
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
+from rasura.patches.types import SHORT
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
@@ -71,10 +72,10 @@ def request_of(
     for manifest in manifests[1:]:
         if differing := list(_differences(manifests[0], manifest)):
             raise InputError(
-                f"patches {manifests[0].patch_id[:12]} and {manifest.patch_id[:12]} cannot be solved together: "
+                f"patches {manifests[0].patch_id[:SHORT]} and {manifest.patch_id[:SHORT]} cannot be solved together: "
                 f"expected the same {' and '.join(name for name, _, _ in differing)}, got "
                 + "; ".join(f"{mine} and {other}" for _, mine, other in differing),
-                hint=f"rasura patch show {manifest.patch_id[:12]}",
+                hint=f"rasura patch show {manifest.patch_id[:SHORT]}",
                 differing=[name for name, _, _ in differing],
             )
     return replace(
@@ -106,7 +107,7 @@ def prompts_request(
 def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str]]:
     """What the two must share and do not, with either's."""
     for name, mine, its in (
-        ("base", one.base.sha256[:12], other.base.sha256[:12]),
+        ("base", one.base.sha256[:SHORT], other.base.sha256[:SHORT]),
         ("method", one.eraser.name, other.eraser.name),
         ("seed", str(one.eraser.seed), str(other.eraser.seed)),
         ("tokens", one.concept.tokens, other.concept.tokens),

@@ -30,7 +30,7 @@ from rasura.patches.models.base_identity import LAYERS, BaseIdentity, cross_atte
 from rasura.patches.solving.from_manifest import DERIVED, trained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.reproject import stored_erasure
-from rasura.patches.types import ParamName
+from rasura.patches.types import SHORT, ParamName
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +69,9 @@ def check_layers(patch: Patch, infos: Mapping[ParamName, ParameterInfo], where: 
     touched = patch.tensors.increments
     if odd := next((name for name in touched if name.startswith(_ENCODER)), None):
         raise InputError(
-            f"patch {patch.patch_id[:12]} touches the text encoder ({odd}), which both bases share: it fits as it is",
-            hint=f"rasura patch apply {patch.patch_id[:12]} --model MODEL",
+            f"patch {patch.patch_id[:SHORT]} touches the text encoder ({odd}), which both bases share: it fits as it "
+            "is",
+            hint=f"rasura patch apply {patch.patch_id[:SHORT]} --model MODEL",
         )
     for name, increment in touched.items():
         shape = infos[name].shape if name in infos else None
@@ -239,7 +240,7 @@ def _from_targets(patch: Patch) -> Responses:
 def _no_form(patch: Patch, fit: float | None) -> ErasureRefusedError:
     how = f"W·Q misses them by {fit:.2g}, expected at most {FIT:g}" if fit is not None else "they were trained"
     return ErasureRefusedError(
-        f"the responses of patch {patch.patch_id[:12]} ({patch.manifest.eraser.name}) are no map of the text "
+        f"the responses of patch {patch.patch_id[:SHORT]} ({patch.manifest.eraser.name}) are no map of the text "
         f"embedding: {how}; on other weights they mean nothing",
         hint="rasura erase --base MODEL --concept TEXT",
         **({} if fit is None else {"fit": f"{fit:.3e}"}),

@@ -21,7 +21,7 @@ from rasura.patches._io.tensor_bytes import dtype_name, is_finite
 from rasura.patches.algebra.protected_subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
 from rasura.patches.checks.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compressed
-from rasura.patches.erasers.interface import Problem, Progress, Reference
+from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
@@ -33,7 +33,7 @@ from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.to_patch import described
-from rasura.patches.types import ParamName, PatchId
+from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +180,7 @@ def _named(error: ErasureRefusedError, patches: tuple[PatchId, ...]) -> ErasureR
     if not isinstance(sizes, list) or len(sizes) != len(patches):
         return error
     taken = sorted(zip(sizes, patches, strict=True), reverse=True)
-    named = ", ".join(f"{patch_id[:12]} takes {size}" for size, patch_id in taken)
+    named = ", ".join(f"{patch_id[:SHORT]} takes {size}" for size, patch_id in taken)
     details = {**error.details, "guards": {patch_id: size for size, patch_id in taken}}
     return ErasureRefusedError(f"{error.message}; {named}", hint=error.hint, **details)
 

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rasura.patches.erasers.interface import Progress
 from rasura.patches.erasers.trained.checkpoints import Checkpoints, State
 from rasura.patches.errors import NotFiniteError
+from rasura.patches.types import Progress
 
 if TYPE_CHECKING:
     import torch

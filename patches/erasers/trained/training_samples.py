@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.json_fields import JsonValue
-from rasura.patches.erasers.interface import Eraser, Problem, Progress
+from rasura.patches.erasers.interface import Eraser, Problem
 from rasura.patches.erasers.options import option_texts
 from rasura.patches.erasers.trained.checkpoints import run_digest
 from rasura.patches.erasers.trained.training_loop import derived
 from rasura.patches.models.denoiser import Denoiser, Factors
 from rasura.patches.prompts.concept_prompts import prompts_of
-from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import Digest, ParamName, Progress
 
 if TYPE_CHECKING:
     import torch

@@ -42,7 +42,7 @@ from rasura.patches.hosts.live.module_parameters import LiveParameter, live_modu
 from rasura.patches.hosts.live.write_guards import refuse_bypassed
 from rasura.patches.hosts.quantised.branch_factors import BranchHook, Factors, SideBranch
 from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, codes_of, quantised_layer
-from rasura.patches.types import ParamName
+from rasura.patches.types import SHORT, ParamName
 
 if TYPE_CHECKING:
     from rasura.patches.format.manifest_parts import TensorIdentity
@@ -268,4 +268,4 @@ def _together(layers: Sequence[Layer]) -> dict[ParamName, tuple[Term, ...]]:
 
 
 def _digest(identity: TensorIdentity | None) -> str:
-    return "none" if identity is None else f"{identity.sha256[:12]}… ({identity.dtype} {[*identity.shape]})"
+    return "none" if identity is None else f"{identity.sha256[:SHORT]}… ({identity.dtype} {[*identity.shape]})"
