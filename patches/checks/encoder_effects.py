@@ -20,7 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.protected_subspace import Moment
@@ -31,16 +33,12 @@ from rasura.patches.checks.relations import Promise, Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation, Verdict
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
+from rasura.patches.format.patch import Patch
 from rasura.patches.models.hidden_states import copied
 from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns
 from rasura.patches.types import ParamName, PatchId, Progress
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 _ENCODER: Final = "text_encoder"
 _NOISE: Final = 1e-6
@@ -151,8 +149,6 @@ def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
 
 def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Columns:
     """The three of them, in few columns: ‖X·stored − Y·moved − Z·anchors‖ stays the same for all X, Y, Z."""
-    import torch
-
     concept = patch.manifest.concept
     target = Target(concept.text, concept.anchor, concept.templates)
     stored, anchors = aligned_columns(pristine, target, concept.templates, concept.tokens)
@@ -194,8 +190,6 @@ def _promise(words: tuple[str, ...], names: Sequence[ParamName], inputs: torch.T
 
 def _moment(prompts: Sequence[str], encoder: TextEncoder, progress: Progress) -> torch.Tensor:
     """A square root [d, k] of the mean of r·rᵀ over all tokens of the prompts."""
-    import torch
-
     moment, done = Moment(encoder.width), 0
     for hidden in encoder.encode(prompts):
         moment.add(hidden)
@@ -208,8 +202,6 @@ def _moment(prompts: Sequence[str], encoder: TextEncoder, progress: Progress) ->
 
 
 def _energy(weight: torch.Tensor, inputs: torch.Tensor) -> float:
-    import torch
-
     return float((weight.to(torch.float64) @ inputs).square().sum())
 
 
@@ -247,8 +239,6 @@ def _distance(
     site: Site,
 ) -> float:
     """‖(W + Σ s_p Δ_p) X − W C*‖ over some parameters."""
-    import torch
-
     total = 0.0
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in readers)}
     for name in names:

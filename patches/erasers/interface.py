@@ -17,20 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
+import torch
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.concept_request import ConceptRequest
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.types import ParamName, Progress
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.algebra.increment import Increment
-    from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
-    from rasura.patches.erasers.columns import Columns
-    from rasura.patches.erasers.concept_request import ConceptRequest
-    from rasura.patches.hosts.interface import ParameterInfo
-    from rasura.patches.models.denoiser import Denoiser
-    from rasura.patches.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,20 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import eraser, method_class
+from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import InputError
+from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
+from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT
-
-if TYPE_CHECKING:
-    from rasura.patches.erasers.interface import Eraser
-    from rasura.patches.format.manifest import Manifest
-    from rasura.patches.prompts.retain_set import RetainSet
 
 __all__ = ["DERIVED", "eraser_of", "prompts_request", "request_of", "trained"]
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.increment import Increment
@@ -27,9 +29,6 @@ from rasura.patches.format.patch import BASIS, Patch, Span
 from rasura.patches.solving.from_manifest import DERIVED
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.types import SHORT, ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["own_basis", "reprojected", "stored_erasure"]
 
@@ -82,8 +81,6 @@ def reprojected(
 
 def own_basis(patch: Patch, span: Span | None = None) -> ProtectedBasis:
     """What a patch, or one parameter of it, promises, as the basis that it was; without the spectrum."""
-    import torch
-
     spec, tensors = patch.manifest.protected.basis, patch.tensors
     rows, energy = (tensors.protected, tensors.energy) if span is None else (span.rows, span.energy)
     behind = torch.nonzero(energy > 0)
@@ -147,8 +144,6 @@ def _free(patch: Patch, columns: Columns, basis: ProtectedBasis) -> float:
 
 
 def _projected(patch: Patch, name: ParamName, increment: Increment, basis: ProtectedBasis) -> Increment:
-    import torch
-
     A = basis.project(increment.A.to(torch.float64).T).T
     norms = torch.linalg.vector_norm(A, dim=1)
     if not bool((norms > _NOTHING).any()):

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches._io.tensor_bytes import dtype_name, is_finite
 from rasura.patches.algebra.protected_subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
@@ -27,6 +28,7 @@ from rasura.patches.errors import ErasureRefusedError, NotFiniteError, Unsupport
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
+from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
@@ -34,12 +36,6 @@ from rasura.patches.prompts.nearest_concepts import explained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.to_patch import described
 from rasura.patches.types import SHORT, ParamName, PatchId, Progress
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.models.denoiser import Denoiser
-
 
 Loader = Callable[[], "Denoiser"]
 Moments = MutableMapping[str, Moment]
@@ -137,8 +133,6 @@ class _Prompts:
 
     def retained(self, tokens: str) -> Iterator[torch.Tensor]:
         """Tokens [b, d] float64 of the retained prompts, in the request's order."""
-        import torch
-
         pairs = self.request.retained_phrases()
         for part, hidden in self.encoder.encode_with(pairs):
             if tokens == "all":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
@@ -26,9 +28,6 @@ from rasura.patches.format.patch import BASIS, Pairs, Patch, PatchTensors, Span
 from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 COMPRESSION: Final = 1e-4
 """Relative singular value below which directions of a concept's columns are not stored."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, count_for
@@ -25,10 +27,7 @@ from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import ParamName
 
-if TYPE_CHECKING:
-    import torch
-
-    Project = Callable[[torch.Tensor], torch.Tensor]
+Project = Callable[[torch.Tensor], torch.Tensor]
 
 PRESENT: Final = 1e-10
 """Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
@@ -63,8 +62,6 @@ def anchored(problem: Problem) -> tuple[Columns, ...]:
 
 def joined(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:
     """C1 and D = C* − C1 of all concepts side by side, [d, N] each."""
-    import torch
-
     targets = torch.cat([columns.targets for columns in concepts], dim=1)
     return targets, torch.cat([columns.anchors for columns in concepts], dim=1) - targets
 
@@ -86,8 +83,6 @@ def detector(targets: torch.Tensor, project: Project, ridge: float) -> torch.Ten
         project: P, on columns.
         ridge: λ.
     """
-    import torch
-
     free = project(targets)
     few = targets.shape[1] <= targets.shape[0]
     values, vectors = torch.linalg.eigh(_symmetric(free.T @ free if few else free @ free.T))
@@ -111,8 +106,6 @@ def soft_detector(
         preserve: β.
         ridge: λ, above 0.
     """
-    import torch
-
     whole = erase * (targets @ targets.T) + preserve * kept
     whole.diagonal().add_(ridge)
     found: torch.Tensor = erase * torch.cholesky_solve(targets, torch.linalg.cholesky(_symmetric(whole))).T
@@ -127,8 +120,6 @@ def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.T
         Q: [d, n].
         tolerance: share of the largest singular value.
     """
-    import torch
-
     if A.shape[0] == 1:
         return A, Q
     rows, triangle = torch.linalg.qr(A.T)  # A = triangleᵀ rowsᵀ
@@ -144,8 +135,6 @@ def identity(columns: torch.Tensor) -> torch.Tensor:
 
 def gram(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """Σ_l W_lᵀW_l, [d, d] float64."""
-    import torch
-
     first = next(iter(weights.values()))
     total = torch.zeros(first.shape[1], first.shape[1], dtype=torch.float64)
     for weight in weights.values():
@@ -178,8 +167,6 @@ def cut(
         limit: most detectors.
         tolerance: as of `reduced`.
     """
-    import torch
-
     A, Q = reduced(A, Q, tolerance)
     if energy >= 1 and A.shape[0] <= limit:
         return A, Q
@@ -232,8 +219,6 @@ def free_share(columns: Columns, basis: ProtectedBasis) -> float:
 
 
 def _padded(rows: torch.Tensor, count: int) -> torch.Tensor:
-    import torch
-
     return torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
 
 

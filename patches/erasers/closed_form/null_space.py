@@ -22,7 +22,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, leading
@@ -31,13 +33,9 @@ from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import ErasureRefusedError
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +85,6 @@ def erase(
         ErasureRefusedError: a target lies inside the protected span, or inside the other targets' span.
         BoundExceededError: a response too large for the grid.
     """
-    import torch
-
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}
     roots = _roots(gram_of(full))
     free = [basis.project(columns.targets) for columns in concepts]
@@ -102,8 +98,6 @@ def erase(
 
 def gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
-    import torch
-
     products = [weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values()]
     return torch.stack(products).sum(0)
 
@@ -122,8 +116,6 @@ class _Projector:
 
 
 def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> _Projector:
-    import torch
-
     others = [guard for i, guard in enumerate(guards) if i != own]
     stacked = torch.cat([*others, torch.zeros(0, basis.width, dtype=torch.float64)])
     if stacked.shape[0]:
@@ -169,8 +161,6 @@ def _factors(
     columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A [r, d] and Q [d, r] with M ≈ Q A and B_l = W_l Q."""
-    import torch
-
     D = columns.anchors - columns.targets
     inner = columns.targets.T @ free  # C1ᵀ P C1, [n, n]
     scale = torch.diagonal(inner).mean()
@@ -185,8 +175,6 @@ def _factors(
 
 def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """G^½ and its pseudo-inverse, [d, d] float64."""
-    import torch
-
     values, vectors = torch.linalg.eigh(gram)
     present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
     values = torch.where(present, values, torch.zeros_like(values)).sqrt()

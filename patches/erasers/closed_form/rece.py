@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT
 from rasura.patches.erasers.closed_form.least_squares import cut, gram, joined, parts, soft_detector
@@ -26,14 +28,10 @@ from rasura.patches.erasers.closed_form.uce import retained_sum, soft_erasure
 from rasura.patches.erasers.columns import Columns, compressed
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,6 @@ class Rece:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, epoch after epoch; each gets the factors that its columns made."""
-        import torch
-
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         null = problem.reference.invariants
         kept, tokens = retained_sum(problem, "all")
@@ -94,8 +90,6 @@ class Run:
     """Weights that are edited step after step: W_l F, with F [d, d] the same for all layers."""
 
     def __init__(self, weights: Mapping[ParamName, torch.Tensor], columns: Sequence[Columns]) -> None:
-        import torch
-
         self.weights, self.columns = weights, tuple(columns)
         self._F = torch.eye(columns[0].targets.shape[0], dtype=torch.float64)
         self._A: list[list[torch.Tensor]] = [[] for _ in columns]
@@ -136,14 +130,10 @@ class Run:
 
     def factors(self, concept: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A [n, d] and Q [d, n] of all steps of a concept."""
-        import torch
-
         return torch.cat(self._A[concept]), torch.cat(self._Q[concept], dim=1)
 
     def seen(self, concept: int) -> torch.Tensor:
         """All targets of a concept's steps, [d, n]."""
-        import torch
-
         return torch.cat(self._seen[concept], dim=1)
 
 

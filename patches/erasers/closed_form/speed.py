@@ -29,7 +29,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
 from rasura.patches.erasers.closed_form.least_squares import anchored, cut, free_share, gram, increments, joined, parts
@@ -42,14 +44,10 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import InputError
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.prompts.concept_prompts import TOKEN_CHOICES
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +93,6 @@ class Speed:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, layer by layer."""
-        import torch
-
         given = anchored(problem) if self.is_code(self.nothing, "start") else problem.columns
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         retained = Replay(lambda: self._retained(problem))
@@ -195,8 +191,6 @@ def _with_adversarial(
     given: tuple[Columns, ...], solution: _Solution, weights: Group, gamma: float
 ) -> tuple[Columns, ...]:
     """The columns so far, and those that bring the given ones back through the edited weights."""
-    import torch
-
     _, change = joined(solution.columns)
     edited = {
         name: weights[name] @ (_eye(change) + change @ layer.A) for layer in solution.layers for name in layer.names
@@ -213,8 +207,6 @@ def _with_adversarial(
 
 
 def _eye(like: torch.Tensor) -> torch.Tensor:
-    import torch
-
     return torch.eye(like.shape[0], dtype=torch.float64)
 
 

@@ -6,10 +6,9 @@ prompt has 76 tokens after the first, and all of them would take as many dimensi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 ROUNDS: Final = 100
 
@@ -22,8 +21,6 @@ def invariant_columns(null: torch.Tensor, count: int, seed: int) -> torch.Tensor
         count: how many centres stand for the others; more than there are distinct ones gives those.
         seed: of the first centres.
     """
-    import torch
-
     rows = torch.cat([null[:1], centroids(null[1:], count, seed)])
     return rows.T.contiguous()
 
@@ -33,8 +30,6 @@ def centroids(points: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 
     The same seed gives the same centres. A cluster is never empty: its centre starts on a point.
     """
-    import torch
-
     centres = _spread(points, count, seed)
     owner = torch.full(points.shape[:1], -1)
     for _ in range(ROUNDS):
@@ -54,8 +49,6 @@ def _centre(own: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
 
 def _spread(points: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """k-means++ (Arthur and Vassilvitskii 2007): each next centre is drawn by its squared distance to the others."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     chosen: list[int] = []
     distance = torch.ones(points.shape[0], dtype=torch.float64)

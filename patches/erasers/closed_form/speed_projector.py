@@ -6,14 +6,11 @@ of plain ridge regression within it. A soft one leaves P as it is and bends the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT, NOISE, ProtectedBasis, RankRule
 from rasura.patches.erasers.closed_form.least_squares import detector
 from rasura.patches.erasers.closed_form.speed_refinement import Refined
-
-if TYPE_CHECKING:
-    import torch
 
 
 def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -> ProtectedBasis:
@@ -25,8 +22,6 @@ def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -
         lamb: softness; above 0, C2 is no part of the promise.
         rule: which directions of the moment are kept.
     """
-    import torch
-
     moment = refined.moment.mean
     values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
     values, vectors = values.flip(0), vectors.flip(1)
@@ -42,8 +37,6 @@ def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -
 
 def _free_part(null: torch.Tensor, basis: ProtectedBasis) -> torch.Tensor:
     """Orthonormal rows that span P C2; what of it is float32 noise is left out."""
-    import torch
-
     if null.shape[1] == 0:
         return basis.rows[:0]
     left, values, _ = torch.linalg.svd(basis.project(null), full_matrices=False)
@@ -64,8 +57,6 @@ def detect(
         ridge: λ for sums.
         softness: μ for sums; 0: the basis holds C2 already.
     """
-    import torch
-
     A = detector(targets, basis.project, ridge)
     if softness == 0 or null.shape[1] == 0:
         return A

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, Shift
-
-if TYPE_CHECKING:
-    import torch
 
 CHUNK: Final = 128
 """Kept vectors that are augmented at a time."""
@@ -97,8 +96,6 @@ def refine(
 
 def noise_source(seed: int, group: int) -> torch.Generator:
     """Where the noise of a group comes from: t [b, aug] of its first piece of kept vectors, its second, and so on."""
-    import torch
-
     return torch.Generator().manual_seed((seed + (group + 1) * _MIX) % (1 << 63))
 
 
@@ -155,8 +152,6 @@ class _Filter:
 
     def pieces(self, batch: torch.Tensor) -> Iterator[torch.Tensor]:
         """The batch's kept vectors, joined with those that wait, in whole pieces."""
-        import torch
-
         self._seen += batch.shape[0]
         kept = batch[self._above(self._shift.of(batch), self._mean.value)] if self._choices.ipf else batch
         waiting = kept if self._waiting is None else torch.cat([self._waiting, kept])
@@ -192,7 +187,5 @@ class _Filter:
         return sizes > self._choices.alpha * mean * _STRICT
 
     def _draw(self, piece: torch.Tensor) -> torch.Tensor:
-        import torch
-
         shape = (piece.shape[0], self._choices.aug)
         return torch.randn(shape, generator=self._noise, dtype=torch.float64)

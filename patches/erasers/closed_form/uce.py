@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import Moment, no_basis
 from rasura.patches.erasers.closed_form.least_squares import (
@@ -29,13 +31,9 @@ from rasura.patches.erasers.closed_form.least_squares import (
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 _LEAST: Final = 0.1  # smallest β of the first version
 
@@ -72,8 +70,6 @@ class Uce:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together: each gets the rows of A that its columns made."""
-        import torch
-
         problem.progress("solving", 0, 1)
         kept, tokens = retained_sum(problem, "all" if self.variant == "2023" else problem.request.tokens)
         given = anchored(problem) if self.nothing == "start" else problem.columns

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import (
     Moment,
@@ -27,9 +29,6 @@ from rasura.patches.algebra.protected_subspace import (
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.models.hidden_states import fc2_layers, states_of, streamed
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 GONE: Final = 1e-10
 """Share of the largest squared singular value below which a free direction is noise."""
@@ -112,8 +111,6 @@ def paper_rule(reference: Reference) -> RankRule:
 
     The null prompt is held exactly besides, so it is counted first.
     """
-    import torch
-
     moment = reference.retained.mean
     width = moment.shape[0]
     exact = protected_basis(reference.invariants, Moment(width), RankRule("count", 1))
@@ -135,8 +132,6 @@ def rewrite(
         lam: λ ≥ 0; with 0, directions of noise are left out.
         earlier: K_p [d_ff, p] float64.
     """
-    import torch
-
     free = basis.project(keys)
     both = free if earlier is None or not earlier.shape[1] else torch.cat([free, basis.project(earlier)], 1)
     U, squares = _left(both)
@@ -153,8 +148,6 @@ def cut(
     delta: torch.Tensor, keys: torch.Tensor, basis: ProtectedBasis, energy: float, limit: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A [r, d_ff] and B [d, r] that carry this share of what ΔW does to the keys, A free of everything in the basis."""
-    import torch
-
     U, strength, _ = torch.linalg.svd(delta @ keys, full_matrices=False)
     rank = min(count_for(strength, energy), limit)
     B = U[:, :rank].contiguous()
@@ -163,8 +156,6 @@ def cut(
 
 def _left(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Left singular vectors [d_ff, k] and squared singular values, descending."""
-    import torch
-
     if columns.shape[1] > columns.shape[0]:
         values, vectors = torch.linalg.eigh(columns @ columns.T)
         return vectors.flip(1), values.flip(0).clamp(min=0)
@@ -204,6 +195,4 @@ def _guarded(problem: Problem, names: Mapping[int, ParamName]) -> dict[int, list
 
 
 def _columns(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:
-    import torch
-
     return torch.cat([torch.zeros(0, width, dtype=torch.float64), *rows]).T.contiguous()

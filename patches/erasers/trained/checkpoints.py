@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.byte_ranges import remove_file, replace_file, sync_folder
@@ -25,9 +27,6 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, tensor_set_digest
 from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
 from rasura.patches.types import Digest
-
-if TYPE_CHECKING:
-    import torch
 
 FORMAT: Final = "rasura-training/1"
 _LIMIT: Final = 1 << 16  # bytes of the JSON file

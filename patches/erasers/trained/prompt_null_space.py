@@ -10,7 +10,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, guarded_basis, protected_basis
@@ -22,9 +24,6 @@ from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 PADS: Final = 4
 """Padding positions behind end-of-text that count as informative."""
@@ -135,8 +134,6 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
         tolerance: directions with less than this share of the largest one's energy are let go; at 0, only those that
             float64 cannot tell from nothing.
     """
-    import torch
-
     free = basis.project(rows.T)  # [d, m]
     if rows.shape[0] == 0 or torch.linalg.vector_norm(free) <= EXACT * torch.linalg.vector_norm(rows):
         return basis
@@ -152,8 +149,6 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
 
 def complement(basis: ProtectedBasis) -> torch.Tensor:
     """S [d − k, d] float64: orthonormal rows that span all that the basis leaves free."""
-    import torch
-
     whole = torch.linalg.qr(basis.rows.T, mode="complete")[0]  # [d, d]
     return _orthonormal(basis.project(whole[:, basis.rank :]))
 
@@ -167,8 +162,6 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
     Raises:
         ErasureRefusedError: almost nothing of the concept is free.
     """
-    import torch
-
     free = basis.project(columns.targets)
     share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
@@ -186,8 +179,6 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
 
 def stacked(parts: Iterable[torch.Tensor], width: int) -> torch.Tensor:
     """Rows [m, d], m ≤ d, with the Gram matrix of all rows of the parts; memory is d × d however many there are."""
-    import torch
-
     found = torch.zeros(0, width, dtype=torch.float64)
     for part in parts:
         found = torch.cat([found, part])
@@ -224,8 +215,6 @@ def _leak(
     increments: Mapping[ParamName, Increment], weights: Mapping[ParamName, torch.Tensor], rows: torch.Tensor
 ) -> float:
     """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖² over rows X [m, d]."""
-    import torch
-
     changed = present = 0.0
     for name, increment in increments.items():
         seen = increment.A.to(torch.float64) @ rows.T
@@ -236,7 +225,5 @@ def _leak(
 
 def _orthonormal(columns: torch.Tensor) -> torch.Tensor:
     """Columns [d, k] as orthonormal rows [k, d]."""
-    import torch
-
     q: torch.Tensor = torch.linalg.qr(columns)[0]
     return q.T.contiguous()
