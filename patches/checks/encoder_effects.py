@@ -97,7 +97,7 @@ def across(stack: Sequence[Member], policy: Policy, site: Site, progress: Progre
     if not crosses(stack):
         return Across()
     readers, movers = _readers(stack), _movers(stack)
-    moved = _patched(movers, site)
+    moved = _patched(movers, site)  # a copy: the pristine encoder is needed beside it
     columns = {m.patch_id: _columns(m.patch, site.encoder, moved) for m in stack if m in readers or m in movers}
     prompts = {m.patch_id: site.prompts(m.patch) for m in readers}
     prints = [_at(Footprint.of(m.patch), columns[m.patch_id].moved) for m in readers]
@@ -153,9 +153,9 @@ def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Column
     target = Target(concept.text, concept.anchor, concept.templates)
     stored, anchors = aligned_columns(pristine, target, concept.templates, concept.tokens)
     there, _ = aligned_columns(moved, target, concept.templates, concept.tokens)
-    left, values, _ = torch.linalg.svd(torch.cat([stored, there, anchors]), full_matrices=False)
+    left, values, _ = torch.linalg.svd(torch.cat([stored, there, anchors]), full_matrices=False)  # [3d, n]
     kept = values > _NOISE * values[0]
-    parts = (left[:, kept] * values[kept]).split(stored.shape[0])
+    parts = (left[:, kept] * values[kept]).split(stored.shape[0])  # back into three of [d, k]
     return _Columns(*parts)
 
 
@@ -197,7 +197,7 @@ def _moment(prompts: Sequence[str], encoder: TextEncoder, progress: Progress) ->
         progress("encoding retained prompts again", done, len(prompts))
     values, vectors = torch.linalg.eigh(moment.mean)
     kept = values > 0
-    root: torch.Tensor = vectors[:, kept] * values[kept].sqrt()
+    root: torch.Tensor = vectors[:, kept] * values[kept].sqrt()  # root·rootᵀ is the mean
     return root
 
 
@@ -242,7 +242,7 @@ def _distance(
     total = 0.0
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in readers)}
     for name in names:
-        result = site.originals[name].to(torch.float64) @ (inputs - anchors)
+        result = site.originals[name].to(torch.float64) @ (inputs - anchors)  # [d_out, n]
         for term in layers[name].terms:
             A, B = term.increment.A.to(torch.float64), term.increment.B.to(torch.float64)
             result += B @ (A @ inputs) * term.strength.value
@@ -265,7 +265,7 @@ def _on_movers(
             if q is not p:
                 own = columns[q.patch_id]
                 disturbed = float((kernel @ own.moved).norm()) * abs(p.strength.value)
-                shift = compact((own.moved - own.stored).T).T
+                shift = compact((own.moved - own.stored).T).T  # [d, ≤ d]
                 effect = math.sqrt(sum(_energy(site.originals[name], shift) for name in names))
                 value = share(disturbed, effect)
                 found.append(Relation(CheckName.MOVED_PAIR, p.patch_id, q.patch_id, value, policy.pair))

@@ -63,12 +63,12 @@ class Rece:
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, epoch after epoch; each gets the factors that its columns made."""
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
-        null = problem.reference.invariants
+        null = problem.reference.invariants  # [77, d]
         kept, tokens = retained_sum(problem, "all")
         beta = self.first_preserve or max(0.1, problem.encoder.length / max(tokens, 1))
         run = Run(weights, problem.columns)
         run.step(problem.columns, kept, alpha=self.erase, beta=beta, ridge=self.first_ridge)
-        against = null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))
+        against = null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))  # [d, d]
         whole = [_whole_prompts(problem, target) for target in problem.request.targets] if self.epochs else []
         for epoch in range(self.epochs):
             problem.progress("erasing what brings it back", epoch, self.epochs)
@@ -112,12 +112,12 @@ class Run:
             ridge: λ.
         """
         targets, change = joined(concepts)
-        A, Q = soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge), self._F @ change
+        A, Q = soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge), self._F @ change  # [N, d], [d, N]
         for i, own in enumerate(parts(concepts)):
             self._A[i].append(A[own])
             self._Q[i].append(Q[:, own])
             self._seen[i].append(targets[:, own])
-        self._F = self._F + Q @ A
+        self._F = self._F + Q @ A  # only now: all concepts of a step start from the same weights
 
     def bringing_back(self, concepts: Sequence[Columns], gamma: float) -> list[Columns]:
         """Columns whose targets do to the edited weights what the given ones did to the pristine."""
@@ -140,8 +140,8 @@ class Run:
 def _whole_prompts(problem: Problem, target: Target) -> Columns:
     """All tokens of the concept's prompts, each with the null prompt's token of the same position as its anchor."""
     prompts = prompts_of(target.concept, problem.request.templates_of(target))
-    hidden = problem.encoder.encode_all(prompts)
-    null = problem.reference.invariants.expand_as(hidden)
+    hidden = problem.encoder.encode_all(prompts)  # [n, length, d]
+    null = problem.reference.invariants.expand_as(hidden)  # the token of the same position
     width = hidden.shape[-1]
     columns = Columns(target.concept, hidden.reshape(-1, width).T, null.reshape(-1, width).T)
-    return compressed(columns, EXACT) if columns.pairs > 2 * width else columns
+    return compressed(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much

@@ -65,6 +65,7 @@ class Shift:
 
     def noisy(self, rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Shifts [b, a] of c + t·v, for vectors c [b, d] and noise t [b, a]."""
+        # [b, q], [q]: linear, so noise moves along one line
         moved, along = rows @ self.read.T @ self.size.T, self.size @ (self.read @ self.least)
         return self._norm(moved[:, None] + noise[:, :, None] * along)
 
@@ -85,6 +86,7 @@ def shifts(
         choices: squared or not; which least direction.
     """
     read = detector(targets, identity, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
+    # more columns than dimensions: D·read [d, d] is the smaller of the two
     if read.shape[0] > read.shape[1]:
         read, change = torch.eye(read.shape[1], dtype=torch.float64), change @ read
     return tuple(
@@ -107,7 +109,8 @@ def least_direction(group: Group, *, reduced: bool) -> torch.Tensor:
         found = torch.linalg.svd(next(iter(group.values())), full_matrices=not reduced)[2][-1]
     else:
         last = width - min(rows, width) if reduced else 0
-        found = torch.linalg.eigh(gram(group))[1][:, last]
+        found = torch.linalg.eigh(gram(group))[1][:, last]  # eigh sorts upwards: the first is the least
+    # SVD and eigh leave the sign open; the noise must not depend on it
     direction: torch.Tensor = found * torch.sign(found[found.abs().argmax()])
     return direction
 

@@ -22,16 +22,17 @@ def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -
         lamb: softness; above 0, C2 is no part of the promise.
         rule: which directions of the moment are kept.
     """
-    moment = refined.moment.mean
+    moment = refined.moment.mean  # [d, d]
     values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
-    values, vectors = values.flip(0), vectors.flip(1)
+    values, vectors = values.flip(0), vectors.flip(1)  # the strongest first
+    # below is rounding, which the rule must not count
     values = torch.where(values > NOISE * torch.trace(moment), values, torch.zeros_like(values))
     kept = min(rule.keep(values), int((values > 0).sum()))
     retained = ProtectedBasis(vectors[:, :kept].T.contiguous(), values[:kept], 0, rule, values)
     exact = _free_part(null, retained) if lamb == 0 else retained.rows[:0]
-    rows = torch.cat([exact, retained.rows])
-    present = moment + null @ null.T / max(1, null.shape[1])
-    energy = ((rows @ present) * rows).sum(1).clamp(min=0)
+    rows = torch.cat([exact, retained.rows])  # invariants first, as in every basis
+    present = moment + null @ null.T / max(1, null.shape[1])  # [d, d]: what is read, retained and null prompt
+    energy = ((rows @ present) * rows).sum(1).clamp(min=0)  # uᵀ M u of each row u
     return ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values)
 
 
@@ -41,6 +42,7 @@ def _free_part(null: torch.Tensor, basis: ProtectedBasis) -> torch.Tensor:
         return basis.rows[:0]
     left, values, _ = torch.linalg.svd(basis.project(null), full_matrices=False)
     found = left[:, values > EXACT * torch.linalg.matrix_norm(null, 2)]
+    # once more out of the basis: the SVD costs a few digits
     rows: torch.Tensor = torch.linalg.qr(basis.project(found))[0].T.contiguous()
     return rows
 
@@ -60,7 +62,7 @@ def detect(
     A = detector(targets, basis.project, ridge)
     if softness == 0 or null.shape[1] == 0:
         return A
-    free = basis.project(null)
-    SC2 = (free - A.T @ (targets.T @ free)) / ridge
-    inner = null.T @ SC2 + softness * torch.eye(null.shape[1], dtype=torch.float64)
+    free = basis.project(null)  # P C2 [d, k]
+    SC2 = (free - A.T @ (targets.T @ free)) / ridge  # (C1C1ᵀ + λ)⁻¹ within P, on C2; Woodbury, [d, k]
+    inner = null.T @ SC2 + softness * torch.eye(null.shape[1], dtype=torch.float64)  # [k, k]
     return basis.project((A - (A @ null) @ torch.linalg.solve(inner, SC2.T)).T).T

@@ -83,11 +83,13 @@ def refine(
         groups: prior shift of each group.
         choices: what to do.
     """
+    # all groups share the passes: encoding prompts is what costs
     filters = [_Filter(shift, choices, i) for i, shift in enumerate(groups)]
     if choices.ipf:
         for batch in batches():
             for own in filters:
                 own.look(batch)
+    # the mean over all copies has to be known before the first is kept
     if choices.aug and not choices.chunked:
         _augment(batches, filters, _Filter.look_at_copies)
     _augment(batches, filters, _Filter.keep_copies)
@@ -155,8 +157,8 @@ class _Filter:
         self._seen += batch.shape[0]
         kept = batch[self._above(self._shift.of(batch), self._mean.value)] if self._choices.ipf else batch
         waiting = kept if self._waiting is None else torch.cat([self._waiting, kept])
-        whole = waiting.shape[0] // CHUNK * CHUNK
-        self._waiting = waiting[whole:].clone()
+        whole = waiting.shape[0] // CHUNK * CHUNK  # only whole pieces: batches of another size draw the same noise
+        self._waiting = waiting[whole:].clone()  # a view would keep the whole batch alive
         for start in range(0, whole, CHUNK):
             yield waiting[start : start + CHUNK]
 
@@ -174,10 +176,10 @@ class _Filter:
         if not self._choices.aug:
             return
         noise = self._draw(piece)
-        sizes = self._shift.noisy(piece, noise)
+        sizes = self._shift.noisy(piece, noise)  # [b, aug]
         mean = float(sizes.mean()) if self._choices.chunked else self._copies.value
         row, column = self._above(sizes, mean).nonzero(as_tuple=True)
-        self._moment.add(piece[row] + noise[row, column][:, None] * self._shift.least)
+        self._moment.add(piece[row] + noise[row, column][:, None] * self._shift.least)  # c + t·v
         self._added += row.shape[0]
 
     def result(self) -> Refined:

@@ -74,10 +74,11 @@ class Uce:
         kept, tokens = retained_sum(problem, "all" if self.variant == "2023" else problem.request.tokens)
         given = anchored(problem) if self.nothing == "start" else problem.columns
         targets, change = joined(given)
-        beta = self.preserve or self._preserve(tokens / problem.encoder.length)
+        beta = self.preserve or self._preserve(tokens / problem.encoder.length)  # tokens counted as whole prompts
+        # [N, d]: rows of all concepts
         A = soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
-        outputs = gram(weights)
+        outputs = gram(weights)  # [d, d]
         found = []
         for columns, own in zip(given, parts(given), strict=True):
             factors = cut(A[own], change[:, own], columns.targets, outputs, energy=self.energy, limit=self.rank_limit)
@@ -94,9 +95,9 @@ def retained_sum(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
     moment = Moment(int(problem.columns[0].targets.shape[0]))
     for batch in problem.retained(tokens):
         moment.add(batch)
-    total = moment.mean * moment.count
+    total = moment.mean * moment.count  # UCE weighs sums, not means
     for rows in problem.request.guarded.values():
-        total = total + rows.T @ rows
+        total = total + rows.T @ rows  # rows [m, d]
     return total, moment.count
 
 

@@ -93,9 +93,10 @@ def room_of(problem: Problem, index: int, protection: Protection) -> Room:
     Raises:
         ErasureRefusedError: nothing is left.
     """
+    # what every concept must leave alone
     basis, name = _shared(problem, protection.watermark), problem.request.targets[index].concept
     others = list(others_of(problem, index))
-    every = _gathered(problem.encoder, others, "all")
+    every = _gathered(problem.encoder, others, "all")  # [≤ d, d]; leak is measured on all, whatever is held
     rows = every if protection.rows == "all" else _gathered(problem.encoder, others, protection.rows)
     found = extended(basis, rows, protection.tolerance)
     if found.rank >= found.width:
@@ -138,10 +139,11 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
     if rows.shape[0] == 0 or torch.linalg.vector_norm(free) <= EXACT * torch.linalg.vector_norm(rows):
         return basis
     left, values, _ = torch.linalg.svd(free, full_matrices=False)
+    # what rounding alone can make of the rows
     floor = max(rows.shape) * torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(rows, 2)
     kept = (values > floor) & (values.square() >= tolerance * values[0].square())
-    guards = _orthonormal(basis.project(left[:, kept]))
-    energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])
+    guards = _orthonormal(basis.project(left[:, kept]))  # once more out of the basis
+    energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])  # guards weigh nothing
     return replace(
         basis, rows=torch.cat([basis.rows, guards]), energy=energy, guards=basis.guards + int(guards.shape[0])
     )
@@ -150,7 +152,7 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
 def complement(basis: ProtectedBasis) -> torch.Tensor:
     """S [d − k, d] float64: orthonormal rows that span all that the basis leaves free."""
     whole = torch.linalg.qr(basis.rows.T, mode="complete")[0]  # [d, d]
-    return _orthonormal(basis.project(whole[:, basis.rank :]))
+    return _orthonormal(basis.project(whole[:, basis.rank :]))  # behind the first k columns lies the complement
 
 
 def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch.Tensor, float]:
@@ -173,7 +175,7 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
             free=f"{share:.3e}",
         )
     left, values, _ = torch.linalg.svd(free, full_matrices=False)
-    kept = min(rank, int((values > EXACT * values[0]).sum()))
+    kept = min(rank, int((values > EXACT * values[0]).sum()))  # directions that are more than noise
     return _orthonormal(basis.project(left[:, :kept])), share**2
 
 
@@ -183,7 +185,7 @@ def stacked(parts: Iterable[torch.Tensor], width: int) -> torch.Tensor:
     for part in parts:
         found = torch.cat([found, part])
         if found.shape[0] > width:
-            found = torch.linalg.qr(found)[1]
+            found = torch.linalg.qr(found)[1]  # R has the Gram matrix of the rows: RᵀR = XᵀX
     return found
 
 
@@ -217,7 +219,7 @@ def _leak(
     """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖² over rows X [m, d]."""
     changed = present = 0.0
     for name, increment in increments.items():
-        seen = increment.A.to(torch.float64) @ rows.T
+        seen = increment.A.to(torch.float64) @ rows.T  # [r, m]; ΔW is never built
         changed += float((increment.B.to(torch.float64) @ seen).square().sum())
         present += float((weights[name].to(torch.float64) @ rows.T).square().sum())
     return (changed / present) ** 0.5 if present > 0 else 0.0
