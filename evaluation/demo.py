@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,6 +29,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.copy_model import copy_model
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
+from rasura.patches.types import Progress
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.operations import Actor
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
     from rasura.patches.types import PatchId
 
-Progress = Callable[[str, int, int], None]
 THING: Final = "dog"
 THING_ANCHOR: Final = "cat"
 """Not the superclass: a model that draws dogs for `an animal` too cannot lose them to it (docs/lab-log.md)."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
 from rasura.evaluation.images.image_cache import PictureCache
-from rasura.evaluation.images.painter import Progress, Sampling
+from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import PatchedModel, StackMember, check_stack
 from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import FACTS
@@ -31,6 +31,7 @@ from rasura.evaluation.report.prompt_file import check_prompt, read_questions
 from rasura.evaluation.report.report import Compared, report_bytes, summary
 from rasura.evaluation.report.report_details import body
 from rasura.patches.errors import InputError
+from rasura.patches.types import Progress
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.trust.verified_patch import load_verified
 

@@ -1,6 +1,7 @@
 """Names of the things that strings stand for, so that a type checker keeps them apart."""
 
-from typing import NewType
+from collections.abc import Callable
+from typing import Final, NewType
 
 Digest = NewType("Digest", str)
 """A SHA-256 as 64 lower-case hexadecimal digits. The field that holds one says what it covers."""
@@ -13,3 +14,9 @@ ParamName = NewType("ParamName", str)
 
 KeyId = NewType("KeyId", str)
 """SHA-256 of a public key's DER SubjectPublicKeyInfo, 64 lower-case hexadecimal digits."""
+
+SHORT: Final = 12
+"""Digits of an identifier in a sentence."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage (behind a tab, it may carry a note such as a loss), how much is done, and how much there is."""

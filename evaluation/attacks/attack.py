@@ -21,12 +21,12 @@ from rasura.evaluation.attacks.denoising_loss import Denoising
 from rasura.evaluation.attacks.textual_inversion import FREE_PROMPT, find_embedding
 from rasura.evaluation.attacks.token_suffix import find_suffix
 from rasura.evaluation.images.image_cache import PictureCache
-from rasura.evaluation.images.painter import Progress, Shot
+from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.patched_model import PatchedModel
 from rasura.evaluation.images.questions import DIRECT, Question
 from rasura.evaluation.judges.interface import Judge
 from rasura.patches.models.families import refuse_several_encoders
-from rasura.patches.types import Digest
+from rasura.patches.types import Digest, Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image

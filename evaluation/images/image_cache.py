@@ -5,7 +5,6 @@ Two evaluations of one base draw the base's pictures once, and one that was inte
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -13,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.evaluation.images.painter import Painter, Progress, Shot
+from rasura.evaluation.images.painter import Painter, Shot
 from rasura.patches._io import canonical_json
-from rasura.patches.types import Digest
+from rasura.patches._io.sha256 import digest_of
+from rasura.patches.types import Digest, Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,7 +94,7 @@ def picture_digest(painter: Painter, model: Digest, shot: Shot) -> Digest:
         "device": painter.pipeline.device.type,
         "versions": [diffusers.__version__, torch.__version__],
     }
-    return Digest(hashlib.sha256(canonical_json.dumps(document)).hexdigest())
+    return digest_of(canonical_json.dumps(document))
 
 
 def _read(path: Path) -> Image | None:

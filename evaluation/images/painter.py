@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -12,12 +12,12 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
 from rasura.patches.models.library_output import quiet
 from rasura.patches.models.load_encoder import load_tower
+from rasura.patches.types import Progress
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-Progress = Callable[[str, int, int], None]
 _SDXL: Final = "StableDiffusionXLPipeline"
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Self
 
 from rasura.evaluation.images.painter import Painter, Sampling
 from rasura.patches._io import canonical_json
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.compose import Layer, composed, layers_of
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import COMPONENTS, parameter_name
 from rasura.patches.models.base_identity import BaseIdentity, check_touched
-from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.patches.types import SHORT, Digest, ParamName, PatchId
 
 if TYPE_CHECKING:
     import torch
@@ -124,8 +125,8 @@ def check_stack(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[St
         check_touched(spec.parameters, host.originals([n for n in touched if n in known]), host.location)
         if (spec.text_encoder, spec.tokenizer) != (identity.text_encoder, identity.tokenizer):
             raise BaseMismatchError(
-                f"{host.location}: its text encoder or tokenizer is not that of patch {member.patch.patch_id[:12]}: "
-                f"expected {spec.text_encoder[:12]}, got {identity.text_encoder[:12]}",
+                f"{host.location}: its text encoder or tokenizer is not that of patch {member.patch.patch_id[:SHORT]}: "
+                f"expected {spec.text_encoder[:SHORT]}, got {identity.text_encoder[:SHORT]}",
                 hint="rasura base list",
             )
 
@@ -137,7 +138,7 @@ def fingerprint(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> 
     """
     patches = {str(patch_id): strength for patch_id, strength in applied.items()}
     document: dict[str, canonical_json.JsonValue] = {"base": base, "fixed": fixed, "patches": patches}
-    return Digest(hashlib.sha256(canonical_json.dumps(document)).hexdigest())
+    return digest_of(canonical_json.dumps(document))
 
 
 def _fixed_digest(folder: Path) -> Digest:
@@ -149,7 +150,7 @@ def _fixed_digest(folder: Path) -> Digest:
             if path.is_file():
                 with path.open("rb") as file:
                     files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return Digest(hashlib.sha256(canonical_json.dumps(files)).hexdigest())
+    return digest_of(canonical_json.dumps(files))
 
 
 def _live(pipeline: object) -> dict[ParamName, torch.Tensor]:

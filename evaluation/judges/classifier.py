@@ -6,7 +6,6 @@ model was trained on drawings only and has never seen a generated picture.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 
 from rasura.evaluation.images.questions import AXES, Answer
 from rasura.evaluation.judges.interface import Sight
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, NotFoundError
+from rasura.patches.types import SHORT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,7 +109,7 @@ def load_judge(folder: Path, device: str = "cpu") -> Classifier:
             hidden=shape["hidden"],
         )
         network.load_state_dict(load_file(folder / WEIGHTS))
-        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        digest = digest_of((folder / WEIGHTS).read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(
             f"{folder} holds no classifier: expected {FACTS} and {WEIGHTS}, {error.filename} is missing",
@@ -117,7 +118,7 @@ def load_judge(folder: Path, device: str = "cpu") -> Classifier:
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise FormatError(f"{folder}: its classifier cannot be read: {error}") from error
     network.train(mode=False)
-    title = f"{folder.resolve().name} (classifier {digest[:12]})"
+    title = f"{folder.resolve().name} (classifier {digest[:SHORT]})"
     return Classifier(network.to(device), tuple(facts["objects"]), tuple(facts["styles"]), title, device)
 
 

@@ -19,6 +19,7 @@ from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Sight
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.models.library_output import quiet
 from rasura.patches.prompts.concept_prompts import check_template
+from rasura.patches.types import SHORT
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ def load_clip_judge(
     tokenizer, processor, model = _loaded(folder)
     model.to(device)
     sentences = {axis: _sentences(tokenizer, model, names, template) for axis, names in labels.items()}
-    return ClipJudge(f"{folder.resolve().name} (CLIP {_digest(folder)[:12]})", labels, model, processor, sentences)
+    return ClipJudge(f"{folder.resolve().name} (CLIP {_digest(folder)[:SHORT]})", labels, model, processor, sentences)
 
 
 def _loaded(folder: Path) -> tuple[Any, Any, Any]:

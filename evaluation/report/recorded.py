@@ -12,13 +12,13 @@ identity is the SHA-256 of its bytes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self, TypeGuard
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records import EvaluationRecord
@@ -125,7 +125,7 @@ def read_report(registry: Registry, digest: str) -> bytes:
 
 
 def _record(data: bytes, report: Report, registry: Registry) -> EvaluationRecord:
-    digest = Digest(hashlib.sha256(data).hexdigest())
+    digest = digest_of(data)
     try:
         return EvaluationRecord(
             digest, report.base, report.patches, report.judge, report.summary, added_at=registry.now()

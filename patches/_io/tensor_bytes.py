@@ -1,6 +1,5 @@
 """What a tensor is as bytes: its dtype's name, its raw little-endian elements, and the digests over them."""
 
-import hashlib
 import itertools
 import math
 import sys
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.parallel import at_once
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.types import Digest
 
@@ -89,7 +89,7 @@ def tensor_digest(tensor: "torch.Tensor") -> Digest:
     Raises:
         UnsupportedHostError: see `raw_bytes`.
     """
-    return Digest(hashlib.sha256(memory_of(tensor)).hexdigest())
+    return digest_of(memory_of(tensor))
 
 
 def tensor_digests(tensors: "Mapping[K, torch.Tensor]") -> dict[K, Digest]:
@@ -112,7 +112,7 @@ def tensor_set_digest(entries: Iterable[tuple[str, str, tuple[int, ...], Digest]
     for (name, *_), (after, *_) in itertools.pairwise(listed):
         if name == after:
             raise FormatError(f"expected each tensor name once, got {name} twice")
-    return Digest(hashlib.sha256(canonical_json.dumps([[n, d, list(s), h] for n, d, s, h in listed])).hexdigest())
+    return digest_of(canonical_json.dumps([[n, d, list(s), h] for n, d, s, h in listed]))
 
 
 def _elements(tensor: "torch.Tensor") -> "torch.Tensor":

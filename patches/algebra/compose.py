@@ -66,7 +66,7 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
         BoundExceededError: the sum could round, so its bits would depend on the order.
     """
     B, A = _checked(terms)
-    return B @ A
+    return B @ A  # [d_out, d_in]; below the bound every partial sum is exact, so the order of adding cannot show
 
 
 def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,7 +78,7 @@ def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
         AlgebraError: no terms, or terms of different shapes.
         BoundExceededError: see `increment_sum`.
     """
-    return _checked(sorted(terms, key=_order))
+    return _checked(sorted(terms, key=_order))  # a sum in float16 rounds, so it is always added in one order
 
 
 def _order(term: Term) -> tuple[str, str, int]:
@@ -108,12 +108,13 @@ def _responses(terms: Sequence[Term], device: torch.device | None = None) -> tor
     """s·B side by side [d_out, Σ rank], float64."""
     import torch
 
-    shapes = {term.increment.shape for term in terms}
+    shapes = {term.increment.shape for term in terms}  # (d_out, d_in)
     if len(shapes) != 1:
         raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
-    ranks = torch.tensor([term.increment.rank for term in terms])
+    ranks = torch.tensor([term.increment.rank for term in terms])  # [terms]: columns of B that each term has
     strengths = torch.tensor([term.strength.value for term in terms], dtype=torch.float64)
-    B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)
+    B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)  # [d_out, Σ rank]
+    # sixteenths times grid points: still exact in float64
     return B.mul_(strengths.repeat_interleave(ranks).to(B.device))
 
 
@@ -128,7 +129,7 @@ def _check_bound(B: torch.Tensor) -> None:
 
 
 def _bound_of(B: torch.Tensor) -> float:
-    return float(B.abs().sum(dim=1).max())
+    return float(B.abs().sum(dim=1).max())  # |A| ≤ 1, so a row of |B| bounds every entry of B·A
 
 
 def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
@@ -168,13 +169,14 @@ def composed_all(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer
     found: dict[ParamName, torch.Tensor] = {}
     for group in _sharing(bases, layers):
         first = bases[group[0].name]
-        A = _detectors(group[0].terms, first.device)
+        A = _detectors(group[0].terms, first.device)  # [Σ rank, d_in], one for all layers of the group
         for part in _parts(group, bases, _rows_at_once(first)):
             found |= _composed_part(part, A, bases)
     return found
 
 
 def _rows_at_once(base: torch.Tensor) -> int:
+    # a CPU wants blocks that stay in its caches
     return _BLOCK if base.device.type == "cpu" else max(_ROOM // base.shape[-1], 1)
 
 
@@ -194,8 +196,11 @@ def _share(one: Layer, other: Layer) -> bool:
     import torch
 
     pairs = zip(one.terms, other.terms, strict=False)
+    # equal detectors in another order would need another GEMM
     return len(one.terms) == len(other.terms) and all(
-        a.increment.A is b.increment.A or torch.equal(a.increment.A, b.increment.A) for a, b in pairs
+        # the same tensor needs no look at its numbers
+        a.increment.A is b.increment.A or torch.equal(a.increment.A, b.increment.A)
+        for a, b in pairs
     )
 
 
@@ -220,14 +225,15 @@ def _composed_part(
     found = {layer.name: torch.empty_like(bases[layer.name], requires_grad=False) for layer in part}
     for layer in part:
         _check_fits(bases[layer.name], layer.terms[0].increment)
-    B = torch.cat([_responses(layer.terms, A.device) for layer in part])
+    B = torch.cat([_responses(layer.terms, A.device) for layer in part])  # [Σ d_out, Σ rank]
     _check_bound(B)
     blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)), fuse=fused_add.wanted(A.device))
-    at = 0
+    at = 0  # first row of B that belongs to the layer
     for layer in part:
         base = bases[layer.name].detach()
         blocks.round_into(found[layer.name], base, B, at)
         at += len(base)
+    # once, at the end: asking a device for a number waits for all that it does
     if not blocks.finite():
         raise _not_finite({str(value.dtype) for value in found.values()})
     return found

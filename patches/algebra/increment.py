@@ -132,10 +132,12 @@ class Increment:
 
         A, B = A.to(torch.float64), B.to(torch.float64)
         _check_shapes(A, B)
-        norms = torch.linalg.vector_norm(A, dim=1)
+        norms = torch.linalg.vector_norm(A, dim=1)  # [rank]
+        # was quantised before; scaling again would move its bits
         ready = _on_grid(A, DETECTOR_STEP).all(1) & (norms >= _ROW_LEAST) & (norms <= 1)
-        scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)
-        unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]
+        scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)  # [rank]
+        unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]  # a row of zeros stays one
+        # B·A stays what it was, up to the grid
         return cls(_rounded(unit, DETECTOR_STEP), _rounded(B * scale, RESPONSE_STEP))
 
     @property
@@ -172,7 +174,7 @@ def _rounded(values: torch.Tensor, step: float) -> torch.Tensor:
 def _on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
     import torch
 
-    scaled = values.to(torch.float64) / step
+    scaled = values.to(torch.float64) / step  # a power of two: the division is exact
     return scaled == torch.round(scaled)
 
 
@@ -197,7 +199,7 @@ def _check_grid(factor: torch.Tensor, step: float, name: str) -> None:
 def _check_range(A: torch.Tensor, B: torch.Tensor) -> None:
     import torch
 
-    norm = float(torch.linalg.vector_norm(A.to(torch.float64), dim=1).max())
+    norm = float(torch.linalg.vector_norm(A.to(torch.float64), dim=1).max())  # the longest row
     if norm > 1.0:
         raise BoundExceededError(f"a row of A has norm {norm:.6g}: expected at most 1")
     largest = float(B.abs().max())

@@ -86,10 +86,10 @@ class RankRule:
             case "relative":
                 return int((spectrum >= self.value * spectrum[0]).sum())
             case "energy":
-                reached = spectrum.clamp(min=0).cumsum(0)
+                reached = spectrum.clamp(min=0).cumsum(0)  # rounding leaves tiny eigenvalues below zero
                 return int((reached < self.value * reached[-1]).sum()) + 1
             case _:
-                return min(int(self.value), int(spectrum.numel()))
+                return min(int(self.value), int(spectrum.numel()))  # a count
 
 
 class Moment:
@@ -108,8 +108,8 @@ class Moment:
 
     def add(self, tokens: torch.Tensor) -> None:
         """Add token embeddings [..., d] float64."""
-        flat = tokens.reshape(-1, tokens.shape[-1])
-        self._sum += flat.T @ flat
+        flat = tokens.reshape(-1, tokens.shape[-1])  # [n, d]
+        self._sum += flat.T @ flat  # [d, d]
         self._count += flat.shape[0]
 
     @property
@@ -158,7 +158,7 @@ class ProtectedBasis:
 
     def project(self, columns: torch.Tensor) -> torch.Tensor:
         """P·X = X − UᵀU·X for columns [d, n]: what of X is free to change. Twice, because once leaves 1e-16·κ."""
-        once = columns - self.rows.T @ (self.rows @ columns)
+        once = columns - self.rows.T @ (self.rows @ columns)  # [d, n]
         return once - self.rows.T @ (self.rows @ once)
 
 
@@ -177,16 +177,16 @@ def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) 
 
     exact = _span(invariants)  # [k0, d]
     moment = retained.mean
-    deflated = _deflated(moment, exact)
+    deflated = _deflated(moment, exact)  # the part of the moment that the invariants do not hold
     values, vectors = torch.linalg.eigh(deflated)
-    values, vectors = values.flip(0), vectors.flip(1)
+    values, vectors = values.flip(0), vectors.flip(1)  # eigh sorts upwards; the strongest come first here
     # What is left of a direction that the invariants hold already is noise: neither kept nor written down.
     values = torch.where(values > NOISE * torch.trace(moment), values, torch.zeros_like(values))
     kept = min(rule.keep(values), int((values > 0).sum()))
-    rows = _orthonormal(torch.cat([exact, vectors[:, :kept].T]))
+    rows = _orthonormal(torch.cat([exact, vectors[:, :kept].T]))  # [k0 + kept, d]
     # Without retained prompts the null prompt is all that is promised, and what a check must weigh.
     read = moment if retained.count else invariants.T @ invariants / max(1, invariants.shape[0])
-    energy = ((rows @ read) * rows).sum(1).clamp(min=0)
+    energy = ((rows @ read) * rows).sum(1).clamp(min=0)  # uᵀ M u of each row u, [k]
     return _with_room(ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values))
 
 
@@ -206,15 +206,16 @@ def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share:
     _with_room(basis)
     parts, loose = [basis.rows[:0]], [basis.rows[:0]]
     for rows in targets:
-        free = basis.project(rows.T)
+        free = basis.project(rows.T)  # [d, m]
+        # the basis has it already; what is left is noise without direction
         held = torch.linalg.vector_norm(free) <= EXACT * torch.linalg.vector_norm(rows)
         parts.append(basis.rows[:0] if held else leading(free, share))
-        loose.append(basis.rows[:0] if held else leading(free, min(share, LOOSE)))
-    span = _span(torch.cat(parts))
+        loose.append(basis.rows[:0] if held else leading(free, min(share, LOOSE)))  # for the advice in the refusal only
+    span = _span(torch.cat(parts))  # targets of several patches overlap: [g, d], g at most the sum
     if basis.rank + span.shape[0] >= basis.width:
         needed = [int(part.shape[0]) for part in parts[1:]]
         raise _no_room(basis, int(span.shape[0]), needed, int(_span(torch.cat(loose)).shape[0]))
-    guards = _orthonormal(basis.project(span.T).T)
+    guards = _orthonormal(basis.project(span.T).T)  # once more out of the basis: the SVD costs a few digits
     rows = torch.cat([basis.rows, guards])
     energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])
     return replace(basis, rows=rows, energy=energy, guards=basis.guards + int(guards.shape[0]))
@@ -266,7 +267,7 @@ def leading(columns: torch.Tensor, share: float) -> torch.Tensor:
     """Orthonormal rows [k, d] that carry this share of the columns' energy."""
     import torch
 
-    left, values, _ = torch.linalg.svd(columns, full_matrices=False)
+    left, values, _ = torch.linalg.svd(columns, full_matrices=False)  # left [d, min(d, n)]
     rows: torch.Tensor = left[:, : count_for(values, share)].T.contiguous()
     return rows
 
@@ -288,9 +289,9 @@ def _span(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _deflated(moment: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    left = moment - rows.T @ (rows @ moment)
-    both = left - (left @ rows.T) @ rows
-    return (both + both.T) / 2
+    left = moment - rows.T @ (rows @ moment)  # (I − UᵀU) M
+    both = left - (left @ rows.T) @ rows  # (I − UᵀU) M (I − UᵀU)
+    return (both + both.T) / 2  # eigh reads one triangle: make both say the same
 
 
 def _orthonormal(rows: torch.Tensor) -> torch.Tensor:
@@ -298,7 +299,7 @@ def _orthonormal(rows: torch.Tensor) -> torch.Tensor:
 
     if rows.shape[0] == 0:
         return rows
-    q: torch.Tensor = torch.linalg.qr(rows.T)[0]
+    q: torch.Tensor = torch.linalg.qr(rows.T)[0]  # QR keeps the order: invariants stay first
     return q.T.contiguous()
 
 

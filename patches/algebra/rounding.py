@@ -23,9 +23,10 @@ class Blocks:
         self._A, self._rows, self._fuse = A, rows, fuse
         self._sums = torch.empty(rows, A.shape[1], dtype=torch.float64, device=A.device)
         self._singles = torch.empty(0 if fuse else rows, A.shape[1], dtype=torch.float32, device=A.device)
+        # on the device: the kernel writes it, nobody waits
         self._broken = torch.zeros(1, dtype=torch.int32, device=A.device)
         self._finite = True
-        self._done = range(0)
+        self._done = range(0)  # rows of B whose products lie in `_sums`
 
     def round_into(self, result: torch.Tensor, base: torch.Tensor, B: torch.Tensor, at: int) -> None:
         """The base plus B·A from row `at` of B on, rounded to float32 and then to the result's dtype."""
@@ -72,9 +73,9 @@ def round_into(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor, sin
         # A sum of zeros has the sign that the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
         sums.masked_fill_(sums == 0, -0.0)
     singles.copy_(base)  # exact; a sum of float64 and float16 would take a slower way to the same bits
-    sums += singles
-    singles.copy_(sums)
-    result.copy_(singles)
+    sums += singles  # float64: the one addition
+    singles.copy_(sums)  # first rounding, to float32
+    result.copy_(singles)  # second rounding, to the own dtype; nothing to round where that is float32
 
 
 def _has_negative_zero(values: torch.Tensor) -> bool:

@@ -64,10 +64,11 @@ class Capacity:
         if not reading:
             return None
         spans = {_digest(patch): (_fullest(patch), patch.manifest.protected.basis.invariants) for patch in reading}
-        null = _span([span.rows[:invariants] for span, invariants in spans.values()])
+        null = _span([span.rows[:invariants] for span, invariants in spans.values()])  # [k0, d]
         kept = _retained([Span(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
-        both = torch.cat([null, kept])
+        both = torch.cat([null, kept])  # [k0 + k, d], orthonormal
         parts = [_free(patch.tensors.targets.T, both) for patch in reading]
+        # patches may share targets: their span, not their sum
         targets = _span([part for part in parts if part is not None] or [both[:0]])
         width = int(both.shape[1])
         taken = min(width, int(torch.cat([both, targets]).shape[0]))
@@ -113,6 +114,7 @@ def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
         kept = span.energy > 0  # guards have none: they are other patches' targets, which are counted as such
         if bool(kept.any()):
             rows, energy = span.rows[kept], span.energy[kept]
+            # weighed: a direction counts by what prompts have along it
             left = (rows - (rows @ held.T) @ held) * energy.sqrt()[:, None]
             _, values, directions = torch.linalg.svd(left, full_matrices=False)
             held = torch.cat([held, directions[values.square() >= float(energy.min()) * _LEFT]])
@@ -124,7 +126,7 @@ def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
     import torch
 
     once = targets - rows.T @ (rows @ targets)
-    left = once - rows.T @ (rows @ once)
+    left = once - rows.T @ (rows @ once)  # [d, m]
     if torch.linalg.vector_norm(left) <= EXACT * torch.linalg.vector_norm(targets):
         return None
     return leading(left, GUARD)
@@ -138,7 +140,7 @@ def _span(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     if stacked.shape[0] == 0:
         return stacked
     if stacked.shape[0] > stacked.shape[1]:
-        stacked = torch.linalg.qr(stacked, mode="r")[1]
+        stacked = torch.linalg.qr(stacked, mode="r")[1]  # the same span in d rows
     _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
     kept: torch.Tensor = rows[values > _SAME * values[0]]
     return kept

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches.format.manifest_parts import HIDDEN, IMAGE, TEXT
-
-if TYPE_CHECKING:
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.types import ParamName
+from rasura.patches.format.patch import Patch
+from rasura.patches.types import ParamName
 
 __all__ = ["disturbance", "own_leak"]
 
@@ -33,8 +32,6 @@ def own_leak(patch: Patch) -> float:
 
     The denominator stands in the manifest, as the base had it; without one, 0 where nothing leaks and else infinite.
     """
-    import torch
-
     total = 0.0
     for name, increment in patch.tensors.increments.items():
         if _reads(patch, name) == IMAGE:
@@ -53,8 +50,6 @@ def _reads(patch: Patch, name: ParamName) -> str:
 
 def _effect(patch: Patch, other: Patch) -> float:
     """‖Δ_patch T‖ over the parameters for which the other's targets T are known."""
-    import torch
-
     total = 0.0
     for name, increment in patch.tensors.increments.items():
         what = _reads(patch, name)

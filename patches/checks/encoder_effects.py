@@ -20,7 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.compose import composed, layers_of
 from rasura.patches.algebra.protected_subspace import Moment
@@ -31,16 +33,12 @@ from rasura.patches.checks.relations import Promise, Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation, Verdict
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
+from rasura.patches.format.patch import Patch
 from rasura.patches.models.hidden_states import copied
 from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns
-from rasura.patches.types import ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
+from rasura.patches.types import ParamName, PatchId, Progress
 
 _ENCODER: Final = "text_encoder"
 _NOISE: Final = 1e-6
@@ -48,7 +46,6 @@ _NOISE: Final = 1e-6
 
 Prompts = Callable[["Patch"], "Sequence[str] | None"]
 """The retained prompts of a patch; None where their words are not at hand."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +97,7 @@ def across(stack: Sequence[Member], policy: Policy, site: Site, progress: Progre
     if not crosses(stack):
         return Across()
     readers, movers = _readers(stack), _movers(stack)
-    moved = _patched(movers, site)
+    moved = _patched(movers, site)  # a copy: the pristine encoder is needed beside it
     columns = {m.patch_id: _columns(m.patch, site.encoder, moved) for m in stack if m in readers or m in movers}
     prompts = {m.patch_id: site.prompts(m.patch) for m in readers}
     prints = [_at(Footprint.of(m.patch), columns[m.patch_id].moved) for m in readers]
@@ -152,15 +149,13 @@ def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
 
 def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Columns:
     """The three of them, in few columns: ‖X·stored − Y·moved − Z·anchors‖ stays the same for all X, Y, Z."""
-    import torch
-
     concept = patch.manifest.concept
     target = Target(concept.text, concept.anchor, concept.templates)
     stored, anchors = aligned_columns(pristine, target, concept.templates, concept.tokens)
     there, _ = aligned_columns(moved, target, concept.templates, concept.tokens)
-    left, values, _ = torch.linalg.svd(torch.cat([stored, there, anchors]), full_matrices=False)
+    left, values, _ = torch.linalg.svd(torch.cat([stored, there, anchors]), full_matrices=False)  # [3d, n]
     kept = values > _NOISE * values[0]
-    parts = (left[:, kept] * values[kept]).split(stored.shape[0])
+    parts = (left[:, kept] * values[kept]).split(stored.shape[0])  # back into three of [d, k]
     return _Columns(*parts)
 
 
@@ -195,8 +190,6 @@ def _promise(words: tuple[str, ...], names: Sequence[ParamName], inputs: torch.T
 
 def _moment(prompts: Sequence[str], encoder: TextEncoder, progress: Progress) -> torch.Tensor:
     """A square root [d, k] of the mean of r·rᵀ over all tokens of the prompts."""
-    import torch
-
     moment, done = Moment(encoder.width), 0
     for hidden in encoder.encode(prompts):
         moment.add(hidden)
@@ -204,13 +197,11 @@ def _moment(prompts: Sequence[str], encoder: TextEncoder, progress: Progress) ->
         progress("encoding retained prompts again", done, len(prompts))
     values, vectors = torch.linalg.eigh(moment.mean)
     kept = values > 0
-    root: torch.Tensor = vectors[:, kept] * values[kept].sqrt()
+    root: torch.Tensor = vectors[:, kept] * values[kept].sqrt()  # root·rootᵀ is the mean
     return root
 
 
 def _energy(weight: torch.Tensor, inputs: torch.Tensor) -> float:
-    import torch
-
     return float((weight.to(torch.float64) @ inputs).square().sum())
 
 
@@ -248,12 +239,10 @@ def _distance(
     site: Site,
 ) -> float:
     """‖(W + Σ s_p Δ_p) X − W C*‖ over some parameters."""
-    import torch
-
     total = 0.0
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in readers)}
     for name in names:
-        result = site.originals[name].to(torch.float64) @ (inputs - anchors)
+        result = site.originals[name].to(torch.float64) @ (inputs - anchors)  # [d_out, n]
         for term in layers[name].terms:
             A, B = term.increment.A.to(torch.float64), term.increment.B.to(torch.float64)
             result += B @ (A @ inputs) * term.strength.value
@@ -276,7 +265,7 @@ def _on_movers(
             if q is not p:
                 own = columns[q.patch_id]
                 disturbed = float((kernel @ own.moved).norm()) * abs(p.strength.value)
-                shift = compact((own.moved - own.stored).T).T
+                shift = compact((own.moved - own.stored).T).T  # [d, ≤ d]
                 effect = math.sqrt(sum(_energy(site.originals[name], shift) for name in names))
                 value = share(disturbed, effect)
                 found.append(Relation(CheckName.MOVED_PAIR, p.patch_id, q.patch_id, value, policy.pair))

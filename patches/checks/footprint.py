@@ -73,7 +73,7 @@ def spaces_of(patch: Patch) -> dict[Space, list[ParamName]]:
         what = reads.get(name, TEXT)
         if what == TEXT:
             found.setdefault(TEXT, []).append(name)
-        elif what != IMAGE and name in patch.tensors.pairs:
+        elif what != IMAGE and name in patch.tensors.pairs:  # without columns there is nothing to measure on
             found[name] = [name]
     return found
 
@@ -96,6 +96,7 @@ def kernel(increments: Sequence[Increment]) -> torch.Tensor:
     import torch
 
     rows = [
+        # R·A [r, d]: R is r × r, however many outputs there are
         torch.linalg.qr(torch.cat([i.B for i in group]).to(torch.float64), mode="r")[1] @ group[0].A.to(torch.float64)
         for group in by_detector(increments)
     ]
@@ -112,6 +113,7 @@ def by_detector(increments: Iterable[Increment]) -> list[list[Increment]]:
 
 def detector_key(increment: Increment) -> bytes:
     """The bytes of A: equal for parameters that share a detector."""
+    # compared as bytes: equal on the grid is equal to the bit
     return bytes(increment.A.contiguous().cpu().numpy().tobytes())
 
 
@@ -119,7 +121,7 @@ def compact(rows: torch.Tensor) -> torch.Tensor:
     """At most d rows [k, d] with the same ‖rows · X‖ for every X."""
     import torch
 
-    return torch.linalg.qr(rows, mode="r")[1] if rows.shape[0] > rows.shape[1] else rows
+    return torch.linalg.qr(rows, mode="r")[1] if rows.shape[0] > rows.shape[1] else rows  # RᵀR = rowsᵀ·rows
 
 
 def norm(parts: Iterable[torch.Tensor]) -> float:
@@ -131,4 +133,4 @@ def share(changed: float, present: float) -> float:
     """A ratio that a missing or absurd denominator makes infinite, never small."""
     if present > 0:
         return changed / present
-    return 0.0 if changed == 0 else float("inf")
+    return 0.0 if changed == 0 else float("inf")  # a limit must refuse what cannot be weighed

@@ -53,7 +53,7 @@ class Stacked:
         import torch
 
         sizes = torch.tensor([0 if part is None else part.shape[0] for part in parts])
-        owner = torch.repeat_interleave(torch.arange(len(parts)), sizes)
+        owner = torch.repeat_interleave(torch.arange(len(parts)), sizes)  # [Σ]
         return cls(torch.cat([part for part in parts if part is not None]), owner, len(parts))
 
     def to(self, device: torch.device | str) -> Stacked:
@@ -64,6 +64,7 @@ class Stacked:
         """Those of the patches start … stop-1, counted from 0."""
         import torch
 
+        # owners ascend, so rows of neighbours lie together
         ends = torch.searchsorted(self.owner, torch.tensor([start, stop], device=self.owner.device))
         rows = slice(int(ends[0]), int(ends[1]))
         return Stacked(self.values[rows], self.owner[rows] - start, stop - start)
@@ -80,13 +81,14 @@ def energies(kernels: Stacked, targets: Stacked) -> torch.Tensor:
     """‖K_p T_q‖² for all p of the kernels and q of the targets, [P, Q] float64: one GEMM."""
     import torch
 
-    product = (kernels.values @ targets.values.T).square_()
+    product = (kernels.values @ targets.values.T).square_()  # [Σk, Σm]
+    # with one row a patch the product is the table already
     if not targets.single:
         sums = torch.zeros(product.shape[0], targets.count, dtype=product.dtype, device=product.device)
-        product = sums.index_add_(1, targets.owner, product)
+        product = sums.index_add_(1, targets.owner, product)  # [Σk, Q]
     if not kernels.single:
         sums = torch.zeros(kernels.count, product.shape[1], dtype=product.dtype, device=product.device)
-        product = sums.index_add_(0, kernels.owner, product)
+        product = sums.index_add_(0, kernels.owner, product)  # [P, Q]
     return product
 
 
@@ -145,7 +147,7 @@ class Interference:
         for rows in self._ranges(block_bytes):
             shares = self._shares(rows)
             own = range(len(rows))
-            shares[own, list(rows)] = 0.0
+            shares[own, list(rows)] = 0.0  # nobody disturbs itself
             yield rows, shares
 
     def matrix(self) -> torch.Tensor:
@@ -161,7 +163,7 @@ class Interference:
         for rows, shares in self.blocks():
             over = int((shares > limit).sum())
             if over:
-                values, at = shares.flatten().topk(min(most, over))
+                values, at = shares.flatten().topk(min(most, over))  # a block can hold no more of the worst than these
                 places = zip(values.tolist(), at.tolist(), strict=True)
                 found += [(value, rows.start + i // shares.shape[1], i % shares.shape[1]) for value, i in places]
                 found = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:most]
@@ -174,8 +176,8 @@ class Interference:
         best = torch.zeros(len(self._prints), dtype=torch.float64, device=self._device)
         who = torch.zeros(len(self._prints), dtype=torch.int64, device=self._device)
         for rows, shares in self.blocks():
-            values, at = shares.max(0)
-            better = values > best
+            values, at = shares.max(0)  # [N]: the worst p of this block for every q
+            better = values > best  # on a tie the earlier block stays
             best = torch.where(better, values, best)
             who = torch.where(better, at + rows.start, who)
         return best.cpu(), who.cpu()
@@ -190,8 +192,8 @@ class Interference:
             if name in newcomer.kernels:
                 own = Stacked.of([newcomer.kernels[name]]).to(self._device)
                 aims = Stacked.of([newcomer.targets[name].T]).to(self._device)
-                out += energies(own, targets)[0]
-                back += energies(kernels, aims)[:, 0]
+                out += energies(own, targets)[0]  # the one row of [1, N]
+                back += energies(kernels, aims)[:, 0]  # the one column of [N, 1]
         effect = newcomer.effect()
         unit = torch.full_like(back, effect)
         return _ratio(out.sqrt(), self.effects).cpu(), _ratio(back.sqrt() * self._strengths, unit).cpu()
@@ -205,14 +207,15 @@ class Interference:
             total = part if total is None else total.add_(part)
         if total is None:
             return torch.zeros(len(rows), len(self._prints), dtype=torch.float64)
+        # [rows, N]; a strength scales the disturbance
         moved = total.sqrt_().mul_(self._strengths[rows.start : rows.stop, None])
         return _ratio(moved, self.effects)
 
     def _ranges(self, block_bytes: int) -> Iterator[range]:
         widest = max((targets.values.shape[0] for _, targets in self.spaces.values()), default=1)
         tallest = max((kernels.values.shape[0] for kernels, _ in self.spaces.values()), default=1)
-        rows_each = max(1, -(-tallest // max(1, len(self._prints))))
-        step = max(1, block_bytes // (8 * max(1, widest) * rows_each))
+        rows_each = max(1, -(-tallest // max(1, len(self._prints))))  # rounded up: rows of a kernel, on average
+        step = max(1, block_bytes // (8 * max(1, widest) * rows_each))  # 8 bytes a float64
         for start in range(0, len(self._prints), step):
             yield range(start, min(start + step, len(self._prints)))
 
@@ -227,6 +230,7 @@ def angles(one: Footprint, other: Footprint) -> list[float]:
     found: list[float] = []
     for space in one.kernels.keys() & other.kernels.keys():
         mine, theirs = _row_space(one.kernels[space]), _row_space(other.kernels[space])
+        # singular values of a product of orthonormal rows; rounding lifts some over 1
         found += [min(1.0, value) for value in torch.linalg.svdvals(mine @ theirs.T).tolist()]
     return sorted(found, reverse=True)
 
@@ -259,7 +263,7 @@ def _ratio(changed: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
     if bool((present > 0).all()):
         return changed.div_(present)
-    missing = torch.where(changed == 0, 0.0, share(1.0, 0.0))
+    missing = torch.where(changed == 0, 0.0, share(1.0, 0.0))  # nothing disturbed of nothing is 0
     return torch.where(present > 0, changed / present, missing)
 
 

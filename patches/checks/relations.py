@@ -124,7 +124,7 @@ class Relations:
     def bound(self) -> Iterator[Relation]:
         """Σ|s||B||A|."""
         layers = layers_of((member.patch.tensors.increments, member.strength) for member in self.stack)
-        worst = max(sum_bound(layer.terms) for layer in layers)
+        worst = max(sum_bound(layer.terms) for layer in layers)  # one row of one layer decides
         below = SUM_LIMIT * (1 - 2.0**-20)  # the sum must stay strictly below the limit
         yield self._whole(CheckName.BOUND, worst, below)
 
@@ -138,7 +138,8 @@ class Relations:
             else:
                 alone = Total.of([member.patch])
                 leak = alone.energy(torch.ones(1, dtype=torch.float64), promise.inputs)
-            value = share(leak * abs(member.strength.value), promise.base)
+            value = share(leak * abs(member.strength.value), promise.base)  # linear in the strength
+            # a stronger dose may leak more, in proportion
             limit = self.policy.own * max(1.0, abs(member.strength.value))
             yield Relation(CheckName.OWN, member.patch_id, member.patch_id, value, limit)
 
@@ -151,6 +152,7 @@ class Relations:
             return
         worst, who = self.table.worst()
         listed = {(p, q): value for p, q, value in self.table.above(self.policy.pair, MOST)}
+        # at least the worst p of every q
         listed |= {(p, q): value for q, (p, value) in enumerate(zip(who.tolist(), worst.tolist(), strict=True))}
         yield from (self._pair(p, q, value) for (p, q), value in sorted(listed.items()) if self.comparable(p, q))
 
@@ -168,6 +170,7 @@ class Relations:
         for place, promise in enumerate(self.promises):
             if promise.key not in found:
                 ended = self._ending(place)
+                # patches of one request share a promise: measured once
                 found[promise.key] = self._stack_leak(promise, [p for p, _ in ended]), ended
             leak, ended = found[promise.key]
             me = self.stack[place].patch_id
@@ -221,13 +224,13 @@ class Relations:
 
     def _stack_leak(self, promise: Promise, without: Iterable[int]) -> float:
         weights = self.strengths.clone()
-        weights[list(without)] = 0.0
+        weights[list(without)] = 0.0  # whoever ends the promise does not break it
         return self.total.energy(weights, promise.inputs)
 
     def _others(self, place: int) -> float:
         """‖Σ_p s_p Δ_p T_q − Δ_q T_q‖."""
         weights = self.strengths.clone()
-        weights[place] -= 1.0
+        weights[place] -= 1.0  # its own effect at strength 1 is what was asked for
         targets: Mapping[Space, torch.Tensor] = self.prints[place].targets
         return self.total.energy(weights, lambda space, _: targets.get(space))
 
@@ -247,7 +250,7 @@ class Relations:
             if free.shape[0] != null.shape[1]:
                 found.append(0.0)
                 continue
-            left = free - null.T @ (null @ free)
+            left = free - null.T @ (null @ free)  # without what every prompt has in common
             size = float(torch.linalg.vector_norm(left))
             found.append(min(1.0, float(torch.linalg.vector_norm(rows @ left)) / size) if size > 0 else 0.0)
         return found
@@ -258,7 +261,7 @@ class Relations:
         found = []
         for member in self.stack:
             own, targets = member.patch.tensors.protected, member.patch.tensors.targets.T
-            found.append(targets - own.T @ (own @ targets))
+            found.append(targets - own.T @ (own @ targets))  # [d, m]
         return found
 
     def _guarding(self) -> Iterator[tuple[int, int]]:

@@ -47,8 +47,8 @@ class Group:
             weights: strengths of the patches, [N], or [N, m] for each column.
             inputs: X [d, m].
         """
-        chosen = weights[self.owner]
-        seen = self.detectors @ inputs
+        chosen = weights[self.owner]  # [Σr] or [Σr, m]
+        seen = self.detectors @ inputs  # [Σr, m]
         return self.factor @ (seen * (chosen[:, None] if chosen.dim() == 1 else chosen))
 
 
@@ -69,6 +69,7 @@ class Total:
         own = {name for patch in patches for name in patch.tensors.spans}  # these read, or promise, something of theirs
         grouped: dict[tuple[object, ...], list[ParamName]] = {}
         for (space, name), terms in sorted(touching.items()):
+            # same patches, same detectors, same order
             alike = tuple((place, detector_key(increment)) for place, increment in terms)
             grouped.setdefault((space, name if name in own else "", alike), []).append(name)
         return cls(tuple(_group(key[0], names, touching) for key, names in grouped.items()))
@@ -94,9 +95,10 @@ def _group(
 
     assert isinstance(space, str)
     terms = touching[space, names[0]]
-    responses = [torch.cat([i.B for _, i in touching[space, name]], dim=1) for name in names]
+    responses = [torch.cat([i.B for _, i in touching[space, name]], dim=1) for name in names]  # [d_out, Σr] each
+    # the norm of the outputs survives, their number does not
     factor = torch.linalg.qr(torch.cat(responses).to(torch.float64), mode="r")[1]
     detectors = torch.cat([increment.A for _, increment in terms]).to(torch.float64)
     ranks = torch.tensor([increment.rank for _, increment in terms])
-    owner = torch.repeat_interleave(torch.tensor([place for place, _ in terms]), ranks)
+    owner = torch.repeat_interleave(torch.tensor([place for place, _ in terms]), ranks)  # [Σr]
     return Group(space, frozenset(names), factor, detectors, owner)

@@ -7,9 +7,21 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from rasura.patches.errors import CheckRefusedError
-from rasura.patches.types import PatchId
+from rasura.patches.types import SHORT, PatchId
 
-SHORT: Final = 12  # digits of an id in a sentence
+__all__ = [
+    "CROSSING",
+    "SHORT",
+    "Accepted",
+    "CheckName",
+    "NeedsRebase",
+    "Reason",
+    "Refused",
+    "Relation",
+    "Verdict",
+    "require",
+]
+
 _SAID: Final = 20  # reasons in one error
 
 

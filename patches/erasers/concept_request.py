@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.errors import ConceptError, InputError
@@ -19,9 +20,6 @@ from rasura.patches.prompts.concept_prompts import (
 )
 from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.types import PatchId
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, slots=True)

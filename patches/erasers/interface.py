@@ -17,23 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-from rasura.patches.types import ParamName
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.algebra.increment import Increment
-    from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
-    from rasura.patches.erasers.columns import Columns
-    from rasura.patches.erasers.concept_request import ConceptRequest
-    from rasura.patches.hosts.interface import ParameterInfo
-    from rasura.patches.models.denoiser import Denoiser
-    from rasura.patches.models.text_encoder import TextEncoder
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage (behind a tab, it may carry a note such as a loss), how much is done, and how much there is."""
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
+from rasura.patches.erasers.columns import Columns
+from rasura.patches.erasers.concept_request import ConceptRequest
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.types import ParamName, Progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)

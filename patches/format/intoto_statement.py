@@ -7,7 +7,6 @@ files, SHA-256, no links, nothing left out that could ever be loaded.
 Format: https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError
+from rasura.patches.format.file_names import SIGNATURE
 from rasura.patches.types import Digest, KeyId
-
-SIGNATURE_FILE: Final = "model.sig"
-"""Name of the bundle inside the folder that it signs."""
 
 MAX_FILES: Final = 1000
 """Most files of one statement. A patch has three."""
@@ -35,7 +33,7 @@ _PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 
 _SUBJECT: Final = 255  # characters of the signed folder's name
 
-_IGNORED: Final = (SIGNATURE_FILE, ".git", ".gitattributes", ".github", ".gitignore")
+_IGNORED: Final = (SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore")
 """What OMS v1.0 leaves out by default, and the most that a signer may leave out: none of it is ever loaded."""
 
 
@@ -60,13 +58,11 @@ def payload(files: Mapping[str, bytes], name: str) -> bytes:
     if not files or len(files) > MAX_FILES:
         raise FormatError(f"expected 1 to {MAX_FILES} files to sign, got {len(files)}")
     for file in files:
-        if not FILE_NAME.fullmatch(file) or file == SIGNATURE_FILE:
+        if not FILE_NAME.fullmatch(file) or file == SIGNATURE:
             raise FormatError(f"expected file names like {FILE_NAME.pattern}, got {file[:120]!a}")
     if len(name) > _SUBJECT:
         raise FormatError(f"expected a name of at most {_SUBJECT} characters, got {len(name)}")
-    return canonical_json.dumps(
-        _statement({n: Digest(hashlib.sha256(files[n]).hexdigest()) for n in sorted(files)}, name)
-    )
+    return canonical_json.dumps(_statement({n: digest_of(files[n]) for n in sorted(files)}, name))
 
 
 def _statement(digests: Mapping[str, Digest], name: str) -> dict[str, canonical_json.JsonValue]:
@@ -87,7 +83,7 @@ def _statement(digests: Mapping[str, Digest], name: str) -> dict[str, canonical_
 
 
 def _root(digests: Mapping[str, Digest]) -> Digest:
-    return Digest(hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests.values())).hexdigest())
+    return digest_of(b"".join(bytes.fromhex(digest) for digest in digests.values()))
 
 
 def read_payload(data: bytes, key_id: KeyId) -> Statement:
@@ -96,7 +92,7 @@ def read_payload(data: bytes, key_id: KeyId) -> Statement:
     Raises:
         FormatError: no v1.0 statement, one over other things than plain files, or one whose root is not theirs.
     """
-    what = f"{SIGNATURE_FILE}: statement"
+    what = f"{SIGNATURE}: statement"
     top = Fields.of(canonical_json.parse(data, what=what, limit=MAX_PAYLOAD_BYTES), what)
     top.choice("_type", (_STATEMENT_TYPE,))
     top.choice("predicateType", (_PREDICATE_TYPE,))
@@ -114,7 +110,7 @@ def read_payload(data: bytes, key_id: KeyId) -> Statement:
 def _read_subject(statement: Fields) -> Digest:
     subjects = list(statement.records("subject", limit=1))
     if len(subjects) != 1:
-        raise FormatError(f"{SIGNATURE_FILE}: expected one subject, got none")
+        raise FormatError(f"{SIGNATURE}: expected one subject, got none")
     subjects[0].text("name", limit=_SUBJECT)
     digest = subjects[0].fields("digest")
     subjects[0].done()
@@ -128,11 +124,11 @@ def _check_serialization(serialization: Fields) -> None:
     serialization.choice("method", ("files",))
     serialization.choice("hash_type", ("sha256",))
     if serialization.flag("allow_symlinks"):
-        raise FormatError(f"{SIGNATURE_FILE}: allow_symlinks: expected false, got true")
+        raise FormatError(f"{SIGNATURE}: allow_symlinks: expected false, got true")
     ignored = serialization.optional("ignore_paths", serialization.texts) or ()
     serialization.done()
     if holes := sorted(set(ignored) - set(_IGNORED)):
-        raise FormatError(f"{SIGNATURE_FILE}: ignore_paths: expected only {', '.join(_IGNORED)}, got {holes[0]!a}")
+        raise FormatError(f"{SIGNATURE}: ignore_paths: expected only {', '.join(_IGNORED)}, got {holes[0]!a}")
 
 
 def _read_resources(predicate: Fields) -> dict[str, Digest]:
@@ -140,12 +136,12 @@ def _read_resources(predicate: Fields) -> dict[str, Digest]:
     previous = ""
     for resource in predicate.records("resources", limit=MAX_FILES):
         name = resource.text("name", FILE_NAME)
-        if name <= previous or name == SIGNATURE_FILE:
-            raise FormatError(f"{SIGNATURE_FILE}: expected files once, by code point, after {previous!r}, got {name!r}")
+        if name <= previous or name == SIGNATURE:
+            raise FormatError(f"{SIGNATURE}: expected files once, by code point, after {previous!r}, got {name!r}")
         resource.choice("algorithm", ("sha256",))
         files[name] = resource.digest("digest")
         resource.done()
         previous = name
     if not files:
-        raise FormatError(f"{SIGNATURE_FILE}: expected at least one signed file, got none")
+        raise FormatError(f"{SIGNATURE}: expected at least one signed file, got none")
     return files

@@ -25,7 +25,7 @@ from rasura.patches._io.safetensors_file import encode
 from rasura.patches.algebra.compose import Layer, Term, layers_of
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
 from rasura.patches.format.member import Member
-from rasura.patches.types import ParamName
+from rasura.patches.types import SHORT, ParamName
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def _check_bases(members: Sequence[Member]) -> None:
     bases = sorted({member.patch.manifest.base.sha256 for member in members})
     if len(bases) > 1:
         raise BaseMismatchError(
-            f"one file serves one base: expected patches of one, got {', '.join(base[:12] for base in bases)}",
+            f"one file serves one base: expected patches of one, got {', '.join(base[:SHORT] for base in bases)}",
             hint="rasura patch list",
         )
 

@@ -5,14 +5,15 @@ gives the same identity. Measured numbers are decimal strings of four digits: en
 machines agree. The format is written down in docs/patch-format.md.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError
+from rasura.patches.format.file_names import BASIS, MANIFEST, TARGETS
 from rasura.patches.format.manifest_parts import (
     IMAGE,
     MAX_TENSORS,
@@ -28,7 +29,7 @@ from rasura.patches.types import PatchId
 
 FORMATS: Final = ("rasura-patch/1", "rasura-patch/2")
 """The versions that are read and written. Version 2 adds parameters with a promise or an input space of their own."""
-_SHARED: Final = {"basis.safetensors": ("rows", "energy"), "targets.safetensors": ("targets", "anchors")}
+_SHARED: Final = {BASIS: ("rows", "energy"), TARGETS: ("targets", "anchors")}
 MANIFEST_LIMIT: Final = 8 * 1024 * 1024
 """Most bytes of a manifest; one of SDXL's 140 matrices needs 60 KB."""
 
@@ -78,7 +79,7 @@ class Manifest:
     @property
     def patch_id(self) -> PatchId:
         """SHA-256 of `to_bytes()`."""
-        return PatchId(hashlib.sha256(self.to_bytes()).hexdigest())
+        return PatchId(digest_of(self.to_bytes()))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -87,7 +88,7 @@ class Manifest:
         Raises:
             FormatError: not canonical JSON, an unknown format or field, a value out of range.
         """
-        fields = Fields.of(canonical_json.loads(data, what="manifest.json", limit=MANIFEST_LIMIT), "manifest.json")
+        fields = Fields.of(canonical_json.loads(data, what=MANIFEST, limit=MANIFEST_LIMIT), MANIFEST)
         version = _version(fields.text("format"))
         manifest = cls(
             ConceptSpec.read(fields.fields("concept")),

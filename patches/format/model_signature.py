@@ -22,19 +22,19 @@ https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md.
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, FormatError, SignatureError, UntrustedKeyError
 from rasura.patches.format import intoto_statement
-from rasura.patches.format.intoto_statement import SIGNATURE_FILE, Statement
+from rasura.patches.format.file_names import SIGNATURE
+from rasura.patches.format.intoto_statement import Statement
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
 
 __all__ = [
-    "SIGNATURE_FILE",
     "PrivateKey",
     "PublicKey",
     "Statement",
@@ -95,7 +95,7 @@ def read_statement(bundle: bytes, keys: Iterable[PublicKey]) -> Statement:
         raise SignatureError(error.message) from error
     key = next((key for key in keys if key.hint == hint), None)
     if key is None:
-        raise UntrustedKeyError(f"{SIGNATURE_FILE}: expected a known key, got one with the hint {hint}", key_hint=hint)
+        raise UntrustedKeyError(f"{SIGNATURE}: expected a known key, got one with the hint {hint}", key_hint=hint)
     _verify(key, payload, signature)
     try:
         return intoto_statement.read_payload(payload, key.key_id)
@@ -119,7 +119,7 @@ def check_files(signed: Statement, files: Mapping[str, bytes]) -> None:
             raise SignatureError(f"{name}: expected the signed file, got none", file=name)
         if name not in signed.files:
             raise SignatureError(f"{name!a}: expected signed files only, got one that nobody signed", file=name)
-        got = hashlib.sha256(files[name]).hexdigest()
+        got = digest_of(files[name])
         if got != signed.files[name]:
             expected = signed.files[name]
             raise DigestMismatchError(
@@ -135,16 +135,16 @@ def verify(files: Mapping[str, bytes], keys: Iterable[PublicKey]) -> Statement:
         UntrustedKeyError: signed by a key that is not among `keys`.
         DigestMismatchError: a file was changed.
     """
-    if SIGNATURE_FILE not in files:
-        raise SignatureError(f"expected the signature {SIGNATURE_FILE}, got none: the folder is unsigned")
-    signed = read_statement(files[SIGNATURE_FILE], keys)
-    check_files(signed, {name: data for name, data in files.items() if name != SIGNATURE_FILE})
+    if SIGNATURE not in files:
+        raise SignatureError(f"expected the signature {SIGNATURE}, got none: the folder is unsigned")
+    signed = read_statement(files[SIGNATURE], keys)
+    check_files(signed, {name: data for name, data in files.items() if name != SIGNATURE})
     return signed
 
 
 def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
     """(1): the key's hint, the payload, the signature; nothing of it verified."""
-    top = Fields.of(canonical_json.parse(bundle, what=SIGNATURE_FILE, limit=MAX_BUNDLE_BYTES), SIGNATURE_FILE)
+    top = Fields.of(canonical_json.parse(bundle, what=SIGNATURE, limit=MAX_BUNDLE_BYTES), SIGNATURE)
     top.choice("mediaType", (_BUNDLE_TYPE,))
     material = top.fields("verificationMaterial")
     public = material.fields("publicKey")  # a certificate in its place is another method, which proves less
@@ -159,7 +159,7 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
     signatures = list(envelope.records("signatures", limit=1))
     envelope.done()
     if len(signatures) != 1:
-        raise FormatError(f"{SIGNATURE_FILE}: expected one signature, got none")
+        raise FormatError(f"{SIGNATURE}: expected one signature, got none")
     signature = _base64(signatures[0], "sig")
     signatures[0].choice("keyid", ("",))
     signatures[0].done()
@@ -174,7 +174,7 @@ def _base64(fields: Fields, name: str) -> bytes:
     except (binascii.Error, ValueError):
         data = b""
     if base64.b64encode(data).decode() != text:
-        raise FormatError(f"{SIGNATURE_FILE}: {name}: expected base64 (RFC 4648 §4), got something else")
+        raise FormatError(f"{SIGNATURE}: {name}: expected base64 (RFC 4648 §4), got something else")
     return data
 
 
@@ -190,6 +190,6 @@ def _verify(key: PublicKey, payload: bytes, signature: bytes) -> None:
         key.cryptography_key().verify(signature, message, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise SignatureError(
-            f"{SIGNATURE_FILE}: expected a signature by key {key.key_id}, got one that does not verify",
+            f"{SIGNATURE}: expected a signature by key {key.key_id}, got one that does not verify",
             key_id=key.key_id,
         ) from None

@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from rasura.patches._io.safetensors_file import PATCH_LIMITS, read_regular
+from rasura.patches._io.files import read_regular
+from rasura.patches._io.safetensors_file import PATCH_LIMITS
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, NotFoundError
+from rasura.patches.format.file_names import BASIS, MANIFEST, SIGNATURE, TARGETS, WEIGHTS
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import HIDDEN, TEXT
-from rasura.patches.format.patch_tensors import BASIS, TARGETS, WEIGHTS, Pairs, PatchTensors, Span, check_width
+from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span, check_width
 from rasura.patches.types import PatchId
 
 __all__ = [
@@ -45,8 +47,6 @@ __all__ = [
     "write_folder",
 ]
 
-MANIFEST: Final = "manifest.json"
-SIGNATURE: Final = "model.sig"
 CONTENT: Final = (BASIS, MANIFEST, WEIGHTS, TARGETS)
 """The files that a signature covers."""
 _SIGNATURE_LIMIT: Final = 1 << 20

@@ -10,15 +10,13 @@ from rasura.patches._io.safetensors_file import PATCH_LIMITS, decode, encode
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import FormatError
+from rasura.patches.format.file_names import BASIS, TARGETS, WEIGHTS
 from rasura.patches.format.manifest_parts import TensorIdentity, TensorSpec
 from rasura.patches.types import ParamName
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS: Final = "pytorch_lora_weights.safetensors"
-BASIS: Final = "basis.safetensors"
-TARGETS: Final = "targets.safetensors"
 
 _SUFFIX: Final = ".weight"
 _FACTORS: Final = (".lora_A.weight", ".lora_B.weight")

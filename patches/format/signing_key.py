@@ -4,13 +4,13 @@ A key's identity is a digest of the key itself, computed at load; a name that so
 believed, so one key cannot count as two. Secrets appear in no `repr`, no message and no exception's chain.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.files import open_regular
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, InputError
 from rasura.patches.types import KeyId
 
@@ -61,7 +61,7 @@ class PublicKey:
     @property
     def hint(self) -> str:
         """SHA-256 of the PEM text with its final newline: how a `model.sig` names its key (OMS v1.0)."""
-        return hashlib.sha256(self.pem.encode()).hexdigest()
+        return digest_of(self.pem.encode())
 
     def cryptography_key(self) -> "EllipticCurvePublicKey":
         """The key as `cryptography` holds it."""
@@ -207,4 +207,4 @@ def _pem(key: "EllipticCurvePublicKey") -> str:
 def _key_id(key: "EllipticCurvePublicKey") -> KeyId:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return KeyId(hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest())
+    return KeyId(digest_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))

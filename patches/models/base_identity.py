@@ -6,18 +6,18 @@ patch asks only for the parameters that it touches.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, tensor_set_digest, torch_dtype
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
 from rasura.patches.models.families import family_of, refuse_unread
-from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ class BaseIdentity:
             "text_encoder_sha256": self.text_encoder,
             "tokenizer_sha256": self.tokenizer,
         }
-        return Digest(hashlib.sha256(canonical_json.dumps(document)).hexdigest())
+        return digest_of(canonical_json.dumps(document))
 
 
 def identify(host: Host, tokenizer_state: Mapping[str, canonical_json.JsonValue]) -> BaseIdentity:
@@ -72,7 +72,7 @@ def identify(host: Host, tokenizer_state: Mapping[str, canonical_json.JsonValue]
     text = [(p.name, p.dtype, p.shape, p.sha256) for p in parameters if p.name.startswith(_TEXT_ENCODERS)]
     if not text:
         raise UnsupportedHostError(f"{host.location} has no text encoder: expected text_encoder/")
-    tokenizer = Digest(hashlib.sha256(canonical_json.dumps(tokenizer_state)).hexdigest())
+    tokenizer = digest_of(canonical_json.dumps(tokenizer_state))
     return BaseIdentity(parameters, tensor_set_digest(text), tokenizer)
 
 
@@ -154,7 +154,7 @@ def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -
             dtypes=tuple(wide),
         )
     return BaseMismatchError(
-        f"{where}: {expected.name}: expected sha256 {expected.sha256[:12]}…, got {tensor_digest(tensor)[:12]}… "
+        f"{where}: {expected.name}: expected sha256 {expected.sha256[:SHORT]}…, got {tensor_digest(tensor)[:SHORT]}… "
         f"({got}); the patch was made for other weights",
         hint="rasura base list",
         parameter=expected.name,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
+from rasura.patches.models.families import Encoder
 from rasura.patches.models.plain_text import check_plain
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.models.families import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,6 @@ class Tower:
         Raises:
             ConceptError: a prompt longer than the encoder reads.
         """
-        import torch
-
         given = self._padded(prompts)
         found: torch.Tensor
         with torch.no_grad():
@@ -142,8 +139,6 @@ class Tower:
 
     def state(self) -> dict[str, Any]:
         """What decides how text becomes ids: vocabulary, merges or scores, length, special ids; JSON without floats."""
-        import json
-
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
         last = [int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)]
         if self.kind.kind == "T5":

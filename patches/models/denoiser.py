@@ -14,15 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
+
+import torch
 
 from rasura.patches.errors import NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.library_output import quiet
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 _UNET: Final = "unet."
 _SUFFIX: Final = ".weight"
@@ -67,8 +66,6 @@ class Denoiser:
         Raises:
             UnsupportedHostError: no UNet of the Stable Diffusion 1.x or 2.x kind, no schedule, or no such device.
         """
-        import torch
-
         names = [name for name in host.parameters() if name.startswith(_UNET)]
         state = {n.removeprefix(_UNET): w.to(torch.float32) for n, w in host.originals(names).items()}
         try:
@@ -104,8 +101,6 @@ class Denoiser:
             t: training steps [n], int64.
             states: text states [n, length, d], any float dtype.
         """
-        import torch
-
         raw: torch.Tensor = self.unet(z, t, encoder_hidden_states=states.to(torch.float32)).sample
         left = self.alphas[t].view(-1, 1, 1, 1)
         match self.prediction:
@@ -123,8 +118,6 @@ class Denoiser:
 
     def noise(self, seed: int, count: int = 1) -> torch.Tensor:
         """N(0, 1) latents [count, c, h, w]; the same on every device."""
-        import torch
-
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(count, *self.latent, generator=generator).to(self.device)
 
@@ -151,7 +144,6 @@ class Denoiser:
         Raises:
             NotFiniteError: the UNet gives NaN or infinity.
         """
-        import torch
         from diffusers import DDIMScheduler
 
         with quiet():

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
 
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.models.text_encoder import BATCH, TextEncoder
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 _FC2: Final = re.compile(r"text_encoder\.text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.weight")
 
@@ -61,8 +60,6 @@ def states_of(model: Any, ids: torch.Tensor, layers: Sequence[int]) -> dict[int,
     Raises:
         NotFiniteError: NaN or infinity inside the encoder.
     """
-    import torch
-
     parts: dict[int, list[States]] = {layer: [] for layer in layers}
     for some in _batches(ids):
         for layer, found in _seen(model, some, layers).items():
@@ -82,8 +79,6 @@ def streamed(encoder: TextEncoder, prompts: Iterable[str], layers: Sequence[int]
 
 def embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """What a (changed) encoder gives the UNet for token ids, [n, length, d] float64 on the CPU."""
-    import torch
-
     with torch.no_grad():
         parts = [model(input_ids=some.to(_device(model))).last_hidden_state for some in _batches(ids)]
     return torch.cat(parts).to("cpu", torch.float64)
@@ -91,8 +86,6 @@ def embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 def set_weights(model: Any, weights: Mapping[int, torch.Tensor]) -> None:
     """Give blocks of a copy other `fc2` weights [d, d_ff]."""
-    import torch
-
     with torch.no_grad():
         for layer, weight in weights.items():
             fc2_of(model, layer).weight.copy_(weight)
@@ -114,8 +107,6 @@ def _batches(ids: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _seen(model: Any, ids: torch.Tensor, layers: Sequence[int]) -> dict[int, States]:
-    import torch
-
     keys: dict[int, torch.Tensor] = {}
     outputs: dict[int, torch.Tensor] = {}
     with ExitStack() as hooks, torch.no_grad():
@@ -147,8 +138,6 @@ def _keeping_output(found: dict[int, torch.Tensor], layer: int) -> Any:
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:
-    import torch
-
     return tensor.detach().to("cpu", torch.float64)
 
 

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
 
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.interface import parameter_name
@@ -11,9 +13,6 @@ from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import CLIP, Encoder
 from rasura.patches.models.library_output import quiet
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 _LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 _PLAIN: Final = "CLIPTextModel"
@@ -59,8 +58,6 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
         originals: by the names that a host gives them; names that the model has not are left out.
         component: the encoder's name in a pipeline.
     """
-    import torch
-
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if (original := originals.get(parameter_name(component, key))) is not None:
@@ -69,7 +66,6 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
 
 def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[Any, Any, set[str]]:
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
-    import torch
     import transformers
     from safetensors import SafetensorError
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 _CROSS: Final = ".attn2."
 
@@ -41,8 +40,6 @@ class _Controlled:
         attention_mask: torch.Tensor | None = None,
         **_: Any,
     ) -> torch.Tensor:
-        import torch
-
         read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
             attn.head_to_batch_dim(x) for x in (attn.to_q(hidden_states), attn.to_k(read), attn.to_v(read))
@@ -87,7 +84,6 @@ def injecting(unet: Any, maps: dict[str, torch.Tensor], matching: torch.Tensor, 
         matching: R [n, length, length], one a latent.
         where: [n] bool, which latents take them; the others keep their own.
     """
-    import torch
 
     def put(name: str, found: torch.Tensor) -> torch.Tensor:
         heads = found.shape[0] // matching.shape[0]
@@ -109,8 +105,6 @@ def matched(source: range, goal: range, length: int) -> torch.Tensor:
         goal: positions of the phrase in the prompt that uses them.
         length: tokens of a prompt.
     """
-    import torch
-
     found = torch.zeros(length, length)
     found[range(source[0]), range(source[0])] = 1
     if len(source) == len(goal):

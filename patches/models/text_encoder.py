@@ -18,19 +18,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
+
+import torch
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.clip_or_t5 import Place, Tower
-from rasura.patches.models.families import CLIP, family_of
+from rasura.patches.models.families import CLIP, Family, family_of
 from rasura.patches.models.load_encoder import load_tower, put_back
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.families import Family
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
 _SHORT: Final = 77  # positions up to which so many go together: attention grows with the square
@@ -141,8 +138,6 @@ class TextEncoder:
 
     def encode_with(self, prompts: Iterable[tuple[str, str]]) -> Iterator[tuple[list[tuple[str, str]], torch.Tensor]]:
         """As `encode`, for prompts that each come with a phrase: batches of the pairs and their embeddings."""
-        import torch
-
         waiting = iter(prompts)
         while part := list(islice(waiting, BATCH if self.length <= _SHORT else BATCH // 8)):
             hidden = self._read([prompt for prompt, _ in part])
@@ -152,8 +147,6 @@ class TextEncoder:
 
     def encode_all(self, prompts: Sequence[str]) -> torch.Tensor:
         """All of `encode` as one [n, length, d] float64 tensor."""
-        import torch
-
         return torch.cat(list(self.encode(prompts)))
 
     def places(self, prompt: str, phrase: str) -> tuple[Place, ...]:
@@ -192,8 +185,6 @@ class TextEncoder:
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
         """Embeddings [n, length, d] float32; a part that is narrower than d is followed by zeros."""
-        import torch
-
         parts = [torch.cat([tower.read(prompts) for tower in part], dim=-1) for part in self._sequence]
         padded = [torch.nn.functional.pad(part, (0, self.width - part.shape[-1])) for part in parts]
         return torch.cat(padded, dim=1)

@@ -10,20 +10,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import join_rows
 from rasura.patches.errors import ConceptError, ErasureRefusedError
 from rasura.patches.models.text_encoder import BATCH, TextEncoder
-from rasura.patches.types import PatchId
-
-if TYPE_CHECKING:
-    import torch
+from rasura.patches.types import SHORT, PatchId
 
 SHOWN: Final = 3
 COMPARED: Final = 20_000
 """Most concepts that are encoded for one refusal: two minutes of CLIP ViT-L/14 on a CPU."""
-_SHORT: Final = 12  # digits of an id in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ def nearest_protected(
     own = next(_directions(encoder, [refused], shared), None)
     if own is None:
         return ()
-    near = [Near(f"patch {i[:_SHORT]}", _within(own[1], rows, shared)) for i, rows in guarded.items()]
+    near = [Near(f"patch {i[:SHORT]}", _within(own[1], rows, shared)) for i, rows in guarded.items()]
     found = (Near(name, float(own[1] @ row)) for name, row in _directions(encoder, concepts[:COMPARED], shared))
     return tuple(heapq.nlargest(SHOWN, (*near, *heapq.nlargest(SHOWN, found, key=_cosine)), key=_cosine))
 
@@ -90,8 +88,6 @@ def _directions(
     encoder: TextEncoder, concepts: Sequence[str], shared: torch.Tensor
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Each concept with the unit vector [d] of its last token outside the shared span; those without are left out."""
-    import torch
-
     for start in range(0, len(concepts), BATCH):
         part = [concept for concept in concepts[start : start + BATCH] if _fits(encoder, concept)]
         hidden = encoder.encode_all(part) if part else torch.zeros(0, 0, 0)
@@ -113,8 +109,6 @@ def _fits(encoder: TextEncoder, concept: str) -> bool:
 
 def _within(direction: torch.Tensor, rows: torch.Tensor, shared: torch.Tensor) -> float:
     """Length of the unit vector's part inside the span of rows [m, d], outside what is shared."""
-    import torch
-
     own = rows - (rows @ shared.T) @ shared
     _, values, span = torch.linalg.svd(own, full_matrices=False)
     return float(torch.linalg.vector_norm(span[values > 1e-6 * values[0]] @ direction))

@@ -1,7 +1,6 @@
 """Retain sets: the concepts that an erasure must leave alone, from a person's file."""
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -10,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import show
-from rasura.patches._io.safetensors_file import read_regular
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, NotFoundError, RetainSetError
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import Digest
@@ -51,7 +51,7 @@ class RetainSet:
     @property
     def sha256(self) -> Digest:
         """SHA-256 over `text` in UTF-8."""
-        return Digest(hashlib.sha256(self.text.encode()).hexdigest())
+        return digest_of(self.text.encode())
 
     def without(self, targets: Iterable[str], *, strict: bool = False) -> "RetainSet":
         """The set without concepts that hold a target's name as words of their own; they are listed in `removed`.

@@ -24,14 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT, leading
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch import Patch
 
 __all__ = ["REFUSE", "SHARE", "WARN", "Conditioning", "Group", "conditioning", "conditioning_of"]
 
@@ -110,8 +108,6 @@ def conditioning(free: Mapping[str, torch.Tensor]) -> Conditioning:
 
 def _spectrum(spans: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues, ascending, and eigenvectors of the Gram matrix of the stacked rows."""
-    import torch
-
     stacked = torch.cat(list(spans))
     values, vectors = torch.linalg.eigh(stacked @ stacked.T)
     return values.clamp(min=0), vectors
@@ -127,8 +123,6 @@ def _ratio(values: torch.Tensor) -> float:
 
 
 def _left(name: str, spans: Mapping[str, torch.Tensor]) -> float:
-    import torch
-
     own, others = spans[name], [rows for other, rows in spans.items() if other != name]
     if not others:
         return 1.0
@@ -139,8 +133,6 @@ def _left(name: str, spans: Mapping[str, torch.Tensor]) -> float:
 
 def _components(vectors: torch.Tensor, owners: Sequence[str]) -> list[tuple[str, ...]]:
     """Connected components of the concepts that take part in the eigenvectors [Σk, m]; components of one are none."""
-    import torch
-
     blocks = {name: vectors[[i for i, own in enumerate(owners) if own == name]] for name in dict.fromkeys(owners)}
     groups: list[tuple[str, ...]] = []
     for name, block in blocks.items():

@@ -10,19 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import eraser, method_class
+from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import InputError
+from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
-
-if TYPE_CHECKING:
-    from rasura.patches.erasers.interface import Eraser
-    from rasura.patches.format.manifest import Manifest
-    from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.types import SHORT
 
 __all__ = ["DERIVED", "eraser_of", "prompts_request", "request_of", "trained"]
 
@@ -71,10 +70,10 @@ def request_of(
     for manifest in manifests[1:]:
         if differing := list(_differences(manifests[0], manifest)):
             raise InputError(
-                f"patches {manifests[0].patch_id[:12]} and {manifest.patch_id[:12]} cannot be solved together: "
+                f"patches {manifests[0].patch_id[:SHORT]} and {manifest.patch_id[:SHORT]} cannot be solved together: "
                 f"expected the same {' and '.join(name for name, _, _ in differing)}, got "
                 + "; ".join(f"{mine} and {other}" for _, mine, other in differing),
-                hint=f"rasura patch show {manifest.patch_id[:12]}",
+                hint=f"rasura patch show {manifest.patch_id[:SHORT]}",
                 differing=[name for name, _, _ in differing],
             )
     return replace(
@@ -106,7 +105,7 @@ def prompts_request(
 def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str]]:
     """What the two must share and do not, with either's."""
     for name, mine, its in (
-        ("base", one.base.sha256[:12], other.base.sha256[:12]),
+        ("base", one.base.sha256[:SHORT], other.base.sha256[:SHORT]),
         ("method", one.eraser.name, other.eraser.name),
         ("seed", str(one.eraser.seed), str(other.eraser.seed)),
         ("tokens", one.concept.tokens, other.concept.tokens),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
@@ -17,9 +18,6 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.format.manifest_parts import IMAGE
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Measured", "Measurer", "Reference"]
 
@@ -123,8 +121,6 @@ class Measurer:
 
     def _gram(self, name: ParamName) -> torch.Tensor:
         """WᵀW, [d, d] float64."""
-        import torch
-
         if name not in self._grams:
             weight = self._weights[name].to(torch.float64)
             self._grams[name] = weight.T @ weight
@@ -141,8 +137,6 @@ class Measurer:
         return (changed / present) ** 0.5 if present > 0 else 0.0
 
     def _residual(self, increments: Mapping[ParamName, Increment], inputs: Mapping[ParamName, _Inputs]) -> float:
-        import torch
-
         left = asked = 0.0
         for name, own in inputs.items():
             W = self._weights[name].to(torch.float64)
@@ -154,13 +148,9 @@ class Measurer:
 
 def _moved(increment: Increment, moment: torch.Tensor) -> float:
     """tr(A M Aᵀ BᵀB)."""
-    import torch
-
     A, B = increment.A.to(torch.float64), increment.B.to(torch.float64)
     return float((A @ moment @ A.T * (B.T @ B).T).sum())
 
 
 def _applied(increment: Increment, columns: torch.Tensor) -> torch.Tensor:
-    import torch
-
     return increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ columns)

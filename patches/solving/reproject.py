@@ -9,12 +9,14 @@ they lacked, without an hour on a GPU; B is no longer what training would find f
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import torch
+
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, guarded_basis
 from rasura.patches.checks.capacity import GUARD
@@ -26,10 +28,7 @@ from rasura.patches.format.manifest_parts import BasisSpec
 from rasura.patches.format.patch import BASIS, Patch, Span
 from rasura.patches.solving.from_manifest import DERIVED
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.types import Digest, ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
+from rasura.patches.types import SHORT, ParamName, PatchId
 
 __all__ = ["own_basis", "reprojected", "stored_erasure"]
 
@@ -82,8 +81,6 @@ def reprojected(
 
 def own_basis(patch: Patch, span: Span | None = None) -> ProtectedBasis:
     """What a patch, or one parameter of it, promises, as the basis that it was; without the spectrum."""
-    import torch
-
     spec, tensors = patch.manifest.protected.basis, patch.tensors
     rows, energy = (tensors.protected, tensors.energy) if span is None else (span.rows, span.energy)
     behind = torch.nonzero(energy > 0)
@@ -110,8 +107,9 @@ def stored_erasure(patch: Patch) -> tuple[Erasure, Columns, ProtectedBasis]:
 def _check_reads(patch: Patch) -> None:
     for name, what in patch.manifest.protected.reads.items():
         raise ErasureRefusedError(
-            f"patch {patch.patch_id[:12]} ({patch.manifest.concept.text}) cannot be kept off other patches' targets: "
-            f"{name} reads {'states inside the text encoder' if what == 'hidden' else 'picture features'}, and targets "
+            f"patch {patch.patch_id[:SHORT]} ({patch.manifest.concept.text}) cannot be kept off other patches' "
+            f"targets: {name} reads "
+            f"{'states inside the text encoder' if what == 'hidden' else 'picture features'}, and targets "
             "are known as text embeddings only; expected a patch of attn2.to_k and attn2.to_v alone",
             hint="rasura erase --base MODEL --concept TEXT --protect ID",
             parameter=name,
@@ -137,7 +135,7 @@ def _free(patch: Patch, columns: Columns, basis: ProtectedBasis) -> float:
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
             f"concept {columns.name!r} lies inside the targets that are to be left alone and what patch "
-            f"{patch.patch_id[:12]} protects: {share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
+            f"{patch.patch_id[:SHORT]} protects: {share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
             hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --rank-rule {basis.rule.coarser}",
             concept=columns.name,
             free=f"{share:.3e}",
@@ -146,15 +144,13 @@ def _free(patch: Patch, columns: Columns, basis: ProtectedBasis) -> float:
 
 
 def _projected(patch: Patch, name: ParamName, increment: Increment, basis: ProtectedBasis) -> Increment:
-    import torch
-
     A = basis.project(increment.A.to(torch.float64).T).T
     norms = torch.linalg.vector_norm(A, dim=1)
     if not bool((norms > _NOTHING).any()):
         raise ErasureRefusedError(
-            f"nothing of what patch {patch.patch_id[:12]} ({patch.manifest.concept.text}) does in {name} is left "
+            f"nothing of what patch {patch.patch_id[:SHORT]} ({patch.manifest.concept.text}) does in {name} is left "
             "beside the targets that are to be left alone",
-            hint=f"rasura patch check {patch.patch_id[:12]}",
+            hint=f"rasura patch check {patch.patch_id[:SHORT]}",
             parameter=name,
         )
     return Increment.quantised(A * (norms > _NOTHING)[:, None], increment.B)
@@ -175,7 +171,7 @@ def _described(
         spans={name: Span(basis.rows, basis.energy) for name, basis in bases.own.items()},
     )
     old, shown = patch.manifest, bases.shown
-    sha256 = Digest(hashlib.sha256(tensors.files()[BASIS]).hexdigest())
+    sha256 = digest_of(tensors.files()[BASIS])
     spec = old.protected.basis
     basis = BasisSpec(sha256, shown.width, shown.invariants, shown.rank, spec.rule, spec.spectrum)
     patches = tuple(sorted({*old.protected.patches, *guarded}))

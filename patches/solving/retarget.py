@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
 from rasura.patches.algebra.increment import Increment
@@ -26,16 +28,12 @@ from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
 from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.patch import Patch, PatchTensors
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, BaseIdentity, cross_attention
 from rasura.patches.solving.from_manifest import DERIVED, trained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.reproject import stored_erasure
-from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import SHORT, ParamName
 
 __all__ = ["FIT", "Responses", "check_layers", "increments_on", "responses_of", "retargeted"]
 
@@ -69,8 +67,9 @@ def check_layers(patch: Patch, infos: Mapping[ParamName, ParameterInfo], where: 
     touched = patch.tensors.increments
     if odd := next((name for name in touched if name.startswith(_ENCODER)), None):
         raise InputError(
-            f"patch {patch.patch_id[:12]} touches the text encoder ({odd}), which both bases share: it fits as it is",
-            hint=f"rasura patch apply {patch.patch_id[:12]} --model MODEL",
+            f"patch {patch.patch_id[:SHORT]} touches the text encoder ({odd}), which both bases share: it fits as it "
+            "is",
+            hint=f"rasura patch apply {patch.patch_id[:SHORT]} --model MODEL",
         )
     for name, increment in touched.items():
         shape = infos[name].shape if name in infos else None
@@ -126,8 +125,6 @@ def increments_on(
     Raises:
         BoundExceededError: a response too large for the grid.
     """
-    import torch
-
     return {
         name: Increment.quantised(own.A, weights[name].to(torch.float64) @ responses.maps[name])
         for name, own in patch.tensors.increments.items()
@@ -184,8 +181,6 @@ def _described(patch: Patch, way: str, base: BaseSpec, tensors: PatchTensors, me
 
 def _groups(patch: Patch) -> list[list[ParamName]]:
     """The parameters by detector."""
-    import torch
-
     groups: list[list[ParamName]] = []
     for name, increment in patch.tensors.increments.items():
         same = next((g for g in groups if torch.equal(patch.tensors.increments[g[0]].A, increment.A)), None)
@@ -200,8 +195,6 @@ def _fitted(
     patch: Patch, names: Sequence[ParamName], weights: Mapping[ParamName, torch.Tensor]
 ) -> tuple[torch.Tensor, float, float]:
     """Q [d, r] of layers that share a detector, the squared residual, and the squared size of their responses."""
-    import torch
-
     W = torch.cat([weights[name].to(torch.float64) for name in names])
     B = torch.cat([patch.tensors.increments[name].B.to(torch.float64) for name in names])
     if W.shape[0] >= W.shape[1]:
@@ -214,8 +207,6 @@ def _fitted(
 
 
 def _solved(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    import torch
-
     values, vectors = torch.linalg.eigh(gram)
     inverse = torch.where(values > NOISE * values[-1], 1 / values, torch.zeros_like(values))
     found: torch.Tensor = (vectors * inverse) @ (vectors.T @ right)
@@ -223,8 +214,6 @@ def _solved(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _from_targets(patch: Patch) -> Responses:
-    import torch
-
     T, D = patch.tensors.targets.T, (patch.tensors.anchors - patch.tensors.targets).T
     maps: dict[ParamName, torch.Tensor] = {}
     left = 0.0
@@ -239,7 +228,7 @@ def _from_targets(patch: Patch) -> Responses:
 def _no_form(patch: Patch, fit: float | None) -> ErasureRefusedError:
     how = f"W·Q misses them by {fit:.2g}, expected at most {FIT:g}" if fit is not None else "they were trained"
     return ErasureRefusedError(
-        f"the responses of patch {patch.patch_id[:12]} ({patch.manifest.eraser.name}) are no map of the text "
+        f"the responses of patch {patch.patch_id[:SHORT]} ({patch.manifest.eraser.name}) are no map of the text "
         f"embedding: {how}; on other weights they mean nothing",
         hint="rasura erase --base MODEL --concept TEXT",
         **({} if fit is None else {"fit": f"{fit:.3e}"}),

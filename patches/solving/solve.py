@@ -15,31 +15,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches._io.tensor_bytes import dtype_name, is_finite
 from rasura.patches.algebra.protected_subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
 from rasura.patches.checks.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compressed
-from rasura.patches.erasers.interface import Problem, Progress, Reference
+from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
+from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.to_patch import described
-from rasura.patches.types import ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.models.denoiser import Denoiser
-
+from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 
 Loader = Callable[[], "Denoiser"]
 Moments = MutableMapping[str, Moment]
@@ -137,8 +133,6 @@ class _Prompts:
 
     def retained(self, tokens: str) -> Iterator[torch.Tensor]:
         """Tokens [b, d] float64 of the retained prompts, in the request's order."""
-        import torch
-
         pairs = self.request.retained_phrases()
         for part, hidden in self.encoder.encode_with(pairs):
             if tokens == "all":
@@ -180,7 +174,7 @@ def _named(error: ErasureRefusedError, patches: tuple[PatchId, ...]) -> ErasureR
     if not isinstance(sizes, list) or len(sizes) != len(patches):
         return error
     taken = sorted(zip(sizes, patches, strict=True), reverse=True)
-    named = ", ".join(f"{patch_id[:12]} takes {size}" for size, patch_id in taken)
+    named = ", ".join(f"{patch_id[:SHORT]} takes {size}" for size, patch_id in taken)
     details = {**error.details, "guards": {patch_id: size for size, patch_id in taken}}
     return ErasureRefusedError(f"{error.message}; {named}", hint=error.hint, **details)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import torch
+
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
 from rasura.patches.erasers.columns import Columns, compressed
@@ -25,10 +27,7 @@ from rasura.patches.format.manifest_parts import (
 from rasura.patches.format.patch import BASIS, Pairs, Patch, PatchTensors, Span
 from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.prompts.concept_prompts import Target
-from rasura.patches.types import Digest, ParamName
-
-if TYPE_CHECKING:
-    import torch
+from rasura.patches.types import ParamName
 
 COMPRESSION: Final = 1e-4
 """Relative singular value below which directions of a concept's columns are not stored."""
@@ -96,7 +95,7 @@ def _identities(weights: Mapping[ParamName, torch.Tensor], erasure: Erasure) -> 
 def _protected(
     request: EraseRequest, target: Target, basis: ProtectedBasis, tensors: PatchTensors, erasure: Erasure
 ) -> ProtectedSpec:
-    sha256 = Digest(hashlib.sha256(tensors.files()[BASIS]).hexdigest())
+    sha256 = digest_of(tensors.files()[BASIS])
     retain = request.retain
     # Where parameters have bases of their own, the manifest sums up the one that leaves the least room.
     shown = max([basis, *erasure.bases.values()], key=lambda own: own.rank / own.width)

@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rasura.patches.errors import DigestMismatchError, FormatError, NotFoundError
+from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire
-from rasura.registry.hub.refs import FOLDER, MANIFEST, SIGNATURE, PinnedRepo, check_file, check_repo, check_revision
+from rasura.registry.hub.refs import FOLDER, PinnedRepo, check_file, check_repo, check_revision
 
 OpenBundle = Callable[[bytes], Mapping[str, Digest]]
 """Bytes of a `model.sig` to name → SHA-256 of what it covers; raises when it is not to be believed."""

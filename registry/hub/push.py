@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
+from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.types import PatchId
 from rasura.registry.hub import model_card as cards
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
-from rasura.registry.hub.refs import FOLDER, MANIFEST, SIGNATURE, check_file, check_repo, check_revision
+from rasura.registry.hub.refs import FOLDER, check_file, check_repo, check_revision
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass
 
 from rasura.patches.errors import FormatError, InputError
+from rasura.patches.format.file_names import SIGNATURE
 
-SIGNATURE = "model.sig"
-MANIFEST = "manifest.json"
 FOLDER = "patches"
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"  # the Hub's rule: at most 96, no dash or dot at the end

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.prompts.concept_prompts import normal
-from rasura.registry.trust.verified_patch import MANIFEST
 
 if TYPE_CHECKING:
     from rasura.patches.types import Digest, PatchId

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches._io.safetensors_file import read_regular
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
 from rasura.registry._storage.records import Draft, KeyRecord

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, UntrustedKeyError
+from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.types import Digest, KeyId, PatchId
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
-MANIFEST = "manifest.json"
-SIGNATURE = "model.sig"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

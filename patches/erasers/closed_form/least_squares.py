@@ -14,7 +14,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, count_for
@@ -25,10 +27,7 @@ from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import ParamName
 
-if TYPE_CHECKING:
-    import torch
-
-    Project = Callable[[torch.Tensor], torch.Tensor]
+Project = Callable[[torch.Tensor], torch.Tensor]
 
 PRESENT: Final = 1e-10
 """Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
@@ -54,7 +53,7 @@ def anchored(problem: Problem) -> tuple[Columns, ...]:
             "expected a model whose prompts have one start of text, got one that reads several encoders in a row",
             hint="--set nothing=end",
         )
-    start = problem.reference.invariants[0][:, None]
+    start = problem.reference.invariants[0][:, None]  # [d, 1]: start of text
     return tuple(
         columns if normal(target.anchor) else replace(columns, anchors=start.expand_as(columns.anchors).clone())
         for target, columns in zip(problem.request.targets, problem.columns, strict=True)
@@ -63,9 +62,7 @@ def anchored(problem: Problem) -> tuple[Columns, ...]:
 
 def joined(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:
     """C1 and D = C* − C1 of all concepts side by side, [d, N] each."""
-    import torch
-
-    targets = torch.cat([columns.targets for columns in concepts], dim=1)
+    targets = torch.cat([columns.targets for columns in concepts], dim=1)  # [d, N]
     return targets, torch.cat([columns.anchors for columns in concepts], dim=1) - targets
 
 
@@ -86,15 +83,13 @@ def detector(targets: torch.Tensor, project: Project, ridge: float) -> torch.Ten
         project: P, on columns.
         ridge: λ.
     """
-    import torch
-
-    free = project(targets)
-    few = targets.shape[1] <= targets.shape[0]
+    free = project(targets)  # [d, n]
+    few = targets.shape[1] <= targets.shape[0]  # the smaller of the two Gram matrices, n × n or d × d
     values, vectors = torch.linalg.eigh(_symmetric(free.T @ free if few else free @ free.T))
-    values = values.clamp(min=0)
+    values = values.clamp(min=0)  # rounding leaves some below zero
     damp = 1 / (values + ridge)
     if ridge == 0:
-        damp = torch.where(values > PRESENT * values[-1], damp, torch.zeros_like(values))
+        damp = torch.where(values > PRESENT * values[-1], damp, torch.zeros_like(values))  # the pseudo-inverse
     found = (vectors * damp) @ (vectors.T @ free.T) if few else ((free.T @ vectors) * damp) @ vectors.T
     return project(found.T).T  # once more: the solve costs a few digits
 
@@ -111,10 +106,8 @@ def soft_detector(
         preserve: β.
         ridge: λ, above 0.
     """
-    import torch
-
-    whole = erase * (targets @ targets.T) + preserve * kept
-    whole.diagonal().add_(ridge)
+    whole = erase * (targets @ targets.T) + preserve * kept  # [d, d]
+    whole.diagonal().add_(ridge)  # positive definite from here on, as Cholesky needs it
     found: torch.Tensor = erase * torch.cholesky_solve(targets, torch.linalg.cholesky(_symmetric(whole))).T
     return found
 
@@ -127,14 +120,13 @@ def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.T
         Q: [d, n].
         tolerance: share of the largest singular value.
     """
-    import torch
-
     if A.shape[0] == 1:
         return A, Q
     rows, triangle = torch.linalg.qr(A.T)  # A = triangleᵀ rowsᵀ
+    # QA = (Q triangleᵀ) rowsᵀ: [d, n] in place of [d, d]
     left, values, right = torch.linalg.svd(Q @ triangle.T, full_matrices=False)
     rank = max(1, int((values > tolerance * values[0]).sum()))
-    return right[:rank] @ rows.T, left[:, :rank] * values[:rank]
+    return right[:rank] @ rows.T, left[:, :rank] * values[:rank]  # [r, d], [d, r]
 
 
 def identity(columns: torch.Tensor) -> torch.Tensor:
@@ -144,8 +136,6 @@ def identity(columns: torch.Tensor) -> torch.Tensor:
 
 def gram(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """Σ_l W_lᵀW_l, [d, d] float64."""
-    import torch
-
     first = next(iter(weights.values()))
     total = torch.zeros(first.shape[1], first.shape[1], dtype=torch.float64)
     for weight in weights.values():
@@ -178,19 +168,17 @@ def cut(
         limit: most detectors.
         tolerance: as of `reduced`.
     """
-    import torch
-
     A, Q = reduced(A, Q, tolerance)
     if energy >= 1 and A.shape[0] <= limit:
         return A, Q
-    seen, inner = A @ on, Q.T @ outputs @ Q
+    seen, inner = A @ on, Q.T @ outputs @ Q  # [n, m], [n, n]
     values, vectors = torch.linalg.eigh(_symmetric(seen.T @ inner @ seen))
-    strength = values.flip(0).clamp(min=0).sqrt()
+    strength = values.flip(0).clamp(min=0).sqrt()  # singular values of W Q A X, descending
     if float(strength[0]) == 0:
-        return A[:1] * 0, Q[:, :1] * 0
+        return A[:1] * 0, Q[:, :1] * 0  # no effect at all: a factor pair needs a rank of 1 at least
     rank = min(count_for(strength, energy), limit, int((strength > STRONG * strength[0]).sum()))
     left = (seen @ vectors.flip(1)[:, :rank]) / strength[:rank]  # U_r = W Q · left
-    return left.T @ inner @ A, Q @ left
+    return left.T @ inner @ A, Q @ left  # [r, d], [d, r]
 
 
 def increments(
@@ -205,7 +193,7 @@ def increments(
     Raises:
         BoundExceededError: a response too large for the grid.
     """
-    rank = max(A.shape[0] for A, _ in factors.values())
+    rank = max(A.shape[0] for A, _ in factors.values())  # a LoRA file is read with one rank for all
     return {
         name: Increment.quantised(_padded(A, rank), weights[name] @ _padded(Q.T, rank).T)
         for name, (A, Q) in factors.items()
@@ -232,8 +220,6 @@ def free_share(columns: Columns, basis: ProtectedBasis) -> float:
 
 
 def _padded(rows: torch.Tensor, count: int) -> torch.Tensor:
-    import torch
-
     return torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
 
 

@@ -22,7 +22,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, leading
@@ -31,13 +33,9 @@ from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import ErasureRefusedError
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +85,12 @@ def erase(
         ErasureRefusedError: a target lies inside the protected span, or inside the other targets' span.
         BoundExceededError: a response too large for the grid.
     """
-    import torch
-
-    full = {name: weight.to(torch.float64) for name, weight in weights.items()}
+    full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
     roots = _roots(gram_of(full))
-    free = [basis.project(columns.targets) for columns in concepts]
+    free = [basis.project(columns.targets) for columns in concepts]  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
         _check_free(columns, part, "the protected set", basis)
-    guards = [leading(part, options.guard) for part in free]
+    guards = [leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
     return tuple(
         _solve(full, roots, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
     )
@@ -102,8 +98,6 @@ def erase(
 
 def gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
-    import torch
-
     products = [weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values()]
     return torch.stack(products).sum(0)
 
@@ -117,18 +111,17 @@ class _Projector:
 
     def __call__(self, columns: torch.Tensor) -> torch.Tensor:
         once = self.basis.project(columns)
-        twice = once - self.guard.T @ (self.guard @ once)
-        return twice - self.guard.T @ (self.guard @ twice)
+        twice = once - self.guard.T @ (self.guard @ once)  # V is orthogonal to U, so the order does not matter
+        return twice - self.guard.T @ (self.guard @ twice)  # again: once leaves a rounding error in the span
 
 
 def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> _Projector:
-    import torch
-
     others = [guard for i, guard in enumerate(guards) if i != own]
+    # [Σ g, d]; of a single concept [0, d]
     stacked = torch.cat([*others, torch.zeros(0, basis.width, dtype=torch.float64)])
     if stacked.shape[0]:
         _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
-        stacked = rows[values > 1e-9 * values[0]]
+        stacked = rows[values > 1e-9 * values[0]]  # concepts overlap: V must have full rank
     return _Projector(basis, stacked)
 
 
@@ -143,7 +136,7 @@ def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: Protect
             concept=columns.name,
             free=f"{share:.3e}",
         )
-    return share**2
+    return share**2  # the erasure tells of energy, the floor is a norm
 
 
 def _solve(
@@ -169,24 +162,22 @@ def _factors(
     columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A [r, d] and Q [d, r] with M ≈ Q A and B_l = W_l Q."""
-    import torch
-
-    D = columns.anchors - columns.targets
+    D = columns.anchors - columns.targets  # [d, n]
     inner = columns.targets.T @ free  # C1ᵀ P C1, [n, n]
-    scale = torch.diagonal(inner).mean()
-    left, values, _ = torch.linalg.svd(inner)
+    scale = torch.diagonal(inner).mean()  # mean ‖P c‖²: λ is a share of it, whatever the model
+    left, values, _ = torch.linalg.svd(inner)  # inner is symmetric and positive, so left is right
+    # [n]: 1/(σ + λ), and 0 where σ is noise
     damp = torch.where(values > 1e-10 * values[0], 1 / (values + options.ridge * scale), torch.zeros_like(values))
     M = ((D @ left) * damp) @ (left.T @ free.T)  # [d, d]
     root, inverse = roots
+    # in this metric lengths are those of the outputs
     U, strength, _ = torch.linalg.svd(root @ (M @ columns.targets), full_matrices=False)
     rank = min(count_for(strength, options.energy), options.rank_limit)
-    return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]
+    return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]  # [r, d], [d, r]
 
 
 def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """G^½ and its pseudo-inverse, [d, d] float64."""
-    import torch
-
     values, vectors = torch.linalg.eigh(gram)
     present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
     values = torch.where(present, values, torch.zeros_like(values)).sqrt()

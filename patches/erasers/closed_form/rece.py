@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT
 from rasura.patches.erasers.closed_form.least_squares import cut, gram, joined, parts, soft_detector
@@ -26,14 +28,10 @@ from rasura.patches.erasers.closed_form.uce import retained_sum, soft_erasure
 from rasura.patches.erasers.columns import Columns, compressed
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +62,13 @@ class Rece:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, epoch after epoch; each gets the factors that its columns made."""
-        import torch
-
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
-        null = problem.reference.invariants
+        null = problem.reference.invariants  # [77, d]
         kept, tokens = retained_sum(problem, "all")
         beta = self.first_preserve or max(0.1, problem.encoder.length / max(tokens, 1))
         run = Run(weights, problem.columns)
         run.step(problem.columns, kept, alpha=self.erase, beta=beta, ridge=self.first_ridge)
-        against = null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))
+        against = null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))  # [d, d]
         whole = [_whole_prompts(problem, target) for target in problem.request.targets] if self.epochs else []
         for epoch in range(self.epochs):
             problem.progress("erasing what brings it back", epoch, self.epochs)
@@ -94,8 +90,6 @@ class Run:
     """Weights that are edited step after step: W_l F, with F [d, d] the same for all layers."""
 
     def __init__(self, weights: Mapping[ParamName, torch.Tensor], columns: Sequence[Columns]) -> None:
-        import torch
-
         self.weights, self.columns = weights, tuple(columns)
         self._F = torch.eye(columns[0].targets.shape[0], dtype=torch.float64)
         self._A: list[list[torch.Tensor]] = [[] for _ in columns]
@@ -118,12 +112,12 @@ class Run:
             ridge: λ.
         """
         targets, change = joined(concepts)
-        A, Q = soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge), self._F @ change
+        A, Q = soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge), self._F @ change  # [N, d], [d, N]
         for i, own in enumerate(parts(concepts)):
             self._A[i].append(A[own])
             self._Q[i].append(Q[:, own])
             self._seen[i].append(targets[:, own])
-        self._F = self._F + Q @ A
+        self._F = self._F + Q @ A  # only now: all concepts of a step start from the same weights
 
     def bringing_back(self, concepts: Sequence[Columns], gamma: float) -> list[Columns]:
         """Columns whose targets do to the edited weights what the given ones did to the pristine."""
@@ -136,22 +130,18 @@ class Run:
 
     def factors(self, concept: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A [n, d] and Q [d, n] of all steps of a concept."""
-        import torch
-
         return torch.cat(self._A[concept]), torch.cat(self._Q[concept], dim=1)
 
     def seen(self, concept: int) -> torch.Tensor:
         """All targets of a concept's steps, [d, n]."""
-        import torch
-
         return torch.cat(self._seen[concept], dim=1)
 
 
 def _whole_prompts(problem: Problem, target: Target) -> Columns:
     """All tokens of the concept's prompts, each with the null prompt's token of the same position as its anchor."""
     prompts = prompts_of(target.concept, problem.request.templates_of(target))
-    hidden = problem.encoder.encode_all(prompts)
-    null = problem.reference.invariants.expand_as(hidden)
+    hidden = problem.encoder.encode_all(prompts)  # [n, length, d]
+    null = problem.reference.invariants.expand_as(hidden)  # the token of the same position
     width = hidden.shape[-1]
     columns = Columns(target.concept, hidden.reshape(-1, width).T, null.reshape(-1, width).T)
-    return compressed(columns, EXACT) if columns.pairs > 2 * width else columns
+    return compressed(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much

@@ -8,12 +8,10 @@ With W' the edited projections, the c' whose edited outputs come nearest to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 
 def adversarial(
@@ -30,12 +28,10 @@ def adversarial(
         targets: C1 [d, n] float64.
         gamma: γ, above 0: how much a small c' counts.
     """
-    import torch
-
-    inner = torch.stack([W.T @ W for W in edited.values()]).sum(0)
+    inner = torch.stack([W.T @ W for W in edited.values()]).sum(0)  # [d, d]
     cross = torch.zeros_like(targets)
     for name, W in edited.items():
-        cross += W.T @ (weights[name] @ targets)
+        cross += W.T @ (weights[name] @ targets)  # [d, n]
     values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
     found: torch.Tensor = (vectors / (values.clamp(min=0) + gamma)) @ (vectors.T @ cross)
     return found

@@ -29,7 +29,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
 from rasura.patches.erasers.closed_form.least_squares import anchored, cut, free_share, gram, increments, joined, parts
@@ -42,14 +44,10 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import InputError
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.prompts.concept_prompts import TOKEN_CHOICES
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +93,8 @@ class Speed:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, layer by layer."""
-        import torch
-
         given = anchored(problem) if self.is_code(self.nothing, "start") else problem.columns
-        weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
+        weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}  # [o_l, d]
         retained = Replay(lambda: self._retained(problem))
         solution = _solve(self, problem, weights, given, retained)
         for epoch in range(self.adversarial):
@@ -169,20 +165,21 @@ def _solve(
     options: Speed, problem: Problem, weights: Group, columns: tuple[Columns, ...], retained: Replay
 ) -> _Solution:
     groups: list[Group] = [weights] if options.shared else [{name: weight} for name, weight in weights.items()]
-    targets, change = joined(columns)
+    targets, change = joined(columns)  # [d, N] each
     choices = options.choices
     problem.progress("refining the retain set", 0, 1)
     refined = refine(retained, shifts(groups, targets, change, options.weight(columns), choices), choices)
     null = invariant_columns(problem.reference.invariants, options.centroids, options.seed)
     if not options.iec:
-        null = null[:, :0]
+        null = null[:, :0]  # no column: the null prompt is not held
     layers = []
     for i, (group, own) in enumerate(zip(groups, refined, strict=True)):
         problem.progress("solving", i, len(groups))
         basis = protect(own, null, options.lamb, problem.request.rule)
+        # registered patches, which SPEED does not know
         basis = guarded_basis(basis, problem.request.guarded.values(), options.guard)
         for concept in problem.columns:
-            free_share(concept, basis)
+            free_share(concept, basis)  # refuses a concept that lies inside what is protected
         A = detect(
             targets, basis, null, options.ridge / options.weight(columns), options.lamb * options.weight(columns)
         )
@@ -195,11 +192,12 @@ def _with_adversarial(
     given: tuple[Columns, ...], solution: _Solution, weights: Group, gamma: float
 ) -> tuple[Columns, ...]:
     """The columns so far, and those that bring the given ones back through the edited weights."""
-    import torch
-
     _, change = joined(solution.columns)
     edited = {
-        name: weights[name] @ (_eye(change) + change @ layer.A) for layer in solution.layers for name in layer.names
+        # W (I + D A)
+        name: weights[name] @ (_eye(change) + change @ layer.A)
+        for layer in solution.layers
+        for name in layer.names
     }
     return tuple(
         Columns(
@@ -213,14 +211,13 @@ def _with_adversarial(
 
 
 def _eye(like: torch.Tensor) -> torch.Tensor:
-    import torch
-
     return torch.eye(like.shape[0], dtype=torch.float64)
 
 
 def _erasures(options: Speed, problem: Problem, weights: Group, solution: _Solution) -> tuple[Erasure, ...]:
     """Each concept's rows of every group's detectors, with what the group promises."""
     outputs = [gram({name: weights[name] for name in layer.names}) for layer in solution.layers]
+    # the emptiest stands for all; layers with another one bring it along
     shown = min(solution.layers, key=lambda layer: layer.basis.rank).basis
     bases = {name: layer.basis for layer in solution.layers for name in layer.names if layer.basis is not shown}
     found = []
@@ -230,7 +227,7 @@ def _erasures(options: Speed, problem: Problem, weights: Group, solution: _Solut
         for layer, output in zip(solution.layers, outputs, strict=True):
             both = cut(layer.A[own], change, columns.targets, output, energy=options.energy, limit=options.rank_limit)
             factors |= dict.fromkeys(layer.names, both)
-        free = min(free_share(first, layer.basis) for layer in solution.layers)
+        free = min(free_share(first, layer.basis) for layer in solution.layers)  # the layer with the least room
         facts = _facts(solution, columns)
         found.append(Erasure(increments(weights, factors), free, 0, basis=shown, bases=bases, facts=facts))
     return tuple(found)

@@ -6,10 +6,9 @@ prompt has 76 tokens after the first, and all of them would take as many dimensi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 ROUNDS: Final = 100
 
@@ -22,9 +21,7 @@ def invariant_columns(null: torch.Tensor, count: int, seed: int) -> torch.Tensor
         count: how many centres stand for the others; more than there are distinct ones gives those.
         seed: of the first centres.
     """
-    import torch
-
-    rows = torch.cat([null[:1], centroids(null[1:], count, seed)])
+    rows = torch.cat([null[:1], centroids(null[1:], count, seed)])  # start of text is every prompt's: held by itself
     return rows.T.contiguous()
 
 
@@ -33,13 +30,12 @@ def centroids(points: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 
     The same seed gives the same centres. A cluster is never empty: its centre starts on a point.
     """
-    import torch
-
     centres = _spread(points, count, seed)
-    owner = torch.full(points.shape[:1], -1)
+    owner = torch.full(points.shape[:1], -1)  # [m]: nobody's yet
     for _ in range(ROUNDS):
         if centres.shape[0] == 0:
             break
+        # through a product, equal points would not have distance 0
         nearest = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
         if torch.equal(nearest, owner):
             break
@@ -54,12 +50,11 @@ def _centre(own: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
 
 def _spread(points: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """k-means++ (Arthur and Vassilvitskii 2007): each next centre is drawn by its squared distance to the others."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     chosen: list[int] = []
     distance = torch.ones(points.shape[0], dtype=torch.float64)
     while len(chosen) < count and bool((distance > 0).any()):
+        # a chosen point has distance 0 and is not drawn again
         chosen.append(int(torch.multinomial(distance, 1, generator=generator)))
         distance = (points[:, None] - points[chosen][None]).square().sum(2).min(1).values
     return points[chosen]

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
 
 from rasura.patches.erasers.closed_form.least_squares import detector, gram, identity
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 Group = Mapping[ParamName, "torch.Tensor"]
 """Layers that share a detector, as float64 weights [o_l, d]; to the filter they are one layer, one under the other."""
@@ -67,12 +65,11 @@ class Shift:
 
     def noisy(self, rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Shifts [b, a] of c + t·v, for vectors c [b, d] and noise t [b, a]."""
+        # [b, q], [q]: linear, so noise moves along one line
         moved, along = rows @ self.read.T @ self.size.T, self.size @ (self.read @ self.least)
         return self._norm(moved[:, None] + noise[:, :, None] * along)
 
     def _norm(self, moved: torch.Tensor) -> torch.Tensor:
-        import torch
-
         return moved.square().sum(-1) if self.squared else torch.linalg.vector_norm(moved, dim=-1)
 
 
@@ -88,9 +85,8 @@ def shifts(
         weight: κ, by which C1 C1ᵀ and C* C1ᵀ count: 1 for sums, 1/N for means.
         choices: squared or not; which least direction.
     """
-    import torch
-
     read = detector(targets, identity, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
+    # more columns than dimensions: D·read [d, d] is the smaller of the two
     if read.shape[0] > read.shape[1]:
         read, change = torch.eye(read.shape[1], dtype=torch.float64), change @ read
     return tuple(
@@ -107,22 +103,19 @@ def least_direction(group: Group, *, reduced: bool) -> torch.Tensor:
         reduced: with fewer outputs than inputs, the last direction that still has a singular value, as a reduced
             decomposition gives; else one that the layer does not see at all.
     """
-    import torch
-
     rows = sum(weight.shape[0] for weight in group.values())
     width = next(iter(group.values())).shape[1]
     if len(group) == 1:
         found = torch.linalg.svd(next(iter(group.values())), full_matrices=not reduced)[2][-1]
     else:
         last = width - min(rows, width) if reduced else 0
-        found = torch.linalg.eigh(gram(group))[1][:, last]
+        found = torch.linalg.eigh(gram(group))[1][:, last]  # eigh sorts upwards: the first is the least
+    # SVD and eigh leave the sign open; the noise must not depend on it
     direction: torch.Tensor = found * torch.sign(found[found.abs().argmax()])
     return direction
 
 
 def _triangle(group: Group, change: torch.Tensor) -> torch.Tensor:
     """R [≤ q, q] with ‖R z‖ = ‖W D z‖ over the group's layers."""
-    import torch
-
     triangle: torch.Tensor = torch.linalg.qr(torch.cat([weight @ change for weight in group.values()]), mode="r")[1]
     return triangle

@@ -6,14 +6,11 @@ of plain ridge regression within it. A soft one leaves P as it is and bends the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT, NOISE, ProtectedBasis, RankRule
 from rasura.patches.erasers.closed_form.least_squares import detector
 from rasura.patches.erasers.closed_form.speed_refinement import Refined
-
-if TYPE_CHECKING:
-    import torch
 
 
 def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -> ProtectedBasis:
@@ -25,29 +22,27 @@ def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -
         lamb: softness; above 0, C2 is no part of the promise.
         rule: which directions of the moment are kept.
     """
-    import torch
-
-    moment = refined.moment.mean
+    moment = refined.moment.mean  # [d, d]
     values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
-    values, vectors = values.flip(0), vectors.flip(1)
+    values, vectors = values.flip(0), vectors.flip(1)  # the strongest first
+    # below is rounding, which the rule must not count
     values = torch.where(values > NOISE * torch.trace(moment), values, torch.zeros_like(values))
     kept = min(rule.keep(values), int((values > 0).sum()))
     retained = ProtectedBasis(vectors[:, :kept].T.contiguous(), values[:kept], 0, rule, values)
     exact = _free_part(null, retained) if lamb == 0 else retained.rows[:0]
-    rows = torch.cat([exact, retained.rows])
-    present = moment + null @ null.T / max(1, null.shape[1])
-    energy = ((rows @ present) * rows).sum(1).clamp(min=0)
+    rows = torch.cat([exact, retained.rows])  # invariants first, as in every basis
+    present = moment + null @ null.T / max(1, null.shape[1])  # [d, d]: what is read, retained and null prompt
+    energy = ((rows @ present) * rows).sum(1).clamp(min=0)  # uᵀ M u of each row u
     return ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values)
 
 
 def _free_part(null: torch.Tensor, basis: ProtectedBasis) -> torch.Tensor:
     """Orthonormal rows that span P C2; what of it is float32 noise is left out."""
-    import torch
-
     if null.shape[1] == 0:
         return basis.rows[:0]
     left, values, _ = torch.linalg.svd(basis.project(null), full_matrices=False)
     found = left[:, values > EXACT * torch.linalg.matrix_norm(null, 2)]
+    # once more out of the basis: the SVD costs a few digits
     rows: torch.Tensor = torch.linalg.qr(basis.project(found))[0].T.contiguous()
     return rows
 
@@ -64,12 +59,10 @@ def detect(
         ridge: λ for sums.
         softness: μ for sums; 0: the basis holds C2 already.
     """
-    import torch
-
     A = detector(targets, basis.project, ridge)
     if softness == 0 or null.shape[1] == 0:
         return A
-    free = basis.project(null)
-    SC2 = (free - A.T @ (targets.T @ free)) / ridge
-    inner = null.T @ SC2 + softness * torch.eye(null.shape[1], dtype=torch.float64)
+    free = basis.project(null)  # P C2 [d, k]
+    SC2 = (free - A.T @ (targets.T @ free)) / ridge  # (C1C1ᵀ + λ)⁻¹ within P, on C2; Woodbury, [d, k]
+    inner = null.T @ SC2 + softness * torch.eye(null.shape[1], dtype=torch.float64)  # [k, k]
     return basis.project((A - (A @ null) @ torch.linalg.solve(inner, SC2.T)).T).T

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, Shift
-
-if TYPE_CHECKING:
-    import torch
 
 CHUNK: Final = 128
 """Kept vectors that are augmented at a time."""
@@ -84,11 +83,13 @@ def refine(
         groups: prior shift of each group.
         choices: what to do.
     """
+    # all groups share the passes: encoding prompts is what costs
     filters = [_Filter(shift, choices, i) for i, shift in enumerate(groups)]
     if choices.ipf:
         for batch in batches():
             for own in filters:
                 own.look(batch)
+    # the mean over all copies has to be known before the first is kept
     if choices.aug and not choices.chunked:
         _augment(batches, filters, _Filter.look_at_copies)
     _augment(batches, filters, _Filter.keep_copies)
@@ -97,8 +98,6 @@ def refine(
 
 def noise_source(seed: int, group: int) -> torch.Generator:
     """Where the noise of a group comes from: t [b, aug] of its first piece of kept vectors, its second, and so on."""
-    import torch
-
     return torch.Generator().manual_seed((seed + (group + 1) * _MIX) % (1 << 63))
 
 
@@ -155,13 +154,11 @@ class _Filter:
 
     def pieces(self, batch: torch.Tensor) -> Iterator[torch.Tensor]:
         """The batch's kept vectors, joined with those that wait, in whole pieces."""
-        import torch
-
         self._seen += batch.shape[0]
         kept = batch[self._above(self._shift.of(batch), self._mean.value)] if self._choices.ipf else batch
         waiting = kept if self._waiting is None else torch.cat([self._waiting, kept])
-        whole = waiting.shape[0] // CHUNK * CHUNK
-        self._waiting = waiting[whole:].clone()
+        whole = waiting.shape[0] // CHUNK * CHUNK  # only whole pieces: batches of another size draw the same noise
+        self._waiting = waiting[whole:].clone()  # a view would keep the whole batch alive
         for start in range(0, whole, CHUNK):
             yield waiting[start : start + CHUNK]
 
@@ -179,10 +176,10 @@ class _Filter:
         if not self._choices.aug:
             return
         noise = self._draw(piece)
-        sizes = self._shift.noisy(piece, noise)
+        sizes = self._shift.noisy(piece, noise)  # [b, aug]
         mean = float(sizes.mean()) if self._choices.chunked else self._copies.value
         row, column = self._above(sizes, mean).nonzero(as_tuple=True)
-        self._moment.add(piece[row] + noise[row, column][:, None] * self._shift.least)
+        self._moment.add(piece[row] + noise[row, column][:, None] * self._shift.least)  # c + t·v
         self._added += row.shape[0]
 
     def result(self) -> Refined:
@@ -192,7 +189,5 @@ class _Filter:
         return sizes > self._choices.alpha * mean * _STRICT
 
     def _draw(self, piece: torch.Tensor) -> torch.Tensor:
-        import torch
-
         shape = (piece.shape[0], self._choices.aug)
         return torch.randn(shape, generator=self._noise, dtype=torch.float64)

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import Moment, no_basis
 from rasura.patches.erasers.closed_form.least_squares import (
@@ -29,13 +31,9 @@ from rasura.patches.erasers.closed_form.least_squares import (
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 _LEAST: Final = 0.1  # smallest β of the first version
 
@@ -72,16 +70,15 @@ class Uce:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together: each gets the rows of A that its columns made."""
-        import torch
-
         problem.progress("solving", 0, 1)
         kept, tokens = retained_sum(problem, "all" if self.variant == "2023" else problem.request.tokens)
         given = anchored(problem) if self.nothing == "start" else problem.columns
         targets, change = joined(given)
-        beta = self.preserve or self._preserve(tokens / problem.encoder.length)
+        beta = self.preserve or self._preserve(tokens / problem.encoder.length)  # tokens counted as whole prompts
+        # [N, d]: rows of all concepts
         A = soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
-        outputs = gram(weights)
+        outputs = gram(weights)  # [d, d]
         found = []
         for columns, own in zip(given, parts(given), strict=True):
             factors = cut(A[own], change[:, own], columns.targets, outputs, energy=self.energy, limit=self.rank_limit)
@@ -98,9 +95,9 @@ def retained_sum(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
     moment = Moment(int(problem.columns[0].targets.shape[0]))
     for batch in problem.retained(tokens):
         moment.add(batch)
-    total = moment.mean * moment.count
+    total = moment.mean * moment.count  # UCE weighs sums, not means
     for rows in problem.request.guarded.values():
-        total = total + rows.T @ rows
+        total = total + rows.T @ rows  # rows [m, d]
     return total, moment.count
 
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import (
     Moment,
@@ -27,9 +29,6 @@ from rasura.patches.algebra.protected_subspace import (
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.models.hidden_states import fc2_layers, states_of, streamed
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 GONE: Final = 1e-10
 """Share of the largest squared singular value below which a free direction is noise."""
@@ -112,14 +111,12 @@ def paper_rule(reference: Reference) -> RankRule:
 
     The null prompt is held exactly besides, so it is counted first.
     """
-    import torch
-
     moment = reference.retained.mean
     width = moment.shape[0]
     exact = protected_basis(reference.invariants, Moment(width), RankRule("count", 1))
-    values = torch.linalg.eigvalsh(exact.project(exact.project(moment).T))
+    values = torch.linalg.eigvalsh(exact.project(exact.project(moment).T))  # of P M P
     large = int((values >= torch.trace(moment) / width / PAPER_CUT).sum())
-    room = width - exact.rank - max(1, round(PAPER_LEAST * width))
+    room = width - exact.rank - max(1, round(PAPER_LEAST * width))  # most that may be held
     return RankRule("count", max(1, min(large, room)))
 
 
@@ -135,13 +132,11 @@ def rewrite(
         lam: λ ≥ 0; with 0, directions of noise are left out.
         earlier: K_p [d_ff, p] float64.
     """
-    import torch
-
-    free = basis.project(keys)
+    free = basis.project(keys)  # [d_ff, n]
     both = free if earlier is None or not earlier.shape[1] else torch.cat([free, basis.project(earlier)], 1)
-    U, squares = _left(both)
+    U, squares = _left(both)  # [d_ff, k], [k]
     damp = torch.where(squares > GONE * squares[0], 1 / (squares + lam), torch.zeros_like(squares))
-    return (((change @ free.T) @ U) * damp) @ U.T
+    return (((change @ free.T) @ U) * damp) @ U.T  # R KᵀP (…)⁻¹, [d, d_ff]
 
 
 def ridge_of(keys: torch.Tensor, basis: ProtectedBasis, share: float) -> float:
@@ -153,18 +148,15 @@ def cut(
     delta: torch.Tensor, keys: torch.Tensor, basis: ProtectedBasis, energy: float, limit: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A [r, d_ff] and B [d, r] that carry this share of what ΔW does to the keys, A free of everything in the basis."""
-    import torch
-
-    U, strength, _ = torch.linalg.svd(delta @ keys, full_matrices=False)
+    U, strength, _ = torch.linalg.svd(delta @ keys, full_matrices=False)  # what the edit does to the keys, [d, n]
     rank = min(count_for(strength, energy), limit)
-    B = U[:, :rank].contiguous()
+    B = U[:, :rank].contiguous()  # orthonormal, so A = BᵀΔW
     return basis.project((B.T @ delta).T).T.contiguous(), B
 
 
 def _left(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Left singular vectors [d_ff, k] and squared singular values, descending."""
-    import torch
-
+    # more keys than directions: the d_ff × d_ff Gram matrix is the cheap way
     if columns.shape[1] > columns.shape[0]:
         values, vectors = torch.linalg.eigh(columns @ columns.T)
         return vectors.flip(1), values.flip(0).clamp(min=0)
@@ -178,6 +170,7 @@ def _references(problem: Problem, names: Mapping[int, ParamName]) -> dict[int, R
     request = problem.request
     retained = _moments(problem, request.retained_prompts(), "reading retained keys", request.retained_count)
     held_out = _moments(problem, request.held_out_prompts(), "reading held-out keys", len(request.held_out))
+    # keys [1, length, d_ff]: the only prompt
     return {layer: Reference(null[layer].keys[0], retained[layer], held_out[layer]) for layer in layers}
 
 
@@ -199,11 +192,9 @@ def _guarded(problem: Problem, names: Mapping[int, ParamName]) -> dict[int, list
     for prompts in problem.request.guarded_prompts.values():
         seen = states_of(problem.encoder.module, problem.encoder.batch(prompts), list(names))
         for layer, states in seen.items():
-            found[layer].append(states.keys.flatten(0, 1))
+            found[layer].append(states.keys.flatten(0, 1))  # [n · length, d_ff]
     return found
 
 
 def _columns(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:
-    import torch
-
     return torch.cat([torch.zeros(0, width, dtype=torch.float64), *rows]).T.contiguous()

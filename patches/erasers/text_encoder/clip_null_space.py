@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import no_basis
@@ -34,12 +36,10 @@ from rasura.patches.erasers.text_encoder.guided_values import guide
 from rasura.patches.erasers.text_encoder.reach import reach
 from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import HIDDEN
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.models.hidden_states import fc2_layers
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.interface import ParameterInfo
 
 PAPER_LAYERS: Final = (1, 2, 3)
 
@@ -145,8 +145,6 @@ class ClipNullSpace(Choices):
         These are the anchor's own where `fc2` alone is mapped. Elsewhere they stand for what leaves the block for the
         anchor's prompt: W K* = W K + (Y* − Y), with Y as it would be without this layer's increment.
         """
-        import torch
-
         seen, goals = edit.present(space.layer), edit.goals[space.layer]
         keys = edit.columns(seen.keys)
         if self.values == "mapped":
@@ -169,8 +167,6 @@ def _chosen(layers: str, present: Sequence[int], method: str) -> list[int]:
 
 def _padded(increments: Mapping[ParamName, Increment]) -> dict[ParamName, Increment]:
     """One rank for all layers, as a LoRA file is read: rows and columns of zeros fill up."""
-    import torch
-
     rank = max(increment.rank for increment in increments.values())
     return {
         name: Increment(

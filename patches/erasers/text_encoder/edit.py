@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
@@ -15,9 +17,6 @@ from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.models.clip_or_t5 import Place
 from rasura.patches.models.hidden_states import States, copied, set_weights, states_of
 from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
-
-if TYPE_CHECKING:
-    import torch
 
 ALL: Final = "all"
 
@@ -88,14 +87,10 @@ class Edit:
 
     def own(self) -> torch.Tensor:
         """Which of the columns know the concept: from its first token on. [m] bool."""
-        import torch
-
         return torch.tensor([a >= start for start, pair in zip(self.starts, self.pairs, strict=True) for a, _ in pair])
 
     def mask(self, rows: Sequence[int]) -> torch.Tensor:
         """Where the values of these prompts may change: chosen positions that know the concept. [n, length] bool."""
-        import torch
-
         found = torch.zeros(len(rows), self.ids.shape[1], dtype=torch.bool)
         for i, row in enumerate(rows):
             found[i, [a for a, _ in self.pairs[row] if a >= self.starts[row]]] = True
@@ -142,8 +137,6 @@ class Edit:
 
 def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]:
     """Keys [m, d_ff] of the other concepts of a request in a layer: as the base has them, and as their edits do."""
-    import torch
-
     found = []
     for i, edit in enumerate(edits):
         if i != own:
@@ -165,6 +158,4 @@ def _pairs(source: Place, goal: Place, tokens: str) -> tuple[tuple[int, int], ..
 
 
 def _picked(states: torch.Tensor, positions: Sequence[Sequence[int]]) -> torch.Tensor:
-    import torch
-
     return torch.cat([states[i, list(chosen)] for i, chosen in enumerate(positions)]).T.contiguous()

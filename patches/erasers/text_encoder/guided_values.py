@@ -14,19 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import torch
+
+from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.erasers.text_encoder.choices import Choices
 from rasura.patches.erasers.text_encoder.edit import Edit, others_of
 from rasura.patches.errors import NotFiniteError
+from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.hidden_states import copied, embedded, fc2_of, injected, states_of
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.erasers.interface import Problem
-    from rasura.patches.models.denoiser import Denoiser
 
 _ROUNDS: Final = 1 << 20  # seeds of one concept lie so far from those of the next
 
@@ -61,8 +59,6 @@ class _Studio:
 
     def pictures(self, edit: Edit, seed: int) -> tuple[list[int], torch.Tensor]:
         """Some of a concept's prompts in a random order, and a latent picture of each from the pristine model."""
-        import torch
-
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(edit.ids.shape[0], generator=generator).tolist()
         rows = [order[i % len(order)] for i in range(self.method.batch)]
@@ -75,8 +71,6 @@ class _Studio:
 
     def scene(self, edit: Edit, rows: list[int], pictures: torch.Tensor, seed: int) -> _Scene:
         """The pictures under fresh noise, and what the anchor's prompts make of them."""
-        import torch
-
         generator = torch.Generator().manual_seed(seed)
         top = min(self.method.t_high, self.denoiser.steps - 1)
         times = torch.randint(min(self.method.t_low, top), top + 1, (len(rows),), generator=generator)
@@ -90,8 +84,6 @@ class _Studio:
 
     def loss(self, model: Any, scene: _Scene) -> torch.Tensor:
         """Mean squared difference of what the UNet predicts with this encoder, and what it should."""
-        import torch
-
         states = model(input_ids=scene.ids).last_hidden_state
         found = torch.nn.functional.mse_loss(self.denoiser.predict(scene.noised, scene.times, states), scene.wanted)
         if not bool(torch.isfinite(found)):
@@ -134,8 +126,6 @@ def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], m
 
 def _values(studio: _Studio, edit: Edit, space: Space, scene: _Scene) -> tuple[torch.Tensor, torch.Tensor]:
     """How the values of the scene's keys are to change, R [d, m], and the keys [d_ff, m]; float64 on the CPU."""
-    import torch
-
     keys = states_of(edit.model, scene.ids, [space.layer])[space.layer].keys
     weight = fc2_of(edit.model, space.layer).weight
     present = (keys.to(weight.device, torch.float32) @ weight.T).detach()  # [n, length, d]
@@ -163,8 +153,6 @@ def _part(edits: Sequence[Edit], known: Mapping[int, Space], method: Choices) ->
 
 
 def _facts(studio: _Studio, edit: Edit, scene: _Scene) -> dict[str, str]:
-    import torch
-
     with torch.no_grad():
         before, after = studio.loss(studio.pristine, scene), studio.loss(edit.model, scene)
     return {"loss_before": f"{float(before):.3e}", "loss_after": f"{float(after):.3e}"}

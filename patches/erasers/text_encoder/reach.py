@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rasura.patches.erasers.interface import Problem
+from rasura.patches.erasers.text_encoder.edit import Edit
 from rasura.patches.models.hidden_states import embedded
 from rasura.patches.models.text_encoder import BATCH
-
-if TYPE_CHECKING:
-    from rasura.patches.erasers.interface import Problem
-    from rasura.patches.erasers.text_encoder.edit import Edit
 
 SAMPLE: Final = 256
 """Most prompts that are encoded anew; evenly spaced ones stand for more."""

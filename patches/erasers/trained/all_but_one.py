@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import no_basis
@@ -29,17 +31,13 @@ from rasura.patches.erasers.trained.training_loop import Objective, Plan, Task, 
 from rasura.patches.erasers.trained.training_samples import branches, partway, responses, run_of, scenes
 from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, cross_attention
 from rasura.patches.models.denoiser import Denoiser, Factors
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.models.prompt_to_prompt import matched
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 IMAGE_LAYERS: Final = {"q": ".to_q.weight", "out": ".to_out.0.weight"}
 JUDGED: Final = 8
@@ -129,8 +127,6 @@ def _part(method: AllButOne, problem: Problem, index: int) -> _Part:
 
 
 def _erased(method: AllButOne, problem: Problem, denoiser: Denoiser, index: int, part: _Part | None) -> Erasure:
-    import torch
-
     concept = problem.columns[index].name
     null = problem.reference.invariants[None].to(denoiser.device, torch.float32)
     factors = _factors(method, problem, concept, part, denoiser.device)
@@ -154,8 +150,6 @@ def _factors(
     method: AllButOne, problem: Problem, concept: str, part: _Part | None, device: torch.device
 ) -> dict[ParamName, Factors]:
     """What is trained: responses, and on the image side detectors too, orthonormal at first."""
-    import torch
-
     if part is not None:
         return branches(part.A.float().to(device), responses(problem, part.A.shape[0], device))
     rank = min([method.rank, *(min(weight.shape) for weight in problem.weights.values())])
@@ -185,8 +179,6 @@ def _views(method: AllButOne, problem: Problem, denoiser: Denoiser, index: int, 
 
 def _matching(problem: Problem, index: int) -> torch.Tensor:
     """R [prompts, length, length] between each prompt of the concept and the same of the anchor."""
-    import torch
-
     encoder, target = problem.encoder, problem.request.targets[index]
     templates = problem.request.templates_of(target)
     pairs = zip(prompts_of(target.concept, templates), prompts_of(target.anchor, templates), strict=True)
@@ -211,8 +203,6 @@ def _trained(method: AllButOne, problem: Problem, denoiser: Denoiser, concept: s
 
 def objective(method: AllButOne, denoiser: Denoiser, run: _Run, seed: int) -> Objective:
     """The loss of one update on a random batch; also moves λ where it follows the drift."""
-    import torch
-
     generator = torch.Generator("cpu").manual_seed(seed)
     chosen = torch.randint(0, run.views.z.shape[0], (method.batch,), generator=generator)
     erase, drift = losses(method, denoiser, run, run.views.some(chosen.to(denoiser.device)))
@@ -224,8 +214,6 @@ def objective(method: AllButOne, denoiser: Denoiser, run: _Run, seed: int) -> Ob
 
 def losses(method: AllButOne, denoiser: Denoiser, run: _Run, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
     """L_erase and L_unc, scalars. Where the null prompt cannot move, its pass is saved and L_unc is 0."""
-    import torch
-
     gammas = method.gamma_target, method.gamma_guidance
     with denoiser.branch(run.factors):
         if not run.moves_null:
@@ -248,8 +236,6 @@ def _judged(
     method: AllButOne, denoiser: Denoiser, run: _Run, increments: Mapping[ParamName, Increment]
 ) -> dict[str, str]:
     """On latents that were not trained on: how much of the way was gone, and how far the null prompt drifted."""
-    import torch
-
     views = run.views
     kept = {name: Factors(i.A.to(denoiser.device), i.B.to(denoiser.device)) for name, i in increments.items()}
     with torch.no_grad(), denoiser.branch(kept):

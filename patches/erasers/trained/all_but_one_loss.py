@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.erasers.trained.training_samples import BATCH, Scenes
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.prompt_to_prompt import injecting, recording
-
-if TYPE_CHECKING:
-    import torch
 
 TARGETS: Final = ("none", "alternative", "explicit", "p2p")
 
@@ -73,7 +72,6 @@ class Views:
 
 def explicit(signals: Iterable[tuple[float, torch.Tensor]], kappa: float) -> torch.Tensor:
     """δ = Σ g·β ⊙ Δ over pairs of g and Δ [n, c, h, w]; β is 1 where |Δ| is at least its κ-quantile, 0 elsewhere."""
-    import torch
 
     def kept(delta: torch.Tensor) -> torch.Tensor:
         sizes = delta.abs().flatten(2)
@@ -110,8 +108,6 @@ def viewed(
         matching: R [prompts, length, length] of each prompt's pair; see `attention_control.matched`.
         wanted: which target.
     """
-    import torch
-
     parts = [
         _viewed(denoiser, scene, [x[start : start + BATCH] for x in latents], matching, wanted)
         for start in range(0, latents[0].shape[0], BATCH)
@@ -122,8 +118,6 @@ def viewed(
 def _viewed(
     denoiser: Denoiser, scene: Scenes, latents: list[torch.Tensor], matching: torch.Tensor, wanted: Wanted
 ) -> Views:
-    import torch
-
     z, t, which = latents
     states, anchors = scene.of(which)
     null = scene.null.expand_as(states)

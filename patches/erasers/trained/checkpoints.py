@@ -11,22 +11,22 @@ concepts that are done; whoever named the folder removes it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.byte_ranges import remove_file, replace_file, sync_folder
+from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import Fields, JsonValue
-from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, decode, encode, read_regular
+from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, decode, encode
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, tensor_set_digest
 from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
 from rasura.patches.types import Digest
-
-if TYPE_CHECKING:
-    import torch
 
 FORMAT: Final = "rasura-training/1"
 _LIMIT: Final = 1 << 16  # bytes of the JSON file
@@ -76,7 +76,7 @@ class Checkpoints:
             "updates": state.updates,
             "done": state.done,
             "file": name,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": digest_of(data),
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class Checkpoints:
             updates, done = fields.integer("updates", 0, canonical_json.MAX_INTEGER), fields.flag("done")
             name, sha256 = fields.text("file", r"[0-9a-f]+-[0-9]+\.safetensors"), fields.digest("sha256")
             data = read_regular(self.folder / name, CHECKPOINT_LIMITS.file_bytes)
-            if hashlib.sha256(data).hexdigest() != sha256:
+            if digest_of(data) != sha256:
                 return None
             kinds = frozenset({"F32", "F64"})
             return State(updates, done, decode(data, what=name, limits=CHECKPOINT_LIMITS, dtypes=kinds))
@@ -125,4 +125,4 @@ def run_digest(settings: Mapping[str, JsonValue], tensors: Mapping[str, torch.Te
     """
     listed = [(name, dtype_name(t.dtype), tuple(t.shape), tensor_digest(t)) for name, t in tensors.items()]
     document: dict[str, JsonValue] = {"settings": dict(settings), "tensors": tensor_set_digest(listed)}
-    return Digest(hashlib.sha256(canonical_json.dumps(document)).hexdigest())
+    return digest_of(canonical_json.dumps(document))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, guarded_basis, protected_basis
@@ -22,9 +24,6 @@ from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 PADS: Final = 4
 """Padding positions behind end-of-text that count as informative."""
@@ -94,9 +93,10 @@ def room_of(problem: Problem, index: int, protection: Protection) -> Room:
     Raises:
         ErasureRefusedError: nothing is left.
     """
+    # what every concept must leave alone
     basis, name = _shared(problem, protection.watermark), problem.request.targets[index].concept
     others = list(others_of(problem, index))
-    every = _gathered(problem.encoder, others, "all")
+    every = _gathered(problem.encoder, others, "all")  # [≤ d, d]; leak is measured on all, whatever is held
     rows = every if protection.rows == "all" else _gathered(problem.encoder, others, protection.rows)
     found = extended(basis, rows, protection.tolerance)
     if found.rank >= found.width:
@@ -135,16 +135,15 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
         tolerance: directions with less than this share of the largest one's energy are let go; at 0, only those that
             float64 cannot tell from nothing.
     """
-    import torch
-
     free = basis.project(rows.T)  # [d, m]
     if rows.shape[0] == 0 or torch.linalg.vector_norm(free) <= EXACT * torch.linalg.vector_norm(rows):
         return basis
     left, values, _ = torch.linalg.svd(free, full_matrices=False)
+    # what rounding alone can make of the rows
     floor = max(rows.shape) * torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(rows, 2)
     kept = (values > floor) & (values.square() >= tolerance * values[0].square())
-    guards = _orthonormal(basis.project(left[:, kept]))
-    energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])
+    guards = _orthonormal(basis.project(left[:, kept]))  # once more out of the basis
+    energy = torch.cat([basis.energy, torch.zeros(guards.shape[0], dtype=torch.float64)])  # guards weigh nothing
     return replace(
         basis, rows=torch.cat([basis.rows, guards]), energy=energy, guards=basis.guards + int(guards.shape[0])
     )
@@ -152,10 +151,8 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
 
 def complement(basis: ProtectedBasis) -> torch.Tensor:
     """S [d − k, d] float64: orthonormal rows that span all that the basis leaves free."""
-    import torch
-
     whole = torch.linalg.qr(basis.rows.T, mode="complete")[0]  # [d, d]
-    return _orthonormal(basis.project(whole[:, basis.rank :]))
+    return _orthonormal(basis.project(whole[:, basis.rank :]))  # behind the first k columns lies the complement
 
 
 def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch.Tensor, float]:
@@ -167,8 +164,6 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
     Raises:
         ErasureRefusedError: almost nothing of the concept is free.
     """
-    import torch
-
     free = basis.project(columns.targets)
     share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
@@ -180,19 +175,17 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
             free=f"{share:.3e}",
         )
     left, values, _ = torch.linalg.svd(free, full_matrices=False)
-    kept = min(rank, int((values > EXACT * values[0]).sum()))
+    kept = min(rank, int((values > EXACT * values[0]).sum()))  # directions that are more than noise
     return _orthonormal(basis.project(left[:, :kept])), share**2
 
 
 def stacked(parts: Iterable[torch.Tensor], width: int) -> torch.Tensor:
     """Rows [m, d], m ≤ d, with the Gram matrix of all rows of the parts; memory is d × d however many there are."""
-    import torch
-
     found = torch.zeros(0, width, dtype=torch.float64)
     for part in parts:
         found = torch.cat([found, part])
         if found.shape[0] > width:
-            found = torch.linalg.qr(found)[1]
+            found = torch.linalg.qr(found)[1]  # R has the Gram matrix of the rows: RᵀR = XᵀX
     return found
 
 
@@ -224,11 +217,9 @@ def _leak(
     increments: Mapping[ParamName, Increment], weights: Mapping[ParamName, torch.Tensor], rows: torch.Tensor
 ) -> float:
     """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖² over rows X [m, d]."""
-    import torch
-
     changed = present = 0.0
     for name, increment in increments.items():
-        seen = increment.A.to(torch.float64) @ rows.T
+        seen = increment.A.to(torch.float64) @ rows.T  # [r, m]; ΔW is never built
         changed += float((increment.B.to(torch.float64) @ seen).square().sum())
         present += float((weights[name].to(torch.float64) @ rows.T).square().sum())
     return (changed / present) ** 0.5 if present > 0 else 0.0
@@ -236,7 +227,5 @@ def _leak(
 
 def _orthonormal(columns: torch.Tensor) -> torch.Tensor:
     """Columns [d, k] as orthonormal rows [k, d]."""
-    import torch
-
     q: torch.Tensor = torch.linalg.qr(columns)[0]
     return q.T.contiguous()

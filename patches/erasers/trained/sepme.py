@@ -24,7 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
@@ -34,15 +36,11 @@ from rasura.patches.erasers.trained.prompt_null_space import Protection, Room, c
 from rasura.patches.erasers.trained.sepme_loss import Lesson, before, mean_norm, objective
 from rasura.patches.erasers.trained.training_loop import Plan, Task, Trained, derived, train
 from rasura.patches.erasers.trained.training_samples import branches, drawn, responses, run_of, scenes
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import cross_attention
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
 
 SEPARATOR: Final = "|"
 
@@ -162,8 +160,6 @@ def _exported(
     method: SepMe, part: _Part, found: Mapping[ParamName, torch.Tensor]
 ) -> tuple[torch.Tensor, Mapping[ParamName, torch.Tensor]]:
     """Detector and responses, float64, of what is kept: of a full run its part on the concept, or its strongest."""
-    import torch
-
     if method.basis == "compact":
         return part.A, found
     S = complement(part.room.basis)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.erasers.trained.training_loop import Objective, derived
 from rasura.patches.erasers.trained.training_samples import Scenes, times
 from rasura.patches.models.denoiser import Denoiser, Factors
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 ETA_LIMIT: Final = 10.0
 """Most weight of one concept in a simultaneous run: η grows without bound where training should end."""
@@ -57,17 +56,13 @@ def weights(losses: Sequence[float]) -> list[float]:
 
 def joined(lessons: Sequence[Lesson]) -> dict[ParamName, Factors]:
     """The sum of the lessons' increments: factors beside each other."""
-    import torch
-
-    A = torch.cat([lesson.detector for lesson in lessons])
+    A = torch.cat([lesson.detector for lesson in lessons])  # [Σ r, d]
     names = lessons[0].responses
     return {name: Factors(A, torch.cat([lesson.responses[name] for lesson in lessons], dim=1)) for name in names}
 
 
 def mean_norm(factors: Iterable[Factors]) -> torch.Tensor:
     """(1/M)·Σ_l Σ |B_l·A|."""
-    import torch
-
     return torch.stack([(own.B @ own.A).abs().sum() for own in factors]).mean()
 
 
@@ -83,16 +78,16 @@ class _View:
 
 
 def _view(denoiser: Denoiser, lesson: Lesson, batch: int, seed: int) -> _View:
-    import torch
-
     count = lesson.pictures.shape[0]
+    # neighbours from a random one on, around the end: every picture is as likely
     chosen = (torch.arange(batch, device=denoiser.device) + derived(seed, "picture") % count) % count
     t = times(denoiser, batch, derived(seed, "time"))
     z = denoiser.noised(lesson.pictures[chosen], denoiser.noise(derived(seed, "noise"), batch), t)
     states, neutral = lesson.scene.of(lesson.which[chosen])
     with torch.no_grad():
+        # with and without the concept in one pass
         both = denoiser.predict(torch.cat([z, z]), torch.cat([t, t]), torch.cat([states, neutral]))
-    told, nothing = both.chunk(2)
+    told, nothing = both.chunk(2)  # [b, c, h, w] each
     return _View(z, t, states, nothing, told - nothing)
 
 
@@ -132,10 +127,9 @@ def objective(denoiser: Denoiser, lessons: Sequence[Lesson], *, batch: int, lam:
         lam: weight of the norm.
         seed: of this update.
     """
-    import torch
-
     factors = joined(lessons)
     losses = [left(denoiser, one, factors, batch=batch, seed=derived(seed, one.scene.concept)) for one in lessons]
+    # with one concept there is nothing to balance
     etas = weights([float(loss.detach()) for loss in losses]) if len(losses) > 1 else [1.0]
     total = torch.stack([eta * loss for eta, loss in zip(etas, losses, strict=True)]).sum()
     watched = float(total.detach())

@@ -18,14 +18,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from rasura.patches.erasers.interface import Progress
+import torch
+
 from rasura.patches.erasers.trained.checkpoints import Checkpoints, State
 from rasura.patches.errors import NotFiniteError
-
-if TYPE_CHECKING:
-    import torch
+from rasura.patches.types import Progress
 
 EARLIEST: Final = 11
 """First index i of an update after which a run may stop, as in SepME's published script."""
@@ -127,8 +126,6 @@ def train(task: Task, plan: Plan, progress: Progress) -> Trained:
         NotFiniteError: a loss is NaN or infinite; nothing but the parameters was changed.
         HostWriteError: a state cannot be written.
     """
-    import torch
-
     optimiser = torch.optim.Adam(list(task.parameters.values()), lr=plan.lr, foreach=False)
     run = _Run(task, plan, optimiser)
     with _one_way():
@@ -190,8 +187,6 @@ class _Run:
             )
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        import torch
-
         found = {"statistic": torch.tensor([self.first, self.mean], dtype=torch.float64)}
         for i, leaf in enumerate(self._task.parameters.values()):
             found[f"{i}/value"] = leaf.detach()
@@ -201,8 +196,6 @@ class _Run:
         return found | {f"state/{i}": tensor for i, tensor in enumerate(self._task.state.values())}
 
     def _restore(self, found: State) -> None:
-        import torch
-
         self.updates, self._done = found.updates, found.done
         self.first, self.mean = found.tensors["statistic"].tolist()
         with torch.no_grad():
@@ -221,7 +214,5 @@ class _Run:
 @contextmanager
 def _one_way() -> Iterator[None]:
     """On a GPU, convolutions whose gradients have the same bits each time; nothing elsewhere."""
-    import torch
-
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.json_fields import JsonValue
-from rasura.patches.erasers.interface import Eraser, Problem, Progress
+from rasura.patches.erasers.interface import Eraser, Problem
 from rasura.patches.erasers.options import option_texts
 from rasura.patches.erasers.trained.checkpoints import run_digest
 from rasura.patches.erasers.trained.training_loop import derived
 from rasura.patches.models.denoiser import Denoiser, Factors
 from rasura.patches.prompts.concept_prompts import prompts_of
-from rasura.patches.types import Digest, ParamName
-
-if TYPE_CHECKING:
-    import torch
+from rasura.patches.types import Digest, ParamName, Progress
 
 BATCH: Final = 8
 """Latents drawn in one pass; fixed, because a float32 convolution's bits depend on it."""
@@ -54,8 +53,6 @@ def scenes(problem: Problem, index: int, denoiser: Denoiser, *, anchored: bool =
         denoiser: where the states go.
         anchored: whether the neutral side is the prompt with the anchor in the concept's place; else the null prompt.
     """
-    import torch
-
     target = problem.request.targets[index]
     templates = problem.request.templates_of(target)
     prompts = prompts_of(target.concept, templates)
@@ -70,8 +67,6 @@ def drawn(
     denoiser: Denoiser, scene: Scenes, count: int, *, steps: int, guidance: float, seed: int, progress: Progress
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents z_0 [count, c, h, w] that the frozen model draws for the prompts in turn, and which prompt [count]."""
-    import torch
-
     which = torch.arange(count, device=denoiser.device) % len(scene.prompts)
     parts = []
     for start in range(0, count, BATCH):
@@ -91,8 +86,6 @@ def partway(
     Every four of them stop after the same number of denoising steps; these numbers are spread evenly over 0 to
     `steps` − 1 and shuffled.
     """
-    import torch
-
     group = BATCH // 2
     groups = -(-count // group)
     generator = torch.Generator("cpu").manual_seed(derived(seed, scene.concept, "untils"))
@@ -112,8 +105,6 @@ def partway(
 
 def times(denoiser: Denoiser, count: int, seed: int) -> torch.Tensor:
     """Training steps [count] int64, uniform in 0 to T − 1; the same on every device."""
-    import torch
-
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randint(0, denoiser.steps, (count,), generator=generator).to(denoiser.device)
 
@@ -125,8 +116,6 @@ def branches(detector: torch.Tensor, responses: Mapping[ParamName, torch.Tensor]
 
 def responses(problem: Problem, rank: int, device: torch.device) -> dict[ParamName, torch.Tensor]:
     """Zeros [o_l, r] float32 that require a gradient, one a touched parameter: the increment is nothing at first."""
-    import torch
-
     return {
         name: torch.zeros(weight.shape[0], rank, dtype=torch.float32, device=device, requires_grad=True)
         for name, weight in sorted(problem.weights.items())
@@ -142,8 +131,6 @@ def run_of(eraser: Eraser, denoiser: Denoiser, name: str, tensors: Mapping[str, 
         name: of the concept, or of several.
         tensors: the run's inputs.
     """
-    import torch
-
     settings: dict[str, JsonValue] = {
         "method": eraser.name,
         "options": dict(option_texts(eraser)),

@@ -10,7 +10,6 @@ Only headers and indexes are read, and links are followed: a Hugging Face cache 
 see `rasura.patches.hosts.disk.weight_files`.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,10 +22,11 @@ from typing import BinaryIO, Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, Header, read_header
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.disk.weight_files import FileIdentity, open_weights
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, parameter_name
-from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import ParamName
 
 __all__ = ["FLOATS", "Layout", "Place", "find_layout", "read_weights"]
 
@@ -184,7 +184,7 @@ def read_weights(folder: Path, file: str) -> tuple[Header, FileIdentity]:
     with _opened(folder, file) as (stream, size):
         header = read_header(stream, size, what=str(folder / file), limits=CHECKPOINT_LIMITS)
         stream.seek(0)
-        digest = Digest(hashlib.sha256(stream.read(header.data_start)).hexdigest())
+        digest = digest_of(stream.read(header.data_start))
     return header, FileIdentity(size, header.data_start, digest)
 
 

@@ -12,7 +12,6 @@ It exists exactly as long as something is applied: after the last revert nothing
 """
 
 import errno
-import hashlib
 import os
 import uuid
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.byte_ranges import read_whole, remove_file, replace_file, sync_folder
 from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, FormatError, HostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest, ParamName
@@ -58,7 +58,7 @@ class KeptOriginal:
             data = _bytes_of(self.path, self.start, self.stop)
         except OSError as error:
             raise HostError(f"{self.path}: expected a readable file, got {error.strerror}") from None
-        if (got := hashlib.sha256(data).hexdigest()) != self.digest:
+        if (got := digest_of(data)) != self.digest:
             raise DigestMismatchError(
                 f"{self.path}: expected the original of {self.info.name} with SHA-256 {self.digest}, got {got}",
                 hint="take a fresh copy of the base model",
@@ -108,7 +108,7 @@ class StateFolder:
 
     def original_file(self, name: ParamName) -> str:
         """The file name under which a parameter's original is kept; parameter names may be too long for one."""
-        return hashlib.sha256(name.encode()).hexdigest() + self._suffix
+        return digest_of(name.encode()) + self._suffix
 
     def keeps(self) -> bool:
         """Whether any original is kept."""

@@ -1,7 +1,6 @@
 """Opening weight files: who may be read, who may be written, and whether they still are what was described."""
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -11,8 +10,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from rasura.patches._io.byte_ranges import drop_cache
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DriftError, HostError, UnsupportedHostError
-from rasura.patches.types import Digest
+from rasura.patches.types import SHORT, Digest
 
 __all__ = ["FileIdentity", "WeightFiles", "open_weights"]
 
@@ -71,11 +71,11 @@ class WeightFiles:
     def _check(self, file: str, descriptor: int) -> None:
         expected = self._identities[file]
         size = os.fstat(descriptor).st_size
-        header = hashlib.sha256(os.pread(descriptor, expected.data_start, 0)).hexdigest()
+        header = digest_of(os.pread(descriptor, expected.data_start, 0))
         if (size, header) != (expected.size, expected.header):
             raise DriftError(
-                f"{self._folder / file}: expected {expected.size} bytes with header {expected.header[:12]}…, "
-                f"got {size} bytes with header {header[:12]}…: another file took its place",
+                f"{self._folder / file}: expected {expected.size} bytes with header {expected.header[:SHORT]}…, "
+                f"got {size} bytes with header {header[:SHORT]}…: another file took its place",
                 file=file,
             )
 

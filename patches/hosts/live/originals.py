@@ -23,7 +23,7 @@ from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.errors import BaseMismatchError, HostWriteError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.state_folder import new_identity
-from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import SHORT, Digest, ParamName
 
 __all__ = ["HOST_ID", "KeepOn", "Kept", "OnDisk", "forget", "keep", "kept_copy", "originals_of", "value_of"]
 
@@ -119,7 +119,7 @@ def value_of(name: ParamName, kept: Kept) -> torch.Tensor:
     found = _opened(kept.folder).originals([name])[name]
     if (got := tensor_digest(found)) != kept.digest:
         raise HostWriteError(
-            f"{kept.folder}: {name} is not the original any more: expected {kept.digest[:12]}, got {got[:12]}",
+            f"{kept.folder}: {name} is not the original any more: expected {kept.digest[:SHORT]}, got {got[:SHORT]}",
             hint="put the base's files back, or load the model anew",
             parameter=name,
         )
@@ -131,8 +131,8 @@ def _on_disk(name: ParamName, tensor: torch.Tensor, folder: Path) -> OnDisk:
     theirs = host.original_digests([name])[name] if name in host.parameters() else None
     if theirs != mine:
         raise BaseMismatchError(
-            f"{folder}: expected {name} with the bits of the loaded model, {mine[:12]}, to go back to; "
-            f"got {theirs[:12] if theirs else 'no such parameter'}",
+            f"{folder}: expected {name} with the bits of the loaded model, {mine[:SHORT]}, to go back to; "
+            f"got {theirs[:SHORT] if theirs else 'no such parameter'}",
             hint="keep_on='cpu'",
             parameter=name,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.algebra.compose import Term, beside
 from rasura.patches.types import Digest, ParamName
@@ -52,7 +52,7 @@ class Factors:
     @property
     def sha256(self) -> Digest:
         """See `SideBranch.sha256`; from the numbers, each time."""
-        return Digest(hashlib.sha256(f"{tensor_digest(self.A)}{tensor_digest(self.B)}".encode()).hexdigest())
+        return digest_of(f"{tensor_digest(self.A)}{tensor_digest(self.B)}".encode())
 
     def beside(self, module: nn.Module) -> Factors:
         """The same numbers where a layer's own are; beside one that is offloaded, they stay where they are."""

@@ -14,7 +14,6 @@ either both are done or neither is.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Self
 from torch import nn
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.originals import KeepOn
@@ -133,4 +133,4 @@ class QuantisedHost(TorchHost):
 
 
 def _together(codes: Digest, branch: Digest | None) -> Digest:
-    return Digest(hashlib.sha256(canonical_json.dumps({"branch": branch, "codes": codes})).hexdigest())
+    return digest_of(canonical_json.dumps({"branch": branch, "codes": codes}))

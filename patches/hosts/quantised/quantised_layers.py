@@ -15,7 +15,6 @@ The digest is for one life of the process: it says whether something changed, an
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import torch
 from torch import nn
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES
@@ -82,7 +82,7 @@ def codes_digest(name: ParamName, module: nn.Module) -> Digest:
             f"{name}: expected codes whose bytes can be read, got {type(codes_of(module)).__name__}: {error}",
             parameter=name,
         ) from None
-    return Digest(hashlib.sha256(canonical_json.dumps([list(entry) for entry in entries])).hexdigest())
+    return digest_of(canonical_json.dumps([list(entry) for entry in entries]))
 
 
 def _tensors(module: nn.Module) -> _Named:

@@ -29,23 +29,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import torch
 from torch import nn
 
 from rasura.patches.algebra.compose import Layer, Term
 from rasura.patches.errors import BaseMismatchError, HostWriteError, UnsupportedHostError
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.module_parameters import LiveParameter, live_modules, part_of, unwrapped
 from rasura.patches.hosts.live.write_guards import refuse_bypassed
 from rasura.patches.hosts.quantised.branch_factors import BranchHook, Factors, SideBranch
 from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, codes_of, quantised_layer
-from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.types import SHORT, ParamName
 
 __all__ = ["Factors", "QuantisedLayer", "SideBranch", "SideBranches"]
 
@@ -268,4 +266,4 @@ def _together(layers: Sequence[Layer]) -> dict[ParamName, tuple[Term, ...]]:
 
 
 def _digest(identity: TensorIdentity | None) -> str:
-    return "none" if identity is None else f"{identity.sha256[:12]}… ({identity.dtype} {[*identity.shape]})"
+    return "none" if identity is None else f"{identity.sha256[:SHORT]}… ({identity.dtype} {[*identity.shape]})"

@@ -11,19 +11,16 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 
 from rasura.patches._io.tensor_bytes import dtype_name, raw_bytes, tensor_digest, torch_dtype
 from rasura.patches.errors import BusyError, DriftError, ProcessGroupError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.hosts.sharded.process_team import Done, Failed
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.sharded.process_team import Team
-    from rasura.patches.hosts.sharded.shard import Box, Shards
-    from rasura.patches.types import Digest, ParamName
+from rasura.patches.hosts.sharded.process_team import Done, Failed, Team
+from rasura.patches.hosts.sharded.shard import Box, Shards
+from rasura.patches.types import Digest, ParamName
 
 __all__ = ["Whole", "cut"]
 

@@ -15,25 +15,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from rasura.patches._io.tensor_bytes import raw_bytes
 from rasura.patches.errors import BusyError, UnsupportedHostError
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.module_parameters import LiveParameter, all_tensors
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.live.write_guards import refuse_shard, refuse_shared_memory, refuse_unreadable_shard
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from rasura.patches.hosts.interface import ParameterInfo
-    from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import Digest, ParamName
 
 __all__ = ["Box", "Shards", "mesh_ranks", "reshard"]
 

@@ -17,20 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
+
+import torch
 
 from rasura.patches.errors import ConflictError, HostError, RasuraError, UnsupportedHostError
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
+from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.gather import Whole, cut
 from rasura.patches.hosts.sharded.process_team import Done, Failed, Outcome, Task, Team, run
 from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks, reshard
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.hosts.interface import ParameterInfo
-    from rasura.patches.hosts.live.originals import KeepOn
-    from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import Digest, ParamName
 
 __all__ = ["ShardedHost"]
 

@@ -268,7 +268,7 @@ def test_erasing_later_what_an_earlier_patch_retained_is_an_intention_and_is_sho
     earlier, later = WORLD.erase(DOG)[0], later_erasure_of_something_retained()
     verdict = check(members([earlier, later]))
     assert isinstance(verdict, Accepted)
-    shown = {(r.check, r.patch, r.other): r.value for r in verdict.relations}
+    shown: dict[tuple[str, str, str], float] = {(r.check, r.patch, r.other): r.value for r in verdict.relations}
     assert shown["kept", later.patch_id, earlier.patch_id] >= Policy().kept
     assert ("kept", earlier.patch_id, later.patch_id) not in shown
 

@@ -24,7 +24,7 @@ class Sample:
     seed: int = option(0, "of the noise", low=0)
 
     def __post_init__(self) -> None:
-        check_options(self)  # type: ignore[arg-type]  # no eraser, but it has choices
+        check_options(self)
 
 
 def test_options_are_listed_in_their_order_with_what_they_may_be() -> None:

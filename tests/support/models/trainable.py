@@ -17,7 +17,7 @@ from support.values.factories import TinyBase
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.columns import Columns
-from rasura.patches.erasers.interface import Eraser, Problem, Progress
+from rasura.patches.erasers.interface import Eraser, Problem
 from rasura.patches.erasers.options import with_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.trained.sepme import SepMe
@@ -25,7 +25,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.models.denoiser import Denoiser, Factors
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.solving import solve
-from rasura.patches.types import ParamName
+from rasura.patches.types import ParamName, Progress
 
 QUICK = {"steps": "3", "batch": "2", "images": "2", "drawing": "2", "lr": "0.05", "rank": "3"}
 """Choices of either method under which a training takes a second."""
