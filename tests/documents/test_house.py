@@ -15,12 +15,12 @@ FIRST = '''"""A module."""
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rasura.patches import second
+    from rasura.patches import types
 
 
 def told() -> int:
     """Say it."""
-    from rasura.patches.second import same  # noqa: PLC0415
+    from rasura.patches.types import same  # noqa: PLC0415
 
     # Why it is so.
     return same()
@@ -31,7 +31,7 @@ def same():
 '''
 SECOND = '''"""Another."""
 
-from rasura.patches.first import told
+from rasura.patches.errors import told
 
 _HIDDEN = told
 
@@ -60,9 +60,9 @@ def house() -> ModuleType:
 
 def test_a_house_of_two_modules(house: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "patches").mkdir()
-    for name, text in {"__init__.py": "", "patches/__init__.py": "", "patches/first.py": FIRST}.items():
+    for name, text in {"__init__.py": "", "patches/__init__.py": "", "patches/errors.py": FIRST}.items():
         (tmp_path / name).write_text(text)
-    (tmp_path / "patches" / "second.py").write_text(SECOND)
+    (tmp_path / "patches" / "types.py").write_text(SECOND)
     assert house.count(tmp_path).rows == {
         "lines": "33",
         "modules / median / longest, lines": "4 / 7.5 / 18",
