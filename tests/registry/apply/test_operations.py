@@ -536,7 +536,7 @@ import torch  # once here, not once a child
 from rasura.patches.format import model_signature as signature, patch as file, signing_key as keys
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.rollback_journal import Journal
-from rasura.registry import deploy
+from rasura.registry.apply import operations as deploy
 from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.registry import Registry
 from rasura.patches.algebra.increment import Strength

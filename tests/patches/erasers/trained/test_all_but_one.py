@@ -92,7 +92,7 @@ def test_a_concept_that_is_its_own_alternative_has_no_loss_and_no_gradient() -> 
 def test_the_explicit_target_without_a_quantile_is_the_alternative() -> None:
     """κ = 0, g = −1 for the concept and +1 for the anchor: ψ(c) − ψ(c) + ψ(c')."""
     plain, whole = views(Wanted("alternative"))[0], views(Wanted("explicit", kappa=0.0))[0]
-    assert relative(whole.target, plain.target) < 1e-5
+    assert relative(whole.target, plain.target) < 3e-5
 
 
 @given(st.floats(0, 1), st.integers(2, 6), st.integers(2, 6))
@@ -132,7 +132,7 @@ def test_prompt_to_prompt_with_its_own_words_is_the_alternative() -> None:
     with untouched():
         late = views(Wanted("p2p", share=0.0))[0]
         early = views(Wanted("p2p", share=1.0))[0]
-    assert relative(late.target, plain.target) < 1e-5
+    assert relative(late.target, plain.target) < 3e-5
     assert relative(early.target, plain.target) > 1e-4
     eye, everywhere = torch.eye(77).expand(4, -1, -1), torch.ones(4, dtype=torch.bool)
     with torch.no_grad():
