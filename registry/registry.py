@@ -22,7 +22,7 @@ from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
-from rasura.registry._resources.patches import Patches
+from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database import BUSY_SECONDS
@@ -32,7 +32,7 @@ from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.writer import Clock
 
-__all__ = ["EntryFilter", "Registry", "find_location"]
+__all__ = ["EntryFilter", "NewPatch", "Registry", "find_location"]
 
 
 def _utc_now() -> datetime:

@@ -12,7 +12,7 @@ from rasura.registry import hub
 from rasura.registry._storage.records import Draft
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import ended_by
-from rasura.registry.trust.verified_patch import add_signed, manifest_of, open_bundle, verify_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, open_bundle, verify_files
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -105,15 +105,13 @@ def pull_patches(
             endpoint=remote.endpoint,
             token=remote.token,
         )
-        for patch in fetched:
-            verify_files(registry, patch.files)
+        source = f"{pinned.repo}@{pinned.commit}"
+        noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
+        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in fetched])
     except RasuraError as error:
         registry.note(ended_by(draft, error))
         raise
-    source = f"{pinned.repo}@{pinned.commit}"
-    draft = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
-    found = [(patch, add_signed(registry, patch.files, source, draft)) for patch in fetched]
-    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in found]
+    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(fetched, added, strict=True)]
 
 
 def _card(registry: Registry, patch_ids: Sequence[PatchId], base_model: str | None, licence: str) -> CardFacts:
