@@ -19,12 +19,12 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = ROOT / "examples" / "reference_model"
 _STAGES: Final = (
-    ("verify signatures and files", "intake.py", "load_signed"),
-    ("check by the composer", "judging.py", "_checked"),
-    ("hash the model's parameters", "glance.py", "original_digests"),
+    ("verify signatures and files", "verified_patch.py", "load_signed"),
+    ("check by the composer", "trust/check.py", "_checked"),
+    ("hash the model's parameters", "cached_host.py", "original_digests"),
     ("compose", "compose.py", "composed"),
-    ("write and read back", "checkpoint.py", "write"),
-    ("log entries", "journal.py", "append"),
+    ("write and read back", "checkpoint_host.py", "write"),
+    ("log entries", "log/writer.py", "append"),
 )
 
 
@@ -118,5 +118,5 @@ def _profiled(folder: Path, patch: str) -> tuple[dict[str, float], float]:
     stats = pstats.Stats(profile, stream=io.StringIO()).stats  # type: ignore[attr-defined]
     found = {}
     for said, file, function in _STAGES:
-        found[said] = sum(v[3] for k, v in stats.items() if Path(k[0]).name == file and k[2] == function)
+        found[said] = sum(v[3] for k, v in stats.items() if k[0].endswith(f"/{file}") and k[2] == function)
     return found, inside

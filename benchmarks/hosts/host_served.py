@@ -18,12 +18,12 @@ from host_cold import prepare
 import rasura
 
 _STAGES: Final = (
-    ("verify signatures and files", "intake.py", "load_signed"),
-    ("check by the composer", "judging.py", "_checked"),
-    ("recognise or hash what is there", "remembered.py", "digests"),
-    ("compose, or remember", "remembered.py", "composed_values"),
+    ("verify signatures and files", "verified_patch.py", "load_signed"),
+    ("check by the composer", "trust/check.py", "_checked"),
+    ("recognise or hash what is there", "value_cache.py", "digests"),
+    ("compose, or remember", "value_cache.py", "composed_values"),
     ("write and read back", "torch_host.py", "write"),
-    ("log entries, on the disk when it returns", "journal.py", "append"),
+    ("log entries, on the disk when it returns", "log/writer.py", "append"),
 )
 
 
@@ -49,7 +49,7 @@ def served(repeats: int) -> None:
         print(f"| `{name}`, later | {statistics.median(each[number] for each in times[1:]) * 1000:.0f} ms |")
     stats = pstats.Stats(profile, stream=io.StringIO()).stats  # type: ignore[attr-defined]
     for said, file, function in _STAGES:
-        seconds = sum(v[3] for k, v in stats.items() if Path(k[0]).name == file and k[2] == function)
+        seconds = sum(v[3] for k, v in stats.items() if k[0].endswith(f"/{file}") and k[2] == function)
         print(f"| … {said}, under a profiler | {seconds * 1000:.1f} ms |")
 
 

@@ -21,7 +21,7 @@ class Method:
 
     Attributes:
         name: as typed in `--method`.
-        where: module and class.
+        where: module below `patches/erasers`, and class.
         text: what it does, in a line.
         source: the paper it follows.
     """
@@ -37,43 +37,43 @@ METHODS: Final = {
     for method in (
         Method(
             "null-space",
-            "nullspace:NullSpace",
+            "closed_form.null_space:NullSpace",
             "Smallest map from target to anchor that ignores everything protected; one detector for all layers.",
             "SPEED eq. 3, arXiv 2503.07392",
         ),
         Method(
             "speed",
-            "speed:Speed",
+            "closed_form.speed:Speed",
             "Null space of a filtered and augmented retain set, null prompt kept by its centres; a detector a layer.",
             "SPEED, arXiv 2503.07392",
         ),
         Method(
             "uce",
-            "ridge:Uce",
+            "closed_form.uce:Uce",
             "Ridge regression with the retain set as data, keys and values alike; preserves softly, promises nothing.",
             "UCE, arXiv 2308.14761",
         ),
         Method(
             "rece",
-            "rece:Rece",
+            "closed_form.rece:Rece",
             "UCE, then again for the embeddings that would bring the concept back; promises nothing.",
             "RECE, arXiv 2407.12383",
         ),
         Method(
             "sepme",
-            "sepme:SepMe",
+            "trained.sepme:SepMe",
             "Trains until what the concept adds to the prediction is gone; whole prompts of others are protected.",
             "SepME, arXiv 2402.05947",
         ),
         Method(
             "all-but-one",
-            "all_but_one:AllButOne",
+            "trained.all_but_one:AllButOne",
             "Trains the concept's guidance term towards another's; the unconditional prediction stays.",
             "All but One, AAAI 2024",
         ),
         Method(
             "clip-null-space",
-            "text_encoder:ClipNullSpace",
+            "text_encoder.clip_null_space:ClipNullSpace",
             "Rewrites what feed-forward layers of the CLIP text encoder remember; protected keys keep their values.",
             "AlphaEdit, arXiv 2410.02355; Om Prakash et al. 2025",
         ),

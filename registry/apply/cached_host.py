@@ -33,7 +33,7 @@ class _Rememberer(Protocol):
 
 
 class Glance:
-    """A host that remembers what it answered; see `rasura.patches.hosts.Host` for its methods."""
+    """A host that remembers what it answered; see `rasura.patches.hosts.interface.Host` for its methods."""
 
     def __init__(self, host: Host) -> None:
         """Look at this host; at a glance, for the same one."""

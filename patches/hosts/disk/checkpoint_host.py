@@ -32,7 +32,7 @@ __all__ = ["CheckpointHost"]
 
 
 class CheckpointHost:
-    """A model on disk; see `rasura.patches.hosts.Host` for what its methods promise."""
+    """A model on disk; see `rasura.patches.hosts.interface.Host` for what its methods promise."""
 
     journal_type: ClassVar[type[Journal]] = Journal
 

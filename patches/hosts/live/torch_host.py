@@ -53,7 +53,7 @@ class _Look(threading.local):
 
 
 class TorchHost:
-    """Modules in memory; see `rasura.patches.hosts.Host` for what its methods promise."""
+    """Modules in memory; see `rasura.patches.hosts.interface.Host` for what its methods promise."""
 
     def __init__(
         self, components: Mapping[str, nn.Module], label: str, *, keep_on: KeepOn = "cpu", remember: int = 2

@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class ShardedHost:
-    """Shards in many processes; see `rasura.patches.hosts.Host` for what its methods promise, in the first of them."""
+    """Shards in many processes; see `rasura.patches.hosts.interface.Host` for the promises, kept in the first of them."""
 
     def __init__(self, shards: Shards, team: Team) -> None:
         """Use `of`."""

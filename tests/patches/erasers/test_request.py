@@ -154,7 +154,7 @@ def test_the_same_request_gives_the_same_bytes_whatever_happened_before(
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from factories import TinyBase, tiny_request
+from support.values.factories import TinyBase, tiny_request
 made = TinyBase.open(Path(sys.argv[1])).build(tiny_request("dog", "van gogh", licence="MIT"))
 import hashlib
 print(json.dumps([{n: hashlib.sha256(d).hexdigest() for n, d in p.files().items()} for p in made]))

@@ -183,7 +183,7 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
-from tiny import tiny_pipeline
+from support.models.tiny import tiny_pipeline
 
 def sums(pipe, name):
     return sum(float(p.detach().double().sum()) for n, p in pipe.unet.named_parameters() if f"lora_A.{name}." in n)

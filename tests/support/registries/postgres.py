@@ -2,7 +2,7 @@
 
 `initdb` refuses to run as root, so root becomes the user `postgres` for it. Import both fixtures in a conftest.py:
 
-    from postgres import postgres_cluster, postgres_url  # noqa: F401
+    from support.registries.postgres import postgres_cluster, postgres_url  # noqa: F401
 """
 
 import os

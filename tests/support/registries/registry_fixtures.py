@@ -2,8 +2,8 @@
 
 A conftest.py that wants the fixtures imports them:
 
-    from postgres import postgres_cluster, postgres_url  # noqa: F401
-    from registry_fixtures import folder, kind, made, place, registry, templates  # noqa: F401
+    from support.registries.postgres import postgres_cluster, postgres_url  # noqa: F401
+    from support.registries.registry_fixtures import folder, kind, made, place, registry, templates  # noqa: F401
 """
 
 import hashlib

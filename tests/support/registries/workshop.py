@@ -1,6 +1,6 @@
 """A registry with a key, a base and signed patches on a tiny model: built once in a process, copied for each test.
 
-    from workshop import Workshop, workshop  # noqa: F401
+    from support.registries.workshop import Workshop, workshop  # noqa: F401
 
     def test_something(workshop: Workshop) -> None:
         with workshop.open() as registry:

@@ -277,8 +277,8 @@ def test_an_exception_in_the_middle_leaves_the_base_as_it_was(method: type[SepMe
 PROGRAM = """
 import sys
 from pathlib import Path
-from trainable import bits, patches, quick, request
-from rasura.patches.erasers.{module} import {method}
+from support.models.trainable import bits, patches, quick, request
+from rasura.patches.erasers.trained.{module} import {method}
 
 def tell(stage, done, total):
     if stage.startswith("training"):
