@@ -5,7 +5,7 @@ The order of a change, which `change` follows:
 1. `log.lock` is taken, so that `last_signed` tells of one writer at a time;
 2. the database transaction begins, with the right to write;
 3. the rows change;
-4. the entry is appended, or several, where several things change: the tree is compared with `last_signed`, the intention
+4. the entry is appended, or several, if several things change: the tree is compared with `last_signed`, the intention
    written there, the checkpoints signed;
 5. the transaction commits;
 6. `last_signed` says so.

@@ -521,7 +521,7 @@ def test_ten_thousand_patches_fit_one_entry(registry: Registry) -> None:
 
 def test_a_reader_sees_one_state(made: Place) -> None:
     with made.open() as registry, made.open() as other, registry.reading() as session:
-        from rasura.registry.rows import keys
+        from rasura.registry._resources import keys
 
         assert keys.every(session) == ()
         if made.url is not None:  # a SQLite without WAL lets the writer wait until the reader is done
