@@ -55,6 +55,7 @@ def push(registry: Registry, hub: HubServer, *patches: PatchId) -> PushReceipt:
         base_model="acme/base",
         licence="apache-2.0",
         private=False,
+        tool_version="0.1.0",
         remote=Remote(hub.url, TOKEN),
         draft=Draft("alice", "share", "patch.push", "success"),
     )
