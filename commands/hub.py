@@ -2,6 +2,7 @@
 
 import click
 
+from rasura import __version__
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, line, short
 
@@ -42,6 +43,7 @@ def push(
             base_model=base_model,
             licence=licence,
             private=private,
+            tool_version=__version__,
             remote=Remote(endpoint, token),
             draft=Draft(actor, reason, "patch.push", "success"),
         )

@@ -50,7 +50,7 @@ def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result
 
 def _data(found: "Policy") -> dict[str, Any]:
     from rasura.patches.checks.policy import limit_names
-    from rasura.registry._resources.policies import policy_digest
+    from rasura.registry._storage.choices import policy_digest
 
     return {
         "digest": policy_digest(found),

@@ -11,18 +11,22 @@ All methods raise BusyError where another process holds the registry, RegistryEr
 fails, and AuditError where the log was tampered with; then nothing was changed.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy.orm import Session
+
+from rasura.registry._resources import bases, evaluations, hosts, keys, patches, policies, stacks
 from rasura.registry._resources.bases import Bases
 from rasura.registry._resources.create import found, open_journal, upgrade
 from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
-from rasura.registry._resources.patches import Patches
+from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database import BUSY_SECONDS
@@ -30,9 +34,10 @@ from rasura.registry._storage.location import Location, find_location
 from rasura.registry._storage.records import Draft
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.log_key import LogKey
+from rasura.registry.log.record_digest import Record
 from rasura.registry.log.writer import Clock
 
-__all__ = ["EntryFilter", "Registry", "find_location"]
+__all__ = ["EntryFilter", "NewPatch", "Registry", "find_location"]
 
 
 def _utc_now() -> datetime:
@@ -146,6 +151,18 @@ class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
     def log_key(self) -> LogKey:
         """The key that signs the audit log."""
         return self._journal.key
+
+    def records(self, session: Session) -> Iterator[Record]:
+        """Every record that the tables hold, of every kind that the log tells of: what an audit compares with it."""
+        yield from keys.every(session)
+        yield from bases.every_record(session)
+        yield from bases.every_retain_set(session)
+        yield from bases.every_basis(session)
+        yield from patches.every(session)
+        yield from hosts.every(session)
+        yield from evaluations.every(session)
+        yield from stacks.every(session)
+        yield from policies.every(session)
 
     def now(self) -> datetime:
         """The registry's clock."""

@@ -1,12 +1,24 @@
 """Bases, retain sets and bases of protected spaces: what patches refer to."""
 
+import json
 from dataclasses import replace
+from itertools import groupby
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from rasura.patches._io import canonical_json
+from rasura.patches.errors import ExistsError
+from rasura.patches.types import Digest, ParamName
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.records import BaseRecord, BaseSummary, BasisRecord, Draft, RetainSetRecord
-from rasura.registry.rows import bases
+from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, Draft, RetainSetRecord
+from rasura.registry._storage.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
+from rasura.registry.log.entry import Change, change_of
 
-__all__ = ["Bases"]
+__all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]
+
+_HINT = "rasura base list"
 
 
 class Bases(Opened):
@@ -19,12 +31,12 @@ class Bases(Opened):
             ExistsError: the weights have another name here, or the name other weights.
         """
         draft = replace(entry, base=entry.base or record.digest)
-        return self._journal.change(draft, lambda session: [bases.insert(session, record)]) is not None
+        return self._journal.change(draft, lambda session: [insert(session, record)]) is not None
 
     def bases(self) -> tuple[BaseSummary, ...]:
         """All bases by name, without their parameters."""
         with self.reading() as session:
-            return bases.every(session)
+            return every(session)
 
     def base(self, ref: str) -> BaseRecord:
         """The base with this name, digest or abbreviation, with its parameters.
@@ -33,7 +45,7 @@ class Bases(Opened):
             NotFoundError, AmbiguousIdError: no such base, or several.
         """
         with self.reading() as session:
-            return bases.load(session, ref)
+            return load(session, ref)
 
     def add_retain_set(self, record: RetainSetRecord, entry: Draft) -> bool:
         """Adds a retain set; False where these prompts are here, under whatever name.
@@ -41,12 +53,12 @@ class Bases(Opened):
         Raises:
             ExistsError: the name belongs to other prompts.
         """
-        return self._journal.change(entry, lambda session: [bases.insert_retain_set(session, record)]) is not None
+        return self._journal.change(entry, lambda session: [insert_retain_set(session, record)]) is not None
 
     def retain_sets(self) -> tuple[RetainSetRecord, ...]:
         """All retain sets by name."""
         with self.reading() as session:
-            return bases.every_retain_set(session)
+            return every_retain_set(session)
 
     def retain_set(self, ref: str) -> RetainSetRecord:
         """The retain set with this name, digest or abbreviation.
@@ -55,16 +67,16 @@ class Bases(Opened):
             NotFoundError, AmbiguousIdError: no such retain set, or several.
         """
         with self.reading() as session:
-            return bases.load_retain_set(session, ref)
+            return load_retain_set(session, ref)
 
     def add_basis(self, record: BasisRecord, entry: Draft) -> bool:
         """Adds the basis of a protected space; False where it is here."""
-        return self._journal.change(entry, lambda session: [bases.insert_basis(session, record)]) is not None
+        return self._journal.change(entry, lambda session: [insert_basis(session, record)]) is not None
 
     def bases_of_spaces(self) -> tuple[BasisRecord, ...]:
         """All bases of protected spaces by digest."""
         with self.reading() as session:
-            return bases.every_basis(session)
+            return every_basis(session)
 
     def basis(self, ref: str) -> BasisRecord:
         """The basis with this digest or abbreviation.
@@ -73,4 +85,151 @@ class Bases(Opened):
             NotFoundError, AmbiguousIdError: no such basis, or several.
         """
         with self.reading() as session:
-            return bases.load_basis(session, ref)
+            return load_basis(session, ref)
+
+
+def insert(session: Session, record: BaseRecord) -> Change | None:
+    """Adds a base; the same weights under the same name change nothing.
+
+    Raises:
+        ExistsError: these weights have another name here, or the name other weights.
+    """
+    same = session.get(BaseRow, record.digest)
+    if same is not None and same.name == record.name:
+        return None
+    if same is not None:
+        raise ExistsError(f"base {record.digest[:12]}: expected it to be new, it is here as {same.name}", hint=_HINT)
+    if session.scalar(select(BaseRow.digest).where(BaseRow.name == record.name)) is not None:
+        raise ExistsError(f"base: the name {record.name} belongs to other weights", hint=_HINT)
+    session.add(
+        BaseRow(
+            digest=record.digest,
+            name=record.name,
+            source=record.source,
+            text_encoder=record.text_encoder,
+            tokenizer=record.tokenizer,
+            added_at=record.added_at,
+        )
+    )
+    session.flush()  # the parameters refer to it
+    session.add_all(_parameter_row(record.digest, at, p) for at, p in enumerate(record.parameters))
+    return change_of(record)
+
+
+def load(session: Session, ref: str) -> BaseRecord:
+    """The base with this name, digest or abbreviation, with its parameters.
+
+    Raises:
+        NotFoundError, AmbiguousIdError: no such base, or several.
+    """
+    row = session.scalar(select(BaseRow).where(BaseRow.name == ref))
+    if row is None:
+        row = session.get_one(BaseRow, abbreviated(session, BaseRow.digest, ref, "base", _HINT))
+    query = select(ParameterRow).where(ParameterRow.base == row.digest).order_by(ParameterRow.position)
+    return _record(row, tuple(map(_parameter, session.scalars(query))))
+
+
+def every(session: Session) -> tuple[BaseSummary, ...]:
+    """All bases by name, without their parameters."""
+    rows = session.scalars(select(BaseRow).order_by(BaseRow.name))
+    return tuple(
+        BaseSummary(
+            Digest(row.digest), row.name, row.source, Digest(row.text_encoder), Digest(row.tokenizer), row.added_at
+        )
+        for row in rows
+    )
+
+
+def every_record(session: Session) -> tuple[BaseRecord, ...]:
+    """All bases with all parameters: what an audit compares with the log."""
+    query = select(ParameterRow).order_by(ParameterRow.base, ParameterRow.position)
+    found = {
+        base: tuple(map(_parameter, rows)) for base, rows in groupby(session.scalars(query), key=lambda row: row.base)
+    }
+    rows = session.scalars(select(BaseRow).order_by(BaseRow.digest))
+    return tuple(_record(row, found.get(row.digest, ())) for row in rows)
+
+
+def insert_retain_set(session: Session, record: RetainSetRecord) -> Change | None:
+    """Adds a retain set; the same prompts keep the name they have here.
+
+    Raises:
+        ExistsError: the name belongs to other prompts.
+    """
+    if session.get(RetainSetRow, record.digest) is not None:
+        return None
+    if session.scalar(select(RetainSetRow.digest).where(RetainSetRow.name == record.name)) is not None:
+        raise ExistsError(f"retain set: the name {record.name} belongs to other prompts")
+    session.add(RetainSetRow(digest=record.digest, name=record.name, count=record.count))
+    return change_of(record)
+
+
+def load_retain_set(session: Session, ref: str) -> RetainSetRecord:
+    """The retain set with this name, digest or abbreviation.
+
+    Raises:
+        NotFoundError, AmbiguousIdError: no such retain set, or several.
+    """
+    row = session.scalar(select(RetainSetRow).where(RetainSetRow.name == ref))
+    if row is None:
+        row = session.get_one(RetainSetRow, abbreviated(session, RetainSetRow.digest, ref, "retain set", ""))
+    return RetainSetRecord(Digest(row.digest), row.name, row.count)
+
+
+def every_retain_set(session: Session) -> tuple[RetainSetRecord, ...]:
+    """All retain sets by name."""
+    rows = session.scalars(select(RetainSetRow).order_by(RetainSetRow.name))
+    return tuple(RetainSetRecord(Digest(row.digest), row.name, row.count) for row in rows)
+
+
+def insert_basis(session: Session, record: BasisRecord) -> Change | None:
+    """Adds a basis; the same digest changes nothing."""
+    if session.get(BasisRow, record.digest) is not None:
+        return None
+    session.add(BasisRow(digest=record.digest, dimension=record.dimension, rank=record.rank, rule=record.rule))
+    return change_of(record)
+
+
+def load_basis(session: Session, ref: str) -> BasisRecord:
+    """The basis with this digest or abbreviation.
+
+    Raises:
+        NotFoundError, AmbiguousIdError: no such basis, or several.
+    """
+    row = session.get_one(BasisRow, abbreviated(session, BasisRow.digest, ref, "basis", ""))
+    return BasisRecord(Digest(row.digest), row.dimension, row.rank, row.rule)
+
+
+def every_basis(session: Session) -> tuple[BasisRecord, ...]:
+    """All bases of protected spaces by digest."""
+    rows = session.scalars(select(BasisRow).order_by(BasisRow.digest))
+    return tuple(BasisRecord(Digest(row.digest), row.dimension, row.rank, row.rule) for row in rows)
+
+
+def _record(row: BaseRow, parameters: tuple[BaseParameter, ...]) -> BaseRecord:
+    return BaseRecord(
+        Digest(row.digest),
+        row.name,
+        row.source,
+        Digest(row.text_encoder),
+        Digest(row.tokenizer),
+        parameters,
+        row.added_at,
+    )
+
+
+def _parameter_row(base: Digest, position: int, parameter: BaseParameter) -> ParameterRow:
+    return ParameterRow(
+        base=base,
+        position=position,
+        name=parameter.name,
+        dtype=parameter.dtype,
+        shape=canonical_json.dumps(list(parameter.shape)).decode(),
+        sha256=parameter.sha256,
+        casts=canonical_json.dumps(dict(parameter.casts)).decode(),
+    )
+
+
+def _parameter(row: ParameterRow) -> BaseParameter:
+    shape, casts = json.loads(row.shape), json.loads(row.casts)
+    return BaseParameter(ParamName(row.name), row.dtype, tuple(shape), Digest(row.sha256), casts)

@@ -2,12 +2,20 @@
 
 from dataclasses import replace
 
-from rasura.patches.types import PatchId
-from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
-from rasura.registry.rows import hosts
+from sqlalchemy import Select, delete, select
+from sqlalchemy.orm import Session
 
-__all__ = ["Hosts"]
+from rasura.patches.errors import ExistsError, NotFoundError
+from rasura.patches.types import Digest, PatchId
+from rasura.registry._resources.resource import Opened
+from rasura.registry._storage.lookup import found
+from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry._storage.tables import AppliedRow, BaseRow, HostRow, PatchRow
+from rasura.registry.log.entry import Change, change_of
+
+__all__ = ["Hosts", "every"]
+
+_HINT = "rasura patch status"
 
 
 class Hosts(Opened):
@@ -16,7 +24,7 @@ class Hosts(Opened):
     def hosts(self, *, patch: PatchId | None = None) -> tuple[HostRecord, ...]:
         """All hosts by location, or those that `patch` is applied to."""
         with self.reading() as session:
-            return hosts.every(session, patch=patch)
+            return every(session, patch=patch)
 
     def host(self, ref: str) -> HostRecord:
         """The host with this identifier or location.
@@ -25,12 +33,12 @@ class Hosts(Opened):
             NotFoundError: no such host.
         """
         with self.reading() as session:
-            return hosts.load(session, ref)
+            return load(session, ref)
 
     def find_host(self, ref: str) -> HostRecord | None:
         """The host with this identifier or location, None where there is none."""
         with self.reading() as session:
-            return hosts.find(session, ref)
+            return find(session, ref)
 
     def set_host(self, record: HostRecord, entry: Draft) -> EntryRecord:
         """Adds a host, or replaces what is known of it, its stack included. The entry is written even without a change.
@@ -40,4 +48,82 @@ class Hosts(Opened):
             NotFoundError: its base, or a patch of its stack, is not in this registry.
         """
         draft = replace(entry, host=entry.host or record.host_id, base=entry.base or record.base)
-        return self._journal.append(draft, lambda session: [hosts.save(session, record)])
+        return self._journal.append(draft, lambda session: [save(session, record)])
+
+
+def save(session: Session, record: HostRecord) -> Change | None:
+    """Adds a host or replaces what is known of it, its stack included.
+
+    Raises:
+        ExistsError: another host is at this location.
+        NotFoundError: its base, or a patch of its stack, is not in this registry.
+    """
+    before = find(session, record.host_id)
+    if before == record:
+        return None
+    there = session.scalar(select(HostRow.host_id).where(HostRow.location == record.location))
+    if there not in (None, record.host_id):
+        raise ExistsError(f"host: another one ({there}) is at {record.location}", hint=_HINT)
+    _check_references(session, record)
+    row = session.get(HostRow, record.host_id) or HostRow(host_id=record.host_id)
+    row.location, row.base, row.state = record.location, record.base, record.state
+    row.updated_at = record.updated_at
+    session.add(row)
+    session.flush()  # the stack refers to it
+    if before is None or before.applied != record.applied:
+        _replace_stack(session, record)
+    return change_of(record, before)
+
+
+def find(session: Session, ref: str) -> HostRecord | None:
+    """The host with this identifier or location."""
+    records = _records(session, select(HostRow).where((HostRow.host_id == ref) | (HostRow.location == ref)))
+    return records[0] if records else None
+
+
+def load(session: Session, ref: str) -> HostRecord:
+    """The host with this identifier or location.
+
+    Raises:
+        NotFoundError: no such host.
+    """
+    record: HostRecord = found(find(session, ref), "host", ref, _HINT)
+    return record
+
+
+def every(session: Session, *, patch: PatchId | None = None) -> tuple[HostRecord, ...]:
+    """All hosts by location, or those that `patch` is applied to."""
+    query = select(HostRow).order_by(HostRow.location)
+    if patch is not None:
+        query = query.where(HostRow.host_id.in_(select(AppliedRow.host_id).where(AppliedRow.patch_id == patch)))
+    return _records(session, query)
+
+
+def _records(session: Session, query: Select[HostRow]) -> tuple[HostRecord, ...]:
+    rows = session.scalars(query).all()
+    inside = query.with_only_columns(HostRow.host_id).order_by(None)
+    stacks: dict[str, dict[PatchId, int]] = {row.host_id: {} for row in rows}
+    for applied in session.scalars(select(AppliedRow).where(AppliedRow.host_id.in_(inside))):
+        stacks[applied.host_id][PatchId(applied.patch_id)] = applied.strength
+    return tuple(
+        HostRecord(row.host_id, row.location, Digest(row.base), stacks[row.host_id], Digest(row.state), row.updated_at)
+        for row in rows
+    )
+
+
+def _replace_stack(session: Session, record: HostRecord) -> None:
+    session.execute(delete(AppliedRow).where(AppliedRow.host_id == record.host_id))
+    session.expire_all()
+    session.add_all(
+        AppliedRow(host_id=record.host_id, patch_id=patch_id, strength=strength)
+        for patch_id, strength in record.applied.items()
+    )
+
+
+def _check_references(session: Session, record: HostRecord) -> None:
+    if session.get(BaseRow, record.base) is None:
+        raise NotFoundError(f"host: expected its base {record.base[:12]} here, got none", hint="rasura base add")
+    known = set(session.scalars(select(PatchRow.patch_id)))
+    missing = sorted(set(record.applied) - known)
+    if missing:
+        raise NotFoundError(f"host: expected patch {missing[0][:12]} here, got none", hint="rasura patch list")

@@ -1,18 +1,77 @@
 """Patches and their files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from rasura.patches.errors import DigestMismatchError
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.errors import DigestMismatchError, ExistsError, NotFoundError
+from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.registry._resources.bases import insert_basis, insert_retain_set
 from rasura.registry._resources.resource import Opened
+from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.lookup import abbreviated
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
-from rasura.registry.log.entry import Change
-from rasura.registry.rows import bases, patches
+from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
+from rasura.registry.log.entry import Change, change_of
 
-__all__ = ["Patches"]
+__all__ = ["NewPatch", "Patches", "every"]
+
+_HINT = "rasura patch list"
+
+_Row = TypeVar("_Row", ConceptRow, FileRow)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPatch:
+    """A patch that is to be registered.
+
+    Attributes:
+        record: what the registry keeps of it.
+        files: bytes of each of `record.files`.
+        entry: the audit entry; it names the patch and its base where it names nothing.
+        basis: added in the same transaction where it is new.
+        retain_set: added in the same transaction where it is new.
+    """
+
+    record: PatchRecord
+    files: Mapping[str, bytes]
+    entry: Draft
+    basis: BasisRecord | None = None
+    retain_set: RetainSetRecord | None = None
+
+    @property
+    def draft(self) -> Draft:
+        """The entry, with the patch and its base."""
+        entry, record = self.entry, self.record
+        return replace(entry, patches=entry.patches or (record.patch_id,), base=entry.base or record.base)
+
+    def check_files(self) -> None:
+        """Refuses files that are not those of the record.
+
+        Raises:
+            DigestMismatchError: others, more or fewer.
+        """
+        what, expected = f"patch {self.record.patch_id[:12]}", self.record.files
+        if self.files.keys() != expected.keys():
+            raise DigestMismatchError(f"{what}: expected the files {sorted(expected)}, got {sorted(self.files)}")
+        size = sum(map(len, self.files.values()))
+        if size != self.record.size:
+            raise DigestMismatchError(f"{what}: expected {self.record.size} bytes in all, got {size}")
+        for name, data in self.files.items():
+            if (got := sha256(data)) != expected[name]:
+                raise DigestMismatchError(f"{what}: expected {name} with SHA-256 {expected[name]}, got {got}")
+
+    def insert(self, session: Session) -> Sequence[Change | None]:
+        """Its rows; what it refers to goes first, and a patch that is here already brings nothing new."""
+        if session.get(PatchRow, self.record.patch_id) is not None:
+            return [insert(session, self.record)]
+        space = None if self.basis is None else insert_basis(session, self.basis)
+        prompts = None if self.retain_set is None else insert_retain_set(session, self.retain_set)
+        session.flush()
+        return [space, prompts, insert(session, self.record)]
 
 
 class Patches(Opened):
@@ -41,20 +100,35 @@ class Patches(Opened):
             ExistsError: the identity is here with other files.
             NotFoundError: its basis, retain set or key is not in this registry.
         """
-        _check_files(record, files)
-        for name, data in files.items():  # before the row, which promises that they are there
-            self.blobs.put(data, record.files[name])
+        return self.add_patches([NewPatch(record, files, entry, basis, retain_set)])[0]
 
-        def work(session: Session) -> Sequence[Change | None]:
-            return _insert_patch(session, record, basis, retain_set)
+    def add_patches(self, new: Sequence[NewPatch]) -> tuple[bool, ...]:
+        """Adds patches and their files in one transaction, with an entry each: all of them, or none.
 
-        draft = replace(entry, patches=entry.patches or (record.patch_id,), base=entry.base or record.base)
-        return self._journal.change(draft, work) is not None
+        Blobs go in first. Where the rows do not follow, those that were new stay: no row names them, and the next try
+        finds them there.
+
+        Returns:
+            For each whether it is new here.
+
+        Raises:
+            DigestMismatchError: the files of one are not those of its record, and nothing was stored; or a damaged blob
+                lies where they belong.
+            ExistsError: an identity is here with other files.
+            NotFoundError: a basis, retain set or key is not in this registry.
+        """
+        for each in new:
+            each.check_files()
+        for each in new:
+            for name, data in each.files.items():  # before the row, which promises that they are there
+                self.blobs.put(data, each.record.files[name])
+        entries = self._journal.change_all([(each.draft, each.insert) for each in new])
+        return tuple(entry is not None for entry in entries)
 
     def patches(self, *, concept: str | None = None, base: Digest | None = None) -> tuple[PatchRecord, ...]:
         """All patches, the oldest first, or those that erase `concept` or were computed on `base`."""
         with self.reading() as session:
-            return patches.every(session, concept=concept, base=base)
+            return every(session, concept=concept, base=base)
 
     def patch(self, ref: str) -> PatchRecord:
         """The patch with this identifier or abbreviation.
@@ -63,7 +137,7 @@ class Patches(Opened):
             NotFoundError, AmbiguousIdError: no such patch, or several.
         """
         with self.reading() as session:
-            return patches.load(session, ref)
+            return load(session, ref)
 
     def resolve_patch(self, prefix: str) -> PatchId:
         """The identifier that at least four hexadecimal digits stand for.
@@ -72,7 +146,7 @@ class Patches(Opened):
             NotFoundError, AmbiguousIdError: no such patch, or several (named in `details["candidates"]`).
         """
         with self.reading() as session:
-            return patches.resolve(session, prefix)
+            return resolve(session, prefix)
 
     def patch_files(self, ref: str) -> dict[str, bytes]:
         """All files of a patch, verified against their digests.
@@ -84,23 +158,113 @@ class Patches(Opened):
         return {name: self.blobs.read(digest) for name, digest in self.patch(ref).files.items()}
 
 
-def _insert_patch(
-    session: Session, record: PatchRecord, basis: BasisRecord | None, retain_set: RetainSetRecord | None
-) -> Sequence[Change | None]:
-    """What the patch refers to goes first; a patch that is here already brings nothing new."""
-    if patches.has(session, record.patch_id):
-        return [patches.insert(session, record)]
-    space = None if basis is None else bases.insert_basis(session, basis)
-    prompts = None if retain_set is None else bases.insert_retain_set(session, retain_set)
-    session.flush()
-    return [space, prompts, patches.insert(session, record)]
+def insert(session: Session, record: PatchRecord) -> Change | None:
+    """Adds a patch. Its identity covers its content, so the same patch from elsewhere, or signed anew, changes nothing.
 
-
-def _check_files(record: PatchRecord, files: Mapping[str, bytes]) -> None:
-    if files.keys() != record.files.keys():
-        raise DigestMismatchError(
-            f"patch {record.patch_id[:12]}: expected the files {sorted(record.files)}, got {sorted(files)}"
+    Raises:
+        ExistsError: the identity is here with other files, which no honest manifest can give.
+        NotFoundError: its basis, retain set or key is not in this registry.
+    """
+    if session.get(PatchRow, record.patch_id) is not None:
+        _check_same(load(session, record.patch_id), record)
+        return None
+    _check_references(session, record)
+    session.add(
+        PatchRow(
+            patch_id=record.patch_id,
+            anchor=record.anchor,
+            method=record.method,
+            base=record.base,
+            basis=record.basis,
+            retain_set=record.retain_set,
+            key_id=record.key_id,
+            size=record.size,
+            added_at=record.added_at,
+            source=record.source,
         )
-    size = sum(map(len, files.values()))
-    if size != record.size:
-        raise DigestMismatchError(f"patch {record.patch_id[:12]}: expected {record.size} bytes in all, got {size}")
+    )
+    session.flush()  # concepts and files refer to it
+    patch_id = record.patch_id
+    session.add_all(ConceptRow(patch_id=patch_id, position=at, concept=c) for at, c in enumerate(record.concepts))
+    session.add_all(FileRow(patch_id=patch_id, name=name, digest=digest) for name, digest in record.files.items())
+    return change_of(record)
+
+
+def resolve(session: Session, prefix: str) -> PatchId:
+    """The identifier that an abbreviation of at least four digits stands for.
+
+    Raises:
+        NotFoundError, AmbiguousIdError: no such patch, or several.
+    """
+    return PatchId(abbreviated(session, PatchRow.patch_id, prefix, "patch", _HINT))
+
+
+def load(session: Session, ref: str) -> PatchRecord:
+    """The patch with this identifier or abbreviation.
+
+    Raises:
+        NotFoundError, AmbiguousIdError: no such patch, or several.
+    """
+    return _records(session, select(PatchRow).where(PatchRow.patch_id == resolve(session, ref)))[0]
+
+
+def every(session: Session, *, concept: str | None = None, base: Digest | None = None) -> tuple[PatchRecord, ...]:
+    """All patches, the oldest first, or those that erase `concept` or were computed on `base`."""
+    query = select(PatchRow).order_by(PatchRow.added_at, PatchRow.patch_id)
+    if base is not None:
+        query = query.where(PatchRow.base == base)
+    if concept is not None:
+        query = query.where(PatchRow.patch_id.in_(select(ConceptRow.patch_id).where(ConceptRow.concept == concept)))
+    return _records(session, query)
+
+
+def _records(session: Session, query: Select[PatchRow]) -> tuple[PatchRecord, ...]:
+    """Three queries, however many patches."""
+    rows = session.scalars(query).all()
+    inside = query.with_only_columns(PatchRow.patch_id).order_by(None)
+    concepts = _grouped(
+        session.scalars(select(ConceptRow).where(ConceptRow.patch_id.in_(inside)).order_by(ConceptRow.position)).all()
+    )
+    files = _grouped(session.scalars(select(FileRow).where(FileRow.patch_id.in_(inside)).order_by(FileRow.name)).all())
+    return tuple(_record(row, concepts.get(row.patch_id, []), files.get(row.patch_id, [])) for row in rows)
+
+
+def _grouped(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+    groups: dict[str, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(row.patch_id, []).append(row)
+    return groups
+
+
+def _record(row: PatchRow, concepts: list[ConceptRow], files: list[FileRow]) -> PatchRecord:
+    return PatchRecord(
+        patch_id=PatchId(row.patch_id),
+        concepts=tuple(c.concept for c in concepts),
+        anchor=row.anchor,
+        method=row.method,
+        base=Digest(row.base),
+        basis=None if row.basis is None else Digest(row.basis),
+        retain_set=None if row.retain_set is None else Digest(row.retain_set),
+        key_id=None if row.key_id is None else KeyId(row.key_id),
+        files={f.name: Digest(f.digest) for f in files},
+        size=row.size,
+        added_at=row.added_at,
+        source=row.source,
+    )
+
+
+def _check_same(here: PatchRecord, new: PatchRecord) -> None:
+    """Files that both have must agree; a signature may differ, because signing again is no new patch."""
+    for name in here.files.keys() & new.files.keys() - {"model.sig"}:
+        if here.files[name] != new.files[name]:
+            raise ExistsError(f"patch {here.patch_id[:12]}: it is here with another {name}", hint="rasura audit verify")
+
+
+def _check_references(session: Session, record: PatchRecord) -> None:
+    for noun, row, ref in (
+        ("basis", BasisRow, record.basis),
+        ("retain set", RetainSetRow, record.retain_set),
+        ("key", KeyRow, record.key_id),
+    ):
+        if ref is not None and session.get(row, ref) is None:
+            raise NotFoundError(f"patch {record.patch_id[:12]}: expected its {noun} {ref[:12]} here, got none")

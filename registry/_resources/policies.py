@@ -3,24 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import REGISTRY, PolicyRecord
-from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.choices import REGISTRY, PolicyRecord, policy_digest
 from rasura.registry._storage.records import Draft
-from rasura.registry.log.entry import Change
-from rasura.registry.rows import policies
+from rasura.registry._storage.tables import PolicyRow
+from rasura.registry.log.entry import Change, change_of
 
-__all__ = ["Policies", "policy_digest"]
-
-
-def policy_digest(policy: Policy) -> Digest:
-    """SHA-256 of the TOML that says this policy: equal limits have equal digests, however a file spelled them."""
-    return sha256(policy.to_toml().encode())
+__all__ = ["Policies", "every"]
 
 
 class Policies(Opened):
@@ -43,7 +38,7 @@ class Policies(Opened):
     def policy_record(self) -> PolicyRecord | None:
         """Which policy is in force and since when; None where nobody has set one."""
         with self.reading() as session:
-            return policies.find(session)
+            return find(session)
 
     def set_policy(self, policy: Policy, entry: Draft) -> bool:
         """Puts a policy in force; False where it is. The entry tells the digests before and after."""
@@ -53,8 +48,30 @@ class Policies(Opened):
         told = {"before": before.digest if before else policy_digest(DEFAULT_POLICY), "after": record.digest}
 
         def work(session: Session) -> Sequence[Change | None]:
-            change = policies.save(session, record)
+            change = save(session, record)
             self.blobs.put(toml, record.digest)  # before the commit, which promises that it is there; or back again
             return [change]
 
         return self._journal.change(replace(entry, details={**entry.details, **told}), work) is not None
+
+
+def save(session: Session, record: PolicyRecord) -> Change | None:
+    """Puts a policy in force; the one that is in force already changes nothing."""
+    before = find(session)
+    if before is not None and before.digest == record.digest:
+        return None
+    row = session.get(PolicyRow, record.scope) or PolicyRow(scope=record.scope)
+    row.digest, row.set_at = record.digest, record.set_at
+    session.add(row)
+    return change_of(record, before)
+
+
+def find(session: Session) -> PolicyRecord | None:
+    """The policy in force, None where nobody has set one."""
+    return next((record for record in every(session) if record.scope == REGISTRY), None)
+
+
+def every(session: Session) -> tuple[PolicyRecord, ...]:
+    """All that is there, which is one policy at most."""
+    rows = session.scalars(select(PolicyRow).order_by(PolicyRow.scope))
+    return tuple(PolicyRecord(row.scope, Digest(row.digest), row.set_at) for row in rows)

@@ -4,13 +4,13 @@ A name is a promise about the bytes, kept on both sides: what is written is hash
 again, so a caller never sees bytes that are not those it asked for. A blob is never overwritten.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Final
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.patches.types import Digest
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, temporary, translated
 from rasura.registry._storage.validation import check_digest
 
@@ -48,7 +48,7 @@ class BlobStore:
             DigestMismatchError: the bytes are not those of `expected`, or a damaged blob lies where they belong.
             RegistryError: disk full, read-only, I/O error; nothing was changed.
         """
-        digest = Digest(hashlib.sha256(data).hexdigest())
+        digest = sha256(data)
         if expected is not None and digest != expected:
             raise DigestMismatchError(f"blob: expected bytes with SHA-256 {expected}, got {digest}")
         path = self.path(digest)
@@ -75,7 +75,7 @@ class BlobStore:
             data = read_regular(path, limit=limit, what=f"blob {digest[:12]}")
         except NotFoundError as error:
             raise NotFoundError(error.message, hint="rasura pull", **error.details) from None
-        got = hashlib.sha256(data).hexdigest()
+        got = sha256(data)
         if got != digest:
             raise DigestMismatchError(f"blob: expected bytes with SHA-256 {digest}, got {got} in {path}")
         return data

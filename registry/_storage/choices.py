@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import Final
 
 from rasura.patches._io.json_fields import show
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import InputError
 from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.validation import check_digest, check_name, check_stack, check_time
 
-__all__ = ["REGISTRY", "PolicyRecord", "StackRecord", "check_stack_name"]
+__all__ = ["REGISTRY", "PolicyRecord", "StackRecord", "check_stack_name", "policy_digest"]
 
 REGISTRY: Final = "registry"
 """The scope of the policy that holds for everything in a registry; there is no other."""
@@ -77,3 +79,8 @@ class PolicyRecord:
         check_name("scope of the policy", self.scope)
         check_digest("policy digest", self.digest)
         check_time("set_at", self.set_at)
+
+
+def policy_digest(policy: Policy) -> Digest:
+    """SHA-256 of the TOML that says this policy: equal limits have equal digests, however a file spelled them."""
+    return sha256(policy.to_toml().encode())

@@ -6,7 +6,6 @@ trigger of somebody else's, or without one of ours, is not written to. Opening n
 right to write, and an upgrade is an entry of the log. Alembic is imported only where it is needed.
 """
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,7 @@ from sqlalchemy import text
 
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import NoRegistryError, SchemaError
+from rasura.registry._storage.digests import sha256
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -112,7 +112,7 @@ def pin(connection: "Connection") -> str:
     """SHA-256 over every table, constraint, index, trigger, view and function, whatever its order or white space."""
     queries = (_SQLITE,) if connection.dialect.name == "sqlite" else _POSTGRES
     rows = [[_squeeze(value) for value in row] for query in queries for row in connection.exec_driver_sql(query)]
-    return hashlib.sha256(canonical_json.dumps(sorted(rows))).hexdigest()
+    return sha256(canonical_json.dumps(sorted(rows)))
 
 
 def upgrade(connection: "Connection") -> None:

@@ -11,7 +11,7 @@ from rasura.patches.errors import BaseMismatchError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.log.outcome import ended_by
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import add_signed, load_verified, signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def erase(
 
     Raises:
         RefusedError: the mathematics says no; logged as refused.
-        RasuraError: anything else; logged as failed. Nothing is registered.
+        RasuraError: anything else; logged as failed. No patch is registered then, however many were made.
     """
     try:
         private = signer(registry, key)
@@ -70,15 +70,13 @@ def erase(
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         full = guarding(request, known, opened.identity)
         patches = _built(opened, full, progress, device=device, work=work)
+        source = f"erased from {opened.record.name}"
+        signed = [SignedPatch(signed_files(patch, private), source, draft, request.retain) for patch in patches]
+        added = add_signed(registry, signed)
     except RasuraError as error:
         registry.note(ended_by(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
-    made = []
-    for patch in patches:
-        files, source = signed_files(patch, private), f"erased from {opened.record.name}"
-        _, new = add_signed(registry, files, source, draft, words=request.retain)
-        made.append(Erased(patch, new))
-    return tuple(made)
+    return tuple(Erased(patch, new) for patch, (_, new) in zip(patches, added, strict=True))
 
 
 def told_apart(made: Sequence[Erased]) -> Conditioning | None:

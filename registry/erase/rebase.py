@@ -1,7 +1,7 @@
 """Patches that interfere, solved anew: each beside the others' targets (rebase), or all of them together (join).
 
 What comes out are new patches, which supersede the old ones; nothing registered is changed. All of a call's patches are
-made before the first is registered, so a refusal registers none.
+made before the first is registered, and all are registered in one transaction: a failure registers none.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from rasura.patches.prompts.concept_prompts import normal
 from rasura.registry.erase.solve_again import Anew, Workbench, words_of
 from rasura.registry.log.outcome import ended_by
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import add_signed, manifest_of, signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, signed_files
 
 if TYPE_CHECKING:
     from rasura.patches.format.patch import Patch
+    from rasura.patches.format.signing_key import PrivateKey
     from rasura.patches.prompts.retain_set import RetainSet
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import PatchId
@@ -178,20 +179,23 @@ def _registered(
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
         private = signer(registry, how.key)
         made = make()
+        added = add_signed(registry, [_signed(item, private, draft) for item in made])
     except RasuraError as error:
         registry.note(ended_by(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
         raise
     successors = {item.old.patch_id: item.patch for item in made}
-    verb = draft.action.partition(".")[2]
     found = []
-    for item in made:
-        noted = replace(draft, details={"supersedes": item.old.patch_id, "protects": len(item.guards)})
-        files, source = signed_files(item.patch, private), f"{verb} of {item.old.patch_id[:12]}"
-        _, new = add_signed(registry, files, source, noted, words=item.words)
+    for item, (_, new) in zip(made, added, strict=True):
         beside = {other.old.patch_id: other.old for other in made if other is not item}
         pairs = _pairs(item, {**item.guards, **beside}, successors)
         found.append(Resolved(item.old, item.before, item.patch, new, pairs, item.lost))
     return tuple(found)
+
+
+def _signed(item: _Made, key: PrivateKey, draft: Draft) -> SignedPatch:
+    noted = replace(draft, details={"supersedes": item.old.patch_id, "protects": len(item.guards)})
+    source = f"{draft.action.partition('.')[2]} of {item.old.patch_id[:12]}"
+    return SignedPatch(signed_files(item.patch, key), source, noted, item.words)
 
 
 def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:

@@ -12,7 +12,7 @@ from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.solve_again import Anew, words_of
 from rasura.registry.log.outcome import ended_by
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import add_signed, load_verified, signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -94,12 +94,12 @@ def retarget(
         reference = _reference(old, other, words, how, progress)
         weights = other.host.originals(old.tensors.increments)
         patch = retargeted(old, increments, responses.way, other.identity, weights, reference=reference)
+        noted = replace(draft, details={"from": patch_id, "responses": responses.way})
+        source = f"retarget of {patch_id[:12]} to {other.record.name}"
+        ((_, new),) = add_signed(registry, [SignedPatch(signed_files(patch, private), source, noted, words)])
     except RasuraError as error:
         registry.note(ended_by(replace(draft, patches=(patch_id,), details={"base": base}), error))
         raise
-    noted = replace(draft, details={"from": patch_id, "responses": responses.way})
-    source = f"retarget of {patch_id[:12]} to {other.record.name}"
-    _, new = add_signed(registry, signed_files(patch, private), source, noted, words=words)
     return Retargeted(
         old,
         patch,

@@ -10,7 +10,6 @@ For each patch, in this order:
 Everything stays in memory until all of it is right, so a failure leaves nothing behind.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from rasura.patches.errors import DigestMismatchError, FormatError, NotFoundError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.digests import sha256
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire
 from rasura.registry.hub.refs import FOLDER, PinnedRepo, check_file, check_repo, check_revision
 
@@ -201,7 +201,7 @@ def _read_all(source: _Source, opened: list[_Opened]) -> list[FetchedPatch]:
 
     def read(digest: Digest) -> bytes:
         data = source.read(places[digest])
-        if (got := hashlib.sha256(data).hexdigest()) != digest:
+        if (got := sha256(data)) != digest:
             raise DigestMismatchError(f"{source.name(places[digest])}: expected SHA-256 {digest} as signed, got {got}")
         return data
 

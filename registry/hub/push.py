@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.types import PatchId
+from rasura.registry._storage.digests import sha256
 from rasura.registry.hub import model_card as cards
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
@@ -116,7 +117,7 @@ def _check(patch: PatchFiles) -> None:
         raise InputError(f"patch {short}: expected a {SIGNATURE}, got none; unsigned patches are not pushed")
     for name in patch.files.keys() - {SIGNATURE}:
         check_file(name, f"patch {short}")
-    got = hashlib.sha256(patch.files.get(MANIFEST, b"")).hexdigest()
+    got = PatchId(sha256(patch.files.get(MANIFEST, b"")))
     if got != patch.patch_id:
         raise DigestMismatchError(f"patch {short}: expected {MANIFEST} with SHA-256 {patch.patch_id}, got {got}")
 
@@ -163,7 +164,7 @@ def _same(remote: RemoteFile | None, data: bytes) -> bool:
     if remote is None or remote.size != len(data):
         return False
     if remote.sha256:
-        return hashlib.sha256(data).hexdigest() == remote.sha256
+        return sha256(data) == remote.sha256
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest() == remote.oid
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rasura import __version__
 from rasura.patches.errors import RasuraError
 from rasura.registry import hub
 from rasura.registry._storage.records import Draft
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import ended_by
-from rasura.registry.trust.verified_patch import add_signed, manifest_of, open_bundle, verify_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, open_bundle, verify_files
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -50,10 +49,22 @@ def push_patches(
     base_model: str | None,
     licence: str,
     private: bool,
+    tool_version: str,
     remote: Remote,
     draft: Draft,
 ) -> hub.PushReceipt:
     """Push registered patches and a model card as one commit.
+
+    Args:
+        registry: where the patches are.
+        patch_ids: which.
+        repo: `org/name`.
+        base_model: the base's id on the Hub, or None when it is not there.
+        licence: the Hub's short name of it, for the card.
+        private: whether a repository that is made on the way is private.
+        tool_version: which rasura says on the card that it wrote it.
+        remote: which Hub.
+        draft: the audit entry.
 
     Raises:
         VerificationError: a patch that this registry would not apply is not pushed either.
@@ -68,7 +79,7 @@ def push_patches(
             [hub.PatchFiles(patch_id, content) for patch_id, content in files.items()],
             repo,
             message=f"Add {len(files)} concept-erasure patch{'es' if len(files) > 1 else ''}",
-            card=_card(registry, patch_ids, base_model, licence),
+            card=_card(registry, patch_ids, tool_version, base_model, licence),
             endpoint=remote.endpoint,
             token=remote.token,
             private=private,
@@ -105,20 +116,20 @@ def pull_patches(
             endpoint=remote.endpoint,
             token=remote.token,
         )
-        for patch in fetched:
-            verify_files(registry, patch.files)
+        source = f"{pinned.repo}@{pinned.commit}"
+        noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
+        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in fetched])
     except RasuraError as error:
         registry.note(ended_by(draft, error))
         raise
-    source = f"{pinned.repo}@{pinned.commit}"
-    draft = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
-    found = [(patch, add_signed(registry, patch.files, source, draft)) for patch in fetched]
-    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in found]
+    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(fetched, added, strict=True)]
 
 
-def _card(registry: Registry, patch_ids: Sequence[PatchId], base_model: str | None, licence: str) -> CardFacts:
+def _card(
+    registry: Registry, patch_ids: Sequence[PatchId], tool_version: str, base_model: str | None, licence: str
+) -> CardFacts:
     manifests = {patch_id: manifest_of(registry, patch_id) for patch_id in patch_ids}
     bases = {m.base.sha256 for m in manifests.values()}
     names = [b.name for b in registry.bases() if b.digest in bases] or [min(bases)[:12]]
     facts = tuple(PatchFacts(p, (m.concept.text,), m.eraser.name, m.concept.anchor) for p, m in manifests.items())
-    return CardFacts(", ".join(names), __version__, facts, base_model, licence)
+    return CardFacts(", ".join(names), tool_version, facts, base_model, licence)

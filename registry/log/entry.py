@@ -17,7 +17,6 @@ list itself then lies in the table beside the entry.
 A text of a later version is refused, not half understood.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord, Outcome
 from rasura.registry._storage.validation import check_digest, check_text, check_time, check_uuid, from_instant, instant
 from rasura.registry.log.merkle import leaf_hash
@@ -185,7 +185,7 @@ def listed(patches: Sequence[PatchId]) -> JsonValue:
     """Patches as an entry names them: one by one, or as number and digest of the canonical list."""
     if len(patches) <= MAX_LISTED:
         return list(patches)
-    digest = hashlib.sha256(canonical_json.dumps(list(patches))).hexdigest()
+    digest = sha256(canonical_json.dumps(list(patches)))
     return {"count": len(patches), "sha256": digest}
 
 

@@ -17,7 +17,7 @@ from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from rasura.registry.log.signed_note import Checkpoint, parse_note
 
-__all__ = ["EntryFilter", "append", "every", "root_at", "tree", "unfinished"]
+__all__ = ["EntryFilter", "Telling", "append", "every", "root_at", "tree", "unfinished"]
 
 _BATCH = 500
 
@@ -32,6 +32,15 @@ class EntryFilter:
     outcome: Outcome | None = None
     since: datetime | None = None
     """The earliest time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """An entry before it has its place: what it says, what changed, and when."""
+
+    draft: Draft
+    changes: Sequence[Change]
+    time: datetime
 
 
 def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
@@ -62,14 +71,13 @@ def _parsed(row: CheckpointRow, origin: str) -> tuple[Checkpoint, Frontier]:
     return checkpoint, frontier
 
 
-def append(
-    session: Session, key: LogKey, draft: Draft, changes: Sequence[Change], now: datetime
-) -> tuple[EntryRecord, Checkpoint]:
-    """Adds one entry and its signed checkpoint to the transaction, and gives both.
+def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[tuple[EntryRecord, ...], Checkpoint]:
+    """Adds entries to the transaction, each with its signed checkpoint; gives them and the last checkpoint.
 
     Raises:
-        AuditError: the database was cut or exchanged, or the entry it closes is not open.
-        InputError: the draft cannot be an entry.
+        AuditError: the database was cut or exchanged.
+        NotFoundError: an entry closes one that is not open.
+        InputError: a draft cannot be an entry.
     """
     # 1. The tree in the database must be the one that this key signed last.
     present, frontier = tree(session, key.origin)
@@ -80,18 +88,25 @@ def append(
             f"{'' if present.size != memory.committed.size else ' others'}: it was cut, or an old copy was restored",
             hint="rasura audit verify",
         )
-    # 2. The entry, in its place.
-    draft = _closing(session, draft)
-    place = Placement(key.origin, present.size, str(uuid.uuid4()), now)
-    body = encode(draft, place, changes)
-    frontier = frontier.append(leaf_hash(body))
-    signed = Checkpoint(key.origin, frontier.size, frontier.root())
-    # 3. The intention is on disk before the signature can be: the same size is never signed with two roots.
+    # 2. The entries, each in its place.
+    entries: list[EntryRecord] = []
+    trees: list[tuple[Checkpoint, Frontier]] = []
+    for telling in tellings:
+        draft = _closing(session, telling.draft)
+        place = Placement(key.origin, frontier.size, str(uuid.uuid4()), telling.time)
+        body = encode(draft, place, telling.changes)
+        frontier = frontier.append(leaf_hash(body))
+        trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
+        _insert(session, draft, place, body)
+        entries.append(decode(body, draft.patches)[0])
+    # 3. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
+    #    last tree only, because the transaction shows all of them or none.
+    signed = trees[-1][0] if trees else present
     key.remember(LastSigned(present, signed))
-    _insert(session, draft, place, body)
-    session.add(CheckpointRow(size=frontier.size, note=key.sign(signed), frontier=frontier.to_bytes()))
+    for checkpoint, grown in trees:
+        session.add(CheckpointRow(size=grown.size, note=key.sign(checkpoint), frontier=grown.to_bytes()))
     session.flush()
-    return decode(body, draft.patches)[0], signed
+    return tuple(entries), signed
 
 
 def every(

@@ -1,6 +1,5 @@
 """The digest that the audit log keeps of each record; a row that was changed behind the log's back no longer has it."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest
 from rasura.registry._storage.choices import PolicyRecord, StackRecord
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import (
     BaseRecord,
     BasisRecord,
@@ -39,7 +39,7 @@ Record: TypeAlias = (
 
 def fingerprint(record: Record) -> Digest:
     """SHA-256 of the record's RFC 8785 JSON: field names and values, times as RFC 3339 text in UTC."""
-    return Digest(hashlib.sha256(canonical_json.dumps(_plain(record))).hexdigest())
+    return sha256(canonical_json.dumps(_plain(record)))
 
 
 def _plain(value: object) -> JsonValue:

@@ -6,17 +6,14 @@ as well. The sets of hosts and the named stacks are also followed step by step, 
 people to read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NoReturn
-
-from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records import EntryRecord
 from rasura.registry.log.entry import Change, identity, members
 from rasura.registry.log.record_digest import Record, fingerprint
-from rasura.registry.rows import bases, evaluations, hosts, keys, patches, policies, stacks
 
 __all__ = ["Replay", "compare"]
 
@@ -57,14 +54,18 @@ class Replay:
         self.stacks.pop(what, None)
 
 
-def compare(session: Session, replay: Replay) -> None:
+def compare(records: Iterable[Record], replay: Replay) -> None:
     """Checks that the tables hold exactly the records that the log tells of.
+
+    Args:
+        records: all that the tables hold, read as they are asked for.
+        replay: what the log tells.
 
     Raises:
         AuditError: a row that was changed, added or removed behind the log's back.
     """
     untold = dict(replay.records)
-    for record in _every(session):
+    for record in _read(records):
         kind, key = identity(record)
         told = untold.pop((kind, key), None)
         if told is None:
@@ -77,17 +78,9 @@ def compare(session: Session, replay: Replay) -> None:
         _broken(index, f"{kind} {key[:12]}, which entry {index} tells of, is not in the tables")
 
 
-def _every(session: Session) -> Iterator[Record]:
+def _read(records: Iterable[Record]) -> Iterator[Record]:
     try:
-        yield from keys.every(session)
-        yield from bases.every_record(session)
-        yield from bases.every_retain_set(session)
-        yield from bases.every_basis(session)
-        yield from patches.every(session)
-        yield from hosts.every(session)
-        yield from evaluations.every(session)
-        yield from stacks.every(session)
-        yield from policies.every(session)
+        yield from records
     except (RasuraError, ValueError, TypeError) as error:
         if isinstance(error, AuditError):
             raise

@@ -11,10 +11,11 @@ Whoever holds the signing key can write a log that passes all of this. Only a ch
 compare one that you kept with `LogReport.checkpoint`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -25,17 +26,30 @@ from rasura.registry._storage.records import EntryRecord
 from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
 from rasura.registry.log.entry import Change, Placement, decode
 from rasura.registry.log.ledger import patches_of
+from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from rasura.registry.log.record_digest import Record
 from rasura.registry.log.replay import Replay, compare
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
-
-__all__ = ["LogReport", "verify_log"]
+__all__ = ["Audited", "LogReport", "verify_log"]
 
 _BATCH: Final = 500
 _HINT: Final = "keep this copy as evidence, then restore the registry from a backup"
+
+
+class Audited(Protocol):
+    """What an audit asks of a registry. The log lies below everything that it tells of, so it names no `Registry`."""
+
+    @property
+    def log_key(self) -> LogKey:
+        """The key that signs the log, and its memory."""
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """One snapshot of all tables."""
+
+    def records(self, session: Session) -> Iterable[Record]:
+        """Every record that the tables hold, of every kind that the log tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ class LogReport:
     """Entries whose time is before that of the entry in front of them: a clock was set back."""
 
 
-def verify_log(registry: "Registry", *, batch: int = _BATCH) -> LogReport:
+def verify_log(registry: Audited, *, batch: int = _BATCH) -> LogReport:
     """Verifies the whole log and the tables against it; see the numbers in the code.
 
     Args:
@@ -80,7 +94,7 @@ def verify_log(registry: "Registry", *, batch: int = _BATCH) -> LogReport:
         # (4): the log is as long as it was when it was last signed, and had that root there.
         walk.finish(session)
         # (5): the tables are what the entries tell.
-        compare(session, walk.replay)
+        compare(registry.records(session), walk.replay)
     return walk.report()
 
 

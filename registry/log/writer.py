@@ -5,7 +5,8 @@ The order of a change, which `change` follows:
 1. `log.lock` is taken, so that `last_signed` tells of one writer at a time;
 2. the database transaction begins, with the right to write;
 3. the rows change;
-4. the entry is appended: the tree is compared with `last_signed`, the intention written there, the checkpoint signed;
+4. the entry is appended, or several, if several things change: the tree is compared with `last_signed`, the intention
+   written there, the checkpoints signed;
 5. the transaction commits;
 6. `last_signed` says so.
 
@@ -26,6 +27,7 @@ from rasura.registry._storage.location import Location
 from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import Change
+from rasura.registry.log.ledger import Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.signed_note import Checkpoint
 
@@ -60,8 +62,21 @@ class Journal:
             InputError: the draft says that nothing was done.
             BusyError, RegistryError, AuditError: nothing was changed.
         """
-        _check_outcome(draft)
-        return self._write(draft, work, always=False)
+        return self.change_all([(draft, work)])[0]
+
+    def change_all(self, steps: Sequence[tuple[Draft, Work]]) -> tuple[EntryRecord | None, ...]:
+        """Does all the work in one transaction, in this order, and logs each piece: all of it, or nothing.
+
+        Returns:
+            For each step its entry; None, and no entry, where it changed nothing.
+
+        Raises:
+            InputError: a draft says that nothing was done.
+            BusyError, RegistryError, AuditError, and whatever a step raises: nothing was changed.
+        """
+        for draft, _ in steps:
+            _check_outcome(draft)
+        return self._write(steps, always=False)
 
     def append(self, draft: Draft, work: Work | None = None) -> EntryRecord:
         """Logs the draft whether or not the work changes anything.
@@ -72,7 +87,7 @@ class Journal:
         """
         if work is not None:
             _check_outcome(draft)
-        entry = self._write(draft, work or (lambda _: ()), always=True)
+        (entry,) = self._write([(draft, work or (lambda _: ()))], always=True)
         assert entry is not None
         return entry
 
@@ -80,18 +95,24 @@ class Journal:
         """Gives up the connections."""
         self._database.close()
 
-    def _write(self, draft: Draft, work: Work, *, always: bool) -> EntryRecord | None:
+    def _write(self, steps: Sequence[tuple[Draft, Work]], *, always: bool) -> tuple[EntryRecord | None, ...]:
         signed: Checkpoint | None = None
-        entry: EntryRecord | None = None
+        found: list[EntryRecord | None] = [None] * len(steps)
         with self.key.locked(self._busy):
             with self._database.writing() as session:
-                changes = [change for change in work(session) if change is not None]
-                session.flush()
-                if changes or always:
-                    entry, signed = ledger.append(session, self.key, draft, changes, self.now())
+                tellings: dict[int, Telling] = {}
+                for at, (draft, work) in enumerate(steps):
+                    changes = [change for change in work(session) if change is not None]
+                    session.flush()  # what the next step looks at
+                    if changes or always:
+                        tellings[at] = Telling(draft, changes, self.now())
+                if tellings:
+                    entries, signed = ledger.append(session, self.key, tuple(tellings.values()))
+                    for at, entry in zip(tellings, entries, strict=True):
+                        found[at] = entry
             if signed is not None:
                 self.key.remember(LastSigned(signed))
-        return entry
+        return tuple(found)
 
 
 def _check_outcome(draft: Draft) -> None:

@@ -27,8 +27,7 @@ from rasura.patches.checks.policy import limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
-from rasura.registry._resources.policies import policy_digest
-from rasura.registry._storage.choices import StackRecord, check_stack_name
+from rasura.registry._storage.choices import StackRecord, check_stack_name, policy_digest
 from rasura.registry.trust.check import judged, worst_of
 from rasura.registry.trust.verified_patch import manifest_of
 

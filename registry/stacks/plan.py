@@ -13,7 +13,7 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import SHORT, Accepted
 from rasura.patches.errors import ConflictError
 from rasura.patches.types import ParamName
-from rasura.registry._resources.policies import policy_digest
+from rasura.registry._storage.choices import policy_digest
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.host_state import SWITCH, find_record, sighted, strengths
 from rasura.registry.apply.motion import Actor, Patches, Receipt, move

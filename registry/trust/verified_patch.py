@@ -6,8 +6,7 @@ and everything (signature, digests, manifest, tensors) is read from those.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +16,10 @@ from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
 from rasura.registry.log.outcome import ended_by
+from rasura.registry.registry import NewPatch
 from rasura.registry.trust.retain_words import keep_retained
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignedPatch:
+    """A patch's bytes before anybody verified them, and what the log shall say once they are registered.
+
+    Attributes:
+        files: content and signature.
+        source: where it came from, for people.
+        draft: the audit entry; patch and base are filled in.
+        words: the retain set, where the patch is made here: kept, so that it can be solved anew.
+    """
+
+    files: Mapping[str, bytes]
+    source: str
+    draft: Draft
+    words: RetainSet | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,25 +142,26 @@ def manifest_of(registry: Registry, patch_id: PatchId) -> Manifest:
     return manifest
 
 
-def add_signed(
-    registry: Registry, files: Mapping[str, bytes], source: str, draft: Draft, *, words: RetainSet | None = None
-) -> tuple[PatchId, bool]:
-    """Verify a patch's bytes and register it.
-
-    Args:
-        registry: where.
-        files: content and signature.
-        source: where it came from, for people.
-        draft: the audit entry; patch and base are filled in.
-        words: the retain set, where the patch is made here: kept, so that it can be solved anew.
+def add_signed(registry: Registry, patches: Sequence[SignedPatch]) -> tuple[tuple[PatchId, bool], ...]:
+    """Verify the bytes of all patches, then register all in one transaction: all of them, or none.
 
     Returns:
-        Its identity, and whether it is new here.
+        The identity of each, and whether it is new here.
 
     Raises:
         VerificationError: see `verify_files`; nothing was registered.
+        ExistsError, NotFoundError, RegistryError: see `Registry.add_patches`; nothing was registered.
     """
-    verified = verify_files(registry, files)
+    new = [_new_patch(registry, patch) for patch in patches]
+    for words in (patch.words for patch in patches):
+        if words is not None:
+            keep_retained(registry, words)
+    added = registry.add_patches(new)
+    return tuple((each.record.patch_id, is_new) for each, is_new in zip(new, added, strict=True))
+
+
+def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
+    verified = verify_files(registry, patch.files)
     manifest = verified.patch.manifest
     basis, retain = manifest.protected.basis, manifest.protected.retain
     record = PatchRecord(
@@ -154,21 +173,18 @@ def add_signed(
         basis=basis.sha256,
         retain_set=retain.sha256 if retain else None,
         key_id=verified.key_id,
-        files={name: Digest(hashlib.sha256(data).hexdigest()) for name, data in files.items()},
-        size=sum(map(len, files.values())),
+        files={name: sha256(data) for name, data in patch.files.items()},
+        size=sum(map(len, patch.files.values())),
         added_at=registry.now(),
-        source=source,
+        source=patch.source,
     )
-    if words is not None:
-        keep_retained(registry, words)
-    new = registry.add_patch(
+    return NewPatch(
         record,
-        files,
-        draft,
+        patch.files,
+        patch.draft,
         basis=BasisRecord(basis.sha256, basis.dimension, basis.rank, basis.rule),
         retain_set=_retain_record(retain) if retain else None,
     )
-    return record.patch_id, new
 
 
 def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId, bool]:
@@ -185,7 +201,7 @@ def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId,
 
     draft = replace(draft, details={"folder": str(folder)})
     try:
-        return add_signed(registry, read_folder(folder), f"folder {folder.name}", draft)
+        return add_signed(registry, [SignedPatch(read_folder(folder), f"folder {folder.name}", draft)])[0]
     except RasuraError as error:
         registry.note(ended_by(draft, error))
         raise

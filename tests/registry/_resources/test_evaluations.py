@@ -197,9 +197,9 @@ def test_an_evaluation_replays_among_others(registry: Registry) -> None:
 
 def test_a_row_that_the_log_does_not_tell_of_is_found(made: Place) -> None:
     """Written by the program's own rows, without an entry."""
+    from rasura.registry._resources import evaluations
     from rasura.registry._storage.database import Database
     from rasura.registry._storage.location import Location
-    from rasura.registry.rows import evaluations
 
     with made.open() as registry:
         filled(registry)

@@ -38,7 +38,9 @@ from rasura.patches.errors import (
 )
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.location import Location
-from rasura.registry.registry import EntryFilter, Registry, find_location
+from rasura.registry.log.log_key import LastSigned
+from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import EntryFilter, NewPatch, Registry, find_location
 
 # ── Places ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,6 +291,61 @@ def test_files_must_be_those_of_the_record(registry: Registry, damage: str) -> N
     assert len(registry.entries()) == 1
 
 
+def new_patch(concept: str, **rest: object) -> NewPatch:
+    return NewPatch(patch(concept, **rest), files_of(concept), draft("patch.add"))
+
+
+def test_patches_added_together_have_an_entry_each(registry: Registry) -> None:
+    add_patch(registry, "second")
+    before = len(registry.entries())
+    new = [new_patch("first"), new_patch("second"), new_patch("third"), new_patch("first")]
+    assert registry.add_patches(new) == (True, False, True, False)
+    entries = registry.entries(newest=False)[before:]
+    assert [entry.patches for entry in entries] == [(new[0].record.patch_id,), (new[2].record.patch_id,)]
+    assert entries[0].time < entries[1].time
+    assert registry.add_patches(new) == (False,) * 4
+    assert registry.add_patches([]) == ()
+    assert verify_log(registry).size == before + 2
+
+
+@pytest.mark.parametrize("damage", ["conflict", "key", "files", "blob", "entry"])
+def test_patches_added_together_are_all_there_or_none(registry: Registry, damage: str) -> None:
+    conflict = new_patch("second")
+    if damage == "conflict":  # the identity is here, with another manifest
+        files = {**conflict.files, "manifest.json": conflict.files["manifest.json"][::-1]}
+        record = replace(conflict.record, files={name: _sha256(data) for name, data in files.items()})
+        registry.add_patch(record, files, draft("patch.add"))
+    elif damage == "key":
+        conflict = new_patch("second", key_id=digest("nowhere"))
+    elif damage == "files":
+        conflict = replace(conflict, files={**conflict.files, "manifest.json": b"{}"})
+    elif damage == "blob":
+        registry.blobs.path(conflict.record.files["manifest.json"]).mkdir(parents=True)
+    else:  # the row is good, and the log cannot carry the entry: the last thing that can go wrong before the commit
+        conflict = replace(conflict, entry=draft("patch.add", details={"long": "x" * 70_000}))
+    patches, entries, memory = registry.patches(), registry.entries(), registry.log_key.recall()
+    with pytest.raises((ExistsError, NotFoundError, DigestMismatchError, RegistryError, InputError)):
+        registry.add_patches([new_patch("first"), conflict, new_patch("third")])
+    assert (registry.patches(), registry.entries()) == (patches, entries)
+    assert registry.log_key.recall() == memory
+    assert registry.add_patches([new_patch("first"), new_patch("third")]) == (True, True)
+    assert verify_log(registry).size == len(entries) + 2
+
+
+def test_a_crash_around_the_commit_of_several_patches_is_no_alarm(registry: Registry) -> None:
+    """What is on disk before the commit and after it, until the memory is settled: the intention explains both."""
+    before = registry.head()
+    registry.add_patches([new_patch("first"), new_patch("second")])
+    after = registry.head()
+    assert registry.log_key.recall() == LastSigned(after)
+    registry.log_key.remember(LastSigned(before, after))  # the crash came after the commit
+    verify_log(registry)
+    registry.log_key.remember(LastSigned(after, replace(after, size=after.size + 2, root=bytes(32))))  # or before it
+    verify_log(registry)
+    assert registry.add_patches([new_patch("third"), new_patch("fourth")]) == (True, True)
+    assert verify_log(registry).size == after.size + 2
+
+
 def test_patches_are_listed_by_age_concept_and_base(registry: Registry) -> None:
     young = patch("young", added_at=EPOCH + timedelta(days=1))
     old = patch("old", base=digest("other"))
@@ -464,7 +521,7 @@ def test_ten_thousand_patches_fit_one_entry(registry: Registry) -> None:
 
 def test_a_reader_sees_one_state(made: Place) -> None:
     with made.open() as registry, made.open() as other, registry.reading() as session:
-        from rasura.registry.rows import keys
+        from rasura.registry._resources import keys
 
         assert keys.every(session) == ()
         if made.url is not None:  # a SQLite without WAL lets the writer wait until the reader is done

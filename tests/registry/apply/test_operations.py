@@ -44,7 +44,7 @@ from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.trust.key_files import trust_file
-from rasura.registry.trust.verified_patch import add_signed
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_a_base_that_the_registry_does_not_know(workshop: Workshop, tmp_path: Pa
     (tmp_path / "alice.pub").write_text(pem)
     with Registry.create(tmp_path / "second") as second:
         trust_file(second, tmp_path / "alice.pub", None, Draft("bob", "", "key.trust", "success"))
-        add_signed(second, files, "somewhere", Draft("bob", "", "patch.pull", "success"))
+        add_signed(second, [SignedPatch(files, "somewhere", Draft("bob", "", "patch.pull", "success"))])
         with workshop.unchanged(), pytest.raises(NotFoundError, match="is not in this registry") as caught:
             operations.apply(second, workshop.host(), [workshop.dog], ALICE)
         assert caught.value.hint.startswith("rasura base add '")
@@ -668,8 +668,7 @@ def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path:
     with Registry.create(f"{postgres_url}&blobs={quote(str(tmp_path / 'home'))}", actor="alice") as registry:
         trust_file(registry, tmp_path / "alice.pub", None, draft)
         add_base(registry, workshop.model, "tiny", draft, silent)
-        for each in files:
-            add_signed(registry, each, "a stick", draft)
+        add_signed(registry, [SignedPatch(each, "a stick", draft) for each in files])
         begin(workshop, registry, write=True)  # and nobody ends it
         receipt = operations.apply(registry, workshop.host(), [workshop.photo, workshop.van_gogh], ALICE)
         assert receipt.applied == {workshop.dog: Strength(8), workshop.photo: ONE, workshop.van_gogh: ONE}

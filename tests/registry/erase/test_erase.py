@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 from support.models.tiny import tiny_model
-from support.registries.workshop import SPEC, Workshop, request_for, silent, workshop
+from support.registries.workshop import SPEC, Workshop, copy_of, request_for, silent, workshop, workshop_template
 
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.errors import ErasureRefusedError, InputError, NotFoundError, RevokedKeyError
+from rasura.patches.errors import (
+    DigestMismatchError,
+    ErasureRefusedError,
+    ExistsError,
+    InputError,
+    NotFoundError,
+    RasuraError,
+    RegistryError,
+    RevokedKeyError,
+)
 from rasura.patches.prompts.concept_prompts import Target
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
@@ -93,6 +103,44 @@ def test_what_the_mathematics_refuses(workshop: Workshop, registry: Registry) ->
         )
     entry = workshop.entries()[-1]
     assert (entry.details["base"], entry.details["concepts"], entry.reason) == ("tiny", "dog", "takedown 12")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "outcome"),
+    [
+        ("unwritable", RegistryError, "failed"),
+        ("damaged", DigestMismatchError, "refused"),
+        ("conflict", ExistsError, "refused"),
+    ],
+)
+def test_where_the_second_of_two_fails_neither_is_registered(
+    workshop: Workshop, tmp_path: Path, damage: str, error: type[RasuraError], outcome: str
+) -> None:
+    """What the second patch will be is known from a twin of the registry, where nothing stands in its way."""
+    with copy_of(workshop_template(), tmp_path / "twin").open() as twin:
+        second = run(twin, OF, Target("van", "painting"))[1].patch.patch_id
+        record, files = twin.patch(second), twin.patch_files(second)
+    with workshop.open() as registry:
+        manifest = registry.blobs.path(record.files["manifest.json"])
+        if damage == "unwritable":
+            manifest.mkdir(parents=True)
+        elif damage == "damaged":
+            manifest.parent.mkdir(exist_ok=True)
+            manifest.write_bytes(b"{}")
+        else:  # the same identity with another manifest
+            other = {**files, "manifest.json": b"{}"}
+            digests = {name: sha256(data) for name, data in other.items()}
+            alike = replace(record, files=digests, size=sum(map(len, other.values())), retain_set=None, basis=None)
+            registry.add_patch(alike, other, DRAFT)
+    tables, size = workshop.tables(), len(workshop.entries())
+    with workshop.open() as registry:
+        with pytest.raises(error):
+            run(registry, OF, Target("van", "painting"))
+        verify_log(registry)
+    assert workshop.tables() == tables
+    (entry,) = workshop.entries()[size:]
+    assert (entry.action, entry.outcome, entry.error) == ("patch.erase", outcome, error.code)
+    assert entry.details == {"base": "tiny", "concepts": "of; van"}
 
 
 def test_no_such_base_key_or_patch(workshop: Workshop, registry: Registry) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from support.models.tiny import tiny_model
-from support.registries.workshop import SPEC, Workshop, erased, request_for, silent, workshop
+from support.registries.workshop import (
+    SPEC,
+    Workshop,
+    copy_of,
+    erased,
+    request_for,
+    silent,
+    workshop,
+    workshop_template,
+)
 
 from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.checks.disturbance import disturbance
@@ -19,6 +28,7 @@ from rasura.patches.errors import (
     ErasureRefusedError,
     InputError,
     NotFoundError,
+    RegistryError,
 )
 from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
@@ -150,6 +160,22 @@ def test_refusals_register_nothing(workshop: Workshop, registry: Registry, tmp_p
     photo = alone(registry, "photo")
     with workshop.unchanged("refused erasure_refused"), pytest.raises(ErasureRefusedError):
         again(registry, photo, workshop.rival, how=Anew(protect=(workshop.dog,)))
+
+
+def test_where_the_second_cannot_be_stored_the_first_is_not_registered(
+    workshop: Workshop, registry: Registry, tmp_path: Path
+) -> None:
+    with copy_of(workshop_template(), tmp_path / "twin").open() as twin:
+        second = again(twin, workshop.van_gogh, workshop.photo)[1].patch.patch_id
+        files = twin.patch(second).files
+    registry.blobs.path(files["manifest.json"]).mkdir(parents=True)
+    tables, size = workshop.tables(), len(workshop.entries())
+    with pytest.raises(RegistryError):
+        again(registry, workshop.van_gogh, workshop.photo)
+    assert workshop.tables() == tables
+    (entry,) = workshop.entries()[size:]
+    assert (entry.action, entry.outcome, entry.error) == ("patch.rebase", "failed", "registry")
+    assert entry.patches == (workshop.van_gogh, workshop.photo)
 
 
 def test_without_the_retain_set(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:

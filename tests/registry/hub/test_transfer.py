@@ -10,7 +10,14 @@ import pytest
 from support.hubserver import TOKEN, HubServer
 from support.registries.workshop import ALICE, Workshop, silent, workshop
 
-from rasura.patches.errors import HubError, NotFoundError, RevokedKeyError, SignatureError, UntrustedKeyError
+from rasura.patches.errors import (
+    HubError,
+    NotFoundError,
+    RegistryError,
+    RevokedKeyError,
+    SignatureError,
+    UntrustedKeyError,
+)
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
@@ -48,6 +55,7 @@ def push(registry: Registry, hub: HubServer, *patches: PatchId) -> PushReceipt:
         base_model="acme/base",
         licence="apache-2.0",
         private=False,
+        tool_version="0.1.0",
         remote=Remote(hub.url, TOKEN),
         draft=Draft("alice", "share", "patch.push", "success"),
     )
@@ -133,6 +141,26 @@ def test_one_bad_patch_of_several_registers_none(
     assert len(second.entries()) == len(before) + 1
     plain_hub.faults.swapped.clear()
     assert len(pull(second, plain_hub, f"{REPO}@{receipt.commit}")) == 2
+
+
+def test_where_the_second_patch_cannot_be_stored_none_is_registered(
+    workshop: Workshop, registry: Registry, second: Registry, plain_hub: HubServer
+) -> None:
+    push(registry, plain_hub, workshop.dog, workshop.photo)
+    trust_alice(workshop, second)
+    last = max(workshop.dog, workshop.photo)
+    in_the_way = second.blobs.path(registry.patch(last).files["manifest.json"])
+    in_the_way.mkdir(parents=True)
+    before = second.entries()
+    with pytest.raises(RegistryError):
+        pull(second, plain_hub)
+    assert second.patches() == ()
+    failure, *rest = second.entries()
+    assert (failure.action, failure.outcome, failure.error) == ("patch.pull", "failed", "registry")
+    assert (failure.details, tuple(rest)) == ({"repo": REPO}, before)
+    in_the_way.rmdir()
+    assert len(pull(second, plain_hub)) == 2
+    verify_log(second)
 
 
 def test_a_patch_alone_lies_where_diffusers_looks(

@@ -29,8 +29,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import PatchId
-from rasura.registry._resources.policies import policy_digest
-from rasura.registry._storage.choices import check_stack_name
+from rasura.registry._storage.choices import check_stack_name, policy_digest
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import PatchRecord
 from rasura.registry.log.verify import verify_log

@@ -37,7 +37,7 @@ from rasura.registry.stacks.plan_file import Plan, read_plan
 from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.trust.key_files import new_key, trust_file
-from rasura.registry.trust.verified_patch import add_signed
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "plan.json"
 DATA = GOLDEN.read_bytes()
@@ -269,8 +269,7 @@ def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path:
     with Registry.create(f"{postgres_url}&blobs={quote(str(tmp_path / 'home'))}", actor="alice") as registry:
         trust_file(registry, tmp_path / "alice.pub", None, draft)
         add_base(registry, workshop.model, "tiny", draft, silent)
-        for each in files:
-            add_signed(registry, each, "a stick", draft)
+        add_signed(registry, [SignedPatch(each, "a stick", draft) for each in files])
         edit.create(registry, "brand", {workshop.dog: ONE, workshop.photo: Strength(8)}, ALICE)
         plan = planned(registry, workshop, {workshop.dog: ONE, workshop.photo: Strength(8)})
         put_in_force(registry, Policy(pair=0.04), ALICE)
