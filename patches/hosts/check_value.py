@@ -1,11 +1,14 @@
 """Whether a value fits a parameter."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from rasura.patches._io.tensor_bytes import dtype_name, is_finite, torch_dtype
 from rasura.patches.errors import NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["check_same", "check_uncast", "check_value", "info_of"]
 

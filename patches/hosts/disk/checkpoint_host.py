@@ -8,9 +8,7 @@ mapped into its memory sees the new values at once; load models afresh after a w
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
@@ -26,6 +24,9 @@ from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, ne
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest, ParamName
+
+if TYPE_CHECKING:  # hashing a model on disk needs no torch
+    import torch
 
 __all__ = ["CheckpointHost"]
 
@@ -280,6 +281,8 @@ def _present(place: Place, files: WeightFiles) -> bytearray:
 
 
 def _tensor(data: bytearray, info: ParameterInfo) -> "torch.Tensor":
+    import torch
+
     if not data:
         return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
     return torch.frombuffer(data, dtype=torch_dtype(info.dtype)).reshape(info.shape)
