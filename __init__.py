@@ -6,7 +6,7 @@ The repository root is this package: `.dev/rasura` links back here, and the whee
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rasura.registry.live.live_model import attach
+    from rasura.registry.live.attach import attach
 
 __all__ = ["__version__", "attach"]
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """`rasura.attach`, imported when it is asked for: the name alone must not cost torch and SQLAlchemy."""
     if name == "attach":
-        from rasura.registry.live.live_model import attach
+        from rasura.registry.live.attach import attach
 
         return attach
     message = f"module {__name__!r} has no attribute {name!r}"
