@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
-    from rasura.registry.live.live_model import attach
+    from rasura.registry.live.attach import attach
 
 __all__ = ["__version__", "attach"]
 
@@ -21,7 +21,7 @@ use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below 
 def __getattr__(name: str) -> object:
     """`rasura.attach`, imported when it is asked for: the name alone must not cost torch and SQLAlchemy."""
     if name == "attach":
-        from rasura.registry.live.live_model import attach
+        from rasura.registry.live.attach import attach
 
         return attach
     message = f"module {__name__!r} has no attribute {name!r}"

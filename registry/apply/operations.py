@@ -30,8 +30,8 @@ from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, fi
 from rasura.registry.apply.motion import Actor, Patches, Receipt, move, recorded
 
 if TYPE_CHECKING:
+    from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
-    from rasura.registry.stacks.stack_ref import Goal
 
 __all__ = ["Actor", "Receipt", "apply", "apply_to_folder", "check_base", "revert", "switch", "switch_folder"]
 

@@ -12,8 +12,8 @@ from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.live.originals import KeepOn
+    from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
-    from rasura.registry.stacks.stack_ref import Goal
 
 __all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "login"]
 
@@ -45,7 +45,8 @@ def goal_from(registry: Registry, goal: GoalRef) -> Goal:
     Raises:
         NotFoundError, StrengthError, …: a name or a number that means nothing.
     """
-    from rasura.registry.stacks.stack_ref import Goal, goal_of
+    from rasura.registry.apply.goal import Goal
+    from rasura.registry.stacks.stack_ref import goal_of
 
     if isinstance(goal, str):
         return goal_of(registry, goal)

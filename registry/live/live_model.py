@@ -21,84 +21,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rasura.patches.algebra.increment import ONE, Strength
-from rasura.patches.errors import BusyError, InputError, UnsupportedHostError
+from rasura.patches.errors import BusyError, InputError
 from rasura.registry.apply.motion import Actor, Receipt
-from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, keep_on_from, listed, login
-from rasura.registry.registry import Registry, find_location
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed
+from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rasura.patches.checks.policy import Policy
-    from rasura.patches.hosts.live.originals import KeepOn
     from rasura.patches.hosts.live.torch_host import TorchHost
     from rasura.patches.hosts.sharded.sharded_host import ShardedHost
     from rasura.registry.apply.status import Survey
     from rasura.registry.stacks.plan import Planned
 
-__all__ = ["LiveModel", "attach"]
-
-
-def attach(
-    model: object,
-    registry: str | Path | None = None,
-    *,
-    label: str = "",
-    keep_on: KeepOn | str = "cpu",
-    remember: int = 2,
-    actor: str | None = None,
-    quantised_from: str | None = None,
-) -> LiveModel:
-    """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
-
-    Args:
-        model: a diffusers pipeline, or one of its modules (UNet, transformer, CLIP text encoder).
-        registry: folder or URL of the registry; None: the nearest `.rasura` upwards from the working folder.
-        label: what people call the model; goes into the log.
-        keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
-            (`rasura.patches.hosts.live.originals`).
-        remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
-            neither composed nor hashed again (`rasura.patches.hosts.live.value_cache`); none of a sharded model.
-        actor: who acts where a call does not say; None: the user's login name.
-        quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
-            cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
-            are refused; taking them out needs none.
-
-    Raises:
-        UnsupportedHostError: neither a pipeline nor such a module.
-        InputError: `keep_on` is neither a place nor a folder.
-        NoRegistryError: there is no registry.
-        NotFoundError: the base that was named is not in it.
-        ProcessGroupError: the model is sharded, and another process died or did not come.
-    """
-    from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-    from rasura.registry.apply.side_branches import live_host, told
-
-    parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
-    refuse_flat(parts)
-    if holds_shards(parts):
-        from rasura.registry.live.sharded_model import ShardedModel
-
-        if quantised_from is not None:
-            raise UnsupportedHostError(
-                "expected a model that is sharded or one that is quantised, got quantised_from for a sharded one: its "
-                "shards are written as plain numbers",
-                hint="rasura.attach(module, registry), without quantised_from",
-            )
-        return ShardedModel.joined(model, registry, label, place, actor or login())
-    location = find_location(Path.cwd()) if registry is None else registry
-    with Registry.open(location) as opened:
-        base = None if quantised_from is None else told(opened, quantised_from)
-    host = live_host(model, label, base, keep_on=place, remember=remember)
-    return LiveModel(host, location, actor or login())
+__all__ = ["LiveModel"]
 
 
 class LiveModel:
-    """A handle on a live model; see the module. Made by `attach`."""
+    """A handle on a live model; see the module. Made by `rasura.attach`."""
 
     def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
-        """Use `attach`."""
+        """Use `rasura.attach`."""
         from rasura.patches.hosts.live.forward_gate import Gate, gated, gates_of
 
         self.host = host

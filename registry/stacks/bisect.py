@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError, InputError, NotFoundError
+from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.host_state import sighted, strengths
 from rasura.registry.apply.operations import switch
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.bisect_state import Bisection
-from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.trust.verified_patch import manifest_of
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from rasura.patches.errors import ConflictError
 from rasura.patches.types import ParamName
 from rasura.registry._storage.choices import policy_digest
 from rasura.registry._storage.records import Draft
+from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.host_state import SWITCH, find_record, sighted, strengths
 from rasura.registry.apply.motion import Actor, Patches, Receipt, move
 from rasura.registry.apply.operations import check_base
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.stacks.plan_file import Plan, Side
-from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.trust.check import effective
 
 if TYPE_CHECKING:

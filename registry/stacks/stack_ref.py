@@ -7,8 +7,6 @@ rasura.lock      a lock file: anything with a slash, or that ends with .lock
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,30 +14,15 @@ from rasura.patches._io.files import read_regular
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
-from rasura.patches.types import Digest, PatchId
+from rasura.registry.apply.goal import Goal
 from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, Lock
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
-__all__ = ["Goal", "goal_of", "read_lock", "side_of"]
+__all__ = ["goal_of", "read_lock", "side_of"]
 
 _MODEL: Final = "@"
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A set of patches that somebody named.
-
-    Attributes:
-        source: how they named it.
-        base: of all its patches; None of a model to which nothing was ever applied.
-        patches: the set.
-    """
-
-    source: str
-    base: Digest | None
-    patches: Mapping[PatchId, Strength]
 
 
 def goal_of(registry: Registry, source: str) -> Goal:

@@ -9,7 +9,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
 from rasura.registry.apply import operations
-from rasura.registry.live.live_model import attach
+from rasura.registry.live.attach import attach
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,11 +18,11 @@ from rasura.patches._io.file_lock import locked
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.goal import Goal
 from rasura.registry.doctor import Finding, examine
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect, bisect_state
-from rasura.registry.stacks.stack_ref import Goal
 
 OLD = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
 

@@ -37,12 +37,12 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.operations import Actor
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.trust.key_files import trust_file
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed
 
@@ -537,7 +537,7 @@ from rasura.patches.format import model_signature as signature, patch as file, s
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.rollback_journal import Journal
 from rasura.registry.apply import operations as deploy
-from rasura.registry.stacks.stack_ref import Goal
+from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry
 from rasura.patches.algebra.increment import Strength
 

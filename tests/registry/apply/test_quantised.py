@@ -32,7 +32,8 @@ from rasura.patches.types import ParamName
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations, side_branches
 from rasura.registry.erase.base_models import add_base
-from rasura.registry.live.live_model import LiveModel, attach
+from rasura.registry.live.attach import attach
+from rasura.registry.live.live_model import LiveModel
 from rasura.registry.log.verify import verify_log
 from rasura.registry.trust.verified_patch import load_verified
 

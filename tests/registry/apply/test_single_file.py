@@ -18,10 +18,10 @@ from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, 
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.status import survey
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.stack_ref import Goal
 
 
 @pytest.fixture

@@ -24,13 +24,14 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.lock_file import lock_stack
 from rasura.registry.stacks.policy_file import put_in_force
-from rasura.registry.stacks.stack_ref import Goal, goal_of
+from rasura.registry.stacks.stack_ref import goal_of
 
 
 @pytest.fixture

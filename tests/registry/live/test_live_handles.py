@@ -14,7 +14,8 @@ from support.registries.workshop import SPEC, Workshop, workshop
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError, StrengthError, UnsupportedHostError
 from rasura.patches.hosts.live.forward_gate import gate_of
-from rasura.registry.live.live_model import LiveModel, attach
+from rasura.registry.live.attach import attach
+from rasura.registry.live.live_model import LiveModel
 
 VALUES = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v.weight"
 

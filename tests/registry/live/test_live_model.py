@@ -34,7 +34,8 @@ from rasura.patches.errors import (
 from rasura.patches.hosts.live.forward_gate import gate_of
 from rasura.registry.apply import operations
 from rasura.registry.apply.motion import Actor
-from rasura.registry.live.live_model import LiveModel, attach
+from rasura.registry.live.attach import attach
+from rasura.registry.live.live_model import LiveModel
 from rasura.registry.stacks import edit
 
 ALICE = Actor("alice")

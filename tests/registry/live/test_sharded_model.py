@@ -14,7 +14,7 @@ from support.sharded.sharding import PROCESSES, noise
 
 from rasura.patches._io.tensor_bytes import tensor_digest
 from rasura.registry._storage.records import EntryRecord
-from rasura.registry.live.live_model import attach
+from rasura.registry.live.attach import attach
 
 SCRIPT = str(Path(__file__).parents[2] / "support" / "sharded" / "sharding.py")
 

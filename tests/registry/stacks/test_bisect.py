@@ -24,13 +24,13 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import ConflictError, DriftError, FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.goal import Goal
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect, bisect_state, edit
 from rasura.registry.stacks.bisect import Step
 from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.stacks.policy_file import put_in_force
-from rasura.registry.stacks.stack_ref import Goal
 
 MODEL = ("--model", "the model")
 

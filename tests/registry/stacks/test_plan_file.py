@@ -28,6 +28,7 @@ from rasura.patches.errors import (
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.goal import Goal
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
@@ -35,7 +36,6 @@ from rasura.registry.stacks import edit
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.stacks.plan_file import Plan, read_plan
 from rasura.registry.stacks.policy_file import put_in_force
-from rasura.registry.stacks.stack_ref import Goal
 from rasura.registry.trust.key_files import new_key, trust_file
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed
 

@@ -1,0 +1,70 @@
+"""`rasura.attach`: put a live model under a registry's hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.registry.live.arguments import keep_on_from, login
+from rasura.registry.live.live_model import LiveModel
+from rasura.registry.registry import Registry, find_location
+
+if TYPE_CHECKING:
+    from rasura.patches.hosts.live.originals import KeepOn
+
+__all__ = ["attach"]
+
+
+def attach(
+    model: object,
+    registry: str | Path | None = None,
+    *,
+    label: str = "",
+    keep_on: KeepOn | str = "cpu",
+    remember: int = 2,
+    actor: str | None = None,
+    quantised_from: str | None = None,
+) -> LiveModel:
+    """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
+
+    Args:
+        model: a diffusers pipeline, or one of its modules (UNet, transformer, CLIP text encoder).
+        registry: folder or URL of the registry; None: the nearest `.rasura` upwards from the working folder.
+        label: what people call the model; goes into the log.
+        keep_on: where the originals of touched parameters are kept: `cpu`, `pinned`, `device`, or the base's folder
+            (`rasura.patches.hosts.live.originals`).
+        remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
+            neither composed nor hashed again (`rasura.patches.hosts.live.value_cache`); none of a sharded model.
+        actor: who acts where a call does not say; None: the user's login name.
+        quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
+            cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
+            are refused; taking them out needs none.
+
+    Raises:
+        UnsupportedHostError: neither a pipeline nor such a module.
+        InputError: `keep_on` is neither a place nor a folder.
+        NoRegistryError: there is no registry.
+        NotFoundError: the base that was named is not in it.
+        ProcessGroupError: the model is sharded, and another process died or did not come.
+    """
+    from rasura.patches.hosts.live.torch_host import TorchHost
+    from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
+    from rasura.registry.apply.side_branches import live_host, told
+    from rasura.registry.live.sharded_model import ShardedModel
+
+    parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
+    refuse_flat(parts)
+    if holds_shards(parts):
+        if quantised_from is not None:
+            raise UnsupportedHostError(
+                "expected a model that is sharded or one that is quantised, got quantised_from for a sharded one: its "
+                "shards are written as plain numbers",
+                hint="rasura.attach(module, registry), without quantised_from",
+            )
+        return ShardedModel.joined(model, registry, label, place, actor or login())
+    location = find_location(Path.cwd()) if registry is None else registry
+    with Registry.open(location) as opened:
+        base = None if quantised_from is None else told(opened, quantised_from)
+    host = live_host(model, label, base, keep_on=place, remember=remember)
+    return LiveModel(host, location, actor or login())
