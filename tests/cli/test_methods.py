@@ -59,4 +59,4 @@ def test_an_erasure_is_applied_reverted_and_logged(method: str, workshop: Worksh
         ("patch.revert", "begun"),
         ("patch.revert", "done"),
     ]
-    assert run("audit", "verify")["entries"] == len(workshop.entries())
+    assert run("audit", "verify")["size"] == len(workshop.entries())
