@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from rasura.patches.errors import ConflictError, HostError, RasuraError, UnsupportedHostError
+from rasura.patches.hosts.interface import Host
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.sharded.gather import Whole, cut
 from rasura.patches.hosts.sharded.process_team import Done, Failed, Outcome, Task, Team, run
@@ -37,7 +38,7 @@ __all__ = ["ShardedHost"]
 _T = TypeVar("_T")
 
 
-class ShardedHost:
+class ShardedHost(Host):
     """Shards in many processes; see `rasura.patches.hosts.Host` for what its methods promise, in the first of them."""
 
     def __init__(self, shards: Shards, team: Team) -> None:
