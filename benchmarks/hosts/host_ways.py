@@ -17,7 +17,6 @@ from host_layers import Patch, equal_share, load, load_quickly, model, weights
 from rasura.patches.algebra.compose import Layer, composed, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.live.value_cache import composed_values
 from rasura.patches.types import ParamName
 from rasura.registry.apply.cached_host import Glance
 
@@ -54,7 +53,7 @@ def _moved(host: Glance, wanted: Sequence[Layer], kept: Collection[ParamName]) -
     host.original_digests(names), host.digests(names)
     host.ensure_writable(names)
     made_of = {layer.name: tuple(id(term.increment) for term in layer.terms) for layer in wanted}
-    found = composed_values({layer.name: layer for layer in wanted}, originals, made_of, host.memory)
+    found = host.compose({layer.name: layer for layer in wanted}, originals, made_of)
     new = {name: value.tensor for name, value in found.items()}
     gone = [name for name in names if name not in new]
     host.write({**new, **{name: originals[name] for name in gone}}, forget=gone)

@@ -10,17 +10,32 @@ which bytes are that) and does one thing: write some of them, all or nothing. It
 All answer `digests` with the SHA-256 of the same raw bytes, so a live model can be compared with one on disk.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
-__all__ = ["COMPONENTS", "Host", "ParameterInfo", "parameter_name"]
+    from rasura.patches.algebra.compose import Layer
+    from rasura.patches.algebra.factors import Factors
+    from rasura.patches.format.manifest_parts import TensorIdentity
+
+__all__ = [
+    "COMPONENTS",
+    "Host",
+    "MadeOf",
+    "ParameterInfo",
+    "QuantisedFrom",
+    "QuantisedPart",
+    "Value",
+    "parameter_name",
+]
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 """The parts of a pipeline that a patch may touch; a VAE, a tokenizer or a scheduler is never opened."""
@@ -40,8 +55,54 @@ class ParameterInfo:
     shape: tuple[int, ...]
 
 
+MadeOf: TypeAlias = Hashable
+"""What a value is a function of: the digest of its original, and the patches with their strengths."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A parameter's value; the tensor is never written to."""
+
+    tensor: "torch.Tensor"
+    digest: Digest
+    """SHA-256 of its raw bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedFrom:
+    """The base that somebody says was quantised; its codes cannot tell."""
+
+    base: Digest
+    parameters: "Mapping[ParamName, TensorIdentity]"
+
+
+class QuantisedPart(Protocol):
+    """The quantised layers of a host: their codes are never written, increments run beside them."""
+
+    quantised_from: QuantisedFrom | None
+    """Without it, branches are only taken away."""
+
+    def layers(self) -> Mapping[ParamName, ParameterInfo]:
+        """The quantised linear layers, in name order; their `dtype` is the kind of their codes."""
+        ...
+
+    def attached(self) -> frozenset[ParamName]:
+        """Beside which layers something runs now, whoever attached it."""
+        ...
+
+    def predicted(self, wanted: "Mapping[ParamName, Factors | None]") -> dict[ParamName, Digest]:
+        """What `Host.digests` will say of these layers with these factors attached."""
+        ...
+
+    def exchanging(self, wanted: "Mapping[ParamName, Factors | None]") -> AbstractContextManager[None]:
+        """Attach these for good if the block succeeds; if not, everything is as before."""
+        ...
+
+
 class Host(Protocol):
     """A model whose parameters can be read, and written all or nothing.
+
+    Hosts inherit from it: what only some of them can do has a default here, so that nobody asks which kind a host is.
 
     A name that the host does not have raises `UnsupportedHostError`, whichever method was asked.
     """
@@ -124,6 +185,41 @@ class Host(Protocol):
             BusyError: another process is writing.
         """
         ...
+
+    def model_folder(self) -> "Path | None":
+        """The diffusers folder that this model is, with tokenizer and text encoder; None of every other host."""
+        return None
+
+    def quantised_part(self) -> QuantisedPart | None:
+        """The quantised layers, if this host can have some."""
+        return None
+
+    def lent(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
+        """As `originals`, not copied where the host can lend them: to be read before the next write, never written."""
+        return self.originals(names)
+
+    def compose(
+        self,
+        layers: "Mapping[ParamName, Layer]",
+        originals: "Mapping[ParamName, torch.Tensor]",
+        made_of: Mapping[ParamName, MadeOf],
+    ) -> dict[ParamName, Value]:
+        """What parameters are under a set of patches, with digests; nothing is written.
+
+        Args:
+            layers: what the set adds to each parameter.
+            originals: their values without patches.
+            made_of: what determines each result; a host that remembers values knows them by it.
+
+        Raises:
+            AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.composed`.
+        """
+        from rasura.patches._io.tensor_bytes import tensor_digests
+        from rasura.patches.algebra.compose import composed_all
+
+        del made_of  # nothing is remembered here
+        values = composed_all(originals, layers.values())
+        return {name: Value(values[name], digest) for name, digest in tensor_digests(values).items()}
 
 
 def parameter_name(component: str, key: str) -> ParamName:

@@ -12,7 +12,7 @@ from rasura.patches.algebra.increment import Strength
 from rasura.patches.checks.check import SHORT, Accepted, Member, Policy, require
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.format.manifest_parts import TensorIdentity
-from rasura.patches.hosts.interface import Host
+from rasura.patches.hosts.interface import Host, MadeOf
 from rasura.patches.models.base_identity import check_touched
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry._storage.records import BaseRecord, HostRecord
@@ -33,7 +33,6 @@ from rasura.registry.trust.check import judged
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.hosts.live.value_cache import MadeOf
     from rasura.registry.apply.side_branches import Branches
     from rasura.registry.registry import Registry
 
@@ -76,7 +75,7 @@ class Motion:
 
 def prepared(
     registry: Registry,
-    host: Host,
+    host: Glance,
     present: Mapping[PatchId, Strength],
     wanted: Mapping[PatchId, Strength],
     policy: Policy,
@@ -85,7 +84,7 @@ def prepared(
 
     Args:
         registry: where the patches are.
-        host: the model; read only.
+        host: the model, which nobody else moves meanwhile; read only.
         present: the set that is applied.
         wanted: the set that shall be.
         policy: limits of the check.
@@ -94,38 +93,35 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    from rasura.patches.hosts.live.value_cache import composed_values
-
-    seen = host if isinstance(host, Glance) else Glance(host)
-    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=seen.host)
+    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
     verdict, stack = require(found.verdict), found.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
-    check_names(seen, touched)
-    coded = side_branches.quantised(seen, touched)
+    check_names(host, touched)
+    coded = side_branches.quantised(host, touched)
     plain = [name for name in touched if name not in coded]
-    originals, digests = seen.originals(plain), seen.original_digests(plain)
-    _check_made_for(registry, seen, stack)
-    base = _base_of(registry, seen, stack, originals, coded)
+    originals, digests = host.originals(plain), host.original_digests(plain)
+    _check_made_for(registry, host, stack)
+    base = _base_of(registry, host, stack, originals, coded)
     if stack:
-        _check_text_encoder(registry.base(base), seen)
-    seen.ensure_writable(touched)
+        _check_text_encoder(registry.base(base), host)
+    host.ensure_writable(touched)
     merged = {name: layer for name, layer in layers.items() if name in originals}
-    values = composed_values(merged, originals, _made_of(stack, digests), seen.memory)
+    values = host.compose(merged, originals, _made_of(stack, digests))
     tensors = originals | {name: value.tensor for name, value in values.items()}
     digests |= {name: value.digest for name, value in values.items()}
     branches = side_branches.branches_for(coded, layers)
     entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
-    entries |= side_branches.entries(seen, branches)
+    entries |= side_branches.entries(host, branches)
     return Motion(
-        _new_record(registry, seen, base, wanted, tensor_set_digest(entries[name] for name in layers)),
+        _new_record(registry, host, base, wanted, tensor_set_digest(entries[name] for name in layers)),
         present,
         verdict,
         found.keys,
         tensors,
         branches,
         frozenset(name for name in plain if name not in layers),
-        state_of(seen, touched),
+        state_of(host, touched),
         tensor_set_digest(entries.values()),
     )
 

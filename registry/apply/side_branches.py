@@ -11,21 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import BaseMismatchError, NotFoundError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
-from rasura.patches.hosts.interface import Host
+from rasura.patches.hosts.interface import Host, ParameterInfo, QuantisedFrom
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.compose import Layer
+    from rasura.patches.algebra.factors import Factors
     from rasura.patches.hosts.live.originals import KeepOn
     from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.patches.hosts.quantised.branch_factors import Factors
-    from rasura.patches.hosts.quantised.quantised_host import QuantisedFrom
-    from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer
     from rasura.registry.registry import Registry
 
     Branches: TypeAlias = Mapping[ParamName, Factors | None]
@@ -52,18 +50,6 @@ QUANTISED_FROM: Final = "quantised_from"
 _HINT: Final = "rasura.attach(pipe, quantised_from=BASE), where BASE is one of: rasura base list"
 
 
-@runtime_checkable
-class _Quantised(Protocol):
-    """What `QuantisedHost` has beside a host's methods; told by them, so that torch is not imported to ask."""
-
-    quantised_from: QuantisedFrom | None
-
-    def quantised(self) -> Mapping[ParamName, QuantisedLayer]: ...
-    def attached(self) -> frozenset[ParamName]: ...
-    def predicted(self, wanted: Branches) -> dict[ParamName, Digest]: ...
-    def exchanging(self, wanted: Branches) -> AbstractContextManager[None]: ...
-
-
 def live_host(
     model: object, label: str, base: QuantisedFrom | None, *, keep_on: KeepOn = "cpu", remember: int = 2
 ) -> TorchHost:
@@ -76,7 +62,7 @@ def live_host(
     from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
 
     host = QuantisedHost.told(model, label, base=base, keep_on=keep_on, remember=remember)
-    return host if host.quantised() else TorchHost.of(model, label, keep_on=keep_on, remember=remember)
+    return host if host.layers() else TorchHost.of(model, label, keep_on=keep_on, remember=remember)
 
 
 def told(registry: Registry, base: str) -> QuantisedFrom:
@@ -89,8 +75,6 @@ def told(registry: Registry, base: str) -> QuantisedFrom:
     Raises:
         NotFoundError, AmbiguousIdError: no such base, or several.
     """
-    from rasura.patches.hosts.quantised.quantised_host import QuantisedFrom
-
     try:
         found = registry.base(base)
     except NotFoundError as error:
@@ -101,14 +85,14 @@ def told(registry: Registry, base: str) -> QuantisedFrom:
 
 def quantised(host: Host, names: Iterable[ParamName]) -> frozenset[ParamName]:
     """Those of these parameters that are never merged."""
-    layers = _of(host)
-    return frozenset() if layers is None else frozenset(layers.quantised()) & frozenset(names)
+    part = host.quantised_part()
+    return frozenset() if part is None else frozenset(part.layers()) & frozenset(names)
 
 
 def running(host: Host) -> frozenset[ParamName]:
     """The parameters beside which something runs, by looking at the hooks."""
-    layers = _of(host)
-    return frozenset() if layers is None else layers.attached()
+    part = host.quantised_part()
+    return frozenset() if part is None else part.attached()
 
 
 def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdentity]:
@@ -121,13 +105,13 @@ def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdenti
         UnsupportedHostError: nobody named a base.
         BaseMismatchError: the named base has other shapes or other weights.
     """
-    wanted, layers = list(expected), _of(host)
-    if layers is None:
+    wanted, part = list(expected), host.quantised_part()
+    if part is None:
         return wanted
-    found = layers.quantised()
+    found = part.layers()
     for parameter in wanted:
         if parameter.name in found:
-            _check(host, layers.quantised_from, parameter, found[parameter.name])
+            _check(host, part.quantised_from, parameter, found[parameter.name])
     return [parameter for parameter in wanted if parameter.name not in found]
 
 
@@ -140,18 +124,18 @@ def branches_for(names: Iterable[ParamName], layers: Mapping[ParamName, Layer]) 
     wanted = sorted(names)
     if not wanted:
         return {}
-    from rasura.patches.hosts.quantised.branch_factors import Factors
+    from rasura.patches.algebra.factors import Factors
 
     return {name: Factors.of(layers[name].terms) if name in layers else None for name in wanted}
 
 
 def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, tuple[int, ...], Digest]]:
     """What a tensor-set digest says of quantised layers once these branches are attached."""
-    layers = _of(host)
-    if layers is None or not branches:
+    part = host.quantised_part()
+    if part is None or not branches:
         return {}
     infos = host.parameters()
-    return {n: (n, infos[n].dtype, infos[n].shape, digest) for n, digest in layers.predicted(branches).items()}
+    return {n: (n, infos[n].dtype, infos[n].shape, digest) for n, digest in part.predicted(branches).items()}
 
 
 def exchanged(host: Host, branches: Branches) -> AbstractContextManager[None]:
@@ -160,30 +144,25 @@ def exchanged(host: Host, branches: Branches) -> AbstractContextManager[None]:
     Raises:
         HostError, BusyError: that cannot be; nothing was changed.
     """
-    layers = _of(host)
-    return nullcontext() if layers is None or not branches else layers.exchanging(branches)
+    part = host.quantised_part()
+    return nullcontext() if part is None or not branches else part.exchanging(branches)
 
 
 def said(host: Host, branches: Branches) -> dict[str, str | int]:
     """What the log says of them; of a motion without any, nothing."""
-    layers = _of(host)
-    if layers is None or not branches:
+    part = host.quantised_part()
+    if part is None or not branches:
         return {}
-    base = layers.quantised_from
+    base = part.quantised_from
     return {BESIDE: len(branches), **({} if base is None else {QUANTISED_FROM: base.base})}
 
 
-def _of(host: Host) -> _Quantised | None:
-    inner = getattr(host, "host", host)  # a glance has the same methods as any other host
-    return inner if isinstance(inner, _Quantised) else None
-
-
-def _check(host: Host, base: QuantisedFrom | None, parameter: TensorIdentity, layer: QuantisedLayer) -> None:
+def _check(host: Host, base: QuantisedFrom | None, parameter: TensorIdentity, layer: ParameterInfo) -> None:
     name = parameter.name
     if base is None:
         raise UnsupportedHostError(
-            f"{host.location}: {name} is quantised ({layer.kind}): expected to be told which base was quantised, since "
-            "codes cannot be compared with one, got none",
+            f"{host.location}: {name} is quantised ({layer.dtype}): expected to be told which base was quantised, "
+            "since codes cannot be compared with one, got none",
             hint=_HINT,
             parameter=name,
         )

@@ -15,6 +15,7 @@ from rasura.patches.errors import ConflictError
 from rasura.patches.types import ParamName
 from rasura.registry._storage.choices import policy_digest
 from rasura.registry._storage.records import Draft
+from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.host_state import SWITCH, find_record, sighted, strengths
 from rasura.registry.apply.motion import Actor, Patches, Receipt, move
@@ -64,7 +65,7 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
     record = sighted(registry, host)
     check_base(registry, host, goal)
     present, limits = strengths(record) if record else {}, effective(registry, policy)
-    motion = prepared(registry, host, present, goal.patches, limits) if present or goal.patches else None
+    motion = prepared(registry, Glance(host), present, goal.patches, limits) if present or goal.patches else None
     nothing = tensor_set_digest(())
     base = motion.record.base if motion else goal.base or (record.base if record else None)
     assert base is not None

@@ -50,9 +50,9 @@ def look_across(
 
     if not crosses(stack):
         return Across()
-    folder = (
-        host if isinstance(host, CheckpointHost) and not host.single else CheckpointHost.open(_source(registry, stack))
-    )
+    # A live model or a single file has no tokenizer beside it: there the base's own folder answers.
+    mine = None if host is None else host.model_folder()
+    folder = CheckpointHost.open(_source(registry, stack) if mine is None else mine)
     encoder = TextEncoder.pristine(folder)
     touched: dict[ParamName, None] = dict.fromkeys(name for m in stack for name in m.patch.tensors.increments)
     originals = folder.originals(touched)

@@ -22,7 +22,7 @@ from rasura.patches.hosts.disk.journal_record import Change, Record
 from rasura.patches.hosts.disk.rollback_journal import Journal
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, new_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
-from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # hashing a model on disk needs no torch
 __all__ = ["CheckpointHost"]
 
 
-class CheckpointHost:
+class CheckpointHost(Host):
     """A model on disk; see `rasura.patches.hosts.interface.Host` for what its methods promise."""
 
     journal_type: ClassVar[type[Journal]] = Journal
@@ -87,6 +87,10 @@ class CheckpointHost:
                 hint="convert it with diffusers' from_single_file(…).save_pretrained(DIR)",
             )
         return self.path
+
+    def model_folder(self) -> Path | None:
+        """The folder; None of a single file."""
+        return None if self.single else self.path
 
     @property
     def location(self) -> str:

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from rasura.patches._io.parallel import at_once
+from rasura.patches.algebra.compose import Layer
 from rasura.patches.errors import HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_uncast, check_value, info_of
 from rasura.patches.hosts.disk.state_folder import new_identity
-from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo
+from rasura.patches.hosts.interface import COMPONENTS, Host, MadeOf, ParameterInfo, Value
 from rasura.patches.hosts.live.bit_compare import same_bits
 from rasura.patches.hosts.live.forward_gate import turn, writing
 from rasura.patches.hosts.live.module_parameters import (
@@ -36,7 +37,7 @@ from rasura.patches.hosts.live.module_parameters import (
 from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.live.originals import forget as forget_original
 from rasura.patches.hosts.live.overwrite import compare, copied, overwrite, restoring
-from rasura.patches.hosts.live.value_cache import Remembered
+from rasura.patches.hosts.live.value_cache import Remembered, composed_values
 from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.types import Digest, ParamName
 
@@ -52,7 +53,7 @@ class _Look(threading.local):
     found: Mapping[ParamName, LiveParameter] | None = None
 
 
-class TorchHost:
+class TorchHost(Host):
     """Modules in memory; see `rasura.patches.hosts.interface.Host` for what its methods promise."""
 
     def __init__(
@@ -162,6 +163,15 @@ class TorchHost:
         """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
         with _LOCK:
             return {live.name: self._original(live).detach() for live in self._readable(names)}
+
+    def compose(
+        self,
+        layers: Mapping[ParamName, Layer],
+        originals: Mapping[ParamName, torch.Tensor],
+        made_of: Mapping[ParamName, MadeOf],
+    ) -> dict[ParamName, Value]:
+        """What parameters are under a set of patches; values that it has had are neither composed nor hashed again."""
+        return composed_values(layers, originals, made_of, self.memory)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""

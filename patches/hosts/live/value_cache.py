@@ -10,9 +10,8 @@ parameter, where its original is kept. An original that is kept anyway is one of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 
@@ -20,22 +19,11 @@ from rasura.patches._io.parallel import at_once
 from rasura.patches._io.tensor_bytes import tensor_digests
 from rasura.patches.algebra.compose import Layer, composed_all
 from rasura.patches.errors import InputError
+from rasura.patches.hosts.interface import MadeOf, Value
 from rasura.patches.hosts.live.bit_compare import checksum, same_bits
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["MadeOf", "Remembered", "Value", "composed_values"]
-
-MadeOf: TypeAlias = Hashable
-"""What a value is a function of: the digest of its original, and the patches with their strengths."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Value:
-    """A parameter's value; the tensor is never written to."""
-
-    tensor: torch.Tensor
-    digest: Digest
-    """SHA-256 of its raw bytes."""
+__all__ = ["Remembered", "composed_values"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

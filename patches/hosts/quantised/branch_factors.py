@@ -1,21 +1,19 @@
-"""What runs beside a quantised layer: the factors of a composed increment, and the hook that adds them."""
+"""What runs beside a quantised layer: the hook that adds the factors of a composed increment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from rasura.patches._io.sha256 import digest_of
-from rasura.patches._io.tensor_bytes import tensor_digest
-from rasura.patches.algebra.compose import Term, beside
+from rasura.patches.algebra.factors import Factors
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["BranchHook", "Factors", "SideBranch"]
+__all__ = ["BranchHook", "SideBranch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +25,6 @@ class SideBranch:
     """Σ rank of the increments."""
     sha256: Digest
     """Over the digests of A and of s·B as float32: equal for equal sets."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Factors:
-    """The composed increment of one layer as it is attached: B A, float32."""
-
-    A: torch.Tensor
-    """[Σ rank, d_in]."""
-    B: torch.Tensor
-    """[d_out, Σ rank], strengths included."""
-
-    @classmethod
-    def of(cls, terms: Sequence[Term]) -> Self:
-        """Of a set of increments, in an order that depends on the set alone.
-
-        Raises:
-            AlgebraError: no terms, or terms of different shapes.
-            BoundExceededError: strengths too large for the exact sum.
-        """
-        B, A = beside(terms)
-        return cls(A.to(torch.float32), B.to(torch.float32))
-
-    @property
-    def sha256(self) -> Digest:
-        """See `SideBranch.sha256`; from the numbers, each time."""
-        return digest_of(f"{tensor_digest(self.A)}{tensor_digest(self.B)}".encode())
-
-    def beside(self, module: nn.Module) -> Factors:
-        """The same numbers where a layer's own are; beside one that is offloaded, they stay where they are."""
-        device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("meta"))
-        return self if device.type == "meta" else Factors(self.A.to(device), self.B.to(device))
 
 
 class BranchHook:

@@ -16,31 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Self
 
 from torch import nn
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
+from rasura.patches.algebra.factors import Factors
 from rasura.patches.format.manifest_parts import TensorIdentity
-from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.interface import ParameterInfo, QuantisedFrom, QuantisedPart
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.quantised.branch_factors import Factors
-from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, codes_digest
+from rasura.patches.hosts.quantised.quantised_layers import codes_digest
 from rasura.patches.hosts.quantised.side_branch import SideBranches
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["QuantisedFrom", "QuantisedHost"]
-
-
-@dataclass(frozen=True, slots=True)
-class QuantisedFrom:
-    """The base that somebody says was quantised; its codes cannot tell."""
-
-    base: Digest
-    parameters: Mapping[ParamName, TensorIdentity]
+__all__ = ["QuantisedHost"]
 
 
 class QuantisedHost(TorchHost):
@@ -75,9 +66,14 @@ class QuantisedHost(TorchHost):
         made.quantised_from = base
         return made
 
-    def quantised(self) -> Mapping[ParamName, QuantisedLayer]:
-        """The quantised linear layers, in name order."""
-        return self._branches.layers()
+    def quantised_part(self) -> QuantisedPart:
+        """This host itself, also while none of its layers is quantised."""
+        return self
+
+    def layers(self) -> Mapping[ParamName, ParameterInfo]:
+        """The quantised linear layers, in name order, each with the kind of its codes in place of a dtype."""
+        found = self._branches.layers()
+        return {name: ParameterInfo(name, layer.kind, layer.shape) for name, layer in found.items()}
 
     def attached(self) -> frozenset[ParamName]:
         """Beside which layers something runs now, whoever attached it."""
@@ -94,9 +90,7 @@ class QuantisedHost(TorchHost):
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """As of `TorchHost`, and the quantised layers."""
-        found = dict(super().parameters())
-        found |= {name: ParameterInfo(name, layer.kind, layer.shape) for name, layer in self.quantised().items()}
-        return dict(sorted(found.items()))
+        return dict(sorted({**super().parameters(), **self.layers()}.items()))
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """As of `TorchHost`; of a quantised layer, over its codes and what is attached to it."""
@@ -124,7 +118,7 @@ class QuantisedHost(TorchHost):
         return self._branches.exchanging(wanted, self.host_id)
 
     def _split(self, names: Iterable[ParamName]) -> tuple[list[ParamName], list[ParamName]]:
-        wanted, coded = list(names), self.quantised()
+        wanted, coded = list(names), self._branches.layers()
         return [name for name in wanted if name not in coded], [name for name in wanted if name in coded]
 
     def _codes(self, names: list[ParamName]) -> list[tuple[ParamName, Digest]]:

@@ -35,13 +35,14 @@ import torch
 from torch import nn
 
 from rasura.patches.algebra.compose import Layer, Term
+from rasura.patches.algebra.factors import Factors
 from rasura.patches.errors import BaseMismatchError, HostWriteError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.module_parameters import LiveParameter, live_modules, part_of, unwrapped
 from rasura.patches.hosts.live.write_guards import refuse_bypassed
-from rasura.patches.hosts.quantised.branch_factors import BranchHook, Factors, SideBranch
+from rasura.patches.hosts.quantised.branch_factors import BranchHook, SideBranch
 from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, codes_of, quantised_layer
 from rasura.patches.types import SHORT, ParamName
 

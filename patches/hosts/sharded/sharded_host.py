@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 import torch
 
 from rasura.patches.errors import ConflictError, HostError, RasuraError, UnsupportedHostError
-from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.gather import Whole, cut
@@ -35,7 +35,7 @@ __all__ = ["ShardedHost"]
 _T = TypeVar("_T")
 
 
-class ShardedHost:
+class ShardedHost(Host):
     """Shards in many processes; `rasura.patches.hosts.interface.Host` says what its methods promise, in the first."""
 
     def __init__(self, shards: Shards, team: Team) -> None:

@@ -37,6 +37,7 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.operations import Actor
 from rasura.registry.apply.prepare import prepared
@@ -510,7 +511,7 @@ def test_a_motion_that_died_after_it_wrote_is_ended_as_done(workshop: Workshop, 
 def begin(shop: Workshop, registry: Registry, *, write: bool = False) -> None:
     """What a motion does up to the moment at which it dies."""
     host, strength = shop.host(), Strength(8)
-    motion = prepared(registry, host, {}, {shop.dog: strength}, DEFAULT_POLICY)
+    motion = prepared(registry, Glance(host), {}, {shop.dog: strength}, DEFAULT_POLICY)
     registry.note(
         Draft(
             "alice",

@@ -14,6 +14,7 @@ from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, silent, w
 from torch import nn
 
 from rasura.patches.algebra.compose import increment_sum, layers_of
+from rasura.patches.algebra.factors import Factors
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -25,7 +26,7 @@ from rasura.patches.errors import (
     UnsupportedHostError,
 )
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.quantised.branch_factors import BranchHook, Factors
+from rasura.patches.hosts.quantised.branch_factors import BranchHook
 from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
 from rasura.patches.hosts.quantised.quantised_layers import codes_digest
 from rasura.patches.types import ParamName

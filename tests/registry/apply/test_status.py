@@ -16,6 +16,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.apply.status import Survey, survey
 from rasura.registry.registry import Registry
@@ -99,7 +100,7 @@ def test_an_interrupted_motion_is_shown_from_the_side_that_the_model_is_on(
     workshop: Workshop, registry: Registry, *, written: bool
 ) -> None:
     host = workshop.host()
-    motion = prepared(registry, host, {}, {workshop.dog: ONE}, DEFAULT_POLICY)
+    motion = prepared(registry, Glance(host), {}, {workshop.dog: ONE}, DEFAULT_POLICY)
     draft = Draft("a", "", host_state.APPLY, "begun", (workshop.dog,), motion.record.base, motion.record.host_id)
     entry = registry.note(
         Draft(

@@ -24,6 +24,7 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
+from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.log.verify import verify_log
@@ -206,7 +207,7 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
 def test_a_switch_that_died_before_it_wrote_is_ended_as_failed(workshop: Workshop, registry: Registry) -> None:
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     host, wanted = workshop.host(), {workshop.photo: ONE}
-    motion = prepared(registry, host, {workshop.dog: ONE}, wanted, DEFAULT_POLICY)
+    motion = prepared(registry, Glance(host), {workshop.dog: ONE}, wanted, DEFAULT_POLICY)
     begun = Draft(
         "alice", "", host_state.SWITCH, "begun", tuple(wanted), base=motion.record.base, host=motion.record.host_id
     )

@@ -18,9 +18,10 @@ from rasura.patches._io.tensor_bytes import raw_bytes, tensor_digest
 from rasura.patches.algebra.compose import Layer, Term, composed
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import InputError
+from rasura.patches.hosts.interface import Value
 from rasura.patches.hosts.live.bit_compare import checksum, same_bits
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.live.value_cache import Remembered, Value, composed_values
+from rasura.patches.hosts.live.value_cache import Remembered, composed_values
 from rasura.patches.types import ParamName
 
 NAME = ParamName("unet.attn2.to_k.weight")
