@@ -1,28 +1,90 @@
 """rasura: erase concepts from text-to-image models as signed, separable, exactly revertible weight patches.
 
+    import rasura
+
+    with rasura.init("work") as registry:       # rasura.open() for one that is there
+        registry.new_key("alice")
+        registry.erase("sd15", rasura.request("dog", anchor="cat", retain="retain.txt"))
+
+docs/python.md tells all of it. The names below are imported when they are asked for: `import rasura` alone costs
+neither torch nor SQLAlchemy.
+
 The repository root is this package: `.dev/rasura` links back here, and the wheel lays everything under `rasura/`.
 """
 
+import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
+    from rasura.api import Registry, init, methods, open, options, request, upgrade  # noqa: A004  # see api.open
+    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.patches import errors
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry.live.attach import attach
 
-__all__ = ["__version__", "attach"]
+__all__ = [
+    "EraseRequest",
+    "EvaluationRequest",
+    "Patch",
+    "Policy",
+    "Registry",
+    "RetainSet",
+    "Strength",
+    "Target",
+    "__version__",
+    "attach",
+    "errors",
+    "init",
+    "methods",
+    "open",
+    "options",
+    "request",
+    "upgrade",
+]
 
 __version__ = "0.1.0"
+
+# Public name: the module that holds it; "" where the name is a module itself. The same names stand in the imports
+# above, for type checkers, and in __all__; tests/api/test_names.py compares the three.
+_PLACES: Final = {
+    "EraseRequest": "rasura.patches.erasers.request",
+    "EvaluationRequest": "rasura.evaluation.evaluate",
+    "Patch": "rasura.patches.format.patch",
+    "Policy": "rasura.patches.checks.policy",
+    "Registry": "rasura.api",
+    "RetainSet": "rasura.patches.prompts.retain_set",
+    "Strength": "rasura.patches.algebra.increment",
+    "Target": "rasura.patches.prompts.concept_prompts",
+    "attach": "rasura.registry.live.attach",
+    "errors": "",
+    "init": "rasura.api",
+    "methods": "rasura.api",
+    "open": "rasura.api",
+    "options": "rasura.api",
+    "request": "rasura.api",
+    "upgrade": "rasura.api",
+}
 
 use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment
 
 
 def __getattr__(name: str) -> object:
-    """`rasura.attach`, imported when it is asked for: the name alone must not cost torch and SQLAlchemy."""
-    if name == "attach":
-        from rasura.registry.live.attach import attach
+    """A public name, imported when it is asked for (PEP 562)."""
+    if name not in _PLACES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    place = _PLACES[name]
+    return getattr(importlib.import_module(place), name) if place else importlib.import_module(f"rasura.patches.{name}")
 
-        return attach
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+
+def __dir__() -> list[str]:
+    """What completion offers and `help` tells: the public names, and what every module has."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -150,28 +150,24 @@ def _request(
     settings: tuple[str, ...],
     seed: int | None,
 ) -> "EraseRequest":
-    from rasura.patches.algebra.protected_subspace import RankRule
-    from rasura.patches.erasers.request import EraseRequest
-    from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, HELD_OUT
+    from rasura.patches.erasers.request_for import request_for
     from rasura.patches.prompts.retain_set import load_retain_set
 
     eraser = _eraser(method, settings, seed)
     if retain is None and eraser.defaults.needs_retain:
         raise click.UsageError(f"method {method} needs to know what to keep: --retain FILE")
-    kept = (
-        load_retain_set(retain, retain_column).without((t.concept for t in targets), strict=strict) if retain else None
-    )
-    return EraseRequest(
+    return request_for(
+        eraser,
         targets,
-        kept,
-        templates=templates or GENERIC_TEMPLATES,
-        tokens=tokens or eraser.defaults.tokens,
-        layers=layers or eraser.defaults.layers,
-        rule=RankRule.parse(rank_rule or eraser.defaults.rule),
-        eraser=eraser,
-        held_out=load_retain_set(held_out).concepts if held_out else HELD_OUT,
-        licence=licence,
+        load_retain_set(retain, retain_column) if retain else None,
+        strict=strict,
+        layers=layers,
+        tokens=tokens,
+        rank_rule=rank_rule,
+        templates=templates,
+        held_out=load_retain_set(held_out).concepts if held_out else (),
         anchors=load_retain_set(anchor_file).concepts if anchor_file else (),
+        licence=licence,
     )
 
 

@@ -1,0 +1,1056 @@
+"""Everything the command line does, from Python: one call a command, over the same functions, with the same log.
+
+    import rasura
+
+    with rasura.open("work") as registry:                    # or rasura.init("work") for a new one
+        made = registry.erase("work/model", rasura.request("dog", anchor="cat", retain="retain.txt"))
+        registry.apply("work/model", [item.patch.patch_id for item in made], reason="takedown 118")
+        registry.revert("work/model")
+
+Nothing is decided here: each method parses what may be written as text, makes the one call that the command makes, and
+gives what that call gives. What goes wrong is an error of `rasura.errors`; its hint names the next call, where the
+command line prints the next command (`python_hint`). A handle belongs to one thread; open another for another thread.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeAlias, TypeVar
+
+from rasura.api_hints import python_hint
+from rasura.patches.errors import RasuraError
+
+if TYPE_CHECKING:
+    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.report.evaluated import Evaluated
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.erasers.catalogue import Method
+    from rasura.patches.erasers.options import Option
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.format.kohya_lora import KohyaFile
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
+    from rasura.registry import hub
+    from rasura.registry._storage.choices import StackRecord
+    from rasura.registry._storage.records import (
+        BaseRecord,
+        BaseSummary,
+        Draft,
+        EntryRecord,
+        EvaluationRecord,
+        KeyRecord,
+        PatchRecord,
+    )
+    from rasura.registry.apply.motion import Actor, Receipt
+    from rasura.registry.apply.status import Survey
+    from rasura.registry.doctor import Finding
+    from rasura.registry.erase.erase import Erased
+    from rasura.registry.erase.rebase import Resolved
+    from rasura.registry.erase.retarget import Retargeted
+    from rasura.registry.erase.solve_again import Anew
+    from rasura.registry.hub.transfer import Pulled
+    from rasura.registry.live.arguments import Factor, GoalRef, Ids
+    from rasura.registry.log.ledger import EntryFilter
+    from rasura.registry.log.verify import LogReport
+    from rasura.registry.registry import Registry as Store
+    from rasura.registry.stacks.bisect import Judgement, Step
+    from rasura.registry.stacks.bisect_state import Bisection
+    from rasura.registry.stacks.edit import Update
+    from rasura.registry.stacks.lock_file import Lock
+    from rasura.registry.stacks.overview import Overview
+    from rasura.registry.stacks.plan import Planned
+    from rasura.registry.stacks.plan_file import Plan
+    from rasura.registry.apply.goal import Goal
+    from rasura.registry.trust.check import Judged
+
+__all__ = ["Progress", "Registry", "init", "methods", "open", "options", "python_hint", "request", "upgrade"]
+
+PolicyRef: TypeAlias = "Policy | str | Path"
+"""A policy, or the path of its TOML file."""
+P = ParamSpec("P")
+R = TypeVar("R")
+Progress = Callable[[str, int, int], None]
+"""Told a stage, how much of it is done, and of how much."""
+
+
+def _in_python(function: Callable[P, R]) -> Callable[P, R]:
+    """Whoever called from Python reads of the next call, not of the next command."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except RasuraError as error:
+            error.hint = python_hint(error.hint)
+            raise
+
+    return call
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Nobody asked what is going on."""
+
+
+@_in_python
+def init(
+    location: str | Path = ".", *, actor: str | None = None, reason: str = "", progress: Progress = _silent
+) -> Registry:
+    """Make a registry and open it.
+
+    Args:
+        location: the folder that gets `.rasura`, or a PostgreSQL URL.
+        actor: who acts, for the log; None: the user's login name.
+        reason: why, for the first entry of the log.
+        progress: told what is going on in every call of the handle.
+
+    Raises:
+        ExistsError: there is one already.
+        RegistryError: it cannot be written; nothing is left behind.
+    """
+    from rasura.registry.registry import Registry as Store
+
+    who = actor or _login()
+    return Registry(Store.create(location, actor=who, reason=reason), who, progress)
+
+
+@_in_python
+def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here opens files
+    location: str | Path | None = None, *, actor: str | None = None, progress: Progress = _silent
+) -> Registry:
+    """Open a registry.
+
+    Args:
+        location: its folder or PostgreSQL URL; None: the nearest `.rasura` upwards from the working folder.
+        actor: who acts, for the log; None: the user's login name.
+        progress: told what is going on in every call of the handle.
+
+    Raises:
+        NoRegistryError: there is none.
+        SchemaError: another version, or tables and triggers that are not ours.
+    """
+    from rasura.registry.registry import Registry as Store
+    from rasura.registry.registry import find_location
+
+    return Registry(Store.open(location or find_location(Path.cwd())), actor or _login(), progress)
+
+
+@_in_python
+def upgrade(location: str | Path | None = None, *, actor: str | None = None, reason: str = "") -> str | None:
+    """Bring a registry that an older program made to this one's schema.
+
+    Returns:
+        The version it was at; None where there was nothing to do.
+
+    Raises:
+        NoRegistryError: there is none.
+        SchemaError: a version that this program does not know.
+    """
+    from rasura.registry.registry import Registry as Store
+    from rasura.registry.registry import find_location
+
+    return Store.upgrade(location or find_location(Path.cwd()), actor=actor or _login(), reason=reason)
+
+
+@_in_python
+def methods() -> Mapping[str, Method]:
+    """The erasers, by the name that `request` takes."""
+    from rasura.patches.erasers.catalogue import METHODS
+
+    return METHODS
+
+
+@_in_python
+def options(method: str) -> tuple[Option, ...]:
+    """The choices of an eraser, for `request(settings=…)`.
+
+    Raises:
+        InputError: no such method.
+    """
+    from rasura.patches.erasers.catalogue import method_class
+    from rasura.patches.erasers.options import options_of
+
+    return tuple(options_of(method_class(method)))
+
+
+@_in_python
+def request(
+    targets: str | Target | Iterable[str | Target],
+    *,
+    anchor: str = "",
+    retain: RetainSet | str | Path | None = None,
+    retain_column: str | None = None,
+    strict: bool = False,
+    method: str = "null-space",
+    settings: Mapping[str, str] | None = None,
+    layers: str | None = None,
+    tokens: str | None = None,
+    rank_rule: str | None = None,
+    templates: Iterable[str] = (),
+    held_out: Iterable[str] = (),
+    anchors: Iterable[str] = (),
+    licence: str = "",
+) -> EraseRequest:
+    """What to erase and how, with the method's own defaults where nothing else is said.
+
+    Args:
+        targets: concepts, or `Target` where one has an anchor or templates of its own.
+        anchor: what concepts that are given as text become; "" is nothing, "auto" the nearest of `anchors`.
+        retain: what to keep: a set, or a file (one a line, CSV or JSONL). Concepts of `targets` are taken out of it.
+        retain_column: column of CSV or JSONL.
+        strict: refuse a retain set that names a target or repeats itself.
+        method: an eraser, see `methods`.
+        settings: choices of the method, see `options`.
+        layers: which layers, such as `k`, `v`, `kv`, `text`; None: the method's.
+        tokens: which tokens stand for the concept: `last`, `subject`, `tail`, `end`; None: the method's.
+        rank_rule: cut of the retained spectrum; None: the method's.
+        templates: prompts with one `{}`; empty: generic ones.
+        held_out: concepts on which leak is only measured; empty: everyday words.
+        anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
+        licence: SPDX id or name for the patch.
+
+    Raises:
+        InputError: no such method or choice, no concept, or a method that needs `retain` and got none.
+        RetainSetError: the retain file is missing, empty or unreadable.
+    """
+    from rasura.patches.erasers.catalogue import eraser
+    from rasura.patches.erasers.request_for import request_for
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import load_retain_set
+
+    given = [targets] if isinstance(targets, str | Target) else list(targets)
+    return request_for(
+        eraser(method, settings or {}),
+        tuple(target if isinstance(target, Target) else Target(target, anchor) for target in given),
+        load_retain_set(Path(retain), retain_column) if isinstance(retain, str | Path) else retain,
+        strict=strict,
+        layers=layers,
+        tokens=tokens,
+        rank_rule=rank_rule,
+        templates=tuple(templates),
+        held_out=tuple(held_out),
+        anchors=tuple(anchors),
+        licence=licence,
+    )
+
+
+class Registry:
+    """A registry, open. Made by `open` and `init`; a context manager.
+
+    `model` is a model on disk: a diffusers folder or a single file. Patches are named by identifier or abbreviation,
+    one or several; a set of patches with strengths (`patches`, `stack`) is the name of a stack, the path of a lock
+    file, a list of `ID` or `ID=STRENGTH`, or a mapping of identifiers to strengths. Whatever changes something takes
+    `reason`, which goes into the audit log with the actor.
+    """
+
+    def __init__(self, store: Store, actor: str, progress: Progress = _silent) -> None:
+        """Use `rasura.open` or `rasura.init`."""
+        self.store = store
+        self.actor = actor
+        self._progress = progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<rasura.Registry at {self.location}>"
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self.store.close()
+
+    @property
+    def location(self) -> str:
+        """Where it is; never a password."""
+        return str(self.store.location)
+
+    # Keys
+
+    @_in_python
+    def new_key(self, name: str, *, reason: str = "") -> KeyRecord:
+        """Make an ECDSA P-256 key pair; this registry trusts it at once (`rasura key new`).
+
+        Raises:
+            ExistsError: there is a key of this name.
+        """
+        from rasura.registry.trust.key_files import new_key
+
+        return new_key(self.store, name, self._draft("key.add", reason))
+
+    @_in_python
+    def trust_key(self, file: str | Path, *, name: str | None = None, reason: str = "") -> KeyRecord:
+        """Trust patches signed by the public key in a PEM file (`rasura key trust`).
+
+        Raises:
+            NotFoundError, FormatError: no such file, or no public key in it.
+        """
+        from rasura.registry.trust.key_files import trust_file
+
+        return trust_file(self.store, Path(file), name, self._draft("key.trust", reason))
+
+    @_in_python
+    def revoke_key(self, key: str, *, reason: str = "") -> bool:
+        """Revoke a key for good: nothing it signed can be applied from now on (`rasura key revoke`).
+
+        Returns:
+            Whether it was not revoked before.
+
+        Raises:
+            NotFoundError: no such key.
+        """
+        return self.store.revoke_key(key, self.store.now(), self._draft("key.revoke", reason))
+
+    @_in_python
+    def keys(self) -> tuple[KeyRecord, ...]:
+        """The keys that this registry knows (`rasura key list`)."""
+        return self.store.keys()
+
+    @_in_python
+    def key(self, key: str) -> KeyRecord:
+        """One key by name, id or abbreviation; `pem` is its public half (`rasura key export`).
+
+        Raises:
+            NotFoundError: no such key.
+        """
+        return self.store.key(key)
+
+    # Bases
+
+    @_in_python
+    def add_base(self, model: str | Path, *, name: str | None = None, reason: str = "") -> BaseRecord:
+        """Hash every patchable parameter of a model and register it as a base (`rasura base add`).
+
+        Raises:
+            NotFoundError, UnsupportedHostError: no such folder, or no model that can be a base.
+            ExistsError: the name belongs to other weights.
+        """
+        from rasura.registry.erase.base_models import add_base
+
+        return add_base(self.store, Path(model), name, self._draft("base.add", reason), self._progress)[0].record
+
+    @_in_python
+    def bases(self) -> tuple[BaseSummary, ...]:
+        """The registered bases (`rasura base list`)."""
+        return self.store.bases()
+
+    @_in_python
+    def base(self, base: str) -> BaseRecord:
+        """One base by name, digest or abbreviation (`rasura base show`).
+
+        Raises:
+            NotFoundError: no such base.
+        """
+        return self.store.base(base)
+
+    # Patches
+
+    @_in_python
+    def erase(
+        self,
+        base: str | Path,
+        request: EraseRequest,
+        *,
+        protect: Ids = (),
+        key: str | None = None,
+        device: str = "cpu",
+        work: str | Path | None = None,
+        reason: str = "",
+    ) -> tuple[Erased, ...]:
+        """Erase concepts from a base: one signed, separable patch each, registered and not yet applied.
+
+        Args:
+            base: a registered base, or a diffusers folder.
+            request: what to erase and how; see `request`.
+            protect: registered patches whose targets must stay untouched.
+            key: name of the key to sign with; None: the only one.
+            device: where methods that look through the UNet compute.
+            work: a folder where a long training keeps its state, to go on from after a kill.
+            reason: why, for the log.
+
+        Raises:
+            RefusedError: the mathematics says no; logged as refused.
+            RasuraError: anything else; logged as failed. Nothing is registered.
+        """
+        from rasura.registry.erase.erase import erase
+
+        return erase(
+            self.store,
+            str(base),
+            request,
+            key=key,
+            protect=self._resolve(protect),
+            draft=self._draft("patch.erase", reason),
+            progress=self._progress,
+            device=device,
+            work=None if work is None else Path(work),
+        )
+
+    @_in_python
+    def rebase(
+        self,
+        ids: Ids,
+        *,
+        protect: Ids = (),
+        drop: Ids = (),
+        retain: str | Path | None = None,
+        retain_column: str | None = None,
+        held_out: Iterable[str] = (),
+        key: str | None = None,
+        reason: str = "",
+    ) -> tuple[Resolved, ...]:
+        """Solve patches anew beside the targets of others, and of each other (`rasura patch rebase`).
+
+        Args:
+            ids: the patches.
+            protect: patches to leave alone, besides those that were left alone before.
+            drop: patches to leave alone no longer.
+            retain: the retain file, where the registry does not hold its words.
+            retain_column: column of CSV or JSONL.
+            held_out: concepts on which leak is only measured; empty: everyday words.
+            key: name of the key to sign with; None: the only one.
+            reason: why, for the log.
+
+        Raises:
+            RefusedError: the mathematics says no; nothing is registered.
+        """
+        from rasura.registry.erase.rebase import rebase
+
+        how = self._anew(retain, retain_column, held_out, key, protect=protect, drop=drop)
+        return rebase(self.store, self._resolve(ids), how, self._draft("patch.rebase", reason), self._progress)
+
+    @_in_python
+    def join(
+        self,
+        ids: Ids,
+        *,
+        protect: Ids = (),
+        drop: Ids = (),
+        retain: str | Path | None = None,
+        retain_column: str | None = None,
+        held_out: Iterable[str] = (),
+        key: str | None = None,
+        reason: str = "",
+    ) -> tuple[tuple[Resolved, ...], Conditioning]:
+        """Solve patches together that were made alike (`rasura patch join`). Arguments as for `rebase`.
+
+        Returns:
+            The new patches, and how well their concepts are told apart.
+
+        Raises:
+            RefusedError: the mathematics says no; nothing is registered.
+        """
+        from rasura.registry.erase.rebase import join
+
+        how = self._anew(retain, retain_column, held_out, key, protect=protect, drop=drop)
+        return join(self.store, self._resolve(ids), how, self._draft("patch.join", reason), self._progress)
+
+    @_in_python
+    def retarget(
+        self,
+        patch: str,
+        base: str | Path,
+        *,
+        retain: str | Path | None = None,
+        retain_column: str | None = None,
+        held_out: Iterable[str] = (),
+        key: str | None = None,
+        reason: str = "",
+    ) -> Retargeted:
+        """Express a closed-form patch on another UNet that shares the text encoder (`rasura patch retarget`).
+
+        Arguments as for `rebase`.
+
+        Raises:
+            BaseMismatchError: another text encoder, or other shapes.
+        """
+        from rasura.registry.erase.retarget import retarget
+
+        how, draft = self._anew(retain, retain_column, held_out, key), self._draft("patch.retarget", reason)
+        found = self.store.resolve_patch(patch)
+        return retarget(self.store, found, str(base), how, draft=draft, progress=self._progress)
+
+    @_in_python
+    def patches(self, *, concept: str | None = None, base: str | None = None) -> tuple[PatchRecord, ...]:
+        """The registered patches, the oldest first; or those of a concept or base (`rasura patch list`).
+
+        Raises:
+            NotFoundError: no such base.
+        """
+        digest = None if base is None else self.store.base(base).digest
+        return self.store.patches(concept=concept, base=digest)
+
+    @_in_python
+    def patch(self, patch: str) -> Patch:
+        """One patch, read from its stored bytes and verified: signature, trust, digests, numbers.
+
+        It answers `rasura patch show` and `rasura patch verify`.
+
+        Raises:
+            NotFoundError, AmbiguousIdError: no such patch, or several.
+            VerificationError: something about it is not good.
+        """
+        from rasura.registry.trust.verified_patch import load_verified
+
+        return load_verified(self.store, self.store.resolve_patch(patch))
+
+    @_in_python
+    def add_patch(self, folder: str | Path, *, reason: str = "") -> tuple[PatchId, bool]:
+        """Register the patch in a folder, if a key trusted here has signed it (`rasura patch add`).
+
+        Returns:
+            Its identity, and whether it was not here before.
+
+        Raises:
+            VerificationError: a signature that does not count here, or bytes that were not signed.
+        """
+        from rasura.registry.trust.verified_patch import add_folder
+
+        return add_folder(self.store, Path(folder), self._draft("patch.add", reason))
+
+    @_in_python
+    def export(self, patch: str, folder: str | Path) -> None:
+        """Write a patch as a signed folder for diffusers and model_signing (`rasura patch export`).
+
+        Raises:
+            ExistsError: the folder is not empty.
+        """
+        from rasura.patches.format.patch import write_folder
+
+        write_folder(Path(folder), self.store.patch_files(patch))
+
+    @_in_python
+    def export_kohya(self, patches: GoalRef | Iterable[str]) -> KohyaFile:
+        """Patches as one unsigned file for ComfyUI and A1111 (`rasura patch export --format kohya`).
+
+        Raises:
+            InputError: nothing to export, or a patch that the format cannot hold.
+        """
+        from rasura.registry.stacks.export import export_kohya
+
+        return export_kohya(self.store, self._goal(patches).patches)
+
+    # Checks
+
+    @_in_python
+    def check(
+        self,
+        patches: GoalRef | Iterable[str],
+        *,
+        leaving: GoalRef | Iterable[str] = (),
+        policy: PolicyRef | None = None,
+    ) -> Judged:
+        """Check that patches keep their promises and do not disturb each other (`rasura patch check`).
+
+        Args:
+            patches: the set that stays.
+            leaving: what is taken out of a larger set to get to this one; what that breaks refuses.
+            policy: limits that must hold beside those in force.
+
+        Raises:
+            VerificationError: a signature, digest or number is not good, or a key does not count here.
+            NotFoundError: a patch or its files are not here.
+        """
+        from rasura.registry.trust.check import effective, judged
+
+        staying, gone = self._goal(patches).patches, self._goal(leaving).patches
+        limits = effective(self.store, _policy(policy))
+        return _said(judged(self.store, staying, limits, leaving=gone, progress=self._progress))
+
+    @_in_python
+    def policy(self) -> Policy:
+        """The policy in force (`rasura policy show`)."""
+        return self.store.policy()
+
+    @_in_python
+    def set_policy(self, policy: PolicyRef, *, reason: str = "") -> bool:
+        """Put a policy in force: everything that is applied from now on is held to it (`rasura policy set`).
+
+        Returns:
+            False where it was in force already.
+        """
+        from rasura.registry.stacks.policy_file import put_in_force
+
+        wanted = _policy(policy)
+        assert wanted is not None
+        return put_in_force(self.store, wanted, self._who(reason))
+
+    # Models
+
+    @_in_python
+    def apply(
+        self,
+        model: str | Path,
+        ids: Ids,
+        *,
+        strength: Factor = 1,
+        out: str | Path | None = None,
+        policy: PolicyRef | None = None,
+        reason: str = "",
+    ) -> Receipt:
+        """Apply patches to a model, together with those that are applied already: all or nothing.
+
+        Args:
+            model: the model.
+            ids: the patches.
+            strength: of each: a multiple of 1/16 from -4 to 4.
+            out: patch a new copy there instead.
+            policy: limits that must hold beside those in force.
+            reason: why, for the log.
+
+        Raises:
+            AlreadyAppliedError: one of them is applied; nothing changed.
+            CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
+        """
+        from rasura.patches.algebra.increment import Strength
+        from rasura.registry.apply.operations import apply_to_folder
+
+        found, factor, copy = self._resolve(ids), Strength.of(strength), None if out is None else Path(out)
+        return apply_to_folder(
+            self.store, Path(model), found, self._who(reason), strength=factor, out=copy, policy=_policy(policy)
+        )
+
+    @_in_python
+    def revert(
+        self,
+        model: str | Path,
+        ids: Ids | None = None,
+        *,
+        force: bool = False,
+        policy: PolicyRef | None = None,
+        reason: str = "",
+    ) -> Receipt:
+        """Take patches out of a model; with the last one, every byte is the original again.
+
+        Args:
+            model: the model.
+            ids: the patches; None: all of them.
+            force: with all of them: put the originals back even if something else was changed.
+            policy: limits for what stays beside those in force.
+            reason: why, for the log.
+
+        Raises:
+            NotAppliedError: one of them is not applied; nothing changed.
+            DriftError: the model is not what the registry last wrote; nothing changed.
+        """
+        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+        from rasura.registry.apply.operations import revert
+
+        found = None if ids is None else self._resolve(ids)
+        return revert(
+            self.store, CheckpointHost.open(Path(model)), found, self._who(reason), policy=_policy(policy), force=force
+        )
+
+    @_in_python
+    def switch(
+        self,
+        model: str | Path,
+        stack: GoalRef | Iterable[str],
+        *,
+        out: str | Path | None = None,
+        policy: PolicyRef | None = None,
+        reason: str = "",
+    ) -> Receipt:
+        """Move a model to exactly these patches and strengths, in one motion (`rasura patch switch`).
+
+        Raises:
+            RasuraError: as for `apply`; nothing changed.
+        """
+        from rasura.registry.apply.operations import switch_folder
+
+        goal, copy = self._goal(stack), None if out is None else Path(out)
+        return switch_folder(self.store, Path(model), goal, self._who(reason), out=copy, policy=_policy(policy))
+
+    @_in_python
+    def status(self, model: str | Path, *, deep: bool = False) -> Survey:
+        """What is applied to a model, by hashing what is there (`rasura patch status`).
+
+        Args:
+            model: the model.
+            deep: hash every patchable parameter and recompute the touched ones.
+
+        Raises:
+            HostError: no model that can be read.
+        """
+        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+        from rasura.registry.apply.status import survey
+
+        return survey(self.store, CheckpointHost.open(Path(model)), deep=deep, progress=self._progress)
+
+    @_in_python
+    def plan(self, model: str | Path, stack: GoalRef | Iterable[str], *, policy: PolicyRef | None = None) -> Planned:
+        """What would change if a model were switched to a stack; nothing is written (`rasura plan`).
+
+        Raises:
+            RasuraError: as for `switch`.
+        """
+        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+        from rasura.registry.stacks.plan import make_plan
+
+        return make_plan(self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=_policy(policy))
+
+    @_in_python
+    def apply_plan(self, plan: Plan, *, reason: str = "") -> Receipt:
+        """Do exactly what a plan says (`rasura patch apply PLAN`).
+
+        Raises:
+            ConflictError: the plan is stale; nothing changed.
+            RasuraError: as for `switch`.
+        """
+        from rasura.registry.stacks.plan import apply_plan
+
+        return apply_plan(self.store, plan, self._who(reason))
+
+    @_in_python
+    def doctor(
+        self, models: Iterable[str | Path] = (), *, dry_run: bool = False, reason: str = ""
+    ) -> tuple[Finding, ...]:
+        """Find what processes that died left behind, and put it right (`rasura doctor`).
+
+        Args:
+            models: which models to look at; none: all that the registry knows.
+            dry_run: only say what would be repaired.
+            reason: why, for the log.
+        """
+        from rasura.registry.doctor import examine
+
+        folders = tuple(Path(model) for model in models)
+        found = examine(self.store, folders, self._who(reason), dry_run=dry_run, progress=self._progress)
+        return tuple(replace(finding, hint=python_hint(finding.hint)) for finding in found)
+
+    # Stacks
+
+    @_in_python
+    def create_stack(
+        self, name: str, patches: GoalRef | Iterable[str] = (), *, base: str | None = None, reason: str = ""
+    ) -> StackRecord:
+        """Make a stack of patches of one base (`rasura stack create`).
+
+        Raises:
+            ExistsError: there is one of this name.
+            BaseMismatchError, ConflictError: patches of several bases, or two versions of one.
+        """
+        from rasura.registry.stacks.edit import create
+
+        return create(self.store, name, dict(self._goal(patches).patches), self._who(reason), base=base)
+
+    @_in_python
+    def add_to_stack(
+        self, name: str, patches: GoalRef | Iterable[str], *, replace: bool = False, reason: str = ""
+    ) -> StackRecord:
+        """Add patches to a stack, or with `replace` give them another strength (`rasura stack add`).
+
+        Raises:
+            NotFoundError: no such stack or patch.
+            ConflictError: another version or strength is there, and `replace` was not asked for.
+        """
+        from rasura.registry.stacks.edit import add
+
+        found = dict(self._goal(patches).patches)
+        return add(self.store, name, found, self._who(reason), replace_old=replace)[0]
+
+    @_in_python
+    def remove_from_stack(self, name: str, ids: Ids, *, reason: str = "") -> StackRecord:
+        """Take patches out of a stack; models that have them keep them (`rasura stack remove`).
+
+        Raises:
+            NotFoundError: no such stack or patch.
+        """
+        from rasura.registry.stacks.edit import remove
+
+        return remove(self.store, name, self._resolve(ids), self._who(reason))[0]
+
+    @_in_python
+    def update_stack(self, name: str, *, reason: str = "") -> tuple[StackRecord, tuple[Update, ...]]:
+        """Replace patches of a stack by the newest that supersede them (`rasura stack update`).
+
+        Raises:
+            NotFoundError: no such stack.
+        """
+        from rasura.registry.stacks.edit import update
+
+        return update(self.store, name, self._who(reason))
+
+    @_in_python
+    def delete_stack(self, name: str, *, reason: str = "") -> StackRecord:
+        """Delete a stack; its patches, and models that have them, stay as they are (`rasura stack delete`).
+
+        Raises:
+            NotFoundError: no such stack.
+        """
+        from rasura.registry.stacks.edit import delete
+
+        return delete(self.store, name, self._who(reason))
+
+    @_in_python
+    def stacks(self) -> tuple[StackRecord, ...]:
+        """All stacks (`rasura stack list`)."""
+        return self.store.stacks()
+
+    @_in_python
+    def stack(self, name: str) -> Overview:
+        """A stack: patches, what supersedes them, where it is applied, and the verdict (`rasura stack show`).
+
+        Raises:
+            NotFoundError: no such stack.
+        """
+        from rasura.registry.stacks.overview import overview
+
+        return overview(self.store, name)
+
+    @_in_python
+    def lock_stack(self, name: str) -> Lock:
+        """Pin a stack by digests, base, policy and verdict; `to_bytes` is the lock file (`rasura stack lock`).
+
+        Raises:
+            CheckRefusedError: the composer refuses it.
+        """
+        from rasura.registry.stacks.lock_file import lock_stack
+
+        return lock_stack(self.store, self.store.stack(name))
+
+    # Bisection
+
+    @_in_python
+    def bisect_start(self, stack: str, model: str | Path, *, reason: str = "") -> Step:
+        """Begin to look for the patch of a stack that does harm (`rasura patch bisect start`).
+
+        Raises:
+            ConflictError: one is going on.
+        """
+        from rasura.registry.stacks.bisect import start
+
+        return start(self.store, stack, Path(model), self._who(reason))
+
+    @_in_python
+    def bisect_judge(self, judgement: Judgement, *, reason: str = "") -> Step:
+        """Say how the model does now: `good`, `bad` or `skip` (`rasura patch bisect good`).
+
+        Raises:
+            NotFoundError: none is going on.
+        """
+        from rasura.registry.stacks.bisect import judge
+
+        return judge(self.store, judgement, self._who(reason))
+
+    @_in_python
+    def bisect_run(
+        self, command: Callable[[], int], *, tell: Callable[[Step], None] = lambda _: None, reason: str = ""
+    ) -> Step:
+        """Let a function judge until the patch is found: 0 is good, 125 is skip (`rasura patch bisect run`).
+
+        Args:
+            command: looks at the model; an exit status, as `git bisect run` reads it.
+            tell: told each step.
+            reason: why, for the log.
+
+        Raises:
+            NotFoundError: none is going on.
+        """
+        from rasura.registry.stacks.bisect import run
+
+        return run(self.store, command, self._who(reason), tell)
+
+    @_in_python
+    def bisect_reset(self, *, leave: bool = False, reason: str = "") -> Bisection:
+        """End a bisection; the model goes back to what it had (`rasura patch bisect reset`).
+
+        Raises:
+            NotFoundError: none is going on.
+        """
+        from rasura.registry.stacks.bisect import reset
+
+        return reset(self.store, self._who(reason), leave=leave)
+
+    # The Hub
+
+    @_in_python
+    def push(
+        self,
+        ids: Ids,
+        repo: str,
+        *,
+        base_model: str | None = None,
+        licence: str = "creativeml-openrail-m",
+        private: bool = False,
+        endpoint: str | None = None,
+        token: str | None = None,
+        reason: str = "",
+    ) -> hub.PushReceipt:
+        """Push patches to a Hub repository, with a model card, as one commit (`rasura push`).
+
+        Args:
+            ids: the patches.
+            repo: `org/name`.
+            base_model: the base's id on the Hub, for the model card.
+            licence: for the model card.
+            private: make the repository private if it is new.
+            endpoint: the Hub; None: what huggingface_hub is set to.
+            token: access token; None: what huggingface_hub is set to.
+            reason: why, for the log.
+
+        Raises:
+            HubError: the Hub did not do what was asked.
+            VerificationError: a patch that this registry would not apply.
+        """
+        from rasura.registry.hub.transfer import Remote, push_patches
+
+        return push_patches(
+            self.store,
+            list(dict.fromkeys(self._resolve(ids))),
+            repo,
+            base_model=base_model,
+            licence=licence,
+            private=private,
+            remote=Remote(endpoint, token),
+            draft=self._draft("patch.push", reason),
+        )
+
+    @_in_python
+    def pull(
+        self, reference: str, *, endpoint: str | None = None, token: str | None = None, reason: str = ""
+    ) -> tuple[hub.PinnedRepo, list[Pulled]]:
+        """Pull every patch of a Hub repository that a key trusted here has signed (`rasura pull`).
+
+        Args:
+            reference: `org/name` or `org/name@revision`.
+            endpoint: the Hub; None: what huggingface_hub is set to.
+            token: access token; None: what huggingface_hub is set to.
+            reason: why, for the log.
+
+        Raises:
+            HubError: the Hub did not do what was asked.
+            VerificationError: a signature that does not count here; nothing is registered.
+        """
+        from rasura.registry.hub.transfer import Remote, pull_patches
+
+        draft = self._draft("patch.pull", reason)
+        return pull_patches(self.store, reference, remote=Remote(endpoint, token), draft=draft)
+
+    # Evaluation
+
+    @_in_python
+    def evaluate(self, request: EvaluationRequest, *, reason: str = "") -> Evaluated:
+        """Draw the same prompts with and without patches, have them judged, and record the report.
+
+        Raises:
+            InputError: no patch, no judge, bad prompts, a label that the judge does not know.
+            VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.
+        """
+        from rasura.evaluation.evaluate import evaluate
+        from rasura.evaluation.report.recorded import record_evaluation
+
+        found = evaluate(self.store, request, self._draft("base.add", reason), self._progress)
+        record_evaluation(self.store, found.report, self._draft("evaluation.add", reason))
+        return found
+
+    @_in_python
+    def evaluations(self, *, patch: str | None = None) -> tuple[EvaluationRecord, ...]:
+        """Recorded evaluations, or those of a patch (`rasura evaluation list`).
+
+        Raises:
+            NotFoundError: no such patch.
+        """
+        return self.store.evaluations(None if patch is None else self.store.resolve_patch(patch))
+
+    @_in_python
+    def evaluation(self, evaluation: str) -> EvaluationRecord:
+        """One recorded evaluation by digest or abbreviation (`rasura evaluation show`).
+
+        Raises:
+            NotFoundError: no such evaluation.
+        """
+        return self.store.evaluation(evaluation)
+
+    # The log
+
+    @_in_python
+    def log(
+        self, which: EntryFilter | None = None, *, newest: bool = True, limit: int | None = None
+    ) -> tuple[EntryRecord, ...]:
+        """Entries of the audit log, the newest first unless asked otherwise (`rasura audit log`)."""
+        return self.store.entries(which, newest=newest, limit=limit)
+
+    @_in_python
+    def verify(self) -> LogReport:
+        """Check the log's tree, its signature, and that replaying it gives the tables (`rasura audit verify`).
+
+        Raises:
+            AuditError: the first thing found wrong.
+        """
+        from rasura.registry.log.verify import verify_log
+
+        return verify_log(self.store)
+
+    def _draft(self, action: str, reason: str) -> Draft:
+        from rasura.registry._storage.records import Draft
+
+        return Draft(self.actor, reason, action, "success")
+
+    def _who(self, reason: str) -> Actor:
+        from rasura.registry.apply.motion import Actor
+
+        return Actor(self.actor, reason)
+
+    def _anew(
+        self,
+        retain: str | Path | None,
+        column: str | None,
+        held_out: Iterable[str],
+        key: str | None,
+        *,
+        protect: Ids = (),
+        drop: Ids = (),
+    ) -> Anew:
+        from rasura.patches.prompts.concept_prompts import HELD_OUT
+        from rasura.registry.erase.solve_again import Anew
+
+        file, words = None if retain is None else Path(retain), tuple(held_out) or HELD_OUT
+        return Anew(tuple(self._resolve(protect)), tuple(self._resolve(drop)), file, column, words, key)
+
+    def _resolve(self, ids: Ids) -> list[PatchId]:
+        return [self.store.resolve_patch(i) for i in ([ids] if isinstance(ids, str) else ids)]
+
+    def _goal(self, patches: GoalRef | Iterable[str]) -> Goal:
+        """The set that was named; see the class."""
+        from rasura.registry.live.arguments import goal_from
+        from rasura.registry.stacks.edit import members_of
+        from rasura.registry.apply.goal import Goal
+
+        if isinstance(patches, str | Mapping):
+            return goal_from(self.store, patches)
+        found: Mapping[PatchId, Strength] = members_of(self.store, patches)
+        return Goal("patches", None, found)
+
+
+def _policy(given: PolicyRef | None) -> Policy | None:
+    from rasura.registry.stacks.policy_file import read_policy
+
+    return read_policy(Path(given)) if isinstance(given, str | Path) else given
+
+
+def _said(judged: Judged) -> Judged:
+    """The same, with reasons that name the next call."""
+    from rasura.patches.checks.verdict import Accepted
+
+    if isinstance(judged.verdict, Accepted):
+        return judged
+    reasons = tuple(replace(reason, hint=python_hint(reason.hint)) for reason in judged.verdict.reasons)
+    return replace(judged, verdict=replace(judged.verdict, reasons=reasons))
+
+
+def _login() -> str:
+    from rasura.registry.live.arguments import login
+
+    return login()

@@ -1,0 +1,252 @@
+"""Hints for whoever calls from Python: the command that a hint names, said as the call of `rasura.api` that does it.
+
+    rasura patch apply c075 --model sd15 --strength 0.5  →  registry.apply(ids=['c075'], model='sd15', strength='0.5')
+    --rank-rule relative:1e-4                            →  rank_rule='relative:1e-4'
+
+Inside of the program a hint is a command, because most people type commands. At the edge it is translated; what no
+call does (`rasura demo`) stays a command.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+__all__ = ["CALLS", "Call", "python_hint"]
+
+Kind: TypeAlias = Literal["one", "many", "flag", "pairs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What does in Python what a command does.
+
+    Attributes:
+        name: the call, such as `registry.apply`.
+        places: what the command's arguments are called there, in order; with a `*` it takes all that follow.
+        renamed: what an option is called there, where it is not its own name; "" has no place in a call.
+        inner: a call whose result is the argument `request`: it gets the options that `outer` does not name.
+        outer: options of the call itself, where there is an inner one.
+        end: what to look at in the answer.
+    """
+
+    name: str
+    places: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    inner: str = ""
+    outer: frozenset[str] = frozenset()
+    end: str = ""
+
+
+CALLS: Final[Mapping[str, Call]] = {
+    "init --upgrade": Call("rasura.upgrade"),
+    "init": Call("rasura.init"),
+    "key new": Call("registry.new_key", ("name",)),
+    "key list": Call("registry.keys"),
+    "key export": Call("registry.key", ("key",), {"-o": "", "--output": ""}, end=".pem"),
+    "key trust": Call("registry.trust_key", ("file",)),
+    "key revoke": Call("registry.revoke_key", ("key",)),
+    "base add": Call("registry.add_base", ("model",)),
+    "base list": Call("registry.bases"),
+    "base show": Call("registry.base", ("base",)),
+    "erase": Call(
+        "registry.erase",
+        renamed={"--concept": "targets", "--template": "templates", "--set": "settings"},
+        inner="rasura.request",
+        outer=frozenset({"base", "protect", "key", "device", "work", "reason"}),
+    ),
+    "methods": Call("rasura.methods"),
+    "patch list": Call("registry.patches"),
+    "patch show": Call("registry.patch", ("patch",), end=".manifest"),
+    "patch verify": Call("registry.patch", ("patch",)),
+    "patch add": Call("registry.add_patch", ("folder",)),
+    "patch export": Call("registry.export", ("patch",), {"-o": "folder", "--output": "folder", "--format": ""}),
+    "patch check": Call(
+        "registry.check", ("*patches",), {"--stack": "patches", "--revert": "leaving", "--plot": "", "--layers": ""}
+    ),
+    "patch apply": Call("registry.apply", ("*ids",)),
+    "patch switch": Call("registry.switch", ("stack",)),
+    "patch revert": Call("registry.revert", ("*ids",), {"--all": ""}),
+    "patch status": Call("registry.status"),
+    "patch rebase": Call("registry.rebase", ("*ids",)),
+    "patch join": Call("registry.join", ("*ids",)),
+    "patch retarget": Call("registry.retarget", ("patch",)),
+    "patch bisect start": Call("registry.bisect_start", ("stack",)),
+    "patch bisect good": Call("registry.bisect_judge('good')"),
+    "patch bisect bad": Call("registry.bisect_judge('bad')"),
+    "patch bisect skip": Call("registry.bisect_judge('skip')"),
+    "patch bisect run": Call("registry.bisect_run"),
+    "patch bisect reset": Call("registry.bisect_reset"),
+    "stack create": Call("registry.create_stack", ("name", "*patches")),
+    "stack add": Call("registry.add_to_stack", ("name", "*patches")),
+    "stack remove": Call("registry.remove_from_stack", ("name", "*ids")),
+    "stack update": Call("registry.update_stack", ("name",)),
+    "stack delete": Call("registry.delete_stack", ("name",)),
+    "stack list": Call("registry.stacks"),
+    "stack show": Call("registry.stack", ("name",)),
+    "stack lock": Call("registry.lock_stack", ("name",), {"-o": "", "--output": ""}),
+    "policy show": Call("registry.policy", renamed={"-o": "", "--output": ""}),
+    "policy set": Call("registry.set_policy", ("policy",)),
+    "plan": Call("registry.plan", renamed={"-o": "", "--output": ""}),
+    "evaluate": Call(
+        "registry.evaluate",
+        renamed={"--patch": "patches", "--out": "", "--attack": ""},
+        inner="rasura.EvaluationRequest",
+        outer=frozenset({"reason"}),
+    ),
+    "evaluation list": Call("registry.evaluations"),
+    "evaluation show": Call("registry.evaluation", ("evaluation",)),
+    "doctor": Call("registry.doctor", renamed={"--model": "models"}),
+    "audit log": Call("registry.log"),
+    "audit verify": Call("registry.verify"),
+    "push": Call("registry.push", ("*ids", "repo")),
+    "pull": Call("registry.pull", ("reference",)),
+}
+"""By the words of the command, without `rasura`. The longest that fits counts."""
+
+_KINDS: Final[Mapping[str, Kind]] = {
+    "--concept": "many", "--template": "many", "--protect": "many", "--drop": "many", "--revert": "many",
+    "--all": "flag", "--force": "flag", "--deep": "flag", "--replace": "flag", "--leave": "flag", "--strict": "flag",
+    "--private": "flag", "--dry-run": "flag", "--layers": "one", "--set": "pairs",
+}  # fmt: skip
+"""How an option is written; those that are not here take one value."""
+
+_RENAMED: Final[Mapping[str, str]] = {
+    "--concept": "targets",
+    "--template": "templates",
+    "--set": "settings",
+    "--endpoint": "endpoint",
+}
+_BARE_FLAGS: Final = frozenset({"--force", "--deep", "--replace", "--strict", "--private"})
+_TEXT: Final = r"""(?:'[^']*'|"[^"]*"|[^'"(),]|,(?! or ))*"""
+_COMMAND: Final = re.compile(rf"(?<![\w./-])rasura (?=[a-z])({_TEXT})")
+_OPTION: Final = re.compile(r"(?:(?<=^)|(?<=: )|(?<=, or )|(?<=\()|(?<= or ))(--[a-z][a-z-]*)( '[^']*'| [^\s,()]+)?")
+
+
+def python_hint(hint: str) -> str:
+    """The hint, with calls in place of commands and arguments in place of options."""
+    with_calls = _COMMAND.sub(lambda found: _call_of(found[1]) or found[0], hint)
+    return _OPTION.sub(_argument, with_calls)
+
+
+def _call_of(text: str) -> str | None:
+    """The call that does what these words do, and what follows them in the sentence; None where there is none."""
+    words = text.split()
+    name = next((n for size in (3, 2, 1) if (n := " ".join(words[:size])) in CALLS), None)
+    if name is None:
+        return None
+    call, given = CALLS[name], text
+    for word in name.split():
+        given = given.lstrip().removeprefix(word)
+    arguments, rest = _arguments(call, _split(given))
+    gap = given[len(given.rstrip()) :]
+    if not rest and not arguments and gap:
+        rest = gap
+    elif rest:
+        rest = " " + rest
+    return f"{_receiver(call, arguments)}{_written(call, arguments)}{call.end}{rest}"
+
+
+def _split(text: str) -> list[str]:
+    """The words as a shell reads them; of a text that it would not read, none."""
+    try:
+        return [word for word in shlex.split(text) if word != "…"]
+    except ValueError:
+        return []
+
+
+def _arguments(call: Call, words: Sequence[str]) -> tuple[dict[str, object], str]:
+    """The arguments by name, and the words that belong to no argument."""
+    found: dict[str, object] = {}
+    positional: list[str] = []
+    many = any(place.startswith("*") for place in call.places)
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if not word.startswith("-") or word == "-":
+            if not many and len(positional) >= len(call.places):
+                break
+            positional.append(word)
+            at += 1
+            continue
+        at = _take(call, words, at, found)
+    return {**_placed(call.places, positional), **found}, shlex.join(words[at:])
+
+
+def _take(call: Call, words: Sequence[str], at: int, found: dict[str, object]) -> int:
+    """Put one option among the arguments; the place of the next word."""
+    option, equals, value = words[at].partition("=")
+    name = call.renamed.get(option, option.lstrip("-").replace("-", "_"))
+    kind = _KINDS.get(option, "one")
+    if kind == "flag":
+        if name:
+            found[name] = True
+        return at + 1
+    if not equals:
+        at += 1
+        value = words[at] if at < len(words) else "…"
+    if not name:
+        return at + 1
+    before = found.get(name)
+    if kind == "pairs":
+        key, _, setting = value.partition("=")
+        found[name] = {**(before if isinstance(before, dict) else {}), key: setting}
+    elif kind == "many":
+        found[name] = [*(before if isinstance(before, list) else []), value]
+    else:
+        found[name] = value
+    return at + 1
+
+
+def _placed(places: Sequence[str], words: Sequence[str]) -> dict[str, object]:
+    """Positional words by the names of their places; a place with a star takes what the others leave."""
+    found: dict[str, object] = {}
+    left = list(words)
+    for index, place in enumerate(places):
+        after = len(places) - index - 1
+        if place.startswith("*"):
+            taken, left = left[: len(left) - after] if after else left, left[len(left) - after :] if after else []
+            if taken:
+                found[place[1:]] = taken
+        elif left:
+            found[place] = left.pop(0)
+    return found
+
+
+def _receiver(call: Call, arguments: dict[str, object]) -> str:
+    """The call's name; of another registry, on that one."""
+    where = arguments.pop("registry", None)
+    if where is not None and call.name.startswith("registry."):
+        return f"rasura.open({where!r}).{call.name.removeprefix('registry.')}"
+    return call.name
+
+
+def _written(call: Call, arguments: Mapping[str, object]) -> str:
+    if call.name.endswith(")"):
+        return ""
+    if not call.inner:
+        return f"({_keywords(arguments)})"
+    outer = {name: value for name, value in arguments.items() if name in call.outer}
+    inner = {name: value for name, value in arguments.items() if name not in call.outer}
+    request = f"request={call.inner}({_keywords(inner)})"
+    return f"({', '.join(filter(None, [_keywords(outer), request]))})"
+
+
+def _keywords(arguments: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+def _argument(found: re.Match[str]) -> str:
+    """An option that stands alone, as an argument."""
+    option, value = found[1], (found[2] or "").strip()
+    name = _RENAMED.get(option, option[2:].replace("-", "_"))
+    if option in _BARE_FLAGS:
+        return f"{name}=True" + (f" {value}" if value else "")
+    if not value:
+        return name
+    arguments: dict[str, object] = {}
+    _take(Call("", renamed=_RENAMED), [option, *_split(value)], 0, arguments)
+    return _keywords(arguments)
