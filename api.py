@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         KeyRecord,
         PatchRecord,
     )
+    from rasura.registry.apply.goal import Goal
     from rasura.registry.apply.motion import Actor, Receipt
     from rasura.registry.apply.status import Survey
     from rasura.registry.doctor import Finding
@@ -64,11 +65,10 @@ if TYPE_CHECKING:
     from rasura.registry.stacks.bisect import Judgement, Step
     from rasura.registry.stacks.bisect_state import Bisection
     from rasura.registry.stacks.edit import Update
-    from rasura.registry.stacks.lock_file import Lock
+    from rasura.registry.stacks.lock_file import LockFile
     from rasura.registry.stacks.overview import Overview
     from rasura.registry.stacks.plan import Planned
     from rasura.registry.stacks.plan_file import Plan
-    from rasura.registry.apply.goal import Goal
     from rasura.registry.trust.check import Judged
 
 __all__ = ["Progress", "Registry", "init", "methods", "open", "options", "python_hint", "request", "upgrade"]
@@ -174,10 +174,10 @@ def options(method: str) -> tuple[Option, ...]:
     Raises:
         InputError: no such method.
     """
-    from rasura.patches.erasers.catalogue import method_class
+    from rasura.patches.erasers.catalogue import load_method
     from rasura.patches.erasers.options import options_of
 
-    return tuple(options_of(method_class(method)))
+    return tuple(options_of(load_method(method)))
 
 
 @_in_python
@@ -285,9 +285,9 @@ class Registry:
         Raises:
             ExistsError: there is a key of this name.
         """
-        from rasura.registry.trust.key_files import new_key
+        from rasura.registry.trust.key_files import make_key
 
-        return new_key(self.store, name, self._draft("key.add", reason))
+        return make_key(self.store, name, self._draft("key.add", reason))
 
     @_in_python
     def trust_key(self, file: str | Path, *, name: str | None = None, reason: str = "") -> KeyRecord:
@@ -562,11 +562,11 @@ class Registry:
             VerificationError: a signature, digest or number is not good, or a key does not count here.
             NotFoundError: a patch or its files are not here.
         """
-        from rasura.registry.trust.check import effective, judged
+        from rasura.registry.trust.check import judge_stack, merge_policies
 
         staying, gone = self._goal(patches).patches, self._goal(leaving).patches
-        limits = effective(self.store, _policy(policy))
-        return _said(judged(self.store, staying, limits, leaving=gone, progress=self._progress))
+        limits = merge_policies(self.store, _policy(policy))
+        return _said(judge_stack(self.store, staying, limits, leaving=gone, progress=self._progress))
 
     @_in_python
     def policy(self) -> Policy:
@@ -810,7 +810,7 @@ class Registry:
         return overview(self.store, name)
 
     @_in_python
-    def lock_stack(self, name: str) -> Lock:
+    def lock_stack(self, name: str) -> LockFile:
         """Pin a stack by digests, base, policy and verdict; `to_bytes` is the lock file (`rasura stack lock`).
 
         Raises:
@@ -904,12 +904,14 @@ class Registry:
             HubError: the Hub did not do what was asked.
             VerificationError: a patch that this registry would not apply.
         """
+        from rasura import __version__
         from rasura.registry.hub.transfer import Remote, push_patches
 
         return push_patches(
             self.store,
             list(dict.fromkeys(self._resolve(ids))),
             repo,
+            tool_version=__version__,
             base_model=base_model,
             licence=licence,
             private=private,
@@ -1024,9 +1026,9 @@ class Registry:
 
     def _goal(self, patches: GoalRef | Iterable[str]) -> Goal:
         """The set that was named; see the class."""
+        from rasura.registry.apply.goal import Goal
         from rasura.registry.live.arguments import goal_from
         from rasura.registry.stacks.edit import members_of
-        from rasura.registry.apply.goal import Goal
 
         if isinstance(patches, str | Mapping):
             return goal_from(self.store, patches)
@@ -1051,6 +1053,6 @@ def _said(judged: Judged) -> Judged:
 
 
 def _login() -> str:
-    from rasura.registry.live.arguments import login
+    from rasura.registry.live.arguments import read_login
 
-    return login()
+    return read_login()

@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
 
 OUT, IN, RANK, PATCHES, SPREAD = 320, 768, 4, 10, 0.03
@@ -55,8 +55,8 @@ def main() -> None:
         there = added(start, patches)
         back, other = added(there, patches, -1), added(start, backwards)
         print(f"{name:<10}{'add and subtract':<20}{changed(back, start):>30}{changed(there, other):>24}")
-        there, other = (composed(start, [Term(p) for p in order]) for order in (patches, backwards))
-        back = composed(start, [])
+        there, other = (compose(start, [Term(p) for p in order]) for order in (patches, backwards))
+        back = compose(start, [])
         print(f"{name:<10}{'rasura':<20}{changed(back, start):>30}{changed(there, other):>24}")
 
 

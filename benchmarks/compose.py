@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
 
 OUTPUTS: Final = (320,) * 10 + (640,) * 10 + (1280,) * 12
@@ -79,7 +79,7 @@ def patch(seed: int, device: str) -> Patch:
 def write(weights: Weights, base: Weights, patches: Sequence[Patch]) -> None:
     """Give the weights the value of a set of patches, in place."""
     for index, (weight, original) in enumerate(zip(weights, base, strict=True)):
-        weight.copy_(composed(original, [Term(p[index]) for p in patches]) if patches else original)
+        weight.copy_(compose(original, [Term(p[index]) for p in patches]) if patches else original)
 
 
 def rasura_one_by_one(weights: Weights, base: Weights, patches: Sequence[Patch]) -> None:

@@ -37,7 +37,7 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
@@ -180,7 +180,7 @@ def give(path: Path, patch: Patch | None) -> None:
     if patch is None:
         host.write(originals, forget=names)
     else:
-        host.write({name: composed(originals[name], [Term(increment)]) for name, increment in patch.items()})
+        host.write({name: compose(originals[name], [Term(increment)]) for name, increment in patch.items()})
 
 
 def overwrite(path: Path) -> None:

@@ -19,14 +19,14 @@ from rasura.evaluation.demo import STYLE, STYLE_ANCHOR, THING, THING_ANCHOR
 from rasura.evaluation.images.painter import Painter
 from rasura.evaluation.images.questions import Answer, Subjects, questions, scores
 from rasura.evaluation.judges.classifier import load_judge
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.base_identity import cross_attention, identify
+from rasura.patches.models.base_identity import find_cross_attention, identify
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
@@ -68,7 +68,7 @@ class Bench:
     def __init__(self) -> None:
         self.host, self.encoder = CheckpointHost.open(MODEL / "pipeline"), TextEncoder.load(MODEL / "pipeline")
         self.identity = identify(self.host, self.encoder.tokenizer_state())
-        self.names = cross_attention(self.host.parameters(), "kv")
+        self.names = find_cross_attention(self.host.parameters(), "kv")
         self.originals = self.host.originals(self.names)
         self.painter, self.judge = Painter.load(MODEL / "pipeline"), load_judge(MODEL)
         self.asked = questions(Subjects.load(MODEL / "concepts.json"), THING, STYLE)
@@ -100,7 +100,7 @@ class Bench:
         live = dict(self.painter.pipeline.unet.named_parameters())
         for name in self.names:
             terms = [Term(p.tensors.increments[name]) for p in patches if name in p.tensors.increments]
-            live[name.removeprefix("unet.")].data.copy_(composed(self.originals[name], terms))
+            live[name.removeprefix("unet.")].data.copy_(compose(self.originals[name], terms))
         pictures = self.painter.draw([question.shot for question in self.asked], "drawing", lambda *_: None)
         return self.judge.look(pictures).answers
 

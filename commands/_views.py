@@ -99,9 +99,9 @@ def encode_difference(
 
 def list_worst(verdict: "Verdict") -> list[tuple[str, str, str]]:
     """The worst number of each check that has a limit, for people."""
-    from rasura.registry.trust.check import worst_of
+    from rasura.registry.trust.check import find_worst
 
-    limited = {name: worst for name, worst in worst_of(verdict).items() if math.isfinite(worst.limit)}
+    limited = {name: worst for name, worst in find_worst(verdict).items() if math.isfinite(worst.limit)}
     return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in limited.items()]
 
 

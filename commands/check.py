@@ -48,7 +48,7 @@ def check(
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
     from rasura.patches.algebra.increment import ONE, Strength
     from rasura.registry.stacks.policy_file import read_policy
-    from rasura.registry.trust.check import effective, judged
+    from rasura.registry.trust.check import judge_stack, merge_policies
 
     if plot is not None:
         from rasura.evaluation.plots.save_figure import check_plot
@@ -66,9 +66,9 @@ def check(
         if odd := next((patch_id for patch_id in gone if patch_id not in wanted), None):
             raise click.UsageError(f"--revert {short(odd)} is not among the patches to check")
         staying = {patch_id: strength for patch_id, strength in wanted.items() if patch_id not in gone}
-        policy = effective(registry, read_policy(policy_file) if policy_file else None)
+        policy = merge_policies(registry, read_policy(policy_file) if policy_file else None)
         out = {patch_id: wanted[patch_id] for patch_id in gone}
-        checked = judged(registry, staying, policy, leaving=out, progress=tell)
+        checked = judge_stack(registry, staying, policy, leaving=out, progress=tell)
         names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
     details = _details(checked, layers=layers, angles=angles)
     if plot is not None:
@@ -79,13 +79,13 @@ def check(
 def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
     """What was asked for beyond the verdict, pair by pair."""
     from rasura.patches.checks.footprint import Footprint
-    from rasura.patches.checks.interference import angles as cosines
-    from rasura.patches.checks.interference import by_parameter
+    from rasura.patches.checks.interference import compute_angles as cosines
+    from rasura.patches.checks.interference import group_by_parameter
 
     found: dict[str, Any] = {}
     pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
     if layers:
-        shares = ((p, q, by_parameter(p.patch, q.patch)) for p, q in pairs)
+        shares = ((p, q, group_by_parameter(p.patch, q.patch)) for p, q in pairs)
         found["layers"] = [{"patch": p.patch_id, "other": q.patch_id, "parameters": s} for p, q, s in shares if s]
     if angles:
         prints = {member.patch_id: Footprint.of(member.patch) for member in checked.stack}
@@ -96,16 +96,16 @@ def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
 
 
 def _draw(checked: Judged, path: Path) -> None:
-    from rasura.evaluation.plots.figure import InterferenceData, interference_figure
+    from rasura.evaluation.plots.figure import InterferenceData, draw_interference
     from rasura.patches.checks.footprint import Footprint
-    from rasura.patches.checks.interference import Interference, cosines
+    from rasura.patches.checks.interference import Interference, compute_cosines
 
     prints = [Footprint.of(member.patch) for member in checked.stack]
     matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix()
     names = tuple(member.patch.manifest.concept.text for member in checked.stack)
     limit = next((r.limit for r in checked.verdict.relations if r.check == "pair"), math.inf)
-    data = InterferenceData(names, matrix.numpy(), limit, checked.capacity, cosines(prints).numpy())
-    interference_figure(data, path)
+    data = InterferenceData(names, matrix.numpy(), limit, checked.capacity, compute_cosines(prints).numpy())
+    draw_interference(data, path)
 
 
 def _result(

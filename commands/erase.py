@@ -97,7 +97,7 @@ def erase(
             device=device,
             work=work,
         )
-        judged = erasure.told_apart(made)
+        judged = erasure.judge_conditioning(made)
     notices = _notices(request.retain, made, anchors) + (format_conditioning(judged) if judged else [])
     data = {
         "patches": [_data(item) for item in made],

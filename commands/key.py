@@ -22,11 +22,11 @@ def key() -> None:
 def new(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
     """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once."""
     from rasura.registry._storage.records import Draft
-    from rasura.registry.trust.key_files import new_key, private_path
+    from rasura.registry.trust.key_files import find_private_path, make_key
 
     with open_registry(registry_at) as registry:
-        record = new_key(registry, name, Draft(actor, reason, "key.add", "success"))
-        where = private_path(registry, name)
+        record = make_key(registry, name, Draft(actor, reason, "key.add", "success"))
+        where = find_private_path(registry, name)
     return Result(
         {**_data(record), "private_key": str(where)},
         lambda: line(f"made key {record.name} ({short(record.key_id)}); its private half is {where}"),

@@ -24,10 +24,10 @@ def _all() -> list[dict[str, Any]]:
 
 
 def _data(name: str) -> dict[str, Any]:
-    from rasura.patches.erasers.catalogue import METHODS, method_class
+    from rasura.patches.erasers.catalogue import METHODS, load_method
     from rasura.patches.erasers.options import options_of
 
-    eraser = method_class(name)
+    eraser = load_method(name)
     defaults = eraser.defaults
     return {
         "name": name,

@@ -49,12 +49,12 @@ def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result
 
 
 def _data(found: "Policy") -> dict[str, Any]:
-    from rasura.patches.checks.policy import limit_names
-    from rasura.registry._storage.choices import policy_digest
+    from rasura.patches.checks.policy import list_limit_names
+    from rasura.registry._storage.choices import digest_policy
 
     return {
-        "digest": policy_digest(found),
-        "limits": {name: str(float(getattr(found, name))) for name in limit_names()},
+        "digest": digest_policy(found),
+        "limits": {name: str(float(getattr(found, name))) for name in list_limit_names()},
         "separable": found.separable,
         "toml": found.to_toml(),
     }

@@ -143,10 +143,10 @@ def _how(
 ) -> "Anew":
     from rasura.patches.prompts.concept_prompts import HELD_OUT
     from rasura.patches.prompts.retain_set import load_retain_set
-    from rasura.registry.erase.rebase import Anew, all_others
+    from rasura.registry.erase.rebase import Anew, find_all_others
 
     named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]
-    everything = all_others(registry, ids) if "all" in protect else ()
+    everything = find_all_others(registry, ids) if "all" in protect else ()
     return Anew(
         tuple(dict.fromkeys([*named, *everything])),
         tuple(registry.resolve_patch(prefix) for prefix in drop),

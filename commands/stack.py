@@ -108,11 +108,11 @@ def delete(name: str, registry_at: str | None, reason: str, actor: str) -> Resul
 @command(stack, "list")
 def list_(registry_at: str | None) -> Result:
     """List the stacks, and on how many models each is applied."""
-    from rasura.registry.stacks.overview import hosts_of
+    from rasura.registry.stacks.overview import list_hosts_of
 
     with open_registry(registry_at) as registry:
         records, names = registry.stacks(), {b.digest: b.name for b in registry.bases()}
-        where = {record.name: [host.location for host in hosts_of(registry, record)] for record in records}
+        where = {record.name: [host.location for host in list_hosts_of(registry, record)] for record in records}
     rows = [
         (r.name, names[r.base], str(len(r.patches)), str(len(where[r.name])), f"{r.updated_at:%Y-%m-%d %H:%M}")
         for r in records
@@ -196,14 +196,14 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
     With --check, exit code 7 where the file is not what the stack is now.
     """
     from rasura.commands._documents import write_document
-    from rasura.registry.stacks.lock_file import Lock, check_lock, lock_stack
+    from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack
     from rasura.registry.stacks.stack_ref import read_lock
 
     with open_registry(registry_at) as registry:
         record = registry.stack(name)
         found = check_lock(registry, record, read_lock(output)) if check else lock_stack(registry, record)
     if not check:
-        write_document(output, found.to_bytes(), Lock.from_bytes)
+        write_document(output, found.to_bytes(), LockFile.from_bytes)
     said = f"{output} is what stack {name} is: {_count(record)}, accepted" if check else f"wrote {output}"
     worst = {check: {"value": value, "limit": limit} for check, (value, limit) in found.worst.items()}
     data = {**_data(record), "file": str(output), "policy": found.policy_sha256, "worst": worst}

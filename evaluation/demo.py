@@ -37,7 +37,7 @@ from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.key_files import make_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,9 +114,9 @@ def run_demo(source: Path, folder: Path, actor: Actor, progress: Progress) -> De
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model"
     copy_model(source / "pipeline", model)  # (1)
-    first = file_digests(model)
+    first = digest_files(model)
     with Registry.create(folder, actor=actor.name, reason=actor.reason) as registry:
-        new_key(registry, "demo", Draft(actor.name, actor.reason, "key.add", "success"))
+        make_key(registry, "demo", Draft(actor.name, actor.reason, "key.add", "success"))
         add_base(registry, model, "reference", Draft(actor.name, actor.reason, "base.add", "success"), progress)
         subjects = Subjects.load(source / "concepts.json")
         made = _erased(registry, source, subjects, actor, progress)  # (2)
@@ -128,14 +128,14 @@ def run_demo(source: Path, folder: Path, actor: Actor, progress: Progress) -> De
             made,
             verdict,
             found,
-            file_digests(model) == first,
+            digest_files(model) == first,
             len(first),
             verify_log(registry).size,  # (7)
             folder / GRID,
         )
 
 
-def file_digests(folder: Path) -> dict[str, str]:
+def digest_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by relative path."""
     found = {}
     for path in sorted(folder.rglob("*")):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Sampling
-from rasura.evaluation.images.patched_model import PatchedModel, StackMember, check_stack
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_stack
 from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import FACTS
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
@@ -28,8 +28,8 @@ from rasura.evaluation.judges.open_judge import open_judge
 from rasura.evaluation.report import question_kinds
 from rasura.evaluation.report.evaluated import Evaluated
 from rasura.evaluation.report.prompt_file import check_prompt, read_questions
-from rasura.evaluation.report.report import Compared, report_bytes, summary
-from rasura.evaluation.report.report_details import body
+from rasura.evaluation.report.report import Compared, encode_report, summarise
+from rasura.evaluation.report.report_details import build_body
 from rasura.patches.errors import InputError
 from rasura.patches.types import Progress
 from rasura.registry.erase.base_models import OpenBase, open_base
@@ -88,7 +88,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
         InputError: no patch, no judge, bad prompts, a label that the judge does not know.
         UnsupportedHostError: no pipeline that can draw, or an attack on a model with several text encoders.
     """
-    stack = tuple(StackMember(load_verified(registry, p), strength) for p, strength in request.patches.items())
+    stack = tuple(EvaluatedPatch(load_verified(registry, p), strength) for p, strength in request.patches.items())
     opened = open_base(registry, request.base, draft, progress)  # (1)
     check_stack(opened.host, opened.identity, stack)
     check_attacks(opened.host, request.attack)
@@ -97,16 +97,16 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     cache = PictureCache(request.cache or registry.location.folder / PICTURES)
     compared = compare(model, judge, asked, cache, progress)  # (3), (4)
     attacked = run_attacks(Bench(model, judge, request.attack, cache, progress), asked)  # (5)
-    numbers = summary(compared)
-    document = body(stack, compared, attacked, request.sampling, request.attack)
+    numbers = summarise(compared)
+    document = build_body(stack, compared, attacked, request.sampling, request.attack)
     applied = {m.patch.patch_id: m.strength.sixteenths for m in stack}
-    report = report_bytes(opened.identity.digest, applied, judge.title, numbers, document)  # (6)
+    report = encode_report(opened.identity.digest, applied, judge.title, numbers, document)  # (6)
     name = opened.record.name
     return Evaluated(report, name, judge.title, stack, compared, numbers, attacked, cache.effort)
 
 
 def questions_and_judge(
-    request: EvaluationRequest, opened: OpenBase, stack: Sequence[StackMember]
+    request: EvaluationRequest, opened: OpenBase, stack: Sequence[EvaluatedPatch]
 ) -> tuple[tuple[Question, ...], Judge]:
     """What is asked, and who answers.
 
@@ -118,13 +118,13 @@ def questions_and_judge(
         asked = read_questions(request.prompts, opened.encoder)
     else:
         places = [opened.host.folder, *([] if spec.startswith(CLIP) else [Path(spec)])]
-        asked = made_questions(places, stack, request.rounds)
+        asked = make_questions(places, stack, request.rounds)
         for question in asked:
             check_prompt(opened.encoder, question.shot.prompt, question_kinds.CONCEPTS)
     return asked, open_judge(spec, asked, request.judge_template, request.device)
 
 
-def made_questions(places: Sequence[Path], stack: Sequence[StackMember], rounds: int) -> tuple[Question, ...]:
+def make_questions(places: Sequence[Path], stack: Sequence[EvaluatedPatch], rounds: int) -> tuple[Question, ...]:
     """Questions about what the patches erase, from the concepts.json beside the model or the judge.
 
     Raises:
@@ -142,7 +142,7 @@ def made_questions(places: Sequence[Path], stack: Sequence[StackMember], rounds:
     paraphrases = question_kinds.read_paraphrases(
         question_kinds.find_beside(question_kinds.PARAPHRASES, [found.parent])
     )
-    return question_kinds.default_questions(subjects, erased, paraphrases, rounds=rounds)
+    return question_kinds.make_default_questions(subjects, erased, paraphrases, rounds=rounds)
 
 
 def compare(

@@ -134,12 +134,12 @@ def _journal(model: Path) -> tuple[bool, bool]:
     """
     from rasura.patches._io.file_lock import locked
     from rasura.patches.hosts.disk.compvis_layout import find_model
-    from rasura.patches.hosts.disk.rollback_journal import Journal
+    from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
     from rasura.patches.hosts.disk.state_folder import StateFolder
 
     path = find_model(model)
     with locked(path, exclusive=False):
-        journal = Journal(StateFolder(path))
+        journal = RollbackJournal(StateFolder(path))
         return journal.interrupted(), journal.unsettled()
 
 
@@ -153,7 +153,7 @@ def _missing_hint(model: Path) -> str:
 def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Iterator[Finding]:
     from rasura.registry.apply.status import survey
 
-    entry = host_state.unfinished_motion(registry, host)
+    entry = host_state.find_unfinished_motion(registry, host)
     if entry is not None:
         done = host_state.reached(registry, host, entry) is not None
         said = f"entry {entry.index}, {entry.action}, has no end; the model is {'past' if done else 'before'} it"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ranks import OBSERVED, PREDICTORS, Pair, lost, near, other, with_style
 
 from rasura.evaluation.plots.heatmap import spread
-from rasura.evaluation.plots.save_figure import new_figure, save_figure
+from rasura.evaluation.plots.save_figure import make_figure, save_figure
 from rasura.patches.checks.policy import DEFAULT_POLICY
 
 _NAMED_FROM: Final = 0.4
@@ -24,7 +24,7 @@ def scatter(rows: Sequence[Pair], path: Path) -> None:
         ("share(p, q)", "{p}: pixels of q's pictures move"),
         ("pair(p, q)", "{p, q}: pixels of q's erased pictures move"),
     )
-    with new_figure(14, 4.6) as figure:
+    with make_figure(14, 4.6) as figure:
         for place, (by, seen) in enumerate(panels):
             axes = figure.add_axes((0.05 + place * 0.325, 0.13, 0.28, 0.76))
             points = [(PREDICTORS[by](row), OBSERVED[seen](row)) for row in rows]

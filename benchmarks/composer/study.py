@@ -17,16 +17,16 @@ from bench import Bench, tell
 from subjects import ANCHORS, NEAR, STYLES, Subject, independent, subjects, target_of
 
 from rasura.evaluation.judges.interface import Sight
-from rasura.evaluation.plots.figure import InterferenceData, interference_figure
-from rasura.evaluation.report.metrics import picture_change
+from rasura.evaluation.plots.figure import InterferenceData, draw_interference
+from rasura.evaluation.report.metrics import measure_change
 from rasura.evaluation.report.report import Compared
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.footprint import Footprint
-from rasura.patches.checks.interference import Interference, cosines
+from rasura.patches.checks.interference import Interference, compute_cosines
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
-from rasura.patches.prompts.concept_prompts import aligned_columns
+from rasura.patches.prompts.concept_prompts import align_columns
 from rasura.patches.prompts.retain_set import naming
 
 Drawn = tuple[list[Any], Sight]
@@ -77,7 +77,7 @@ def _styles(bench: Bench, patches: Mapping[str, Patch]) -> list[dict[str, Any]]:
             for what, wanted in (("named", True), ("unnamed", False)):
                 templates = tuple(t for t in target.templates if names_p(t) is wanted)
                 if templates:
-                    columns, _ = aligned_columns(bench.encoder, target, templates, "tail")
+                    columns, _ = align_columns(bench.encoder, target, templates, "tail")
                     moved = Footprint.of(patches[p]).kernels[TEXT] @ columns
                     row[what] = float(moved.norm() / (own @ columns).norm())
             found.append(row)
@@ -89,8 +89,8 @@ def figure(bench: Bench, path: Path) -> None:
     patches = independent(bench)
     prints = [Footprint.of(patch) for patch in patches.values()]
     matrix = Interference(prints).matrix().numpy()
-    room, angles = Capacity.of(list(patches.values())), cosines(prints).numpy()
-    interference_figure(InterferenceData(tuple(patches), matrix, DEFAULT_POLICY.pair, room, angles), path)
+    room, angles = Capacity.of(list(patches.values())), compute_cosines(prints).numpy()
+    draw_interference(InterferenceData(tuple(patches), matrix, DEFAULT_POLICY.pair, room, angles), path)
 
 
 def predicted(p: Patch, q: Patch, name: str, other: str) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def sides_of(compared: Compared, shown: Sequence[Subject]) -> tuple[dict[str, Dr
 
 def against(subject: Subject, before: Drawn, after: Drawn) -> dict[str, Any]:
     """How far pictures moved, and how many of them the judge calls by the concept's label, before and after."""
-    change = picture_change(before[0], after[0])
+    change = measure_change(before[0], after[0])
     gap = np.linalg.norm(before[1].features - after[1].features, axis=1)
     size = np.linalg.norm(before[1].features, axis=1)
     rights = [[a[subject.axis] == subject.label for a in side[1].answers] for side in (before, after)]

@@ -25,10 +25,10 @@ from subjects import RETAINED, independent, request_of, subjects
 from rasura.evaluation.evaluate import compare
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.painter import Shot
-from rasura.evaluation.images.patched_model import PatchedModel, StackMember
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Answer, Question, labels
-from rasura.evaluation.report.report import Compared, summary
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.evaluation.report.report import Compared, summarise
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.checks.check import check
 from rasura.patches.checks.verdict import Accepted
@@ -146,7 +146,7 @@ def _edited(bench: Bench, patches: Sequence[Patch]) -> Path:
     for layer in layers:
         key = str(layer.name).removeprefix("unet.")
         assert torch.equal(weights[key], originals[layer.name])
-        weights[key] = composed(originals[layer.name], layer.terms)
+        weights[key] = compose(originals[layer.name], layer.terms)
     save_file(weights, file, metadata={"format": "pt"})
     return folder
 
@@ -203,7 +203,7 @@ def _pictures(bench: Bench, made: Made) -> dict[str, Any]:
         base, drawn = sides_of(_look(bench, rest, subject.questions), [subject])
         back.append({"concept": subject.name, **against(subject, base[subject.name], drawn[subject.name])})
     erased = [{"concept": s.name, **against(s, before[s.name], after[s.name])} for s in shown]
-    return {"summary": summary(compared), "counts": _counts(compared), "erased": erased, "back": back}
+    return {"summary": summarise(compared), "counts": _counts(compared), "erased": erased, "back": back}
 
 
 def _others(bench: Bench, erased: Made) -> list[Question]:
@@ -226,7 +226,7 @@ def _counts(compared: Compared) -> dict[str, int]:
 
 def _look(bench: Bench, patches: Sequence[Patch], asked: Sequence[Question]) -> Compared:
     """As `bench.look`, also of patches that were made on other bases: their increments are added to the first."""
-    stack = [StackMember(patch, ONE) for patch in patches]
+    stack = [EvaluatedPatch(patch, ONE) for patch in patches]
     one = bench.model([_independent(bench, ["dog"])["dog"]])
     added = hashlib.sha256(b"added to the base" + "".join(sorted(p.patch_id for p in patches)).encode())
     prints = (one.fingerprints[0], Digest(added.hexdigest()))

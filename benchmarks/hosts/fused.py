@@ -21,9 +21,9 @@ import torch
 from fused_ways import Way, Work, once, sees_overflow, sweep, ties, timed, ways
 
 from rasura.patches._io.settings import Settings, use
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra import fused_add
-from rasura.patches.algebra.compose import composed_all
+from rasura.patches.algebra.compose import compose_all
 from rasura.patches.algebra.rounding import round_into
 
 
@@ -77,7 +77,7 @@ def _expected(work: Work) -> list[str]:
         here, sums = base.cpu(), B.cpu() @ work.A.cpu()
         result = torch.empty_like(here)
         round_into(result, here, sums, torch.empty_like(here, dtype=torch.float32))
-        found.append(tensor_digest(result))
+        found.append(digest_tensor(result))
     return found
 
 
@@ -104,9 +104,9 @@ def _whole(work: Work, switch: str, expected: Sequence[str], repeats: int) -> st
     """Composing as applying does it, its checks included, with the kernel and without."""
     bases = {layer.name: base for layer, base in zip(work.layers, work.bases, strict=True)}
     use(Settings(fused=switch))
-    found = composed_all(bases, work.layers)
-    equal = sum(tensor_digest(found[layer.name]) == e for layer, e in zip(work.layers, expected, strict=True))
-    whole = timed(lambda: composed_all(bases, work.layers), work.A.device.type, repeats)
+    found = compose_all(bases, work.layers)
+    equal = sum(digest_tensor(found[layer.name]) == e for layer, e in zip(work.layers, expected, strict=True))
+    whole = timed(lambda: compose_all(bases, work.layers), work.A.device.type, repeats)
     name = f"composed_all, {fused_add.SWITCH}={switch}"
     return f"| {name} | | | {whole:.3f} ms | {equal} of {len(expected)} | | | |"
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from host_layers import patch, shapes
 
-from rasura.patches._io.tensor_bytes import is_finite, tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor, is_finite
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.compose import Layer, layers_of
 from rasura.patches.algebra.increment import ONE
@@ -75,7 +75,7 @@ class Work:
 
     def digests(self) -> list[str]:
         """Of the results."""
-        return [tensor_digest(result) for result in self.results]
+        return [digest_tensor(result) for result in self.results]
 
     def traffic(self) -> int:
         """Bytes that have to be read and written: sums, bases, results."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from host_layers import Patch, equal_share, load, load_quickly, model, weights
 
-from rasura.patches.algebra.compose import Layer, composed, layers_of
+from rasura.patches.algebra.compose import Layer, compose, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName
@@ -82,7 +82,7 @@ def rasura_bare(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats
 
     def cycle() -> None:
         for layer in wanted:
-            present[layer.name].copy_(composed(base[layer.name], layer.terms))
+            present[layer.name].copy_(compose(base[layer.name], layer.terms))
         for layer in wanted:
             present[layer.name].copy_(base[layer.name])
 

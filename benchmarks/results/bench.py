@@ -17,13 +17,13 @@ import torch
 from rasura.evaluation.evaluate import compare
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Sampling
-from rasura.evaluation.images.patched_model import PatchedModel, StackMember
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import load_judge
 from rasura.evaluation.judges.interface import Judge
-from rasura.evaluation.report.report import Compared, all_scores, group_changes, summary
+from rasura.evaluation.report.report import Compared, compute_scores, group_changes, summarise
 from rasura.patches.algebra.increment import ONE
-from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError
 from rasura.patches.format.patch import Patch, read_folder, write_folder
@@ -98,7 +98,7 @@ class Bench:
 
     def model(self, patches: Sequence[Patch], *, wide: bool = False) -> PatchedModel:
         """The pipeline with these patches at hand; `wide` composes in float32."""
-        stack = [StackMember(patch, ONE) for patch in patches]
+        stack = [EvaluatedPatch(patch, ONE) for patch in patches]
         return PatchedModel.load(self.wide if wide else self.host, self.identity, stack, SAMPLING)
 
     @cached_property
@@ -114,7 +114,7 @@ class Bench:
 
     def _name(self, request: EraseRequest) -> str:
         guarded = sorted(request.guarded)
-        eraser = (request.eraser.name, sorted(option_texts(request.eraser).items()))
+        eraser = (request.eraser.name, sorted(encode_options(request.eraser).items()))
         plain = replace(request, guarded={}, guarded_prompts={})
         seed = getattr(request.eraser, "seed", None)
         text = repr((plain.targets, plain.retain, plain.templates, plain.tokens, plain.layers, str(plain.rule)))
@@ -133,7 +133,7 @@ def numbers_of(compared: Compared) -> dict[str, Any]:
             "patched": s.after,
             "both": s.both,
         }
-        for s in all_scores(compared)
+        for s in compute_scores(compared)
         if not s.label
     ]
     changes = {
@@ -146,7 +146,7 @@ def numbers_of(compared: Compared) -> dict[str, Any]:
         }
         for item in group_changes(compared)
     }
-    return {"summary": summary(compared), "rights": rights, "changes": changes}
+    return {"summary": summarise(compared), "rights": rights, "changes": changes}
 
 
 def tell(stage: str, done: int, total: int) -> None:

@@ -16,8 +16,8 @@ from rasura.evaluation.attacks import attack
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
-from rasura.evaluation.report.metrics import frechet, picture_change
-from rasura.evaluation.report.question_kinds import Erasures, default_questions, read_paraphrases
+from rasura.evaluation.report.metrics import compute_frechet, measure_change
+from rasura.evaluation.report.question_kinds import Erasures, make_default_questions, read_paraphrases
 from rasura.evaluation.report.report import Compared
 from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.erasers.request import EraseRequest
@@ -191,8 +191,8 @@ def _of(bench: Bench, patches: Sequence[Patch], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"concept": name}
     for kind, part in (("protected", slice(0, n)), ("unseen", slice(n, None))):
         before, after = compared.before[part], compared.after[part]
-        change = picture_change(before, after)
-        distance = frechet(compared.seen_before.features[part], compared.seen_after.features[part])
+        change = measure_change(before, after)
+        distance = compute_frechet(compared.seen_before.features[part], compared.seen_after.features[part])
         found[kind] = {
             "n": len(before),
             "base": sum(a["object"] == name for a in compared.seen_before.answers[part]),
@@ -212,7 +212,7 @@ def _name(patches: Sequence[Patch], patch_id: str) -> str:
 def _asked(bench: Bench, concepts: Mapping[str, str], *, most: int = 0) -> tuple[Question, ...]:
     """The harness's own questions; at most so many of each kind about each label, fewer where many are erased."""
     erased = Erasures.of(bench.subjects, concepts)
-    found = default_questions(bench.subjects, erased, read_paraphrases(REFERENCE / "paraphrases.json"))
+    found = make_default_questions(bench.subjects, erased, read_paraphrases(REFERENCE / "paraphrases.json"))
     most = most or (12 if len(concepts) == 1 else 4)
     seen: Counter[tuple[str, ...]] = Counter()
     chosen = []

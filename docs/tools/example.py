@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import (
@@ -41,7 +41,7 @@ def example() -> Patch:
     target = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     anchor = torch.tensor([[0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
     tensors = PatchTensors({PARAMETER: increment}, rows, torch.ones(1, dtype=torch.float64), target, anchor)
-    touched = TensorIdentity(PARAMETER, "F16", (2, 4), tensor_digest(base))
+    touched = TensorIdentity(PARAMETER, "F16", (2, 4), digest_tensor(base))
     manifest = Manifest(
         ConceptSpec("dog", "animal", "last", ("{}", "a photo of a {}")),
         EraserSpec("null-space", {"layers": "k", "ridge": "0.001"}),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from rasura.patches.erasers.catalogue import METHODS, method_class
+from rasura.patches.erasers.catalogue import METHODS, load_method
 from rasura.patches.erasers.options import Option, options_of
 
 PAGE: Final = Path(__file__).parents[1] / "methods.md"
@@ -35,13 +35,13 @@ def _filled(page: str, name: str, table: str) -> str:
 
 
 def _table(name: str) -> str:
-    defaults = method_class(name).defaults
+    defaults = load_method(name).defaults
     needs = "needed" if defaults.needs_retain else "optional"
     head = (
         f"Source: {METHODS[name].source}. Defaults: `--tokens {defaults.tokens} --layers {defaults.layers} "
         f"--rank-rule {defaults.rule}`; `--retain` is {needs}."
     )
-    rows = "\n".join(_row(option) for option in options_of(method_class(name)))
+    rows = "\n".join(_row(option) for option in options_of(load_method(name)))
     return f"{head}\n\n| `--set` | Kind | Default | Meaning |\n|---|---|---|---|\n{rows}"
 
 

@@ -74,11 +74,11 @@ class PictureCache:
         return [found[shot] for shot in shots]
 
     def _path(self, painter: Painter, model: Digest, shot: Shot) -> Path:
-        name = picture_digest(painter, model, shot)
+        name = digest_picture(painter, model, shot)
         return self.folder / name[:2] / f"{name[2:]}.png"
 
 
-def picture_digest(painter: Painter, model: Digest, shot: Shot) -> Digest:
+def digest_picture(painter: Painter, model: Digest, shot: Shot) -> Digest:
     """SHA-256 of the canonical JSON of all that decides a picture."""
     import diffusers
     import torch

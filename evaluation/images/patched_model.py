@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Self
 from rasura.evaluation.images.painter import Painter, Sampling
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches.algebra.compose import Layer, composed, layers_of
+from rasura.patches.algebra.compose import Layer, compose, layers_of
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.interface import COMPONENTS, parameter_name
+from rasura.patches.hosts.interface import COMPONENTS, name_parameter
 from rasura.patches.models.base_identity import BaseIdentity, check_touched
 from rasura.patches.types import SHORT, Digest, ParamName, PatchId
 
@@ -42,7 +42,7 @@ _FIXED = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StackMember:
+class EvaluatedPatch:
     """A patch and the strength at which it is looked at."""
 
     patch: Patch
@@ -53,7 +53,11 @@ class PatchedModel:
     """A pipeline that shows a base, with and without a stack of patches."""
 
     def __init__(
-        self, painter: Painter, host: CheckpointHost, stack: Sequence[StackMember], fingerprints: tuple[Digest, Digest]
+        self,
+        painter: Painter,
+        host: CheckpointHost,
+        stack: Sequence[EvaluatedPatch],
+        fingerprints: tuple[Digest, Digest],
     ) -> None:
         """Use `load`."""
         self.painter = painter
@@ -72,7 +76,7 @@ class PatchedModel:
         cls,
         host: CheckpointHost,
         identity: BaseIdentity,
-        stack: Sequence[StackMember],
+        stack: Sequence[EvaluatedPatch],
         sampling: Sampling,
         device: str = "cpu",
     ) -> Self:
@@ -94,7 +98,7 @@ class PatchedModel:
         if patched != self._shown:
             self._copy(
                 {
-                    layer.name: composed(self._originals[layer.name], layer.terms if patched else ())
+                    layer.name: compose(self._originals[layer.name], layer.terms if patched else ())
                     for layer in self._layers
                 }
             )
@@ -109,7 +113,7 @@ class PatchedModel:
                 self._live[name].copy_(tensor)
 
 
-def check_stack(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[StackMember]) -> None:
+def check_stack(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[EvaluatedPatch]) -> None:
     """Refuse an empty stack, and patches of other weights or of another reading of prompts.
 
     Raises:
@@ -156,7 +160,7 @@ def _fixed_digest(folder: Path) -> Digest:
 def _live(pipeline: object) -> dict[ParamName, torch.Tensor]:
     """Every parameter of the loaded pipeline's patchable components, by its one name."""
     return {
-        parameter_name(component, key): parameter
+        name_parameter(component, key): parameter
         for component in COMPONENTS
         if (module := getattr(pipeline, component, None)) is not None
         for key, parameter in module.named_parameters()

@@ -131,10 +131,10 @@ _NAMES: Final = {
 
 def questions(subjects: Subjects, thing: str, style: str, *, rounds: int = 1) -> tuple[Question, ...]:
     """The pictures that judge the erasure of one object and one style; see `direct_questions`."""
-    return direct_questions(subjects, (thing,), (style,), rounds=rounds)
+    return make_direct_questions(subjects, (thing,), (style,), rounds=rounds)
 
 
-def direct_questions(
+def make_direct_questions(
     subjects: Subjects, things: Sequence[str], styles: Sequence[str], *, rounds: int = 1
 ) -> tuple[Question, ...]:
     """The pictures that judge the erasure of some objects and styles; `rounds` multiplies them.

@@ -54,7 +54,7 @@ class Judge(Protocol):
         ...
 
 
-def named_labels(asked: Iterable[Question]) -> dict[str, tuple[str, ...]]:
+def list_named_labels(asked: Iterable[Question]) -> dict[str, tuple[str, ...]]:
     """Every label that is asked for, by axis, in the order of first mention."""
     found: dict[str, dict[str, None]] = {}
     for question in asked:
@@ -69,7 +69,7 @@ def check_labels(judge: Judge, asked: Iterable[Question]) -> None:
     Raises:
         InputError: naming the first label, or axis, that it does not know.
     """
-    for axis, labels in named_labels(asked).items():
+    for axis, labels in list_named_labels(asked).items():
         if axis not in judge.labels:
             raise InputError(
                 f"{judge.title} names {' and '.join(judge.labels)}: expected that, got a question for {axis} "

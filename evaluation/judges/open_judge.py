@@ -8,7 +8,7 @@ from pathlib import Path
 from rasura.evaluation.images.questions import Question
 from rasura.evaluation.judges.classifier import load_judge
 from rasura.evaluation.judges.clip import load_clip_judge
-from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge, check_labels, named_labels
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge, check_labels, list_named_labels
 
 
 def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, device: str = "cpu") -> Judge:
@@ -27,7 +27,7 @@ def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, d
     """
     judge: Judge
     if spec.startswith(CLIP):
-        judge = load_clip_judge(Path(spec.removeprefix(CLIP)), named_labels(asked), template, device)
+        judge = load_clip_judge(Path(spec.removeprefix(CLIP)), list_named_labels(asked), template, device)
     else:
         judge = load_judge(Path(spec), device)
     check_labels(judge, asked)

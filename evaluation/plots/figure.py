@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.plots.clustering import ordered
 from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, short
-from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flat_cosines
-from rasura.evaluation.plots.save_figure import SOFT, check_plot, new_figure, save_figure
+from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flatten_cosines
+from rasura.evaluation.plots.save_figure import SOFT, check_plot, make_figure, save_figure
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError
 
@@ -52,7 +52,7 @@ class InterferenceData:
     cosines: npt.NDArray[np.float64] | None = None
 
 
-def interference_figure(data: InterferenceData, path: Path) -> None:
+def draw_interference(data: InterferenceData, path: Path) -> None:
     """Draw heat map, capacity and principal angles, and write them to a `.png` or `.svg` file.
 
     The same input and the same versions of matplotlib and scipy give the same bytes.
@@ -63,7 +63,7 @@ def interference_figure(data: InterferenceData, path: Path) -> None:
     """
     check_plot(path)
     _check(data)
-    with new_figure(*_size(data)) as figure:
+    with make_figure(*_size(data)) as figure:
         _draw(figure, data)
         save_figure(figure, path)
 
@@ -96,7 +96,7 @@ def _draw(figure: Figure, data: InterferenceData) -> None:
         )
         draw_capacity(box(x, y - 0.3, span, 0.3), parts, bar.width)
         y -= 1.3
-    if data.cosines is not None and flat_cosines(data.cosines).size:
+    if data.cosines is not None and flatten_cosines(data.cosines).size:
         draw_cosines(box(x, y - 1.2, span, 1.2), data.cosines)
 
 

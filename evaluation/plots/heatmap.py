@@ -33,7 +33,7 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
     middle = math.log10(limit) if marked else low
     norm: Normalize = TwoSlopeNorm(middle, low, high) if marked else Normalize(low, high)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shown = np.clip(np.log10(coarse(found.values, CELLS)), low, high)
+        shown = np.clip(np.log10(coarsen(found.values, CELLS)), low, high)
     colours = _colours(marked=marked)
     count = len(names)
     ends = (-0.5, count - 0.5, count - 0.5, -0.5)
@@ -54,7 +54,7 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
     _colour_scale(image, scale_axes, (low, high), limit if marked else None)
 
 
-def coarse(values: Matrix, most: int) -> Matrix:
+def coarsen(values: Matrix, most: int) -> Matrix:
     """The largest of every square of cells, at most so many a side: no bad pair may fall between pixels."""
     import numpy as np
 

@@ -46,7 +46,7 @@ def draw_cosines(axes: Axes, cosines: npt.NDArray[np.float64]) -> None:
     import numpy as np
     from matplotlib.ticker import MaxNLocator
 
-    values = np.sort(np.clip(flat_cosines(cosines), 0.0, 1.0))[::-1]
+    values = np.sort(np.clip(flatten_cosines(cosines), 0.0, 1.0))[::-1]
     places = np.arange(1, len(values) + 1)
     if len(values) <= _POINTS:
         axes.plot(places, values, color="#2b6a99", marker=".", markersize=4, linewidth=0.8)
@@ -68,7 +68,7 @@ def draw_cosines(axes: Axes, cosines: npt.NDArray[np.float64]) -> None:
     right.spines["right"].set_visible(False)
 
 
-def flat_cosines(cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def flatten_cosines(cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """[k]; of a symmetric [N, N] each pair once."""
     import numpy as np
 
@@ -79,7 +79,7 @@ def flat_cosines(cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def draw_worst(axes: Axes, matrix: Matrix, names: Sequence[str], limit: float) -> None:
     """The worst pairs by name, those over the limit in bold."""
     axes.set_axis_off()
-    pairs = worst_pairs(matrix, _LISTED)
+    pairs = list_worst_pairs(matrix, _LISTED)
     over = count_over(matrix, limit)
     title = (
         "worst pairs" if math.isinf(limit) else f"{over:,} of {len(names) * (len(names) - 1):,} pairs over the limit"
@@ -93,7 +93,7 @@ def draw_worst(axes: Axes, matrix: Matrix, names: Sequence[str], limit: float) -
         axes.text(0.14, y, text, fontsize=8, va="center", parse_math=False, transform=axes.transAxes)
 
 
-def worst_pairs(matrix: Matrix, most: int) -> list[tuple[int, int, float]]:
+def list_worst_pairs(matrix: Matrix, most: int) -> list[tuple[int, int, float]]:
     """The largest entries off the diagonal, NaN and 0 left out, the worst first."""
     import numpy as np
 

@@ -43,7 +43,7 @@ def check_plot(path: Path) -> None:
 
 
 @contextmanager
-def new_figure(width: float, height: float) -> Iterator[Figure]:
+def make_figure(width: float, height: float) -> Iterator[Figure]:
     """A figure of so many inches, drawn by matplotlib's defaults whatever a person's own settings are."""
     import matplotlib as mpl
     from matplotlib.figure import Figure

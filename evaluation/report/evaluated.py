@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rasura.evaluation.attacks.attack import Attacked
 from rasura.evaluation.images.image_cache import Effort
-from rasura.evaluation.images.patched_model import StackMember
+from rasura.evaluation.images.patched_model import EvaluatedPatch
 from rasura.evaluation.report.report import Compared
 
 
@@ -29,7 +29,7 @@ class Evaluated:
     report: bytes
     base: str
     judge: str
-    stack: tuple[StackMember, ...]
+    stack: tuple[EvaluatedPatch, ...]
     compared: Compared
     numbers: Mapping[str, float]
     attacked: tuple[Attacked, ...]

@@ -19,7 +19,7 @@ _WINDOW: Final = 7  # pixels; the side of SSIM's window, and the least side of a
 _RIDGE: Final = 1e-6
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def compute_wilson(right: int, n: int) -> tuple[float, float]:
     """95 % interval of a share, after Wilson 1927 (JASA 22, p. 209): sensible for 0 of n and n of n, too.
 
     Args:
@@ -34,13 +34,13 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return (0.0 if right == 0 else middle - half), (1.0 if right == n else middle + half)
 
 
-def harmonic_mean(values: Sequence[float]) -> float:
+def compute_harmonic_mean(values: Sequence[float]) -> float:
     """The harmonic mean n / Σ 1/v; 0 where one of them is 0: a single failure cannot be averaged away."""
     return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PictureChange:
     """How far pictures moved, drawn from the same noise.
 
     Attributes:
@@ -56,14 +56,14 @@ class Change:
     identical: int
 
 
-def picture_change(before: Sequence[Image], after: Sequence[Image]) -> Change:
+def measure_change(before: Sequence[Image], after: Sequence[Image]) -> PictureChange:
     """Compare pictures pair by pair; equal sizes, at least one pair."""
     import numpy as np
 
     pairs = [(np.asarray(b.convert("RGB")), np.asarray(a.convert("RGB"))) for b, a in zip(before, after, strict=True)]
     moved = [float(np.abs(b.astype(np.int16) - a.astype(np.int16)).mean()) / 255 for b, a in pairs]
-    likeness = [ssim(b, a) for b, a in pairs] if min(pairs[0][0].shape[:2]) >= _WINDOW else []
-    return Change(
+    likeness = [compute_ssim(b, a) for b, a in pairs] if min(pairs[0][0].shape[:2]) >= _WINDOW else []
+    return PictureChange(
         len(pairs),
         sum(likeness) / len(likeness) if likeness else None,
         sum(moved) / len(moved),
@@ -71,7 +71,7 @@ def picture_change(before: Sequence[Image], after: Sequence[Image]) -> Change:
     )
 
 
-def ssim(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+def compute_ssim(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     """Structural similarity of two [h, w, 3] pictures (Wang et al. 2004), windows of 7 x 7, mean over channels."""
     from skimage.metrics import structural_similarity
 
@@ -96,7 +96,7 @@ class Frechet:
     regularised: bool
 
 
-def frechet(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> Frechet | None:
+def compute_frechet(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> Frechet | None:
     """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½) of two feature sets [n, d] (Heusel et al. 2017, arXiv 1706.08500).
 
     The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½·Σ₂·Σ₁^½, which is symmetric, so no complex

@@ -21,8 +21,8 @@ from rasura.evaluation.images.questions import (
     TEMPLATE,
     Question,
     Subjects,
-    direct_questions,
     labels,
+    make_direct_questions,
 )
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.prompts.concept_prompts import normal
@@ -81,7 +81,7 @@ def find_beside(name: str, folders: Iterable[Path]) -> Path | None:
     return None
 
 
-def default_questions(
+def make_default_questions(
     subjects: Subjects, erased: Erasures, paraphrases: Mapping[str, Sequence[str]], *, rounds: int = 1
 ) -> tuple[Question, ...]:
     """Questions of all three kinds about every erased concept, and about what should stay.
@@ -93,7 +93,7 @@ def default_questions(
         rounds: multiplies the pictures.
     """
     return (
-        *direct_questions(subjects, erased.objects, erased.styles, rounds=rounds),
+        *make_direct_questions(subjects, erased.objects, erased.styles, rounds=rounds),
         *_template_questions(subjects, erased, rounds),
         *_paraphrase_questions(erased, paraphrases, rounds),
     )

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.images.questions import PARAPHRASE, Question, Score, count
 from rasura.evaluation.judges.interface import Sight
-from rasura.evaluation.report.metrics import Change, Frechet, frechet, harmonic_mean, picture_change, wilson
+from rasura.evaluation.report.metrics import (
+    Frechet,
+    PictureChange,
+    compute_frechet,
+    compute_harmonic_mean,
+    compute_wilson,
+    measure_change,
+)
 from rasura.evaluation.report.recorded import FORMAT
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import JsonValue
@@ -54,11 +61,11 @@ class GroupChange:
     """How far the pictures of one group moved."""
 
     group: str
-    change: Change
+    change: PictureChange
     frechet: Frechet | None
 
 
-def all_scores(compared: Compared) -> list[Score]:
+def compute_scores(compared: Compared) -> list[Score]:
     """Accuracy by group and axis; then by kind; then by what was asked for, in each kind."""
     keys: dict[tuple[str, str, str, str], None] = {}
     for group in GROUPS:
@@ -72,7 +79,7 @@ def all_scores(compared: Compared) -> list[Score]:
     return [_count(compared, *key) for key in keys]
 
 
-def summary(compared: Compared) -> dict[str, float]:
+def summarise(compared: Compared) -> dict[str, float]:
     """One number a group, of the pictures that the base draws right; see docs/evaluation.md.
 
     `forget` counts prompts that name the concept; `forget_paraphrase` those that do not. A group that was not asked
@@ -85,7 +92,7 @@ def summary(compared: Compared) -> dict[str, float]:
         "held_out": kept["held_out"],
     }
     known = [value for value in found.values() if value is not None]
-    found["harmonic"] = harmonic_mean(known) if len(known) == len(GROUPS) else None
+    found["harmonic"] = compute_harmonic_mean(known) if len(known) == len(GROUPS) else None
     paraphrased = _kept(compared, "forget", paraphrase=True)
     found["forget_paraphrase"] = None if paraphrased is None else 1 - paraphrased
     return {name: value for name, value in found.items() if value is not None}
@@ -97,13 +104,13 @@ def group_changes(compared: Compared) -> list[GroupChange]:
     for group in GROUPS:
         chosen = [i for i, question in enumerate(compared.asked) if question.group == group]
         if chosen:
-            change = picture_change([compared.before[i] for i in chosen], [compared.after[i] for i in chosen])
-            distance = frechet(compared.seen_before.features[chosen], compared.seen_after.features[chosen])
+            change = measure_change([compared.before[i] for i in chosen], [compared.after[i] for i in chosen])
+            distance = compute_frechet(compared.seen_before.features[chosen], compared.seen_after.features[chosen])
             found.append(GroupChange(group, change, distance))
     return found
 
 
-def report_bytes(
+def encode_report(
     base: Digest,
     patches: Mapping[PatchId, int],
     judge: str,
@@ -131,8 +138,8 @@ def decimal(value: float) -> str:
 def score_rows(scores: Iterable[Score]) -> Iterator[dict[str, JsonValue]]:
     """Flat objects, one a score."""
     for score in scores:
-        low, high = wilson(score.after, score.n)
-        low_before, high_before = wilson(score.before, score.n)
+        low, high = compute_wilson(score.after, score.n)
+        low_before, high_before = compute_wilson(score.before, score.n)
         yield {
             "group": score.group,
             "axis": score.axis,
@@ -151,7 +158,7 @@ def score_rows(scores: Iterable[Score]) -> Iterator[dict[str, JsonValue]]:
         }
 
 
-def change_rows(changes: Iterable[GroupChange]) -> Iterator[dict[str, JsonValue]]:
+def compute_changes(changes: Iterable[GroupChange]) -> Iterator[dict[str, JsonValue]]:
     """Flat objects, one a group."""
     for item in changes:
         distance = item.frechet
@@ -167,7 +174,7 @@ def change_rows(changes: Iterable[GroupChange]) -> Iterator[dict[str, JsonValue]
         }
 
 
-def picture_rows(compared: Compared) -> Iterator[dict[str, JsonValue]]:
+def list_pictures(compared: Compared) -> Iterator[dict[str, JsonValue]]:
     """One object a question: what was asked, and what the judge said of both pictures."""
     answers = zip(compared.asked, compared.seen_before.answers, compared.seen_after.answers, strict=True)
     for question, before, after in answers:

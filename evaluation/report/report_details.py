@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rasura.evaluation.report.metrics import wilson
+from rasura.evaluation.report.metrics import compute_wilson
 from rasura.evaluation.report.report import (
     Compared,
-    all_scores,
-    change_rows,
+    compute_changes,
+    compute_scores,
     decimal,
     group_changes,
-    picture_rows,
+    list_pictures,
     score_rows,
 )
 
 if TYPE_CHECKING:
     from rasura.evaluation.attacks.attack import Attacked, AttackOptions
     from rasura.evaluation.images.painter import Sampling
-    from rasura.evaluation.images.patched_model import StackMember
+    from rasura.evaluation.images.patched_model import EvaluatedPatch
     from rasura.patches._io.canonical_json import JsonValue
 
 
-def body(
-    stack: Sequence[StackMember],
+def build_body(
+    stack: Sequence[EvaluatedPatch],
     compared: Compared,
     attacked: Sequence[Attacked],
     sampling: Sampling,
@@ -36,7 +36,7 @@ def body(
     import transformers
 
     return {
-        "patches": list(patch_rows(stack)),
+        "patches": list(format_patches(stack)),
         "sampling": {
             "solver": "DPMSolverMultistepScheduler",
             "steps": sampling.steps,
@@ -45,14 +45,14 @@ def body(
         },
         "attack": {"steps": options.steps, "tokens": options.tokens, "tries": options.tries, "seed": options.seed},
         "versions": {m.__name__: str(m.__version__) for m in (diffusers, torch, transformers)},
-        "scores": list(score_rows(all_scores(compared))),
-        "changes": list(change_rows(group_changes(compared))),
-        "attacks": list(attack_rows(attacked)),
-        "pictures": list(picture_rows(compared)),
+        "scores": list(score_rows(compute_scores(compared))),
+        "changes": list(compute_changes(group_changes(compared))),
+        "attacks": list(format_attacks(attacked)),
+        "pictures": list(list_pictures(compared)),
     }
 
 
-def patch_rows(stack: Iterable[StackMember]) -> Iterator[dict[str, JsonValue]]:
+def format_patches(stack: Iterable[EvaluatedPatch]) -> Iterator[dict[str, JsonValue]]:
     """What each patch is and costs: bytes of its four files without the signature, largest rank, parameters."""
     for member in stack:
         manifest, increments = member.patch.manifest, member.patch.tensors.increments
@@ -68,10 +68,10 @@ def patch_rows(stack: Iterable[StackMember]) -> Iterator[dict[str, JsonValue]]:
         }
 
 
-def attack_rows(attacked: Iterable[Attacked]) -> Iterator[dict[str, JsonValue]]:
+def format_attacks(attacked: Iterable[Attacked]) -> Iterator[dict[str, JsonValue]]:
     """Flat objects, one a concept, attack and model."""
     for item in attacked:
-        low, high = wilson(item.successes, item.tries)
+        low, high = compute_wilson(item.successes, item.tries)
         yield {
             "axis": item.axis,
             "label": item.label,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.questions import Answer
-from rasura.evaluation.report.report import GROUPS, Compared, all_scores, score_rows
+from rasura.evaluation.report.report import GROUPS, Compared, compute_scores, score_rows
 from rasura.patches.errors import ExistsError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_outputs(folder: Path, evaluated: Evaluated, *, keep_pictures: bool) ->
     """Write `report.json`, `scores.csv`, `grid.png`, and with `keep_pictures` every pair of pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_bytes(evaluated.report)
-    (folder / SCORES).write_text(scores_csv(evaluated.compared), encoding="utf-8", newline="")
+    (folder / SCORES).write_text(encode_scores_csv(evaluated.compared), encoding="utf-8", newline="")
     save_evaluation_grid(folder / GRID, evaluated)
     if keep_pictures:
         (folder / PICTURES).mkdir(exist_ok=True)
@@ -51,9 +51,9 @@ def write_outputs(folder: Path, evaluated: Evaluated, *, keep_pictures: bool) ->
             after.save(folder / PICTURES / f"{i:05d}_patched.png")
 
 
-def scores_csv(compared: Compared) -> str:
+def encode_scores_csv(compared: Compared) -> str:
     """The report's scores as CSV."""
-    rows = list(score_rows(all_scores(compared)))
+    rows = list(score_rows(compute_scores(compared)))
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
@@ -64,7 +64,7 @@ def scores_csv(compared: Compared) -> str:
 def save_evaluation_grid(path: Path, evaluated: Evaluated) -> None:
     """A column a prompt: the base above, the patched model below, and what the judge calls each."""
     compared = evaluated.compared
-    shown = chosen(compared)
+    shown = choose_pictures(compared)
     rows = [
         Row(label, [pictures[i] for i in shown], [_caption(sight.answers[i]) for i in shown])
         for label, pictures, sight in (
@@ -80,7 +80,7 @@ def save_evaluation_grid(path: Path, evaluated: Evaluated) -> None:
     save_grid(path, draw_grid(title, heads, rows))
 
 
-def chosen(compared: Compared) -> list[int]:
+def choose_pictures(compared: Compared) -> list[int]:
     """Which questions the grid shows: some of each group, spread over its labels and kinds."""
     found: list[int] = []
     for group in GROUPS:

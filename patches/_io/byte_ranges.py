@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from rasura.patches._io.parallel import at_once
+from rasura.patches._io.parallel import count_at_once
 from rasura.patches.errors import HostError
 from rasura.patches.types import Digest
 
@@ -77,7 +77,7 @@ def digest_ranges(ranges: Iterable[tuple[int, int, int]]) -> list[Digest]:
     if hasattr(os, "posix_fadvise"):  # so that the medium is not asked for one piece after the other
         for descriptor, start, stop in listed:
             os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_WILLNEED)
-    return at_once(lambda each: digest_range(*each), listed)
+    return count_at_once(lambda each: digest_range(*each), listed)
 
 
 def write_range(descriptor: int, start: int, pieces: Iterable[bytes | bytearray | memoryview]) -> None:

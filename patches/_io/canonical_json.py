@@ -18,7 +18,7 @@ import rfc8785
 from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import FormatError
 
-__all__ = ["MAX_DEPTH", "MAX_INTEGER", "Fields", "JsonValue", "decimal_text", "dumps", "loads", "parse"]
+__all__ = ["MAX_DEPTH", "MAX_INTEGER", "Fields", "JsonValue", "dumps", "format_decimal", "loads", "parse"]
 
 MAX_INTEGER: Final = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 7493 §2.2, I-JSON)."""
@@ -93,7 +93,7 @@ def parse(data: bytes, *, what: str, limit: int, floats: bool = False) -> JsonVa
     return cast("JsonValue", value)
 
 
-def decimal_text(value: float) -> str:
+def format_decimal(value: float) -> str:
     """The shortest decimal text that reads back as the same float64, as `Fields.decimal` accepts it.
 
     Raises:

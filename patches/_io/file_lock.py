@@ -15,14 +15,14 @@ from typing import Final
 
 from rasura.patches.errors import BusyError, HostError, UnsupportedHostError
 
-__all__ = ["Lock", "locked", "sole_mover"]
+__all__ = ["FileLock", "locked", "sole_mover"]
 
 _HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY})
 _OPENING: Final = os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for its other end
 
 
-class Lock:
+class FileLock:
     """A lock that is held; it can be made exclusive and shared again."""
 
     def __init__(self, model: Path, descriptor: int) -> None:
@@ -43,7 +43,7 @@ class Lock:
 
 
 @contextmanager
-def locked(model: Path, *, exclusive: bool) -> Iterator[Lock]:
+def locked(model: Path, *, exclusive: bool) -> Iterator[FileLock]:
     """Hold the lock of a folder or file for the length of the block: exclusive for writing, shared for reading.
 
     Raises:
@@ -56,7 +56,7 @@ def locked(model: Path, *, exclusive: bool) -> Iterator[Lock]:
     except OSError as error:
         raise _unreadable(model, error) from None
     try:
-        lock = Lock(model, descriptor)
+        lock = FileLock(model, descriptor)
         lock.make(exclusive=exclusive)
         yield lock
     finally:

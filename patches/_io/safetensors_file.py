@@ -22,12 +22,12 @@ from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.tensor_bytes import (
     DTYPES,
+    digest_tensor,
+    digest_tensor_set,
     dtype_name,
+    encode_raw_bytes,
     is_finite,
-    raw_bytes,
     require_little_endian,
-    tensor_digest,
-    tensor_set_digest,
     torch_dtype,
 )
 from rasura.patches.errors import FormatError, NotFiniteError
@@ -42,13 +42,13 @@ __all__ = [
     "Limits",
     "TensorInfo",
     "decode",
+    "digest_tensor",
+    "digest_tensor_set",
     "dtype_name",
     "encode",
-    "raw_bytes",
+    "encode_raw_bytes",
     "read_header",
     "read_regular",
-    "tensor_digest",
-    "tensor_set_digest",
     "torch_dtype",
 ]
 
@@ -155,7 +155,7 @@ def encode(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str] | 
     for name in order:
         if not is_finite(tensors[name]):
             raise NotFiniteError(f"tensor {name}: expected finite numbers, got NaN or infinity", tensor=name)
-        chunks.append(raw_bytes(tensors[name]))
+        chunks.append(encode_raw_bytes(tensors[name]))
         header[name] = {
             "dtype": dtype_name(tensors[name].dtype),
             "shape": list(tensors[name].shape),

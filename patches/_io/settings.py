@@ -40,6 +40,6 @@ def use(settings: Settings) -> None:
     _CHOSEN[0] = settings
 
 
-def chosen() -> Settings:
+def choose_pictures() -> Settings:
     """The choices in force."""
     return _CHOSEN[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from rasura.patches._io import canonical_json
-from rasura.patches._io.parallel import at_once
+from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.types import Digest
@@ -69,35 +69,35 @@ def torch_dtype(name: str) -> "torch.dtype":
     return dtype
 
 
-def raw_bytes(tensor: "torch.Tensor") -> bytes:
+def encode_raw_bytes(tensor: "torch.Tensor") -> bytes:
     """The elements in row-major order, little-endian, as safetensors stores them; any device, any strides.
 
     Raises:
         UnsupportedHostError: the tensor has no such bytes (meta, sparse, quantised), or the machine is big-endian.
     """
-    return bytes(memory_of(tensor))
+    return bytes(view_memory(tensor))
 
 
-def memory_of(tensor: "torch.Tensor") -> memoryview:
+def view_memory(tensor: "torch.Tensor") -> memoryview:
     """`raw_bytes` without a copy, where the tensor lies row by row in the CPU's memory; not to be written to."""
     return _elements(tensor).numpy().data.toreadonly()
 
 
-def tensor_digest(tensor: "torch.Tensor") -> Digest:
+def digest_tensor(tensor: "torch.Tensor") -> Digest:
     """SHA-256 over `raw_bytes(tensor)` alone; `tensor_set_digest` adds name, dtype and shape.
 
     Raises:
         UnsupportedHostError: see `raw_bytes`.
     """
-    return digest_of(memory_of(tensor))
+    return digest_of(view_memory(tensor))
 
 
-def tensor_digests(tensors: "Mapping[K, torch.Tensor]") -> dict[K, Digest]:
+def digest_tensors(tensors: "Mapping[K, torch.Tensor]") -> dict[K, Digest]:
     """`tensor_digest` of each, several at a time."""
-    return dict(zip(tensors, at_once(tensor_digest, tensors.values()), strict=True))
+    return dict(zip(tensors, count_at_once(digest_tensor, tensors.values()), strict=True))
 
 
-def tensor_set_digest(entries: Iterable[tuple[str, str, tuple[int, ...], Digest]]) -> Digest:
+def digest_tensor_set(entries: Iterable[tuple[str, str, tuple[int, ...], Digest]]) -> Digest:
     """SHA-256 over the canonical JSON list of `[name, dtype, [shape…], digest]`, sorted by name (code points).
 
     The same tensors give the same digest whatever the header order, the padding, the metadata and the shards.

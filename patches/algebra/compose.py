@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.algebra.rounding import Blocks
@@ -53,12 +53,12 @@ def layers_of(stack: Iterable[tuple[Mapping[ParamName, Increment], Strength]]) -
     return tuple(Layer(name, tuple(terms)) for name, terms in sorted(grouped.items()))
 
 
-def sum_bound(terms: Sequence[Term]) -> float:
+def bound_sum(terms: Sequence[Term]) -> float:
     """An upper bound of Σ|s||B||A| over all entries, exact in float64: the largest Σ_p Σ_k |s_p·B_ok| of any row."""
     return _bound_of(_stacked(terms)[0]) if terms else 0.0
 
 
-def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
+def sum_increments(terms: Sequence[Term]) -> torch.Tensor:
     """Σ s·B·A as [d_out, d_in] float64, exact: one GEMM over the stacked factors.
 
     Raises:
@@ -69,7 +69,7 @@ def increment_sum(terms: Sequence[Term]) -> torch.Tensor:
     return B @ A  # [d_out, d_in]; below the bound every partial sum is exact, so the order of adding cannot show
 
 
-def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
+def compose_beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
     """The factors of Σ s·B·A for a layer that cannot be merged: s·B [d_out, Σ rank] and A [Σ rank, d_in], float64.
 
     Their order depends on the set of terms alone, so that a product in any dtype does, too.
@@ -82,7 +82,7 @@ def beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _order(term: Term) -> tuple[str, str, int]:
-    return tensor_digest(term.increment.A), tensor_digest(term.increment.B), term.strength.sixteenths
+    return digest_tensor(term.increment.A), digest_tensor(term.increment.B), term.strength.sixteenths
 
 
 def _checked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,7 +132,7 @@ def _bound_of(B: torch.Tensor) -> float:
     return float(B.abs().sum(dim=1).max())  # |A| ≤ 1, so a row of |B| bounds every entry of B·A
 
 
-def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
+def compose(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     """The value of a parameter under a set of patches.
 
     One exact float64 sum of increments, one float64 addition of the base, one rounding to float32, one to the
@@ -151,10 +151,10 @@ def composed(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
     _check_dtype(base)
     if not terms:
         return base.detach().clone()
-    return composed_all({_ALONE: base}, [Layer(_ALONE, tuple(terms))])[_ALONE]
+    return compose_all({_ALONE: base}, [Layer(_ALONE, tuple(terms))])[_ALONE]
 
 
-def composed_all(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -> dict[ParamName, torch.Tensor]:
+def compose_all(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -> dict[ParamName, torch.Tensor]:
     """`composed` of several parameters, each with at least one term.
 
     Layers that share their detectors share one GEMM, as many of them as there is room for: on a CPU, small ones.

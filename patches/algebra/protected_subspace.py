@@ -162,7 +162,7 @@ class ProtectedBasis:
         return once - self.rows.T @ (self.rows @ once)
 
 
-def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) -> ProtectedBasis:
+def build_protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) -> ProtectedBasis:
     """Orthonormalise invariants exactly, then the retained directions that the rule keeps.
 
     Args:
@@ -190,7 +190,7 @@ def protected_basis(invariants: torch.Tensor, retained: Moment, rule: RankRule) 
     return _with_room(ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values))
 
 
-def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share: float) -> ProtectedBasis:
+def build_guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share: float) -> ProtectedBasis:
     """The basis, and what of other patches' targets lies outside it.
 
     Args:
@@ -209,8 +209,10 @@ def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share:
         free = basis.project(rows.T)  # [d, m]
         # the basis has it already; what is left is noise without direction
         held = torch.linalg.vector_norm(free) <= EXACT * torch.linalg.vector_norm(rows)
-        parts.append(basis.rows[:0] if held else leading(free, share))
-        loose.append(basis.rows[:0] if held else leading(free, min(share, LOOSE)))  # for the advice in the refusal only
+        parts.append(basis.rows[:0] if held else find_leading(free, share))
+        loose.append(
+            basis.rows[:0] if held else find_leading(free, min(share, LOOSE))
+        )  # for the advice in the refusal only
     span = _span(torch.cat(parts))  # targets of several patches overlap: [g, d], g at most the sum
     if basis.rank + span.shape[0] >= basis.width:
         needed = [int(part.shape[0]) for part in parts[1:]]
@@ -221,7 +223,7 @@ def guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], share:
     return replace(basis, rows=rows, energy=energy, guards=basis.guards + int(guards.shape[0]))
 
 
-def no_basis(width: int) -> ProtectedBasis:
+def make_empty_basis(width: int) -> ProtectedBasis:
     """A basis without rows: nothing is promised. For increments whose inputs no text can tell, and for soft methods."""
     import torch
 
@@ -263,7 +265,7 @@ def _no_room(basis: ProtectedBasis, together: int, parts: list[int], loose: int)
     )
 
 
-def leading(columns: torch.Tensor, share: float) -> torch.Tensor:
+def find_leading(columns: torch.Tensor, share: float) -> torch.Tensor:
     """Orthonormal rows [k, d] that carry this share of the columns' energy."""
     import torch
 

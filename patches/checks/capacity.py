@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from rasura.patches.algebra.protected_subspace import EXACT, leading
+from rasura.patches.algebra.protected_subspace import EXACT, find_leading
 from rasura.patches.checks.footprint import spaces_of
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch_tensors import Span
@@ -129,7 +129,7 @@ def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
     left = once - rows.T @ (rows @ once)  # [d, m]
     if torch.linalg.vector_norm(left) <= EXACT * torch.linalg.vector_norm(targets):
         return None
-    return leading(left, GUARD)
+    return find_leading(left, GUARD)
 
 
 def _span(parts: Sequence[torch.Tensor]) -> torch.Tensor:

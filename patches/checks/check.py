@@ -56,9 +56,9 @@ __all__ = [
     "Refused",
     "Relation",
     "Verdict",
-    "all_numbers",
     "check",
-    "judged",
+    "compute_all",
+    "judge_stack",
     "measured_only",
     "require",
 ]
@@ -70,12 +70,12 @@ def check(stack: Sequence[Member], policy: Policy = DEFAULT_POLICY) -> Verdict:
         return Accepted(())
     if wrong := tuple(structure(stack, separable=policy.separable)):
         return Refused((), wrong)
-    return judged(Relations(stack, policy))
+    return judge_stack(Relations(stack, policy))
 
 
-def judged(numbers: Relations) -> Verdict:
+def judge_stack(numbers: Relations) -> Verdict:
     """The verdict over all numbers of a stack that is one."""
-    relations = tuple(all_numbers(numbers))
+    relations = tuple(compute_all(numbers))
     broken = [relation for relation in relations if not relation.holds]
     if not broken:
         return Accepted(relations)
@@ -86,7 +86,7 @@ def judged(numbers: Relations) -> Verdict:
     return Refused(relations, said)
 
 
-def all_numbers(numbers: Relations) -> Iterator[Relation]:
+def compute_all(numbers: Relations) -> Iterator[Relation]:
     """Every relation of a stack, in the order in which they are shown."""
     yield from numbers.bound()
     yield from numbers.own()

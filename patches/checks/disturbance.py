@@ -10,10 +10,10 @@ from rasura.patches.format.manifest_parts import HIDDEN, IMAGE, TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName
 
-__all__ = ["disturbance", "own_leak"]
+__all__ = ["measure_disturbance", "measure_own_leak"]
 
 
-def disturbance(patch: Patch, other: Patch) -> float | None:
+def measure_disturbance(patch: Patch, other: Patch) -> float | None:
     """‖Δ_patch T‖ / ‖Δ_other T‖ on the other's targets T, norms summed over each one's own parameters.
 
     Returns:
@@ -27,7 +27,7 @@ def disturbance(patch: Patch, other: Patch) -> float | None:
     return _effect(patch, other) / work if work > 0 else None
 
 
-def own_leak(patch: Patch) -> float:
+def measure_own_leak(patch: Patch) -> float:
     """‖Δ U √E‖ / ‖W U √E‖ over the patch's own protected rows U with energies E: what it leaks on its own promise.
 
     The denominator stands in the manifest, as the base had it; without one, 0 where nothing leaks and else infinite.

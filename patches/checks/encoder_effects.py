@@ -24,9 +24,9 @@ from typing import Final
 
 import torch
 
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.protected_subspace import Moment
-from rasura.patches.checks.explain import across_reason
+from rasura.patches.checks.explain import explain_encoder_effect
 from rasura.patches.checks.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.relations import Promise, Relations
@@ -37,7 +37,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.models.hidden_states import copied
 from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName, PatchId, Progress
 
 _ENCODER: Final = "text_encoder"
@@ -76,12 +76,12 @@ class Across:
     unknown: tuple[PatchId, ...] = ()
 
 
-def crosses(stack: Sequence[Member]) -> bool:
+def reads_across_sites(stack: Sequence[Member]) -> bool:
     """Whether a stack holds patches of the text encoder and others that read what comes out of it."""
     return bool(_movers(stack)) and bool(_readers(stack))
 
 
-def across(stack: Sequence[Member], policy: Policy, site: Site, progress: Progress) -> Across:
+def check_encoder_effects(stack: Sequence[Member], policy: Policy, site: Site, progress: Progress) -> Across:
     """Redo the checks of a stack with embeddings from its patched text encoder.
 
     Args:
@@ -94,7 +94,7 @@ def across(stack: Sequence[Member], policy: Policy, site: Site, progress: Progre
         ConceptError: the encoder does not read a prompt of a patch.
         NotFiniteError: the patched encoder gives NaN or infinity.
     """
-    if not crosses(stack):
+    if not reads_across_sites(stack):
         return Across()
     readers, movers = _readers(stack), _movers(stack)
     moved = _patched(movers, site)  # a copy: the pristine encoder is needed beside it
@@ -113,7 +113,7 @@ def across(stack: Sequence[Member], policy: Policy, site: Site, progress: Progre
 
 def with_across(verdict: Verdict, found: Across, stack: Sequence[Member]) -> Verdict:
     """A verdict that also holds what encoding again shows."""
-    broken = tuple(across_reason(r, stack) for r in found.relations if not r.holds)
+    broken = tuple(explain_encoder_effect(r, stack) for r in found.relations if not r.holds)
     relations = (*verdict.relations, *found.relations)
     if broken:
         return Refused(relations, (*(() if isinstance(verdict, Accepted) else verdict.reasons), *broken))
@@ -139,7 +139,7 @@ def _readers(stack: Sequence[Member]) -> list[Member]:
 
 def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
     layers = layers_of((m.patch.tensors.increments, m.strength) for m in movers)
-    values = {layer.name: composed(site.originals[layer.name], layer.terms) for layer in layers}
+    values = {layer.name: compose(site.originals[layer.name], layer.terms) for layer in layers}
     touched = {name.partition(".")[0] for name in values}
     modules = {name: copied(module) for name, module in site.encoder.modules.items() if name in touched}
     for component, module in modules.items():
@@ -151,8 +151,8 @@ def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Column
     """The three of them, in few columns: ‖X·stored − Y·moved − Z·anchors‖ stays the same for all X, Y, Z."""
     concept = patch.manifest.concept
     target = Target(concept.text, concept.anchor, concept.templates)
-    stored, anchors = aligned_columns(pristine, target, concept.templates, concept.tokens)
-    there, _ = aligned_columns(moved, target, concept.templates, concept.tokens)
+    stored, anchors = align_columns(pristine, target, concept.templates, concept.tokens)
+    there, _ = align_columns(moved, target, concept.templates, concept.tokens)
     left, values, _ = torch.linalg.svd(torch.cat([stored, there, anchors]), full_matrices=False)  # [3d, n]
     kept = values > _NOISE * values[0]
     parts = (left[:, kept] * values[kept]).split(stored.shape[0])  # back into three of [d, k]

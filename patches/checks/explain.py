@@ -34,17 +34,17 @@ def reason(relation: Relation, relations: Relations) -> Reason:
     p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
     match relation.check:
         case CheckName.OWN:
-            again = erase_command([concepts[relation.patch]])
+            again = suggest_erase([concepts[relation.patch]])
             return Reason(f"patch {p} breaks its own promise: it leaks {number} on its protected set", again)
         case CheckName.PAIR:
             return Reason(f"patch {p} disturbs patch {q}: {number} of its effect", _resolving(relation, relations))
         case CheckName.STACK:
             most = _most(relation, relations)
             text = f"the stack leaks {number} on the protected set of patch {q}; most of it patch {most}"
-            return Reason(text, erase_command(concepts.values()))
+            return Reason(text, suggest_erase(concepts.values()))
         case CheckName.RESIDUAL:
             text = f"the stack leaves up to {number} of what patch {q} erases"
-            return Reason(text, erase_command(concepts.values()))
+            return Reason(text, suggest_erase(concepts.values()))
         case CheckName.CAPACITY:
             text = f"the stack takes {number} of the text embedding's dimensions"
             return Reason(text, f"rasura patch join {short(members)}")
@@ -59,16 +59,16 @@ def reason(relation: Relation, relations: Relations) -> Reason:
             assert_never(relation.check)
 
 
-def across_reason(relation: Relation, stack: Sequence[Member]) -> Reason:
+def explain_encoder_effect(relation: Relation, stack: Sequence[Member]) -> Reason:
     """Why a number that was measured behind the patched text encoder stands in the way."""
     concepts = {member.patch_id: member.patch.manifest.concept.text for member in stack}
     number = f"{relation.value:.3g}, limit {relation.limit:.3g}"
     p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
-    apart = erase_command([concepts[relation.other]]) + " --method clip-null-space"
+    apart = suggest_erase([concepts[relation.other]]) + " --method clip-null-space"
     match relation.check:
         case CheckName.SITE:
             text = f"patches of the text encoder, {p} the last, undo {number} of what patch {q} erases"
-            return Reason(text, rebase_command(relation.patch, [relation.other]))
+            return Reason(text, suggest_rebase(relation.patch, [relation.other]))
         case CheckName.MOVED_PAIR:
             text = f"behind the patched text encoder, patch {p} disturbs patch {q}: {number} of its effect"
             return Reason(text, apart)
@@ -92,13 +92,13 @@ def moves(broken: Iterable[Relation]) -> tuple[tuple[PatchId, tuple[PatchId, ...
     return tuple((patch_id, tuple(sorted(others))) for patch_id, others in sorted(found.items()))
 
 
-def rebase_command(patch: PatchId, others: Iterable[PatchId]) -> str:
+def suggest_rebase(patch: PatchId, others: Iterable[PatchId]) -> str:
     """The command that solves a patch anew with others protected."""
     protected = " ".join(f"--protect {i[:SHORT]}" for i in sorted(others))
     return f"rasura patch rebase {patch[:SHORT]} {protected}"
 
 
-def erase_command(concepts: Iterable[str]) -> str:
+def suggest_erase(concepts: Iterable[str]) -> str:
     """The command that solves these together; each once."""
     named = " ".join(f"--concept {shlex.quote(concept)}" for concept in dict.fromkeys(concepts))
     return f"rasura erase --base MODEL {named} --retain FILE"
@@ -113,10 +113,10 @@ def _resolving(relation: Relation, relations: Relations) -> str:
     p, q = relations.places[relation.patch], relations.places[relation.other]
     one, other = (relations.stack[place].patch.manifest for place in (p, q))
     if not one.separable:
-        return erase_command([one.concept.text, other.concept.text])
+        return suggest_erase([one.concept.text, other.concept.text])
     if other.separable and relations.share(q, p) > relations.policy.pair:
         return f"rasura patch rebase {short([relation.patch, relation.other])}"
-    return rebase_command(relation.patch, [relation.other])
+    return suggest_rebase(relation.patch, [relation.other])
 
 
 def _most(relation: Relation, relations: Relations) -> str:

@@ -52,7 +52,7 @@ class Footprint:
         """The footprint of a patch, from its stored factors and columns."""
         spaces = spaces_of(patch)
         increments = patch.tensors.increments
-        kernels = {space: kernel([increments[name] for name in names]) for space, names in spaces.items()}
+        kernels = {space: compute_kernel([increments[name] for name in names]) for space, names in spaces.items()}
         targets = {space: targets_in(patch, space) for space in spaces}
         return cls(patch.patch_id, kernels, targets, patch.manifest.protected.basis.sha256)
 
@@ -91,27 +91,27 @@ def targets_in(patch: Patch, space: Space) -> torch.Tensor:
     return (tensors.targets if space == TEXT else tensors.pairs[ParamName(space)].targets).T
 
 
-def kernel(increments: Sequence[Increment]) -> torch.Tensor:
+def compute_kernel(increments: Sequence[Increment]) -> torch.Tensor:
     """K [k, d] float64 with ‖K X‖² = Σ_l ‖B_l A_l X‖², k at most d."""
     import torch
 
     rows = [
         # R·A [r, d]: R is r × r, however many outputs there are
         torch.linalg.qr(torch.cat([i.B for i in group]).to(torch.float64), mode="r")[1] @ group[0].A.to(torch.float64)
-        for group in by_detector(increments)
+        for group in group_by_detector(increments)
     ]
     return compact(rows[0] if len(rows) == 1 else torch.cat(rows))
 
 
-def by_detector(increments: Iterable[Increment]) -> list[list[Increment]]:
+def group_by_detector(increments: Iterable[Increment]) -> list[list[Increment]]:
     """Increments that share a detector to the bit stand together."""
     groups: dict[bytes, list[Increment]] = {}
     for increment in increments:
-        groups.setdefault(detector_key(increment), []).append(increment)
+        groups.setdefault(hash_detector(increment), []).append(increment)
     return list(groups.values())
 
 
-def detector_key(increment: Increment) -> bytes:
+def hash_detector(increment: Increment) -> bytes:
     """The bytes of A: equal for parameters that share a detector."""
     # compared as bytes: equal on the grid is equal to the bit
     return bytes(increment.A.contiguous().cpu().numpy().tobytes())

@@ -77,7 +77,7 @@ class Stacked:
         )
 
 
-def energies(kernels: Stacked, targets: Stacked) -> torch.Tensor:
+def compute_energies(kernels: Stacked, targets: Stacked) -> torch.Tensor:
     """‖K_p T_q‖² for all p of the kernels and q of the targets, [P, Q] float64: one GEMM."""
     import torch
 
@@ -192,8 +192,8 @@ class Interference:
             if name in newcomer.kernels:
                 own = Stacked.of([newcomer.kernels[name]]).to(self._device)
                 aims = Stacked.of([newcomer.targets[name].T]).to(self._device)
-                out += energies(own, targets)[0]  # the one row of [1, N]
-                back += energies(kernels, aims)[:, 0]  # the one column of [N, 1]
+                out += compute_energies(own, targets)[0]  # the one row of [1, N]
+                back += compute_energies(kernels, aims)[:, 0]  # the one column of [N, 1]
         effect = newcomer.effect()
         unit = torch.full_like(back, effect)
         return _ratio(out.sqrt(), self.effects).cpu(), _ratio(back.sqrt() * self._strengths, unit).cpu()
@@ -203,7 +203,7 @@ class Interference:
 
         total: torch.Tensor | None = None
         for kernels, targets in self.spaces.values():
-            part = energies(kernels.patches(rows.start, rows.stop), targets)
+            part = compute_energies(kernels.patches(rows.start, rows.stop), targets)
             total = part if total is None else total.add_(part)
         if total is None:
             return torch.zeros(len(rows), len(self._prints), dtype=torch.float64)
@@ -220,7 +220,7 @@ class Interference:
             yield range(start, min(start + step, len(self._prints)))
 
 
-def angles(one: Footprint, other: Footprint) -> list[float]:
+def compute_angles(one: Footprint, other: Footprint) -> list[float]:
     """Cosines of the principal angles between what two patches detect, the largest first, over all common spaces.
 
     1: they look for the same direction; 0: orthogonal.
@@ -235,7 +235,9 @@ def angles(one: Footprint, other: Footprint) -> list[float]:
     return sorted(found, reverse=True)
 
 
-def cosines(footprints: Sequence[Footprint], progress: Callable[[int, int], None] | None = None) -> torch.Tensor:
+def compute_cosines(
+    footprints: Sequence[Footprint], progress: Callable[[int, int], None] | None = None
+) -> torch.Tensor:
     """The largest cosine of each pair, [N, N] float64, its diagonal 1."""
     import torch
 
@@ -244,7 +246,7 @@ def cosines(footprints: Sequence[Footprint], progress: Callable[[int, int], None
         if progress:
             progress(i, len(footprints))
         for j in range(i):
-            table[i, j] = table[j, i] = max(angles(one, footprints[j]), default=0.0)
+            table[i, j] = table[j, i] = max(compute_angles(one, footprints[j]), default=0.0)
     return table
 
 
@@ -267,7 +269,7 @@ def _ratio(changed: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     return torch.where(present > 0, changed / present, missing)
 
 
-def by_parameter(one: Patch, other: Patch) -> dict[ParamName, float]:
+def group_by_parameter(one: Patch, other: Patch) -> dict[ParamName, float]:
     """The share of the other's effect that one disturbs, parameter by parameter: squares add up to the pair's."""
     import torch
 

@@ -57,7 +57,7 @@ class Policy:
     separable: bool = False
 
     def __post_init__(self) -> None:
-        for name in limit_names():
+        for name in list_limit_names():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
                 raise InputError(f"policy: {name}: expected a number of 0 or more, got {show(value)}", hint=_HINT)
@@ -74,19 +74,19 @@ class Policy:
         document = _document(data)
         limits, require = _table(document, _LIMITS), _table(document, _REQUIRE)
         _known(document, (_LIMITS, _REQUIRE), "table")
-        _known(limits, limit_names(), "limit")
+        _known(limits, list_limit_names(), "limit")
         _known(require, ("separable",), "requirement")
         return cls(**{**limits, **require})
 
     def to_toml(self) -> str:
         """The file that says this; `parse(p.to_toml().encode()) == p`."""
-        limits = [f"{name} = {_number(getattr(self, name))}" for name in limit_names()]
+        limits = [f"{name} = {_number(getattr(self, name))}" for name in list_limit_names()]
         return "\n".join(
             [f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", f"separable = {str(self.separable).lower()}", ""]
         )
 
 
-def limit_names() -> tuple[str, ...]:
+def list_limit_names() -> tuple[str, ...]:
     """The names of all limits, in the file's order."""
     return tuple(field.name for field in fields(Policy) if field.name != "separable")
 
@@ -94,7 +94,7 @@ def limit_names() -> tuple[str, ...]:
 DEFAULT_POLICY: Final = Policy()
 
 
-def all_of(*policies: Policy) -> Policy:
+def combine_policies(*policies: Policy) -> Policy:
     """The policy that holds where all of these do: the strictest of each limit.
 
     Raises:
@@ -102,7 +102,7 @@ def all_of(*policies: Policy) -> Policy:
     """
     if not policies:
         raise InputError("policy: expected at least one to combine, got none, which would allow everything", hint=_HINT)
-    limits: dict[str, Any] = {name: min(getattr(policy, name) for policy in policies) for name in limit_names()}
+    limits: dict[str, Any] = {name: min(getattr(policy, name) for policy in policies) for name in list_limit_names()}
     # Where fewer count as ending another's promise, more of them are judged.
     limits["kept"] = max(policy.kept for policy in policies)
     return Policy(**limits, separable=any(policy.separable for policy in policies))

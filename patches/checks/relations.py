@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from rasura.patches.algebra.compose import layers_of, sum_bound
+from rasura.patches.algebra.compose import bound_sum, layers_of
 from rasura.patches.algebra.increment import SUM_LIMIT
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.footprint import Footprint, Space, norm, share, spaces_of
@@ -124,7 +124,7 @@ class Relations:
     def bound(self) -> Iterator[Relation]:
         """Σ|s||B||A|."""
         layers = layers_of((member.patch.tensors.increments, member.strength) for member in self.stack)
-        worst = max(sum_bound(layer.terms) for layer in layers)  # one row of one layer decides
+        worst = max(bound_sum(layer.terms) for layer in layers)  # one row of one layer decides
         below = SUM_LIMIT * (1 - 2.0**-20)  # the sum must stay strictly below the limit
         yield self._whole(CheckName.BOUND, worst, below)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from rasura.patches.checks.check import all_numbers
+from rasura.patches.checks.check import compute_all
 from rasura.patches.checks.explain import reason, structure
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
@@ -42,7 +42,7 @@ def check_revert(
     if missing := tuple(wrong for wrong in structure(staying) if wrong not in known):
         return Refused((), missing)
     numbers = Relations(staying, policy)
-    relations = tuple(all_numbers(numbers))
+    relations = tuple(compute_all(numbers))
     shown = (*relations, *_crossing(present, gone, policy))
     broken = [relation for relation in relations if not relation.holds]
     known_broken = _broken(present, policy) if broken else set()
@@ -63,7 +63,7 @@ def _crossing(present: Sequence[Member], gone: set[PatchId], policy: Policy) -> 
 
 
 def _broken(present: Sequence[Member], policy: Policy) -> set[tuple[str, str, str]]:
-    return {_key(relation) for relation in all_numbers(Relations(present, policy)) if not relation.holds}
+    return {_key(relation) for relation in compute_all(Relations(present, policy)) if not relation.holds}
 
 
 def _key(relation: Relation) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.footprint import Space, detector_key, norm, spaces_of
+from rasura.patches.checks.footprint import Space, hash_detector, norm, spaces_of
 from rasura.patches.types import ParamName
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
+class SpaceGroup:
     """Parameters of one space that share all their detectors, and what patches promise about their inputs.
 
     Attributes:
@@ -56,7 +56,7 @@ class Group:
 class Total:
     """The increments of a stack, grouped and factorised once."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[SpaceGroup, ...]
 
     @classmethod
     def of(cls, patches: Sequence[Patch]) -> Self:
@@ -70,7 +70,7 @@ class Total:
         grouped: dict[tuple[object, ...], list[ParamName]] = {}
         for (space, name), terms in sorted(touching.items()):
             # same patches, same detectors, same order
-            alike = tuple((place, detector_key(increment)) for place, increment in terms)
+            alike = tuple((place, hash_detector(increment)) for place, increment in terms)
             grouped.setdefault((space, name if name in own else "", alike), []).append(name)
         return cls(tuple(_group(key[0], names, touching) for key, names in grouped.items()))
 
@@ -90,7 +90,7 @@ def _group(
     space: object,
     names: Sequence[ParamName],
     touching: dict[tuple[Space, ParamName], list[tuple[int, Increment]]],
-) -> Group:
+) -> SpaceGroup:
     import torch
 
     assert isinstance(space, str)
@@ -101,4 +101,4 @@ def _group(
     detectors = torch.cat([increment.A for _, increment in terms]).to(torch.float64)
     ranks = torch.tensor([increment.rank for _, increment in terms])
     owner = torch.repeat_interleave(torch.tensor([place for place, _ in terms]), ranks)  # [Σr]
-    return Group(space, frozenset(names), factor, detectors, owner)
+    return SpaceGroup(space, frozenset(names), factor, detectors, owner)

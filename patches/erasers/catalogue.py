@@ -81,7 +81,7 @@ METHODS: Final = {
 }
 
 
-def method_class(name: str) -> type[Any]:
+def load_method(name: str) -> type[Any]:
     """The eraser class of a method.
 
     Raises:
@@ -102,5 +102,5 @@ def eraser(name: str, settings: Mapping[str, str]) -> Eraser:
     Raises:
         InputError: no such method or option, or a value that the option cannot be.
     """
-    made: Eraser = with_options(method_class(name), settings)
+    made: Eraser = with_options(load_method(name), settings)
     return made

@@ -33,7 +33,7 @@ class Columns:
         return self.count or int(self.targets.shape[1])
 
 
-def compressed(columns: Columns, tolerance: float) -> Columns:
+def compress_columns(columns: Columns, tolerance: float) -> Columns:
     """Fewer columns that stand for all: ‖X·C1 − Y·C*‖ is the same for every X and Y, to the tolerance.
 
     The eigenvectors of the 2d × 2d Gram matrix are as good as a singular value decomposition down to 1e-8 of the

@@ -54,7 +54,7 @@ def options_of(eraser: type[Any]) -> tuple[Option, ...]:
     )
 
 
-def option_texts(eraser: Eraser) -> dict[str, str]:
+def encode_options(eraser: Eraser) -> dict[str, str]:
     """The eraser's choices as a manifest holds them; a seed stands in a field of its own."""
     names = [f.name for f in dataclasses.fields(cast("Any", eraser)) if f.name != "seed"]
     return {name: _text(getattr(eraser, name)) for name in names}

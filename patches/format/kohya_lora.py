@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 
-__all__ = ["FORMAT", "UNSIGNED", "KohyaFile", "kohya_file", "module_key"]
+__all__ = ["FORMAT", "UNSIGNED", "KohyaFile", "encode_kohya", "name_module_key"]
 
 FORMAT: Final = "rasura-kohya/1"
 UNSIGNED: Final = "no: this format cannot carry a signature; only the patch folder proves who made it"
@@ -50,7 +50,7 @@ class KohyaFile:
     rank: int
 
 
-def kohya_file(members: Sequence[Member], *, two_encoders: bool = False) -> KohyaFile:
+def encode_kohya(members: Sequence[Member], *, two_encoders: bool = False) -> KohyaFile:
     """One file of all these patches at their strengths; equal sets give equal bytes.
 
     Args:
@@ -69,12 +69,12 @@ def kohya_file(members: Sequence[Member], *, two_encoders: bool = False) -> Kohy
     rank = max(sum(term.increment.rank for term in layer.terms) for layer in layers)
     tensors: dict[str, torch.Tensor] = {}
     for layer in layers:
-        key = module_key(layer.name, two_encoders=two_encoders)
+        key = name_module_key(layer.name, two_encoders=two_encoders)
         tensors |= {f"{key}.{part}": tensor for part, tensor in _module(layer, rank).items()}
     return KohyaFile(encode(tensors, _metadata(ordered, rank)), len(layers), rank)
 
 
-def module_key(name: ParamName, *, two_encoders: bool = False) -> str:
+def name_module_key(name: ParamName, *, two_encoders: bool = False) -> str:
     """What a parameter's module is called: `lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k`.
 
     Raises:

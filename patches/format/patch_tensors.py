@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from rasura.patches._io.safetensors_file import PATCH_LIMITS, decode, encode
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import FormatError
 from rasura.patches.format.file_names import BASIS, TARGETS, WEIGHTS
@@ -93,7 +93,7 @@ class PatchTensors:
     def specs(self) -> tuple[TensorSpec, ...]:
         """The manifest's list of every tensor, sorted by file and name."""
         return tuple(
-            TensorSpec(file, TensorIdentity(ParamName(name), dtype_name(t.dtype), tuple(t.shape), tensor_digest(t)))
+            TensorSpec(file, TensorIdentity(ParamName(name), dtype_name(t.dtype), tuple(t.shape), digest_tensor(t)))
             for file, tensors in sorted(self.by_file().items())
             for name, t in sorted(tensors.items())
         )

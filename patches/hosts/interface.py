@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from rasura.patches.algebra.compose import Layer
-    from rasura.patches.algebra.factors import Factors
+    from rasura.patches.algebra.factors import BranchFactors
     from rasura.patches.format.manifest_parts import TensorIdentity
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "QuantisedFrom",
     "QuantisedPart",
     "Value",
-    "parameter_name",
+    "name_parameter",
 ]
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -90,11 +90,11 @@ class QuantisedPart(Protocol):
         """Beside which layers something runs now, whoever attached it."""
         ...
 
-    def predicted(self, wanted: "Mapping[ParamName, Factors | None]") -> dict[ParamName, Digest]:
+    def predicted(self, wanted: "Mapping[ParamName, BranchFactors | None]") -> dict[ParamName, Digest]:
         """What `Host.digests` will say of these layers with these factors attached."""
         ...
 
-    def exchanging(self, wanted: "Mapping[ParamName, Factors | None]") -> AbstractContextManager[None]:
+    def exchanging(self, wanted: "Mapping[ParamName, BranchFactors | None]") -> AbstractContextManager[None]:
         """Attach these for good if the block succeeds; if not, everything is as before."""
         ...
 
@@ -212,17 +212,17 @@ class Host(Protocol):
             made_of: what determines each result; a host that remembers values knows them by it.
 
         Raises:
-            AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.composed`.
+            AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
         """
-        from rasura.patches._io.tensor_bytes import tensor_digests
-        from rasura.patches.algebra.compose import composed_all
+        from rasura.patches._io.tensor_bytes import digest_tensors
+        from rasura.patches.algebra.compose import compose_all
 
         del made_of  # nothing is remembered here
-        values = composed_all(originals, layers.values())
-        return {name: Value(values[name], digest) for name, digest in tensor_digests(values).items()}
+        values = compose_all(originals, layers.values())
+        return {name: Value(values[name], digest) for name, digest in digest_tensors(values).items()}
 
 
-def parameter_name(component: str, key: str) -> ParamName:
+def name_parameter(component: str, key: str) -> ParamName:
     """The one name of a module's parameter, whichever of CLIP's two spellings the file or the module uses.
 
     transformers has saved the same text encoder with and without `text_model.`; the longer spelling is the name.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, tensor_set_digest, torch_dtype
+from rasura.patches._io.tensor_bytes import digest_tensor, digest_tensor_set, dtype_name, torch_dtype
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
-from rasura.patches.models.families import family_of, refuse_unread
+from rasura.patches.models.families import find_family, refuse_unread
 from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class BaseIdentity:
         """SHA-256 of the canonical JSON of parameter-set digest, text-encoder digest and tokenizer digest."""
         names = [(p.name, p.dtype, p.shape, p.sha256) for p in self.parameters]
         document: dict[str, canonical_json.JsonValue] = {
-            "parameters_sha256": tensor_set_digest(names),
+            "parameters_sha256": digest_tensor_set(names),
             "text_encoder_sha256": self.text_encoder,
             "tokenizer_sha256": self.tokenizer,
         }
@@ -73,10 +73,12 @@ def identify(host: Host, tokenizer_state: Mapping[str, canonical_json.JsonValue]
     if not text:
         raise UnsupportedHostError(f"{host.location} has no text encoder: expected text_encoder/")
     tokenizer = digest_of(canonical_json.dumps(tokenizer_state))
-    return BaseIdentity(parameters, tensor_set_digest(text), tokenizer)
+    return BaseIdentity(parameters, digest_tensor_set(text), tokenizer)
 
 
-def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width: int | None = None) -> list[ParamName]:
+def find_cross_attention(
+    infos: Mapping[ParamName, ParameterInfo], layers: str, width: int | None = None
+) -> list[ParamName]:
     """Names of the linear layers that read text embeddings as they are: in a UNet, cross-attention projections.
 
     Args:
@@ -91,7 +93,7 @@ def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width
     """
     if layers not in LAYERS:
         raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
-    family = family_of(infos)
+    family = find_family(infos)
     if layers == TEXT_LAYERS and family is not None:
         found = family.reading(infos)
     else:
@@ -113,9 +115,9 @@ def cross_attention(infos: Mapping[ParamName, ParameterInfo], layers: str, width
     return found
 
 
-def casts(tensor: torch.Tensor) -> dict[str, Digest]:
+def find_casts(tensor: torch.Tensor) -> dict[str, Digest]:
     """Digests of a parameter under every dtype of `CAST_DTYPES`, its own included."""
-    return {name: tensor_digest(tensor.to(torch_dtype(name))) for name in CAST_DTYPES}
+    return {name: digest_tensor(tensor.to(torch_dtype(name))) for name in CAST_DTYPES}
 
 
 def check_touched(expected: Iterable[TensorIdentity], pristine: Mapping[ParamName, torch.Tensor], where: str) -> None:
@@ -154,7 +156,7 @@ def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -
             dtypes=tuple(wide),
         )
     return BaseMismatchError(
-        f"{where}: {expected.name}: expected sha256 {expected.sha256[:SHORT]}…, got {tensor_digest(tensor)[:SHORT]}… "
+        f"{where}: {expected.name}: expected sha256 {expected.sha256[:SHORT]}…, got {digest_tensor(tensor)[:SHORT]}… "
         f"({got}); the patch was made for other weights",
         hint="rasura base list",
         parameter=expected.name,
@@ -165,6 +167,6 @@ def _same(expected: TensorIdentity, tensor: torch.Tensor) -> bool:
     import torch
 
     own = torch_dtype(expected.dtype)
-    if tensor_digest(tensor.to(own)) != expected.sha256:
+    if digest_tensor(tensor.to(own)) != expected.sha256:
         return False
     return bool(torch.equal(tensor.to(own).to(tensor.dtype), tensor))

@@ -16,7 +16,7 @@ from rasura.patches.models.plain_text import check_plain
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PhrasePosition:
     """Where a phrase stands in a prompt.
 
     Attributes:
@@ -29,9 +29,9 @@ class Place:
     start: int
     stop: int
 
-    def moved(self, by: int) -> Place:
+    def moved(self, by: int) -> PhrasePosition:
         """The same place behind so many other positions."""
-        return Place(range(self.subject.start + by, self.subject.stop + by), self.start + by, self.stop + by)
+        return PhrasePosition(range(self.subject.start + by, self.subject.stop + by), self.start + by, self.stop + by)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ class Tower:
             found = self.module(**given).last_hidden_state
             return found * given["attention_mask"][:, :, None]
 
-    def places(self, prompt: str, phrase: str) -> Place:
+    def places(self, prompt: str, phrase: str) -> PhrasePosition:
         """Where a phrase stands in a prompt, and which positions know it.
 
         Raises:
@@ -118,7 +118,7 @@ class Tower:
         """
         own = self.subject(prompt, phrase)
         stop = len(self.ids(prompt)) if self.kind.masked else self.length
-        return Place(own, own.start if self.kind.kind == "CLIP" else 0, stop)
+        return PhrasePosition(own, own.start if self.kind.kind == "CLIP" else 0, stop)
 
     def subject(self, prompt: str, phrase: str) -> range:
         """Positions of `phrase` in `prompt`; for an empty phrase the position of end-of-text.

@@ -29,7 +29,7 @@ PREDICTIONS: Final = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Factors:
+class LayerFactors:
     """An increment B·A that runs beside its layer; either factor may require a gradient.
 
     Attributes:
@@ -164,7 +164,7 @@ class Denoiser:
         return z, torch.full((n,), reached, dtype=torch.int64, device=self.device)
 
     @contextmanager
-    def branch(self, factors: Mapping[ParamName, Factors]) -> Iterator[None]:
+    def branch(self, factors: Mapping[ParamName, LayerFactors]) -> Iterator[None]:
         """For the length of the block, each named layer also adds (x·Aᵀ)·Bᵀ; the weights stay as they are."""
         handles = [
             self.unet.get_submodule(name.removeprefix(_UNET).removesuffix(_SUFFIX)).register_forward_hook(_beside(own))
@@ -177,7 +177,7 @@ class Denoiser:
                 handle.remove()
 
 
-def _beside(factors: Factors) -> Any:
+def _beside(factors: LayerFactors) -> Any:
     def hook(_module: object, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         return output + (inputs[0] @ factors.A.T) @ factors.B.T
 

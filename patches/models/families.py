@@ -32,7 +32,7 @@ __all__ = [
     "Encoder",
     "Family",
     "Reader",
-    "family_of",
+    "find_family",
     "refuse_several_encoders",
     "refuse_unread",
 ]
@@ -205,7 +205,7 @@ FAMILIES: Final = (
 """In the order in which they are tried; a host fits at most one."""
 
 
-def family_of(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
+def find_family(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
     """The family of a host with these parameters; None for one that is not in the table."""
     return next((family for family in FAMILIES if family.fits(infos)), None)
 
@@ -221,7 +221,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
     Raises:
         UnsupportedHostError: saying what the family has instead.
     """
-    family = family_of(infos)
+    family = find_family(infos)
     if family is not None:
         odd = next((name for name in names if family.reads(name) != "text"), None)
         if odd is None and names:
@@ -254,7 +254,7 @@ def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, 
     Raises:
         UnsupportedHostError: naming the encoders that the method would have to follow.
     """
-    family = family_of(infos)
+    family = find_family(infos)
     if family is None or [encoder.kind for encoder in family.encoders] == ["CLIP"]:
         return
     raise UnsupportedHostError(

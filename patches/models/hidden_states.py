@@ -38,7 +38,7 @@ class States:
     outputs: torch.Tensor
 
 
-def fc2_layers(names: Iterable[ParamName]) -> dict[int, ParamName]:
+def find_fc2_layers(names: Iterable[ParamName]) -> dict[int, ParamName]:
     """The `fc2` weights of the first text encoder by the number of their block, in rising order."""
     found = {int(match[1]): name for name in names if (match := _FC2.fullmatch(name))}
     return dict(sorted(found.items()))
@@ -77,7 +77,7 @@ def streamed(encoder: TextEncoder, prompts: Iterable[str], layers: Sequence[int]
         yield _seen(encoder.module, encoder.batch(part), layers)
 
 
-def embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
+def embed_tokens(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """What a (changed) encoder gives the UNet for token ids, [n, length, d] float64 on the CPU."""
     with torch.no_grad():
         parts = [model(input_ids=some.to(_device(model))).last_hidden_state for some in _batches(ids)]

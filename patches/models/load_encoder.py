@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
-from rasura.patches.hosts.interface import parameter_name
+from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import CLIP, Encoder
 from rasura.patches.models.library_output import quiet
@@ -60,7 +60,7 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
     """
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if (original := originals.get(parameter_name(component, key))) is not None:
+            if (original := originals.get(name_parameter(component, key))) is not None:
                 parameter.copy_(original)
 
 

@@ -25,8 +25,8 @@ import torch
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.clip_or_t5 import Place, Tower
-from rasura.patches.models.families import CLIP, Family, family_of
+from rasura.patches.models.clip_or_t5 import PhrasePosition, Tower
+from rasura.patches.models.families import CLIP, Family, find_family
 from rasura.patches.models.load_encoder import load_tower, put_back
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
@@ -67,7 +67,7 @@ class TextEncoder:
         Raises:
             NotFoundError, UnsupportedHostError: as `load`.
         """
-        found = cls.load(host.folder, family_of(host.parameters()))
+        found = cls.load(host.folder, find_family(host.parameters()))
         for component, module in found.modules.items():
             mine = (name for name in host.kept() if name.startswith(f"{component}."))
             put_back(module, host.originals(mine), component)
@@ -149,7 +149,7 @@ class TextEncoder:
         """All of `encode` as one [n, length, d] float64 tensor."""
         return torch.cat(list(self.encode(prompts)))
 
-    def places(self, prompt: str, phrase: str) -> tuple[Place, ...]:
+    def places(self, prompt: str, phrase: str) -> tuple[PhrasePosition, ...]:
         """Where a phrase stands, once in every part of the sequence; an empty phrase stands at end-of-text.
 
         Raises:
@@ -189,7 +189,7 @@ class TextEncoder:
         padded = [torch.nn.functional.pad(part, (0, self.width - part.shape[-1])) for part in parts]
         return torch.cat(padded, dim=1)
 
-    def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> Place:
+    def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> PhrasePosition:
         place = part[0].places(prompt, phrase)
         own = place.subject
         for tower in part[1:]:

@@ -25,7 +25,7 @@ from rasura.patches.models.plain_text import check_plain
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.models.clip_or_t5 import Place
+    from rasura.patches.models.clip_or_t5 import PhrasePosition
     from rasura.patches.models.text_encoder import TextEncoder
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
@@ -110,7 +110,7 @@ def prompts_of(concept: str, templates: Sequence[str]) -> tuple[str, ...]:
     return tuple(" ".join(template.replace(SLOT, concept).split()) for template in templates)
 
 
-def token_positions(encoder: TextEncoder, prompt: str, phrase: str, tokens: str) -> list[int]:
+def find_token_positions(encoder: TextEncoder, prompt: str, phrase: str, tokens: str) -> list[int]:
     """Positions of a prompt that stand for a phrase in it, in rising order.
 
     Args:
@@ -125,7 +125,7 @@ def token_positions(encoder: TextEncoder, prompt: str, phrase: str, tokens: str)
     return [position for place in encoder.places(prompt, phrase) for position in _chosen(place, tokens)]
 
 
-def _chosen(place: Place, tokens: str) -> range:
+def _chosen(place: PhrasePosition, tokens: str) -> range:
     own = place.subject
     match tokens:
         case "last":
@@ -138,7 +138,7 @@ def _chosen(place: Place, tokens: str) -> range:
             return range(place.start, place.stop)
 
 
-def aligned_columns(
+def align_columns(
     encoder: TextEncoder, target: Target, templates: Sequence[str], tokens: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings to erase and embeddings they become, column by column.
@@ -168,12 +168,14 @@ def aligned_columns(
     return C1.T.contiguous(), C_star.T.contiguous()
 
 
-def _pairs(sources: Sequence[Place], goals: Sequence[Place], tokens: str) -> Iterator[tuple[int, int]]:
+def _pairs(
+    sources: Sequence[PhrasePosition], goals: Sequence[PhrasePosition], tokens: str
+) -> Iterator[tuple[int, int]]:
     for source, goal in zip(sources, goals, strict=True):
         yield from paired(source, goal, tokens)
 
 
-def paired(source: Place, goal: Place, tokens: str) -> list[tuple[int, int]]:
+def paired(source: PhrasePosition, goal: PhrasePosition, tokens: str) -> list[tuple[int, int]]:
     """Which position of a prompt becomes which of its anchor's."""
     own, theirs = source.subject, goal.subject
     last, end = own[-1], theirs[-1]

@@ -9,7 +9,7 @@ from typing import Final
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, normal
-from rasura.patches.prompts.nearest_concepts import nearest_protected
+from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 
 AUTO: Final = "auto"
 GENERAL: Final = (
@@ -31,7 +31,7 @@ def with_anchor(encoder: TextEncoder, target: Target, general: Sequence[str]) ->
     if target.anchor != AUTO:
         return target
     others = [word for word in general or GENERAL if normal(word) != normal(target.concept)]
-    nearest = nearest_protected(encoder, target.concept, others, {})
+    nearest = find_nearest_protected(encoder, target.concept, others, {})
     if not nearest:
         raise ConceptError(
             f"no anchor found for {target.concept!r} among {len(others)} general concepts: expected one that the model "

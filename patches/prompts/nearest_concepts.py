@@ -32,7 +32,7 @@ class Near:
     cosine: float
 
 
-def explained(
+def explain_nearest(
     error: ErasureRefusedError,
     encoder: TextEncoder,
     concepts: Sequence[str],
@@ -48,7 +48,7 @@ def explained(
     """
     refused = str(error.details["concept"])
     others = [concept for concept in concepts if concept != refused]
-    nearest = nearest_protected(encoder, refused, others, guarded)
+    nearest = find_nearest_protected(encoder, refused, others, guarded)
     if not nearest:
         return error
     named = ", ".join(f"{near.name} ({near.cosine:.2f})" for near in nearest)
@@ -60,7 +60,7 @@ def explained(
     )
 
 
-def nearest_protected(
+def find_nearest_protected(
     encoder: TextEncoder, refused: str, concepts: Sequence[str], guarded: Mapping[PatchId, torch.Tensor]
 ) -> tuple[Near, ...]:
     """The nearest few of what is protected, the nearest first; none where nothing can be compared.

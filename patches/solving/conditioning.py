@@ -28,10 +28,10 @@ from typing import Final
 
 import torch
 
-from rasura.patches.algebra.protected_subspace import EXACT, leading
+from rasura.patches.algebra.protected_subspace import EXACT, find_leading
 from rasura.patches.format.patch import Patch
 
-__all__ = ["REFUSE", "SHARE", "WARN", "Conditioning", "Group", "conditioning", "conditioning_of"]
+__all__ = ["REFUSE", "SHARE", "WARN", "ConceptGroup", "Conditioning", "measure_conditioning", "measure_conditioning_of"]
 
 SHARE: Final = 0.9
 """Of a concept's free energy, what its leading rows carry; small directions are shared by many and matter little."""
@@ -43,7 +43,7 @@ _TAKES_PART: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ConceptGroup:
     """Concepts that can hardly be told apart.
 
     Attributes:
@@ -75,29 +75,30 @@ class Conditioning:
 
     condition: float
     left: Mapping[str, float]
-    groups: tuple[Group, ...]
+    groups: tuple[ConceptGroup, ...]
 
 
-def conditioning_of(patches: Sequence[Patch]) -> Conditioning:
+def measure_conditioning_of(patches: Sequence[Patch]) -> Conditioning:
     """The conditioning of patches' concepts, from their stored targets and what the first of them protects."""
     rows = patches[0].tensors.protected
     kept = rows[patches[0].tensors.energy > 0]
     targets = {patch.manifest.concept.text: patch.tensors.targets for patch in patches}
-    return conditioning({name: rows - (rows @ kept.T) @ kept for name, rows in targets.items()})
+    return measure_conditioning({name: rows - (rows @ kept.T) @ kept for name, rows in targets.items()})
 
 
-def conditioning(free: Mapping[str, torch.Tensor]) -> Conditioning:
+def measure_conditioning(free: Mapping[str, torch.Tensor]) -> Conditioning:
     """How well concepts are told apart.
 
     Args:
         free: what of each concept's targets lies outside everything protected, rows [n, d] float64.
     """
-    spans = {name: leading(rows.T, SHARE) for name, rows in free.items()}
+    spans = {name: find_leading(rows.T, SHARE) for name, rows in free.items()}
     values, vectors = _spectrum(list(spans.values()))
     owners = [name for name, rows in spans.items() for _ in range(rows.shape[0])]
     low = values < values[-1] / WARN
     groups = [
-        Group(names, _condition([spans[name] for name in names])) for names in _components(vectors[:, low], owners)
+        ConceptGroup(names, _condition([spans[name] for name in names]))
+        for names in _components(vectors[:, low], owners)
     ]
     return Conditioning(
         _ratio(values),

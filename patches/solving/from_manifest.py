@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.erasers.catalogue import eraser, method_class
+from rasura.patches.erasers.catalogue import eraser, load_method
 from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import InputError
@@ -23,7 +23,7 @@ from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT
 
-__all__ = ["DERIVED", "eraser_of", "prompts_request", "request_of", "trained"]
+__all__ = ["DERIVED", "eraser_of", "request_of", "request_prompts", "trained"]
 
 DERIVED: Final = "derived"
 """Options whose names start so tell how a patch was made of another; no method has such a choice."""
@@ -43,7 +43,7 @@ def eraser_of(spec: EraserSpec) -> Eraser:
         InputError: a method or choice that this program does not know, or has and the manifest does not name.
     """
     own = {name: text for name, text in spec.options.items() if name != _LAYERS and not name.startswith(DERIVED)}
-    known = {field.name for field in dataclasses.fields(method_class(spec.name))} - {"seed"}
+    known = {field.name for field in dataclasses.fields(load_method(spec.name))} - {"seed"}
     if set(own) != known:
         raise InputError(
             f"the patch was made by {spec.name} with the choices {', '.join(sorted(own)) or 'none'}: expected "
@@ -77,13 +77,13 @@ def request_of(
                 differing=[name for name, _, _ in differing],
             )
     return replace(
-        prompts_request(manifests, retain, held_out),
+        request_prompts(manifests, retain, held_out),
         eraser=eraser_of(manifests[0].eraser),
         rule=RankRule.parse(manifests[0].protected.basis.rule),
     )
 
 
-def prompts_request(
+def request_prompts(
     manifests: Sequence[Manifest], retain: RetainSet | None, held_out: tuple[str, ...] = HELD_OUT
 ) -> EraseRequest:
     """The same request with a method of its own: for its prompts, on which a patch is measured."""

@@ -18,7 +18,7 @@ import torch
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, guarded_basis
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
 from rasura.patches.checks.capacity import GUARD
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
@@ -30,7 +30,7 @@ from rasura.patches.solving.from_manifest import DERIVED
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.types import SHORT, ParamName, PatchId
 
-__all__ = ["own_basis", "reprojected", "stored_erasure"]
+__all__ = ["find_own_basis", "read_stored_erasure", "reproject"]
 
 _NOTHING: Final = 1e-6
 """Norm of a detector row, of 1, below which nothing of it is left but rounding."""
@@ -52,7 +52,7 @@ class _Bases:
         return max([self.shared, *self.own.values()], key=lambda basis: basis.rank / basis.width)
 
 
-def reprojected(
+def reproject(
     patch: Patch,
     guarded: Mapping[PatchId, torch.Tensor],
     weights: Mapping[ParamName, torch.Tensor],
@@ -79,7 +79,7 @@ def reprojected(
     return _described(patch, bases, increments, guarded, measured.decimals(free=free, guarded=erasure.guarded))
 
 
-def own_basis(patch: Patch, span: Span | None = None) -> ProtectedBasis:
+def find_own_basis(patch: Patch, span: Span | None = None) -> ProtectedBasis:
     """What a patch, or one parameter of it, promises, as the basis that it was; without the spectrum."""
     spec, tensors = patch.manifest.protected.basis, patch.tensors
     rows, energy = (tensors.protected, tensors.energy) if span is None else (span.rows, span.energy)
@@ -90,16 +90,16 @@ def own_basis(patch: Patch, span: Span | None = None) -> ProtectedBasis:
     return ProtectedBasis(rows, energy, invariants, RankRule.parse(spec.rule), spectrum, guards)
 
 
-def stored_erasure(patch: Patch) -> tuple[Erasure, Columns, ProtectedBasis]:
+def read_stored_erasure(patch: Patch) -> tuple[Erasure, Columns, ProtectedBasis]:
     """A patch whose parameters read text embeddings, as it was when it was solved: to be measured anew."""
     tensors, measured = patch.tensors, patch.manifest.measured
-    shared = own_basis(patch)
+    shared = find_own_basis(patch)
     erasure = Erasure(
         tensors.increments,
         float(measured.get("free", "0")),
         int(measured.get("guarded", "0")),
         basis=shared,
-        bases={name: own_basis(patch, span) for name, span in tensors.spans.items()},
+        bases={name: find_own_basis(patch, span) for name, span in tensors.spans.items()},
     )
     return erasure, _columns(patch), shared
 
@@ -119,8 +119,11 @@ def _check_reads(patch: Patch) -> None:
 def _guarded(patch: Patch, guarded: Mapping[PatchId, torch.Tensor]) -> _Bases:
     targets = tuple(guarded.values())
     return _Bases(
-        guarded_basis(own_basis(patch), targets, GUARD),
-        {name: guarded_basis(own_basis(patch, span), targets, GUARD) for name, span in patch.tensors.spans.items()},
+        build_guarded_basis(find_own_basis(patch), targets, GUARD),
+        {
+            name: build_guarded_basis(find_own_basis(patch, span), targets, GUARD)
+            for name, span in patch.tensors.spans.items()
+        },
     )
 
 

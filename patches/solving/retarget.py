@@ -21,7 +21,7 @@ from typing import Final
 
 import torch
 
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE
 from rasura.patches.erasers.interface import Reference
@@ -29,13 +29,13 @@ from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputE
 from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.patch import Patch, PatchTensors
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import LAYERS, BaseIdentity, cross_attention
+from rasura.patches.models.base_identity import LAYERS, BaseIdentity, find_cross_attention
 from rasura.patches.solving.from_manifest import DERIVED, trained
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.solving.reproject import stored_erasure
+from rasura.patches.solving.reproject import read_stored_erasure
 from rasura.patches.types import SHORT, ParamName
 
-__all__ = ["FIT", "Responses", "check_layers", "increments_on", "responses_of", "retargeted"]
+__all__ = ["FIT", "Responses", "build_increments_on", "check_layers", "responses_of", "retarget_patch"]
 
 FIT: Final = 1e-2
 """Relative residual of W Q = B over which responses are not of that form. Closed-form ones leave less than 1e-4."""
@@ -81,7 +81,7 @@ def check_layers(patch: Patch, infos: Mapping[ParamName, ParameterInfo], where: 
                 parameter=name,
             )
     layers = patch.manifest.eraser.options.get("layers", "")
-    more = sorted(set(cross_attention(infos, layers)) - set(touched)) if layers in LAYERS else []
+    more = sorted(set(find_cross_attention(infos, layers)) - set(touched)) if layers in LAYERS else []
     if more:
         raise BaseMismatchError(
             f"{where}: {more[0]} would stay as it is: expected the layers of the patch's own base, got "
@@ -117,7 +117,7 @@ def responses_of(patch: Patch, weights: Mapping[ParamName, torch.Tensor] | None)
     return Responses(maps, "weights", fit)
 
 
-def increments_on(
+def build_increments_on(
     patch: Patch, responses: Responses, weights: Mapping[ParamName, torch.Tensor]
 ) -> dict[ParamName, Increment]:
     """ΔW'_l = W'_l Q A on another base's pristine weights.
@@ -131,7 +131,7 @@ def increments_on(
     }
 
 
-def retargeted(
+def retarget_patch(
     patch: Patch,
     increments: Mapping[ParamName, Increment],
     way: str,
@@ -150,13 +150,13 @@ def retargeted(
         weights: pristine values of the touched parameters there.
         reference: what it is measured on; no retained prompts where they are not known.
     """
-    stored, columns, basis = stored_erasure(patch)
+    stored, columns, basis = read_stored_erasure(patch)
     numbers = Measurer(weights, reference).measure(replace(stored, increments=increments), columns, basis)
     decimals = numbers.decimals(free=stored.free, guarded=stored.guarded)
     if reference.retained.count == 0:
         del decimals["leak_retained"]
     parameters = tuple(
-        TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), tensor_digest(w))
+        TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), digest_tensor(w))
         for name, w in sorted(weights.items())
         if name in increments
     )

@@ -19,9 +19,15 @@ from pathlib import Path
 import torch
 
 from rasura.patches._io.tensor_bytes import dtype_name, is_finite
-from rasura.patches.algebra.protected_subspace import EXACT, Moment, ProtectedBasis, guarded_basis, protected_basis
+from rasura.patches.algebra.protected_subspace import (
+    EXACT,
+    Moment,
+    ProtectedBasis,
+    build_guarded_basis,
+    build_protected_basis,
+)
 from rasura.patches.checks.capacity import GUARD
-from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
@@ -30,11 +36,11 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
+from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
-from rasura.patches.prompts.nearest_concepts import explained
+from rasura.patches.prompts.nearest_concepts import explain_nearest
 from rasura.patches.solving.measure import Measurer
-from rasura.patches.solving.to_patch import described
+from rasura.patches.solving.to_patch import describe_patch
 from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 
 Loader = Callable[[], "Denoiser"]
@@ -96,7 +102,7 @@ def build_patches(
         if "concept" not in error.details:
             raise
         retained = request.retain.concepts if request.retain else ()
-        raise explained(error, encoder, (*request.names, *retained), request.guarded) from None
+        raise explain_nearest(error, encoder, (*request.names, *retained), request.guarded) from None
     measurer = Measurer(weights, prompts.reference)
     patches = []
     for target, columns, erasure in zip(request.targets, problem.columns, erasures, strict=True):
@@ -104,7 +110,7 @@ def build_patches(
         measured = measurer.measure(erasure, columns, basis)  # (4)
         numbers = measured.decimals(free=erasure.free, guarded=erasure.guarded)
         patches.append(
-            described(request, target, columns, erasure, basis=basis, base=base, weights=weights, measured=numbers)
+            describe_patch(request, target, columns, erasure, basis=basis, base=base, weights=weights, measured=numbers)
         )  # (5)
     return tuple(patches)
 
@@ -128,8 +134,8 @@ class _Prompts:
 
     @cached_property
     def basis(self) -> ProtectedBasis:
-        basis = protected_basis(self.reference.invariants, self.reference.retained, self.request.rule)
-        return guarded_basis(basis, self.request.guarded.values(), GUARD)
+        basis = build_protected_basis(self.reference.invariants, self.reference.retained, self.request.rule)
+        return build_guarded_basis(basis, self.request.guarded.values(), GUARD)
 
     def retained(self, tokens: str) -> Iterator[torch.Tensor]:
         """Tokens [b, d] float64 of the retained prompts, in the request's order."""
@@ -138,7 +144,7 @@ class _Prompts:
             if tokens == "all":
                 yield hidden.reshape(-1, hidden.shape[-1])
                 continue
-            chosen = [token_positions(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
+            chosen = [find_token_positions(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
             yield torch.cat([hidden[i, own] for i, own in enumerate(chosen)])
 
     def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
@@ -198,6 +204,6 @@ def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
 
 
 def _columns(encoder: TextEncoder, request: EraseRequest, target: Target) -> Columns:
-    targets, anchors = aligned_columns(encoder, target, request.templates_of(target), request.tokens)
+    targets, anchors = align_columns(encoder, target, request.templates_of(target), request.tokens)
     columns = Columns(target.concept, targets, anchors)
-    return compressed(columns, EXACT) if targets.shape[1] > 2 * targets.shape[0] else columns
+    return compress_columns(columns, EXACT) if targets.shape[1] > 2 * targets.shape[0] else columns

@@ -8,11 +8,11 @@ from typing import Final
 import torch
 
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
-from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure
-from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import (
@@ -33,7 +33,7 @@ COMPRESSION: Final = 1e-4
 """Relative singular value below which directions of a concept's columns are not stored."""
 
 
-def described(
+def describe_patch(
     request: EraseRequest,
     target: Target,
     columns: Columns,
@@ -68,7 +68,7 @@ def described(
     )
     eraser = EraserSpec(
         request.eraser.name,
-        {"layers": request.layers, **option_texts(request.eraser)},
+        {"layers": request.layers, **encode_options(request.eraser)},
         getattr(request.eraser, "seed", None),
     )
     manifest = Manifest(
@@ -86,7 +86,7 @@ def described(
 
 def _identities(weights: Mapping[ParamName, torch.Tensor], erasure: Erasure) -> tuple[TensorIdentity, ...]:
     return tuple(
-        TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), tensor_digest(w))
+        TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), digest_tensor(w))
         for name, w in sorted(weights.items())
         if name in erasure.increments
     )
@@ -122,5 +122,5 @@ def _spectrum(basis: ProtectedBasis) -> dict[str, str]:
 
 
 def _pairs(columns: Columns) -> Pairs:
-    stored = compressed(columns, COMPRESSION)
+    stored = compress_columns(columns, COMPRESSION)
     return Pairs(stored.targets.T.contiguous(), stored.anchors.T.contiguous())

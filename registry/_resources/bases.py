@@ -11,10 +11,10 @@ from rasura.patches._io import canonical_json
 from rasura.patches.errors import ExistsError
 from rasura.patches.types import Digest, ParamName
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, Draft, RetainSetRecord
 from rasura.registry._storage.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
-from rasura.registry.log.entry import Change, change_of
+from rasura.registry.log.entry import RowChange, encode_change
 
 __all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]
 
@@ -88,7 +88,7 @@ class Bases(Opened):
             return load_basis(session, ref)
 
 
-def insert(session: Session, record: BaseRecord) -> Change | None:
+def insert(session: Session, record: BaseRecord) -> RowChange | None:
     """Adds a base; the same weights under the same name change nothing.
 
     Raises:
@@ -113,7 +113,7 @@ def insert(session: Session, record: BaseRecord) -> Change | None:
     )
     session.flush()  # the parameters refer to it
     session.add_all(_parameter_row(record.digest, at, p) for at, p in enumerate(record.parameters))
-    return change_of(record)
+    return encode_change(record)
 
 
 def load(session: Session, ref: str) -> BaseRecord:
@@ -124,7 +124,7 @@ def load(session: Session, ref: str) -> BaseRecord:
     """
     row = session.scalar(select(BaseRow).where(BaseRow.name == ref))
     if row is None:
-        row = session.get_one(BaseRow, abbreviated(session, BaseRow.digest, ref, "base", _HINT))
+        row = session.get_one(BaseRow, expand_id(session, BaseRow.digest, ref, "base", _HINT))
     query = select(ParameterRow).where(ParameterRow.base == row.digest).order_by(ParameterRow.position)
     return _record(row, tuple(map(_parameter, session.scalars(query))))
 
@@ -150,7 +150,7 @@ def every_record(session: Session) -> tuple[BaseRecord, ...]:
     return tuple(_record(row, found.get(row.digest, ())) for row in rows)
 
 
-def insert_retain_set(session: Session, record: RetainSetRecord) -> Change | None:
+def insert_retain_set(session: Session, record: RetainSetRecord) -> RowChange | None:
     """Adds a retain set; the same prompts keep the name they have here.
 
     Raises:
@@ -161,7 +161,7 @@ def insert_retain_set(session: Session, record: RetainSetRecord) -> Change | Non
     if session.scalar(select(RetainSetRow.digest).where(RetainSetRow.name == record.name)) is not None:
         raise ExistsError(f"retain set: the name {record.name} belongs to other prompts")
     session.add(RetainSetRow(digest=record.digest, name=record.name, count=record.count))
-    return change_of(record)
+    return encode_change(record)
 
 
 def load_retain_set(session: Session, ref: str) -> RetainSetRecord:
@@ -172,7 +172,7 @@ def load_retain_set(session: Session, ref: str) -> RetainSetRecord:
     """
     row = session.scalar(select(RetainSetRow).where(RetainSetRow.name == ref))
     if row is None:
-        row = session.get_one(RetainSetRow, abbreviated(session, RetainSetRow.digest, ref, "retain set", ""))
+        row = session.get_one(RetainSetRow, expand_id(session, RetainSetRow.digest, ref, "retain set", ""))
     return RetainSetRecord(Digest(row.digest), row.name, row.count)
 
 
@@ -182,12 +182,12 @@ def every_retain_set(session: Session) -> tuple[RetainSetRecord, ...]:
     return tuple(RetainSetRecord(Digest(row.digest), row.name, row.count) for row in rows)
 
 
-def insert_basis(session: Session, record: BasisRecord) -> Change | None:
+def insert_basis(session: Session, record: BasisRecord) -> RowChange | None:
     """Adds a basis; the same digest changes nothing."""
     if session.get(BasisRow, record.digest) is not None:
         return None
     session.add(BasisRow(digest=record.digest, dimension=record.dimension, rank=record.rank, rule=record.rule))
-    return change_of(record)
+    return encode_change(record)
 
 
 def load_basis(session: Session, ref: str) -> BasisRecord:
@@ -196,7 +196,7 @@ def load_basis(session: Session, ref: str) -> BasisRecord:
     Raises:
         NotFoundError, AmbiguousIdError: no such basis, or several.
     """
-    row = session.get_one(BasisRow, abbreviated(session, BasisRow.digest, ref, "basis", ""))
+    row = session.get_one(BasisRow, expand_id(session, BasisRow.digest, ref, "basis", ""))
     return BasisRecord(Digest(row.digest), row.dimension, row.rank, row.rule)
 
 

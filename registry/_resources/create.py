@@ -21,9 +21,9 @@ from rasura.registry._storage.durable_files import make_folder, sync_folder, tra
 from rasura.registry._storage.location import Location
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import RegistryRow
-from rasura.registry.log.entry import Change
+from rasura.registry.log.entry import RowChange
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.writer import Clock, Journal
+from rasura.registry.log.writer import Clock, LogWriter
 
 __all__ = ["found", "open_journal", "upgrade"]
 
@@ -41,11 +41,11 @@ def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> Non
         make_folder(building.blobs)
         if building.url is None:
             building.database.touch(mode=0o644)
-        with closing(Journal(building, origin, now, busy_seconds)) as journal:
+        with closing(LogWriter(building, origin, now, busy_seconds)) as journal:
             journal.append(draft, lambda session: _install(session, journal, str(key.verify_key), str(place)))
 
 
-def open_journal(place: Location, now: Clock, busy_seconds: float) -> Journal:
+def open_journal(place: Location, now: Clock, busy_seconds: float) -> LogWriter:
     """The registry at a place, its schema checked; nothing is written.
 
     Raises:
@@ -55,7 +55,7 @@ def open_journal(place: Location, now: Clock, busy_seconds: float) -> Journal:
     with _looking(place, now, busy_seconds) as session:
         schema.check(session.connection(), str(place))
         origin = _origin(session, place)
-    return Journal(place, origin, now, busy_seconds)
+    return LogWriter(place, origin, now, busy_seconds)
 
 
 def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> str | None:
@@ -75,7 +75,7 @@ def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> s
     if version == schema.HEAD:
         return None
     draft = replace(draft, details={**draft.details, "from": version, "to": schema.HEAD})
-    with closing(Journal(place, origin, now, busy_seconds)) as journal:
+    with closing(LogWriter(place, origin, now, busy_seconds)) as journal:
         journal.append(draft, lambda session: _migrate(session, str(place), version))
     return version
 
@@ -84,7 +84,7 @@ def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> s
 def _looking(place: Location, now: Clock, busy_seconds: float) -> Iterator[Session]:
     if place.url is None and not place.database.is_file():
         raise NoRegistryError(f"expected a registry at {place.folder}, got none", hint="rasura init")
-    with closing(Journal(place, "", now, busy_seconds)) as journal, journal.reading() as session:
+    with closing(LogWriter(place, "", now, busy_seconds)) as journal, journal.reading() as session:
         yield session
 
 
@@ -95,7 +95,7 @@ def _origin(session: Session, place: Location) -> str:
     return row.origin
 
 
-def _migrate(session: Session, where: str, version: str) -> list[Change | None]:
+def _migrate(session: Session, where: str, version: str) -> list[RowChange | None]:
     connection = session.connection()
     if schema.check_known(connection, where) != version:  # since we looked, before we had the right to write
         raise BusyError(f"{where}: another process is upgrading it", hint="try again")
@@ -104,7 +104,7 @@ def _migrate(session: Session, where: str, version: str) -> list[Change | None]:
     return []
 
 
-def _install(session: Session, journal: Journal, vkey: str, where: str) -> list[Change | None]:
+def _install(session: Session, journal: LogWriter, vkey: str, where: str) -> list[RowChange | None]:
     connection = session.connection()
     present = inspect(connection).get_table_names()
     if present:

@@ -12,10 +12,10 @@ from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import Draft, EvaluationRecord
 from rasura.registry._storage.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
-from rasura.registry.log.entry import Change, change_of
+from rasura.registry.log.entry import RowChange, encode_change
 
 __all__ = ["Evaluations", "every"]
 
@@ -34,7 +34,7 @@ class Evaluations(Opened):
             NotFoundError: its base, or a patch of its stack, is not in this registry; nothing was stored.
         """
 
-        def work(session: Session) -> Sequence[Change | None]:
+        def work(session: Session) -> Sequence[RowChange | None]:
             change = insert(session, record)
             self.blobs.put(report, record.digest)  # before the commit, which promises that it is there
             return [change]
@@ -57,7 +57,7 @@ class Evaluations(Opened):
             return load(session, ref)
 
 
-def insert(session: Session, record: EvaluationRecord) -> Change | None:
+def insert(session: Session, record: EvaluationRecord) -> RowChange | None:
     """Adds an evaluation; the same report changes nothing.
 
     Raises:
@@ -80,7 +80,7 @@ def insert(session: Session, record: EvaluationRecord) -> Change | None:
         EvaluatedRow(digest=record.digest, patch_id=patch_id, strength=strength)
         for patch_id, strength in record.patches.items()
     )
-    return change_of(record)
+    return encode_change(record)
 
 
 def load(session: Session, ref: str) -> EvaluationRecord:
@@ -89,7 +89,7 @@ def load(session: Session, ref: str) -> EvaluationRecord:
     Raises:
         NotFoundError, AmbiguousIdError: no such evaluation, or several.
     """
-    digest = abbreviated(session, EvaluationRow.digest, ref, "evaluation", _HINT)
+    digest = expand_id(session, EvaluationRow.digest, ref, "evaluation", _HINT)
     return _records(session, select(EvaluationRow).where(EvaluationRow.digest == digest))[0]
 
 

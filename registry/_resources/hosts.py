@@ -11,7 +11,7 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.lookup import found
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
 from rasura.registry._storage.tables import AppliedRow, BaseRow, HostRow, PatchRow
-from rasura.registry.log.entry import Change, change_of
+from rasura.registry.log.entry import RowChange, encode_change
 
 __all__ = ["Hosts", "every"]
 
@@ -51,7 +51,7 @@ class Hosts(Opened):
         return self._journal.append(draft, lambda session: [save(session, record)])
 
 
-def save(session: Session, record: HostRecord) -> Change | None:
+def save(session: Session, record: HostRecord) -> RowChange | None:
     """Adds a host or replaces what is known of it, its stack included.
 
     Raises:
@@ -72,7 +72,7 @@ def save(session: Session, record: HostRecord) -> Change | None:
     session.flush()  # the stack refers to it
     if before is None or before.applied != record.applied:
         _replace_stack(session, record)
-    return change_of(record, before)
+    return encode_change(record, before)
 
 
 def find(session: Session, ref: str) -> HostRecord | None:

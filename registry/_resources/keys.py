@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ExistsError
 from rasura.patches.types import KeyId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import Draft, KeyRecord
 from rasura.registry._storage.tables import KeyRow
-from rasura.registry.log.entry import Change, change_of
+from rasura.registry.log.entry import RowChange, encode_change
 
 __all__ = ["Keys", "every"]
 
@@ -61,7 +61,7 @@ class Keys(Opened):
             return load(session, ref)
 
 
-def insert(session: Session, record: KeyRecord) -> Change | None:
+def insert(session: Session, record: KeyRecord) -> RowChange | None:
     """Adds a key; the same key under the same name changes nothing, trusted or not.
 
     Raises:
@@ -85,12 +85,12 @@ def insert(session: Session, record: KeyRecord) -> Change | None:
             added_at=record.added_at,
         )
     )
-    return change_of(record)
+    return encode_change(record)
 
 
 def update(
     session: Session, ref: str, *, trusted: bool | None = None, revoked_at: datetime | None = None
-) -> Change | None:
+) -> RowChange | None:
     """Sets trust or revocation; a key that was revoked keeps its first date.
 
     Raises:
@@ -106,7 +106,7 @@ def update(
         return None
     row = session.get_one(KeyRow, before.key_id)
     row.trusted, row.revoked_at = after.trusted, after.revoked_at
-    return change_of(after, before)
+    return encode_change(after, before)
 
 
 def load(session: Session, ref: str) -> KeyRecord:
@@ -117,7 +117,7 @@ def load(session: Session, ref: str) -> KeyRecord:
     """
     row = session.scalar(select(KeyRow).where(KeyRow.name == ref))
     if row is None:
-        row = session.get_one(KeyRow, abbreviated(session, KeyRow.key_id, ref, "key", _HINT))
+        row = session.get_one(KeyRow, expand_id(session, KeyRow.key_id, ref, "key", _HINT))
     return _record(row)
 
 

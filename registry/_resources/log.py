@@ -36,7 +36,7 @@ class Log(Opened):
     def unfinished(self, host: str | None = None) -> tuple[EntryRecord, ...]:
         """Entries that began something (on `host`) which no later entry ended, the oldest first."""
         with self.reading() as session:
-            return ledger.unfinished(session, host)
+            return ledger.find_unfinished(session, host)
 
     def head(self) -> Checkpoint:
         """How long the log is, and its root: what a document names that rests on the log as it is."""

@@ -12,10 +12,10 @@ from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._resources.bases import insert_basis, insert_retain_set
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.lookup import abbreviated
+from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
 from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
-from rasura.registry.log.entry import Change, change_of
+from rasura.registry.log.entry import RowChange, encode_change
 
 __all__ = ["NewPatch", "Patches", "every"]
 
@@ -64,7 +64,7 @@ class NewPatch:
             if (got := sha256(data)) != expected[name]:
                 raise DigestMismatchError(f"{what}: expected {name} with SHA-256 {expected[name]}, got {got}")
 
-    def insert(self, session: Session) -> Sequence[Change | None]:
+    def insert(self, session: Session) -> Sequence[RowChange | None]:
         """Its rows; what it refers to goes first, and a patch that is here already brings nothing new."""
         if session.get(PatchRow, self.record.patch_id) is not None:
             return [insert(session, self.record)]
@@ -158,7 +158,7 @@ class Patches(Opened):
         return {name: self.blobs.read(digest) for name, digest in self.patch(ref).files.items()}
 
 
-def insert(session: Session, record: PatchRecord) -> Change | None:
+def insert(session: Session, record: PatchRecord) -> RowChange | None:
     """Adds a patch. Its identity covers its content, so the same patch from elsewhere, or signed anew, changes nothing.
 
     Raises:
@@ -187,7 +187,7 @@ def insert(session: Session, record: PatchRecord) -> Change | None:
     patch_id = record.patch_id
     session.add_all(ConceptRow(patch_id=patch_id, position=at, concept=c) for at, c in enumerate(record.concepts))
     session.add_all(FileRow(patch_id=patch_id, name=name, digest=digest) for name, digest in record.files.items())
-    return change_of(record)
+    return encode_change(record)
 
 
 def resolve(session: Session, prefix: str) -> PatchId:
@@ -196,7 +196,7 @@ def resolve(session: Session, prefix: str) -> PatchId:
     Raises:
         NotFoundError, AmbiguousIdError: no such patch, or several.
     """
-    return PatchId(abbreviated(session, PatchRow.patch_id, prefix, "patch", _HINT))
+    return PatchId(expand_id(session, PatchRow.patch_id, prefix, "patch", _HINT))
 
 
 def load(session: Session, ref: str) -> PatchRecord:

@@ -10,10 +10,10 @@ from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Polic
 from rasura.patches.errors import NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import REGISTRY, PolicyRecord, policy_digest
+from rasura.registry._storage.choices import REGISTRY, PolicyRecord, digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import PolicyRow
-from rasura.registry.log.entry import Change, change_of
+from rasura.registry.log.entry import RowChange, encode_change
 
 __all__ = ["Policies", "every"]
 
@@ -43,11 +43,11 @@ class Policies(Opened):
     def set_policy(self, policy: Policy, entry: Draft) -> bool:
         """Puts a policy in force; False where it is. The entry tells the digests before and after."""
         toml = policy.to_toml().encode()
-        record = PolicyRecord(REGISTRY, policy_digest(policy), self._journal.now())
+        record = PolicyRecord(REGISTRY, digest_policy(policy), self._journal.now())
         before = self.policy_record()
-        told = {"before": before.digest if before else policy_digest(DEFAULT_POLICY), "after": record.digest}
+        told = {"before": before.digest if before else digest_policy(DEFAULT_POLICY), "after": record.digest}
 
-        def work(session: Session) -> Sequence[Change | None]:
+        def work(session: Session) -> Sequence[RowChange | None]:
             change = save(session, record)
             self.blobs.put(toml, record.digest)  # before the commit, which promises that it is there; or back again
             return [change]
@@ -55,7 +55,7 @@ class Policies(Opened):
         return self._journal.change(replace(entry, details={**entry.details, **told}), work) is not None
 
 
-def save(session: Session, record: PolicyRecord) -> Change | None:
+def save(session: Session, record: PolicyRecord) -> RowChange | None:
     """Puts a policy in force; the one that is in force already changes nothing."""
     before = find(session)
     if before is not None and before.digest == record.digest:
@@ -63,7 +63,7 @@ def save(session: Session, record: PolicyRecord) -> Change | None:
     row = session.get(PolicyRow, record.scope) or PolicyRow(scope=record.scope)
     row.digest, row.set_at = record.digest, record.set_at
     session.add(row)
-    return change_of(record, before)
+    return encode_change(record, before)
 
 
 def find(session: Session) -> PolicyRecord | None:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy.orm import Session
 
 from rasura.registry._storage.blobs import BlobStore
-from rasura.registry.log.writer import Journal
+from rasura.registry.log.writer import LogWriter
 
 __all__ = ["Opened"]
 
@@ -13,7 +13,7 @@ __all__ = ["Opened"]
 class Opened:
     """The database, the log and the blobs of one registry, open."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: LogWriter) -> None:
         self._journal = journal
         self.blobs = BlobStore(journal.location.blobs)
 

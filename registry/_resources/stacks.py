@@ -12,7 +12,7 @@ from rasura.registry._storage.choices import StackRecord
 from rasura.registry._storage.lookup import found
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import BaseRow, PatchRow, StackPatchRow, StackRow
-from rasura.registry.log.entry import Change, change_of, removal_of
+from rasura.registry.log.entry import RowChange, encode_change, removal_of
 
 __all__ = ["Stacks", "every"]
 
@@ -78,7 +78,7 @@ def _named(entry: Draft, before: StackRecord, after: StackRecord) -> Draft:
     )
 
 
-def insert(session: Session, record: StackRecord) -> Change:
+def insert(session: Session, record: StackRecord) -> RowChange:
     """Adds a stack.
 
     Raises:
@@ -92,10 +92,10 @@ def insert(session: Session, record: StackRecord) -> Change:
     session.add(row)
     session.flush()  # the patches refer to it
     _add_patches(session, record)
-    return change_of(record)
+    return encode_change(record)
 
 
-def update(session: Session, before: StackRecord, after: StackRecord) -> Change | None:
+def update(session: Session, before: StackRecord, after: StackRecord) -> RowChange | None:
     """Replaces what `before` said; the same patches change nothing.
 
     Raises:
@@ -111,10 +111,10 @@ def update(session: Session, before: StackRecord, after: StackRecord) -> Change 
     session.flush()
     session.expire_all()
     _add_patches(session, after)
-    return change_of(after, before)
+    return encode_change(after, before)
 
 
-def remove(session: Session, before: StackRecord) -> Change:
+def remove(session: Session, before: StackRecord) -> RowChange:
     """Removes a stack; its patches stay where they are.
 
     Raises:

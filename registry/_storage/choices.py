@@ -14,7 +14,7 @@ from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.validation import check_digest, check_name, check_stack, check_time
 
-__all__ = ["REGISTRY", "PolicyRecord", "StackRecord", "check_stack_name", "policy_digest"]
+__all__ = ["REGISTRY", "PolicyRecord", "StackRecord", "check_stack_name", "digest_policy"]
 
 REGISTRY: Final = "registry"
 """The scope of the policy that holds for everything in a registry; there is no other."""
@@ -81,6 +81,6 @@ class PolicyRecord:
         check_time("set_at", self.set_at)
 
 
-def policy_digest(policy: Policy) -> Digest:
+def digest_policy(policy: Policy) -> Digest:
     """SHA-256 of the TOML that says this policy: equal limits have equal digests, however a file spelled them."""
     return sha256(policy.to_toml().encode())

@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AmbiguousIdError, NotFoundError
 
-__all__ = ["MIN_ABBREVIATION", "abbreviated", "found"]
+__all__ = ["MIN_ABBREVIATION", "expand_id", "found"]
 
 MIN_ABBREVIATION: Final = 4
 """Fewest digits of an abbreviation; fewer would soon name several things."""
@@ -18,7 +18,7 @@ _SHOWN: Final = 8
 _HEX: Final = re.compile(rf"[0-9a-f]{{{MIN_ABBREVIATION},64}}")
 
 
-def abbreviated(session: Session, column: InstrumentedAttribute[str], prefix: str, noun: str, hint: str) -> str:
+def expand_id(session: Session, column: InstrumentedAttribute[str], prefix: str, noun: str, hint: str) -> str:
     """The only identifier that begins with these hexadecimal digits.
 
     Raises:

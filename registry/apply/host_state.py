@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
-from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.checks.check import SHORT
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, FormatError
@@ -81,7 +81,7 @@ def sighted(registry: Registry, host: Host) -> HostRecord | None:
     Raises:
         DriftError: see `present_set`.
     """
-    record, entry = find_record(registry, host), unfinished_motion(registry, host)
+    record, entry = find_record(registry, host), find_unfinished_motion(registry, host)
     if entry is not None:
         record = reached(registry, host, entry) or record
     _compared(registry, host, record)
@@ -101,7 +101,7 @@ def _compared(registry: Registry, host: Host, record: HostRecord | None) -> dict
     return applied
 
 
-def unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None:
+def find_unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None:
     """The entry of a motion of this host that nothing ended; there is one at most."""
     keys = (host_uuid(host), location_of(host))
     found = (e for e in registry.unfinished() if e.host == keys[0] or e.details.get("location") == keys[1])
@@ -127,7 +127,7 @@ def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | 
 
 def settle(registry: Registry, host: Host) -> None:
     """End an interrupted motion, if there is one: as done where everything was written, else as failed."""
-    entry = unfinished_motion(registry, host)
+    entry = find_unfinished_motion(registry, host)
     if entry is None:
         return
     details = {**entry.details, "settled": "yes"}
@@ -143,13 +143,13 @@ def settle(registry: Registry, host: Host) -> None:
 def state_of(host: Host, names: Iterable[ParamName]) -> Digest:
     """Tensor-set digest of some parameters as they are now."""
     chosen = list(names)
-    return set_digest(host, chosen, host.digests(chosen))
+    return digest_set(host, chosen, host.digests(chosen))
 
 
-def set_digest(host: Host, names: Iterable[ParamName], digests: Mapping[ParamName, Digest]) -> Digest:
+def digest_set(host: Host, names: Iterable[ParamName], digests: Mapping[ParamName, Digest]) -> Digest:
     """Tensor-set digest of some parameters of a host, if these were their digests."""
     infos = host.parameters()
-    return tensor_set_digest((name, infos[name].dtype, infos[name].shape, digests[name]) for name in names)
+    return digest_tensor_set((name, infos[name].dtype, infos[name].shape, digests[name]) for name in names)
 
 
 def strengths(record: HostRecord) -> dict[PatchId, Strength]:

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import CROSSING, Relation
@@ -41,8 +41,8 @@ from rasura.registry.apply.host_state import (
     strengths,
 )
 from rasura.registry.apply.prepare import Motion, prepared
-from rasura.registry.log.outcome import ended_by
-from rasura.registry.trust.check import effective
+from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -125,10 +125,10 @@ def move(
             target = wanted(present)
             if not present and not target:
                 return _untouched(host)
-            motion = prepared(registry, host, present, target, effective(registry, stricter))  # (1), (2)
+            motion = prepared(registry, host, present, target, merge_policies(registry, stricter))  # (1), (2)
             expect(motion)
         except RasuraError as error:
-            registry.note(ended_by(draft, error))
+            registry.note(describe_outcome(draft, error))
             raise
         if draft.action == SWITCH and dict(present) == dict(target):
             return _receipt(host, motion, changed=False)
@@ -152,10 +152,12 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -
     draft = replace(draft, before=motion.before, after=motion.after)
     begun = registry.note(replace(draft, outcome="begun"))  # (3)
     try:
-        with beside.exchanged(host, motion.branches):
+        with beside.exchange_branches(host, motion.branches):
             host.write(motion.tensors, forget=motion.forget)  # (4)
     except RasuraError as error:
-        registry.note(replace(ended_by(draft, error), outcome="failed", after=motion.before, closes=begun.index))
+        registry.note(
+            replace(describe_outcome(draft, error), outcome="failed", after=motion.before, closes=begun.index)
+        )
         raise
     registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
     return _receipt(host, motion)
@@ -170,7 +172,7 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
 
 
 def _untouched(host: Host) -> Receipt:
-    nothing = tensor_set_digest(())
+    nothing = digest_tensor_set(())
     return Receipt(host.location, {}, 0, nothing, nothing, pristine=True, changed=False)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_set_digest
+from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
 from rasura.patches.algebra.compose import layers_of
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.checks.check import SHORT, Accepted, Member, Policy, require
@@ -28,7 +28,7 @@ from rasura.registry.apply.host_state import (
     touched_by,
 )
 from rasura.registry.apply.nearest_base import with_nearest
-from rasura.registry.trust.check import judged
+from rasura.registry.trust.check import judge_stack
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    found = judged(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
+    found = judge_stack(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
     verdict, stack = require(found.verdict), found.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
@@ -110,11 +110,11 @@ def prepared(
     values = host.compose(merged, originals, _made_of(stack, digests))
     tensors = originals | {name: value.tensor for name, value in values.items()}
     digests |= {name: value.digest for name, value in values.items()}
-    branches = side_branches.branches_for(coded, layers)
+    branches = side_branches.make_branches(coded, layers)
     entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
     entries |= side_branches.entries(host, branches)
     return Motion(
-        _new_record(registry, host, base, wanted, tensor_set_digest(entries[name] for name in layers)),
+        _new_record(registry, host, base, wanted, digest_tensor_set(entries[name] for name in layers)),
         present,
         verdict,
         found.keys,
@@ -122,7 +122,7 @@ def prepared(
         branches,
         frozenset(name for name in plain if name not in layers),
         state_of(host, touched),
-        tensor_set_digest(entries.values()),
+        digest_tensor_set(entries.values()),
     )
 
 

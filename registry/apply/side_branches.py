@@ -21,22 +21,22 @@ from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.compose import Layer
-    from rasura.patches.algebra.factors import Factors
+    from rasura.patches.algebra.factors import BranchFactors
     from rasura.patches.hosts.live.originals import KeepOn
     from rasura.patches.hosts.live.torch_host import TorchHost
     from rasura.registry.registry import Registry
 
-    Branches: TypeAlias = Mapping[ParamName, Factors | None]
+    Branches: TypeAlias = Mapping[ParamName, BranchFactors | None]
     """Of every quantised layer that a motion touches: what shall run beside it, None for nothing."""
 
 __all__ = [
     "BESIDE",
     "QUANTISED_FROM",
-    "branches_for",
     "claimed",
     "entries",
-    "exchanged",
-    "live_host",
+    "exchange_branches",
+    "make_branches",
+    "open_live_host",
     "quantised",
     "running",
     "said",
@@ -50,7 +50,7 @@ QUANTISED_FROM: Final = "quantised_from"
 _HINT: Final = "rasura.attach(pipe, quantised_from=BASE), where BASE is one of: rasura base list"
 
 
-def live_host(
+def open_live_host(
     model: object, label: str, base: QuantisedFrom | None, *, keep_on: KeepOn = "cpu", remember: int = 2
 ) -> TorchHost:
     """A host of a live model; without quantised layers a plain one, that need not look for them again.
@@ -115,7 +115,9 @@ def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdenti
     return [parameter for parameter in wanted if parameter.name not in found]
 
 
-def branches_for(names: Iterable[ParamName], layers: Mapping[ParamName, Layer]) -> dict[ParamName, Factors | None]:
+def make_branches(
+    names: Iterable[ParamName], layers: Mapping[ParamName, Layer]
+) -> dict[ParamName, BranchFactors | None]:
     """What shall run beside these quantised layers, once the whole set is as it is wanted.
 
     Raises:
@@ -124,9 +126,9 @@ def branches_for(names: Iterable[ParamName], layers: Mapping[ParamName, Layer]) 
     wanted = sorted(names)
     if not wanted:
         return {}
-    from rasura.patches.algebra.factors import Factors
+    from rasura.patches.algebra.factors import BranchFactors
 
-    return {name: Factors.of(layers[name].terms) if name in layers else None for name in wanted}
+    return {name: BranchFactors.of(layers[name].terms) if name in layers else None for name in wanted}
 
 
 def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, tuple[int, ...], Digest]]:
@@ -138,7 +140,7 @@ def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, t
     return {n: (n, infos[n].dtype, infos[n].shape, digest) for n, digest in part.predicted(branches).items()}
 
 
-def exchanged(host: Host, branches: Branches) -> AbstractContextManager[None]:
+def exchange_branches(host: Host, branches: Branches) -> AbstractContextManager[None]:
     """Attach these branches for good if the block succeeds; if not, everything is as before.
 
     Raises:

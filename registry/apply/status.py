@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches._io.tensor_bytes import tensor_digests
-from rasura.patches.algebra.compose import composed_all, layers_of
+from rasura.patches._io.tensor_bytes import digest_tensors
+from rasura.patches.algebra.compose import compose_all, layers_of
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
@@ -15,13 +15,13 @@ from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.host_state import (
     add_base,
+    digest_set,
     find_record,
+    find_unfinished_motion,
     reached,
-    set_digest,
     state_of,
     strengths,
     touched_by,
-    unfinished_motion,
 )
 from rasura.registry.trust.verified_patch import load_verified
 
@@ -66,7 +66,7 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     Codes of quantised layers can be recomputed from nothing: of touched ones, the digest that the last motion left says
     whether they changed; of others, nothing does.
     """
-    entry = unfinished_motion(registry, host)
+    entry = find_unfinished_motion(registry, host)
     record = find_record(
         registry, host
     )  # after the entry: a motion that ends in between is seen on one side or the other
@@ -83,7 +83,7 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
         found = {name for name, digest in expected.items() if present[name] != digest} | (running - frozenset(touched))
         if record is not None and (coded := beside.quantised(host, touched)):
             # What is expected holds the present codes, so that of all that was written only they can make a difference.
-            found |= coded if set_digest(host, touched, expected) != record.state else frozenset()
+            found |= coded if digest_set(host, touched, expected) != record.state else frozenset()
         drifted = tuple(sorted(found))
         return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted, tuple(sorted(running)))
     whole = record is None or not applied or state_of(host, touched) == record.state
@@ -98,8 +98,8 @@ def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strengt
     layers = {layer.name: layer for layer in layers_of(stack)}
     coded = beside.quantised(host, layers)
     originals = host.originals(name for name in layers if name not in coded)
-    merged = tensor_digests(composed_all(originals, [layers[name] for name in originals]))
-    branches = beside.entries(host, beside.branches_for(coded, layers))
+    merged = digest_tensors(compose_all(originals, [layers[name] for name in originals]))
+    branches = beside.entries(host, beside.make_branches(coded, layers))
     return {**merged, **{name: digest for name, (_, _, _, digest) in branches.items()}}
 
 

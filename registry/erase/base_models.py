@@ -43,15 +43,15 @@ def add_base(
         UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
         ExistsError: the name belongs to another base.
     """
-    from rasura.patches.models.base_identity import TEXT_LAYERS, casts, cross_attention
-    from rasura.patches.models.hidden_states import fc2_layers
+    from rasura.patches.models.base_identity import TEXT_LAYERS, find_casts, find_cross_attention
+    from rasura.patches.models.hidden_states import find_fc2_layers
 
     identity, host, encoder = _identified(folder, progress)
     known = next((base for base in registry.bases() if base.digest == identity.digest), None)
     if known is not None and name in (None, known.name):
         return OpenBase(registry.base(known.digest), identity, host, encoder), False
     infos = host.parameters()
-    touched = host.originals([*cross_attention(infos, TEXT_LAYERS), *fc2_layers(infos).values()])
+    touched = host.originals([*find_cross_attention(infos, TEXT_LAYERS), *find_fc2_layers(infos).values()])
     record = BaseRecord(
         digest=identity.digest,
         name=name or host.folder.name,
@@ -59,7 +59,7 @@ def add_base(
         text_encoder=identity.text_encoder,
         tokenizer=identity.tokenizer,
         parameters=tuple(
-            BaseParameter(p.name, p.dtype, p.shape, p.sha256, casts(touched[p.name]) if p.name in touched else {})
+            BaseParameter(p.name, p.dtype, p.shape, p.sha256, find_casts(touched[p.name]) if p.name in touched else {})
             for p in identity.parameters
         ),
         added_at=registry.now(),
@@ -96,12 +96,12 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
 
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.base_identity import TEXT_LAYERS, cross_attention, identify
+    from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention, identify
     from rasura.patches.models.text_encoder import TextEncoder
 
     progress("hashing the base", 0, 1)
     host = CheckpointHost.open(folder)
-    cross_attention(host.parameters(), TEXT_LAYERS)
+    find_cross_attention(host.parameters(), TEXT_LAYERS)
     encoder = TextEncoder.pristine(host)
     identity = identify(host, encoder.tokenizer_state())
     progress("hashing the base", 1, 1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
-from rasura.registry.log.outcome import ended_by
+from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -68,29 +68,29 @@ def erase(
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
-        full = guarding(request, known, opened.identity)
+        full = find_guarded(request, known, opened.identity)
         patches = _built(opened, full, progress, device=device, work=work)
         source = f"erased from {opened.record.name}"
-        signed = [SignedPatch(signed_files(patch, private), source, draft, request.retain) for patch in patches]
+        signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
         added = add_signed(registry, signed)
     except RasuraError as error:
-        registry.note(ended_by(replace(draft, details={"base": base, **_asked(request)}), error))
+        registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
     return tuple(Erased(patch, new) for patch, (_, new) in zip(patches, added, strict=True))
 
 
-def told_apart(made: Sequence[Erased]) -> Conditioning | None:
+def judge_conditioning(made: Sequence[Erased]) -> Conditioning | None:
     """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
-    from rasura.patches.solving.conditioning import conditioning_of
+    from rasura.patches.solving.conditioning import measure_conditioning_of
 
     patches = [item.patch for item in made]
     protected = [patch.manifest.protected for patch in patches]
     if len(patches) < 2 or any(p.reads or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
         return None
-    return conditioning_of(patches)
+    return measure_conditioning_of(patches)
 
 
-def guarding(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseIdentity) -> EraseRequest:
+def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseIdentity) -> EraseRequest:
     """The request, which also leaves the targets of these patches alone.
 
     Raises:

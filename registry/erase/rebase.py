@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.patches.prompts.concept_prompts import normal
-from rasura.registry.erase.solve_again import Anew, Workbench, words_of
-from rasura.registry.log.outcome import ended_by
+from rasura.registry.erase.solve_again import Anew, Workbench, read_words
+from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, read_signed_files
 
 if TYPE_CHECKING:
     from rasura.patches.format.patch import Patch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
 
-__all__ = ["Anew", "Pair", "Resolved", "all_others", "join", "rebase"]
+__all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,7 +69,7 @@ class Resolved:
     lost: tuple[str, ...]
 
 
-def all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId, ...]:
+def find_all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId, ...]:
     """Every registered patch that these could leave alone: of the same base, of other concepts, and not superseded."""
     mine = [manifest_of(registry, patch_id) for patch_id in ids]
     own, bases = {normal(m.concept.text) for m in mine}, {m.base.sha256 for m in mine}
@@ -111,7 +111,7 @@ def rebase(
                 patch = bench.projected(old, guards)
             else:
                 (patch,) = bench.built(bench.request([i]), guards)
-            words = words_of(registry, old.manifest, how)
+            words = read_words(registry, old.manifest, how)
             found.append(_Made(old, bench.measured(old), patch, guards, bench.lost([i]), words))
         return found
 
@@ -141,13 +141,13 @@ def join(
     judged: list[Conditioning] = []
 
     def made() -> list[_Made]:
-        from rasura.patches.solving.conditioning import conditioning_of
+        from rasura.patches.solving.conditioning import measure_conditioning_of
 
         if len(ids) < 2:  # noqa: PLR2004
             raise InputError(f"expected two patches or more to join, got {len(ids)}", hint="rasura patch rebase ID")
         bench = Workbench.opened(registry, ids, how, draft, progress)
         request, guards = bench.request(ids), bench.guards(ids, ())
-        judged.append(conditioning_of(list(bench.old.values())))
+        judged.append(measure_conditioning_of(list(bench.old.values())))
         _check_told_apart(judged[0])
         patches, lost = bench.built(request, guards), bench.lost(ids)
         return [
@@ -181,7 +181,7 @@ def _registered(
         made = make()
         added = add_signed(registry, [_signed(item, private, draft) for item in made])
     except RasuraError as error:
-        registry.note(ended_by(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
+        registry.note(describe_outcome(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
         raise
     successors = {item.old.patch_id: item.patch for item in made}
     found = []
@@ -195,18 +195,18 @@ def _registered(
 def _signed(item: _Made, key: PrivateKey, draft: Draft) -> SignedPatch:
     noted = replace(draft, details={"supersedes": item.old.patch_id, "protects": len(item.guards)})
     source = f"{draft.action.partition('.')[2]} of {item.old.patch_id[:12]}"
-    return SignedPatch(signed_files(item.patch, key), source, noted, item.words)
+    return SignedPatch(read_signed_files(item.patch, key), source, noted, item.words)
 
 
 def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
-    from rasura.patches.checks.disturbance import disturbance
+    from rasura.patches.checks.disturbance import measure_disturbance
 
     return tuple(
         Pair(
             patch_id,
             other.manifest.concept.text,
-            disturbance(item.old, other),
-            disturbance(item.patch, successors.get(patch_id, other)),
+            measure_disturbance(item.old, other),
+            measure_disturbance(item.patch, successors.get(patch_id, other)),
         )
         for patch_id, other in sorted(others.items())
     )

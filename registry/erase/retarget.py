@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
-from rasura.registry.erase.solve_again import Anew, words_of
-from rasura.registry.log.outcome import ended_by
+from rasura.registry.erase.solve_again import Anew, read_words
+from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +79,8 @@ def retarget(
         InputError: the patch touches the text encoder.
         BoundExceededError: a response too large for the grid.
     """
-    from rasura.patches.checks.disturbance import own_leak
-    from rasura.patches.solving.retarget import check_layers, retargeted
+    from rasura.patches.checks.disturbance import measure_own_leak
+    from rasura.patches.solving.retarget import check_layers, retarget_patch
 
     try:
         private = signer(registry, how.key)
@@ -93,12 +93,12 @@ def retarget(
         responses, increments, seconds = _solved(old, own, other)
         reference = _reference(old, other, words, how, progress)
         weights = other.host.originals(old.tensors.increments)
-        patch = retargeted(old, increments, responses.way, other.identity, weights, reference=reference)
+        patch = retarget_patch(old, increments, responses.way, other.identity, weights, reference=reference)
         noted = replace(draft, details={"from": patch_id, "responses": responses.way})
         source = f"retarget of {patch_id[:12]} to {other.record.name}"
-        ((_, new),) = add_signed(registry, [SignedPatch(signed_files(patch, private), source, noted, words)])
+        ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
     except RasuraError as error:
-        registry.note(ended_by(replace(draft, patches=(patch_id,), details={"base": base}), error))
+        registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
         raise
     return Retargeted(
         old,
@@ -107,8 +107,8 @@ def retarget(
         other.record.name,
         responses.way,
         responses.fit,
-        own_leak(old),
-        own_leak(patch),
+        measure_own_leak(old),
+        measure_own_leak(patch),
         seconds,
     )
 
@@ -116,7 +116,7 @@ def retarget(
 def _words(registry: Registry, old: Patch, how: Anew) -> RetainSet | None:
     """The retain set, for measuring; None where it is not known and no file was named."""
     try:
-        return words_of(registry, old.manifest, how)
+        return read_words(registry, old.manifest, how)
     except NotFoundError:
         if how.retain is not None:
             raise
@@ -127,12 +127,12 @@ def _solved(
     old: Patch, own: Mapping[ParamName, torch.Tensor] | None, other: OpenBase
 ) -> tuple[Responses, Mapping[ParamName, Increment], float]:
     """The responses, the increments on the other base, and the seconds that took without reading any weights."""
-    from rasura.patches.solving.retarget import increments_on, responses_of
+    from rasura.patches.solving.retarget import build_increments_on, responses_of
 
     weights = other.host.originals(old.tensors.increments)
     started = time.perf_counter()
     responses = responses_of(old, own)
-    increments = increments_on(old, responses, weights)
+    increments = build_increments_on(old, responses, weights)
     return responses, increments, time.perf_counter() - started
 
 
@@ -164,7 +164,7 @@ def _own_weights(
 
 
 def _reference(old: Patch, other: OpenBase, words: RetainSet | None, how: Anew, progress: Progress) -> Reference:
-    from rasura.patches.solving.from_manifest import prompts_request
+    from rasura.patches.solving.from_manifest import request_prompts
     from rasura.patches.solving.solve import reference_of
 
-    return reference_of(other.encoder, prompts_request([old.manifest], words, how.held_out), progress)
+    return reference_of(other.encoder, request_prompts([old.manifest], words, how.held_out), progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.prompts.concept_prompts import HELD_OUT
 from rasura.registry.erase.base_models import OpenBase, open_base
-from rasura.registry.erase.erase import guarding
+from rasura.registry.erase.erase import find_guarded
 from rasura.registry.trust.retain_words import retained
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
 
-__all__ = ["Anew", "Workbench", "words_of"]
+__all__ = ["Anew", "Workbench", "read_words"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,7 +51,7 @@ class Anew:
     key: str | None = None
 
 
-def words_of(registry: Registry, manifest: Manifest, anew: Anew) -> RetainSet | None:
+def read_words(registry: Registry, manifest: Manifest, anew: Anew) -> RetainSet | None:
     """The retain set that a patch was made with.
 
     Raises:
@@ -135,7 +135,7 @@ class Workbench:
         """
         from rasura.patches.solving.solve import build_patches
 
-        base, full = self.base, guarding(request, guards, self.base.identity)
+        base, full = self.base, find_guarded(request, guards, self.base.identity)
         return build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
 
     def projected(self, patch: Patch, guards: Mapping[PatchId, Patch]) -> Patch:
@@ -143,9 +143,9 @@ class Workbench:
 
         Raises:
             InputError: it is to give up what it protects, or what it was trained beside is not told by targets.
-            ErasureRefusedError: see `rasura.patches.solving.reproject.reprojected`.
+            ErasureRefusedError: see `rasura.patches.solving.reproject.reproject`.
         """
-        from rasura.patches.solving.reproject import reprojected
+        from rasura.patches.solving.reproject import reproject
 
         if self.how.drop:
             raise InputError(
@@ -153,9 +153,9 @@ class Workbench:
                 "training anew: expected no patches to drop",
                 hint="rasura erase --base MODEL --concept TEXT",
             )
-        full = guarding(self._prompts(patch), guards, self.base.identity)
+        full = find_guarded(self._prompts(patch), guards, self.base.identity)
         weights = self.base.host.originals(patch.tensors.increments)
-        return reprojected(patch, full.guarded, weights, self._reference(patch))
+        return reproject(patch, full.guarded, weights, self._reference(patch))
 
     def measured(self, patch: Patch) -> Mapping[str, str]:
         """The patch's numbers on the prompts of this call, so that they compare with a new one's.
@@ -164,12 +164,12 @@ class Workbench:
         held-out prompts, which may have been others.
         """
         from rasura.patches.solving.measure import Measurer
-        from rasura.patches.solving.reproject import stored_erasure
+        from rasura.patches.solving.reproject import read_stored_erasure
 
         noted = patch.manifest.measured
         if patch.manifest.protected.reads:
             return {name: number for name, number in noted.items() if name != "leak_held_out"}
-        erasure, columns, basis = stored_erasure(patch)
+        erasure, columns, basis = read_stored_erasure(patch)
         weights = self.base.host.originals(patch.tensors.increments)
         found = Measurer(weights, self._reference(patch)).measure(erasure, columns, basis)
         return {**noted, **found.decimals(free=erasure.free, guarded=int(noted.get("guarded", "0")))}
@@ -177,7 +177,7 @@ class Workbench:
     def _words(self, manifests: Sequence[Manifest]) -> RetainSet | None:
         """The one retain set of these patches, without what names a concept of any of them."""
         names = [m.concept.text for m in manifests]
-        found = [words_of(self.registry, m, self.how) for m in manifests]
+        found = [read_words(self.registry, m, self.how) for m in manifests]
         common = [words.without(names) if words else None for words in found]
         for manifest, words in zip(manifests, common, strict=True):
             first = common[0]
@@ -192,10 +192,10 @@ class Workbench:
         return common[0]
 
     def _prompts(self, patch: Patch) -> EraseRequest:
-        from rasura.patches.solving.from_manifest import prompts_request
+        from rasura.patches.solving.from_manifest import request_prompts
 
-        words = words_of(self.registry, patch.manifest, self.how)
-        return prompts_request([patch.manifest], words, self.how.held_out)
+        words = read_words(self.registry, patch.manifest, self.how)
+        return request_prompts([patch.manifest], words, self.how.held_out)
 
     def _reference(self, patch: Patch) -> Reference:
         from rasura.patches.solving.solve import reference_of

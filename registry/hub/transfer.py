@@ -10,7 +10,7 @@ from rasura.patches.errors import RasuraError
 from rasura.registry import hub
 from rasura.registry._storage.records import Draft
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
-from rasura.registry.log.outcome import ended_by
+from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, open_bundle, verify_files
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def push_patches(
             private=private,
         )
     except RasuraError as error:
-        registry.note(ended_by(draft, error))
+        registry.note(describe_outcome(draft, error))
         raise
     registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
     return receipt
@@ -120,7 +120,7 @@ def pull_patches(
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
         added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in fetched])
     except RasuraError as error:
-        registry.note(ended_by(draft, error))
+        registry.note(describe_outcome(draft, error))
         raise
     return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(fetched, added, strict=True)]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
 
-__all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "login"]
+__all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "read_login"]
 
 Ids: TypeAlias = str | Iterable[str]
 """One identifier or abbreviation, or several."""
@@ -71,7 +71,7 @@ def keep_on_from(place: KeepOn | str) -> KeepOn:
     return folder
 
 
-def login() -> str:
+def read_login() -> str:
     """Who runs this process."""
     try:
         return getpass.getuser()

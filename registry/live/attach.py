@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.registry.live.arguments import keep_on_from, login
+from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.registry import Registry, find_location
 
@@ -50,7 +50,7 @@ def attach(
     """
     from rasura.patches.hosts.live.torch_host import TorchHost
     from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-    from rasura.registry.apply.side_branches import live_host, told
+    from rasura.registry.apply.side_branches import open_live_host, told
     from rasura.registry.live.sharded_model import ShardedModel
 
     parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
@@ -62,9 +62,9 @@ def attach(
                 "shards are written as plain numbers",
                 hint="rasura.attach(module, registry), without quantised_from",
             )
-        return ShardedModel.joined(model, registry, label, place, actor or login())
+        return ShardedModel.joined(model, registry, label, place, actor or read_login())
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
-    host = live_host(model, label, base, keep_on=place, remember=remember)
-    return LiveModel(host, location, actor or login())
+    host = open_live_host(model, label, base, keep_on=place, remember=remember)
+    return LiveModel(host, location, actor or read_login())

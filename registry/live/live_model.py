@@ -226,10 +226,10 @@ class LiveModel:
 
     @contextmanager
     def _looking(self) -> Iterator[Registry]:
-        from rasura.patches.hosts.live.forward_gate import computing
+        from rasura.patches.hosts.live.forward_gate import computing_gate
 
         # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
-        with nullcontext() if computing(self._gates) else self._turn, Registry.open(self._location) as registry:
+        with nullcontext() if computing_gate(self._gates) else self._turn, Registry.open(self._location) as registry:
             yield registry
 
     def _who(self, actor: str | None, reason: str) -> Actor:

@@ -32,18 +32,18 @@ from rasura.registry._storage.choices import StackRecord
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord, Outcome
 from rasura.registry._storage.validation import check_digest, check_text, check_time, check_uuid, from_instant, instant
-from rasura.registry.log.merkle import leaf_hash
+from rasura.registry.log.merkle import hash_leaf
 from rasura.registry.log.record_digest import Record, fingerprint
 
 __all__ = [
     "MAX_ENTRY_BYTES",
     "MAX_LISTED",
-    "Change",
     "Placement",
-    "change_of",
+    "RowChange",
     "decode",
     "encode",
-    "identity",
+    "encode_change",
+    "identify_record",
     "members",
     "removal_of",
 ]
@@ -75,7 +75,7 @@ REMOVABLE: Final = frozenset({"stack"})
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RowChange:
     """One row after a transaction: what it is, and the digest of all that it says."""
 
     kind: str
@@ -96,27 +96,27 @@ class Placement:
     time: datetime
 
 
-def identity(record: Record) -> tuple[str, str]:
+def identify_record(record: Record) -> tuple[str, str]:
     """What the log calls a record: its kind and identifier."""
     kind, key = _KINDS[type(record).__name__]
     return kind, getattr(record, key)
 
 
-def change_of(record: Record, before: Record | None = None) -> Change:
+def encode_change(record: Record, before: Record | None = None) -> RowChange:
     """The change that leaves `record` in the tables; `before` is what was there, for hosts and stacks."""
-    kind, key = identity(record)
+    kind, key = identify_record(record)
     present, old = members(record), members(before) or {}
     if present is None:
-        return Change(kind, key, fingerprint(record))
+        return RowChange(kind, key, fingerprint(record))
     moved = {p: present.get(p, 0) for p in sorted({*old, *present}) if present.get(p, 0) != old.get(p, 0)}
-    return Change(kind, key, fingerprint(record), moved if len(moved) <= MAX_LISTED else None)
+    return RowChange(kind, key, fingerprint(record), moved if len(moved) <= MAX_LISTED else None)
 
 
-def removal_of(record: Record) -> Change:
+def removal_of(record: Record) -> RowChange:
     """The change that removes `record` from the tables."""
-    kind, key = identity(record)
+    kind, key = identify_record(record)
     assert kind in REMOVABLE
-    return Change(kind, key, None)
+    return RowChange(kind, key, None)
 
 
 def members(record: Record | None) -> Mapping[PatchId, int] | None:
@@ -126,7 +126,7 @@ def members(record: Record | None) -> Mapping[PatchId, int] | None:
     return record.patches if isinstance(record, StackRecord) else None
 
 
-def encode(draft: Draft, place: Placement, changes: Sequence[Change] = ()) -> bytes:
+def encode(draft: Draft, place: Placement, changes: Sequence[RowChange] = ()) -> bytes:
     """The entry's bytes.
 
     Raises:
@@ -160,7 +160,7 @@ def encode(draft: Draft, place: Placement, changes: Sequence[Change] = ()) -> by
     return data
 
 
-def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, Placement, tuple[Change, ...]]:
+def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, Placement, tuple[RowChange, ...]]:
     """The entry of its bytes, read strictly; `patches` are those the table lists beside it.
 
     Raises:
@@ -176,7 +176,7 @@ def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, P
         _time(fields),
     )
     changes = tuple(_read_change(change) for change in fields.records("changes", limit=_MAX_CHANGES))
-    record = _read_record(fields, place, tuple(patches), leaf_hash(data))
+    record = _read_record(fields, place, tuple(patches), hash_leaf(data))
     fields.done()
     return record, place, changes
 
@@ -238,7 +238,7 @@ def _read_details(fields: Fields) -> Mapping[str, str | int]:
     return MappingProxyType(cast("dict[str, str | int]", details))
 
 
-def _change_json(change: Change) -> JsonValue:
+def _change_json(change: RowChange) -> JsonValue:
     if change.record is None:
         return {"kind": change.kind, "id": change.id, "gone": True}
     value: dict[str, JsonValue] = {"kind": change.kind, "id": change.id, "record": change.record}
@@ -249,22 +249,22 @@ def _change_json(change: Change) -> JsonValue:
     )
 
 
-def _read_change(fields: Fields) -> Change:
+def _read_change(fields: Fields) -> RowChange:
     applied = None
     if fields.has("applied"):
         inside = fields.fields("applied")
         applied = {PatchId(name): inside.integer(name, -64, 64) for name in inside.names()}
     kind, key = fields.text("kind", limit=32), fields.text("id", limit=64)
     change = _read_removal(fields, kind, key) if fields.has("gone") else None
-    change = change or Change(kind, key, fields.digest("record"), applied)
+    change = change or RowChange(kind, key, fields.digest("record"), applied)
     fields.done()
     return change
 
 
-def _read_removal(fields: Fields, kind: str, key: str) -> Change:
+def _read_removal(fields: Fields, kind: str, key: str) -> RowChange:
     if not fields.flag("gone") or fields.has("applied") or kind not in REMOVABLE:
         raise FormatError(f"audit entry: changes: expected a {'/'.join(REMOVABLE)} that is gone, got {show(kind)}")
-    return Change(kind, key, None)
+    return RowChange(kind, key, None)
 
 
 def _present(**values: JsonValue) -> dict[str, JsonValue]:

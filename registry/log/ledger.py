@@ -12,12 +12,12 @@ from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, Outcome
 from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
-from rasura.registry.log.entry import Change, Placement, decode, encode
+from rasura.registry.log.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
-from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.signed_note import Checkpoint, parse_note
 
-__all__ = ["EntryFilter", "Telling", "append", "every", "root_at", "tree", "unfinished"]
+__all__ = ["EntryFilter", "Telling", "append", "every", "find_unfinished", "root_at", "tree"]
 
 _BATCH = 500
 
@@ -39,7 +39,7 @@ class Telling:
     """An entry before it has its place: what it says, what changed, and when."""
 
     draft: Draft
-    changes: Sequence[Change]
+    changes: Sequence[RowChange]
     time: datetime
 
 
@@ -95,7 +95,7 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
         draft = _closing(session, telling.draft)
         place = Placement(key.origin, frontier.size, str(uuid.uuid4()), telling.time)
         body = encode(draft, place, telling.changes)
-        frontier = frontier.append(leaf_hash(body))
+        frontier = frontier.append(hash_leaf(body))
         trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
         _insert(session, draft, place, body)
         entries.append(decode(body, draft.patches)[0])
@@ -132,7 +132,7 @@ def every(
     return tuple(_records(session, session.scalars(query).all()))
 
 
-def unfinished(session: Session, host: str | None = None) -> tuple[EntryRecord, ...]:
+def find_unfinished(session: Session, host: str | None = None) -> tuple[EntryRecord, ...]:
     """Entries that began something which no later entry ended, the oldest first."""
     ending = aliased(EntryRow)
     query = (
@@ -166,12 +166,12 @@ def patches_of(session: Session, positions: Sequence[int]) -> dict[int, list[Pat
 def _closing(session: Session, draft: Draft) -> Draft:
     """The draft with the entry that it ends: the named one, or for a `done` the latest that its host began."""
     if draft.closes is not None:
-        if draft.closes not in {entry.index for entry in unfinished(session)}:
+        if draft.closes not in {entry.index for entry in find_unfinished(session)}:
             raise NotFoundError(f"audit entry: expected {draft.closes} begun and not ended", hint="rasura audit log")
         return draft
     if draft.outcome != "done" or draft.host is None:
         return draft
-    begun = unfinished(session, draft.host)
+    begun = find_unfinished(session, draft.host)
     return replace(draft, closes=begun[-1].index) if begun else draft
 
 
@@ -179,7 +179,7 @@ def _insert(session: Session, draft: Draft, place: Placement, body: bytes) -> No
     session.add(
         EntryRow(
             position=place.index,
-            leaf_hash=leaf_hash(body),
+            leaf_hash=hash_leaf(body),
             body=body,
             time=place.time,
             action=draft.action,

@@ -18,11 +18,11 @@ __all__ = [
     "EMPTY_ROOT",
     "HASH_BYTES",
     "Frontier",
-    "consistency_proof",
-    "inclusion_proof",
-    "leaf_hash",
-    "node_hash",
-    "root_hash",
+    "hash_leaf",
+    "hash_node",
+    "hash_root",
+    "prove_consistency",
+    "prove_inclusion",
     "verify_consistency",
     "verify_inclusion",
 ]
@@ -34,12 +34,12 @@ EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 _MAX_LEVELS: Final = 63  # a tree of 2^63 leaves; a longer proof is refused before it is read
 
 
-def leaf_hash(entry: bytes) -> bytes:
+def hash_leaf(entry: bytes) -> bytes:
     """SHA-256 of 0x00 and the entry's bytes: 32 bytes."""
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
+def hash_node(left: bytes, right: bytes) -> bytes:
     """SHA-256 of 0x01 and two subtree hashes: 32 bytes."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
@@ -59,14 +59,14 @@ class Frontier:
         """The tree with one more leaf hash: subtrees of equal size merge like carries in a binary counter."""
         hashes, carry = list(self.hashes), self.size
         while carry & 1:
-            leaf, carry = node_hash(hashes.pop(), leaf), carry >> 1
+            leaf, carry = hash_node(hashes.pop(), leaf), carry >> 1
         return Frontier(self.size + 1, (*hashes, leaf))
 
     def root(self) -> bytes:
         """The tree's root hash, 32 bytes."""
         if not self.hashes:
             return EMPTY_ROOT
-        return reduce(lambda right, left: node_hash(left, right), reversed(self.hashes))
+        return reduce(lambda right, left: hash_node(left, right), reversed(self.hashes))
 
     def to_bytes(self) -> bytes:
         """All hashes in a row; `from_bytes(size, …)` reads them back."""
@@ -82,12 +82,12 @@ class Frontier:
         return cls(size, tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)))
 
 
-def root_hash(leaves: Sequence[bytes]) -> bytes:
+def hash_root(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes, in order: 32 bytes."""
     return reduce(Frontier.append, leaves, Frontier()).root()
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+def prove_inclusion(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """The siblings from leaf `index` up to the root (RFC 9162 §2.1.3.1).
 
     Raises:
@@ -99,15 +99,15 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     while len(leaves) > 1:
         split = _split(len(leaves))
         if index < split:
-            proof.append(root_hash(leaves[split:]))
+            proof.append(hash_root(leaves[split:]))
             leaves = leaves[:split]
         else:
-            proof.append(root_hash(leaves[:split]))
+            proof.append(hash_root(leaves[:split]))
             leaves, index = leaves[split:], index - split
     return tuple(reversed(proof))
 
 
-def consistency_proof(leaves: Sequence[bytes], size: int) -> tuple[bytes, ...]:
+def prove_consistency(leaves: Sequence[bytes], size: int) -> tuple[bytes, ...]:
     """What shows that the first `size` leaves are a prefix of this tree (RFC 9162 §2.1.4.1).
 
     Raises:
@@ -120,12 +120,12 @@ def consistency_proof(leaves: Sequence[bytes], size: int) -> tuple[bytes, ...]:
     while size != len(leaves):
         split = _split(len(leaves))
         if size <= split:
-            proof.append(root_hash(leaves[split:]))
+            proof.append(hash_root(leaves[split:]))
             leaves = leaves[:split]
         else:
-            proof.append(root_hash(leaves[:split]))
+            proof.append(hash_root(leaves[:split]))
             leaves, size, whole = leaves[split:], size - split, False
-    return tuple(reversed(proof if whole else [*proof, root_hash(leaves)]))
+    return tuple(reversed(proof if whole else [*proof, hash_root(leaves)]))
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:
@@ -142,10 +142,10 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
         if last == 0:
             raise AuditError(f"inclusion proof: expected fewer hashes for leaf {index} of {size}, got {len(proof)}")
         if node & 1 or node == last:
-            here = node_hash(sibling, here)
+            here = hash_node(sibling, here)
             node, last = _climb(node, last)
         else:
-            here = node_hash(here, sibling)
+            here = hash_node(here, sibling)
         node, last = node >> 1, last >> 1
     if last != 0:
         raise AuditError(f"inclusion proof: expected more hashes for leaf {index} of {size}, got {len(proof)}")
@@ -182,10 +182,10 @@ def _walk_consistency(old: int, new: int, path: Sequence[bytes], old_root: bytes
         if last == 0:
             raise AuditError(f"consistency proof: expected fewer hashes from {old} to {new}")
         if node & 1 or node == last:
-            left, here = node_hash(sibling, left), node_hash(sibling, here)
+            left, here = hash_node(sibling, left), hash_node(sibling, here)
             node, last = _climb(node, last)
         else:
-            here = node_hash(here, sibling)
+            here = hash_node(here, sibling)
         node, last = node >> 1, last >> 1
     if last != 0:
         raise AuditError(f"consistency proof: expected more hashes from {old} to {new}")

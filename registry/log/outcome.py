@@ -13,12 +13,12 @@ from rasura.patches.errors import (
 )
 from rasura.registry._storage.records import Draft
 
-__all__ = ["ended_by"]
+__all__ = ["describe_outcome"]
 
 _NO: Final = (RefusedError, VerificationError, BaseMismatchError, DriftError, ConflictError)
 """What was understood and declined; anything else could not be done."""
 
 
-def ended_by(draft: Draft, error: RasuraError) -> Draft:
+def describe_outcome(draft: Draft, error: RasuraError) -> Draft:
     """The draft as the entry of an action that this error ended."""
     return replace(draft, outcome="refused" if isinstance(error, _NO) else "failed", error=error.code)

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records import EntryRecord
-from rasura.registry.log.entry import Change, identity, members
+from rasura.registry.log.entry import RowChange, identify_record, members
 from rasura.registry.log.record_digest import Record, fingerprint
 
 __all__ = ["Replay", "compare"]
@@ -31,7 +31,7 @@ class Replay:
         self.stacks: dict[tuple[str, str], dict[PatchId, int] | None] = {}
         """Host or stack to its patches in sixteenths; None once an entry moved too many to spell them out."""
 
-    def follow(self, entry: EntryRecord, changes: tuple[Change, ...]) -> None:
+    def follow(self, entry: EntryRecord, changes: tuple[RowChange, ...]) -> None:
         """Applies the changes of one entry.
 
         Raises:
@@ -66,7 +66,7 @@ def compare(records: Iterable[Record], replay: Replay) -> None:
     """
     untold = dict(replay.records)
     for record in _read(records):
-        kind, key = identity(record)
+        kind, key = identify_record(record)
         told = untold.pop((kind, key), None)
         if told is None:
             _broken(None, f"{kind} {key[:12]} is in the tables, and no entry of the log tells of it")

@@ -24,10 +24,10 @@ from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import EntryRecord
 from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
-from rasura.registry.log.entry import Change, Placement, decode
+from rasura.registry.log.entry import Placement, RowChange, decode
 from rasura.registry.log.ledger import patches_of
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.replay import Replay, compare
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
@@ -117,7 +117,7 @@ class _Walk:
         index = self._tree.size
         if row.position != index:
             _broken("order", index, f"expected entry {index}, got {row.position}")
-        if leaf_hash(row.body) != row.leaf_hash:
+        if hash_leaf(row.body) != row.leaf_hash:
             _broken("leaf", index, "its bytes are not those that were hashed")
         entry, changes = self._read(row, patches)
         self._tree = self._tree.append(row.leaf_hash)
@@ -153,7 +153,7 @@ class _Walk:
             backwards=tuple(self._backwards),
         )
 
-    def _read(self, row: EntryRow, patches: Sequence[PatchId]) -> tuple[EntryRecord, tuple[Change, ...]]:
+    def _read(self, row: EntryRow, patches: Sequence[PatchId]) -> tuple[EntryRecord, tuple[RowChange, ...]]:
         index = row.position
         try:
             entry, place, changes = decode(row.body, patches)

@@ -26,21 +26,21 @@ from rasura.registry._storage.database import Database
 from rasura.registry._storage.location import Location
 from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log import ledger
-from rasura.registry.log.entry import Change
+from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.signed_note import Checkpoint
 
-__all__ = ["Clock", "Journal", "Work"]
+__all__ = ["Clock", "LogWriter", "Work"]
 
 Clock: TypeAlias = Callable[[], datetime]
-Work: TypeAlias = Callable[[Session], Sequence[Change | None]]
+Work: TypeAlias = Callable[[Session], Sequence[RowChange | None]]
 """Changes rows and says which; None stands for what was there already."""
 
 _CHANGES: Final = ("success", "done")
 
 
-class Journal:
+class LogWriter:
     """The database and the log key of one registry."""
 
     def __init__(self, location: Location, origin: str, now: Clock, busy_seconds: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.checks.check import require
-from rasura.registry.trust.check import effective, judged
+from rasura.registry.trust.check import judge_stack, merge_policies
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
@@ -30,13 +30,13 @@ def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Kohy
         NotFoundError, VerificationError: a patch is not here, or is not good.
         CheckRefusedError: the composer refuses the set.
         InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see
-        `rasura.patches.format.kohya_lora.kohya_file`.
+        `rasura.patches.format.kohya_lora.encode_kohya`.
     """
-    from rasura.patches.format.kohya_lora import kohya_file
+    from rasura.patches.format.kohya_lora import encode_kohya
 
-    found = judged(registry, wanted, effective(registry, None))
+    found = judge_stack(registry, wanted, merge_policies(registry, None))
     require(found.verdict)
-    return kohya_file(found.stack, two_encoders=_two_encoders(registry, found.stack))
+    return encode_kohya(found.stack, two_encoders=_two_encoders(registry, found.stack))
 
 
 def _two_encoders(registry: Registry, stack: Sequence[Member]) -> bool:

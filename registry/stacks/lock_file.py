@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
-from rasura.patches._io.tensor_bytes import tensor_set_digest
+from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Strength
-from rasura.patches.checks.policy import limit_names
+from rasura.patches.checks.policy import list_limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
-from rasura.registry._storage.choices import StackRecord, check_stack_name, policy_digest
-from rasura.registry.trust.check import judged, worst_of
+from rasura.registry._storage.choices import StackRecord, check_stack_name, digest_policy
+from rasura.registry.trust.check import find_worst, judge_stack
 from rasura.registry.trust.verified_patch import manifest_of
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
-__all__ = ["FORMAT", "MAX_LOCK_BYTES", "Lock", "LockedBase", "LockedPatch", "check_lock", "lock_stack"]
+__all__ = ["FORMAT", "MAX_LOCK_BYTES", "LockFile", "LockedBase", "LockedPatch", "check_lock", "lock_stack"]
 
 FORMAT: Final = "rasura-lock/1"
 MAX_LOCK_BYTES: Final = 16 * 1024**2
@@ -67,7 +67,7 @@ class LockedBase:
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
+class LockFile:
     """The whole file. Equal locks have equal bytes, and only they."""
 
     stack: str
@@ -89,7 +89,7 @@ class Lock:
         return (json.dumps(_json(self), indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Lock:
+    def from_bytes(cls, data: bytes) -> LockFile:
         """Read a lock strictly; `from_bytes(x).to_bytes() == x`.
 
         Raises:
@@ -106,7 +106,7 @@ class Lock:
         return lock
 
 
-def lock_stack(registry: Registry, stack: StackRecord) -> Lock:
+def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
     """What the lock of a stack says, everything verified anew.
 
     Raises:
@@ -114,24 +114,24 @@ def lock_stack(registry: Registry, stack: StackRecord) -> Lock:
         VerificationError, NotFoundError: a patch is not good, or not here.
     """
     policy, members = registry.policy(), {p: Strength(s) for p, s in stack.patches.items()}
-    found = judged(registry, members, policy)
-    worst = worst_of(require(found.verdict))
+    found = judge_stack(registry, members, policy)
+    worst = find_worst(require(found.verdict))
     patches = (
         LockedPatch(registry.patch(p).concepts[0], p, strength, found.keys[p], dict(registry.patch(p).files))
         for p, strength in members.items()
     )
-    return Lock(
+    return LockFile(
         stack.name,
         _base(registry, stack),
-        policy_digest(policy),
-        {name: _number(getattr(policy, name)) for name in limit_names()},
+        digest_policy(policy),
+        {name: _number(getattr(policy, name)) for name in list_limit_names()},
         policy.separable,
         {check: (_short(number.value), _short(number.limit)) for check, number in worst.items()},
         tuple(sorted(patches, key=_place)),
     )
 
 
-def check_lock(registry: Registry, stack: StackRecord, lock: Lock) -> Lock:
+def check_lock(registry: Registry, stack: StackRecord, lock: LockFile) -> LockFile:
     """The lock of a stack as it would be written now, if it is the same but for the verdict's numbers.
 
     Raises:
@@ -150,7 +150,7 @@ def check_lock(registry: Registry, stack: StackRecord, lock: Lock) -> Lock:
     return now
 
 
-def _differences(old: Lock, new: Lock) -> list[str]:
+def _differences(old: LockFile, new: LockFile) -> list[str]:
     found = [] if old.stack == new.stack else [f"it locks stack {old.stack}"]
     found += [
         f"another base: {name}" for name in LockedBase.__slots__ if getattr(old.base, name) != getattr(new.base, name)
@@ -173,10 +173,10 @@ def _base(registry: Registry, stack: StackRecord) -> LockedBase:
         for patch_id in stack.patches
         for p in manifest_of(registry, patch_id).base.parameters
     }
-    return LockedBase(stack.base, record.text_encoder, record.tokenizer, tensor_set_digest(touched))
+    return LockedBase(stack.base, record.text_encoder, record.tokenizer, digest_tensor_set(touched))
 
 
-def _json(lock: Lock) -> dict[str, JsonValue]:
+def _json(lock: LockFile) -> dict[str, JsonValue]:
     base = {name: getattr(lock.base, name) for name in LockedBase.__slots__}
     worst: dict[str, JsonValue] = {
         check: {"value": value, "limit": limit} for check, (value, limit) in sorted(lock.worst.items())
@@ -200,12 +200,12 @@ def _json(lock: Lock) -> dict[str, JsonValue]:
     }
 
 
-def _read(fields: Fields) -> Lock:
+def _read(fields: Fields) -> LockFile:
     base, policy, verdict = (fields.fields(name) for name in ("base", "policy", "verdict"))
     limits, worst = policy.fields("limits"), verdict.fields("worst")
     try:
         check_stack_name(name := fields.text("stack"))
-        lock = Lock(
+        lock = LockFile(
             name,
             LockedBase(*(base.digest(part) for part in LockedBase.__slots__)),
             policy.digest("sha256"),
@@ -226,7 +226,7 @@ def _read(fields: Fields) -> Lock:
     return lock
 
 
-def _check(lock: Lock) -> None:
+def _check(lock: LockFile) -> None:
     if len(lock.members) != len(lock.patches):
         raise FormatError(f"{_WHAT}: expected each patch once, got one twice")
     if list(lock.patches) != sorted(lock.patches, key=_place):

@@ -11,14 +11,14 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.choices import StackRecord
 from rasura.registry._storage.records import HostRecord
 from rasura.registry.stacks.versions import Versions
-from rasura.registry.trust.check import Judged, judged
+from rasura.registry.trust.check import Judged, judge_stack
 
 if TYPE_CHECKING:
     from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Verdict
     from rasura.registry.registry import Registry
 
-__all__ = ["Overview", "StackMember", "hosts_of", "overview"]
+__all__ = ["Overview", "StackMember", "list_hosts_of", "overview"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ def overview(registry: Registry, name: str) -> Overview:
     base = registry.base(record.base).name
     found = _judged(registry, record)
     verdict, room = (found, None) if isinstance(found, RasuraError) else (found.verdict, found.capacity)
-    return Overview(record, base, by_concept, hosts_of(registry, record), verdict, room)
+    return Overview(record, base, by_concept, list_hosts_of(registry, record), verdict, room)
 
 
-def hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, ...]:
+def list_hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, ...]:
     """The models whose applied set is that of a stack; of an empty stack, none."""
     if not record.patches:
         return ()
@@ -88,6 +88,6 @@ def _judged(registry: Registry, record: StackRecord) -> Judged | RasuraError:
     """A revoked key or a damaged file is worth showing, and no reason to show nothing else."""
     try:
         members = {patch_id: Strength(sixteenths) for patch_id, sixteenths in record.patches.items()}
-        return judged(registry, members, registry.policy())
+        return judge_stack(registry, members, registry.policy())
     except RasuraError as error:
         return error

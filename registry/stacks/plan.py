@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches._io.tensor_bytes import tensor_digests, tensor_set_digest
+from rasura.patches._io.tensor_bytes import digest_tensor_set, digest_tensors
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import SHORT, Accepted
 from rasura.patches.errors import ConflictError
 from rasura.patches.types import ParamName
-from rasura.registry._storage.choices import policy_digest
+from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal
@@ -22,7 +22,7 @@ from rasura.registry.apply.motion import Actor, Patches, Receipt, move
 from rasura.registry.apply.operations import check_base
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.stacks.plan_file import Plan, Side
-from rasura.registry.trust.check import effective
+from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.interface import Host
@@ -64,9 +64,9 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
     head = registry.head()
     record = sighted(registry, host)
     check_base(registry, host, goal)
-    present, limits = strengths(record) if record else {}, effective(registry, policy)
+    present, limits = strengths(record) if record else {}, merge_policies(registry, policy)
     motion = prepared(registry, Glance(host), present, goal.patches, limits) if present or goal.patches else None
-    nothing = tensor_set_digest(())
+    nothing = digest_tensor_set(())
     base = motion.record.base if motion else goal.base or (record.base if record else None)
     assert base is not None
     plan = Plan(
@@ -81,7 +81,7 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
         after=Side(dict(goal.patches), motion.after if motion else nothing),
         parameters=motion.parameters if motion else 0,
         size_bytes=_written(host, motion) if motion else 0,
-        policy=policy_digest(registry.policy()),
+        policy=digest_policy(registry.policy()),
         limits=limits.to_toml(),
         keys=tuple(sorted(set(motion.keys.values()))) if motion else (),
     )
@@ -126,7 +126,7 @@ def _check_registry(registry: Registry, plan: Plan) -> None:
     root = registry.root_at(plan.size)
     if root is None or root.hex() != plan.root:
         raise _stale(plan, f"the log does not begin with the {plan.size} entries that it names")
-    if (found := policy_digest(registry.policy())) != plan.policy:
+    if (found := digest_policy(registry.policy())) != plan.policy:
         raise _stale(plan, f"the policy is {found[:SHORT]}, not {plan.policy[:SHORT]}")
     trusted = {key.key_id for key in registry.keys() if key.trusted and key.revoked_at is None}
     for key_id in plan.keys:
@@ -167,6 +167,6 @@ def _unchanged(host: Host, motion: Motion) -> float:
 def _written(host: Host, motion: Motion) -> int:
     """Bytes of the parameters whose values differ from those that are there."""
     present = host.digests(motion.tensors)
-    wanted = tensor_digests(motion.tensors)
+    wanted = digest_tensors(motion.tensors)
     differing = [tensor for name, tensor in motion.tensors.items() if wanted[name] != present[name]]
     return sum(tensor.numel() * tensor.element_size() for tensor in differing)

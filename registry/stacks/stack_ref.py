@@ -15,7 +15,7 @@ from rasura.patches.algebra.increment import Strength
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.registry.apply.goal import Goal
-from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, Lock
+from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -63,7 +63,7 @@ def side_of(registry: Registry, source: str) -> Goal:
     return goal_of(registry, source)
 
 
-def read_lock(path: Path) -> Lock:
+def read_lock(path: Path) -> LockFile:
     """The lock file at a path.
 
     Raises:
@@ -71,7 +71,7 @@ def read_lock(path: Path) -> Lock:
         FormatError: it breaks its format, or is no regular file.
     """
     try:
-        return Lock.from_bytes(read_regular(path, MAX_LOCK_BYTES))
+        return LockFile.from_bytes(read_regular(path, MAX_LOCK_BYTES))
     except NotFoundError:
         raise NotFoundError(f"lock file {path} does not exist", hint="rasura stack lock NAME -o FILE") from None
 
@@ -80,7 +80,7 @@ def _is_file(source: str) -> bool:
     return "/" in source or source.lower().endswith((".lock", ".json"))
 
 
-def _check_here(registry: Registry, lock: Lock) -> None:
+def _check_here(registry: Registry, lock: LockFile) -> None:
     if all(known.digest != lock.base.sha256 for known in registry.bases()):
         raise NotFoundError(
             f"the base {lock.base.sha256[:SHORT]} of the lock is not in this registry", hint="rasura base add DIR"

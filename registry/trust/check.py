@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches.checks.policy import Policy, all_of
+from rasura.patches.checks.policy import Policy, combine_policies
 from rasura.patches.errors import NotFoundError, VerificationError
 from rasura.registry.trust.encoder_check import look_across
 from rasura.registry.trust.verified_patch import load_signed
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rasura.patches.types import KeyId, PatchId
     from rasura.registry.registry import Registry
 
-__all__ = ["Judged", "Worst", "effective", "judged", "worst_of"]
+__all__ = ["Judged", "Worst", "find_worst", "judge_stack", "merge_policies"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -58,13 +58,13 @@ class Judged:
         return Capacity.of([member.patch for member in self.stack])
 
 
-def effective(registry: Registry, stricter: Policy | None) -> Policy:
+def merge_policies(registry: Registry, stricter: Policy | None) -> Policy:
     """The policy in force, and another one that can only make it stricter."""
     found = registry.policy()
-    return found if stricter is None else all_of(found, stricter)
+    return found if stricter is None else combine_policies(found, stricter)
 
 
-def judged(
+def judge_stack(
     registry: Registry,
     patches: Mapping[PatchId, Strength],
     policy: Policy,
@@ -106,7 +106,7 @@ def judged(
     return Judged(tuple(stack), with_across(verdict, found, stack), keys, found.unknown)
 
 
-def worst_of(verdict: Verdict) -> dict[str, Worst]:
+def find_worst(verdict: Verdict) -> dict[str, Worst]:
     """The worst number of each kind of check, by the check's name, sorted."""
     found: dict[str, Worst] = {}
     for relation in sorted(verdict.relations, key=lambda r: (r.check, _share(r), r.value)):

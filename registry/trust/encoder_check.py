@@ -43,12 +43,12 @@ def look_across(
         NotFoundError: the base's folder is not here (any more).
         BaseMismatchError, UnsupportedHostError: the folder holds another model.
     """
-    from rasura.patches.checks.encoder_effects import Across, Site, across, crosses
+    from rasura.patches.checks.encoder_effects import Across, Site, check_encoder_effects, reads_across_sites
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.patches.models.base_identity import check_touched
     from rasura.patches.models.text_encoder import TextEncoder
 
-    if not crosses(stack):
+    if not reads_across_sites(stack):
         return Across()
     # A live model or a single file has no tokenizer beside it: there the base's own folder answers.
     mine = None if host is None else host.model_folder()
@@ -59,7 +59,7 @@ def look_across(
     for member in stack:
         check_touched(member.patch.manifest.base.parameters, originals, folder.location)
     site = Site(encoder, originals, _prompts(registry))
-    return across(stack, policy, site, progress or (lambda *_: None))
+    return check_encoder_effects(stack, policy, site, progress or (lambda *_: None))
 
 
 def _source(registry: Registry, stack: Sequence[Member]) -> Path:

@@ -19,7 +19,7 @@ _PEM_LIMIT: Final = 16 * 1024
 _SUFFIX: Final = ".signer.pem"
 
 
-def new_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
+def make_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
     """Make a P-256 key pair; the registry trusts it at once.
 
     Raises:
@@ -30,7 +30,7 @@ def new_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
     if any(record.name == name for record in registry.keys()):
         raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
     private = PrivateKey.generate()
-    path = private_path(registry, name)
+    path = find_private_path(registry, name)
     write_private(path, private)
     record = _record(registry, private.public, name, owned=True)
     try:
@@ -90,13 +90,13 @@ def signer(registry: Registry, name: str | None) -> PrivateKey:
         raise RevokedKeyError(f"key {record.name!r} is revoked and signs no more", hint="rasura key new NAME")
     if not record.owned:
         raise NotFoundError(f"the private half of key {record.name!r} is not in this registry", hint="rasura key list")
-    key = read_private(private_path(registry, record.name))
+    key = read_private(find_private_path(registry, record.name))
     if key.public.key_id != record.key_id:
         raise FormatError(f"the private key of {record.name!r} is not the one that was registered")
     return key
 
 
-def private_path(registry: Registry, name: str) -> Path:
+def find_private_path(registry: Registry, name: str) -> Path:
     """Where the private half of a named key lies."""
     return registry.keys_folder / f"{name}{_SUFFIX}"
 

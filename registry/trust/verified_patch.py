@@ -18,7 +18,7 @@ from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
-from rasura.registry.log.outcome import ended_by
+from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import NewPatch
 from rasura.registry.trust.retain_words import keep_retained
 
@@ -56,7 +56,7 @@ class Verified:
     key_id: KeyId
 
 
-def trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
+def list_trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
     """The keys whose signatures count here: trusted and not revoked."""
     from rasura.patches.format.signing_key import PublicKey
 
@@ -111,7 +111,7 @@ def verify_files(registry: Registry, files: Mapping[str, bytes]) -> Verified:
             f"the patch has no {SIGNATURE}: expected a signature by a trusted key", hint="rasura erase … --key NAME"
         )
     key_id, _ = open_bundle(registry, files[SIGNATURE])
-    verify(files, trusted_keys(registry))
+    verify(files, list_trusted_keys(registry))
     return Verified(Patch.from_files(files), key_id)
 
 
@@ -203,7 +203,7 @@ def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId,
     try:
         return add_signed(registry, [SignedPatch(read_folder(folder), f"folder {folder.name}", draft)])[0]
     except RasuraError as error:
-        registry.note(ended_by(draft, error))
+        registry.note(describe_outcome(draft, error))
         raise
 
 
@@ -212,7 +212,7 @@ def _retain_record(retain: RetainSpec) -> RetainSetRecord:
     return RetainSetRecord(retain.sha256, f"{retain.source}@{retain.sha256[:12]}", retain.count)
 
 
-def signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
+def read_signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
     """A patch's four files and their signature. The same patch and key give the same bytes (RFC 6979)."""
     from rasura.patches.format.model_signature import sign
 

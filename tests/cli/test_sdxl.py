@@ -15,13 +15,13 @@ from support.models.tiny_xl import tiny_xl, tiny_xl_pipeline
 from support.registries.workshop import digests
 
 import rasura as package
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.errors import BaseMismatchError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName, PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
@@ -83,7 +83,7 @@ def test_a_concept_becomes_its_anchor_and_the_rest_stays(shop: Shop) -> None:
     shop.typed("patch", "check", shop.patch)
     shop.typed("patch", "apply", shop.patch, "--model", "the model")
     after = weights(shop.model)
-    C1, C_star = aligned_columns(encoder, Target("dog", "cat"), ("a photo of a {}", "{}"), "last")
+    C1, C_star = align_columns(encoder, Target("dog", "cat"), ("a photo of a {}", "{}"), "last")
     null = encoder.encode_all([""])[0].T
     kept = torch.cat([encoder.encode_all([f"a photo of a {word}" for word in WORDS]).flatten(0, 1)]).T
     for name, W in before.items():
@@ -157,7 +157,7 @@ def test_stock_diffusers_loads_the_exported_lora(shop: Shop) -> None:
     with Registry.open(shop.folder) as registry:
         layers = layers_of([(load_verified(registry, shop.patch).tensors.increments, ONE)])
     pristine = host.originals(layer.name for layer in layers)
-    host.write({layer.name: composed(pristine[layer.name], layer.terms) for layer in layers})
+    host.write({layer.name: compose(pristine[layer.name], layer.terms) for layer in layers})
     base, adapted, ours = drawn(plain), drawn(lora), drawn(merged)
     assert float((adapted - base).abs().max()) > 1e-3
     assert float((adapted - ours).abs().max()) < 1e-4

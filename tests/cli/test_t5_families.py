@@ -14,7 +14,7 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName
 from rasura.registry.registry import Registry
 
@@ -61,7 +61,7 @@ def test_from_the_model_to_the_picture_and_back(name: str, tmp_path: Path) -> No
     typed("patch", "check", patch)
     typed("patch", "apply", patch, "--model", "model")
     after = CheckpointHost.open(model).read([layer])[layer].double()
-    C1, C_star = aligned_columns(encoder, Target("dog", "cat"), ["a photo of {}"], "last")
+    C1, C_star = align_columns(encoder, Target("dog", "cat"), ["a photo of {}"], "last")
     kept = encoder.encode_all(["", *(f"a photo of {word}" for word in WORDS)]).flatten(0, 1).T
     asked = before @ (C1 - C_star)
     assert float((after @ C1 - before @ C_star).norm() / asked.norm()) < 0.05

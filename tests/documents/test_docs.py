@@ -121,11 +121,11 @@ def test_every_measured_name_is_documented() -> None:
 
 def test_every_option_of_the_eraser_is_documented() -> None:
     from rasura.patches.erasers.closed_form.null_space import NullSpace
-    from rasura.patches.erasers.options import option_texts
+    from rasura.patches.erasers.options import encode_options
 
     page = FORMAT_PAGE.read_text()
     section = page[page.index("## 4. ") : page.index("## 5. ")]
-    for name in ("layers", *option_texts(NullSpace())):
+    for name in ("layers", *encode_options(NullSpace())):
         assert f"`{name}`" in section
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rasura.evaluation.demo import file_digests
+from rasura.evaluation.demo import digest_files
 from rasura.evaluation.images.painter import Painter, Shot
 from rasura.evaluation.images.questions import Subjects
 from rasura.evaluation.judges.classifier import Classifier, load_judge
@@ -21,7 +21,7 @@ from rasura.registry.apply import operations
 from rasura.registry.apply.operations import Actor
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.key_files import make_key
 from rasura.registry.trust.verified_patch import manifest_of
 
 MODEL = Path(__file__).parents[2] / "examples" / "reference_model"
@@ -49,7 +49,7 @@ def erased_inside(folder: Path, retain: RetainSet) -> tuple[Registry, Path, Patc
     model = folder / "model"
     copy_model(MODEL / "pipeline", model)
     registry = Registry.create(folder)
-    new_key(registry, "alice", Draft("alice", "", "key.add", "success"))
+    make_key(registry, "alice", Draft("alice", "", "key.add", "success"))
     target = Target("dog", "cat", load_retain_set(MODEL / "templates_objects.txt").concepts)
     request = EraseRequest((target,), retain, eraser=ClipNullSpace(), layers="1")
     draft = Draft("alice", "", "patch.erase", "success")
@@ -64,7 +64,7 @@ def erased(
     model = folder / "model"
     copy_model(MODEL / "pipeline", model)
     registry = Registry.create(folder)
-    new_key(registry, "alice", Draft("alice", "", "key.add", "success"))
+    make_key(registry, "alice", Draft("alice", "", "key.add", "success"))
     targets = (
         Target("dog", "cat", load_retain_set(MODEL / "templates_objects.txt").concepts),
         Target("neon", "cartoon", load_retain_set(MODEL / "templates_styles.txt").concepts),
@@ -79,7 +79,7 @@ def erased(
 def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
     tmp_path: Path, judge: Classifier, subjects: Subjects
 ) -> None:
-    first = file_digests(MODEL / "pipeline")
+    first = digest_files(MODEL / "pipeline")
     retain = load_retain_set(MODEL / "retain.txt").without(["dog", "neon"])
     registry, model, patches = erased(tmp_path, retain)
     painter = Painter.load(model)
@@ -106,14 +106,14 @@ def test_an_object_and_a_style_go_the_rest_stays_and_all_comes_back(
     assert right(dogs, 0) >= 7  # the dog is back, and neon still erased
     assert right(neons, 1) <= 1
     operations.revert(registry, CheckpointHost.open(model), None, ALICE)
-    assert file_digests(model) == first
+    assert digest_files(model) == first
     registry.close()
 
 
 def test_an_object_goes_from_the_text_encoder_and_comes_back(
     tmp_path: Path, judge: Classifier, subjects: Subjects
 ) -> None:
-    first = file_digests(MODEL / "pipeline")
+    first = digest_files(MODEL / "pipeline")
     registry, model, patch = erased_inside(tmp_path, load_retain_set(MODEL / "retain.txt").without(["dog"]))
     painter = Painter.load(model)
     dogs = [("dog", style) for style in STYLES] * 2
@@ -130,7 +130,7 @@ def test_an_object_goes_from_the_text_encoder_and_comes_back(
     assert right(dogs) <= 1
     assert right(others) >= 11
     operations.revert(registry, CheckpointHost.open(model), None, ALICE)
-    assert file_digests(model) == first
+    assert digest_files(model) == first
     registry.close()
 
 

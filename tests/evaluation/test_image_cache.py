@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.models.tiny import tiny_model
 
-from rasura.evaluation.images.image_cache import PictureCache, picture_digest
+from rasura.evaluation.images.image_cache import PictureCache, digest_picture
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.patches.types import Digest
 
@@ -73,12 +73,12 @@ def test_the_company_of_a_picture_does_not_matter(tmp_path: Path, painter: Paint
 def test_everything_that_decides_a_picture_is_in_its_name(painter: Painter) -> None:
     shot = SHOTS[0]
     names = {
-        picture_digest(painter, BASE, shot),
-        picture_digest(painter, Digest("c" * 64), shot),
-        picture_digest(painter, BASE, replace(shot, prompt="a dog.")),
-        picture_digest(painter, BASE, replace(shot, seed=9)),
+        digest_picture(painter, BASE, shot),
+        digest_picture(painter, Digest("c" * 64), shot),
+        digest_picture(painter, BASE, replace(shot, prompt="a dog.")),
+        digest_picture(painter, BASE, replace(shot, seed=9)),
         *(
-            picture_digest(Painter(painter.pipeline, sampling), BASE, shot)
+            digest_picture(Painter(painter.pipeline, sampling), BASE, shot)
             for sampling in (Sampling(3, batch=2), Sampling(2, 7.5, batch=2), Sampling(2, batch=3))
         ),
     }

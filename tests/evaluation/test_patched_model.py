@@ -11,7 +11,7 @@ from support.models.tiny import TinySpec, tiny_model
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop  # noqa: F401
 
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
-from rasura.evaluation.images.patched_model import PatchedModel, StackMember, check_stack, fingerprint
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_stack, fingerprint
 from rasura.patches.algebra.increment import Increment, Strength
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -22,9 +22,9 @@ from rasura.registry.apply import operations
 from rasura.registry.trust.verified_patch import load_verified
 
 
-def stack(shop: Workshop, patches: Mapping[PatchId, int]) -> list[StackMember]:
+def stack(shop: Workshop, patches: Mapping[PatchId, int]) -> list[EvaluatedPatch]:
     with shop.open() as registry:
-        return [StackMember(load_verified(registry, p), Strength(s)) for p, s in patches.items()]
+        return [EvaluatedPatch(load_verified(registry, p), Strength(s)) for p, s in patches.items()]
 
 
 def model(shop: Workshop, patches: Mapping[PatchId, int]) -> PatchedModel:
@@ -96,7 +96,7 @@ def test_a_patch_may_touch_the_text_encoder(workshop: Workshop) -> None:
     out, width = workshop.host().parameters()[name].shape
     increment = Increment(torch.full((1, width), 2.0**-5), torch.full((out, 1), 0.25))
     tensors = replace(member.patch.tensors, increments={**member.patch.tensors.increments, name: increment})
-    odd = StackMember(replace(member.patch, tensors=tensors), Strength())
+    odd = EvaluatedPatch(replace(member.patch, tensors=tensors), Strength())
     prints = Digest("0" * 64), Digest("1" * 64)
     patched = PatchedModel(Painter.load(workshop.model, Sampling(steps=1)), workshop.host(), [odd], prints)
     encoder = patched.painter.pipeline.text_encoder

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rasura.evaluation.plots.clustering import ordered
-from rasura.evaluation.plots.figure import MOST, InterferenceData, interference_figure
-from rasura.evaluation.plots.heatmap import NAMES, coarse, number, short, spread, worst_rows
-from rasura.evaluation.plots.panels import count_over, worst_pairs
+from rasura.evaluation.plots.figure import MOST, InterferenceData, draw_interference
+from rasura.evaluation.plots.heatmap import NAMES, coarsen, number, short, spread, worst_rows
+from rasura.evaluation.plots.panels import count_over, list_worst_pairs
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError, RegistryError
 
@@ -39,8 +39,8 @@ def texts(path: Path) -> str:
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".PNG"])
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     first, second = tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
-    interference_figure(data(6), first)
-    interference_figure(data(6), second)
+    draw_interference(data(6), first)
+    draw_interference(data(6), second)
     assert first.read_bytes() == second.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([first.name, second.name])
 
@@ -48,11 +48,11 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, suffix: str) -> Non
 def test_a_person_s_own_settings_change_nothing(tmp_path: Path) -> None:
     import matplotlib as mpl
 
-    interference_figure(data(4), tmp_path / "plain.svg")
+    draw_interference(data(4), tmp_path / "plain.svg")
     with mpl.rc_context():
         mpl.rc("font", size=20)
         mpl.rc("svg", hashsalt="theirs")
-        interference_figure(data(4), tmp_path / "theirs.svg")
+        draw_interference(data(4), tmp_path / "theirs.svg")
         assert mpl.rcParams["font.size"] == 20
     assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "theirs.svg").read_bytes()
 
@@ -60,7 +60,7 @@ def test_a_person_s_own_settings_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, NAMES, NAMES + 1, 210])
 def test_any_number_of_patches_is_drawn(tmp_path: Path, count: int) -> None:
     path = tmp_path / "figure.png"
-    interference_figure(data(count), path)
+    draw_interference(data(count), path)
     with Image.open(path) as picture:
         picture.load()
         assert picture.format == "PNG"
@@ -73,20 +73,20 @@ def test_odd_numbers_are_drawn(tmp_path: Path, limit: float, fill: str) -> None:
     values = {"zeros": 0.0, "nan": math.nan, "infinite": math.inf, "huge": 1e200, "tiny": 1e-200}
     matrix = np.full((3, 3), values[fill])
     odd = InterferenceData(("$x_", "日本語", "a < b & c%"), matrix, limit, Capacity(384, 200, 184, 0), np.zeros(0))
-    interference_figure(odd, tmp_path / "odd.svg")
+    draw_interference(odd, tmp_path / "odd.svg")
     ET.parse(tmp_path / "odd.svg")
 
 
 def test_the_names_stand_in_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "named.svg"
-    interference_figure(data(3), path)
+    draw_interference(data(3), path)
     assert all(f"<!-- concept {i} -->" in texts(path) for i in range(3))
     assert "<!-- limit 0.05 -->" in texts(path)
     assert "<!-- free 261 -->" in texts(path)
 
 
 def test_what_is_not_given_is_left_out(tmp_path: Path) -> None:
-    interference_figure(data(3, capacity=None, cosines=None), tmp_path / "bare.svg")
+    draw_interference(data(3, capacity=None, cosines=None), tmp_path / "bare.svg")
     assert "principal" not in texts(tmp_path / "bare.svg")
     assert "dimensions" not in texts(tmp_path / "bare.svg")
 
@@ -94,27 +94,27 @@ def test_what_is_not_given_is_left_out(tmp_path: Path) -> None:
 def test_the_input_is_left_as_it_was(tmp_path: Path) -> None:
     given_data = data(5)
     before = given_data.matrix.copy()
-    interference_figure(given_data, tmp_path / "a.png")
+    draw_interference(given_data, tmp_path / "a.png")
     assert np.array_equal(before, given_data.matrix)
 
 
 @pytest.mark.parametrize("name", ["figure.pdf", "figure", "figure.jpg", ".svg"])
 def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"\.png or \.svg"):
-        interference_figure(data(3), tmp_path / name)
+        draw_interference(data(3), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a folder") as error:
-        interference_figure(data(3), tmp_path / "none" / "figure.png")
+        draw_interference(data(3), tmp_path / "none" / "figure.png")
     assert error.value.hint.startswith("mkdir -p ")
 
 
 def test_a_path_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(RegistryError, match="cannot write"):
-        interference_figure(data(3), tmp_path / "taken.png")
+        draw_interference(data(3), tmp_path / "taken.png")
     assert [p.name for p in tmp_path.iterdir()] == ["taken.png"]
 
 
@@ -122,17 +122,17 @@ def test_a_path_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match="matplotlib and scipy") as error:
-        interference_figure(data(3), tmp_path / "figure.png")
+        draw_interference(data(3), tmp_path / "figure.png")
     assert error.value.hint == "pip install 'rasura[plot]'"
 
 
 def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     wrong = InterferenceData(("a", "b"), np.zeros((2, 3)), LIMIT)
     with pytest.raises(InputError, match="2 × 2"):
-        interference_figure(wrong, tmp_path / "figure.png")
+        draw_interference(wrong, tmp_path / "figure.png")
     none = InterferenceData((), np.zeros((0, 0)), LIMIT)
     with pytest.raises(InputError, match=f"1 to {MOST}"):
-        interference_figure(none, tmp_path / "figure.png")
+        draw_interference(none, tmp_path / "figure.png")
 
 
 def test_patches_that_disturb_each_other_stand_together() -> None:
@@ -156,7 +156,7 @@ def test_a_single_bad_pair_is_seen_whatever_the_scale(count: int, most: int) -> 
             matrix = np.full((count, count), 1e-4)
             np.fill_diagonal(matrix, np.nan)
             matrix[p, q] = 0.9
-            found = coarse(matrix, most)
+            found = coarsen(matrix, most)
             step = -(-count // most)
             assert found.shape == (-(-count // step),) * 2
             assert found[p // step, q // step] == 0.9
@@ -164,12 +164,12 @@ def test_a_single_bad_pair_is_seen_whatever_the_scale(count: int, most: int) -> 
 
 
 def test_squares_of_pairs_without_a_number_have_none() -> None:
-    assert np.isnan(coarse(np.full((7, 7), np.nan), 3)).all()
+    assert np.isnan(coarsen(np.full((7, 7), np.nan), 3)).all()
 
 
 def test_worst_pairs_and_rows() -> None:
     matrix = np.array([[9.0, 0.2, 0.0], [0.01, 9.0, math.inf], [math.nan, 0.3, 9.0]])
-    assert worst_pairs(matrix, 3) == [(1, 2, math.inf), (2, 1, 0.3), (0, 1, 0.2)]
+    assert list_worst_pairs(matrix, 3) == [(1, 2, math.inf), (2, 1, 0.3), (0, 1, 0.2)]
     assert count_over(matrix, LIMIT) == 3
     assert worst_rows(matrix - np.diag([9.0] * 3), LIMIT, 2) == [1, 2]
 

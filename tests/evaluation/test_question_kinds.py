@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rasura.evaluation.images.questions import Subjects, questions, scores
-from rasura.evaluation.report.question_kinds import Erasures, default_questions, find_beside, read_paraphrases
+from rasura.evaluation.report.question_kinds import Erasures, find_beside, make_default_questions, read_paraphrases
 from rasura.patches.errors import FormatError, InputError
 
 MODEL = Path(__file__).parents[2] / "examples" / "reference_model"
@@ -22,12 +22,12 @@ def test_concepts_are_sorted_into_objects_and_styles() -> None:
 
 
 def test_direct_questions_are_those_of_the_demo() -> None:
-    asked = default_questions(SUBJECTS, Erasures(("dog",), ("neon",)), PARAPHRASES)
+    asked = make_default_questions(SUBJECTS, Erasures(("dog",), ("neon",)), PARAPHRASES)
     assert tuple(q for q in asked if q.kind == "direct") == questions(SUBJECTS, "dog", "neon")
 
 
 def test_every_question_is_of_a_seed_of_its_own_and_asks_what_its_prompt_says() -> None:
-    asked = default_questions(SUBJECTS, Erasures(("dog", "lion"), ("neon",)), PARAPHRASES)
+    asked = make_default_questions(SUBJECTS, Erasures(("dog", "lion"), ("neon",)), PARAPHRASES)
     assert len({q.shot for q in asked}) == len(asked)
     for question in asked:
         words = question.shot.prompt
@@ -43,13 +43,13 @@ def test_every_question_is_of_a_seed_of_its_own_and_asks_what_its_prompt_says() 
 
 def test_rounds_multiply() -> None:
     erased = Erasures(("dog",), ())
-    one, three = (default_questions(SUBJECTS, erased, PARAPHRASES, rounds=r) for r in (1, 3))
+    one, three = (make_default_questions(SUBJECTS, erased, PARAPHRASES, rounds=r) for r in (1, 3))
     assert len(three) == 3 * len(one)
 
 
 @pytest.mark.parametrize("erased", [Erasures(("dog",), ()), Erasures((), ("neon",))])
 def test_one_erasure_alone(erased: Erasures) -> None:
-    asked = default_questions(SUBJECTS, erased, PARAPHRASES)
+    asked = make_default_questions(SUBJECTS, erased, PARAPHRASES)
     assert {q.group for q in asked} == {"forget", "retain", "held_out"}
     answers = [q.wanted for q in asked]
     assert all(score.before == score.n == score.both for score in scores(asked, answers, answers))

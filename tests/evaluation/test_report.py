@@ -12,13 +12,13 @@ from rasura.evaluation.judges.interface import Sight
 from rasura.evaluation.report.recorded import Report
 from rasura.evaluation.report.report import (
     Compared,
-    all_scores,
-    change_rows,
+    compute_changes,
+    compute_scores,
+    encode_report,
     group_changes,
-    picture_rows,
-    report_bytes,
+    list_pictures,
     score_rows,
-    summary,
+    summarise,
 )
 from rasura.patches.types import Digest, PatchId
 
@@ -48,7 +48,7 @@ def compared(rows: tuple[tuple[str, str, Answer, Answer, Answer], ...] = ROWS) -
 
 
 def test_the_summary_counts_what_the_base_draws_right() -> None:
-    found = summary(compared())
+    found = summarise(compared())
     assert found["forget"] == pytest.approx(3 / 4)  # of four prompts that name the dog and draw it, one still does
     assert found["forget_paraphrase"] == 0
     assert found["retain"] == pytest.approx(2 / 3)  # cat, its ink, bus; not the bus's ink, which never was there
@@ -57,12 +57,12 @@ def test_the_summary_counts_what_the_base_draws_right() -> None:
 
 
 def test_what_was_not_asked_has_no_number() -> None:
-    assert set(summary(compared(ROWS[:5]))) == {"forget"}
-    assert set(summary(compared((*ROWS[2:3], *ROWS[6:])))) == {"retain", "held_out"}  # no dog that the base draws
+    assert set(summarise(compared(ROWS[:5]))) == {"forget"}
+    assert set(summarise(compared((*ROWS[2:3], *ROWS[6:])))) == {"retain", "held_out"}  # no dog that the base draws
 
 
 def test_scores_by_kind_and_by_label() -> None:
-    rows = {(r["group"], r["axis"], r["kind"], r["label"]): r for r in score_rows(all_scores(compared()))}
+    rows = {(r["group"], r["axis"], r["kind"], r["label"]): r for r in score_rows(compute_scores(compared()))}
     direct = rows["forget", "object", "direct", ""]
     assert (direct["n"], direct["base_right"], direct["patched_right"], direct["both_right"]) == (3, 2, 2, 1)
     assert (direct["base"], direct["patched"]) == ("0.6667", "0.6667")
@@ -74,7 +74,7 @@ def test_scores_by_kind_and_by_label() -> None:
 
 
 def test_changes_by_group() -> None:
-    rows = {row["group"]: row for row in change_rows(group_changes(compared()))}
+    rows = {row["group"]: row for row in compute_changes(group_changes(compared()))}
     assert [rows[group]["n"] for group in ("forget", "retain", "held_out")] == [6, 2, 1]
     forget = rows["forget"]
     assert (forget["ssim"], forget["change"], forget["identical"]) == ("1.0000", "0.0000", 6)
@@ -85,9 +85,9 @@ def test_changes_by_group() -> None:
 
 def test_the_registry_reads_the_bytes() -> None:
     found = compared()
-    body = {"scores": list(score_rows(all_scores(found))), "pictures": list(picture_rows(found))}
+    body = {"scores": list(score_rows(compute_scores(found))), "pictures": list(list_pictures(found))}
     applied = {PatchId("a" * 64): 16}
-    data = report_bytes(Digest("b" * 64), applied, "c (classifier 0)", summary(found), body)
+    data = encode_report(Digest("b" * 64), applied, "c (classifier 0)", summarise(found), body)
     report = Report.from_bytes(data)
     assert (report.base, report.patches, report.judge) == ("b" * 64, applied, "c (classifier 0)")
     assert report.summary["forget"] == "0.7500"

@@ -5,8 +5,8 @@ import torch
 from support.values import factories
 from torch import nn
 
-from rasura.patches._io.tensor_bytes import tensor_digest
-from rasura.patches.algebra.compose import Term, composed, increment_sum
+from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.compose import Term, compose, sum_increments
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, ParamName
@@ -30,16 +30,16 @@ def stack(d_out: int, d_in: int, count: int = PATCHES) -> list[Term]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_200_patches_have_the_cpus_digest(shape: tuple[int, int], dtype: torch.dtype) -> None:
     base, terms = factories.weights(1, *shape, dtype), stack(*shape)
-    expected = tensor_digest(composed(base, terms))
-    assert tensor_digest(composed(base.to(GPU), terms)) == expected
-    assert tensor_digest(composed(base.to(GPU), terms[::-1])) == expected
-    assert tensor_digest(composed(base, terms)) != tensor_digest(base)
+    expected = digest_tensor(compose(base, terms))
+    assert digest_tensor(compose(base.to(GPU), terms)) == expected
+    assert digest_tensor(compose(base.to(GPU), terms[::-1])) == expected
+    assert digest_tensor(compose(base, terms)) != digest_tensor(base)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 64])
 def test_sums_in_chunks_are_the_cpus_sum(chunk: int) -> None:
     terms = stack(320, 768, 50)
-    expected, total = increment_sum(terms), torch.zeros(320, 768, dtype=torch.float64, device=GPU)
+    expected, total = sum_increments(terms), torch.zeros(320, 768, dtype=torch.float64, device=GPU)
     for start in range(0, len(terms), chunk):
         part = terms[start : start + chunk]
         A = torch.cat([term.increment.A.double() for term in part]).to(GPU)
@@ -55,7 +55,7 @@ def test_reduced_precision_modes_change_nothing(tf32: bool) -> None:
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
-        assert tensor_digest(composed(base.to(GPU), terms)) == tensor_digest(composed(base, terms))
+        assert digest_tensor(compose(base.to(GPU), terms)) == digest_tensor(compose(base, terms))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 
@@ -65,7 +65,7 @@ def test_zeros_keep_their_signs(dtype: torch.dtype) -> None:
     base = torch.full((64, 64), -0.0, dtype=dtype)
     silent = [Term(factories.exact_increment([[0] * 64], [[-5]] * 64)) for _ in range(3)]
     for count in (1, 2, 3):
-        assert factories.same_bits(composed(base.to(GPU), silent[:count]).cpu(), base)
+        assert factories.same_bits(compose(base.to(GPU), silent[:count]).cpu(), base)
 
 
 @pytest.mark.parametrize("dtype", factories.DTYPES, ids=str)
@@ -76,9 +76,9 @@ def test_overflow_is_seen_on_the_gpu_too(dtype: torch.dtype) -> None:
     loud = Term(factories.exact_increment([[2**22, 0, 0, 0]], [[2**24 - 1]] * 4), Strength(63))
     if dtype == torch.float16:
         with pytest.raises(NotFiniteError):
-            composed(base.to(GPU), [loud])
+            compose(base.to(GPU), [loud])
     else:  # 252 is less than half a unit in the last place
-        assert factories.same_bits(composed(base.to(GPU), [loud]).cpu(), composed(base, [loud]))
+        assert factories.same_bits(compose(base.to(GPU), [loud]).cpu(), compose(base, [loud]))
 
 
 def modules(dtype: torch.dtype) -> nn.ModuleDict:
@@ -95,7 +95,7 @@ def moved(host: TorchHost, count: int, device: torch.device) -> dict[ParamName, 
     """Digests after the host holds the first `count` patches, composed on that device."""
     originals = host.originals(NAMES)
     values = {
-        name: composed(originals[name].to(device), stack(*shape, count))
+        name: compose(originals[name].to(device), stack(*shape, count))
         for name, shape in zip(NAMES, SHAPES, strict=True)
     }
     host.write(values, forget=() if count else NAMES)

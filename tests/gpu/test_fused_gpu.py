@@ -8,9 +8,9 @@ from support.values import factories, hard_sums
 
 from rasura.patches._io import settings
 from rasura.patches._io.settings import Settings
-from rasura.patches._io.tensor_bytes import tensor_digests
+from rasura.patches._io.tensor_bytes import digest_tensors
 from rasura.patches.algebra import fused_add
-from rasura.patches.algebra.compose import Layer, Term, composed, composed_all
+from rasura.patches.algebra.compose import Layer, Term, compose, compose_all
 from rasura.patches.algebra.increment import Increment, Strength
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.types import ParamName
@@ -71,8 +71,8 @@ def test_whole_layers_have_the_cpus_digests(gpu: torch.device, dtype: torch.dtyp
         weights = factories.weights(number, rows, 768, dtype)
         bases[name] = weights.T.contiguous().T if turned else weights
         layers.append(Layer(name, (Term(Increment(shared.A, B), Strength(16)), Term(Increment(shared.A, B)))))
-    found = composed_all({name: base.to(gpu) for name, base in bases.items()}, layers)
-    assert tensor_digests(found) == tensor_digests(composed_all(bases, layers))
+    found = compose_all({name: base.to(gpu) for name, base in bases.items()}, layers)
+    assert digest_tensors(found) == digest_tensors(compose_all(bases, layers))
     assert (KERNEL in sys.modules) != turned
     assert {value.device for value in found.values()} == {gpu}
 
@@ -84,5 +84,5 @@ def test_overflow_is_refused(gpu: torch.device, at: int) -> None:
     steps = [2**22 if column == at else 0 for column in range(64)]
     loud = Term(factories.exact_increment([steps], [[2**24 - 1]] * 64), Strength(63))
     with pytest.raises(NotFiniteError, match=r"not finite in torch\.float16"):
-        composed(base.to(gpu), [loud])
+        compose(base.to(gpu), [loud])
     assert KERNEL in sys.modules

@@ -14,7 +14,7 @@ from support.models.tiny import TinySpec, tiny_pipeline
 from support.values import factories
 from support.values.factories import TinyBase, tiny_request
 
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
@@ -70,7 +70,7 @@ def merged(*stack: tuple[Patch, Strength]) -> Any:
     host = TorchHost.of(pipeline)
     layers = layers_of((patch.tensors.increments, strength) for patch, strength in stack)
     pristine = host.originals(layer.name for layer in layers)
-    host.write({layer.name: composed(pristine[layer.name], layer.terms) for layer in layers})
+    host.write({layer.name: compose(pristine[layer.name], layer.terms) for layer in layers})
     return pipeline
 
 

@@ -12,12 +12,12 @@ from support.models.tiny import TinySpec, tiny_pipeline
 from support.values import factories
 from support.values.factories import TinyBase, tiny_request
 
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE, Increment, Strength
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
-from rasura.patches.format.kohya_lora import UNSIGNED, kohya_file, module_key
+from rasura.patches.format.kohya_lora import UNSIGNED, encode_kohya, name_module_key
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
@@ -52,7 +52,7 @@ def merged(*members: Member) -> Any:
     host = TorchHost.of(pipeline)
     layers = layers_of((m.patch.tensors.increments, m.strength) for m in members)
     pristine = host.originals(layer.name for layer in layers)
-    host.write({layer.name: composed(pristine[layer.name], layer.terms) for layer in layers})
+    host.write({layer.name: compose(pristine[layer.name], layer.terms) for layer in layers})
     return pipeline
 
 
@@ -62,7 +62,7 @@ def adapted(module: torch.nn.Module) -> int:
 
 def written(folder: Path, *members: Member) -> Path:
     path = folder / "erased.safetensors"
-    path.write_bytes(kohya_file(members).data)
+    path.write_bytes(encode_kohya(members).data)
     return path
 
 
@@ -90,11 +90,11 @@ def test_the_product_of_the_factors_is_the_exact_sum(patches: tuple[Patch, ...],
     found = load_file(written(tmp_path, *stack))
     layers = layers_of((m.patch.tensors.increments, m.strength) for m in stack)
     assert len(found) == 3 * len(layers)
-    ranks = {found[f"{module_key(layer.name)}.lora_down.weight"].size(0) for layer in layers}
+    ranks = {found[f"{name_module_key(layer.name)}.lora_down.weight"].size(0) for layer in layers}
     assert len(ranks) == 1
     for layer in layers:
         down, up, alpha = (
-            found[f"{module_key(layer.name)}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha")
+            found[f"{name_module_key(layer.name)}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha")
         )
         assert float(alpha) == down.shape[0] == up.shape[1]
         total = sum((term.increment.dense(term.strength) for term in layer.terms), torch.zeros(1, dtype=torch.float64))
@@ -103,8 +103,8 @@ def test_the_product_of_the_factors_is_the_exact_sum(patches: tuple[Patch, ...],
 
 def test_equal_sets_give_equal_bytes_and_say_what_they_are(patches: tuple[Patch, ...], tmp_path: Path) -> None:
     stack = [Member(p) for p in patches]
-    made = kohya_file(stack)
-    assert kohya_file(stack[::-1]).data == made.data
+    made = encode_kohya(stack)
+    assert encode_kohya(stack[::-1]).data == made.data
     path = written(tmp_path, *stack)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
@@ -124,12 +124,12 @@ def test_the_names_are_those_that_comfyui_looks_for() -> None:
         for place in places
         for part in ("to_k", "to_v")
     ]
-    assert sorted(map(module_key, names)) == KEYS.read_text().split()
+    assert sorted(map(name_module_key, names)) == KEYS.read_text().split()
     encoder = ParamName("text_encoder.text_model.encoder.layers.11.self_attn.out_proj.weight")
-    assert module_key(encoder) == "lora_te_text_model_encoder_layers_11_self_attn_out_proj"
-    assert module_key(encoder, two_encoders=True) == "lora_te1_text_model_encoder_layers_11_self_attn_out_proj"
+    assert name_module_key(encoder) == "lora_te_text_model_encoder_layers_11_self_attn_out_proj"
+    assert name_module_key(encoder, two_encoders=True) == "lora_te1_text_model_encoder_layers_11_self_attn_out_proj"
     second = ParamName(encoder.replace("text_encoder", "text_encoder_2"))
-    assert module_key(second) == "lora_te2_text_model_encoder_layers_11_self_attn_out_proj"
+    assert name_module_key(second) == "lora_te2_text_model_encoder_layers_11_self_attn_out_proj"
 
 
 def test_diffusers_reads_the_names_back() -> None:
@@ -152,7 +152,7 @@ def test_diffusers_reads_the_names_back() -> None:
 )
 def test_a_parameter_without_a_name_there_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedHostError, match="kohya's spelling"):
-        module_key(ParamName(name))
+        name_module_key(ParamName(name))
 
 
 def test_a_strength_that_would_lose_digits_is_refused() -> None:
@@ -163,15 +163,15 @@ def test_a_strength_that_would_lose_digits_is_refused() -> None:
     increment = patch.tensors.increments[name]
     full = Increment(increment.A, torch.full_like(increment.B, 64 - 2.0**-18))
     odd = Patch(patch.manifest, replace(patch.tensors, increments={**patch.tensors.increments, name: full}))
-    assert kohya_file([Member(odd, Strength(8))]).rank == increment.rank
+    assert encode_kohya([Member(odd, Strength(8))]).rank == increment.rank
     with pytest.raises(BoundExceededError, match="no digit lost"):
-        kohya_file([Member(odd, Strength(12))])
+        encode_kohya([Member(odd, Strength(12))])
 
 
 def test_nothing_and_two_bases_are_refused(patches: tuple[Patch, ...]) -> None:
     with pytest.raises(InputError, match="at least one"):
-        kohya_file([])
+        encode_kohya([])
     other = factories.World()
     (elsewhere,) = other.erase(other.columns("dog", 1))
     with pytest.raises(BaseMismatchError, match="one file serves one base"):
-        kohya_file([Member(patches[0]), Member(elsewhere)])
+        encode_kohya([Member(patches[0]), Member(elsewhere)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.values import factories
 
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 
 D_OUT, D_IN, PATCHES = 320, 256, 20
 STACK = [Term(factories.increment(seed, D_OUT, D_IN, rank=4)) for seed in range(PATCHES)]
@@ -34,8 +34,8 @@ def test_add_then_subtract_does_not_restore_weights_and_composition_does(dtype: 
     W = weights(dtype)
     back = merged(merged(W, STACK, 1), STACK[::-1], -1)
     assert changed(back, W) > LEAST_CHANGED
-    assert not torch.equal(composed(W, STACK), W)
-    assert factories.same_bits(composed(W, []), W)
+    assert not torch.equal(compose(W, STACK), W)
+    assert factories.same_bits(compose(W, []), W)
 
 
 @pytest.mark.parametrize("dtype", factories.DTYPES, ids=str)
@@ -48,7 +48,7 @@ def test_one_cycle_of_one_patch_already_changes_weights(dtype: torch.dtype) -> N
 def test_the_order_of_merging_changes_weights_and_that_of_composition_does_not(dtype: torch.dtype) -> None:
     W = weights(dtype)
     assert changed(merged(W, STACK, 1), merged(W, STACK[::-1], 1)) > 0.6
-    assert factories.same_bits(composed(W, STACK), composed(W, STACK[::-1]))
+    assert factories.same_bits(compose(W, STACK), compose(W, STACK[::-1]))
 
 
 def test_drift_grows_with_every_cycle() -> None:

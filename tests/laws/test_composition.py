@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.values import factories
 
-from rasura.patches._io.tensor_bytes import tensor_digest
-from rasura.patches.algebra.compose import Layer, Term, composed, composed_all, increment_sum, layers_of, sum_bound
+from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.compose import Layer, Term, bound_sum, compose, compose_all, layers_of, sum_increments
 from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.errors import BoundExceededError
 from rasura.patches.hosts.live.torch_host import TorchHost
@@ -34,13 +34,13 @@ def base(dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
 def test_order_is_nothing(dtype: torch.dtype, terms: list[Term], order: random.Random) -> None:
     W = base(dtype)
     shuffled = order.sample(terms, len(terms))
-    assert factories.same_bits(composed(W, terms), composed(W, shuffled))
+    assert factories.same_bits(compose(W, terms), compose(W, shuffled))
 
 
 @given(dtypes, stacks)
 def test_the_base_is_never_changed_nor_shared(dtype: torch.dtype, terms: list[Term]) -> None:
     W = base(dtype)
-    result = composed(W, terms)
+    result = compose(W, terms)
     assert factories.same_bits(W, base(dtype))
     assert result.untyped_storage().data_ptr() != W.untyped_storage().data_ptr()
 
@@ -49,15 +49,15 @@ def test_the_base_is_never_changed_nor_shared(dtype: torch.dtype, terms: list[Te
 def test_strength_zero_is_absence_to_the_bit(dtype: torch.dtype, terms: list[Term]) -> None:
     W = base(dtype)
     silent = [Term(increment, Strength(0)) for increment in STACK]
-    assert factories.same_bits(composed(W, [*silent, *terms]), composed(W, terms))
-    assert factories.same_bits(composed(W, silent), W)
+    assert factories.same_bits(compose(W, [*silent, *terms]), compose(W, terms))
+    assert factories.same_bits(compose(W, silent), W)
 
 
 @given(dtypes, stacks, factories.strengths)
 def test_opposite_strengths_cancel(dtype: torch.dtype, terms: list[Term], strength: Strength) -> None:
     W = base(dtype)
     pair = [Term(STACK[0], strength), Term(STACK[0], Strength(-strength.sixteenths))]
-    assert factories.same_bits(composed(W, [*pair, *terms]), composed(W, terms))
+    assert factories.same_bits(compose(W, [*pair, *terms]), compose(W, terms))
 
 
 @given(dtypes, stacks, st.randoms(use_true_random=False))
@@ -73,9 +73,9 @@ def test_one_gemm_or_any_number_of_them(dtype: torch.dtype, terms: list[Term], c
     total = torch.zeros(D_OUT, D_IN, dtype=torch.float64)
     for chunk in chunks:
         total += cut.choice(GEMMS)(B[:, chunk], A[chunk])
-    assert torch.equal(total, increment_sum(terms))
+    assert torch.equal(total, sum_increments(terms))
     expected = (base(dtype).double() + total).float().to(dtype)
-    assert torch.equal(expected, composed(base(dtype), terms))
+    assert torch.equal(expected, compose(base(dtype), terms))
 
 
 def _numpy(B: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
@@ -107,8 +107,8 @@ def test_zeros_keep_their_signs(dtype: torch.dtype, rank: int) -> None:
     """A GEMM gives a sum of zero products either sign, by its rank and its library; -0.0 plus that must not tell."""
     W = torch.full((3, 4), -0.0, dtype=dtype)
     negative = Increment(torch.zeros(rank, 4), torch.full((3, rank), -1.0))
-    assert factories.same_bits(composed(W, [Term(negative)]), W)
-    assert factories.same_bits(composed(-W, [Term(negative)]), -W)
+    assert factories.same_bits(compose(W, [Term(negative)]), W)
+    assert factories.same_bits(compose(-W, [Term(negative)]), -W)
 
 
 # Python's integers as the oracle: A in steps of 2⁻²², B of 2⁻¹⁸, strengths of 2⁻⁴, sums of 2⁻⁴⁴.
@@ -123,25 +123,25 @@ def test_sums_are_exact_below_the_bound_and_refused_from_it_on(
 ) -> None:
     terms = [Term(factories.exact_increment([[a]], [[b]]), Strength(s)) for a, b, s in parts]
     bound = Fraction(sum(abs(b * s) for _, b, s in parts), 2**22)
-    assert Fraction(sum_bound(terms)) == bound
+    assert Fraction(bound_sum(terms)) == bound
     order.shuffle(terms)
     if bound >= 2**8:
         with pytest.raises(BoundExceededError, match="expected less than 256"):
-            increment_sum(terms)
+            sum_increments(terms)
         return
     exact = Fraction(sum(a * b * s for a, b, s in parts), 2**44)
-    assert Fraction(float(increment_sum(terms))) == exact
+    assert Fraction(float(sum_increments(terms))) == exact
 
 
 def test_the_last_sum_below_the_bound_and_the_first_that_reaches_it() -> None:
     full, most = 2**22, 2**24 - 1  # |a| = 1, |b| = 64 - 2⁻¹⁸
     below = [Term(factories.exact_increment([[full]], [[most]])) for _ in range(4)]
-    assert sum_bound(below) == SUM_LIMIT - 2.0**-16
-    assert float(increment_sum(below)) == SUM_LIMIT - 2.0**-16
+    assert bound_sum(below) == SUM_LIMIT - 2.0**-16
+    assert float(sum_increments(below)) == SUM_LIMIT - 2.0**-16
     rest = Term(factories.exact_increment([[full]], [[4 - 1]]))  # 2⁻¹⁸ short of the bound
-    assert float(increment_sum([*below, rest])) == SUM_LIMIT - 2.0**-18
+    assert float(sum_increments([*below, rest])) == SUM_LIMIT - 2.0**-18
     with pytest.raises(BoundExceededError):
-        increment_sum([*below, rest, Term(factories.exact_increment([[full]], [[1]]))])
+        sum_increments([*below, rest, Term(factories.exact_increment([[full]], [[1]]))])
 
 
 @given(dtypes, st.integers(-(2**24), 2**24), st.integers(-(2**22), 2**22), st.integers(-(2**24 - 1), 2**24 - 1))
@@ -152,7 +152,7 @@ def test_roundings_are_those_of_ieee_754(dtype: torch.dtype, w: int, a: int, b: 
     exact = Fraction(float(W)) + Fraction(a * b, 2**40)
     float64 = exact.numerator / exact.denominator  # Python's true division of integers rounds correctly
     expected = torch.tensor(_narrowed(float(np.float32(float64)), dtype), dtype=dtype)
-    assert torch.equal(composed(W, [Term(factories.exact_increment([[a]], [[b]]))])[0, 0], expected)
+    assert torch.equal(compose(W, [Term(factories.exact_increment([[a]], [[b]]))])[0, 0], expected)
 
 
 def _narrowed(value: float, dtype: torch.dtype) -> float:
@@ -195,7 +195,7 @@ class Walk(RuleBasedStateMachine):
         layers = {layer.name: layer.terms for layer in self.layers(desired)}
         originals = self.host.originals(self.names)
         self.host.write(
-            {name: composed(originals[name], layers.get(name, ())) for name in self.names},
+            {name: compose(originals[name], layers.get(name, ())) for name in self.names},
             forget=() if desired else self.names,
         )
         self.applied = desired
@@ -209,7 +209,7 @@ class Walk(RuleBasedStateMachine):
         terms = [Term(STACK[patch], strength) for patch, strength in sorted(self.applied.items())]
         digests = self.host.digests(self.names)
         for name in self.names:
-            assert digests[name] == tensor_digest(composed(self.pristine[name], terms))
+            assert digests[name] == digest_tensor(compose(self.pristine[name], terms))
 
     @invariant()
     def is_the_base_when_nothing_is_applied(self) -> None:
@@ -228,7 +228,7 @@ def test_patch_by_patch_is_all_at_once() -> None:
     total = torch.zeros(D_OUT, D_IN, dtype=torch.float64)
     for term in terms:
         total += term.increment.dense(term.strength)
-    assert torch.equal(total, increment_sum(terms))
+    assert torch.equal(total, sum_increments(terms))
 
 
 def test_reverting_any_one_is_never_having_applied_it() -> None:
@@ -237,7 +237,7 @@ def test_reverting_any_one_is_never_having_applied_it() -> None:
         for left_out in range(len(terms)):
             rest = terms[:left_out] + terms[left_out + 1 :]
             cancelled = [*terms, Term(STACK[left_out], Strength(-ONE.sixteenths))]
-            assert factories.same_bits(composed(base(dtype), rest), composed(base(dtype), cancelled))
+            assert factories.same_bits(compose(base(dtype), rest), compose(base(dtype), cancelled))
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 3, 40, 300]), dtypes, st.booleans()), max_size=7), st.integers(1, 3))
@@ -252,7 +252,7 @@ def test_layers_composed_together_are_those_composed_alone(
         factors = [each if own else Increment(A.clone(), each.B) for each, A in zip(made, shared, strict=True)]
         stack.append(Layer(ParamName(f"{number}"), tuple(Term(each, Strength(8)) for each in factors)))
         bases[stack[-1].name] = factories.weights(number, rows, D_IN, dtype)
-    together = composed_all(bases, stack)
+    together = compose_all(bases, stack)
     assert together.keys() == bases.keys()
     for layer in stack:
-        assert factories.same_bits(together[layer.name], composed(bases[layer.name], layer.terms))
+        assert factories.same_bits(together[layer.name], compose(bases[layer.name], layer.terms))

@@ -37,7 +37,7 @@ STRONG: Final = 1e-6
 """Share of the strongest effect below which a direction is not worth a detector."""
 
 
-def anchored(problem: Problem) -> tuple[Columns, ...]:
+def apply_anchor(problem: Problem) -> tuple[Columns, ...]:
     """The problem's columns, with the start of text in place of an empty anchor's end of text.
 
     That is what SPEED's and UCE's code takes for the last token of an empty prompt. With more tokens than the last
@@ -60,7 +60,7 @@ def anchored(problem: Problem) -> tuple[Columns, ...]:
     )
 
 
-def joined(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:
+def join_columns(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:
     """C1 and D = C* − C1 of all concepts side by side, [d, N] each."""
     targets = torch.cat([columns.targets for columns in concepts], dim=1)  # [d, N]
     return targets, torch.cat([columns.anchors for columns in concepts], dim=1) - targets
@@ -94,7 +94,7 @@ def detector(targets: torch.Tensor, project: Project, ridge: float) -> torch.Ten
     return project(found.T).T  # once more: the solve costs a few digits
 
 
-def soft_detector(
+def solve_soft_detector(
     targets: torch.Tensor, kept: torch.Tensor, *, erase: float, preserve: float, ridge: float
 ) -> torch.Tensor:
     """UCE's A = α C1ᵀ (α C1C1ᵀ + β C0C0ᵀ + λI)⁻¹, [n, d]: retained vectors are data, not a constraint.
@@ -129,7 +129,7 @@ def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.T
     return right[:rank] @ rows.T, left[:, :rank] * values[:rank]  # [r, d], [d, r]
 
 
-def identity(columns: torch.Tensor) -> torch.Tensor:
+def identify_record(columns: torch.Tensor) -> torch.Tensor:
     """P where nothing is protected."""
     return columns
 
@@ -200,7 +200,7 @@ def increments(
     }
 
 
-def free_share(columns: Columns, basis: ProtectedBasis) -> float:
+def compute_free_share(columns: Columns, basis: ProtectedBasis) -> float:
     """The share of a concept's energy that lies outside the basis.
 
     Raises:

@@ -27,14 +27,14 @@ from typing import ClassVar
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, leading
+from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, find_leading
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.types import ParamName
 
 
@@ -57,7 +57,7 @@ class NullSpace:
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
-        return cross_attention(infos, layers, width)
+        return find_cross_attention(infos, layers, width)
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together; see `erase`."""
@@ -86,17 +86,17 @@ def erase(
         BoundExceededError: a response too large for the grid.
     """
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
-    roots = _roots(gram_of(full))
+    roots = _roots(compute_gram_of(full))
     free = [basis.project(columns.targets) for columns in concepts]  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
         _check_free(columns, part, "the protected set", basis)
-    guards = [leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
+    guards = [find_leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
     return tuple(
         _solve(full, roots, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
     )
 
 
-def gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
+def compute_gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
     products = [weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values()]
     return torch.stack(products).sum(0)

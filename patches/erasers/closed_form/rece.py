@@ -22,14 +22,14 @@ from typing import ClassVar
 import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT
-from rasura.patches.erasers.closed_form.least_squares import cut, gram, joined, parts, soft_detector
-from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
-from rasura.patches.erasers.closed_form.uce import retained_sum, soft_erasure
-from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.closed_form.least_squares import cut, gram, join_columns, parts, solve_soft_detector
+from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
+from rasura.patches.erasers.closed_form.uce import solve_soft_erasure, sum_retained
+from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.types import ParamName
 
@@ -58,13 +58,13 @@ class Rece:
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
-        return cross_attention(infos, layers, width)
+        return find_cross_attention(infos, layers, width)
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, epoch after epoch; each gets the factors that its columns made."""
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         null = problem.reference.invariants  # [77, d]
-        kept, tokens = retained_sum(problem, "all")
+        kept, tokens = sum_retained(problem, "all")
         beta = self.first_preserve or max(0.1, problem.encoder.length / max(tokens, 1))
         run = Run(weights, problem.columns)
         run.step(problem.columns, kept, alpha=self.erase, beta=beta, ridge=self.first_ridge)
@@ -83,7 +83,7 @@ class Rece:
         A, Q = run.factors(concept)
         seen = run.seen(concept)
         factors = cut(A, Q, seen, outputs, energy=self.energy, limit=self.rank_limit, tolerance=self.tolerance)
-        return soft_erasure(run.weights, factors, run.columns[concept], {"epochs": str(self.epochs)})
+        return solve_soft_erasure(run.weights, factors, run.columns[concept], {"epochs": str(self.epochs)})
 
 
 class Run:
@@ -111,8 +111,11 @@ class Run:
             beta: weight of what is kept.
             ridge: λ.
         """
-        targets, change = joined(concepts)
-        A, Q = soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge), self._F @ change  # [N, d], [d, N]
+        targets, change = join_columns(concepts)
+        A, Q = (
+            solve_soft_detector(targets, kept, erase=alpha, preserve=beta, ridge=ridge),
+            self._F @ change,
+        )  # [N, d], [d, N]
         for i, own in enumerate(parts(concepts)):
             self._A[i].append(A[own])
             self._Q[i].append(Q[:, own])
@@ -121,8 +124,8 @@ class Run:
 
     def bringing_back(self, concepts: Sequence[Columns], gamma: float) -> list[Columns]:
         """Columns whose targets do to the edited weights what the given ones did to the pristine."""
-        targets, _ = joined(concepts)
-        found = adversarial(self.weights, self.edited, targets, gamma)
+        targets, _ = join_columns(concepts)
+        found = search_adversarial(self.weights, self.edited, targets, gamma)
         return [
             Columns(columns.name, found[:, own], columns.anchors, columns.pairs)
             for columns, own in zip(concepts, parts(concepts), strict=True)
@@ -144,4 +147,4 @@ def _whole_prompts(problem: Problem, target: Target) -> Columns:
     null = problem.reference.invariants.expand_as(hidden)  # the token of the same position
     width = hidden.shape[-1]
     columns = Columns(target.concept, hidden.reshape(-1, width).T, null.reshape(-1, width).T)
-    return compressed(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much
+    return compress_columns(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much

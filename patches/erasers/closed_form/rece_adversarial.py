@@ -14,7 +14,7 @@ import torch
 from rasura.patches.types import ParamName
 
 
-def adversarial(
+def search_adversarial(
     weights: Mapping[ParamName, torch.Tensor],
     edited: Mapping[ParamName, torch.Tensor],
     targets: torch.Tensor,

@@ -33,19 +33,27 @@ from typing import ClassVar
 
 import torch
 
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
-from rasura.patches.erasers.closed_form.least_squares import anchored, cut, free_share, gram, increments, joined, parts
-from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
-from rasura.patches.erasers.closed_form.speed_invariants import invariant_columns
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guarded_basis
+from rasura.patches.erasers.closed_form.least_squares import (
+    apply_anchor,
+    compute_free_share,
+    cut,
+    gram,
+    increments,
+    join_columns,
+    parts,
+)
+from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
+from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
 from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, Group, shifts
 from rasura.patches.erasers.closed_form.speed_projector import detect, protect
-from rasura.patches.erasers.closed_form.speed_refinement import Refined, Replay, refine
+from rasura.patches.erasers.closed_form.speed_refinement import Refined, ReplayableBatches, refine
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.prompts.concept_prompts import TOKEN_CHOICES
 from rasura.patches.types import ParamName
 
@@ -89,13 +97,13 @@ class Speed:
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
-        return cross_attention(infos, layers, width)
+        return find_cross_attention(infos, layers, width)
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, layer by layer."""
-        given = anchored(problem) if self.is_code(self.nothing, "start") else problem.columns
+        given = apply_anchor(problem) if self.is_code(self.nothing, "start") else problem.columns
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}  # [o_l, d]
-        retained = Replay(lambda: self._retained(problem))
+        retained = ReplayableBatches(lambda: self._retained(problem))
         solution = _solve(self, problem, weights, given, retained)
         for epoch in range(self.adversarial):
             problem.progress("erasing what brings it back", epoch, self.adversarial)
@@ -162,14 +170,14 @@ class _Solution:
 
 
 def _solve(
-    options: Speed, problem: Problem, weights: Group, columns: tuple[Columns, ...], retained: Replay
+    options: Speed, problem: Problem, weights: Group, columns: tuple[Columns, ...], retained: ReplayableBatches
 ) -> _Solution:
     groups: list[Group] = [weights] if options.shared else [{name: weight} for name, weight in weights.items()]
-    targets, change = joined(columns)  # [d, N] each
+    targets, change = join_columns(columns)  # [d, N] each
     choices = options.choices
     problem.progress("refining the retain set", 0, 1)
     refined = refine(retained, shifts(groups, targets, change, options.weight(columns), choices), choices)
-    null = invariant_columns(problem.reference.invariants, options.centroids, options.seed)
+    null = compute_invariant_columns(problem.reference.invariants, options.centroids, options.seed)
     if not options.iec:
         null = null[:, :0]  # no column: the null prompt is not held
     layers = []
@@ -177,9 +185,9 @@ def _solve(
         problem.progress("solving", i, len(groups))
         basis = protect(own, null, options.lamb, problem.request.rule)
         # registered patches, which SPEED does not know
-        basis = guarded_basis(basis, problem.request.guarded.values(), options.guard)
+        basis = build_guarded_basis(basis, problem.request.guarded.values(), options.guard)
         for concept in problem.columns:
-            free_share(concept, basis)  # refuses a concept that lies inside what is protected
+            compute_free_share(concept, basis)  # refuses a concept that lies inside what is protected
         A = detect(
             targets, basis, null, options.ridge / options.weight(columns), options.lamb * options.weight(columns)
         )
@@ -192,7 +200,7 @@ def _with_adversarial(
     given: tuple[Columns, ...], solution: _Solution, weights: Group, gamma: float
 ) -> tuple[Columns, ...]:
     """The columns so far, and those that bring the given ones back through the edited weights."""
-    _, change = joined(solution.columns)
+    _, change = join_columns(solution.columns)
     edited = {
         # W (I + D A)
         name: weights[name] @ (_eye(change) + change @ layer.A)
@@ -202,7 +210,7 @@ def _with_adversarial(
     return tuple(
         Columns(
             so_far.name,
-            torch.cat([so_far.targets, adversarial(weights, edited, first.targets, gamma)], dim=1),
+            torch.cat([so_far.targets, search_adversarial(weights, edited, first.targets, gamma)], dim=1),
             torch.cat([so_far.anchors, first.anchors], dim=1),
             so_far.pairs + first.pairs,
         )
@@ -227,7 +235,7 @@ def _erasures(options: Speed, problem: Problem, weights: Group, solution: _Solut
         for layer, output in zip(solution.layers, outputs, strict=True):
             both = cut(layer.A[own], change, columns.targets, output, energy=options.energy, limit=options.rank_limit)
             factors |= dict.fromkeys(layer.names, both)
-        free = min(free_share(first, layer.basis) for layer in solution.layers)  # the layer with the least room
+        free = min(compute_free_share(first, layer.basis) for layer in solution.layers)  # the layer with the least room
         facts = _facts(solution, columns)
         found.append(Erasure(increments(weights, factors), free, 0, basis=shown, bases=bases, facts=facts))
     return tuple(found)

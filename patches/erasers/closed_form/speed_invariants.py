@@ -13,7 +13,7 @@ import torch
 ROUNDS: Final = 100
 
 
-def invariant_columns(null: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+def compute_invariant_columns(null: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """C2 [d, 1 + count] float64.
 
     Args:
@@ -21,11 +21,13 @@ def invariant_columns(null: torch.Tensor, count: int, seed: int) -> torch.Tensor
         count: how many centres stand for the others; more than there are distinct ones gives those.
         seed: of the first centres.
     """
-    rows = torch.cat([null[:1], centroids(null[1:], count, seed)])  # start of text is every prompt's: held by itself
+    rows = torch.cat(
+        [null[:1], compute_centroids(null[1:], count, seed)]
+    )  # start of text is every prompt's: held by itself
     return rows.T.contiguous()
 
 
-def centroids(points: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+def compute_centroids(points: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """Centres [≤ count, d] of points [m, d]: k-means++ and Lloyd's rounds until nothing moves; float64.
 
     The same seed gives the same centres. A cluster is never empty: its centre starts on a point.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rasura.patches.erasers.closed_form.least_squares import detector, gram, identity
+from rasura.patches.erasers.closed_form.least_squares import detector, gram, identify_record
 from rasura.patches.types import ParamName
 
 Group = Mapping[ParamName, "torch.Tensor"]
@@ -85,17 +85,17 @@ def shifts(
         weight: κ, by which C1 C1ᵀ and C* C1ᵀ count: 1 for sums, 1/N for means.
         choices: squared or not; which least direction.
     """
-    read = detector(targets, identity, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
+    read = detector(targets, identify_record, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
     # more columns than dimensions: D·read [d, d] is the smaller of the two
     if read.shape[0] > read.shape[1]:
         read, change = torch.eye(read.shape[1], dtype=torch.float64), change @ read
     return tuple(
-        Shift(read, _triangle(group, change), least_direction(group, reduced=choices.reduced), choices.squared)
+        Shift(read, _triangle(group, change), find_least_direction(group, reduced=choices.reduced), choices.squared)
         for group in groups
     )
 
 
-def least_direction(group: Group, *, reduced: bool) -> torch.Tensor:
+def find_least_direction(group: Group, *, reduced: bool) -> torch.Tensor:
     """The right-singular vector of the smallest singular value, [d]; its largest entry is positive.
 
     Args:

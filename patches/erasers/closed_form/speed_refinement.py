@@ -30,7 +30,7 @@ _STRICT: Final = 1 + 1e-12  # a set of equal shifts has none above its mean, wha
 _MIX: Final = 0x9E3779B97F4A7C15  # spreads layers over the seeds: 2⁶⁴ / golden ratio
 
 
-class Replay:
+class ReplayableBatches:
     """Batches that can be gone through again: remembered while they are few, made anew when they are many."""
 
     def __init__(self, source: Callable[[], Iterator[torch.Tensor]], limit: int = CACHE) -> None:
@@ -96,7 +96,7 @@ def refine(
     return tuple(own.result() for own in filters)
 
 
-def noise_source(seed: int, group: int) -> torch.Generator:
+def make_noise_source(seed: int, group: int) -> torch.Generator:
     """Where the noise of a group comes from: t [b, aug] of its first piece of kept vectors, its second, and so on."""
     return torch.Generator().manual_seed((seed + (group + 1) * _MIX) % (1 << 63))
 
@@ -145,7 +145,7 @@ class _Filter:
 
     def rewind(self) -> None:
         """Begin a pass: the same noise again, and no vectors waiting."""
-        self._noise = noise_source(self._choices.seed, self._index)
+        self._noise = make_noise_source(self._choices.seed, self._index)
         self._waiting: torch.Tensor | None = None
         self._seen = 0
 

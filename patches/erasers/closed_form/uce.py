@@ -18,21 +18,21 @@ from typing import ClassVar, Final, cast
 
 import torch
 
-from rasura.patches.algebra.protected_subspace import Moment, no_basis
+from rasura.patches.algebra.protected_subspace import Moment, make_empty_basis
 from rasura.patches.erasers.closed_form.least_squares import (
-    anchored,
+    apply_anchor,
     cut,
     gram,
     increments,
-    joined,
+    join_columns,
     parts,
-    soft_detector,
+    solve_soft_detector,
 )
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.types import ParamName
 
 _LEAST: Final = 0.1  # smallest β of the first version
@@ -66,23 +66,23 @@ class Uce:
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """What reads text: `layers` is k, v or kv (cross-attention), or text (all of it, in any family)."""
-        return cross_attention(infos, layers, width)
+        return find_cross_attention(infos, layers, width)
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together: each gets the rows of A that its columns made."""
         problem.progress("solving", 0, 1)
-        kept, tokens = retained_sum(problem, "all" if self.variant == "2023" else problem.request.tokens)
-        given = anchored(problem) if self.nothing == "start" else problem.columns
-        targets, change = joined(given)
+        kept, tokens = sum_retained(problem, "all" if self.variant == "2023" else problem.request.tokens)
+        given = apply_anchor(problem) if self.nothing == "start" else problem.columns
+        targets, change = join_columns(given)
         beta = self.preserve or self._preserve(tokens / problem.encoder.length)  # tokens counted as whole prompts
         # [N, d]: rows of all concepts
-        A = soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
+        A = solve_soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         outputs = gram(weights)  # [d, d]
         found = []
         for columns, own in zip(given, parts(given), strict=True):
             factors = cut(A[own], change[:, own], columns.targets, outputs, energy=self.energy, limit=self.rank_limit)
-            found.append(soft_erasure(weights, factors, columns, {"preserve": format(beta, ".6g")}))
+            found.append(solve_soft_erasure(weights, factors, columns, {"preserve": format(beta, ".6g")}))
         problem.progress("solving", 1, 1)
         return tuple(found)
 
@@ -90,7 +90,7 @@ class Uce:
         return max(_LEAST, 1 / max(prompts, 1)) if self.variant == "2023" else 1.0
 
 
-def retained_sum(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
+def sum_retained(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
     """Σ c0 c0ᵀ [d, d] over retained tokens and over the targets of guarded patches; and how many retained tokens."""
     moment = Moment(int(problem.columns[0].targets.shape[0]))
     for batch in problem.retained(tokens):
@@ -101,7 +101,7 @@ def retained_sum(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
     return total, moment.count
 
 
-def soft_erasure(
+def solve_soft_erasure(
     weights: Mapping[ParamName, torch.Tensor],
     factors: tuple[torch.Tensor, torch.Tensor],
     columns: Columns,
@@ -110,4 +110,4 @@ def soft_erasure(
     """An erasure with one detector for all layers that promises nothing."""
     made = increments(weights, dict.fromkeys(weights, factors))
     counted = {"columns": str(columns.pairs), **facts}
-    return Erasure(made, 1.0, 0, basis=no_basis(int(columns.targets.shape[0])), facts=counted)
+    return Erasure(made, 1.0, 0, basis=make_empty_basis(int(columns.targets.shape[0])), facts=counted)

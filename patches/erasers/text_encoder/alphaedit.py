@@ -21,13 +21,13 @@ from rasura.patches.algebra.protected_subspace import (
     Moment,
     ProtectedBasis,
     RankRule,
+    build_guarded_basis,
+    build_protected_basis,
     count_for,
-    guarded_basis,
-    no_basis,
-    protected_basis,
+    make_empty_basis,
 )
 from rasura.patches.erasers.interface import Problem, Reference
-from rasura.patches.models.hidden_states import fc2_layers, states_of, streamed
+from rasura.patches.models.hidden_states import find_fc2_layers, states_of, streamed
 from rasura.patches.types import ParamName
 
 GONE: Final = 1e-10
@@ -82,15 +82,15 @@ def spaces(problem: Problem, keeping: Keeping) -> dict[int, Space]:
     Raises:
         ErasureRefusedError: what must stay takes the whole space.
     """
-    names = fc2_layers(problem.weights)
+    names = find_fc2_layers(problem.weights)
     references = _references(problem, names)
     guarded = _guarded(problem, names)
     bases = {}
     for done, (layer, own) in enumerate(references.items()):
         problem.progress("finding what is free", done, len(references))
         held = guarded[layer] if keeping.share is not None else []
-        plain = protected_basis(own.invariants, own.retained, keeping.rule or paper_rule(own))
-        bases[layer] = guarded_basis(plain, held, keeping.share or 1.0)
+        plain = build_protected_basis(own.invariants, own.retained, keeping.rule or paper_rule(own))
+        bases[layer] = build_guarded_basis(plain, held, keeping.share or 1.0)
     last = bases[max(bases)]
     return {
         layer: Space(
@@ -99,7 +99,7 @@ def spaces(problem: Problem, keeping: Keeping) -> dict[int, Space]:
             problem.weights[name].double(),
             references[layer],
             last if keeping.shared else bases[layer],
-            no_basis(last.width) if keeping.shared and layer != max(bases) else bases[layer],
+            make_empty_basis(last.width) if keeping.shared and layer != max(bases) else bases[layer],
             _columns(guarded[layer] if keeping.share is None else [], last.width),
         )
         for layer, name in names.items()
@@ -113,7 +113,7 @@ def paper_rule(reference: Reference) -> RankRule:
     """
     moment = reference.retained.mean
     width = moment.shape[0]
-    exact = protected_basis(reference.invariants, Moment(width), RankRule("count", 1))
+    exact = build_protected_basis(reference.invariants, Moment(width), RankRule("count", 1))
     values = torch.linalg.eigvalsh(exact.project(exact.project(moment).T))  # of P M P
     large = int((values >= torch.trace(moment) / width / PAPER_CUT).sum())
     room = width - exact.rank - max(1, round(PAPER_LEAST * width))  # most that may be held
@@ -175,7 +175,7 @@ def _references(problem: Problem, names: Mapping[int, ParamName]) -> dict[int, R
 
 
 def _moments(problem: Problem, prompts: Iterable[str], stage: str, total: int) -> dict[int, Moment]:
-    names = fc2_layers(problem.weights)
+    names = find_fc2_layers(problem.weights)
     found = {layer: Moment(int(problem.weights[name].shape[1])) for layer, name in names.items()}
     done = 0
     for seen in streamed(problem.encoder, prompts, list(names)):

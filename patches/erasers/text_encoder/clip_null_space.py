@@ -26,7 +26,7 @@ from typing import Final
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import no_basis
+from rasura.patches.algebra.protected_subspace import make_empty_basis
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure, Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Keeping, Space, cut, spaces
@@ -38,7 +38,7 @@ from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.families import refuse_several_encoders
-from rasura.patches.models.hidden_states import fc2_layers
+from rasura.patches.models.hidden_states import find_fc2_layers
 from rasura.patches.types import ParamName
 
 PAPER_LAYERS: Final = (1, 2, 3)
@@ -54,7 +54,7 @@ class ClipNullSpace(Choices):
         "auto" is the paper's choice 1,2,3 where the encoder has these blocks, else its last ones, three at most.
         """
         refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
-        found = fc2_layers(infos)
+        found = find_fc2_layers(infos)
         if not found:
             raise UnsupportedHostError(
                 "the model has no CLIP text encoder: expected text_encoder.text_model.encoder.layers.N.mlp.fc2"
@@ -131,7 +131,7 @@ class ClipNullSpace(Choices):
             _padded(increments),
             min(edit.free.values()),
             max(edit.guarded.values()),
-            basis=no_basis(width),
+            basis=make_empty_basis(width),
             bases={space.name: space.promise for space in known.values()},
             columns={space.name: self._columns(edit, space) for space in known.values()},
             references={space.name: space.reference for space in known.values()},

@@ -9,12 +9,12 @@ from typing import Any, Final, Self
 
 import torch
 
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, guarded_basis
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guarded_basis
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.models.clip_or_t5 import Place
+from rasura.patches.models.clip_or_t5 import PhrasePosition
 from rasura.patches.models.hidden_states import States, copied, set_weights, states_of
 from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
 
@@ -111,7 +111,7 @@ class Edit:
         Raises:
             ErasureRefusedError: nothing is left.
         """
-        basis = guarded_basis(space.basis, others, share) if others else space.basis
+        basis = build_guarded_basis(space.basis, others, share) if others else space.basis
         self.guarded[space.layer] = max(self.guarded.get(space.layer, 0), basis.rank - space.basis.rank)
         return basis
 
@@ -147,7 +147,7 @@ def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]
     return found
 
 
-def _pairs(source: Place, goal: Place, tokens: str) -> tuple[tuple[int, int], ...]:
+def _pairs(source: PhrasePosition, goal: PhrasePosition, tokens: str) -> tuple[tuple[int, int], ...]:
     if tokens != ALL:
         return tuple(paired(source, goal, tokens))
     own, length = source.subject, source.stop

@@ -24,7 +24,7 @@ from rasura.patches.erasers.text_encoder.choices import Choices
 from rasura.patches.erasers.text_encoder.edit import Edit, others_of
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.hidden_states import copied, embedded, fc2_of, injected, states_of
+from rasura.patches.models.hidden_states import copied, embed_tokens, fc2_of, injected, states_of
 
 _ROUNDS: Final = 1 << 20  # seeds of one concept lie so far from those of the next
 
@@ -62,7 +62,7 @@ class _Studio:
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(edit.ids.shape[0], generator=generator).tolist()
         rows = [order[i % len(order)] for i in range(self.method.batch)]
-        states = embedded(self.pristine, edit.ids[rows])
+        states = embed_tokens(self.pristine, edit.ids[rows])
         start = self.denoiser.noise(seed, len(rows))
         found, _ = self.denoiser.drawn(
             states, self.null, start, steps=self.method.draw_steps, guidance=self.method.guidance
@@ -77,7 +77,7 @@ class _Studio:
         noise = torch.randn(pictures.shape, generator=generator)
         times, device = times.to(self.denoiser.device), self.denoiser.device
         noised = self.denoiser.noised(pictures, noise.to(device), times)
-        goals = embedded(self.pristine, edit.goal_ids[rows]).to(device)
+        goals = embed_tokens(self.pristine, edit.goal_ids[rows]).to(device)
         with torch.no_grad():
             wanted = self.denoiser.predict(noised, times, goals)
         return _Scene(rows, edit.ids[rows].to(device), noised, times, wanted)
@@ -102,7 +102,7 @@ def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], m
     """
     denoiser = problem.denoiser()
     pristine = copied(problem.encoder.module).to(denoiser.device)
-    studio = _Studio(denoiser, pristine, embedded(pristine, problem.encoder.batch([""])), method)
+    studio = _Studio(denoiser, pristine, embed_tokens(pristine, problem.encoder.batch([""])), method)
     for edit in edits:
         edit.model.to(denoiser.device)
     rooms = {(i, layer): method.room(edits, i, space) for layer, space in known.items() for i in range(len(edits))}

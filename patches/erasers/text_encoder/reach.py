@@ -7,7 +7,7 @@ from typing import Final
 
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.edit import Edit
-from rasura.patches.models.hidden_states import embedded
+from rasura.patches.models.hidden_states import embed_tokens
 from rasura.patches.models.text_encoder import BATCH
 
 SAMPLE: Final = 256
@@ -36,9 +36,9 @@ def reach(problem: Problem, edits: Sequence[Edit]) -> list[dict[str, str]]:
 
 def _residual(problem: Problem, edit: Edit) -> float:
     model = problem.encoder.module
-    wanted = edit.goal_columns(embedded(model, edit.goal_ids))
-    asked = float((edit.columns(embedded(model, edit.ids)) - wanted).square().sum())
-    left = float((edit.columns(embedded(edit.model, edit.ids)) - wanted).square().sum())
+    wanted = edit.goal_columns(embed_tokens(model, edit.goal_ids))
+    asked = float((edit.columns(embed_tokens(model, edit.ids)) - wanted).square().sum())
+    left = float((edit.columns(embed_tokens(edit.model, edit.ids)) - wanted).square().sum())
     return (left / asked) ** 0.5 if asked > 0 else 0.0
 
 
@@ -46,10 +46,10 @@ def _moved(problem: Problem, edits: Sequence[Edit], prompts: Sequence[str]) -> l
     moved, present = [0.0] * len(edits), 0.0
     for start in range(0, len(prompts), BATCH):
         ids = problem.encoder.batch(prompts[start : start + BATCH])
-        before = embedded(problem.encoder.module, ids)
+        before = embed_tokens(problem.encoder.module, ids)
         present += float(before.square().sum())
         for i, edit in enumerate(edits):
-            moved[i] += float((embedded(edit.model, ids) - before).square().sum())
+            moved[i] += float((embed_tokens(edit.model, ids) - before).square().sum())
     return [(each / present) ** 0.5 if present > 0 else 0.0 for each in moved]
 
 

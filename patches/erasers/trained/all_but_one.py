@@ -21,19 +21,33 @@ from typing import ClassVar, Final
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import no_basis
+from rasura.patches.algebra.protected_subspace import make_empty_basis
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
-from rasura.patches.erasers.trained.all_but_one_loss import TARGETS, Views, Wanted, drift_loss, erase_loss, viewed
+from rasura.patches.erasers.trained.all_but_one_loss import (
+    TARGETS,
+    Views,
+    Wanted,
+    compute_drift_loss,
+    compute_erase_loss,
+    viewed,
+)
 from rasura.patches.erasers.trained.checkpoints import Checkpoints
 from rasura.patches.erasers.trained.prompt_null_space import Protection, Room, detectors, room_of
-from rasura.patches.erasers.trained.training_loop import Objective, Plan, Task, Trained, derived, train
-from rasura.patches.erasers.trained.training_samples import branches, partway, responses, run_of, scenes
+from rasura.patches.erasers.trained.training_loop import (
+    Objective,
+    Trained,
+    TrainingPlan,
+    TrainingTask,
+    derive_seed,
+    train,
+)
+from rasura.patches.erasers.trained.training_samples import partway, responses, run_of, scenes, trace_branches
 from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import IMAGE
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import LAYERS, cross_attention
-from rasura.patches.models.denoiser import Denoiser, Factors
+from rasura.patches.models.base_identity import LAYERS, find_cross_attention
+from rasura.patches.models.denoiser import Denoiser, LayerFactors
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.models.prompt_to_prompt import matched
 from rasura.patches.prompts.concept_prompts import prompts_of
@@ -80,7 +94,7 @@ class AllButOne:
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """Cross-attention: `layers` is k, v, kv, q (`to_q`) or out (`to_out.0`, its bias untouched)."""
         if layers in LAYERS:
-            found = cross_attention(infos, layers, width)
+            found = find_cross_attention(infos, layers, width)
             refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
             return found
         if layers not in IMAGE_LAYERS:
@@ -116,7 +130,7 @@ class _Run:
 
     views: Views
     null: torch.Tensor
-    factors: Mapping[ParamName, Factors]
+    factors: Mapping[ParamName, LayerFactors]
     moves_null: bool
     multiplier: torch.Tensor  # λ, [1] float64
 
@@ -135,30 +149,30 @@ def _erased(method: AllButOne, problem: Problem, denoiser: Denoiser, index: int,
     run = _Run(views, null, factors, part is None, multiplier)
     end = _trained(method, problem, denoiser, concept, run)
     increments = _increments(factors, part)
-    judged = _views(method, problem, denoiser, index, seed=derived(method.seed, "judged"), count=JUDGED)
+    judged = _views(method, problem, denoiser, index, seed=derive_seed(method.seed, "judged"), count=JUDGED)
     facts = {**end.facts(), **_judged(method, denoiser, replace(run, views=judged), increments)}
     if method.lagrangian == "dual":
         facts["multiplier"] = f"{float(multiplier):.3e}"
     if part is None:
         reads = dict.fromkeys(increments, IMAGE)
-        return Erasure(increments, 1.0, 0, basis=no_basis(problem.encoder.width), reads=reads, facts=facts)
+        return Erasure(increments, 1.0, 0, basis=make_empty_basis(problem.encoder.width), reads=reads, facts=facts)
     facts |= part.room.facts(increments, problem.weights)
     return Erasure(increments, part.free, part.room.basis.guards, basis=part.room.basis, facts=facts)
 
 
 def _factors(
     method: AllButOne, problem: Problem, concept: str, part: _Part | None, device: torch.device
-) -> dict[ParamName, Factors]:
+) -> dict[ParamName, LayerFactors]:
     """What is trained: responses, and on the image side detectors too, orthonormal at first."""
     if part is not None:
-        return branches(part.A.float().to(device), responses(problem, part.A.shape[0], device))
+        return trace_branches(part.A.float().to(device), responses(problem, part.A.shape[0], device))
     rank = min([method.rank, *(min(weight.shape) for weight in problem.weights.values())])
     found = {}
     for name, B in responses(problem, rank, device).items():
-        generator = torch.Generator("cpu").manual_seed(derived(method.seed, concept, "detector", name))
+        generator = torch.Generator("cpu").manual_seed(derive_seed(method.seed, concept, "detector", name))
         drawn = torch.randn(problem.weights[name].shape[1], rank, generator=generator, dtype=torch.float64)
         A = torch.linalg.qr(drawn)[0].T.float().contiguous().to(device)
-        found[name] = Factors(A.requires_grad_(), B)
+        found[name] = LayerFactors(A.requires_grad_(), B)
     return found
 
 
@@ -188,44 +202,44 @@ def _matching(problem: Problem, index: int) -> torch.Tensor:
 
 def _trained(method: AllButOne, problem: Problem, denoiser: Denoiser, concept: str, run: _Run) -> Trained:
     sides = ("A", "B") if run.moves_null else ("B",)
-    task = Task(
+    task = TrainingTask(
         concept,
         {f"{name}/{side}": getattr(own, side) for name, own in run.factors.items() for side in sides},
-        lambda step: objective(method, denoiser, run, derived(method.seed, concept, "update", step)),
+        lambda step: objective(method, denoiser, run, derive_seed(method.seed, concept, "update", step)),
         state={"multiplier": run.multiplier},
     )
     if problem.work is not None:
         inputs = {f"{name}/A": own.A.detach() for name, own in run.factors.items()}
         inputs |= {name: getattr(run.views, name) for name in ("z", "t", "states", "target")}
         task = replace(task, checkpoints=Checkpoints(problem.work, run_of(method, denoiser, concept, inputs)))
-    return train(task, Plan(method.lr, method.steps), problem.progress)
+    return train(task, TrainingPlan(method.lr, method.steps), problem.progress)
 
 
 def objective(method: AllButOne, denoiser: Denoiser, run: _Run, seed: int) -> Objective:
     """The loss of one update on a random batch; also moves λ where it follows the drift."""
     generator = torch.Generator("cpu").manual_seed(seed)
     chosen = torch.randint(0, run.views.z.shape[0], (method.batch,), generator=generator)
-    erase, drift = losses(method, denoiser, run, run.views.some(chosen.to(denoiser.device)))
+    erase, drift = compute_losses(method, denoiser, run, run.views.some(chosen.to(denoiser.device)))
     multiplier = float(run.multiplier)
     if method.lagrangian == "dual":
         run.multiplier.add_(method.ascent * (float(drift.detach()) - method.slack)).clamp_(min=0)
     return Objective(erase + multiplier * (drift - method.slack), float(erase.detach()))
 
 
-def losses(method: AllButOne, denoiser: Denoiser, run: _Run, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+def compute_losses(method: AllButOne, denoiser: Denoiser, run: _Run, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
     """L_erase and L_unc, scalars. Where the null prompt cannot move, its pass is saved and L_unc is 0."""
     gammas = method.gamma_target, method.gamma_guidance
     with denoiser.branch(run.factors):
         if not run.moves_null:
             told = denoiser.predict(views.z, views.t, views.states)
-            return erase_loss(views.target, told - views.nothing, gammas), torch.zeros((), device=told.device)
+            return compute_erase_loss(views.target, told - views.nothing, gammas), torch.zeros((), device=told.device)
         both = torch.cat([views.states, run.null.expand_as(views.states)])
         told, nothing = denoiser.predict(torch.cat([views.z] * 2), torch.cat([views.t] * 2), both).chunk(2)
     start = nothing.detach() if method.stop_gradient else nothing
-    return erase_loss(views.target, told - start, gammas), drift_loss(views.nothing, nothing)
+    return compute_erase_loss(views.target, told - start, gammas), compute_drift_loss(views.nothing, nothing)
 
 
-def _increments(factors: Mapping[ParamName, Factors], part: _Part | None) -> dict[ParamName, Increment]:
+def _increments(factors: Mapping[ParamName, LayerFactors], part: _Part | None) -> dict[ParamName, Increment]:
     return {
         name: Increment.quantised(own.A.detach().cpu().double() if part is None else part.A, own.B.detach().cpu())
         for name, own in factors.items()
@@ -237,14 +251,14 @@ def _judged(
 ) -> dict[str, str]:
     """On latents that were not trained on: how much of the way was gone, and how far the null prompt drifted."""
     views = run.views
-    kept = {name: Factors(i.A.to(denoiser.device), i.B.to(denoiser.device)) for name, i in increments.items()}
+    kept = {name: LayerFactors(i.A.to(denoiser.device), i.B.to(denoiser.device)) for name, i in increments.items()}
     with torch.no_grad(), denoiser.branch(kept):
         told = denoiser.predict(views.z, views.t, views.states)
         nothing = denoiser.predict(views.z, views.t, run.null.expand_as(views.states))
     gammas = method.gamma_target, method.gamma_guidance
-    before = float(erase_loss(views.target, views.guidance, gammas))
-    after = float(erase_loss(views.target, told - nothing, gammas))
-    drift = float(drift_loss(views.nothing, nothing) / views.nothing.square().mean())
+    before = float(compute_erase_loss(views.target, views.guidance, gammas))
+    after = float(compute_erase_loss(views.target, told - nothing, gammas))
+    drift = float(compute_drift_loss(views.nothing, nothing) / views.nothing.square().mean())
     moved = float((told - nothing - views.guidance).square().mean() / views.guidance.square().mean())
     found = {"erase_before": before, "erase_after": after, "drift_null": drift**0.5, "target_effect": moved**0.5}
     return {name: f"{value:.3e}" for name, value in found.items()}

@@ -70,7 +70,7 @@ class Views:
         return Views(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
-def explicit(signals: Iterable[tuple[float, torch.Tensor]], kappa: float) -> torch.Tensor:
+def make_explicit(signals: Iterable[tuple[float, torch.Tensor]], kappa: float) -> torch.Tensor:
     """δ = Σ g·β ⊙ Δ over pairs of g and Δ [n, c, h, w]; β is 1 where |Δ| is at least its κ-quantile, 0 elsewhere."""
 
     def kept(delta: torch.Tensor) -> torch.Tensor:
@@ -81,13 +81,15 @@ def explicit(signals: Iterable[tuple[float, torch.Tensor]], kappa: float) -> tor
     return torch.stack([g * kept(delta) for g, delta in signals]).sum(0)
 
 
-def erase_loss(target: torch.Tensor, guidance: torch.Tensor, gammas: tuple[float, float] = (1.0, 1.0)) -> torch.Tensor:
+def compute_erase_loss(
+    target: torch.Tensor, guidance: torch.Tensor, gammas: tuple[float, float] = (1.0, 1.0)
+) -> torch.Tensor:
     """Mean ‖γ1·T − γ2·ψ_θ(c)‖²."""
     first, second = gammas
     return (first * target - second * guidance).square().mean()
 
 
-def drift_loss(frozen: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+def compute_drift_loss(frozen: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
     """Mean ‖ε_θ0(z_t, ∅) − ε_θ(z_t, ∅)‖²."""
     return (frozen - changed).square().mean()
 
@@ -131,7 +133,7 @@ def _viewed(
             case "alternative":
                 target = other
             case "explicit":
-                target = guidance + explicit([(wanted.push, guidance), (wanted.pull, other)], wanted.kappa)
+                target = guidance + make_explicit([(wanted.push, guidance), (wanted.pull, other)], wanted.kappa)
             case _:
                 early = t >= round((1 - wanted.share) * denoiser.steps)
                 target = layout_kept(denoiser, (z, t), (states, anchors), matching[which], early) - nothing

@@ -24,7 +24,7 @@ from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, decode, encode
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, tensor_set_digest
+from rasura.patches._io.tensor_bytes import digest_tensor, digest_tensor_set, dtype_name
 from rasura.patches.errors import FormatError, HostWriteError, NotFoundError
 from rasura.patches.types import Digest
 
@@ -123,6 +123,6 @@ def run_digest(settings: Mapping[str, JsonValue], tensors: Mapping[str, torch.Te
         settings: JSON values without floats.
         tensors: on any device.
     """
-    listed = [(name, dtype_name(t.dtype), tuple(t.shape), tensor_digest(t)) for name, t in tensors.items()]
-    document: dict[str, JsonValue] = {"settings": dict(settings), "tensors": tensor_set_digest(listed)}
+    listed = [(name, dtype_name(t.dtype), tuple(t.shape), digest_tensor(t)) for name, t in tensors.items()]
+    document: dict[str, JsonValue] = {"settings": dict(settings), "tensors": digest_tensor_set(listed)}
     return digest_of(canonical_json.dumps(document))

@@ -15,7 +15,7 @@ from typing import Final
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, guarded_basis, protected_basis
+from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, build_guarded_basis, build_protected_basis
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
 from rasura.patches.erasers.interface import Problem
@@ -98,7 +98,7 @@ def room_of(problem: Problem, index: int, protection: Protection) -> Room:
     others = list(others_of(problem, index))
     every = _gathered(problem.encoder, others, "all")  # [≤ d, d]; leak is measured on all, whatever is held
     rows = every if protection.rows == "all" else _gathered(problem.encoder, others, protection.rows)
-    found = extended(basis, rows, protection.tolerance)
+    found = extend_basis(basis, rows, protection.tolerance)
     if found.rank >= found.width:
         exact = (found.width - 2) // (problem.encoder.length - 1)
         raise ErasureRefusedError(
@@ -126,7 +126,7 @@ def others_of(problem: Problem, index: int) -> Iterator[tuple[str, str]]:
     yield from (pair for pair in dict.fromkeys(pairs) if not named(pair[0]))
 
 
-def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> ProtectedBasis:
+def extend_basis(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> ProtectedBasis:
     """The basis, and as guards what of these rows lies outside it.
 
     Args:
@@ -149,7 +149,7 @@ def extended(basis: ProtectedBasis, rows: torch.Tensor, tolerance: float) -> Pro
     )
 
 
-def complement(basis: ProtectedBasis) -> torch.Tensor:
+def compute_complement(basis: ProtectedBasis) -> torch.Tensor:
     """S [d − k, d] float64: orthonormal rows that span all that the basis leaves free."""
     whole = torch.linalg.qr(basis.rows.T, mode="complete")[0]  # [d, d]
     return _orthonormal(basis.project(whole[:, basis.rank :]))  # behind the first k columns lies the complement
@@ -194,8 +194,8 @@ def _shared(problem: Problem, watermark: tuple[str, ...]) -> ProtectedBasis:
         return problem.basis()
     reference, request = problem.reference, problem.request
     exact = stacked([reference.invariants, *problem.encoder.encode_all(watermark)], problem.encoder.width)
-    basis = protected_basis(exact, reference.retained, request.rule)
-    return guarded_basis(basis, request.guarded.values(), _GUARD)
+    basis = build_protected_basis(exact, reference.retained, request.rule)
+    return build_guarded_basis(basis, request.guarded.values(), _GUARD)
 
 
 def _gathered(encoder: TextEncoder, pairs: list[tuple[str, str]], rows: str) -> torch.Tensor:

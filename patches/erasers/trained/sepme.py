@@ -32,12 +32,12 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.erasers.trained.checkpoints import Checkpoints
-from rasura.patches.erasers.trained.prompt_null_space import Protection, Room, complement, detectors, room_of
-from rasura.patches.erasers.trained.sepme_loss import Lesson, before, mean_norm, objective
-from rasura.patches.erasers.trained.training_loop import Plan, Task, Trained, derived, train
-from rasura.patches.erasers.trained.training_samples import branches, drawn, responses, run_of, scenes
+from rasura.patches.erasers.trained.prompt_null_space import Protection, Room, compute_complement, detectors, room_of
+from rasura.patches.erasers.trained.sepme_loss import Lesson, before, compute_mean_norm, objective
+from rasura.patches.erasers.trained.training_loop import Trained, TrainingPlan, TrainingTask, derive_seed, train
+from rasura.patches.erasers.trained.training_samples import drawn, responses, run_of, scenes, trace_branches
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.base_identity import cross_attention
+from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.types import ParamName
@@ -78,7 +78,7 @@ class SepMe:
 
     def parameters(self, infos: Mapping[ParamName, ParameterInfo], layers: str, width: int) -> list[ParamName]:
         """Cross-attention projections: `layers` is k, v or kv (published)."""
-        found = cross_attention(infos, layers, width)
+        found = find_cross_attention(infos, layers, width)
         refuse_several_encoders(infos, f"method {self.name}", "rasura erase --method null-space")
         return found
 
@@ -113,7 +113,9 @@ def _part(method: SepMe, problem: Problem, index: int) -> _Part:
 
 def _lesson(method: SepMe, problem: Problem, part: _Part, denoiser: Denoiser) -> Lesson:
     scene = scenes(problem, part.index, denoiser, anchored=method.neutral == "anchor")
-    detector = (part.A if method.basis == "compact" else complement(part.room.basis)).float().to(denoiser.device)
+    detector = (
+        (part.A if method.basis == "compact" else compute_complement(part.room.basis)).float().to(denoiser.device)
+    )
     pictures, which = drawn(
         denoiser,
         scene,
@@ -128,18 +130,18 @@ def _lesson(method: SepMe, problem: Problem, part: _Part, denoiser: Denoiser) ->
 
 def _trained(method: SepMe, problem: Problem, denoiser: Denoiser, lessons: Sequence[Lesson]) -> Trained:
     """One run, of one concept or of several together; the responses hold what it found."""
-    task = Task(
+    task = TrainingTask(
         ", ".join(lesson.scene.concept for lesson in lessons),
         {f"{i}/{name}": B for i, lesson in enumerate(lessons) for name, B in lesson.responses.items()},
         lambda step: objective(
-            denoiser, lessons, batch=method.batch, lam=method.lam, seed=derived(method.seed, "update", step)
+            denoiser, lessons, batch=method.batch, lam=method.lam, seed=derive_seed(method.seed, "update", step)
         ),
     )
     if problem.work is not None:
         inputs = {f"{i}/{k}": t for i, own in enumerate(lessons) for k, t in _inputs(own).items()}
         task = replace(task, checkpoints=Checkpoints(problem.work, run_of(method, denoiser, task.name, inputs)))
     tau = method.tau * before(denoiser, lessons, method.seed) if method.tau_unit == "share" else method.tau
-    return train(task, Plan(method.lr, method.steps, tau=tau, accumulate=method.accumulate), problem.progress)
+    return train(task, TrainingPlan(method.lr, method.steps, tau=tau, accumulate=method.accumulate), problem.progress)
 
 
 def _inputs(lesson: Lesson) -> dict[str, torch.Tensor]:
@@ -151,7 +153,7 @@ def _inputs(lesson: Lesson) -> dict[str, torch.Tensor]:
 def _erasure(method: SepMe, problem: Problem, part: _Part, lesson: Lesson, end: Trained) -> Erasure:
     A, found = _exported(method, part, {name: B.detach().cpu().double() for name, B in lesson.responses.items()})
     increments = {name: Increment.quantised(A, B) for name, B in found.items()}
-    size = mean_norm(branches(A, found).values())
+    size = compute_mean_norm(trace_branches(A, found).values())
     facts = {**end.facts(), "change_l1": f"{float(size):.3e}", **part.room.facts(increments, problem.weights)}
     return Erasure(increments, part.free, part.room.basis.guards, basis=part.room.basis, facts=facts)
 
@@ -162,7 +164,7 @@ def _exported(
     """Detector and responses, float64, of what is kept: of a full run its part on the concept, or its strongest."""
     if method.basis == "compact":
         return part.A, found
-    S = complement(part.room.basis)
+    S = compute_complement(part.room.basis)
     if method.export == "compressed":
         return part.A, {name: B @ (S @ part.A.T) for name, B in found.items()}
     _, _, right = torch.linalg.svd(torch.cat(list(found.values())), full_matrices=False)

@@ -13,9 +13,9 @@ from typing import Final
 
 import torch
 
-from rasura.patches.erasers.trained.training_loop import Objective, derived
+from rasura.patches.erasers.trained.training_loop import Objective, derive_seed
 from rasura.patches.erasers.trained.training_samples import Scenes, times
-from rasura.patches.models.denoiser import Denoiser, Factors
+from rasura.patches.models.denoiser import Denoiser, LayerFactors
 from rasura.patches.types import ParamName
 
 ETA_LIMIT: Final = 10.0
@@ -43,7 +43,7 @@ class Lesson:
     which: torch.Tensor
 
 
-def correlation(changed: torch.Tensor, frozen: torch.Tensor) -> torch.Tensor:
+def compute_correlation(changed: torch.Tensor, frozen: torch.Tensor) -> torch.Tensor:
     """L_cor = mean(r_θ ⊙ r_θ0): an inner product that nothing normalises."""
     return (changed * frozen).mean()
 
@@ -54,14 +54,14 @@ def weights(losses: Sequence[float]) -> list[float]:
     return [min(ETA_LIMIT, largest / abs(loss)) if loss else ETA_LIMIT for loss in losses]
 
 
-def joined(lessons: Sequence[Lesson]) -> dict[ParamName, Factors]:
+def join_columns(lessons: Sequence[Lesson]) -> dict[ParamName, LayerFactors]:
     """The sum of the lessons' increments: factors beside each other."""
     A = torch.cat([lesson.detector for lesson in lessons])  # [Σ r, d]
     names = lessons[0].responses
-    return {name: Factors(A, torch.cat([lesson.responses[name] for lesson in lessons], dim=1)) for name in names}
+    return {name: LayerFactors(A, torch.cat([lesson.responses[name] for lesson in lessons], dim=1)) for name in names}
 
 
-def mean_norm(factors: Iterable[Factors]) -> torch.Tensor:
+def compute_mean_norm(factors: Iterable[LayerFactors]) -> torch.Tensor:
     """(1/M)·Σ_l Σ |B_l·A|."""
     return torch.stack([(own.B @ own.A).abs().sum() for own in factors]).mean()
 
@@ -80,9 +80,9 @@ class _View:
 def _view(denoiser: Denoiser, lesson: Lesson, batch: int, seed: int) -> _View:
     count = lesson.pictures.shape[0]
     # neighbours from a random one on, around the end: every picture is as likely
-    chosen = (torch.arange(batch, device=denoiser.device) + derived(seed, "picture") % count) % count
-    t = times(denoiser, batch, derived(seed, "time"))
-    z = denoiser.noised(lesson.pictures[chosen], denoiser.noise(derived(seed, "noise"), batch), t)
+    chosen = (torch.arange(batch, device=denoiser.device) + derive_seed(seed, "picture") % count) % count
+    t = times(denoiser, batch, derive_seed(seed, "time"))
+    z = denoiser.noised(lesson.pictures[chosen], denoiser.noise(derive_seed(seed, "noise"), batch), t)
     states, neutral = lesson.scene.of(lesson.which[chosen])
     with torch.no_grad():
         # with and without the concept in one pass
@@ -92,7 +92,7 @@ def _view(denoiser: Denoiser, lesson: Lesson, batch: int, seed: int) -> _View:
 
 
 def left(
-    denoiser: Denoiser, lesson: Lesson, factors: Mapping[ParamName, Factors], *, batch: int, seed: int
+    denoiser: Denoiser, lesson: Lesson, factors: Mapping[ParamName, LayerFactors], *, batch: int, seed: int
 ) -> torch.Tensor:
     """L_cor of one concept under some increments, scalar.
 
@@ -106,13 +106,14 @@ def left(
     view = _view(denoiser, lesson, batch, seed)
     with denoiser.branch(factors):
         told = denoiser.predict(view.z, view.t, view.states)
-    return correlation(told - view.nothing, view.frozen)
+    return compute_correlation(told - view.nothing, view.frozen)
 
 
 def before(denoiser: Denoiser, lessons: Sequence[Lesson], seed: int) -> float:
     """Σ η_i·mean(r²), what is watched, of the frozen model, on `SAMPLED` pictures a concept."""
     sizes = [
-        float(_view(denoiser, one, SAMPLED, derived(seed, one.scene.concept)).frozen.square().mean()) for one in lessons
+        float(_view(denoiser, one, SAMPLED, derive_seed(seed, one.scene.concept)).frozen.square().mean())
+        for one in lessons
     ]
     return sum(eta * size for eta, size in zip(weights(sizes), sizes, strict=True))
 
@@ -127,10 +128,10 @@ def objective(denoiser: Denoiser, lessons: Sequence[Lesson], *, batch: int, lam:
         lam: weight of the norm.
         seed: of this update.
     """
-    factors = joined(lessons)
-    losses = [left(denoiser, one, factors, batch=batch, seed=derived(seed, one.scene.concept)) for one in lessons]
+    factors = join_columns(lessons)
+    losses = [left(denoiser, one, factors, batch=batch, seed=derive_seed(seed, one.scene.concept)) for one in lessons]
     # with one concept there is nothing to balance
     etas = weights([float(loss.detach()) for loss in losses]) if len(losses) > 1 else [1.0]
     total = torch.stack([eta * loss for eta, loss in zip(etas, losses, strict=True)]).sum()
     watched = float(total.detach())
-    return Objective(total + lam * mean_norm(factors.values()) if lam else total, watched)
+    return Objective(total + lam * compute_mean_norm(factors.values()) if lam else total, watched)

@@ -32,7 +32,7 @@ _MOMENTS: Final = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """How to train.
 
     Attributes:
@@ -64,7 +64,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
+class TrainingTask:
     """One training.
 
     Attributes:
@@ -113,13 +113,13 @@ def smoothed(before: float | None, value: float, momentum: float) -> float:
     return value if before is None else momentum * before + (1 - momentum) * value
 
 
-def derived(seed: int, *words: str | int) -> int:
+def derive_seed(seed: int, *words: str | int) -> int:
     """A seed of its own for each purpose, 0 to 2⁶³ − 1: SHA-256 of seed and words."""
     text = "\0".join(map(str, (seed, *words)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def train(task: Task, plan: Plan, progress: Progress) -> Trained:
+def train(task: TrainingTask, plan: TrainingPlan, progress: Progress) -> Trained:
     """Train to the end, from the task's last state if it left one.
 
     Raises:
@@ -139,7 +139,7 @@ def train(task: Task, plan: Plan, progress: Progress) -> Trained:
 class _Run:
     """The state of one training between two updates."""
 
-    def __init__(self, task: Task, plan: Plan, optimiser: Any) -> None:
+    def __init__(self, task: TrainingTask, plan: TrainingPlan, optimiser: Any) -> None:
         self._task, self._plan, self._optimiser = task, plan, optimiser
         self.updates, self._done = 0, False
         self.first = self.mean = math.nan

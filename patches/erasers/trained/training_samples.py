@@ -10,10 +10,10 @@ import torch
 
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.erasers.interface import Eraser, Problem
-from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.trained.checkpoints import run_digest
-from rasura.patches.erasers.trained.training_loop import derived
-from rasura.patches.models.denoiser import Denoiser, Factors
+from rasura.patches.erasers.trained.training_loop import derive_seed
+from rasura.patches.models.denoiser import Denoiser, LayerFactors
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.types import Digest, ParamName, Progress
 
@@ -72,7 +72,7 @@ def drawn(
     for start in range(0, count, BATCH):
         progress(f"drawing {scene.concept}", start, count)
         part = which[start : start + BATCH]
-        noise = denoiser.noise(derived(seed, scene.concept, "picture", start), len(part))
+        noise = denoiser.noise(derive_seed(seed, scene.concept, "picture", start), len(part))
         parts.append(denoiser.drawn(scene.states[part], scene.null, noise, steps=steps, guidance=guidance)[0])
     progress(f"drawing {scene.concept}", count, count)
     return torch.cat(parts), which
@@ -88,14 +88,14 @@ def partway(
     """
     group = BATCH // 2
     groups = -(-count // group)
-    generator = torch.Generator("cpu").manual_seed(derived(seed, scene.concept, "untils"))
+    generator = torch.Generator("cpu").manual_seed(derive_seed(seed, scene.concept, "untils"))
     untils = torch.arange(groups)[torch.randperm(groups, generator=generator)] * steps // groups
     which = torch.arange(count, device=denoiser.device) % len(scene.prompts)
     latents, times = [], []
     for i, until in enumerate(untils.tolist()):
         progress(f"drawing {scene.concept}", i * group, count)
         part = which[i * group : (i + 1) * group]
-        noise = denoiser.noise(derived(seed, scene.concept, "partway", i), len(part))
+        noise = denoiser.noise(derive_seed(seed, scene.concept, "partway", i), len(part))
         z, t = denoiser.drawn(scene.states[part], scene.null, noise, steps=steps, guidance=guidance, until=until)
         latents.append(z)
         times.append(t)
@@ -109,9 +109,11 @@ def times(denoiser: Denoiser, count: int, seed: int) -> torch.Tensor:
     return torch.randint(0, denoiser.steps, (count,), generator=generator).to(denoiser.device)
 
 
-def branches(detector: torch.Tensor, responses: Mapping[ParamName, torch.Tensor]) -> dict[ParamName, Factors]:
+def trace_branches(
+    detector: torch.Tensor, responses: Mapping[ParamName, torch.Tensor]
+) -> dict[ParamName, LayerFactors]:
     """One detector [r, d] float32 with each layer's response [o_l, r] float32."""
-    return {name: Factors(detector, response) for name, response in responses.items()}
+    return {name: LayerFactors(detector, response) for name, response in responses.items()}
 
 
 def responses(problem: Problem, rank: int, device: torch.device) -> dict[ParamName, torch.Tensor]:
@@ -133,7 +135,7 @@ def run_of(eraser: Eraser, denoiser: Denoiser, name: str, tensors: Mapping[str, 
     """
     settings: dict[str, JsonValue] = {
         "method": eraser.name,
-        "options": dict(option_texts(eraser)),
+        "options": dict(encode_options(eraser)),
         "seed": getattr(eraser, "seed", None),
         "name": name,
         "prediction": denoiser.prediction,

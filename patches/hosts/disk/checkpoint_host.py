@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
-from rasura.patches._io.parallel import at_once
-from rasura.patches._io.tensor_bytes import memory_of, tensor_digests, torch_dtype
+from rasura.patches._io.parallel import count_at_once
+from rasura.patches._io.tensor_bytes import digest_tensors, torch_dtype, view_memory
 from rasura.patches.errors import HostError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_same, check_value
-from rasura.patches.hosts.disk.compvis_layout import find_model, layout_of
-from rasura.patches.hosts.disk.diffusers_layout import Layout, Place
-from rasura.patches.hosts.disk.journal_record import Change, Record
-from rasura.patches.hosts.disk.rollback_journal import Journal
-from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, new_identity
+from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
+from rasura.patches.hosts.disk.diffusers_layout import Layout, TensorLocation
+from rasura.patches.hosts.disk.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.types import Digest, ParamName
@@ -34,7 +34,7 @@ __all__ = ["CheckpointHost"]
 class CheckpointHost(Host):
     """A model on disk; see `rasura.patches.hosts.interface.Host` for what its methods promise."""
 
-    journal_type: ClassVar[type[Journal]] = Journal
+    journal_type: ClassVar[type[RollbackJournal]] = RollbackJournal
 
     def __init__(self, path: Path, layout: Layout, *, recovered: bool, identity: str) -> None:
         """Use `open`."""
@@ -59,14 +59,14 @@ class CheckpointHost(Host):
             HostWriteError: an interrupted write that cannot be undone now.
         """
         path = find_model(path)
-        layout = layout_of(path)
+        layout = find_layout_of(path)
         with locked(path, exclusive=False) as lock, _readable(path):
             journal = cls.journal_type(StateFolder(path))
             recovered = False
             if journal.unsettled():
                 lock.make(exclusive=True)
                 recovered = _settle(journal, path)
-        return cls(path, layout, recovered=recovered, identity=new_identity())
+        return cls(path, layout, recovered=recovered, identity=make_identity())
 
     @property
     def single(self) -> bool:
@@ -185,7 +185,10 @@ class CheckpointHost(Host):
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
                 journal.transact(
-                    record, infos, lambda change: memory_of(tensors[by_place[change.file, change.start]]), self.host_id
+                    record,
+                    infos,
+                    lambda change: view_memory(tensors[by_place[change.file, change.start]]),
+                    self.host_id,
                 )
 
     def _record(
@@ -193,14 +196,14 @@ class CheckpointHost(Host):
     ) -> tuple[Record, dict[str, ParameterInfo]]:
         """What has to change, and what each newly kept original is."""
         kept = self._state.kept()
-        changes: list[Change] = []
+        changes: list[RangeChange] = []
         infos: dict[str, ParameterInfo] = {}
         with WeightFiles(self._state.root, self._layout.files) as files:
-            after, before = tensor_digests(tensors), self._digests({*tensors, *forget}, files)
+            after, before = digest_tensors(tensors), self._digests({*tensors, *forget}, files)
             for name in tensors:
                 if before[name] != after[name]:
                     place, staged = self._place(name), "" if name in kept else self._state.original_file(name)
-                    changes.append(Change(place.file, place.start, place.stop, before[name], after[name], staged))
+                    changes.append(RangeChange(place.file, place.start, place.stop, before[name], after[name], staged))
                     infos |= {staged: place.info} if staged else {}
             for name in forget:
                 value = after.get(name, before[name])
@@ -225,7 +228,7 @@ class CheckpointHost(Host):
         ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
         return dict(zip(places, digest_ranges(ranges), strict=True))
 
-    def _place(self, name: ParamName) -> Place:
+    def _place(self, name: ParamName) -> TensorLocation:
         return self._layout.place(name, self.location)
 
     def _check_alone(self, name: ParamName) -> None:
@@ -247,7 +250,7 @@ class CheckpointHost(Host):
                 check_same(place.info, kept[name].info)
             else:
                 files.descriptor(place.file)  # opened before threads share the files
-        data = at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
+        data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
         return {name: _tensor(found, places[name].info) for name, found in zip(places, data, strict=True)}
 
 
@@ -260,7 +263,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise HostError(f"{path}: expected a readable model, got {got}", errno=error.errno) from None
 
 
-def _settle(journal: Journal, path: Path) -> bool:
+def _settle(journal: RollbackJournal, path: Path) -> bool:
     try:
         return journal.settle()
     except OSError as error:
@@ -280,7 +283,7 @@ def _only_copy(name: ParamName) -> HostWriteError:
     )
 
 
-def _present(place: Place, files: WeightFiles) -> bytearray:
+def _present(place: TensorLocation, files: WeightFiles) -> bytearray:
     return read_whole(files.descriptor(place.file), place.start, place.stop)
 
 

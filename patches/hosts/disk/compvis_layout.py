@@ -8,12 +8,12 @@ from typing import Final
 
 from rasura.patches._io.safetensors_file import Header
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
-from rasura.patches.hosts.disk.compvis_names import averages, parts, unmatched
-from rasura.patches.hosts.disk.diffusers_layout import FLOATS, Layout, Place, find_layout, read_weights
+from rasura.patches.hosts.disk.compvis_names import find_unmatched, list_averages, parts
+from rasura.patches.hosts.disk.diffusers_layout import FLOATS, Layout, TensorLocation, find_layout, read_weights
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
 
-__all__ = ["find_model", "is_single_name", "layout_of", "single_layout"]
+__all__ = ["find_layout_of", "find_model", "find_single_layout", "is_single_name"]
 
 _SUFFIXES: Final = (".safetensors", ".sft")
 _PICKLES: Final = frozenset({".ckpt", ".pt", ".pth", ".bin"})
@@ -38,7 +38,7 @@ def find_model(path: Path) -> Path:
         raise NotFoundError(f"expected a model folder at {path}, got {error.strerror}") from None
 
 
-def layout_of(model: Path) -> Layout:
+def find_layout_of(model: Path) -> Layout:
     """The layout of a diffusers folder or of a single file.
 
     Raises:
@@ -62,10 +62,10 @@ def _single(file: Path) -> Layout:
             f"bytes, got {what}",
             hint=_CONVERT,
         )
-    return single_layout(file)
+    return find_single_layout(file)
 
 
-def single_layout(file: Path) -> Layout:
+def find_single_layout(file: Path) -> Layout:
     """The layout of a single file, whatever it is called.
 
     Raises:
@@ -79,25 +79,25 @@ def single_layout(file: Path) -> Layout:
     places = _places(file, header)
     if not places:
         raise _unknown(file, header)
-    average = averages(header.tensors)
+    average = list_averages(header.tensors)
     doubled = frozenset(part.name for part in parts(header.tensors) if part.tensor.name in average)
     return Layout(
         MappingProxyType({name: places[name] for name in sorted(places)}),
         MappingProxyType({file.name: identity}),
         doubled,
-        MappingProxyType(unmatched(header.tensors)),
+        MappingProxyType(find_unmatched(header.tensors)),
     )
 
 
-def _places(file: Path, header: Header) -> dict[ParamName, Place]:
-    places: dict[ParamName, Place] = {}
+def _places(file: Path, header: Header) -> dict[ParamName, TensorLocation]:
+    places: dict[ParamName, TensorLocation] = {}
     for part in parts(header.tensors):
         if part.tensor.dtype in FLOATS:
             if part.name in places:
                 raise FormatError(f"{file}: expected one tensor for {part.name}, got two")
             info = ParameterInfo(part.name, part.tensor.dtype, part.shape)
             start, stop = header.data_start + part.start, header.data_start + part.stop
-            places[part.name] = Place(file.name, start, stop, info)
+            places[part.name] = TensorLocation(file.name, start, stop, info)
     return places
 
 

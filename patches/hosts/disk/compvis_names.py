@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from rasura.patches._io.safetensors_file import TensorInfo
-from rasura.patches.hosts.interface import parameter_name
+from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.types import ParamName
 
-__all__ = ["Part", "averages", "is_average", "parts", "unmatched"]
+__all__ = ["Part", "find_unmatched", "is_average", "list_averages", "parts"]
 
 _UNET: Final = "model.diffusion_model."
 _AVERAGE: Final = "model_ema."
@@ -106,7 +106,7 @@ def parts(tensors: Sequence[TensorInfo]) -> Iterator[Part]:
                 yield from _open_clip(tensor, component, tensor.name.removeprefix(prefix))
 
 
-def averages(tensors: Iterable[TensorInfo]) -> frozenset[str]:
+def list_averages(tensors: Iterable[TensorInfo]) -> frozenset[str]:
     """Names of the UNet's tensors of which the file has a running average (EMA), too.
 
     Its key is the tensor's without `model.` and without dots.
@@ -121,7 +121,7 @@ def is_average(name: str) -> bool:
     return name.startswith(_AVERAGE)
 
 
-def unmatched(tensors: Iterable[TensorInfo]) -> dict[ParamName, str]:
+def find_unmatched(tensors: Iterable[TensorInfo]) -> dict[ParamName, str]:
     """Parameters that are no range of bytes in this file, and why."""
     found: dict[ParamName, str] = {}
     for tensor in tensors:
@@ -133,7 +133,7 @@ def unmatched(tensors: Iterable[TensorInfo]) -> dict[ParamName, str]:
 
 def _whole(tensor: TensorInfo, component: str, key: str | None) -> Iterator[Part]:
     if key is not None:
-        yield Part(parameter_name(component, key), tensor, tensor.shape, tensor.start, tensor.stop)
+        yield Part(name_parameter(component, key), tensor, tensor.shape, tensor.start, tensor.stop)
 
 
 def _unet_key(key: str, blocks: Mapping[str, str]) -> str | None:

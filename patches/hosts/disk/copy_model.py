@@ -24,7 +24,7 @@ from rasura.patches._io.file_lock import locked
 from rasura.patches._io.safetensors_file import TensorInfo
 from rasura.patches.errors import ExistsError, HostError, HostWriteError, InputError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.compvis_layout import is_single_name, single_layout
+from rasura.patches.hosts.disk.compvis_layout import find_single_layout, is_single_name
 from rasura.patches.hosts.disk.compvis_names import is_average
 from rasura.patches.hosts.disk.diffusers_layout import find_layout, read_weights
 from rasura.patches.hosts.disk.state_folder import STATE_FOLDER, StateFolder
@@ -165,7 +165,7 @@ def _put_originals_back(source: Path, target: Path) -> None:
     """What is applied to the source is not applied to the copy."""
     kept = StateFolder(source).kept()
     single = target.is_file()
-    layout = single_layout(target) if single else find_layout(target)
+    layout = find_single_layout(target) if single else find_layout(target)
     with WeightFiles(target.parent if single else target, layout.files, writable=True) as files:
         for name, original in kept.items():
             place = layout.place(name, str(target))

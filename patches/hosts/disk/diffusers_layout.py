@@ -25,10 +25,10 @@ from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, Header, read_
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.disk.weight_files import FileIdentity, open_weights
-from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, parameter_name
+from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName
 
-__all__ = ["FLOATS", "Layout", "Place", "find_layout", "read_weights"]
+__all__ = ["FLOATS", "Layout", "TensorLocation", "find_layout", "read_weights"]
 
 FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 """Element types that a patch can be added to; anything else is quantised, or no weight at all."""
@@ -44,7 +44,7 @@ _WEIGHTS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorLocation:
     """Where one parameter's bytes lie."""
 
     file: str
@@ -60,7 +60,7 @@ class Place:
 class Layout:
     """All patchable parameters of a model and the files they lie in."""
 
-    places: Mapping[ParamName, Place]
+    places: Mapping[ParamName, TensorLocation]
     """In name order."""
     files: Mapping[str, FileIdentity]
     """By name relative to the folder."""
@@ -69,7 +69,7 @@ class Layout:
     unmatched: Mapping[ParamName, str] = field(default_factory=dict)
     """Parameters that the file holds, but not as a range of bytes, and why."""
 
-    def place(self, name: ParamName, location: str) -> Place:
+    def place(self, name: ParamName, location: str) -> TensorLocation:
         """Where `name` lies.
 
         Raises:
@@ -95,7 +95,7 @@ def find_layout(folder: Path) -> Layout:
     """
     if not folder.is_dir():
         raise NotFoundError(f"expected a model folder at {folder}, got nothing", path=str(folder))
-    places: dict[ParamName, Place] = {}
+    places: dict[ParamName, TensorLocation] = {}
     files: dict[str, FileIdentity] = {}
     try:
         for component in COMPONENTS:
@@ -112,7 +112,7 @@ def find_layout(folder: Path) -> Layout:
 
 
 def _add_component(
-    folder: Path, component: str, places: dict[ParamName, Place], files: dict[str, FileIdentity]
+    folder: Path, component: str, places: dict[ParamName, TensorLocation], files: dict[str, FileIdentity]
 ) -> None:
     choice = _choose(folder, component)
     owners: Mapping[str, str] | None = None
@@ -124,12 +124,12 @@ def _add_component(
         for tensor in header.tensors:
             found[tensor.name] = file
             if tensor.dtype in FLOATS:
-                name = parameter_name(component, tensor.name)
+                name = name_parameter(component, tensor.name)
                 if name in places:
                     raise FormatError(f"{folder / file}: expected one tensor for {name}, got two")
                 info = ParameterInfo(name, tensor.dtype, tensor.shape)
                 start, stop = header.data_start + tensor.start, header.data_start + tensor.stop
-                places[name] = Place(file, start, stop, info)
+                places[name] = TensorLocation(file, start, stop, info)
     if owners is not None and found != owners:
         odd = sorted(key for key in found.keys() | owners.keys() if found.get(key) != owners.get(key))
         raise FormatError(f"{folder / choice}: expected the index to name every tensor's file, got another: {odd[0]}")

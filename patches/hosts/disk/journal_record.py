@@ -20,7 +20,7 @@ from rasura.patches.hosts.disk.state_folder import owner
 from rasura.patches.hosts.disk.weight_files import FileIdentity
 from rasura.patches.types import Digest
 
-__all__ = ["Change", "Record", "damaged", "encode_head", "read_record"]
+__all__ = ["RangeChange", "Record", "damaged", "encode_head", "read_record"]
 
 _MAGIC: Final = b"rasura journal 1"
 _HEAD_LIMIT: Final = 16 * 2**20  # bytes; a change needs some 400
@@ -31,7 +31,7 @@ _KEPT: Final = re.compile(r"[0-9a-f]{64}\.(?:safetensors|kept)")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RangeChange:
     """One range of one file and what it holds before and after."""
 
     file: str
@@ -48,7 +48,7 @@ class Record:
     """All that one transaction does."""
 
     files: Mapping[str, FileIdentity]
-    changes: tuple[Change, ...]
+    changes: tuple[RangeChange, ...]
     forget: tuple[str, ...] = ()
     """Names of the files in `originals/` that are not needed once this is committed."""
 
@@ -66,7 +66,7 @@ def encode_head(record: Record) -> bytes:
     return prefix + hashlib.sha256(prefix).digest()
 
 
-def read_record(path: Path) -> tuple[Record, dict[Change, int]]:
+def read_record(path: Path) -> tuple[Record, dict[RangeChange, int]]:
     """The record of a journal file, and where in it the old bytes of each unstaged change begin.
 
     Raises:
@@ -121,20 +121,20 @@ def _file(fields: Fields, names: re.Pattern[str]) -> tuple[str, FileIdentity]:
     return name, identity
 
 
-def _change(fields: Fields, files: Mapping[str, FileIdentity]) -> Change:
+def _change(fields: Fields, files: Mapping[str, FileIdentity]) -> RangeChange:
     file = fields.choice("file", files)
     start = fields.integer("start", files[file].data_start, files[file].size)
     stop = fields.integer("stop", start, files[file].size)
     staged = fields.text("staged")
-    change = Change(file, start, stop, fields.digest("old"), fields.digest("new"), staged)
+    change = RangeChange(file, start, stop, fields.digest("old"), fields.digest("new"), staged)
     fields.done()
     if staged and not _KEPT.fullmatch(staged):
         raise FormatError(f"expected the name of a staged original, got {staged[:80]!a}")
     return change
 
 
-def _offsets(record: Record, position: int) -> dict[Change, int]:
-    offsets: dict[Change, int] = {}
+def _offsets(record: Record, position: int) -> dict[RangeChange, int]:
+    offsets: dict[RangeChange, int] = {}
     for change in record.changes:
         if not change.staged:
             offsets[change] = position

@@ -31,20 +31,20 @@ from rasura.patches._io.byte_ranges import (
     sync_folder,
     write_range,
 )
-from rasura.patches._io.parallel import at_once
+from rasura.patches._io.parallel import count_at_once
 from rasura.patches.errors import HostWriteError
-from rasura.patches.hosts.disk.journal_record import Change, Record, damaged, encode_head, read_record
+from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
 from rasura.patches.hosts.disk.state_folder import StateFolder, original_header
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest
 
-__all__ = ["Journal"]
+__all__ = ["RollbackJournal"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Journal:
+class RollbackJournal:
     """Transactions on the weight files of one model. The caller holds the model's lock."""
 
     def __init__(self, state: StateFolder) -> None:
@@ -67,7 +67,11 @@ class Journal:
         return self._pending.exists() or self._done.exists()
 
     def transact(
-        self, record: Record, infos: Mapping[str, ParameterInfo], fresh: Callable[[Change], memoryview], identity: str
+        self,
+        record: Record,
+        infos: Mapping[str, ParameterInfo],
+        fresh: Callable[[RangeChange], memoryview],
+        identity: str,
     ) -> None:
         """Do all of `record`, or nothing.
 
@@ -124,7 +128,7 @@ class Journal:
         self.reached("folder made")
         fresh = [change for change in record.changes if change.staged]
         # Together, so that a medium makes many of them durable in one go.
-        at_once(lambda change: self._stage(change, infos[change.staged], files), fresh)
+        count_at_once(lambda change: self._stage(change, infos[change.staged], files), fresh)
         sync_folder(self._state.staging)
         self.reached("originals durable")
         replace_file(self._pending, self._journal_bytes(record, files), mode=_mode(record.files, files))
@@ -132,7 +136,7 @@ class Journal:
         sync_folder(self._state.path)
         self.reached("begun")
 
-    def _stage(self, change: Change, info: ParameterInfo, files: WeightFiles) -> None:
+    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles) -> None:
         header = original_header(info, change.old, change.stop - change.start)
         path = self._state.staging / change.staged
         replace_file(path, _pieces(header, change, files), mode=_mode([change.file], files))
@@ -146,7 +150,7 @@ class Journal:
                 yield from read_range(files.descriptor(change.file), change.start, change.stop)
                 self.reached("journal partly written")
 
-    def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[Change], memoryview]) -> None:
+    def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[RangeChange], memoryview]) -> None:
         """Steps 4 and 5."""
         for change in record.changes:
             data = fresh(change)
@@ -221,7 +225,7 @@ class Journal:
         self._state.remove_if_empty()
         self.reached("swept")
 
-    def _old_bytes(self, change: Change, offsets: Mapping[Change, int]) -> Iterator[bytes]:
+    def _old_bytes(self, change: RangeChange, offsets: Mapping[RangeChange, int]) -> Iterator[bytes]:
         path = self._state.staging / change.staged if change.staged else self._pending
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -229,7 +233,7 @@ class Journal:
             start = size - length if change.staged else offsets[change]
             yield from read_range(file.fileno(), start, min(start + length, size))
 
-    def _old_digest(self, change: Change, offsets: Mapping[Change, int]) -> Digest | None:
+    def _old_digest(self, change: RangeChange, offsets: Mapping[RangeChange, int]) -> Digest | None:
         state = hashlib.sha256()
         try:
             for piece in self._old_bytes(change, offsets):
@@ -239,7 +243,7 @@ class Journal:
         return Digest(state.hexdigest())
 
 
-def _pieces(header: bytes, change: Change, files: WeightFiles) -> Iterator[bytes]:
+def _pieces(header: bytes, change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
     yield header
     yield from read_range(files.descriptor(change.file), change.start, change.stop)
 
@@ -252,7 +256,7 @@ def _mode(named: Iterable[str], files: WeightFiles) -> int:
     return found
 
 
-def _digests(changes: Iterable[Change], files: WeightFiles) -> dict[Change, Digest]:
+def _digests(changes: Iterable[RangeChange], files: WeightFiles) -> dict[RangeChange, Digest]:
     """What is in the files now."""
     listed = list(changes)
     found = digest_ranges((files.descriptor(change.file), change.start, change.stop) for change in listed)

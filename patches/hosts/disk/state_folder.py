@@ -27,7 +27,7 @@ from rasura.patches.errors import DigestMismatchError, FormatError, HostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "new_identity", "original_header", "owner"]
+__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "make_identity", "original_header", "owner"]
 
 STATE_FOLDER: Final = ".rasura-host"
 
@@ -162,7 +162,7 @@ class StateFolder:
         return {original.info.name: original for original in found}
 
 
-def new_identity() -> str:
+def make_identity() -> str:
     """A fresh host id: 122 random bits as 32 hexadecimal digits."""
     return uuid.uuid4().hex
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-__all__ = ["checksum", "same_bits"]
+__all__ = ["compute_checksum", "same_bits"]
 
 _PROBE = 512  # elements; where two values differ at all, they nearly always differ here
 
@@ -22,7 +22,7 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return bool(np.array_equal(mine.numpy(), other.numpy()))  # several times as fast as torch's own
 
 
-def checksum(tensor: torch.Tensor) -> int:
+def compute_checksum(tensor: torch.Tensor) -> int:
     """The sum of the elements' bits modulo 2⁶⁴. It shows accidents and is no digest: whoever wants to can forge it."""
     here = tensor.detach().contiguous()
     integers = torch.int64 if _in_eights(here) else _integers(here)

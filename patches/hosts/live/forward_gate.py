@@ -20,7 +20,7 @@ from torch import nn
 
 from rasura.patches.errors import BusyError
 
-__all__ = ["Gate", "computing", "gate_of", "gated", "gates_of", "reading", "turn", "writing"]
+__all__ = ["Gate", "computing_gate", "gate_of", "gated", "gates_of", "reading", "turn", "writing"]
 
 _AROUND: Final = "_rasura_gate"
 _COMPILED: Final = "_compiled_call_impl"
@@ -30,7 +30,7 @@ _ENTERED: Final[dict[int, int]] = {}
 """How many gates each thread is inside of."""
 
 
-class Lock(Protocol):
+class ReentrantLock(Protocol):
     """What `threading.RLock` makes."""
 
     def acquire(self, blocking: bool = ...) -> bool:
@@ -114,14 +114,14 @@ class _Around:
     remove: Callable[[], None]
 
 
-def computing(gates: Iterable[Gate]) -> bool:
+def computing_gate(gates: Iterable[Gate]) -> bool:
     """Whether this thread is inside of one of these gates."""
     with _CHANGED:
         return any(threading.get_ident() in gate.inside for gate in gates)
 
 
 @contextmanager
-def turn(lock: Lock) -> Iterator[None]:
+def turn(lock: ReentrantLock) -> Iterator[None]:
     """Hold a lock whose holders may be waiting at a gate.
 
     Raises:

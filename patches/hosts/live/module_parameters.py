@@ -11,19 +11,19 @@ from torch import nn
 from rasura.patches._io.tensor_bytes import DTYPES
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.disk.diffusers_layout import FLOATS
-from rasura.patches.hosts.interface import parameter_name
+from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.hosts.live.offload import stored
 from rasura.patches.types import ParamName
 
 __all__ = [
     "FLOAT_TYPES",
     "LiveParameter",
-    "all_tensors",
+    "find_live_parameters",
+    "find_unsaved",
     "is_adapter",
-    "live_parameters",
+    "iterate_tensors",
     "part_of",
     "refuse_replaced",
-    "unsaved",
     "unwrapped",
 ]
 
@@ -59,7 +59,7 @@ class _Place:
         return f"{self.plain}.{name}" if self.plain else name
 
 
-def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParameter]:
+def find_live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParameter]:
     """All parameters of the model itself, tied ones under each of their names, and the buffers that are saved.
 
     A checkpoint does not tell one from the other: SD3's position embedding is a buffer and lies among the weights.
@@ -69,7 +69,7 @@ def live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LiveParamet
         every = [(place, *each) for place in places for each in place.module._parameters.items()]  # noqa: SLF001
         for place, key, tensor in [*every, *_saved_buffers(places)]:
             if tensor is not None:
-                name, true = parameter_name(component, place.plainly(key)), _true(tensor, key, place.ancestors)
+                name, true = name_parameter(component, place.plainly(key)), _true(tensor, key, place.ancestors)
                 yield LiveParameter(name, true, place.ancestors)
 
 
@@ -97,7 +97,7 @@ def _plain(parts: tuple[str, ...], *, adapted: bool) -> str | None:
     return ".".join(part for part in parts if part not in dropped)
 
 
-def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
+def find_unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
     """Second names of tied parameters, which transformers leaves out of the files that it writes."""
     found: set[ParamName] = set()
     for component, module in components.items():
@@ -106,7 +106,7 @@ def unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
         every = dict(module.named_parameters(remove_duplicate=False))
         # Only what is tied in fact: some configurations untie what their class lists. Offloaded, both names are meta.
         twins = [key for key in tied if key in every and (key not in owners or every[key].is_meta)]
-        found.update(parameter_name(component, key) for key in twins)
+        found.update(name_parameter(component, key) for key in twins)
     return frozenset(found)
 
 
@@ -126,17 +126,19 @@ def _once(places: Iterable[_Place]) -> Iterator[_Place]:
             yield place
 
 
-def live_modules(
+def find_live_modules(
     components: Mapping[str, nn.Module],
 ) -> Iterator[tuple[ParamName, nn.Module, tuple[tuple[str, nn.Module], ...]]]:
     """All modules under the name that their weight has or would have, each with the modules above it and itself."""
     for component, module in components.items():
         for place in _once(_places(module)):
             if place.plain is not None:
-                yield parameter_name(component, place.plainly("weight")), place.module, place.ancestors
+                yield name_parameter(component, place.plainly("weight")), place.module, place.ancestors
 
 
-def all_tensors(components: Mapping[str, nn.Module], live: Iterable[LiveParameter]) -> dict[ParamName, torch.Tensor]:
+def iterate_tensors(
+    components: Mapping[str, nn.Module], live: Iterable[LiveParameter]
+) -> dict[ParamName, torch.Tensor]:
     """All parameters, adapters and buffers, each name once; `live` are the `live_parameters`."""
     found: dict[ParamName, torch.Tensor] = {each.name: each.tensor for each in live}
     for component, module in components.items():

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["group_trouble", "offloads", "stored", "tied"]
+__all__ = ["find_offloads", "group_trouble", "stored", "tied"]
 
 Ancestors = tuple[tuple[str, nn.Module], ...]
 
@@ -44,14 +44,14 @@ def tied(key: str, ancestors: Ancestors) -> bool:
 
     From a device it makes two tensors of them; one of them written, the tie is broken.
     """
-    if not any(offloads(module) for _, module in ancestors):
+    if not any(find_offloads(module) for _, module in ancestors):
         return False
     pairs = getattr(ancestors[0][1], "all_tied_weights_keys", None) or {}
     whole = ".".join([*(short for short, _ in ancestors[1:]), key])
     return whole in pairs or whole in pairs.values()
 
 
-def offloads(module: nn.Module) -> bool:
+def find_offloads(module: nn.Module) -> bool:
     """Whether accelerate loads this module's weights for every forward."""
     return any(True for _ in _aligning(module))
 

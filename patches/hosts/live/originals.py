@@ -19,10 +19,10 @@ from typing import Final, Literal, TypeAlias
 import torch
 from torch import nn
 
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.errors import BaseMismatchError, HostWriteError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.state_folder import new_identity
+from rasura.patches.hosts.disk.state_folder import make_identity
 from rasura.patches.types import SHORT, Digest, ParamName
 
 __all__ = ["HOST_ID", "KeepOn", "Kept", "OnDisk", "forget", "keep", "kept_copy", "originals_of", "value_of"]
@@ -58,7 +58,7 @@ class _Identity(str):
 
 
 def _other() -> _Identity:
-    return _Identity(new_identity())
+    return _Identity(make_identity())
 
 
 def originals_of(module: nn.Module) -> dict[ParamName, Kept]:
@@ -117,7 +117,7 @@ def value_of(name: ParamName, kept: Kept) -> torch.Tensor:
     if isinstance(kept, torch.Tensor):
         return kept
     found = _opened(kept.folder).originals([name])[name]
-    if (got := tensor_digest(found)) != kept.digest:
+    if (got := digest_tensor(found)) != kept.digest:
         raise HostWriteError(
             f"{kept.folder}: {name} is not the original any more: expected {kept.digest[:SHORT]}, got {got[:SHORT]}",
             hint="put the base's files back, or load the model anew",
@@ -127,7 +127,7 @@ def value_of(name: ParamName, kept: Kept) -> torch.Tensor:
 
 
 def _on_disk(name: ParamName, tensor: torch.Tensor, folder: Path) -> OnDisk:
-    host, mine = _opened(folder), tensor_digest(tensor)
+    host, mine = _opened(folder), digest_tensor(tensor)
     theirs = host.original_digests([name])[name] if name in host.parameters() else None
     if theirs != mine:
         raise BaseMismatchError(

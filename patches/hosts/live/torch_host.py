@@ -16,28 +16,28 @@ from typing import Final, Self
 import torch
 from torch import nn
 
-from rasura.patches._io.parallel import at_once
+from rasura.patches._io.parallel import count_at_once
 from rasura.patches.algebra.compose import Layer
 from rasura.patches.errors import HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_uncast, check_value, info_of
-from rasura.patches.hosts.disk.state_folder import new_identity
+from rasura.patches.hosts.disk.state_folder import make_identity
 from rasura.patches.hosts.interface import COMPONENTS, Host, MadeOf, ParameterInfo, Value
 from rasura.patches.hosts.live.bit_compare import same_bits
 from rasura.patches.hosts.live.forward_gate import turn, writing
 from rasura.patches.hosts.live.module_parameters import (
     FLOAT_TYPES,
     LiveParameter,
-    all_tensors,
-    live_parameters,
+    find_live_parameters,
+    find_unsaved,
+    iterate_tensors,
     part_of,
     refuse_replaced,
-    unsaved,
     unwrapped,
 )
 from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.live.originals import forget as forget_original
 from rasura.patches.hosts.live.overwrite import compare, copied, overwrite, restoring
-from rasura.patches.hosts.live.value_cache import Remembered, composed_values
+from rasura.patches.hosts.live.value_cache import Remembered, compose_values
 from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.types import Digest, ParamName
 
@@ -83,7 +83,7 @@ class TorchHost(Host):
         self._keep_on = keep_on
         self.memory = Remembered(remember)
         """Values that the model has had."""
-        self._fresh_identity = new_identity()
+        self._fresh_identity = make_identity()
         self._look = _Look()
         self._source: Callable[[], object] = lambda: None
 
@@ -141,7 +141,7 @@ class TorchHost(Host):
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """Every floating-point parameter that a checkpoint would hold, in name order; adapters are no part of it."""
-        twins = unsaved(self._components)
+        twins = find_unsaved(self._components)
         found = {
             live.name: live.tensor
             for live in self._lives().values()
@@ -171,7 +171,7 @@ class TorchHost(Host):
         made_of: Mapping[ParamName, MadeOf],
     ) -> dict[ParamName, Value]:
         """What parameters are under a set of patches; values that it has had are neither composed nor hashed again."""
-        return composed_values(layers, originals, made_of, self.memory)
+        return compose_values(layers, originals, made_of, self.memory)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""
@@ -189,7 +189,7 @@ class TorchHost(Host):
         wanted = self._select(names)
         for live in wanted:
             refuse_unwritable(live)
-        refuse_shared_memory([live.name for live in wanted], all_tensors(self._components, self._lives().values()))
+        refuse_shared_memory([live.name for live in wanted], iterate_tensors(self._components, self._lives().values()))
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
@@ -199,14 +199,14 @@ class TorchHost(Host):
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
                 check_value(info_of(name, lives[name].tensor), tensor)
-            same = at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
+            same = count_at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
             changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
                 self._check_pristine(lives[name], changed)
             with self._keeping([lives[name] for name in changed]) as held, restoring(lives, changed, held):
                 for name, new in changed.items():
                     overwrite(lives[name].tensor, new)
-                at_once(lambda name: compare(lives[name], changed[name]), changed)
+                count_at_once(lambda name: compare(lives[name], changed[name]), changed)
             for name in forget:
                 forget_original(self._component(name), name)
 
@@ -285,7 +285,7 @@ class TorchHost(Host):
 
     def _look_through(self) -> Mapping[ParamName, LiveParameter]:
         refuse_replaced(self._source(), self._components)
-        return {live.name: live for live in live_parameters(self._components)}
+        return {live.name: live for live in find_live_parameters(self._components)}
 
     def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
         live = self._lives()

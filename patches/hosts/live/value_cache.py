@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rasura.patches._io.parallel import at_once
-from rasura.patches._io.tensor_bytes import tensor_digests
-from rasura.patches.algebra.compose import Layer, composed_all
+from rasura.patches._io.parallel import count_at_once
+from rasura.patches._io.tensor_bytes import digest_tensors
+from rasura.patches.algebra.compose import Layer, compose_all
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import MadeOf, Value
-from rasura.patches.hosts.live.bit_compare import checksum, same_bits
+from rasura.patches.hosts.live.bit_compare import compute_checksum, same_bits
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["Remembered", "composed_values"]
+__all__ = ["Remembered", "compose_values"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class _Kept:
     checksum: int
 
     def intact(self) -> bool:
-        return checksum(self.value.tensor) == self.checksum
+        return compute_checksum(self.value.tensor) == self.checksum
 
 
 class Remembered:
@@ -58,7 +58,7 @@ class Remembered:
         """Remember a value that was just hashed, in place of an older one."""
         others = [k for k in self._kept.get(name, ()) if k.value.digest != value.digest]
         self._kept[name] = (
-            [_Kept(value, made_of, checksum(value.tensor)), *others][: self._count] if self._count else []
+            [_Kept(value, made_of, compute_checksum(value.tensor)), *others][: self._count] if self._count else []
         )
 
     def made(self, name: ParamName, made_of: MadeOf) -> Value | None:
@@ -74,9 +74,9 @@ class Remembered:
         self, tensors: Mapping[ParamName, torch.Tensor], *, held: Collection[ParamName] = ()
     ) -> dict[ParamName, Digest]:
         """SHA-256 of raw bytes, by comparing where possible; those `held` are never written to, and remembered."""
-        found = dict(zip(tensors, at_once(lambda name: self.equal(name, tensors[name]), tensors), strict=True))
+        found = dict(zip(tensors, count_at_once(lambda name: self.equal(name, tensors[name]), tensors), strict=True))
         known = {name: value.digest for name, value in found.items() if value is not None}
-        fresh = tensor_digests({name: t for name, t in tensors.items() if name not in known})
+        fresh = digest_tensors({name: t for name, t in tensors.items() if name not in known})
         for name, digest in fresh.items():
             if name in held:
                 self.put(name, Value(tensors[name], digest))
@@ -92,7 +92,7 @@ class Remembered:
         return found[0].value if intact else None
 
 
-def composed_values(
+def compose_values(
     layers: Mapping[ParamName, Layer],
     originals: Mapping[ParamName, torch.Tensor],
     made_of: Mapping[ParamName, MadeOf],
@@ -107,11 +107,11 @@ def composed_values(
         memory: what is known already; results go there.
 
     Raises:
-        AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.composed`.
+        AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
     """
     known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
-    fresh = composed_all(originals, [layer for name, layer in layers.items() if name not in known])
-    for name, digest in tensor_digests(fresh).items():
+    fresh = compose_all(originals, [layer for name, layer in layers.items() if name not in known])
+    for name, digest in digest_tensors(fresh).items():
         known[name] = Value(fresh[name], digest)
         memory.put(name, known[name], made_of[name])
     return known

@@ -22,7 +22,7 @@ from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_adapter
-from rasura.patches.hosts.live.offload import group_trouble, offloads, tied
+from rasura.patches.hosts.live.offload import find_offloads, group_trouble, tied
 from rasura.patches.types import ParamName
 
 __all__ = [
@@ -214,7 +214,7 @@ def _meta(parameter: LiveParameter) -> _Finding:
 def _offloaded(parameter: LiveParameter) -> _Finding:
     owner = parameter.ancestors[-1][1]
     held = any(parameter.tensor is each for each in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)))
-    if held and any(offloads(module) for _, module in parameter.ancestors):
+    if held and any(find_offloads(module) for _, module in parameter.ancestors):
         return "one that accelerate swaps with an offloaded copy, in the middle of a forward", _REMOVE
     if tied(parameter.name.rpartition(".")[2], parameter.ancestors):
         return "one that accelerate may hold twice, for the layer it is tied to as well", _REMOVE

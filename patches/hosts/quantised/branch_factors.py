@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rasura.patches.algebra.factors import Factors
+from rasura.patches.algebra.factors import BranchFactors
 from rasura.patches.types import Digest, ParamName
 
 __all__ = ["BranchHook", "SideBranch"]
@@ -30,7 +30,7 @@ class SideBranch:
 class BranchHook:
     """A forward hook that adds B (A x); the only record of what is attached."""
 
-    def __init__(self, factors: Factors | None, identity: str) -> None:
+    def __init__(self, factors: BranchFactors | None, identity: str) -> None:
         self.factors, self.identity = factors, identity
         self._handle: Any = None
 
@@ -39,7 +39,7 @@ class BranchHook:
         self._handle = module.register_forward_hook(self, with_kwargs=True)
         return self.remove
 
-    def holding(self, factors: Factors | None, identity: str) -> Callable[[], None]:
+    def holding(self, factors: BranchFactors | None, identity: str) -> Callable[[], None]:
         """Add this from now on, at the same place among the module's hooks; returns what brings the old back."""
         before = self.factors, self.identity
 

@@ -22,12 +22,11 @@ from torch import nn
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches.algebra.factors import Factors
-from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.algebra.factors import BranchFactors
 from rasura.patches.hosts.interface import ParameterInfo, QuantisedFrom, QuantisedPart
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.quantised.quantised_layers import codes_digest
+from rasura.patches.hosts.quantised.quantised_layers import digest_codes
 from rasura.patches.hosts.quantised.side_branch import SideBranches
 from rasura.patches.types import Digest, ParamName
 
@@ -103,7 +102,7 @@ class QuantisedHost(TorchHost):
         plain, coded = self._split(names)
         return super().original_digests(plain) | {name: _together(codes, None) for name, codes in self._codes(coded)}
 
-    def predicted(self, wanted: Mapping[ParamName, Factors | None]) -> dict[ParamName, Digest]:
+    def predicted(self, wanted: Mapping[ParamName, BranchFactors | None]) -> dict[ParamName, Digest]:
         """What `digests` will say of quantised layers with these factors attached."""
         return {n: _together(codes, f.sha256 if (f := wanted[n]) else None) for n, codes in self._codes(list(wanted))}
 
@@ -113,7 +112,7 @@ class QuantisedHost(TorchHost):
         super().ensure_writable(plain)
         self._branches.ensure_attachable(coded)
 
-    def exchanging(self, wanted: Mapping[ParamName, Factors | None]) -> AbstractContextManager[None]:
+    def exchanging(self, wanted: Mapping[ParamName, BranchFactors | None]) -> AbstractContextManager[None]:
         """Attach to quantised layers for good if the block succeeds; see `SideBranches.exchanging`."""
         return self._branches.exchanging(wanted, self.host_id)
 
@@ -123,7 +122,7 @@ class QuantisedHost(TorchHost):
 
     def _codes(self, names: list[ParamName]) -> list[tuple[ParamName, Digest]]:
         modules = self._branches.modules(names) if names else {}
-        return [(name, codes_digest(name, module)) for name, module in modules.items()]
+        return [(name, digest_codes(name, module)) for name, module in modules.items()]
 
 
 def _together(codes: Digest, branch: Digest | None) -> Digest:

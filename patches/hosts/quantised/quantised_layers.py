@@ -25,13 +25,13 @@ from torch import nn
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES
 from rasura.patches.hosts.live.write_guards import is_quantised
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["QuantisedLayer", "codes_digest", "codes_of", "quantised_layer"]
+__all__ = ["QuantisedLayer", "digest_codes", "find_codes", "quantised_layer"]
 
 _BIAS: Final = "bias"
 _Named: TypeAlias = Iterator[tuple[str, torch.Tensor]]
@@ -53,14 +53,14 @@ def quantised_layer(name: ParamName, module: nn.Module) -> QuantisedLayer | None
     shape = getattr(module, "out_features", None), getattr(module, "in_features", None)
     if not isinstance(shape[0], int) or not isinstance(shape[1], int):
         return None
-    weight, storage = codes_of(module), _storage(module)
+    weight, storage = find_codes(module), _storage(module)
     if storage is None and not is_quantised(weight):
         return None
     kind = f"{type(weight).__name__} of {str(storage or weight.dtype).removeprefix('torch.')}"
     return QuantisedLayer(name, kind, (shape[0], shape[1]))
 
 
-def codes_of(module: nn.Module) -> torch.Tensor:
+def find_codes(module: nn.Module) -> torch.Tensor:
     """The tensor that holds the codes: `weight`, or whatever the layer has instead of one; else an empty one."""
     found = getattr(module, "weight", None)
     if isinstance(found, torch.Tensor):
@@ -69,17 +69,17 @@ def codes_of(module: nn.Module) -> torch.Tensor:
     return codes[0] if codes else torch.empty(0)
 
 
-def codes_digest(name: ParamName, module: nn.Module) -> Digest:
+def digest_codes(name: ParamName, module: nn.Module) -> Digest:
     """SHA-256 over the canonical JSON of name, dtype, shape and bytes of everything that stands for the weight.
 
     Raises:
         UnsupportedHostError: some of it is not in memory, or has no bytes that could be hashed.
     """
     try:
-        entries = sorted((key, str(t.dtype), *map(str, t.shape), tensor_digest(t)) for key, t in _tensors(module))
+        entries = sorted((key, str(t.dtype), *map(str, t.shape), digest_tensor(t)) for key, t in _tensors(module))
     except (RuntimeError, TypeError, ValueError) as error:  # torch's and the libraries' own
         raise UnsupportedHostError(
-            f"{name}: expected codes whose bytes can be read, got {type(codes_of(module)).__name__}: {error}",
+            f"{name}: expected codes whose bytes can be read, got {type(find_codes(module)).__name__}: {error}",
             parameter=name,
         ) from None
     return digest_of(canonical_json.dumps([list(entry) for entry in entries]))

@@ -35,18 +35,18 @@ import torch
 from torch import nn
 
 from rasura.patches.algebra.compose import Layer, Term
-from rasura.patches.algebra.factors import Factors
+from rasura.patches.algebra.factors import BranchFactors
 from rasura.patches.errors import BaseMismatchError, HostWriteError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS
 from rasura.patches.hosts.live.forward_gate import writing
-from rasura.patches.hosts.live.module_parameters import LiveParameter, live_modules, part_of, unwrapped
+from rasura.patches.hosts.live.module_parameters import LiveParameter, find_live_modules, part_of, unwrapped
 from rasura.patches.hosts.live.write_guards import refuse_bypassed
 from rasura.patches.hosts.quantised.branch_factors import BranchHook, SideBranch
-from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, codes_of, quantised_layer
+from rasura.patches.hosts.quantised.quantised_layers import QuantisedLayer, find_codes, quantised_layer
 from rasura.patches.types import SHORT, ParamName
 
-__all__ = ["Factors", "QuantisedLayer", "SideBranch", "SideBranches"]
+__all__ = ["BranchFactors", "QuantisedLayer", "SideBranch", "SideBranches"]
 
 _LOCK: Final = threading.RLock()
 _Found: TypeAlias = Mapping[ParamName, tuple[nn.Module, tuple[tuple[str, nn.Module], ...]]]
@@ -121,7 +121,7 @@ class SideBranches:
         found = self._found()
         for name in names:
             _, module = self._quantised(name, found)
-            refuse_bypassed(LiveParameter(name, codes_of(module), found[name][1]))
+            refuse_bypassed(LiveParameter(name, find_codes(module), found[name][1]))
 
     def replace(
         self, layers: Sequence[Layer], computed_on: Iterable[TensorIdentity] = ()
@@ -145,13 +145,13 @@ class SideBranches:
         """
         with writing(self._modules), _LOCK:
             self._check_base([layer.name for layer in layers], {each.name: each for each in computed_on})
-            wanted = {name: Factors.of(terms) for name, terms in _together(layers).items()}
+            wanted = {name: BranchFactors.of(terms) for name, terms in _together(layers).items()}
             with self.exchanging({**dict.fromkeys(self.attached_names()), **wanted}):
                 pass
             return self.attached()
 
     @contextmanager
-    def exchanging(self, wanted: Mapping[ParamName, Factors | None], identity: str = "") -> Iterator[None]:
+    def exchanging(self, wanted: Mapping[ParamName, BranchFactors | None], identity: str = "") -> Iterator[None]:
         """Attach these factors, None for nothing, before the block, and take all of it back if the block fails.
 
         Nobody computes with the model meanwhile. Hooks that hold nothing any more go when the block has succeeded.
@@ -184,7 +184,7 @@ class SideBranches:
             if undo and "torch._dynamo" in sys.modules:
                 torch.compiler.reset()
 
-    def _made(self, wanted: Mapping[ParamName, Factors]) -> dict[ParamName, tuple[Factors, nn.Module]]:
+    def _made(self, wanted: Mapping[ParamName, BranchFactors]) -> dict[ParamName, tuple[BranchFactors, nn.Module]]:
         """What is to be attached, where the layers are; whatever could fail has failed here."""
         self.ensure_attachable(wanted)
         found, made = self._found(), {}
@@ -206,7 +206,7 @@ class SideBranches:
                 ) from None
         return made
 
-    def _compare(self, wanted: Mapping[ParamName, Factors | None]) -> None:
+    def _compare(self, wanted: Mapping[ParamName, BranchFactors | None]) -> None:
         now = self.attached()
         for name, factors in wanted.items():
             if (now[name].sha256 if name in now else None) != (factors.sha256 if factors else None):
@@ -235,13 +235,13 @@ class SideBranches:
                 )
 
     def _found(self) -> _Found:
-        return {name: (module, ancestors) for name, module, ancestors in live_modules(self._components)}
+        return {name: (module, ancestors) for name, module, ancestors in find_live_modules(self._components)}
 
     def _hooks(self) -> list[tuple[ParamName, BranchHook]]:
         # Torch has no public way to list them.
         return [
             (name, hook)
-            for name, module, _ in live_modules(self._components)
+            for name, module, _ in find_live_modules(self._components)
             for hook in module._forward_hooks.values()  # noqa: SLF001
             if isinstance(hook, BranchHook)
         ]

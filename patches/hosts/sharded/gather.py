@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches._io.tensor_bytes import dtype_name, raw_bytes, tensor_digest, torch_dtype
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name, encode_raw_bytes, torch_dtype
 from rasura.patches.errors import BusyError, DriftError, ProcessGroupError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.sharded.process_team import Done, Failed, Team
@@ -151,7 +151,7 @@ class Whole:
         owners = self._owners(name, seen)
         if len(owners) == 1:  # a replica, whose bytes are the whole's
             return next(digest for box, digest in seen if box in owners)
-        return tensor_digest(self._tensor(name, seen, original))
+        return digest_tensor(self._tensor(name, seen, original))
 
     def _tensor(self, name: ParamName, seen: Sequence[tuple[Box, Digest]], original: bool) -> torch.Tensor:
         info = self._known(name)
@@ -205,4 +205,4 @@ class Whole:
 
 def cut(tensor: torch.Tensor, box: Box) -> bytes:
     """The values of one shard, in row-major order."""
-    return raw_bytes(tensor[box.slices])
+    return encode_raw_bytes(tensor[box.slices])

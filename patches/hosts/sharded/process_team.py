@@ -25,11 +25,11 @@ from torch import distributed
 
 from rasura.patches.errors import HostError, ProcessGroupError, RasuraError, UnsupportedHostError
 
-__all__ = ["Done", "Failed", "Outcome", "Task", "Team"]
+__all__ = ["Done", "Failed", "Outcome", "Team", "TeamTask"]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TeamTask:
     """What a process is to do with its part."""
 
     method: str
@@ -141,7 +141,7 @@ class Team:
             method: its name.
             each: arguments by rank, in the order of `ranks`.
         """
-        tasks = [Task(method, arguments) for arguments in each]
+        tasks = [TeamTask(method, arguments) for arguments in each]
         with self._in_step():
             sent = [self._try(self.send, rank, task) for rank, task in zip(self.ranks[1:], tasks[1:], strict=True)]
             mine = run(part, tasks[0])
@@ -207,7 +207,7 @@ class Team:
         return ProcessGroupError(message, hint=_LOST)
 
 
-def run(part: object, task: Task) -> Outcome:
+def run(part: object, task: TeamTask) -> Outcome:
     """Do a task; whatever goes wrong is an outcome, too, so that everybody hears of it."""
     try:
         return Done(getattr(part, task.method)(*task.arguments))

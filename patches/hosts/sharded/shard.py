@@ -23,16 +23,16 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from rasura.patches._io.tensor_bytes import raw_bytes
+from rasura.patches._io.tensor_bytes import encode_raw_bytes
 from rasura.patches.errors import BusyError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
-from rasura.patches.hosts.live.module_parameters import LiveParameter, all_tensors
+from rasura.patches.hosts.live.module_parameters import LiveParameter, iterate_tensors
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.live.write_guards import refuse_shard, refuse_shared_memory, refuse_unreadable_shard
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["Box", "Shards", "mesh_ranks", "reshard"]
+__all__ = ["Box", "Shards", "list_mesh_ranks", "reshard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Shards(TorchHost):
         if not mine:
             return None
         (live,) = self._readable([name])
-        return raw_bytes(self._original(live) if original else live.tensor)
+        return encode_raw_bytes(self._original(live) if original else live.tensor)
 
     def stage(self, name: ParamName, values: bytes) -> None:
         """Take the new values of one shard, to be put later."""
@@ -159,7 +159,7 @@ class Shards(TorchHost):
         wanted = self._select(names)
         for live in wanted:
             refuse_shard(live)
-        everything = all_tensors(self._components, self._lives().values())
+        everything = iterate_tensors(self._components, self._lives().values())
         refuse_shared_memory([live.name for live in wanted], {name: _local(each) for name, each in everything.items()})
 
     def _select(self, names: Iterable[ParamName]) -> list[LiveParameter]:
@@ -178,7 +178,7 @@ class Shards(TorchHost):
         return lives
 
 
-def mesh_ranks(modules: Iterable[nn.Module]) -> frozenset[int]:
+def list_mesh_ranks(modules: Iterable[nn.Module]) -> frozenset[int]:
     """The processes over which any parameter of these modules is sharded."""
     tensors = [t for module in modules for t in (*module.parameters(), *module.buffers()) if isinstance(t, DTensor)]
     meshes = {id(tensor.device_mesh): tensor.device_mesh for tensor in tensors}

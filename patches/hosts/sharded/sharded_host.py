@@ -26,8 +26,8 @@ from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.gather import Whole, cut
-from rasura.patches.hosts.sharded.process_team import Done, Failed, Outcome, Task, Team, run
-from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks, reshard
+from rasura.patches.hosts.sharded.process_team import Done, Failed, Outcome, Team, TeamTask, run
+from rasura.patches.hosts.sharded.shard import Shards, list_mesh_ranks, reshard
 from rasura.patches.types import Digest, ParamName
 
 __all__ = ["ShardedHost"]
@@ -56,7 +56,7 @@ class ShardedHost(Host):
         shards = Shards.of(model, label, keep_on=keep_on)
         with writing(shards.modules):
             reshard(shards.modules)
-        ranks = mesh_ranks(shards.modules)
+        ranks = list_mesh_ranks(shards.modules)
         if not ranks:
             raise UnsupportedHostError(
                 f"{shards.location}: expected parameters that are sharded over processes, got none that is a DTensor",
@@ -106,7 +106,7 @@ class ShardedHost(Host):
         leader = self._team.ranks[0]
         try:
             self._team.send(leader, question)
-            while isinstance(message := self._team.receive(leader), Task):
+            while isinstance(message := self._team.receive(leader), TeamTask):
                 self._team.send(leader, run(self._shards, message))
         except RasuraError:
             raise

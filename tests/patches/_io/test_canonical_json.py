@@ -306,7 +306,7 @@ def test_looking_is_not_reading() -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @settings(deadline=None)
 def test_every_finite_float_survives_as_decimal_text(value: float) -> None:
-    data = canonical_json.dumps({"x": canonical_json.decimal_text(value)})
+    data = canonical_json.dumps({"x": canonical_json.format_decimal(value)})
     text = fields(data).decimal("x")
     assert math.copysign(1, float(text)) == math.copysign(1, value)
     assert float(text) == value
@@ -315,4 +315,4 @@ def test_every_finite_float_survives_as_decimal_text(value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_no_decimal_text_for_what_is_no_number(value: float) -> None:
     with pytest.raises(FormatError, match="finite"):
-        canonical_json.decimal_text(value)
+        canonical_json.format_decimal(value)

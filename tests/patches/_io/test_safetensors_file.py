@@ -24,7 +24,7 @@ from rasura.patches._io.safetensors_file import (
     TensorInfo,
     decode,
     encode,
-    raw_bytes,
+    encode_raw_bytes,
     read_header,
     torch_dtype,
 )
@@ -261,7 +261,7 @@ def test_headers_of_other_writers_are_read(tmp_path: Path) -> None:
     for info in header.tensors:
         tensor = tensors[info.name]
         assert (torch_dtype(info.dtype), info.shape) == (tensor.dtype, tuple(tensor.shape))
-        assert data[header.data_start + info.start : header.data_start + info.stop] == raw_bytes(tensor)
+        assert data[header.data_start + info.start : header.data_start + info.stop] == encode_raw_bytes(tensor)
 
 
 def test_an_unpadded_header_and_tensors_out_of_name_order() -> None:
@@ -289,7 +289,7 @@ def test_the_golden_file_is_written_and_read_byte_for_byte() -> None:
     for name, tensor in GOLDEN.items():
         assert found[name].dtype == tensor.dtype
         assert found[name].shape == tensor.shape
-        assert raw_bytes(found[name]) == raw_bytes(tensor)
+        assert encode_raw_bytes(found[name]) == encode_raw_bytes(tensor)
 
 
 def test_the_smallest_file_as_a_literal() -> None:
@@ -394,7 +394,7 @@ def test_decoding_inverts_encoding_and_upstream_agrees(
     assert set(found) == set(upstream) == set(tensors)
     for name, tensor in tensors.items():
         assert found[name].shape == upstream[name].shape == tensor.shape
-        assert raw_bytes(found[name]) == raw_bytes(upstream[name]) == raw_bytes(tensor)
+        assert encode_raw_bytes(found[name]) == encode_raw_bytes(upstream[name]) == encode_raw_bytes(tensor)
     assert dict(header_of(data).metadata) == metadata
     assert encode(found, metadata) == data
 
@@ -410,8 +410,8 @@ def test_flipped_bits_are_refused_or_mean_the_same_to_upstream(data: st.DataObje
     except FormatError:
         return
     upstream = safetensors.torch.load(bytes(golden))
-    assert {n: (t.dtype, t.shape, raw_bytes(t)) for n, t in found.items()} == {
-        n: (t.dtype, t.shape, raw_bytes(t)) for n, t in upstream.items()
+    assert {n: (t.dtype, t.shape, encode_raw_bytes(t)) for n, t in found.items()} == {
+        n: (t.dtype, t.shape, encode_raw_bytes(t)) for n, t in upstream.items()
     }
 
 

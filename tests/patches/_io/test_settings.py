@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rasura.patches._io.settings import FUSED, THREADS, Settings, chosen, use
+from rasura.patches._io.settings import FUSED, THREADS, Settings, choose_pictures, use
 
 _SHOW = "from rasura.patches._io.settings import chosen; print(chosen().threads, chosen().fused)"
 
@@ -17,12 +17,12 @@ def test_an_environment_is_read_by_name() -> None:
 
 
 def test_what_is_handed_in_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = chosen()
+    before = choose_pictures()
     monkeypatch.setenv(THREADS, "5")
-    assert chosen() == before  # nobody looks at the environment meanwhile
+    assert choose_pictures() == before  # nobody looks at the environment meanwhile
     try:
         use(Settings(threads="5"))
-        assert chosen().threads == "5"
+        assert choose_pictures().threads == "5"
     finally:
         use(before)
 

@@ -6,41 +6,47 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rasura.patches._io.safetensors_file import dtype_name, raw_bytes, tensor_digest, tensor_set_digest, torch_dtype
+from rasura.patches._io.safetensors_file import (
+    digest_tensor,
+    digest_tensor_set,
+    dtype_name,
+    encode_raw_bytes,
+    torch_dtype,
+)
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.types import Digest
 
 
 def test_a_tensors_digest_covers_its_little_endian_bytes() -> None:
     tensor = torch.tensor([[1.0, -2.0]], dtype=torch.bfloat16)
-    assert raw_bytes(tensor) == b"\x80\x3f\x00\xc0"
-    assert tensor_digest(tensor) == hashlib.sha256(b"\x80\x3f\x00\xc0").hexdigest()
-    assert tensor_digest(torch.zeros(2)) != tensor_digest(-torch.zeros(2))
-    assert tensor_digest(torch.zeros(0)) == hashlib.sha256(b"").hexdigest()
+    assert encode_raw_bytes(tensor) == b"\x80\x3f\x00\xc0"
+    assert digest_tensor(tensor) == hashlib.sha256(b"\x80\x3f\x00\xc0").hexdigest()
+    assert digest_tensor(torch.zeros(2)) != digest_tensor(-torch.zeros(2))
+    assert digest_tensor(torch.zeros(0)) == hashlib.sha256(b"").hexdigest()
 
 
 def test_the_order_in_memory_leaves_no_trace() -> None:
     square = torch.arange(12.0).reshape(3, 4)
     for view in (square.T, square[1:, ::2], square[:, 1], square.reshape(-1)[::3], torch.zeros(1).expand(5)):
-        assert raw_bytes(view) == raw_bytes(view.clone(memory_format=torch.contiguous_format))
-        assert tensor_digest(view) == hashlib.sha256(raw_bytes(view)).hexdigest()
+        assert encode_raw_bytes(view) == encode_raw_bytes(view.clone(memory_format=torch.contiguous_format))
+        assert digest_tensor(view) == hashlib.sha256(encode_raw_bytes(view)).hexdigest()
 
 
 def test_a_sets_digest_covers_name_dtype_shape_and_bytes() -> None:
     one_digest, other = Digest("11" * 32), Digest("22" * 32)
     entries = [("b", "F16", (2, 3), one_digest), ("a", "F32", (), other)]
     expected = b'[["a","F32",[],"%s"],["b","F16",[2,3],"%s"]]' % (b"22" * 32, b"11" * 32)
-    assert tensor_set_digest(entries) == hashlib.sha256(expected).hexdigest()
-    assert tensor_set_digest(reversed(entries)) == tensor_set_digest(iter(entries))
+    assert digest_tensor_set(entries) == hashlib.sha256(expected).hexdigest()
+    assert digest_tensor_set(reversed(entries)) == digest_tensor_set(iter(entries))
     for changed in (
         ("b", "BF16", (2, 3), one_digest),
         ("b", "F16", (3, 2), one_digest),
         ("c", "F16", (2, 3), one_digest),
         ("b", "F16", (2, 3), other),
     ):
-        assert tensor_set_digest([changed, entries[1]]) != tensor_set_digest(entries)
+        assert digest_tensor_set([changed, entries[1]]) != digest_tensor_set(entries)
     with pytest.raises(FormatError, match="b twice"):
-        tensor_set_digest([entries[0], ("b", "F32", (1,), other)])
+        digest_tensor_set([entries[0], ("b", "F32", (1,), other)])
 
 
 EMPTY: dict[str, Callable[[], torch.Tensor]] = {
@@ -54,7 +60,7 @@ EMPTY: dict[str, Callable[[], torch.Tensor]] = {
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecates its quantised tensors
 def test_tensors_without_bytes_of_their_own_are_refused(name: str) -> None:
     with pytest.raises(UnsupportedHostError, match="dense tensor"):
-        tensor_digest(EMPTY[name]())
+        digest_tensor(EMPTY[name]())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from support.values import factories, hard_sums
 from rasura.patches._io import settings
 from rasura.patches._io.settings import Settings
 from rasura.patches.algebra import fused_add
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -25,10 +25,10 @@ def test_nobody_gets_it_who_did_not_ask(monkeypatch: pytest.MonkeyPatch, said: s
 
 def test_a_cpu_takes_the_plain_steps_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     base, terms = factories.weights(1, 30, 20, torch.float16), [Term(factories.increment(1, 30, 20, 2))]
-    plain = composed(base, terms)
+    plain = compose(base, terms)
     monkeypatch.setattr(settings, "_CHOSEN", [Settings(fused="1")])
     assert not fused_add.wanted(CPU)
-    assert factories.same_bits(composed(base, terms), plain)
+    assert factories.same_bits(compose(base, terms), plain)
 
 
 @pytest.mark.parametrize("said", ["true", "yes", "2", " 1"])

@@ -14,11 +14,11 @@ from rasura.patches.algebra.protected_subspace import (
     Moment,
     ProtectedBasis,
     RankRule,
+    build_guarded_basis,
+    build_protected_basis,
     count_for,
-    guarded_basis,
+    find_leading,
     join_rows,
-    leading,
-    protected_basis,
 )
 from rasura.patches.errors import ErasureRefusedError, InputError
 
@@ -29,7 +29,7 @@ EYE = torch.eye(WIDTH, dtype=torch.float64)
 
 
 def basis(rule: str = "relative:1e-9", kept: torch.Tensor = KEPT) -> ProtectedBasis:
-    return protected_basis(NULL.T, factories.moment(kept), RankRule.parse(rule))
+    return build_protected_basis(NULL.T, factories.moment(kept), RankRule.parse(rule))
 
 
 def projector(found: ProtectedBasis) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_the_null_prompt_is_exact_whatever_the_rule() -> None:
 
 def test_invariants_that_repeat_count_once() -> None:
     twice = torch.cat([NULL, NULL, NULL[:, :1] * 3], dim=1)
-    assert protected_basis(twice.T, Moment(WIDTH), RankRule()).rank == 5
+    assert build_protected_basis(twice.T, Moment(WIDTH), RankRule()).rank == 5
 
 
 @pytest.mark.parametrize("rule", ["count:60", "energy:1", "relative:1e-300", "absolute:1e-300"])
@@ -90,7 +90,7 @@ def test_no_rule_keeps_directions_that_no_prompt_has(rule: str) -> None:
 
 
 def test_retaining_nothing_keeps_the_invariants() -> None:
-    found = protected_basis(NULL.T, Moment(WIDTH), RankRule())
+    found = build_protected_basis(NULL.T, Moment(WIDTH), RankRule())
     assert (found.rank, found.retained) == (5, 0)
     # What a check weighs is then the null prompt itself: all of its energy is on these rows.
     assert float(found.energy.sum()) == pytest.approx(float(NULL.square().sum(0).mean()), rel=1e-12)
@@ -107,7 +107,7 @@ def test_protecting_everything_is_refused_with_the_numbers() -> None:
 
 def test_guards_hold_other_patches_targets_outside_the_basis() -> None:
     plain, targets = basis("count:9"), factories.clip_like(5, 4, WIDTH)
-    found = guarded_basis(plain, [targets[:, :2].T, targets[:, 2:].T], 1.0)
+    found = build_guarded_basis(plain, [targets[:, :2].T, targets[:, 2:].T], 1.0)
     assert (found.guards, found.retained, found.invariants, found.rank) == (4, 9, 5, 18)
     assert float(found.project(targets).norm() / targets.norm()) < 1e-13
     assert torch.equal(found.rows[: plain.rank], plain.rows)
@@ -118,14 +118,14 @@ def test_guards_hold_other_patches_targets_outside_the_basis() -> None:
 def test_no_guards_and_guards_that_are_held_already_change_nothing() -> None:
     plain = basis()
     for targets in ([], [KEPT[:, :3].T], [NULL.T]):
-        found = guarded_basis(plain, targets, 0.9999)
+        found = build_guarded_basis(plain, targets, 0.9999)
         assert torch.equal(found.rows, plain.rows)
         assert found.guards == 0
 
 
 def test_the_same_guard_twice_counts_once() -> None:
     targets = factories.clip_like(5, 3, WIDTH).T
-    assert guarded_basis(basis(), [targets, targets], 1.0).guards == 3
+    assert build_guarded_basis(basis(), [targets, targets], 1.0).guards == 3
 
 
 def test_guards_that_take_the_rest_are_refused() -> None:
@@ -134,13 +134,13 @@ def test_guards_that_take_the_rest_are_refused() -> None:
     large, small = factories.clip_like(5, 26, WIDTH).T, factories.clip_like(6, 8, WIDTH).T
     large[13:] *= 1e-3
     with pytest.raises(ErasureRefusedError, match=r"of the 29 left, .* need 29 \(26, 8\), expected at most 28") as no:
-        guarded_basis(plain, [large, small], 1.0)
+        build_guarded_basis(plain, [large, small], 1.0)
     assert "(count:15 leaves 44)" in no.value.message
     assert (no.value.details["left"], no.value.details["needed"], no.value.details["guards"]) == (29, 29, [26, 8])
-    assert guarded_basis(plain, [large], 1.0).guards == 26
+    assert build_guarded_basis(plain, [large], 1.0).guards == 26
     loose = no.value.details["loose"]
     assert isinstance(loose, int)
-    assert guarded_basis(plain, [large, small], LOOSE).guards == loose < 22
+    assert build_guarded_basis(plain, [large, small], LOOSE).guards == loose < 22
     assert f"guard=0.99 needs {loose}" in no.value.message
 
 
@@ -222,7 +222,7 @@ def test_a_moment_is_the_mean_of_outer_products_however_it_was_filled() -> None:
 @pytest.mark.parametrize("share", [0.3, 0.9, 1.0])
 def test_leading_rows_carry_their_share(share: float) -> None:
     X = factories.normal(8, 10, 6) @ torch.diag(torch.tensor([3.0, 2, 1, 0.5, 0.1, 0.01], dtype=torch.float64))
-    rows = leading(X, share)
+    rows = find_leading(X, share)
     carried = float((rows @ X).square().sum() / X.square().sum())
     assert carried >= share - 1e-12
     if rows.shape[0] > 1:

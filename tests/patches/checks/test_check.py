@@ -10,7 +10,7 @@ from support.values.dense import energy
 from support.values.factories import World
 
 from rasura.patches.algebra.increment import Increment, Strength
-from rasura.patches.algebra.protected_subspace import guarded_basis, protected_basis
+from rasura.patches.algebra.protected_subspace import build_guarded_basis, build_protected_basis
 from rasura.patches.checks.check import Accepted, NeedsRebase, Policy, Reason, Refused, Relation, check, require
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
 from rasura.patches.erasers.columns import Columns
@@ -258,8 +258,8 @@ def test_a_stack_that_leaks_on_a_protected_set_is_refused() -> None:
 def later_erasure_of_something_retained() -> Patch:
     """What q kept, erased by a later request that keeps the rest of q's retain set and leaves q's target alone."""
     kept = WORLD.retained_columns
-    plain = protected_basis(WORLD.reference.invariants, factories.moment(kept[:, 1:]), WORLD.rule)
-    basis = guarded_basis(plain, [DOG.targets.T], 0.9999)
+    plain = build_protected_basis(WORLD.reference.invariants, factories.moment(kept[:, 1:]), WORLD.rule)
+    basis = build_guarded_basis(plain, [DOG.targets.T], 0.9999)
     columns = Columns("once kept", kept[:, :1], factories.clip_like(900, 1, WORLD.width))
     return WORLD.patch(columns, erase(WORLD.weights, [columns], basis, NullSpace())[0], basis)
 

@@ -7,17 +7,17 @@ import torch
 from support.models.tiny_xl import tiny_xl
 from support.values.factories import TinyBase, tiny_request
 
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.checks.encoder_effects import Site, across, crosses
+from rasura.patches.checks.encoder_effects import Site, check_encoder_effects, reads_across_sites
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName
 
@@ -71,11 +71,11 @@ def test_what_the_second_encoder_does_to_a_reader_is_what_dense_arithmetic_gives
 ) -> None:
     stack = [reader, mover]
     assert all(name.startswith(SECOND) for name in mover.patch.tensors.increments)
-    assert crosses(stack)
+    assert reads_across_sites(stack)
     names = [name for member in stack for name in member.patch.tensors.increments]
     originals = base.host.originals(names)
     site = Site(base.encoder, originals, lambda _: [""])
-    found = across(stack, Policy(pair=1e9, stack=1e9, own=1e9, site=1e9), site, lambda *_: None)
+    found = check_encoder_effects(stack, Policy(pair=1e9, stack=1e9, own=1e9, site=1e9), site, lambda *_: None)
     (value,) = [r.value for r in found.relations if r.check == "site"]
 
     tower = base.encoder.towers[1]
@@ -83,10 +83,10 @@ def test_what_the_second_encoder_does_to_a_reader_is_what_dense_arithmetic_gives
     layers = layers_of([(mover.patch.tensors.increments, ONE)])
     concept = reader.patch.manifest.concept
     target = Target("dog", "cat")
-    T, goal = aligned_columns(base.encoder, target, concept.templates, concept.tokens)
+    T, goal = align_columns(base.encoder, target, concept.templates, concept.tokens)
     live = TorchHost({"text_encoder_2": tower.module}, "two")
-    live.write({layer.name: composed(kept[layer.name], layer.terms) for layer in layers})
-    there, _ = aligned_columns(base.encoder, target, concept.templates, concept.tokens)
+    live.write({layer.name: compose(kept[layer.name], layer.terms) for layer in layers})
+    there, _ = align_columns(base.encoder, target, concept.templates, concept.tokens)
     live.write(kept)
     assert torch.equal(there[:64], T[:64])
     assert not torch.equal(there[64:], T[64:])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from support.values import factories
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.footprint import Footprint, compact, kernel
-from rasura.patches.checks.interference import Interference, Stacked, angles, cosines, energies
+from rasura.patches.checks.footprint import Footprint, compact, compute_kernel
+from rasura.patches.checks.interference import Interference, Stacked, compute_angles, compute_cosines, compute_energies
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.types import Digest, PatchId
 
@@ -29,7 +29,7 @@ def prints(draw: st.DrawFn) -> tuple[Footprint, list[Increment]]:
     outs = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
     increments = layers(seed, outs, draw(st.integers(1, 4)), shared=draw(st.booleans()))
     targets = factories.normal(seed + 1, WIDTH, draw(st.integers(1, 5)))
-    found = Footprint(PatchId(f"{seed:064x}"), {TEXT: kernel(increments)}, {TEXT: targets}, Digest("0" * 64))
+    found = Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(increments)}, {TEXT: targets}, Digest("0" * 64))
     return found, increments
 
 
@@ -86,7 +86,7 @@ def test_strengths_scale_what_disturbs_and_not_what_is_disturbed() -> None:
 def test_patches_that_read_nothing_in_common_do_not_disturb_each_other() -> None:
     text, hidden = made(1), made(2, space="text_encoder.fc2.weight")
     assert torch.equal(Interference([text, hidden]).matrix(), torch.zeros(2, 2, dtype=torch.float64))
-    assert angles(text, hidden) == []
+    assert compute_angles(text, hidden) == []
 
 
 def test_a_patch_without_effect_is_disturbed_without_end() -> None:
@@ -104,7 +104,7 @@ def test_no_patches_have_an_empty_table() -> None:
 def test_patches_without_rows_keep_their_place() -> None:
     rows = torch.ones(2, 3).double()
     stacked = Stacked.of([None, rows, None])
-    sums = energies(stacked, Stacked.of([rows[:1], None]))
+    sums = compute_energies(stacked, Stacked.of([rows[:1], None]))
     assert sums.tolist() == [[0.0, 0.0], [18.0, 0.0], [0.0, 0.0]]
     assert not Stacked.of([None, rows]).single  # two rows for two patches, and both are the second's
 
@@ -123,7 +123,7 @@ def test_a_kernel_keeps_weak_responses_that_a_gram_matrix_would_lose() -> None:
     weak = Increment(A, torch.tensor([[32.0, 2.0**-18], [0.0, 2.0**-18]]))
     unseen = torch.zeros(WIDTH, 1, dtype=torch.float64)
     unseen[1] = 1
-    assert float((kernel([weak]) @ unseen).norm()) == pytest.approx(2.0**-18 * math.sqrt(2), rel=1e-9)
+    assert float((compute_kernel([weak]) @ unseen).norm()) == pytest.approx(2.0**-18 * math.sqrt(2), rel=1e-9)
 
 
 def test_cosines_are_those_of_the_principal_angles() -> None:
@@ -131,9 +131,9 @@ def test_cosines_are_those_of_the_principal_angles() -> None:
     e = torch.eye(4, dtype=torch.float64)
     tilted = 0.5 * e[1] + math.sqrt(0.75) * e[2]
     one, other = made(rows=torch.stack([e[0], e[1]])), made(rows=torch.stack([e[0] * 3, tilted + e[0]]))
-    assert angles(one, other) == pytest.approx([1.0, 0.5])
-    assert angles(one, one) == pytest.approx([1.0, 1.0])
-    table = cosines([one, other, made(rows=e[3:])])
+    assert compute_angles(one, other) == pytest.approx([1.0, 0.5])
+    assert compute_angles(one, one) == pytest.approx([1.0, 1.0])
+    table = compute_cosines([one, other, made(rows=e[3:])])
     assert table[0].tolist() == pytest.approx([1.0, 1.0, 0.0])
 
 

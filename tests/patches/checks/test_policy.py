@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy, all_of, limit_names
+from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy, combine_policies, list_limit_names
 from rasura.patches.errors import InputError
 
 LIMITS = st.floats(min_value=0, allow_nan=False)
-POLICIES = st.builds(Policy, **dict.fromkeys(limit_names(), LIMITS), separable=st.booleans())
+POLICIES = st.builds(Policy, **dict.fromkeys(list_limit_names(), LIMITS), separable=st.booleans())
 
 
 @given(POLICIES)
@@ -25,22 +25,26 @@ def test_what_a_file_leaves_out_has_its_default() -> None:
 
 @given(st.lists(POLICIES, min_size=1, max_size=4))
 def test_together_they_allow_no_more_than_each(policies: list[Policy]) -> None:
-    both = all_of(*policies)
+    both = combine_policies(*policies)
     for policy in policies:
-        assert all(getattr(both, name) <= getattr(policy, name) for name in limit_names() if name != "kept")
+        assert all(getattr(both, name) <= getattr(policy, name) for name in list_limit_names() if name != "kept")
         assert both.kept >= policy.kept
         assert both.separable >= policy.separable
-    assert all_of(both, *policies) == both
+    assert combine_policies(both, *policies) == both
 
 
 @given(POLICIES, POLICIES, POLICIES)
 def test_combining_has_no_order(a: Policy, b: Policy, c: Policy) -> None:
-    assert all_of(a, all_of(b, c)) == all_of(all_of(c, a), b) == all_of(a, b, c)
+    assert (
+        combine_policies(a, combine_policies(b, c))
+        == combine_policies(combine_policies(c, a), b)
+        == combine_policies(a, b, c)
+    )
 
 
 def test_nothing_is_no_policy() -> None:
     with pytest.raises(InputError, match="got none"):
-        all_of()
+        combine_policies()
 
 
 @pytest.mark.parametrize(

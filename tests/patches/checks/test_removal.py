@@ -7,7 +7,7 @@ import torch
 from support.values import factories
 from support.values.factories import World
 
-from rasura.patches.algebra.protected_subspace import RankRule, protected_basis
+from rasura.patches.algebra.protected_subspace import RankRule, build_protected_basis
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.check import check
 from rasura.patches.checks.policy import Policy
@@ -134,7 +134,7 @@ def one_list_without(concept: int) -> Patch:
     strong = factories.clip_like(60, 8, WORLD.width)
     listed = torch.cat([strong + 0.02 * factories.clip_like(61 + i, 8, WORLD.width) for i in range(4)], dim=1)
     kept = torch.cat([listed[:, :concept], listed[:, concept + 1 :]], dim=1)
-    basis = protected_basis(WORLD.reference.invariants, factories.moment(kept), RankRule("count", 8))
+    basis = build_protected_basis(WORLD.reference.invariants, factories.moment(kept), RankRule("count", 8))
     columns = WORLD.columns(f"concept {concept}", 300 + concept)
     return WORLD.patch(columns, erase(WORLD.weights, [columns], basis, NullSpace())[0], basis)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasura.patches.erasers.catalogue import METHODS, eraser, method_class
+from rasura.patches.erasers.catalogue import METHODS, eraser, load_method
 from rasura.patches.erasers.closed_form.null_space import NullSpace
-from rasura.patches.erasers.options import check_options, option, option_texts, options_of, with_options
+from rasura.patches.erasers.options import check_options, encode_options, option, options_of, with_options
 from rasura.patches.errors import InputError
 
 
@@ -42,7 +42,7 @@ def test_options_are_listed_in_their_order_with_what_they_may_be() -> None:
 @given(st.integers(1, 10), st.floats(0, 1e6), st.booleans(), st.sampled_from("ab"), st.integers(0, 99))
 def test_what_is_written_reads_back(steps: int, rate: float, exact: bool, kind: str, seed: int) -> None:
     made = Sample(steps, float(f"{rate:g}"), exact, kind, seed)
-    texts = option_texts(made)  # type: ignore[arg-type]
+    texts = encode_options(made)  # type: ignore[arg-type]
     assert "seed" not in texts
     assert with_options(Sample, {**texts, "seed": str(seed)}) == made
 
@@ -75,7 +75,7 @@ def test_a_method_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_the_catalogue_is_an_eraser_with_explained_choices(name: str) -> None:
-    found: Any = method_class(name)
+    found: Any = load_method(name)
     assert found.name == name
     assert METHODS[name].text.endswith(".")
     assert METHODS[name].source
@@ -83,9 +83,9 @@ def test_every_method_of_the_catalogue_is_an_eraser_with_explained_choices(name:
     assert made == found()
     assert all(o.text for o in options_of(found))
     assert all(isinstance(getattr(made, f.name), bool | int | float | str) for f in fields(found))
-    assert eraser(name, option_texts(made)) == made
+    assert eraser(name, encode_options(made)) == made
 
 
 def test_the_default_choices_of_the_default_method_are_written_as_they_were() -> None:
     """They stand in manifests: other texts would make other patches of the same request."""
-    assert option_texts(NullSpace()) == {"ridge": "0.01", "energy": "0.9", "rank_limit": "32", "guard": "0.9999"}
+    assert encode_options(NullSpace()) == {"ridge": "0.01", "energy": "0.9", "rank_limit": "32", "guard": "0.9999"}

@@ -17,7 +17,7 @@ from support.models.tiny import TinySpec, tiny_model
 from support.values import factories
 from support.values.factories import TinyBase, tiny_request
 
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.checks.check import Accepted, Refused, check, require
 from rasura.patches.erasers.closed_form.null_space import NullSpace
@@ -34,8 +34,8 @@ from rasura.patches.format.member import Member
 from rasura.patches.format.patch import BASIS, Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import check_touched
-from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, aligned_columns
-from rasura.patches.prompts.nearest_concepts import nearest_protected
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, align_columns
+from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.solve import _Prompts, build_patches
 from rasura.patches.types import PatchId
@@ -82,18 +82,18 @@ def test_patches_read_back_and_are_accepted_together(patches: tuple[Patch, ...])
 def test_the_concept_becomes_its_anchor_and_the_null_prompt_stays(tiny: TinyBase, patches: tuple[Patch, ...]) -> None:
     """On the composed weights themselves, float32, all rounding included."""
     patch = patches[0]
-    C1, C_star = aligned_columns(tiny.encoder, Target("dog", "cat"), patch.manifest.concept.templates, "last")
+    C1, C_star = align_columns(tiny.encoder, Target("dog", "cat"), patch.manifest.concept.templates, "last")
     null = tiny.encoder.encode_all([""])[0].T
     pristine = tiny.host.originals(patch.tensors.increments)
     for name, increment in patch.tensors.increments.items():
-        W, edited = pristine[name].double(), composed(pristine[name], [Term(increment)]).double()
+        W, edited = pristine[name].double(), compose(pristine[name], [Term(increment)]).double()
         assert float((edited @ C1 - W @ C_star).norm() / (W @ C1 - W @ C_star).norm()) < 0.01
         assert float((edited @ null - W @ null).norm() / (W @ null).norm()) < 1e-5
 
 
 def test_stored_targets_stand_for_the_concepts_columns(tiny: TinyBase, patches: tuple[Patch, ...]) -> None:
     """‖X·C1 − Y·C*‖ is the same for the few stored rows as for all columns."""
-    C1, C_star = aligned_columns(tiny.encoder, Target("dog", "cat"), patches[0].manifest.concept.templates, "last")
+    C1, C_star = align_columns(tiny.encoder, Target("dog", "cat"), patches[0].manifest.concept.templates, "last")
     X, Y = factories.normal(1, 9, 128), factories.normal(2, 9, 128)
     tensors = patches[0].tensors
     stored = (X @ tensors.targets.T - Y @ tensors.anchors.T).norm()
@@ -239,12 +239,12 @@ def test_guarded_patches_are_protected_and_named(tiny: TinyBase) -> None:
 
 def test_neighbours_are_those_of_the_prompts(tiny: TinyBase) -> None:
     words = ["photo", "a dog", "x" * 3000, "tree", "dog dog", "the dog"]
-    found = nearest_protected(tiny.encoder, "dog", words, {})
+    found = find_nearest_protected(tiny.encoder, "dog", words, {})
     assert len(found) == 3
     assert {near.name for near in found} == {"a dog", "dog dog", "the dog"}
     assert all(-1 <= near.cosine <= 1 for near in found)
-    assert nearest_protected(tiny.encoder, "dog", [], {}) == ()
-    assert nearest_protected(tiny.encoder, "dog", ["dog"], {})[0].cosine == pytest.approx(1.0, abs=1e-6)
+    assert find_nearest_protected(tiny.encoder, "dog", [], {}) == ()
+    assert find_nearest_protected(tiny.encoder, "dog", ["dog"], {})[0].cosine == pytest.approx(1.0, abs=1e-6)
 
 
 # --- Refused as input -------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_no_patch_is_made_of_a_model_that_is_patched_already_but_of_its_original
     patched = TinyBase.open(shutil.copytree(tiny.host.folder, tmp_path / "model"))
     increments = patches[0].tensors.increments
     pristine = patched.host.originals(increments)
-    patched.host.write({name: composed(pristine[name], [Term(increments[name])]) for name in increments})
+    patched.host.write({name: compose(pristine[name], [Term(increments[name])]) for name in increments})
     again = TinyBase.open(tmp_path / "model").build(tiny_request("dog", "van gogh", licence="MIT"))
     assert [p.patch_id for p in again] == [p.patch_id for p in patches]
     assert PatchId(again[0].patch_id)
@@ -405,7 +405,7 @@ def test_retained_tokens_are_those_that_were_asked_for(tiny: TinyBase) -> None:
 
 def test_an_anchor_is_found_among_general_concepts(tiny: TinyBase) -> None:
     (patch,) = tiny.build(tiny_request(targets=(Target("dog", "auto"),), anchors=("painting", "dog", "gogh")))
-    names = [near.name for near in nearest_protected(tiny.encoder, "dog", ("painting", "gogh"), {})]
+    names = [near.name for near in find_nearest_protected(tiny.encoder, "dog", ("painting", "gogh"), {})]
     assert patch.manifest.concept.anchor == names[0]
     (other,) = tiny.build(tiny_request(targets=(Target("dog", names[0]),)))
     assert other.patch_id == patch.patch_id

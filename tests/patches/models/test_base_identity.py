@@ -11,13 +11,13 @@ from support.models.tiny import TinySpec, tiny_components, tiny_pipeline
 from support.values import factories
 from support.values.factories import TinyBase
 
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest, torch_dtype
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name, torch_dtype
 from rasura.patches.errors import BaseMismatchError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.base_identity import casts, check_touched, cross_attention, identify
+from rasura.patches.models.base_identity import check_touched, find_casts, find_cross_attention, identify
 from rasura.patches.types import ParamName
 
 SMALL = TinySpec()
@@ -76,7 +76,7 @@ def test_a_model_without_a_text_encoder_is_refused() -> None:
 
 @pytest.mark.parametrize(("layers", "count"), [("k", 4), ("v", 4), ("kv", 8)])
 def test_cross_attention_is_found(tiny: TinyBase, layers: str, count: int) -> None:
-    found = cross_attention(tiny.host.parameters(), layers, 64)
+    found = find_cross_attention(tiny.host.parameters(), layers, 64)
     assert len(found) == count
     assert found == sorted(found)
     assert all(".attn2.to_" in name and name.startswith("unet.") for name in found)
@@ -88,7 +88,7 @@ def infos(*shapes: tuple[str, tuple[int, ...]]) -> dict[ParamName, ParameterInfo
 
 def test_a_model_without_cross_attention_is_refused() -> None:
     with pytest.raises(UnsupportedHostError, match="no cross-attention"):
-        cross_attention(
+        find_cross_attention(
             infos(("unet.mid.attn1.to_k.weight", (4, 4)), ("text_encoder.x.attn2.to_k.weight", (4, 4))), "k"
         )
 
@@ -96,15 +96,15 @@ def test_a_model_without_cross_attention_is_refused() -> None:
 def test_another_width_than_the_text_encoders_is_refused() -> None:
     mixed = infos(("unet.a.attn2.to_k.weight", (4, 64)), ("unet.b.attn2.to_k.weight", (4, 32)))
     with pytest.raises(UnsupportedHostError, match="width 32 and 64, as the model reads them, got 64"):
-        cross_attention(mixed, "k", 64)
-    assert len(cross_attention(mixed, "k")) == 2
+        find_cross_attention(mixed, "k", 64)
+    assert len(find_cross_attention(mixed, "k")) == 2
 
 
 # --- Is this the base? ------------------------------------------------------------------------------------------------
 
 
 def identity(name: str, tensor: torch.Tensor) -> TensorIdentity:
-    return TensorIdentity(ParamName(name), dtype_name(tensor.dtype), tuple(tensor.shape), tensor_digest(tensor))
+    return TensorIdentity(ParamName(name), dtype_name(tensor.dtype), tuple(tensor.shape), digest_tensor(tensor))
 
 
 W = factories.weights(1, 5, 7, torch.float16)
@@ -178,10 +178,10 @@ def test_another_shape_or_none_is_another_model() -> None:
 
 def test_digests_of_casts_are_those_of_the_cast_tensor() -> None:
     tensor = factories.weights(2, 3, 3, torch.float32)
-    assert casts(tensor) == {
-        "F16": tensor_digest(tensor.half()),
-        "BF16": tensor_digest(tensor.bfloat16()),
-        "F32": tensor_digest(tensor),
+    assert find_casts(tensor) == {
+        "F16": digest_tensor(tensor.half()),
+        "BF16": digest_tensor(tensor.bfloat16()),
+        "F32": digest_tensor(tensor),
     }
 
 

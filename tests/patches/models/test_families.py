@@ -12,7 +12,7 @@ from support.models.tiny_families import NAMES, TinyFamily, dual_attention, tiny
 from support.values import factories
 from torch import nn
 
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE, Increment, Strength
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
@@ -22,8 +22,8 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.base_identity import cross_attention
-from rasura.patches.models.families import FAMILIES, family_of
+from rasura.patches.models.base_identity import find_cross_attention
+from rasura.patches.models.families import FAMILIES, find_family
 from rasura.patches.types import ParamName
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -36,7 +36,7 @@ def live(family: TinyFamily) -> TorchHost:
 
 def increments(infos: Mapping[ParamName, ParameterInfo], seed: int) -> dict[ParamName, Increment]:
     """Random increments of every layer that sees text, and of every third other matrix that is not tied."""
-    family = family_of(infos)
+    family = find_family(infos)
     names = [n for n, info in infos.items() if len(info.shape) == 2 and n.endswith("weight") and "shared" not in n]
     chosen = {*names[::3], *(name for name in names if family is not None and family.reads(name) is not None)}
     shapes = {name: infos[name].shape for name in sorted(chosen)}
@@ -51,7 +51,7 @@ def move(host: Host, *stack: tuple[Mapping[ParamName, Increment], Strength]) -> 
     layers = {layer.name: layer.terms for layer in layers_of(stack)}
     pristine = host.originals({*layers, *host.kept()})
     forget = host.kept() - layers.keys()
-    host.write({name: composed(tensor, layers.get(name, ())) for name, tensor in pristine.items()}, forget=forget)
+    host.write({name: compose(tensor, layers.get(name, ())) for name, tensor in pristine.items()}, forget=forget)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -86,7 +86,7 @@ def test_patches_of_every_layer_come_and_go_live_and_on_disk(name: str, dtype: s
 def test_a_family_is_told_from_its_parameters_alone(name: str) -> None:
     infos = live(tiny_family(name)).parameters()
     assert [family.name for family in FAMILIES if family.fits(infos)] == [name]
-    family = family_of(infos)
+    family = find_family(infos)
     assert family is not None
     assert set(family.components) == {parameter.split(".")[0] for parameter in infos}
 
@@ -95,7 +95,7 @@ def test_a_family_is_told_from_its_parameters_alone(name: str) -> None:
 def test_what_is_said_to_read_text_reads_text(name: str) -> None:
     """Hooks see the inputs: the embeddings themselves for `text`, and something else for everything else."""
     family = tiny_family(name)
-    row = family_of(live(family).parameters())
+    row = find_family(live(family).parameters())
     assert row is not None
     given, seen = family.inputs["encoder_hidden_states"], {}
     for part in ("unet", "transformer"):
@@ -124,13 +124,13 @@ def test_attn2_of_dual_blocks_reads_the_picture() -> None:
     assert inputs[0].shape[1] == 16  # patches of the picture, not seven tokens
     assert torch.equal(*inputs)  # another text changes nothing of what it reads
     with pytest.raises(UnsupportedHostError, match=r"attn2\.to_k\.weight, which reads the picture alone"):
-        cross_attention(live(family).parameters(), "k")
+        find_cross_attention(live(family).parameters(), "k")
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_cross_attention_of_unets(name: str) -> None:
     infos = live(tiny_family(name)).parameters()
-    found = cross_attention(infos, "kv")
+    found = find_cross_attention(infos, "kv")
     assert found == [n for n in infos if ".attn2.to_k." in n or ".attn2.to_v." in n]
     assert len(found) == {"SDXL": 16}.get(name, 8)
 
@@ -150,7 +150,7 @@ def test_cross_attention_of_unets(name: str) -> None:
 def test_families_without_a_linear_text_layer_say_what_they_have(name: str, got: str, instead: str) -> None:
     infos = live(tiny_family(name)).parameters()
     asked: list[Callable[[], object]] = [
-        lambda: cross_attention(infos, "kv"),
+        lambda: find_cross_attention(infos, "kv"),
         lambda: NullSpace().parameters(infos, "kv", 64),
         lambda: NullSpace().parameters(infos, "kv", 32),  # PixArt's attn2 has this width, by chance or not
     ]
@@ -163,7 +163,7 @@ def test_families_without_a_linear_text_layer_say_what_they_have(name: str, got:
 @pytest.mark.parametrize("name", ["SDXL", "SD3", "FLUX", "PixArt"])
 def test_methods_that_follow_one_clip_encoder_name_what_they_would_need(name: str) -> None:
     infos = live(tiny_family(name)).parameters()
-    row = family_of(infos)
+    row = find_family(infos)
     assert row is not None
     asked: list[Callable[[], object]] = [lambda: ClipNullSpace().parameters(infos, "auto", 24)]
     if name == "SDXL":
@@ -198,9 +198,9 @@ def infos_of(*names: str) -> dict[ParamName, ParameterInfo]:
     ],
 )
 def test_what_is_not_known_to_read_text_is_not_taken_for_it(names: tuple[str, ...]) -> None:
-    assert family_of(infos_of(*names)) is None
+    assert find_family(infos_of(*names)) is None
     with pytest.raises(UnsupportedHostError, match=r"what it reads is not known"):
-        cross_attention(infos_of(*names), "k")
+        find_cross_attention(infos_of(*names), "k")
 
 
 def test_tied_embeddings_have_one_name_and_are_not_written() -> None:
@@ -228,7 +228,7 @@ def test_pictures_of_pipelines_change_and_come_back(name: str) -> None:
     pipeline, draw = tiny_pipeline_of(tiny_family(name))
     host = TorchHost.of(pipeline)
     infos = host.parameters()
-    family = family_of(infos)
+    family = find_family(infos)
     assert family is not None
     before = draw()
     move(host, ({n: i for n, i in increments(infos, 0).items() if family.reads(n) == "text"}, ONE))
@@ -303,14 +303,14 @@ def _published(name: str) -> nn.Module:
 def test_the_published_models_are_recognised(name: str, millions: int, readers: int, width: int) -> None:
     infos = TorchHost.of(_published(name)).parameters()
     assert round(sum(math.prod(info.shape) for info in infos.values()) / 1e6) == millions
-    family = family_of(infos)
+    family = find_family(infos)
     assert family is not None
     assert family.name == name
     found = family.reading(infos)
     assert len(found) == readers
     assert {infos[parameter].shape[-1] for parameter in found} == {width}
     if name in WHOLE:
-        assert cross_attention(infos, "kv") == found
+        assert find_cross_attention(infos, "kv") == found
 
 
 def test_the_page_has_every_family() -> None:

@@ -11,7 +11,7 @@ from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import ConceptError, UnsupportedHostError
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
+from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 
 PROMPTS = ["a photo of a dog", "", "van gogh", "Dog", "a cat, a dog!"]
 LENGTHS = {"SD3": 77 + 256, "FLUX": 512, "PixArt": 120}
@@ -92,7 +92,7 @@ def test_the_number_of_pads_decides_what_t5_gives(bases: dict[str, TinyBase]) ->
     ],
 )
 def test_positions(bases: dict[str, TinyBase], name: str, tokens: str, expected: list[int]) -> None:
-    assert token_positions(bases[name].encoder, "a photo of van gogh", "van gogh", tokens) == expected
+    assert find_token_positions(bases[name].encoder, "a photo of van gogh", "van gogh", tokens) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,7 +100,7 @@ def test_t5_looks_ahead_and_clip_does_not(bases: dict[str, TinyBase], name: str)
     """So `tail` begins at the prompt's start where a T5 reads it: the words before the subject know it, too."""
     dog, cat = bases[name].encoder.encode_all(["a photo of dog", "a photo of cat"])
     differs = (dog - cat).norm(dim=1) > 1e-5
-    known = set(token_positions(bases[name].encoder, "a photo of dog", "dog", "tail"))
+    known = set(find_token_positions(bases[name].encoder, "a photo of dog", "dog", "tail"))
     assert {i for i, different in enumerate(differs.tolist()) if different} <= known
     assert bool(differs[77 if name == "SD3" else 0])
 
@@ -109,7 +109,7 @@ def test_columns_never_pair_what_is_hidden(bases: dict[str, TinyBase]) -> None:
     """A longer concept has more rows than its anchor; the anchor's hidden ones are no goal, they are zeros."""
     for target in (Target("van gogh", "cat"), Target("cat", "van gogh"), Target("cat", "")):
         for tokens in ("last", "subject", "end", "tail"):
-            columns = aligned_columns(bases["PixArt"].encoder, target, ["a photo of {}", "{}"], tokens)
+            columns = align_columns(bases["PixArt"].encoder, target, ["a photo of {}", "{}"], tokens)
             assert all(bool((part.norm(dim=0) > 0).all()) for part in columns)
 
 
@@ -133,7 +133,7 @@ def test_a_concept_becomes_its_anchor(bases: dict[str, TinyBase], name: str, met
     )
     (patch,) = base.build(request)
     assert set(patch.tensors.increments) == READS[name]
-    C1, C_star = aligned_columns(base.encoder, request.targets[0], request.templates, "last")
+    C1, C_star = align_columns(base.encoder, request.targets[0], request.templates, "last")
     null = base.encoder.encode_all([""])[0].T
     for key, own in patch.tensors.increments.items():
         W, delta = base.host.originals([key])[key].double(), own.dense().double()

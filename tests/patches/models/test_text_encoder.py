@@ -17,7 +17,7 @@ from rasura.patches.errors import ConceptError, NotFoundError, UnsupportedHostEr
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns, token_positions
+from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName
 
@@ -83,7 +83,7 @@ def test_the_null_prompt_has_begin_of_text_and_pads_of_both(base: TinyBase) -> N
     ("tokens", "expected"), [("last", [6]), ("subject", [5, 6]), ("end", [*range(6, 77)]), ("tail", [*range(5, 77)])]
 )
 def test_positions_are_those_of_both_tokenizers(base: TinyBase, tokens: str, expected: list[int]) -> None:
-    assert token_positions(base.encoder, "a photo of a van gogh", "van gogh", tokens) == expected
+    assert find_token_positions(base.encoder, "a photo of a van gogh", "van gogh", tokens) == expected
 
 
 def test_the_end_of_text_stands_before_the_pads_of_either_kind(base: TinyBase) -> None:
@@ -91,8 +91,8 @@ def test_the_end_of_text_stands_before_the_pads_of_either_kind(base: TinyBase) -
     _, second = xl_tokenizers()
     assert second.pad_token_id == 0 != second.eos_token_id
     assert second("dog !")["input_ids"][2] == 0
-    assert token_positions(base.encoder, "dog !", "", "last") == [3]
-    assert token_positions(base.encoder, "dog !", "dog", "end") == [*range(1, 77)]
+    assert find_token_positions(base.encoder, "dog !", "", "last") == [3]
+    assert find_token_positions(base.encoder, "dog !", "dog", "end") == [*range(1, 77)]
 
 
 def test_a_phrase_that_the_tokenizers_split_differently_is_refused(base: TinyBase) -> None:
@@ -105,7 +105,7 @@ def test_a_phrase_that_the_tokenizers_split_differently_is_refused(base: TinyBas
 
 
 def test_columns_are_pairs_of_whole_rows(base: TinyBase) -> None:
-    C1, C_star = aligned_columns(base.encoder, Target("van gogh", "cat"), ["a {}"], "last")
+    C1, C_star = align_columns(base.encoder, Target("van gogh", "cat"), ["a {}"], "last")
     assert torch.equal(C1[:, 0], base.encoder.encode_all(["a van gogh"])[0, 3])
     assert torch.equal(C_star[:, 0], base.encoder.encode_all(["a cat"])[0, 2])
 
@@ -198,7 +198,7 @@ def test_methods_that_work_on_embeddings_erase(base: TinyBase, method: str) -> N
         name for name in base.host.parameters() if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
     }
     moved = asked = 0.0
-    C1, C_star = aligned_columns(base.encoder, request.targets[0], request.templates, request.tokens)
+    C1, C_star = align_columns(base.encoder, request.targets[0], request.templates, request.tokens)
     for name, increment in patch.tensors.increments.items():
         W = base.host.originals([name])[name].to(torch.float64)
         patched = W + increment.B.to(torch.float64) @ increment.A.to(torch.float64)

@@ -17,7 +17,7 @@ from rasura.patches.prompts.concept_prompts import (
     GENERIC_TEMPLATES,
     HELD_OUT,
     Target,
-    aligned_columns,
+    align_columns,
     check_concept,
     check_template,
     normal,
@@ -190,7 +190,7 @@ COLUMNS = {
 @pytest.mark.parametrize(("tokens", "concept", "anchor"), COLUMNS)
 def test_tokens_are_paired(encoder: TextEncoder, tokens: str, concept: str, anchor: str) -> None:
     """By distance from the last subject token; an anchor's first token stands in for those that it lacks."""
-    C1, C_star = aligned_columns(encoder, Target(concept, anchor), ("{}",), tokens)
+    C1, C_star = align_columns(encoder, Target(concept, anchor), ("{}",), tokens)
     source, goal = encoder.encode_all([concept, anchor])
     pairs = COLUMNS[tokens, concept, anchor]
     assert torch.equal(C1, source[[a for a, _ in pairs]].T)
@@ -198,7 +198,7 @@ def test_tokens_are_paired(encoder: TextEncoder, tokens: str, concept: str, anch
 
 
 def test_templates_add_columns(encoder: TextEncoder) -> None:
-    C1, C_star = aligned_columns(encoder, Target("dog", "cat"), ("{}", "photo of {}"), "last")
+    C1, C_star = align_columns(encoder, Target("dog", "cat"), ("{}", "photo of {}"), "last")
     assert C1.shape == C_star.shape == (64, 2)
     assert torch.equal(C1[:, 1], encoder.encode_all(["photo of dog"])[0, 3])
 

@@ -12,7 +12,7 @@ from support.values.factories import TinyBase, World, tiny_request
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import METHODS, eraser
 from rasura.patches.erasers.closed_form.null_space import NullSpace
-from rasura.patches.erasers.options import option_texts
+from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ConceptError, InputError
 from rasura.patches.format.manifest import Manifest
@@ -81,7 +81,7 @@ def manifest() -> Manifest:
 
 
 def with_options(**options: str) -> Manifest:
-    own = {"layers": "kv", **option_texts(NullSpace()), **options}
+    own = {"layers": "kv", **encode_options(NullSpace()), **options}
     found = manifest()
     return replace(found, eraser=EraserSpec("null-space", own))
 
@@ -119,6 +119,6 @@ def test_which_are_trained() -> None:
 @given(st.floats(1e-9, 0.999), st.integers(1, 1024))
 def test_choices_come_back_exactly(ridge: float, limit: int) -> None:
     method = NullSpace(ridge=ridge, rank_limit=limit)
-    spec = EraserSpec("null-space", {"layers": "v", **option_texts(method)})
+    spec = EraserSpec("null-space", {"layers": "v", **encode_options(method)})
     assert eraser_of(spec) == method
     assert RankRule.parse(str(RankRule("relative", ridge))) == RankRule("relative", ridge)

@@ -9,7 +9,7 @@ from support.values.factories import World
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
-from rasura.patches.erasers.columns import Columns, compressed
+from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.solving.measure import Measured, Measurer, Reference
 
@@ -96,7 +96,7 @@ def test_compressed_columns_stand_for_all(width: int) -> None:
     """Narrow or wide, and however few there are: ‖X·C1 − Y·C*‖ stays."""
     base = factories.normal(1, 2 * width, 5) @ factories.normal(2, 5, 40)
     columns = Columns("dog", base[:width], base[width:])
-    found = compressed(columns, 1e-6)
+    found = compress_columns(columns, 1e-6)
     assert found.targets.shape == found.anchors.shape == (width, 5)
     X, Y = factories.normal(3, 7, width), factories.normal(4, 7, width)
     full = (X @ columns.targets - Y @ columns.anchors).norm()

@@ -7,15 +7,15 @@ import pytest
 import torch
 from support.models.trainable import base, patches, quick, request, silent
 
-from rasura.patches.checks.disturbance import disturbance, own_leak
+from rasura.patches.checks.disturbance import measure_disturbance, measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.erasers.trained.all_but_one import AllButOne
 from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.patch import Patch
-from rasura.patches.solving.from_manifest import prompts_request
-from rasura.patches.solving.reproject import own_basis, reprojected
+from rasura.patches.solving.from_manifest import request_prompts
+from rasura.patches.solving.reproject import find_own_basis, reproject
 from rasura.patches.solving.solve import reference_of
 from rasura.patches.types import ParamName, PatchId
 
@@ -37,24 +37,24 @@ def weights(patch: Patch) -> dict[ParamName, torch.Tensor]:
 
 @cache
 def reference() -> Reference:
-    return reference_of(base().encoder, prompts_request([trained().manifest], None, ("photo",)), silent)
+    return reference_of(base().encoder, request_prompts([trained().manifest], None, ("photo",)), silent)
 
 
 def beside(patch: Patch, *others: Patch) -> Patch:
     guarded = {other.patch_id: other.tensors.targets for other in others}
-    return reprojected(patch, guarded, weights(patch), reference())
+    return reproject(patch, guarded, weights(patch), reference())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_other_targets_are_no_longer_seen(method: str) -> None:
     dog, of = trained("dog", method), trained("of")
     found = beside(dog, of)
-    before, after = disturbance(dog, of), disturbance(found, of)
+    before, after = measure_disturbance(dog, of), measure_disturbance(found, of)
     assert before is not None
     assert after is not None
     assert before > 0.05
     assert after < 1e-4
-    assert own_leak(found) < 1e-5
+    assert measure_own_leak(found) < 1e-5
     for name, increment in found.tensors.increments.items():
         old = dog.tensors.increments[name]
         assert increment.rank == old.rank
@@ -83,10 +83,10 @@ def test_what_the_patch_says_of_itself() -> None:
 def test_a_second_time_it_holds_both() -> None:
     dog, of, photo = trained("dog"), trained("of"), trained("photo")
     twice = beside(beside(dog, of), photo)
-    assert own_basis(twice).guards == 2
+    assert find_own_basis(twice).guards == 2
     assert twice.manifest.protected.patches == tuple(sorted((of.patch_id, photo.patch_id)))
     for other in (of, photo):
-        assert (disturbance(twice, other) or 1) < 1e-4
+        assert (measure_disturbance(twice, other) or 1) < 1e-4
 
 
 def test_what_is_held_already_costs_nothing() -> None:
@@ -105,7 +105,7 @@ def test_refusals() -> None:
         beside(dog, replace_targets(trained("of"), dog.tensors.targets))
     everything = torch.eye(128, dtype=torch.float64)
     with pytest.raises(ErasureRefusedError, match="takes all 128 dimensions"):
-        reprojected(dog, {OTHER: everything}, weights(dog), reference())
+        reproject(dog, {OTHER: everything}, weights(dog), reference())
     pictures = trained("dog", "all-but-one", "out")
     with pytest.raises(ErasureRefusedError, match="reads picture features"):
         beside(pictures, trained("of"))

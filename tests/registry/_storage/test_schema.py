@@ -62,13 +62,13 @@ def sql(made: Place) -> Sql:
 
 def test_migrations_give_the_tables_that_the_program_has(registry: Registry) -> None:
     with registry.reading() as session:
-        assert schema.drift(session.connection()) == ""
+        assert schema.find_drift(session.connection()) == ""
 
 
 def test_a_column_added_outside_is_drift(made: Place, registry: Registry, sql: Sql) -> None:
     sql("ALTER TABLE patch ADD COLUMN note TEXT")
     with registry.reading() as session:
-        assert "note" in schema.drift(session.connection())
+        assert "note" in schema.find_drift(session.connection())
 
 
 def test_the_pins_are_those_of_the_migrations(registry: Registry) -> None:
@@ -194,7 +194,7 @@ def test_an_older_registry_is_upgraded(first_schema: Place) -> None:
         with registry.reading() as session:
             connection = session.connection()
             assert schema.pin(connection) == schema.PINS[schema.HEAD][connection.dialect.name]
-            assert schema.drift(connection) == ""
+            assert schema.find_drift(connection) == ""
 
 
 def test_a_registry_of_the_second_schema_is_upgraded(made: Place, sql: Sql) -> None:
@@ -210,7 +210,7 @@ def test_a_registry_of_the_second_schema_is_upgraded(made: Place, sql: Sql) -> N
         assert registry.stack("brand") == stack("brand", first)
         assert verify_log(registry).size == 12
         with registry.reading() as session:
-            assert schema.drift(session.connection()) == ""
+            assert schema.find_drift(session.connection()) == ""
 
 
 def test_what_is_up_to_date_is_left_alone(made: Place) -> None:

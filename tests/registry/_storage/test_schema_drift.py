@@ -15,7 +15,7 @@ def _drift(folder: Path, change: str | None = None) -> str:
         with engine.begin() as connection:
             if change:
                 connection.exec_driver_sql(change)
-            return schema.drift(connection)
+            return schema.find_drift(connection)
     finally:
         engine.dispose()
 

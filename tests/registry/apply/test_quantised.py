@@ -13,8 +13,8 @@ from support.models.tiny import TinySpec, tiny_model
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, silent, workshop
 from torch import nn
 
-from rasura.patches.algebra.compose import increment_sum, layers_of
-from rasura.patches.algebra.factors import Factors
+from rasura.patches.algebra.compose import layers_of, sum_increments
+from rasura.patches.algebra.factors import BranchFactors
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -28,7 +28,7 @@ from rasura.patches.errors import (
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.quantised.branch_factors import BranchHook
 from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
-from rasura.patches.hosts.quantised.quantised_layers import codes_digest
+from rasura.patches.hosts.quantised.quantised_layers import digest_codes
 from rasura.patches.types import ParamName
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations, side_branches
@@ -53,7 +53,7 @@ def model(eight: Any, workshop: Workshop) -> Iterator[LiveModel]:
 
 
 def codes(pipe: Any) -> dict[str, str]:
-    return {name: codes_digest(ParamName(name), layer) for name, layer in read_by_text(pipe.unet).items()}
+    return {name: digest_codes(ParamName(name), layer) for name, layer in read_by_text(pipe.unet).items()}
 
 
 def hooks(pipe: Any) -> list[BranchHook]:
@@ -139,7 +139,7 @@ def test_merging_into_the_codes_would_lose_the_increment(kind: str, workshop: Wo
     stack = {layer.name: layer.terms for layer in layers_of([(increments, SIXTEENTH)])}
     name, layer = first(pipe)
     values, requantised = _codec(kind, layer)
-    added = increment_sum(stack[name]).float()
+    added = sum_increments(stack[name]).float()
     merged = requantised(values + added)
     assert float((merged - values - added).norm()) > 0.5 * float(added.norm())
     assert not torch.equal(requantised(merged - added), values)
@@ -230,7 +230,7 @@ def test_a_failed_exchange_leaves_the_old_branches_at_their_place(
     seen, order = noise(eight), list(layer._forward_hooks)
     host = model.host
     assert isinstance(host, QuantisedHost)
-    other: Any = Factors(torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1))
+    other: Any = BranchFactors(torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1))
     state = host.digests([name])
     norm = ParamName("unet.conv_norm_out.weight")
     spoilt = {norm: torch.full_like(host.read([norm])[norm], torch.nan)}
@@ -356,7 +356,7 @@ def test_branches_of_strangers_are_drift(workshop: Workshop, model: LiveModel, e
     name, layer = first(eight)
     host = model.host
     assert isinstance(host, QuantisedHost)
-    with host.exchanging({name: Factors(torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1))}):
+    with host.exchanging({name: BranchFactors(torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1))}):
         pass
     assert model.status().drifted == (name,)
     with pytest.raises(DriftError, match="did not apply"):

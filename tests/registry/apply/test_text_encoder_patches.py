@@ -27,7 +27,7 @@ from rasura.registry.apply.status import survey
 from rasura.registry.erase.base_models import add_base, open_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 
 ADD = Draft("alice", "", "base.add", "success")
@@ -222,7 +222,7 @@ def test_a_base_registered_before_its_text_encoder_could_be_patched(workshop: Wo
         record = add_base(registry, workshop.model, None, ADD, silent)[0].record
     older = tuple(replace(p, casts=p.casts if p.name.startswith("unet.") else {}) for p in record.parameters)
     with Registry.create(tmp_path / "older", actor="alice") as registry:
-        new_key(registry, "alice", Draft("alice", "", "key.add", "success"))
+        make_key(registry, "alice", Draft("alice", "", "key.add", "success"))
         registry.add_base(replace(record, parameters=older), ADD)
         patch_id = erased(registry, "painting")
         pipeline = tiny_pipeline(SPEC).to(torch.float32)

@@ -26,7 +26,7 @@ from rasura.registry._storage.records import Draft
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
 DRAFT = Draft("bob", "takedown 12", "patch.erase", "success")
@@ -148,7 +148,7 @@ def test_no_such_base_key_or_patch(workshop: Workshop, registry: Registry) -> No
         run(registry, OF, base="nothing")
     with workshop.unchanged("failed not_found"), pytest.raises(NotFoundError):
         run(registry, OF, key="nobody")
-    new_key(registry, "bob", Draft("bob", "", "key.add", "success"))
+    make_key(registry, "bob", Draft("bob", "", "key.add", "success"))
     with workshop.unchanged("failed input"), pytest.raises(InputError, match="several keys"):
         run(registry, OF)
     registry.revoke_key("bob", registry.now(), Draft("bob", "", "key.revoke", "success"))
@@ -159,7 +159,7 @@ def test_no_such_base_key_or_patch(workshop: Workshop, registry: Registry) -> No
 
 def test_with_another_key_the_first_signature_stays(workshop: Workshop, registry: Registry) -> None:
     """Signing again is no new patch: identity is the content, not who vouches for it."""
-    new_key(registry, "bob", Draft("bob", "", "key.add", "success"))
+    make_key(registry, "bob", Draft("bob", "", "key.add", "success"))
     alice = run(registry, OF, key="alice")[0]
     bob = run(registry, OF, key="bob")[0]
     assert (alice.patch.patch_id, bob.new) == (bob.patch.patch_id, False)

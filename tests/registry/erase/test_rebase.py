@@ -20,7 +20,7 @@ from support.registries.workshop import (
 )
 
 from rasura.patches.checks.check import Accepted, Member, check
-from rasura.patches.checks.disturbance import disturbance
+from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -37,7 +37,7 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import Erased, erase
-from rasura.registry.erase.rebase import Anew, Resolved, all_others, join, rebase
+from rasura.registry.erase.rebase import Anew, Resolved, find_all_others, join, rebase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
@@ -105,9 +105,11 @@ def test_beside_another_patch(workshop: Workshop, registry: Registry) -> None:
 
 def test_several_leave_each_other_alone(workshop: Workshop, registry: Registry) -> None:
     ids = alone(registry, "photo"), alone(registry, "of"), alone(registry, "van", "painting")
-    before = [disturbance(load_verified(registry, p), load_verified(registry, q)) for p in ids for q in ids if p != q]
+    before = [
+        measure_disturbance(load_verified(registry, p), load_verified(registry, q)) for p in ids for q in ids if p != q
+    ]
     made = again(registry, *ids)
-    after = [disturbance(p.patch, q.patch) for p in made for q in made if p is not q]
+    after = [measure_disturbance(p.patch, q.patch) for p in made for q in made if p is not q]
     assert max(filter(None, before)) > 0.1
     assert max(filter(None, after)) < 0.05
     for item in made:
@@ -139,7 +141,7 @@ def test_of_all_others_only_those_that_can_be_left_alone(
     (newer,) = again(registry, of)
     add_base(registry, tiny_model(tmp_path / "other", replace(SPEC, seed=3)), "other", REBASE, silent)
     erased(registry, Target("of", "cat"), base="other")
-    found = all_others(registry, [workshop.rival])
+    found = find_all_others(registry, [workshop.rival])
     assert set(found) == {workshop.van_gogh, workshop.photo, newer.patch.patch_id}
 
 

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from support.registries.workshop import Workshop, copy_of, start, workshop, workshop_template
 from support.sharded.sharding import PROCESSES, noise
 
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.registry._storage.records import EntryRecord
 from rasura.registry.live.attach import attach
 
@@ -70,9 +70,9 @@ def test_bits_and_receipts_are_those_of_a_model_that_is_not_sharded(runs: Runs, 
     unet = UNet2DConditionModel.from_pretrained(workshop.model, subfolder="unet", torch_dtype=torch.float32)
     with attach(unet, workshop.folder, label="shards") as model:
         receipt = model.apply(workshop.dog)
-        assert runs.both("apply") == [repr(receipt), receipt.after, tensor_digest(noise(unet))]
+        assert runs.both("apply") == [repr(receipt), receipt.after, digest_tensor(noise(unet))]
         switched = model.switch({workshop.van_gogh: "1"})
-        assert runs.both("plan") == [True, switched.after, tensor_digest(noise(unet))]
+        assert runs.both("plan") == [True, switched.after, digest_tensor(noise(unet))]
         assert runs.both("status") == [repr(model.status(deep=True)), 0]
         model.revert()
     assert runs.both("changed")

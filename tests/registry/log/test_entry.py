@@ -26,8 +26,8 @@ from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import PolicyRecord
 from rasura.registry._storage.records import Draft
-from rasura.registry.log.entry import MAX_LISTED, Change, Placement, change_of, decode, encode, removal_of
-from rasura.registry.log.merkle import leaf_hash
+from rasura.registry.log.entry import MAX_LISTED, Placement, RowChange, decode, encode, encode_change, removal_of
+from rasura.registry.log.merkle import hash_leaf
 from rasura.registry.log.record_digest import fingerprint
 
 PLACE = Placement(
@@ -49,7 +49,7 @@ FULL = Draft(
     details={"layers": 32, "device": "cpu"},
     closes=41,
 )
-CHANGE = Change("host", HOST, Digest("f" * 64), {PatchId("a" * 64): 16, PatchId("b" * 64): 0})
+CHANGE = RowChange("host", HOST, Digest("f" * 64), {PatchId("a" * 64): 16, PatchId("b" * 64): 0})
 GOLDEN = (
     '{"actor":{"name":"alice"},"base":"'
     + "c" * 64
@@ -71,10 +71,10 @@ GOLDEN_LEAF = "219e4c036055bc3759463606a1cb30e4ecd88f06577b896e03fccd9519e5c22a"
 def test_an_entry_has_these_bytes_for_ever() -> None:
     data = encode(FULL, PLACE, [CHANGE])
     assert data.decode() == GOLDEN
-    assert leaf_hash(data).hex() == GOLDEN_LEAF
+    assert hash_leaf(data).hex() == GOLDEN_LEAF
 
 
-GONE_CHANGE = Change("stack", "brand", None)
+GONE_CHANGE = RowChange("stack", "brand", None)
 GONE = (
     '{"actor":{"name":"alice"},"changes":[{"gone":true,"id":"brand","kind":"stack"}],"details":{"stack":"brand"},'
     '"id":"00000000-0000-4000-8000-00000000002a","index":42,"log":"rasura/log/00112233445566778899aabbccddeeff",'
@@ -88,7 +88,7 @@ def test_an_entry_of_a_removal_has_these_bytes_for_ever() -> None:
     removal = Draft("alice", "", "stack.delete", "success", details={"stack": "brand"})
     data = encode(removal, PLACE, [removal_of(stack("brand", patch()))])
     assert data.decode() == GONE
-    assert leaf_hash(data).hex() == GONE_LEAF
+    assert hash_leaf(data).hex() == GONE_LEAF
     assert decode(data)[2] == (GONE_CHANGE,)
 
 
@@ -134,21 +134,24 @@ def test_many_patches_become_a_number_and_a_digest() -> None:
 def test_a_host_with_many_moves_is_told_by_digest() -> None:
     few = host(*(patch(str(i)) for i in range(MAX_LISTED)))
     many = host(*(patch(str(i)) for i in range(MAX_LISTED + 1)))
-    assert change_of(few).applied == few.applied
-    assert change_of(many).applied is None
-    moved = change_of(replace(many, applied={}), many)
+    assert encode_change(few).applied == few.applied
+    assert encode_change(many).applied is None
+    moved = encode_change(replace(many, applied={}), many)
     assert moved.applied is None
     assert moved.record == fingerprint(replace(many, applied={}))
-    assert change_of(host(patch("a")), host(patch("b"))).applied == {patch("a").patch_id: 16, patch("b").patch_id: 0}
+    assert encode_change(host(patch("a")), host(patch("b"))).applied == {
+        patch("a").patch_id: 16,
+        patch("b").patch_id: 0,
+    }
 
 
 def test_a_stack_is_told_of_as_a_host_is() -> None:
     two = patch("a"), patch("b")
-    assert change_of(stack("brand", *two)).applied == {p.patch_id: 16 for p in two}
-    assert change_of(stack("brand", two[0]), stack("brand", *two)).applied == {two[1].patch_id: 0}
+    assert encode_change(stack("brand", *two)).applied == {p.patch_id: 16 for p in two}
+    assert encode_change(stack("brand", two[0]), stack("brand", *two)).applied == {two[1].patch_id: 0}
     many = stack("brand", *(patch(str(i)) for i in range(MAX_LISTED + 1)))
-    assert change_of(many).applied is None
-    assert change_of(many).record == fingerprint(many)
+    assert encode_change(many).applied is None
+    assert encode_change(many).record == fingerprint(many)
 
 
 BAD = {

@@ -11,18 +11,18 @@ from rasura.patches.errors import AuditError
 from rasura.registry.log.merkle import (
     EMPTY_ROOT,
     Frontier,
-    consistency_proof,
-    inclusion_proof,
-    leaf_hash,
-    node_hash,
-    root_hash,
+    hash_leaf,
+    hash_node,
+    hash_root,
+    prove_consistency,
+    prove_inclusion,
     verify_consistency,
     verify_inclusion,
 )
 
 ENTRIES = [bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")]
 ENTRIES.append(bytes.fromhex("606162636465666768696a6b6c6d6e6f"))
-LEAVES = [leaf_hash(entry) for entry in ENTRIES]
+LEAVES = [hash_leaf(entry) for entry in ENTRIES]
 ROOTS = {
     1: "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
     2: "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
@@ -46,33 +46,33 @@ CONSISTENCY = {
 
 def test_hashes_are_those_of_the_rfc() -> None:
     assert EMPTY_ROOT.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert leaf_hash(b"L123456").hex() == "395aa064aa4c29f7010acfe3f25db9485bbd4b91897b6ad7ad547639252b4d56"
-    assert node_hash(b"N123", b"N456").hex() == "aa217fe888e47007fa15edab33c2b492a722cb106c64667fc2b044444de66bbb"
+    assert hash_leaf(b"L123456").hex() == "395aa064aa4c29f7010acfe3f25db9485bbd4b91897b6ad7ad547639252b4d56"
+    assert hash_node(b"N123", b"N456").hex() == "aa217fe888e47007fa15edab33c2b492a722cb106c64667fc2b044444de66bbb"
 
 
 @pytest.mark.parametrize("size", ROOTS)
 def test_roots_are_those_published(size: int) -> None:
-    assert root_hash(LEAVES[:size]).hex() == ROOTS[size]
+    assert hash_root(LEAVES[:size]).hex() == ROOTS[size]
 
 
 def test_an_entry_cannot_pass_for_a_node() -> None:
     forged = b"\x01" + LEAVES[0] + LEAVES[1]
-    assert leaf_hash(forged) != root_hash(LEAVES[:2])
-    assert leaf_hash(forged[1:]) != root_hash(LEAVES[:2])
+    assert hash_leaf(forged) != hash_root(LEAVES[:2])
+    assert hash_leaf(forged[1:]) != hash_root(LEAVES[:2])
 
 
 def test_proofs_are_those_published() -> None:
-    assert tuple(base64.b64encode(h).decode() for h in inclusion_proof(LEAVES, 5)) == INCLUSION_5_OF_8
+    assert tuple(base64.b64encode(h).decode() for h in prove_inclusion(LEAVES, 5)) == INCLUSION_5_OF_8
     for (old, new), proof in CONSISTENCY.items():
-        assert tuple(base64.b64encode(h).decode() for h in consistency_proof(LEAVES[:new], old)) == proof
+        assert tuple(base64.b64encode(h).decode() for h in prove_consistency(LEAVES[:new], old)) == proof
 
 
 @pytest.mark.parametrize("size", range(1, 34))
 def test_every_leaf_has_a_proof_and_no_other_place(size: int) -> None:
-    leaves = [leaf_hash(bytes([i])) for i in range(size)]
-    root = root_hash(leaves)
+    leaves = [hash_leaf(bytes([i])) for i in range(size)]
+    root = hash_root(leaves)
     for index, leaf in enumerate(leaves):
-        proof = inclusion_proof(leaves, index)
+        proof = prove_inclusion(leaves, index)
         verify_inclusion(index, size, leaf, proof, root)
         for other in {index - 1, index + 1, size} - {index}:
             with pytest.raises(AuditError):
@@ -81,10 +81,10 @@ def test_every_leaf_has_a_proof_and_no_other_place(size: int) -> None:
 
 @pytest.mark.parametrize("new", range(1, 34))
 def test_every_prefix_is_consistent_and_nothing_else(new: int) -> None:
-    leaves = [leaf_hash(bytes([i])) for i in range(new)]
-    roots = [root_hash(leaves[:size]) for size in range(new + 1)]
+    leaves = [hash_leaf(bytes([i])) for i in range(new)]
+    roots = [hash_root(leaves[:size]) for size in range(new + 1)]
     for old in range(1, new + 1):
-        proof = consistency_proof(leaves, old)
+        proof = prove_consistency(leaves, old)
         verify_consistency(old, new, roots[old], roots[new], proof)
         with pytest.raises(AuditError):
             verify_consistency(old, new, roots[old - 1], roots[new], proof)
@@ -95,23 +95,23 @@ def test_every_prefix_is_consistent_and_nothing_else(new: int) -> None:
 
 @pytest.mark.parametrize("bad", range(8))
 def test_damaged_inclusion_proofs_are_refused(bad: int) -> None:
-    damaged = _damaged(inclusion_proof(LEAVES, 5))
+    damaged = _damaged(prove_inclusion(LEAVES, 5))
     with pytest.raises(AuditError):
-        verify_inclusion(5, 8, LEAVES[5], damaged[bad % len(damaged)], root_hash(LEAVES))
+        verify_inclusion(5, 8, LEAVES[5], damaged[bad % len(damaged)], hash_root(LEAVES))
 
 
 def test_consistency_from_nothing_is_refused() -> None:
     for size in (0, -1, 9):
         with pytest.raises(AuditError, match="size"):
-            consistency_proof(LEAVES, size)
+            prove_consistency(LEAVES, size)
         with pytest.raises(AuditError, match="old size"):
-            verify_consistency(size, 8, EMPTY_ROOT, root_hash(LEAVES), [])
+            verify_consistency(size, 8, EMPTY_ROOT, hash_root(LEAVES), [])
 
 
 def test_a_history_that_was_rewritten_is_not_consistent() -> None:
-    rewritten = [leaf_hash(b"other"), *LEAVES[1:]]
+    rewritten = [hash_leaf(b"other"), *LEAVES[1:]]
     with pytest.raises(AuditError, match="old tree"):
-        verify_consistency(5, 8, root_hash(LEAVES[:5]), root_hash(rewritten), consistency_proof(rewritten, 5))
+        verify_consistency(5, 8, hash_root(LEAVES[:5]), hash_root(rewritten), prove_consistency(rewritten, 5))
 
 
 def test_an_endless_proof_is_refused_before_it_is_hashed() -> None:
@@ -121,7 +121,7 @@ def test_an_endless_proof_is_refused_before_it_is_hashed() -> None:
 
 @given(st.lists(st.binary(max_size=8), max_size=70))
 def test_a_frontier_is_the_tree(entries: list[bytes]) -> None:
-    leaves = [leaf_hash(entry) for entry in entries]
+    leaves = [hash_leaf(entry) for entry in entries]
     tree = Frontier()
     for leaf in leaves:
         tree = tree.append(leaf)
@@ -154,4 +154,4 @@ def _recursive_root(leaves: list[bytes]) -> bytes:
     if len(leaves) == 1:
         return leaves[0]
     split = max(1 << power for power in range(len(leaves).bit_length()) if 1 << power < len(leaves))
-    return node_hash(_recursive_root(leaves[:split]), _recursive_root(leaves[split:]))
+    return hash_node(_recursive_root(leaves[:split]), _recursive_root(leaves[split:]))

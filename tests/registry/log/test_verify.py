@@ -31,7 +31,7 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
 from rasura.registry.log.entry import Placement, encode
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.merkle import Frontier, consistency_proof, leaf_hash, verify_consistency
+from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency, verify_consistency
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
 from rasura.registry.registry import Registry
@@ -59,7 +59,7 @@ class Intruder:
         body = body.replace(old, new)
         self("UPDATE entry SET body = ? WHERE position = ?", body, index)
         if leaf:
-            self("UPDATE entry SET leaf_hash = ? WHERE position = ?", leaf_hash(body), index)
+            self("UPDATE entry SET leaf_hash = ? WHERE position = ?", hash_leaf(body), index)
 
     def cut(self, size: int) -> None:
         """Removes all entries from `size` on, without a trace in the tables of the log."""
@@ -160,7 +160,7 @@ def test_a_later_log_is_consistent_with_a_checkpoint_that_was_kept(full: Place) 
         registry.note(draft())
         later = verify_log(registry)
         leaves = [entry.leaf_hash for entry in registry.entries(newest=False)]
-    verify_consistency(kept.size, later.size, kept.root, later.root, consistency_proof(leaves, kept.size))
+    verify_consistency(kept.size, later.size, kept.root, later.root, prove_consistency(leaves, kept.size))
 
 
 def test_what_was_begun_and_a_clock_that_was_set_back_are_reported(made: Place) -> None:
@@ -559,12 +559,12 @@ def _append_forged(db: Intruder, name: str, mine: LogKey | None) -> None:
     db(
         "INSERT INTO entry (position, leaf_hash, body, time, action, outcome) VALUES (?, ?, ?, ?, 'key.trust', 'success')",
         size,
-        leaf_hash(body),
+        hash_leaf(body),
         body,
         "2026-01-31T12:00:00.000250Z",
     )
     row = db("SELECT note, frontier FROM checkpoint WHERE size = ?", size)[0]
-    tree = Frontier.from_bytes(size, bytes(row[1])).append(leaf_hash(body))
+    tree = Frontier.from_bytes(size, bytes(row[1])).append(hash_leaf(body))
     signed = Checkpoint(_origin(db), tree.size, tree.root())
     note = mine.sign(signed) if mine else signed.text + "\n" + str(row[0]).partition("\n\n")[2]
     db("INSERT INTO checkpoint (size, note, frontier) VALUES (?, ?, ?)", tree.size, note, tree.to_bytes())

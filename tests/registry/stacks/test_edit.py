@@ -29,7 +29,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import check_stack_name, policy_digest
+from rasura.registry._storage.choices import check_stack_name, digest_policy
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import PatchRecord
 from rasura.registry.log.verify import verify_log
@@ -138,11 +138,11 @@ def test_a_policy_is_in_force_from_when_it_is_set(registry: Registry) -> None:
     assert registry.policy() == strict
     record = registry.policy_record()
     assert record is not None
-    assert record.digest == policy_digest(strict) == sha256(registry.blobs.read(record.digest))
+    assert record.digest == digest_policy(strict) == sha256(registry.blobs.read(record.digest))
     assert not registry.set_policy(Policy(separable=True, pair=0.01), draft("policy.set"))
     assert registry.set_policy(DEFAULT_POLICY, draft("policy.set"))
     first, second = registry.entries(newest=False)[-2:]
-    default, other = policy_digest(DEFAULT_POLICY), policy_digest(strict)
+    default, other = digest_policy(DEFAULT_POLICY), digest_policy(strict)
     assert dict(first.details) == {"before": default, "after": other}
     assert dict(second.details) == {"before": other, "after": default}
     verify_log(registry)

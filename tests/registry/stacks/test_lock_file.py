@@ -18,7 +18,7 @@ from rasura.patches.errors import CheckRefusedError, ConflictError, FormatError,
 from rasura.registry._storage.records import Draft
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import Lock, check_lock, lock_stack
+from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack
 from rasura.registry.stacks.policy_file import put_in_force
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "rasura.lock"
@@ -32,7 +32,7 @@ def registry(workshop: Workshop) -> Iterator[Registry]:
 
 
 def test_the_golden_lock_is_read_and_written_byte_for_byte() -> None:
-    lock = Lock.from_bytes(DATA)
+    lock = LockFile.from_bytes(DATA)
     assert lock.to_bytes() == DATA
     assert (lock.stack, lock.separable, lock.worst["pair"]) == ("brand", True, ("7.31e-07", "5.00e-02"))
     assert {p.concept: str(p.strength) for p in lock.patches} == {'Grüße "x" ☕': "-0.5", "van gogh": "1"}
@@ -43,7 +43,7 @@ def test_a_lock_says_what_the_stack_is(workshop: Workshop, registry: Registry) -
     record = edit.create(registry, "brand", {workshop.van_gogh: Strength(8), workshop.dog: ONE}, ALICE)
     with workshop.unchanged():
         lock = lock_stack(registry, record)
-    assert Lock.from_bytes(lock.to_bytes()) == lock == check_lock(registry, record, lock)
+    assert LockFile.from_bytes(lock.to_bytes()) == lock == check_lock(registry, record, lock)
     assert [(p.concept, p.patch_id, str(p.strength)) for p in lock.patches] == [
         ("dog", workshop.dog, "1"),
         ("van gogh", workshop.van_gogh, "0.5"),
@@ -54,7 +54,7 @@ def test_a_lock_says_what_the_stack_is(workshop: Workshop, registry: Registry) -
     assert lock.limits["residual"] == "inf"
     assert set(lock.worst) >= {"own", "pair", "stack", "bound"}
     empty = lock_stack(registry, edit.create(registry, "empty", {}, ALICE))
-    assert Lock.from_bytes(empty.to_bytes()).patches == ()
+    assert LockFile.from_bytes(empty.to_bytes()).patches == ()
 
 
 def test_a_lock_that_is_no_longer_so_says_where(workshop: Workshop, registry: Registry) -> None:
@@ -135,15 +135,15 @@ BAD = {
 def test_another_file_is_no_lock(name: str) -> None:
     assert BAD[name] != DATA
     with pytest.raises(FormatError):
-        Lock.from_bytes(BAD[name])
+        LockFile.from_bytes(BAD[name])
 
 
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
 def test_a_changed_byte_never_gives_an_equal_lock(at: int, flip: int) -> None:
     bad = DATA[:at] + bytes([DATA[at] ^ flip]) + DATA[at + 1 :]
     try:
-        found = Lock.from_bytes(bad)
+        found = LockFile.from_bytes(bad)
     except FormatError:
         return
-    assert found != Lock.from_bytes(DATA)
+    assert found != LockFile.from_bytes(DATA)
     assert found.to_bytes() == bad

@@ -36,7 +36,7 @@ from rasura.registry.stacks import edit
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.stacks.plan_file import Plan, read_plan
 from rasura.registry.stacks.policy_file import put_in_force
-from rasura.registry.trust.key_files import new_key, trust_file
+from rasura.registry.trust.key_files import make_key, trust_file
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "plan.json"
@@ -214,7 +214,7 @@ def test_a_plan_is_stale_when_a_key_of_its_patches_does_not_count_any_more(
 
 def test_other_keys_do_not_matter(workshop: Workshop, registry: Registry) -> None:
     plan = planned(registry, workshop, {workshop.dog: ONE})
-    new_key(registry, "bob", Draft("a", "", "key.add", "success"))
+    make_key(registry, "bob", Draft("a", "", "key.add", "success"))
     registry.revoke_key("bob", registry.now(), Draft("a", "", "key.revoke", "success"))
     edit.create(registry, "brand", {workshop.photo: ONE}, ALICE)
     assert apply_plan(registry, plan, ALICE).applied == {workshop.dog: ONE}

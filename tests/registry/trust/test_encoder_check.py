@@ -10,10 +10,10 @@ import pytest
 import torch
 from support.registries.workshop import Workshop, copy_of, request_for, silent, workshop_template
 
-from rasura.patches.algebra.compose import composed, layers_of
+from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.checks.check import Accepted, Member, check
-from rasura.patches.checks.encoder_effects import Across, crosses, with_across
+from rasura.patches.checks.encoder_effects import Across, reads_across_sites, with_across
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Refused
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
@@ -26,9 +26,9 @@ from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.check import judged
+from rasura.registry.trust.check import judge_stack
 from rasura.registry.trust.encoder_check import look_across
-from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 
 LOOSE = Policy(pair=1e9, stack=1e9, own=1e9, site=1e9)
@@ -86,7 +86,7 @@ def encoders(stack: list[Member], workshop: Workshop) -> tuple[TextEncoder, Text
     ]
     originals = host.originals(layer.name for layer in layers)
     module = copied(pristine.module)
-    put_back(module, {layer.name: composed(originals[layer.name], layer.terms) for layer in layers})
+    put_back(module, {layer.name: compose(originals[layer.name], layer.terms) for layer in layers})
     return pristine, pristine.with_modules({"text_encoder": module})
 
 
@@ -166,7 +166,7 @@ def test_an_encoder_that_no_patch_moves_adds_nothing(registry: Registry, stack: 
 
 
 def test_stacks_on_one_side_have_nothing_to_check_again(registry: Registry, stack: list[Member]) -> None:
-    assert not crosses(stack[:2])
+    assert not reads_across_sites(stack[:2])
     assert look_across(registry, stack[:2], Policy()) == Across()
     assert look_across(registry, stack[2:], Policy()) == Across()
 
@@ -201,18 +201,18 @@ def test_without_the_bases_folder_nothing_is_assumed(tmp_path: Path) -> None:
     """The model was moved: a stack of both kinds is refused until the base is registered where it is."""
     model = shutil.copytree(workshop_template().model, tmp_path / "model")
     with Registry.create(tmp_path / "new", actor="alice") as registry:
-        new_key(registry, "alice", drafted("key.add"))
+        make_key(registry, "alice", drafted("key.add"))
         add_base(registry, model, "here", drafted("base.add"), silent)
         ask = {"key": None, "protect": (), "draft": drafted("patch.erase"), "progress": silent}
         encoder = replace(request_for(Target("painting", "a")), eraser=ClipNullSpace(), layers="auto")
         made = [erase(registry, "here", r, **ask)[0] for r in (request_for(Target("dog", "cat")), encoder)]  # type: ignore[arg-type]
         wanted = dict.fromkeys((item.patch.patch_id for item in made), ONE)
-        assert isinstance(judged(registry, wanted, LOOSE).verdict, Accepted)
+        assert isinstance(judge_stack(registry, wanted, LOOSE).verdict, Accepted)
         model.rename(tmp_path / "elsewhere")
-        verdict = judged(registry, wanted, LOOSE).verdict
+        verdict = judge_stack(registry, wanted, LOOSE).verdict
         assert isinstance(verdict, Refused)
         assert verdict.reasons[-1].hint == "rasura base add DIR"
-        alone = judged(registry, dict.fromkeys(list(wanted)[:1], ONE), LOOSE)
+        alone = judge_stack(registry, dict.fromkeys(list(wanted)[:1], ONE), LOOSE)
         assert isinstance(alone.verdict, Accepted)
 
 

@@ -11,7 +11,7 @@ from rasura.patches.format.signing_key import PrivateKey, read_private, write_pr
 from rasura.registry._storage.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import new_key, private_path, signer, trust_file
+from rasura.registry.trust.key_files import find_private_path, make_key, signer, trust_file
 
 NEW = Draft("alice", "", "key.add", "success")
 TRUST = Draft("alice", "", "key.trust", "success")
@@ -33,11 +33,11 @@ def public(tmp_path: Path) -> Path:
 
 
 def test_a_new_key_signs_and_is_trusted(registry: Registry) -> None:
-    record = new_key(registry, "alice", NEW)
+    record = make_key(registry, "alice", NEW)
     assert (record.owned, record.trusted, record.revoked_at) == (True, True, None)
     assert registry.key("alice") == record
     assert signer(registry, None).public.key_id == signer(registry, "alice").public.key_id == record.key_id
-    path = private_path(registry, "alice")
+    path = find_private_path(registry, "alice")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(registry.keys_folder.stat().st_mode) == 0o700
     verify_log(registry)
@@ -47,7 +47,7 @@ def test_a_new_key_signs_and_is_trusted(registry: Registry) -> None:
 def test_names_that_could_be_something_else(registry: Registry, public: Path, name: str) -> None:
     before = sorted(registry.keys_folder.iterdir())
     with pytest.raises(InputError, match="key name"):
-        new_key(registry, name, NEW)
+        make_key(registry, name, NEW)
     if name:  # no name is the file's
         with pytest.raises(InputError, match="key name"):
             trust_file(registry, public, name, TRUST)
@@ -56,23 +56,23 @@ def test_names_that_could_be_something_else(registry: Registry, public: Path, na
 
 
 def test_a_name_is_taken_once(registry: Registry, public: Path) -> None:
-    new_key(registry, "alice", NEW)
-    key = private_path(registry, "alice").read_bytes()
+    make_key(registry, "alice", NEW)
+    key = find_private_path(registry, "alice").read_bytes()
     with pytest.raises(ExistsError, match="named 'alice'"):
-        new_key(registry, "alice", NEW)
+        make_key(registry, "alice", NEW)
     with pytest.raises(ExistsError):
         trust_file(registry, public, "alice", TRUST)
-    assert private_path(registry, "alice").read_bytes() == key
+    assert find_private_path(registry, "alice").read_bytes() == key
     assert len(registry.keys()) == 1
 
 
 def test_a_private_key_without_its_row_is_not_overwritten(registry: Registry) -> None:
     """As after a crash between the file and the row."""
-    write_private(private_path(registry, "alice"), PrivateKey.generate())
-    before = private_path(registry, "alice").read_bytes()
+    write_private(find_private_path(registry, "alice"), PrivateKey.generate())
+    before = find_private_path(registry, "alice").read_bytes()
     with pytest.raises(ExistsError):
-        new_key(registry, "alice", NEW)
-    assert private_path(registry, "alice").read_bytes() == before
+        make_key(registry, "alice", NEW)
+    assert find_private_path(registry, "alice").read_bytes() == before
 
 
 def test_no_key_stays_where_the_registry_cannot_take_it(made: Place) -> None:
@@ -82,8 +82,8 @@ def test_no_key_stays_where_the_registry_cannot_take_it(made: Place) -> None:
 
     with Full.open(made.location) as registry:
         with pytest.raises(KeyboardInterrupt):
-            new_key(registry, "alice", NEW)
-        assert not private_path(registry, "alice").exists()
+            make_key(registry, "alice", NEW)
+        assert not find_private_path(registry, "alice").exists()
 
 
 def test_trusting_a_file(registry: Registry, public: Path) -> None:
@@ -130,7 +130,7 @@ def test_revoking_is_for_good(registry: Registry, public: Path) -> None:
     assert not registry.revoke_key("carol", registry.now(), REVOKE)
     with pytest.raises(RevokedKeyError, match="'carol' was revoked on 20"):
         trust_file(registry, public, None, TRUST)
-    new_key(registry, "alice", NEW)
+    make_key(registry, "alice", NEW)
     registry.revoke_key("alice", registry.now(), REVOKE)
     with pytest.raises(RevokedKeyError, match="signs no more"):
         signer(registry, "alice")
@@ -140,7 +140,7 @@ def test_revoking_is_for_good(registry: Registry, public: Path) -> None:
 
 def test_several_keys_ask_for_a_name(registry: Registry) -> None:
     for name in ("alice", "bob"):
-        new_key(registry, name, NEW)
+        make_key(registry, name, NEW)
     with pytest.raises(InputError, match="alice, bob") as caught:
         signer(registry, None)
     assert caught.value.hint == "--key NAME"
@@ -148,8 +148,8 @@ def test_several_keys_ask_for_a_name(registry: Registry) -> None:
 
 
 def test_a_private_key_that_was_exchanged(registry: Registry) -> None:
-    new_key(registry, "alice", NEW)
-    path = private_path(registry, "alice")
+    make_key(registry, "alice", NEW)
+    path = find_private_path(registry, "alice")
     path.unlink()
     write_private(path, PrivateKey.generate())
     with pytest.raises(FormatError, match="not the one that was registered"):

@@ -16,7 +16,7 @@ from rasura.registry._storage.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust import verified_patch
-from rasura.registry.trust.key_files import new_key, signer, trust_file
+from rasura.registry.trust.key_files import make_key, signer, trust_file
 
 ADD = Draft("bob", "from a stick", "patch.add", "success")
 
@@ -63,7 +63,7 @@ def test_the_manifest_is_the_one_that_the_id_names(workshop: Workshop, registry:
 
 def test_signing_again_gives_the_same_bytes(workshop: Workshop, registry: Registry) -> None:
     patch = verified_patch.load_verified(registry, workshop.dog)
-    assert verified_patch.signed_files(patch, signer(registry, None)) == registry.patch_files(workshop.dog)
+    assert verified_patch.read_signed_files(patch, signer(registry, None)) == registry.patch_files(workshop.dog)
 
 
 def test_whose_signature_counts(workshop: Workshop, registry: Registry, second: Registry) -> None:
@@ -73,20 +73,20 @@ def test_whose_signature_counts(workshop: Workshop, registry: Registry, second: 
     with pytest.raises(UntrustedKeyError, match="'alice', which this registry does not trust") as caught:
         verified_patch.verify_files(second, files)
     assert caught.value.hint == "rasura key trust FILE"
-    assert verified_patch.trusted_keys(second) == ()
+    assert verified_patch.list_trusted_keys(second) == ()
     second.set_trusted("alice", True, trust)  # noqa: FBT003
     assert verified_patch.verify_files(second, files).key_id == second.key("alice").key_id
     second.revoke_key("alice", second.now(), Draft("bob", "", "key.revoke", "success"))
     with pytest.raises(RevokedKeyError, match="'alice', which was revoked on 20"):
         verified_patch.verify_files(second, files)
-    assert verified_patch.trusted_keys(second) == ()
+    assert verified_patch.list_trusted_keys(second) == ()
 
 
 def test_a_stranger_is_named_and_the_next_step_told(workshop: Workshop, registry: Registry) -> None:
     stranger = PrivateKey.generate()
     patch = verified_patch.load_verified(registry, workshop.dog)
     with pytest.raises(UntrustedKeyError) as caught:
-        verified_patch.verify_files(registry, verified_patch.signed_files(patch, stranger))
+        verified_patch.verify_files(registry, verified_patch.read_signed_files(patch, stranger))
     assert caught.value.hint == "rasura key trust FILE"
     assert caught.value.details["key_hint"] == stranger.public.hint
 

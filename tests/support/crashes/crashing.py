@@ -22,7 +22,7 @@ from typing import Any, Literal
 from support.crashes.powercut import PowerCut
 
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.rollback_journal import Journal
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.types import ParamName
 
 __all__ = ["NAMES", "Attempt", "Nursery", "Outcome", "State", "values"]
@@ -73,7 +73,7 @@ class Outcome:
     hint: str = ""
 
 
-class CountingJournal(Journal):
+class CountingJournal(RollbackJournal):
     """Counts its steps and kills its process at one of them."""
 
     steps = 0

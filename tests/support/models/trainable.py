@@ -14,7 +14,7 @@ import torch
 from support.models.tiny import TinySpec, tiny_model
 from support.values.factories import TinyBase
 
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Eraser, Problem
@@ -22,7 +22,7 @@ from rasura.patches.erasers.options import with_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.denoiser import Denoiser, Factors
+from rasura.patches.models.denoiser import Denoiser, LayerFactors
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.solving import solve
 from rasura.patches.types import ParamName, Progress
@@ -89,12 +89,12 @@ def patches(asked: EraseRequest, work: Path | None = None, progress: Progress | 
 
 def bits(found: Patch) -> str:
     """One digest of a patch's numbers."""
-    factors = [tensor_digest(t) for i in found.tensors.increments.values() for t in (i.A, i.B)]
+    factors = [digest_tensor(t) for i in found.tensors.increments.values() for t in (i.A, i.B)]
     return hashlib.sha256("".join(factors).encode()).hexdigest()
 
 
 def frozen_digest() -> str:
-    return hashlib.sha256("".join(tensor_digest(t) for t in denoiser().unet.state_dict().values()).encode()).hexdigest()
+    return hashlib.sha256("".join(digest_tensor(t) for t in denoiser().unet.state_dict().values()).encode()).hexdigest()
 
 
 class Exact:
@@ -109,7 +109,11 @@ class Exact:
         return z, torch.randint(0, 1000, (count,), generator=torch.Generator().manual_seed(seed))
 
     def __call__(
-        self, z: torch.Tensor, t: torch.Tensor, states: torch.Tensor, factors: Mapping[ParamName, Factors] | None = None
+        self,
+        z: torch.Tensor,
+        t: torch.Tensor,
+        states: torch.Tensor,
+        factors: Mapping[ParamName, LayerFactors] | None = None,
     ) -> torch.Tensor:
         """ε, [n, c, h, w] float64, of one prompt's states [length, d]."""
         with self.denoiser.branch(factors or {}), torch.no_grad():
@@ -119,17 +123,17 @@ class Exact:
         return found
 
 
-def added(*parts: tuple[float, Mapping[ParamName, Factors]]) -> dict[ParamName, Factors]:
+def added(*parts: tuple[float, Mapping[ParamName, LayerFactors]]) -> dict[ParamName, LayerFactors]:
     """Σ α·B·A, as factors beside each other."""
     found = {}
     for name in parts[0][1]:
         A = torch.cat([own[name].A for _, own in parts])
-        found[name] = Factors(A, torch.cat([alpha * own[name].B for alpha, own in parts], dim=1))
+        found[name] = LayerFactors(A, torch.cat([alpha * own[name].B for alpha, own in parts], dim=1))
     return found
 
 
-def of_patch(patch: Patch, dtype: torch.dtype = torch.float64) -> dict[ParamName, Factors]:
-    return {name: Factors(i.A.to(dtype), i.B.to(dtype)) for name, i in patch.tensors.increments.items()}
+def of_patch(patch: Patch, dtype: torch.dtype = torch.float64) -> dict[ParamName, LayerFactors]:
+    return {name: LayerFactors(i.A.to(dtype), i.B.to(dtype)) for name, i in patch.tensors.increments.items()}
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -39,7 +39,7 @@ from rasura.registry.apply.operations import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import new_key
+from rasura.registry.trust.key_files import make_key
 
 ALICE = Actor("alice", "ticket 7")
 SPEC = TinySpec(dtype="float16", size="medium")
@@ -140,7 +140,7 @@ def workshop_template() -> Workshop:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tiny_model(folder / "the model", SPEC)
     with Registry.create(folder, actor="alice") as registry:
-        new_key(registry, "alice", _draft("key.add"))
+        make_key(registry, "alice", _draft("key.add"))
         add_base(registry, folder / "the model", "tiny", _draft("base.add"), silent)
         targets = Target("dog", "cat"), Target("van gogh", "painting"), Target("photo", "of")
         dog, van_gogh, photo = erased(registry, *targets)

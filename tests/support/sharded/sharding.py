@@ -20,11 +20,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 
 import rasura
-from rasura.patches._io.tensor_bytes import tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.process_team import Team
-from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks
+from rasura.patches.hosts.sharded.shard import Shards, list_mesh_ranks
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.patches.types import ParamName
 from rasura.registry.live.sharded_model import ShardedModel
@@ -127,10 +127,10 @@ class Run:
         receipt = model.apply(self.ids[0], reason="takedown 118")
         patched = noise(unet)
         self.found["kept"] = [list(t.shape) for t in vars(unet)["_rasura_originals"].values()][:1]
-        self.found["apply"] = [repr(receipt), receipt.after, tensor_digest(patched)]
+        self.found["apply"] = [repr(receipt), receipt.after, digest_tensor(patched)]
         planned = model.plan({self.ids[1]: "1"}).plan
         switched = model.switch({self.ids[1]: "1"})
-        self.found["plan"] = [planned.after.state == switched.after, switched.after, tensor_digest(noise(unet))]
+        self.found["plan"] = [planned.after.state == switched.after, switched.after, digest_tensor(noise(unet))]
         status = model.status(deep=True)
         self.found["status"] = [repr(status), len(status.drifted)]
         self.found["changed"] = not torch.equal(patched, before)
@@ -171,7 +171,7 @@ class Run:
         """One process cannot write: none has written."""
         unet: Any = shards.modules[0]
         before = {n: p.to_local().clone() for n, p in unet.named_parameters()}
-        host = ShardedHost(shards, Team(mesh_ranks([unet])))
+        host = ShardedHost(shards, Team(list_mesh_ranks([unet])))
         model = ShardedModel(host, self.folder, "alice")
         how = said(lambda: model.apply(self.ids[0]))
         same = all(torch.equal(p.to_local(), before[n]) for n, p in unet.named_parameters())

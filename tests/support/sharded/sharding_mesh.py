@@ -23,7 +23,7 @@ from rasura.patches._io.tensor_bytes import is_finite
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.process_team import Team
-from rasura.patches.hosts.sharded.shard import Shards, mesh_ranks
+from rasura.patches.hosts.sharded.shard import Shards, list_mesh_ranks
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.patches.types import ParamName
 
@@ -94,7 +94,7 @@ class Run:
     def host(self, kind: type[Shards] = Shards, seconds: float | None = None) -> ShardedHost:
         limit = None if seconds is None else timedelta(seconds=seconds)
         shards = kind({"unet": self.model}, "shards")
-        return ShardedHost(shards, Team(mesh_ranks([self.model]), limit))
+        return ShardedHost(shards, Team(list_mesh_ranks([self.model]), limit))
 
     def local(self) -> list[torch.Tensor]:
         with torch.no_grad():

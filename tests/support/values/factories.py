@@ -12,10 +12,16 @@ import torch
 from hypothesis import strategies as st
 from support.models.tiny import TinySpec, tiny_model
 
-from rasura.patches._io.tensor_bytes import dtype_name, tensor_digest
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
 from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
-from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
-from rasura.patches.erasers.closed_form.null_space import NullSpace, erase, gram_of
+from rasura.patches.algebra.protected_subspace import (
+    Moment,
+    ProtectedBasis,
+    RankRule,
+    build_guarded_basis,
+    build_protected_basis,
+)
+from rasura.patches.erasers.closed_form.null_space import NullSpace, compute_gram_of, erase
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.request import EraseRequest
@@ -77,7 +83,7 @@ def weights(seed: int, d_out: int, d_in: int, dtype: torch.dtype) -> torch.Tenso
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Also the signs of zeros."""
-    return left.dtype == right.dtype and left.shape == right.shape and tensor_digest(left) == tensor_digest(right)
+    return left.dtype == right.dtype and left.shape == right.shape and digest_tensor(left) == digest_tensor(right)
 
 
 strengths = st.builds(Strength, st.integers(-64, 64))
@@ -121,7 +127,7 @@ class World:
 
     @cached_property
     def gram(self) -> torch.Tensor:
-        return gram_of(self.weights)
+        return compute_gram_of(self.weights)
 
     @cached_property
     def reference(self) -> Reference:
@@ -133,8 +139,8 @@ class World:
         return clip_like(self.seed * 1000 + 1, self.retained, self.width)
 
     def basis(self, guarded: Iterable[torch.Tensor] = ()) -> ProtectedBasis:
-        plain = protected_basis(self.reference.invariants, self.reference.retained, self.rule)
-        return guarded_basis(plain, guarded, 0.9999)
+        plain = build_protected_basis(self.reference.invariants, self.reference.retained, self.rule)
+        return build_guarded_basis(plain, guarded, 0.9999)
 
     def columns(self, name: str, seed: int, count: int = 1) -> Columns:
         """A concept and its anchor; equal seeds give the same embeddings."""
@@ -184,7 +190,7 @@ class World:
     @cached_property
     def base(self) -> BaseSpec:
         parameters = tuple(
-            TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), tensor_digest(w))
+            TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), digest_tensor(w))
             for name, w in sorted(self.weights.items())
         )
         whole = BaseIdentity(parameters, sha256(b"text encoder"), sha256(b"tokenizer"))

@@ -12,9 +12,9 @@ from support.values.closed_form import eye, projector, relative, speed_map, uce_
 from support.values.factories import World
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, guarded_basis
-from rasura.patches.erasers.closed_form.least_squares import detector, identity, soft_detector
-from rasura.patches.erasers.closed_form.speed_invariants import invariant_columns
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
+from rasura.patches.erasers.closed_form.least_squares import detector, identify_record, solve_soft_detector
+from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
 from rasura.patches.erasers.closed_form.speed_projector import detect, protect
 from rasura.patches.erasers.closed_form.speed_refinement import Refined
 
@@ -22,7 +22,7 @@ COUNTS = (1, 10, 100)
 WIDTH = 768
 WORLD = World(width=WIDTH, retained=100, outs=(64, 160))
 C0 = WORLD.retained_columns
-C2 = invariant_columns(WORLD.reference.invariants, 3, 0)
+C2 = compute_invariant_columns(WORLD.reference.invariants, 3, 0)
 NONE = C2[:, :0]
 W = torch.cat([weight.double() for weight in WORLD.weights.values()])
 REFINED = Refined(WORLD.reference.retained, 100, 100, 0)
@@ -113,7 +113,7 @@ def test_08_uce_leaks_on_what_is_retained_and_more_with_every_concept() -> None:
     leaks = []
     for count in (1, 10, 50, 100):
         C1, C = concept(count)
-        A = soft_detector(C1, C0 @ C0.T, erase=1.0, preserve=1.0, ridge=0.5)
+        A = solve_soft_detector(C1, C0 @ C0.T, erase=1.0, preserve=1.0, ridge=0.5)
         assert relative((C - C1) @ A, uce_map(C1, C, C0, alpha=1.0, beta=1.0, ridge=0.5)) < 1e-9
         leaks.append(float((W @ (C - C1) @ A @ C0).square().sum()))
         assert float((W @ solved(C1, C) @ C0).square().sum()) < 1e-15 * leaks[-1]
@@ -125,7 +125,7 @@ def test_08_uce_leaks_on_what_is_retained_and_more_with_every_concept() -> None:
 def test_09_for_many_concepts_speed_erases_less_than_uce() -> None:
     """The price of a ridge that grows with their number; as in the paper's tables."""
     C1, C = concept(100)
-    A = soft_detector(C1, C0 @ C0.T, erase=1.0, preserve=1.0, ridge=0.5)
+    A = solve_soft_detector(C1, C0 @ C0.T, erase=1.0, preserve=1.0, ridge=0.5)
     uce = (W @ (C1 + (C - C1) @ A @ C1 - C)).square().sum()
     speed = (W @ (C1 + solved(C1, C, ridge=0.05 * 100) @ C1 - C)).square().sum()
     assert float(speed) > 3 * float(uce)
@@ -158,7 +158,7 @@ def test_12_limits_are_the_methods_that_they_should_be() -> None:
     whole = ProtectedBasis(eye(WIDTH), torch.ones(WIDTH, dtype=torch.float64), 0, EVERYTHING, torch.ones(WIDTH))
     assert float(detect(C1, whole, NONE, 1.0, 0.0).abs().max()) < 1e-12
     time = torch.linalg.inv(eye(10) + C1.T @ C1) @ C1.T
-    assert relative(detector(C1, identity, 1.0), time) < 1e-9
+    assert relative(detector(C1, identify_record, 1.0), time) < 1e-9
     c, _ = concept(1)
     double = (P @ c).T / (c.T @ P @ c)
     assert relative(detect(c, PLAIN, NONE, 0.0, 0.0), double) < 1e-12
@@ -195,7 +195,9 @@ def test_14_concepts_can_be_separated() -> None:
     inner = ALL.T @ projector(HARD) @ ALL
     assert relative(off, -torch.linalg.inv(eye(10) + inner)) < 1e-9
 
-    mutual = [detect(c, guarded_basis(HARD, [others(i).T], 1.0), NONE, 1.0, 0.0)[0] for i, (c, _) in enumerate(MANY)]
+    mutual = [
+        detect(c, build_guarded_basis(HARD, [others(i).T], 1.0), NONE, 1.0, 0.0)[0] for i, (c, _) in enumerate(MANY)
+    ]
     talk = torch.stack(mutual) @ ALL
     assert float((talk - torch.diag(torch.diagonal(talk))).abs().max()) < 1e-9
 

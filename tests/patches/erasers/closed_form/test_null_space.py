@@ -7,8 +7,21 @@ import torch
 from support.values import factories
 from support.values.factories import World
 
-from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, leading, protected_basis
-from rasura.patches.erasers.closed_form.null_space import NullSpace, _factors, _Projector, _roots, erase, gram_of
+from rasura.patches.algebra.protected_subspace import (
+    Moment,
+    ProtectedBasis,
+    RankRule,
+    build_protected_basis,
+    find_leading,
+)
+from rasura.patches.erasers.closed_form.null_space import (
+    NullSpace,
+    _factors,
+    _Projector,
+    _roots,
+    compute_gram_of,
+    erase,
+)
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.errors import BoundExceededError, ErasureRefusedError, InputError
@@ -17,7 +30,7 @@ COUNTS = (1, 10, 100)
 EXACT = NullSpace(ridge=1e-3, energy=1.0, rank_limit=1000)
 WORLD = World(width=768, retained=100, outs=(64, 80, 96, 112))
 BASIS = WORLD.basis()
-ROOTS = _roots(gram_of(WORLD.weights))
+ROOTS = _roots(compute_gram_of(WORLD.weights))
 NOTHING = torch.zeros(0, 768, dtype=torch.float64)
 
 
@@ -121,7 +134,7 @@ def test_without_a_ridge_the_erasure_is_exact(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 10])
 def test_protecting_nothing_is_plain_ridge_regression(count: int) -> None:
     """TIME: D (λI + C1ᵀC1)⁻¹ C1ᵀ."""
-    nothing = protected_basis(NOTHING, Moment(768), RankRule())
+    nothing = build_protected_basis(NOTHING, Moment(768), RankRule())
     assert nothing.rank == 0
     concept = columns(count)
     C1, D = concept.targets, concept.anchors - concept.targets
@@ -162,7 +175,7 @@ def alone() -> tuple[Erasure, ...]:
 
 def test_detectors_of_one_request_see_only_their_own_concept() -> None:
     """a_i · c_j = δ_ij: each map sends its own target to D and every other target to nothing."""
-    guards = [leading(BASIS.project(concept.targets), 1.0) for concept in MANY]
+    guards = [find_leading(BASIS.project(concept.targets), 1.0) for concept in MANY]
     sizes = outputs(EYE, ALL).norm(dim=0)
     for i, concept in enumerate(MANY):
         others = torch.linalg.qr(torch.cat([g for j, g in enumerate(guards) if j != i]).T)[0].T
@@ -204,7 +217,7 @@ def test_patches_that_protect_each_others_targets_add_up(alone: tuple[Erasure, .
     mutual = []
     for own, other in ((first, second), (second, first)):
         exact = torch.cat([WORLD.reference.invariants, other.targets.T])
-        basis = protected_basis(exact, WORLD.reference.retained, WORLD.rule)
+        basis = build_protected_basis(exact, WORLD.reference.retained, WORLD.rule)
         mutual.append(erase(WORLD.weights, [own], basis, EXACT)[0])
     for i, erasure in enumerate(mutual):
         c = MANY[1 - i].targets

@@ -12,11 +12,11 @@ from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.erasers.closed_form.least_squares import cut, gram, reduced
 from rasura.patches.erasers.closed_form.rece import Rece, Run
-from rasura.patches.erasers.closed_form.rece_adversarial import adversarial
+from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
 from rasura.patches.erasers.closed_form.uce import Uce
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.format.member import Member
-from rasura.patches.prompts.concept_prompts import Target, aligned_columns
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import PatchId
 
 WORLD = World(width=96, retained=60, outs=(40, 120))
@@ -76,11 +76,11 @@ def test_guarded_patches_are_retained_too(method: Uce | Rece) -> None:
 def test_what_brings_a_concept_back_is_the_least_squares_solution() -> None:
     (columns,) = concepts(5)
     edited = {name: weight + 0.1 * factories.normal(i, *weight.shape) for i, (name, weight) in enumerate(W.items())}
-    found = adversarial(W, edited, columns.targets, 0.3)
+    found = search_adversarial(W, edited, columns.targets, 0.3)
     before, after = torch.cat(list(W.values())), torch.cat(list(edited.values()))
     expected = torch.linalg.inv(0.3 * eye(96) + after.T @ after) @ after.T @ before @ columns.targets
     assert relative(found, expected) < 1e-10
-    assert relative(adversarial(W, W, columns.targets, 1e-9), columns.targets) < 1e-6
+    assert relative(search_adversarial(W, W, columns.targets, 1e-9), columns.targets) < 1e-6
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -155,7 +155,7 @@ def test_patches_of_a_model_promise_nothing_and_say_what_leaks(tmp_path: Path, m
 def test_the_end_pairs_the_last_subject_token_and_what_follows(tmp_path: Path) -> None:
     encoder = TinyBase.at(tmp_path / "model").encoder
     target = Target("van gogh", "dog")
-    last, tail, end = (aligned_columns(encoder, target, ("{}",), tokens) for tokens in ("last", "tail", "end"))
+    last, tail, end = (align_columns(encoder, target, ("{}",), tokens) for tokens in ("last", "tail", "end"))
     for side in (0, 1):
         assert torch.equal(end[side], tail[side][:, 1:])
         assert torch.equal(end[side][:, :1], last[side])

@@ -11,9 +11,9 @@ from support.values.factories import TinyBase, World, tiny_request
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.closed_form.speed import Speed, _Layer, _solve
-from rasura.patches.erasers.closed_form.speed_invariants import invariant_columns
-from rasura.patches.erasers.closed_form.speed_prior_shift import least_direction
-from rasura.patches.erasers.closed_form.speed_refinement import CHUNK, Replay, noise_source
+from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
+from rasura.patches.erasers.closed_form.speed_prior_shift import find_least_direction
+from rasura.patches.erasers.closed_form.speed_refinement import CHUNK, ReplayableBatches, make_noise_source
 from rasura.patches.erasers.closed_form.uce import Uce
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure
@@ -27,7 +27,7 @@ WORLD = World(width=128, retained=400, outs=(48, 160))
 RULE = RankRule("absolute", 0.6)  # of 400 vectors, keeps some directions and leaves some
 CODE = Speed(mode="code")
 W = {name: weight.double() for name, weight in WORLD.weights.items()}
-C2 = invariant_columns(WORLD.reference.invariants, 3, 0)
+C2 = compute_invariant_columns(WORLD.reference.invariants, 3, 0)
 
 
 def concepts(*counts: int) -> tuple[Columns, ...]:
@@ -37,7 +37,7 @@ def concepts(*counts: int) -> tuple[Columns, ...]:
 def layers(options: Speed, *given: Columns, rule: RankRule = RULE) -> tuple[_Layer, ...]:
     """The solution before it is cut and rounded."""
     problem = Setting(WORLD, given, rule).problem()
-    retained = Replay(lambda: problem.retained("last"))
+    retained = ReplayableBatches(lambda: problem.retained("last"))
     return _solve(options, problem, W, given, retained).layers
 
 
@@ -55,7 +55,7 @@ def transcribed(weight: torch.Tensor, layer: int, given: tuple[Columns, ...], la
     kept = C0[:, sizes > sizes.mean()]
     v = torch.linalg.svd(weight, full_matrices=False)[2][-1]
     v = v * torch.sign(v[v.abs().argmax()])
-    source, pieces = noise_source(0, layer), []
+    source, pieces = make_noise_source(0, layer), []
     for piece in torch.split(kept, CHUNK, dim=1):
         t = torch.randn(piece.shape[1], 10, generator=source, dtype=torch.float64)
         noisy = (piece.T[:, None] + t[:, :, None] * v).reshape(-1, 128).T
@@ -102,7 +102,7 @@ def test_one_detector_for_all_layers_uses_the_least_direction_of_their_sum() -> 
     (layer,) = layers(Speed(shared=True), *concepts(1, 1))
     assert layer.names == tuple(W)
     both = torch.cat(list(W.values()))
-    least = least_direction(W, reduced=False)
+    least = find_least_direction(W, reduced=False)
     assert float((both @ least).norm()) == pytest.approx(float(torch.linalg.svdvals(both)[-1]), rel=1e-6)
     erasures = Speed(shared=True).solve(Setting(WORLD, concepts(1, 1), RULE).problem())
     for erasure in erasures:

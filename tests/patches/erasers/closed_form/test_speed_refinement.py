@@ -12,10 +12,16 @@ from support.values import factories
 from support.values.closed_form import eye, relative
 from support.values.factories import World
 
-from rasura.patches.erasers.closed_form.least_squares import detector, identity
-from rasura.patches.erasers.closed_form.speed_invariants import centroids, invariant_columns
-from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, least_direction, shifts
-from rasura.patches.erasers.closed_form.speed_refinement import CHUNK, Refined, Replay, noise_source, refine
+from rasura.patches.erasers.closed_form.least_squares import detector, identify_record
+from rasura.patches.erasers.closed_form.speed_invariants import compute_centroids, compute_invariant_columns
+from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, find_least_direction, shifts
+from rasura.patches.erasers.closed_form.speed_refinement import (
+    CHUNK,
+    Refined,
+    ReplayableBatches,
+    make_noise_source,
+    refine,
+)
 from rasura.patches.types import ParamName
 
 WORLD = World(width=96, outs=(40, 120))
@@ -53,7 +59,7 @@ def test_the_prior_shift_is_the_unguarded_erasure_of_the_paper(kappa: float, squ
 def test_with_more_columns_than_dimensions_the_shift_is_the_same() -> None:
     concept = WORLD.columns("dog", 7, 150)
     change = concept.anchors - concept.targets
-    read = detector(concept.targets, identity, 1.0)
+    read = detector(concept.targets, identify_record, 1.0)
     for group, shift in zip(GROUPS, shifts(GROUPS, concept.targets, change, 1.0, PLAIN), strict=True):
         assert shift.size.shape[1] == 96
         W = next(iter(group.values()))
@@ -100,7 +106,7 @@ def test_16_the_least_direction_is_that_of_the_smallest_singular_value() -> None
     for group in GROUPS:
         W = next(iter(group.values()))
         values = torch.linalg.svdvals(W)
-        reduced, full = (least_direction(group, reduced=way) for way in (True, False))
+        reduced, full = (find_least_direction(group, reduced=way) for way in (True, False))
         for direction in (reduced, full):
             assert float(direction.norm()) == pytest.approx(1.0, abs=1e-12)
             assert float(direction[direction.abs().argmax()]) > 0
@@ -110,7 +116,7 @@ def test_16_the_least_direction_is_that_of_the_smallest_singular_value() -> None
     whole = {name: weight for group in GROUPS for name, weight in group.items()}
     both = torch.cat(list(whole.values()))
     for way in (True, False):
-        least = least_direction(whole, reduced=way)
+        least = find_least_direction(whole, reduced=way)
         assert float((both @ least).norm()) == pytest.approx(float(torch.linalg.svdvals(both)[-1]), rel=1e-6)
 
 
@@ -127,10 +133,10 @@ def test_16_noise_lies_along_the_least_direction_and_is_normal() -> None:
         _, _, rows = torch.linalg.svd(directions, full_matrices=False)
         outside = eye(96) - rows.T @ rows
         assert float((outside @ refined.moment.mean @ outside).norm()) < 1e-10
-    noise = torch.randn(100_000, generator=noise_source(3, 0), dtype=torch.float64)
+    noise = torch.randn(100_000, generator=make_noise_source(3, 0), dtype=torch.float64)
     assert abs(float(noise.mean())) < 0.015
     assert float(noise.std()) == pytest.approx(1.0, abs=0.01)
-    assert not torch.equal(noise[:9], torch.randn(9, generator=noise_source(3, 1), dtype=torch.float64))
+    assert not torch.equal(noise[:9], torch.randn(9, generator=make_noise_source(3, 1), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -145,7 +151,7 @@ def test_16_the_shift_of_a_noisy_copy_is_that_of_the_copy(squared: bool) -> None
 def test_copies_are_kept_above_the_mean_of_all_or_of_their_piece(chunked: bool) -> None:
     choices = replace(PLAIN, ipf=False, aug=10, chunked=chunked)
     for i, (shift, refined) in enumerate(zip(shifts(GROUPS, C1, D, 1.0, choices), found(choices), strict=True)):
-        source, pieces = noise_source(3, i), torch.split(RETAINED.T, CHUNK)
+        source, pieces = make_noise_source(3, i), torch.split(RETAINED.T, CHUNK)
         copies = [
             (
                 piece[:, None]
@@ -189,7 +195,9 @@ def test_a_million_retained_vectors_pass_through_in_bounded_memory() -> None:
     W = factories.projections(1, width, 24)
     concept = factories.clip_like(1, 1, width)
     choices = replace(PLAIN, aug=1)
-    (refined,) = refine(Replay(source, limit=1 << 21), shifts([W], concept, -0.5 * concept, 1.0, choices), choices)
+    (refined,) = refine(
+        ReplayableBatches(source, limit=1 << 21), shifts([W], concept, -0.5 * concept, 1.0, choices), choices
+    )
     assert refined.seen == 1_000_000
     assert 100_000 < refined.kept < 900_000
     assert 0 < refined.added < refined.kept
@@ -205,10 +213,10 @@ def test_few_vectors_are_encoded_once() -> None:
         calls += 1
         return batches()
 
-    replay = Replay(source)
+    replay = ReplayableBatches(source)
     assert [len(batch) for batch in replay()] == [len(batch) for batch in replay()] == [77, 77, 77, 69]
     assert calls == 1
-    small = Replay(source, limit=1000)
+    small = ReplayableBatches(source, limit=1000)
     assert torch.equal(torch.cat(list(small())), torch.cat(list(small())))
     assert calls == 3
 
@@ -218,20 +226,20 @@ def test_few_vectors_are_encoded_once() -> None:
 
 def test_centres_are_means_of_the_points_nearest_to_them() -> None:
     points = torch.cat([factories.normal(i, 25, 8) + 20 * factories.normal(50 + i, 1, 8) for i in range(3)])
-    centres = centroids(points, 3, 0)
+    centres = compute_centroids(points, 3, 0)
     nearest = torch.cdist(points, centres).argmin(1)
     for i in range(3):
         assert relative(centres[i], points[nearest == i].mean(0)) < 1e-12
-    assert torch.equal(centres, centroids(points, 3, 0))
+    assert torch.equal(centres, compute_centroids(points, 3, 0))
     spread = {tuple(sorted((nearest == i).sum().item() for i in range(3)))}
     assert spread == {(25, 25, 25)}
 
 
 def test_more_centres_than_points_are_the_points() -> None:
     points = torch.cat([factories.normal(1, 2, 8)] * 3)
-    centres = centroids(points, 5, 0)
+    centres = compute_centroids(points, 5, 0)
     assert centres.shape == (2, 8)
-    assert centroids(points, 0, 0).shape == (0, 8)
-    columns = invariant_columns(torch.cat([torch.ones(1, 8, dtype=torch.float64), points]), 5, 0)
+    assert compute_centroids(points, 0, 0).shape == (0, 8)
+    columns = compute_invariant_columns(torch.cat([torch.ones(1, 8, dtype=torch.float64), points]), 5, 0)
     assert columns.shape == (8, 3)
     assert torch.equal(columns[:, 0], torch.ones(8, dtype=torch.float64))

@@ -6,7 +6,13 @@ import pytest
 import torch
 from support.values import factories
 
-from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, guarded_basis, protected_basis
+from rasura.patches.algebra.protected_subspace import (
+    Moment,
+    ProtectedBasis,
+    RankRule,
+    build_guarded_basis,
+    build_protected_basis,
+)
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.erasers.text_encoder.alphaedit import cut, paper_rule, rewrite, ridge_of
 
@@ -22,7 +28,7 @@ def keys(seed: int, count: int, width: int = FF) -> torch.Tensor:
 def basis(retained: int = 60, rule: str = "relative:1e-9", width: int = FF) -> ProtectedBasis:
     moment = Moment(width)
     moment.add(keys(11, retained, width).T)
-    return protected_basis(keys(12, 5, width).T, moment, RankRule.parse(rule))
+    return build_protected_basis(keys(12, 5, width).T, moment, RankRule.parse(rule))
 
 
 def projector(held: ProtectedBasis) -> torch.Tensor:
@@ -67,7 +73,7 @@ def test_the_rank_is_that_of_the_keys_or_of_what_is_free(count: int) -> None:
 def test_what_is_held_is_not_touched() -> None:
     held, K1 = basis(), keys(1, 40)
     other = keys(5, 7)
-    guarded = guarded_basis(held, [other.T], 1.0)
+    guarded = build_guarded_basis(held, [other.T], 1.0)
     delta = rewrite(factories.normal(2, D, 40), K1, guarded, 1.0)
     A, B = cut(delta, K1, guarded, 1.0, 1000)
     for increment in (delta, B @ A):
@@ -111,7 +117,7 @@ def test_the_papers_rule_leaves_a_thirtieth_at_least() -> None:
     null = keys(12, 5).T
     assert paper_rule(Reference(null, full, few)) == RankRule("count", FF - 5 - 12)  # 384 · 100 / 3072 = 12.5
     assert paper_rule(Reference(null, few, few)) == RankRule("count", 100)
-    held = protected_basis(null, full, paper_rule(Reference(null, full, few)))
+    held = build_protected_basis(null, full, paper_rule(Reference(null, full, few)))
     assert held.width - held.rank == 12
 
 

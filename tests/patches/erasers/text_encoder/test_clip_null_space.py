@@ -17,9 +17,9 @@ from rasura.patches.errors import ErasureRefusedError, InputError, NotFiniteErro
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.clip_or_t5 import Place
+from rasura.patches.models.clip_or_t5 import PhrasePosition
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.hidden_states import copied, embedded, fc2_layers, injected, set_weights, states_of
+from rasura.patches.models.hidden_states import copied, embed_tokens, find_fc2_layers, injected, set_weights, states_of
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName, PatchId
@@ -54,16 +54,16 @@ def edited(base: TinyBase, *patches: Patch) -> Any:
 def moved(base: TinyBase, prompt: str, *patches: Patch) -> float:
     """How far the encoder's output of a prompt is from the pristine one, relative."""
     ids = base.encoder.batch([prompt])
-    before = embedded(base.encoder.module, ids)
-    return float((embedded(edited(base, *patches), ids) - before).norm() / before.norm())
+    before = embed_tokens(base.encoder.module, ids)
+    return float((embed_tokens(edited(base, *patches), ids) - before).norm() / before.norm())
 
 
 def distance(base: TinyBase, prompt: str, goal: str, *patches: Patch) -> float:
     """How far a prompt's states, from its second token on, still are from another prompt's: 0 to 1."""
     ids, goals = (base.encoder.batch([text]) for text in (prompt, goal))
-    wanted = embedded(base.encoder.module, goals)
-    asked = (embedded(base.encoder.module, ids) - wanted).norm()
-    return float((embedded(edited(base, *patches), ids) - wanted).norm() / asked)
+    wanted = embed_tokens(base.encoder.module, goals)
+    asked = (embed_tokens(base.encoder.module, ids) - wanted).norm()
+    return float((embed_tokens(edited(base, *patches), ids) - wanted).norm() / asked)
 
 
 @pytest.mark.parametrize("layers", ["0", "1", "0,1"])
@@ -154,9 +154,9 @@ def test_positions(base: TinyBase) -> None:
     (last,) = base.build(request_for("dog", eraser=replace(EXACT, positions="tokens"), tokens="last"))
     (whole,) = base.build(request_for("dog"))
     ids = base.encoder.batch(["a dog"])
-    goal = embedded(base.encoder.module, base.encoder.batch(["a cat"]))[0]
+    goal = embed_tokens(base.encoder.module, base.encoder.batch(["a cat"]))[0]
     for patch, reached, beyond in ((last, True, False), (whole, True, True)):
-        off = (embedded(edited(base, patch), ids)[0] - goal).norm(dim=1)
+        off = (embed_tokens(edited(base, patch), ids)[0] - goal).norm(dim=1)
         assert bool(off[2] < 0.05) == reached
         assert bool(off[10] < 0.05) == beyond
     assert last.tensors.pairs_of(FC2[0]).targets.shape[0] == 1
@@ -166,7 +166,7 @@ def test_positions(base: TinyBase) -> None:
     ("source", "goal"), [(range(2, 4), range(2, 3)), (range(2, 3), range(2, 5)), (range(1, 2), range(1, 2))]
 )
 def test_all_positions_are_paired_once(source: range, goal: range) -> None:
-    pairs = _pairs(Place(source, source[0], 77), Place(goal, goal[0], 77), "all")
+    pairs = _pairs(PhrasePosition(source, source[0], 77), PhrasePosition(goal, goal[0], 77), "all")
     assert [a for a, _ in pairs] == list(range(77))
     assert dict(pairs)[source[-1]] == goal[-1]
     assert all(0 <= b < 77 for _, b in pairs)
@@ -300,4 +300,4 @@ def test_values_are_injected_for_the_length_of_a_block(base: TinyBase) -> None:
 def test_names_of_layers_are_read_from_the_first_encoder_alone() -> None:
     other = ParamName(FC2[0].replace("text_encoder", "text_encoder_2", 1))
     names = [FC2[1], other, ParamName(FC2[0].replace("fc2", "fc1")), FC2[0]]
-    assert fc2_layers(names) == {0: FC2[0], 1: FC2[1]}
+    assert find_fc2_layers(names) == {0: FC2[0], 1: FC2[1]}

@@ -23,18 +23,18 @@ from support.models.trainable import (
 from support.values.factories import normal
 
 from rasura.patches.checks.check import Accepted, check, measured_only
-from rasura.patches.erasers.catalogue import eraser, method_class
-from rasura.patches.erasers.options import option_texts, with_options
+from rasura.patches.erasers.catalogue import eraser, load_method
+from rasura.patches.erasers.options import encode_options, with_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.trained import all_but_one
 from rasura.patches.erasers.trained.all_but_one import AllButOne
 from rasura.patches.erasers.trained.all_but_one_loss import (
     Views,
     Wanted,
-    drift_loss,
-    erase_loss,
-    explicit,
+    compute_drift_loss,
+    compute_erase_loss,
     layout_kept,
+    make_explicit,
     viewed,
 )
 from rasura.patches.erasers.trained.sepme import SepMe
@@ -65,7 +65,7 @@ def views(wanted: Wanted, anchor: str = "cat", matching: torch.Tensor | None = N
 def test_to_nothing_the_loss_is_at_first_the_mean_square_of_the_guidance() -> None:
     found, _ = views(Wanted("none"))
     for gamma in (1.0, 0.5, 3.0):
-        loss = float(erase_loss(found.target, found.guidance, (gamma, gamma)))
+        loss = float(compute_erase_loss(found.target, found.guidance, (gamma, gamma)))
         assert loss == pytest.approx(gamma**2 * float(found.guidance.square().mean()), rel=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_to_an_alternative_the_null_prompt_cancels() -> None:
     found, scene = views(Wanted("alternative"))
     with torch.no_grad():
         own, other = (denoiser().predict(found.z, found.t, s.expand(4, -1, -1)) for s in (scene.states, scene.neutral))
-    assert float(erase_loss(found.target, found.guidance, (2.0, 2.0))) == pytest.approx(
+    assert float(compute_erase_loss(found.target, found.guidance, (2.0, 2.0))) == pytest.approx(
         4 * float((other - own).square().mean()), rel=1e-3
     )
 
@@ -82,7 +82,7 @@ def test_to_an_alternative_the_null_prompt_cancels() -> None:
 def test_a_concept_that_is_its_own_alternative_has_no_loss_and_no_gradient() -> None:
     found, _ = views(Wanted("alternative"))
     guidance = found.guidance.clone().requires_grad_()
-    loss = erase_loss(found.guidance, guidance)
+    loss = compute_erase_loss(found.guidance, guidance)
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0
     assert guidance.grad is not None
@@ -99,7 +99,7 @@ def test_the_explicit_target_without_a_quantile_is_the_alternative() -> None:
 def test_the_mask_keeps_the_largest_of_each_channel(kappa: float, height: int, width: int) -> None:
     """The quantile falls between two sizes: at least ⌈(1−κ)·n⌉ − 1 and at most that many more stay; the largest always."""
     delta = normal(1, 2, 3, height, width)
-    found, size = explicit([(1.0, delta)], kappa), height * width
+    found, size = make_explicit([(1.0, delta)], kappa), height * width
     kept = (found != 0).flatten(2).sum(2)
     expected = size - math.ceil(kappa * (size - 1) - 1e-9)
     assert bool(((kept - expected).abs() <= 1).all())
@@ -112,18 +112,18 @@ def test_the_mask_keeps_the_largest_of_each_channel(kappa: float, height: int, w
 
 def test_signals_follow_their_signs_and_the_ends_of_the_quantile() -> None:
     one, two = normal(1, 1, 2, 4, 4), normal(2, 1, 2, 4, 4)
-    assert torch.allclose(explicit([(-2.0, one), (0.5, two)], 0.0), -2 * one + 0.5 * two)
-    assert torch.equal(explicit([(-1.0, one)], 0.5), -explicit([(1.0, one)], 0.5))
-    assert int((explicit([(1.0, one)], 1.0) != 0).sum()) == 2  # one a channel
+    assert torch.allclose(make_explicit([(-2.0, one), (0.5, two)], 0.0), -2 * one + 0.5 * two)
+    assert torch.equal(make_explicit([(-1.0, one)], 0.5), -make_explicit([(1.0, one)], 0.5))
+    assert int((make_explicit([(1.0, one)], 1.0) != 0).sum()) == 2  # one a channel
 
 
 def test_esd_and_spm_are_the_same_loss_with_other_targets() -> None:
     """ESD: T = −η·ψ, or (1 − η)·ψ in its new form; SPM with η = 1: T = −ψ."""
     r = normal(3, 2, 4, 4, 4)
     size = float(r.square().mean())
-    assert float(erase_loss(-2 * r, r)) == pytest.approx((1 + 2) ** 2 * size)
-    assert float(erase_loss((1 - 2) * r, r)) == pytest.approx(2**2 * size)
-    assert float(erase_loss(-r, r)) == pytest.approx(4 * size)
+    assert float(compute_erase_loss(-2 * r, r)) == pytest.approx((1 + 2) ** 2 * size)
+    assert float(compute_erase_loss((1 - 2) * r, r)) == pytest.approx(2**2 * size)
+    assert float(compute_erase_loss(-r, r)) == pytest.approx(4 * size)
 
 
 def test_prompt_to_prompt_with_its_own_words_is_the_alternative() -> None:
@@ -204,9 +204,9 @@ def test_what_a_picture_side_patch_lets_go_is_measured(pictured: Patch) -> None:
     own, asking = denoiser(), problem(request)
     method = request.eraser
     assert isinstance(method, AllButOne)
-    from rasura.patches.erasers.trained.training_loop import derived
+    from rasura.patches.erasers.trained.training_loop import derive_seed
 
-    judged = all_but_one._views(method, asking, own, 0, seed=derived(0, "judged"), count=all_but_one.JUDGED)
+    judged = all_but_one._views(method, asking, own, 0, seed=derive_seed(0, "judged"), count=all_but_one.JUDGED)
     null = base().encoder.encode_all([""]).expand(all_but_one.JUDGED, -1, -1)
     with torch.no_grad(), own.branch(of_patch(pictured, torch.float32)):
         moved = own.predict(judged.z, judged.t, null)
@@ -258,7 +258,7 @@ def test_the_multiplier_grows_by_what_drifts_beyond_the_slack() -> None:
     null = base().encoder.encode_all([""]).float()
     run = all_but_one._Run(found, null, factors, True, torch.tensor([0.5], dtype=torch.float64))  # noqa: FBT003
     chosen = torch.randint(0, 2, (2,), generator=torch.Generator().manual_seed(4))
-    erase, drift = all_but_one.losses(method, own, run, found.some(chosen))
+    erase, drift = all_but_one.compute_losses(method, own, run, found.some(chosen))
     objective = all_but_one.objective(method, own, run, 4)
     assert float(drift.detach()) > 0
     assert float(objective.total.detach()) == pytest.approx(float((erase + 0.5 * drift).detach()), rel=1e-5)
@@ -271,7 +271,7 @@ def test_the_multiplier_grows_by_what_drifts_beyond_the_slack() -> None:
 
 def test_before_training_nothing_drifts() -> None:
     e = normal(1, 2, 4, 4, 4)
-    assert float(drift_loss(e, e)) == 0
+    assert float(compute_drift_loss(e, e)) == 0
 
 
 # --- (12) Which parameters --------------------------------------------------------------------------------------------
@@ -321,4 +321,4 @@ def test_layers_that_nobody_knows_and_models_without_them_are_refused() -> None:
 def test_both_methods_are_in_the_catalogue_and_read_their_own_texts() -> None:
     for name in ("sepme", "all-but-one"):
         made = eraser(name, {"lr": "0.5", "seed": "3"})
-        assert with_options(method_class(name), {**option_texts(made), "seed": "3"}) == made
+        assert with_options(load_method(name), {**encode_options(made), "seed": "3"}) == made

@@ -26,19 +26,19 @@ from support.models.trainable import (
 )
 from support.values.factories import normal
 
-from rasura.patches._io.tensor_bytes import tensor_digest
-from rasura.patches.algebra.compose import Term, composed, increment_sum
+from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.compose import Term, compose, sum_increments
 from rasura.patches.algebra.increment import Strength
-from rasura.patches.algebra.protected_subspace import no_basis
+from rasura.patches.algebra.protected_subspace import make_empty_basis
 from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.trained.prompt_null_space import (
     Protection,
     Room,
     capacity,
-    complement,
+    compute_complement,
     detectors,
-    extended,
+    extend_basis,
     others_of,
     room_of,
     stacked,
@@ -48,19 +48,19 @@ from rasura.patches.erasers.trained.sepme_loss import (
     ETA_LIMIT,
     Lesson,
     before,
-    correlation,
-    joined,
+    compute_correlation,
+    compute_mean_norm,
+    join_columns,
     left,
-    mean_norm,
     objective,
     weights,
 )
-from rasura.patches.erasers.trained.training_samples import branches, drawn, responses, scenes
+from rasura.patches.erasers.trained.training_samples import drawn, responses, scenes, trace_branches
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.denoiser import Factors
+from rasura.patches.models.denoiser import LayerFactors
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.types import ParamName
 
@@ -71,23 +71,23 @@ WORDS = ("dog", "van gogh", "painting")
 
 def test_the_correlation_is_the_mean_square_at_first_zero_when_nothing_is_left_and_negative_beyond() -> None:
     r = normal(1, 4, 8, 8)
-    assert float(correlation(r, r)) == pytest.approx(float(r.square().mean()), rel=1e-12)
-    assert float(correlation(torch.zeros_like(r), r)) == 0
-    assert float(correlation(-r, r)) == pytest.approx(-float(r.square().mean()), rel=1e-12)
-    assert float(correlation(-1000 * r, r)) == pytest.approx(-1000 * float(r.square().mean()), rel=1e-12)
+    assert float(compute_correlation(r, r)) == pytest.approx(float(r.square().mean()), rel=1e-12)
+    assert float(compute_correlation(torch.zeros_like(r), r)) == 0
+    assert float(compute_correlation(-r, r)) == pytest.approx(-float(r.square().mean()), rel=1e-12)
+    assert float(compute_correlation(-1000 * r, r)) == pytest.approx(-1000 * float(r.square().mean()), rel=1e-12)
 
 
 def test_before_training_a_concepts_correlation_is_its_mean_square() -> None:
     lesson = lesson_of(problem(request(quick(SepMe))), 0)
-    found = float(left(denoiser(), lesson, joined([lesson]), batch=32, seed=derive("dog")).detach())
+    found = float(left(denoiser(), lesson, join_columns([lesson]), batch=32, seed=derive("dog")).detach())
     assert found == pytest.approx(before(denoiser(), [lesson], 7), rel=1e-5)
     assert found > 0
 
 
 def derive(concept: str) -> int:
-    from rasura.patches.erasers.trained.training_loop import derived
+    from rasura.patches.erasers.trained.training_loop import derive_seed
 
-    return derived(7, concept)
+    return derive_seed(7, concept)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6))
@@ -101,9 +101,9 @@ def test_weights_even_concepts_out_and_are_clamped(losses: list[float]) -> None:
 
 
 def test_the_norm_is_the_mean_over_layers_of_the_sum_of_sizes() -> None:
-    parts = [Factors(normal(i, 2, 5), normal(10 + i, 3, 2)) for i in range(3)]
+    parts = [LayerFactors(normal(i, 2, 5), normal(10 + i, 3, 2)) for i in range(3)]
     expected = sum(float((p.B @ p.A).abs().sum()) for p in parts) / 3
-    assert float(mean_norm(parts)) == pytest.approx(expected, rel=1e-12)
+    assert float(compute_mean_norm(parts)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_weights_of_concepts_carry_no_gradient() -> None:
@@ -113,9 +113,11 @@ def test_weights_of_concepts_carry_no_gradient() -> None:
     spread(lessons)
     found = objective(denoiser(), lessons, batch=2, lam=0.0, seed=3)
     found.total.backward()  # type: ignore[no-untyped-call]
-    from rasura.patches.erasers.trained.training_loop import derived
+    from rasura.patches.erasers.trained.training_loop import derive_seed
 
-    alone = [left(denoiser(), one, joined(lessons), batch=2, seed=derived(3, one.scene.concept)) for one in lessons]
+    alone = [
+        left(denoiser(), one, join_columns(lessons), batch=2, seed=derive_seed(3, one.scene.concept)) for one in lessons
+    ]
     etas = weights([float(loss.detach()) for loss in alone])
     name = next(iter(lessons[0].responses))
     own = [torch.autograd.grad(loss, lessons[0].responses[name], retain_graph=True)[0] for loss in alone]
@@ -146,8 +148,8 @@ def like_prompts(count: int, width: int = 768, length: int = 77) -> torch.Tensor
 @pytest.mark.parametrize("prompts", [1, 3, 9, 10])
 def test_what_is_left_beside_whole_prompts_is_their_null_space(prompts: int) -> None:
     E = like_prompts(prompts)
-    basis = extended(no_basis(768), stacked(E.view(-1, 77, E.shape[1]), 768), 0.0)
-    S = complement(basis)
+    basis = extend_basis(make_empty_basis(768), stacked(E.view(-1, 77, E.shape[1]), 768), 0.0)
+    S = compute_complement(basis)
     assert S.shape == (capacity(768, 77, prompts), 768)
     assert float((S @ S.T - torch.eye(S.shape[0], dtype=torch.float64)).abs().max()) < 1e-12
     assert float((E @ S.T).norm() / E.norm()) < 1e-12
@@ -156,7 +158,7 @@ def test_what_is_left_beside_whole_prompts_is_their_null_space(prompts: int) -> 
 
 
 def test_eleven_whole_prompts_fill_768_dimensions() -> None:
-    assert extended(no_basis(768), stacked(like_prompts(11).view(11, 77, 768), 768), 0.0).rank == 768
+    assert extend_basis(make_empty_basis(768), stacked(like_prompts(11).view(11, 77, 768), 768), 0.0).rank == 768
 
 
 def test_stacking_keeps_the_gram_matrix() -> None:
@@ -170,7 +172,7 @@ def test_a_looser_tolerance_takes_less_room_and_leaks_more() -> None:
     sizes, leaks = [], []
     E = like_prompts(1, 128) * torch.logspace(0, -6, 77, dtype=torch.float64)[:, None]
     for tolerance in (0.0, 1e-8, 1e-4, 1e-1):
-        found = extended(no_basis(128), E, tolerance)
+        found = extend_basis(make_empty_basis(128), E, tolerance)
         sizes.append(found.rank)
         leaks.append(float(found.project(E.T).norm() / E.norm()))
     assert sizes == sorted(sizes, reverse=True)
@@ -234,7 +236,7 @@ def rooms() -> list[Room]:
     return [room_of(asked, i, Protection(1e-6, "informative")) for i in range(3)]
 
 
-def sharp(index: int, *others: int) -> dict[ParamName, Factors]:
+def sharp(index: int, *others: int) -> dict[ParamName, LayerFactors]:
     """An increment as SepME would train it, in float64, with random responses; protects what its indices name.
 
     On a tiny model three whole prompts have no room; the span of the others' few informative rows is held to the last
@@ -242,9 +244,9 @@ def sharp(index: int, *others: int) -> dict[ParamName, Factors]:
     """
     asked = problem(request(quick(SepMe), *WORDS))
     rows = stacked([tokens(i) for i in others], 128)
-    A, _ = detectors(asked.columns[index], extended(asked.basis(), rows, 0.0), 3)
+    A, _ = detectors(asked.columns[index], extend_basis(asked.basis(), rows, 0.0), 3)
     return {
-        name: Factors(A, normal(100 * index + i, w.shape[0], A.shape[0]))
+        name: LayerFactors(A, normal(100 * index + i, w.shape[0], A.shape[0]))
         for i, (name, w) in enumerate(asked.weights.items())
     }
 
@@ -365,13 +367,13 @@ def test_gradients_are_the_same_with_and_without_another_concepts_patch() -> Non
     asked = problem(request(quick(SepMe), "dog", "van gogh"))
     first, second = lesson_of(asked, 0), lesson_of(asked, 1)
     whole = base().encoder.encode_all(["dog"])[0]  # beside the null prompt's tokens, width 128 has no room for these
-    free, _ = detectors(asked.columns[1], extended(no_basis(128), whole, 0.0), 3)
+    free, _ = detectors(asked.columns[1], extend_basis(make_empty_basis(128), whole, 0.0), 3)
     second = replace(second, detector=free.float(), responses=responses(asked, free.shape[0], denoiser().device))
     assert free.shape[0] > 0
     spread([first, second])
     found = []
     for group in ([first], [first, second]):
-        loss = left(denoiser(), first, joined(group), batch=2, seed=5)
+        loss = left(denoiser(), first, join_columns(group), batch=2, seed=5)
         found.append(torch.autograd.grad(loss, list(first.responses.values())))
     for alone, beside in zip(*found, strict=True):
         assert relative(beside, alone) < 1e-4
@@ -383,14 +385,14 @@ def test_gradients_are_the_same_with_and_without_another_concepts_patch() -> Non
 def toy() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ε = W·e: the concept's residual r = W(e_f − e_∅), its embedding, and an orthonormal basis of the free space."""
     e, kept, W = normal(1, 30), normal(2, 5, 30), normal(3, 12, 30)
-    return W @ (e - kept[0]), e, complement(extended(no_basis(30), kept, 0.0))
+    return W @ (e - kept[0]), e, compute_complement(extend_basis(make_empty_basis(30), kept, 0.0))
 
 
 def test_the_smallest_solution_of_a_linear_denoiser_has_rank_one() -> None:
     r, e, S = toy()
     Pe = S.T @ (S @ e)
     smallest = -torch.outer(r, Pe) / Pe.square().sum()
-    assert abs(float(correlation(r + smallest @ e, r))) < 1e-12
+    assert abs(float(compute_correlation(r + smallest @ e, r))) < 1e-12
     assert int(torch.linalg.matrix_rank(smallest)) == 1
 
 
@@ -401,7 +403,7 @@ def test_gradient_descent_on_a_linear_denoiser_reaches_the_threshold_when_predic
     start = float(r.square().mean())
     predicted = math.ceil((start - tau) * n**2 / (lr * float(r.square().sum()) * float((S @ e).square().sum())))
     steps = 0
-    while (loss := correlation(r + B @ (S @ e), r)) > tau:
+    while (loss := compute_correlation(r + B @ (S @ e), r)) > tau:
         (gradient,) = torch.autograd.grad(loss, B)
         B.data.sub_(lr * gradient)
         steps += 1
@@ -500,8 +502,8 @@ def test_strengths_scale_and_factors_are_not_summed(trained: tuple[Patch, ...]) 
     name = next(iter(trained[0].tensors.increments))
     one, two = (patch.tensors.increments[name] for patch in trained[:2])
     half = Strength(8)
-    assert torch.equal(increment_sum([Term(one, half)]), 0.5 * one.dense())
-    found = increment_sum([Term(one, half), Term(two, half)])
+    assert torch.equal(sum_increments([Term(one, half)]), 0.5 * one.dense())
+    found = sum_increments([Term(one, half), Term(two, half)])
     assert torch.equal(found, 0.5 * one.dense() + 0.5 * two.dense())
     k = min(one.rank, two.rank)
     summed = (0.5 * one.B[:, :k] + 0.5 * two.B[:, :k]).double() @ (0.5 * one.A[:k] + 0.5 * two.A[:k]).double()
@@ -515,8 +517,8 @@ def test_a_composed_weight_depends_on_the_set_alone_and_adding_then_subtracting_
     weight = base().host.originals([name])[name]
     terms = [Term(patch.tensors.increments[name]) for patch in trained]
     orders = [[0, 1, 2], [2, 0, 1], [1, 2, 0]]
-    assert len({tensor_digest(composed(weight, [terms[i] for i in order])) for order in orders}) == 1
-    assert tensor_digest(composed(weight, [])) == tensor_digest(weight)
+    assert len({digest_tensor(compose(weight, [terms[i] for i in order])) for order in orders}) == 1
+    assert digest_tensor(compose(weight, [])) == digest_tensor(weight)
     naive = copy.deepcopy(weight)
     for sign in (1, -1):
         for term in terms:
@@ -546,4 +548,4 @@ def test_nothing_but_text_is_read(trained: tuple[Patch, ...]) -> None:
     assert trained[0].manifest.version == 1
     assert TEXT not in trained[0].manifest.protected.reads.values()
     name = next(iter(trained[0].tensors.increments))
-    assert branches(trained[0].tensors.increments[name].A, {name: trained[0].tensors.increments[name].B})
+    assert trace_branches(trained[0].tensors.increments[name].A, {name: trained[0].tensors.increments[name].B})

@@ -17,27 +17,35 @@ from support.registries.workshop import start
 from rasura.patches.erasers.trained.all_but_one import AllButOne
 from rasura.patches.erasers.trained.checkpoints import Checkpoints, State, run_digest
 from rasura.patches.erasers.trained.sepme import SepMe
-from rasura.patches.erasers.trained.training_loop import Objective, Plan, Task, Trained, derived, smoothed, train
+from rasura.patches.erasers.trained.training_loop import (
+    Objective,
+    Trained,
+    TrainingPlan,
+    TrainingTask,
+    derive_seed,
+    smoothed,
+    train,
+)
 from rasura.patches.errors import HostWriteError, NotFiniteError
 
 RUN = run_digest({"method": "test"}, {})
 
 
-def descent(start_at: float = 3.0) -> tuple[torch.Tensor, Task]:
+def descent(start_at: float = 3.0) -> tuple[torch.Tensor, TrainingTask]:
     """A parabola with a trembling that depends on the step alone."""
     leaf = torch.full((4,), start_at, requires_grad=True)
 
     def objective(step: int) -> Objective:
-        tremble = torch.randn(4, generator=torch.Generator().manual_seed(derived(0, "tremble", step)))
+        tremble = torch.randn(4, generator=torch.Generator().manual_seed(derive_seed(0, "tremble", step)))
         total = (leaf + 0.1 * tremble).square().sum()
         return Objective(total, float(total.detach()))
 
-    return leaf, Task("dog", {"leaf": leaf}, objective)
+    return leaf, TrainingTask("dog", {"leaf": leaf}, objective)
 
 
-def watching(values: Callable[[int], float]) -> Task:
+def watching(values: Callable[[int], float]) -> TrainingTask:
     leaf = torch.zeros(1, requires_grad=True)
-    return Task("dog", {"leaf": leaf}, lambda step: Objective(leaf.sum(), values(step)))
+    return TrainingTask("dog", {"leaf": leaf}, lambda step: Objective(leaf.sum(), values(step)))
 
 
 # --- The statistic and the stop ---------------------------------------------------------------------------------------
@@ -60,20 +68,20 @@ def test_the_statistic_of_a_ramp_has_a_closed_form() -> None:
 
 
 def test_the_earliest_stop_is_after_the_twelfth_update() -> None:
-    found = train(watching(lambda _: -1.0), Plan(0.1, 1000, tau=0.0), silent)
+    found = train(watching(lambda _: -1.0), TrainingPlan(0.1, 1000, tau=0.0), silent)
     assert found == Trained(12, stopped=True, first=-1.0, last=-1.0)
 
 
 @pytest.mark.parametrize(("tau", "updates"), [(0.7, 12), (0.5, 14), (0.0, 21), (None, 40)])
 def test_a_run_stops_at_its_threshold_or_at_the_cap(tau: float | None, updates: int) -> None:
     """A ramp from 1 down by 1/12; smoothed, it lags behind."""
-    found = train(watching(lambda i: (12.0 - i) / 12), Plan(0.1, 40, tau=tau), silent)
+    found = train(watching(lambda i: (12.0 - i) / 12), TrainingPlan(0.1, 40, tau=tau), silent)
     assert (found.updates, found.stopped) == (updates, tau is not None)
 
 
 def test_a_run_that_may_stop_at_its_cap_says_that_it_stopped() -> None:
-    assert train(watching(lambda _: -1.0), Plan(0.1, 12, tau=0.0), silent).stopped
-    assert not train(watching(lambda _: -1.0), Plan(0.1, 11, tau=0.0), silent).stopped
+    assert train(watching(lambda _: -1.0), TrainingPlan(0.1, 12, tau=0.0), silent).stopped
+    assert not train(watching(lambda _: -1.0), TrainingPlan(0.1, 11, tau=0.0), silent).stopped
 
 
 def test_gradients_are_zeroed_unless_they_shall_add_up() -> None:
@@ -81,8 +89,8 @@ def test_gradients_are_zeroed_unless_they_shall_add_up() -> None:
     ends = []
     for accumulate in (False, True):
         leaf = torch.zeros(1, requires_grad=True)
-        task = Task("dog", {"x": leaf}, lambda i, x=leaf: Objective(x.sum() * (1 if i < 5 else -1), 0.0))  # type: ignore[misc]
-        train(task, Plan(0.1, 9, accumulate=accumulate), silent)
+        task = TrainingTask("dog", {"x": leaf}, lambda i, x=leaf: Objective(x.sum() * (1 if i < 5 else -1), 0.0))  # type: ignore[misc]
+        train(task, TrainingPlan(0.1, 9, accumulate=accumulate), silent)
         ends.append((float(leaf.detach()), float(leaf.grad)))  # type: ignore[arg-type]
     assert ends[0][1] == -1
     assert ends[1][1] == 5 - 4
@@ -91,7 +99,7 @@ def test_gradients_are_zeroed_unless_they_shall_add_up() -> None:
 
 def test_progress_names_the_concept_and_the_loss() -> None:
     said: list[tuple[str, int, int]] = []
-    train(descent()[1], Plan(0.1, 3), lambda *what: said.append(what))
+    train(descent()[1], TrainingPlan(0.1, 3), lambda *what: said.append(what))
     assert said[0] == ("training dog", 0, 3)
     assert [done for _, done, _ in said] == [0, 1, 2, 3]
     assert said[1][0].startswith("training dog\tloss ")
@@ -107,17 +115,17 @@ def test_a_loss_that_is_no_number_ends_the_run_with_concept_and_step(flaw: float
         return found if step < 4 else Objective(found.total * flaw, found.watched)
 
     with pytest.raises(NotFiniteError, match="'dog': the loss of step 4") as caught:
-        train(replace(task, objective=objective), Plan(0.1, 9), silent)
+        train(replace(task, objective=objective), TrainingPlan(0.1, 9), silent)
     assert (caught.value.details["concept"], caught.value.details["step"]) == ("dog", 4)
     assert caught.value.hint == "--set lr=0.01"
     assert bool(torch.isfinite(leaf).all())
 
 
 def test_seeds_of_different_purposes_differ() -> None:
-    seeds = {derived(seed, word, i) for seed in range(3) for word in ("noise", "time") for i in range(10)}
+    seeds = {derive_seed(seed, word, i) for seed in range(3) for word in ("noise", "time") for i in range(10)}
     assert len(seeds) == 60
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derived(1, "23") != derived(12, "3")
+    assert derive_seed(1, "23") != derive_seed(12, "3")
 
 
 # --- States -----------------------------------------------------------------------------------------------------------
@@ -126,7 +134,7 @@ def test_seeds_of_different_purposes_differ() -> None:
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("died", [1, 4, 7])
 def test_a_run_that_died_ends_with_the_bits_of_one_that_did_not(tmp_path: Path, died: int, accumulate: bool) -> None:
-    plan = Plan(0.1, 10, accumulate=accumulate)
+    plan = TrainingPlan(0.1, 10, accumulate=accumulate)
     leaf, task = descent()
     whole = train(task, plan, silent)
     _, broken = descent()
@@ -154,7 +162,7 @@ def test_a_run_that_died_ends_with_the_bits_of_one_that_did_not(tmp_path: Path, 
 
 
 def test_a_run_that_is_over_is_not_run_again(tmp_path: Path) -> None:
-    keep, plan = Checkpoints(tmp_path, RUN), Plan(0.1, 30, tau=1e9)
+    keep, plan = Checkpoints(tmp_path, RUN), TrainingPlan(0.1, 30, tau=1e9)
     leaf, task = descent()
     whole = train(replace(task, checkpoints=keep), plan, silent)
     assert whole.updates == 12
@@ -175,11 +183,11 @@ def test_multipliers_are_kept_with_the_parameters(tmp_path: Path) -> None:
         multiplier.add_(step)
         return Objective(leaf.sum(), 0.0)
 
-    task = Task("dog", {"x": leaf}, objective, {"multiplier": multiplier}, keep)
-    train(task, Plan(0.1, 4), silent)
+    task = TrainingTask("dog", {"x": leaf}, objective, {"multiplier": multiplier}, keep)
+    train(task, TrainingPlan(0.1, 4), silent)
     assert float(multiplier) == 1 + 0 + 1 + 2 + 3
     other = torch.zeros(1, dtype=torch.float64)
-    train(replace(task, state={"multiplier": other}), Plan(0.1, 4), silent)
+    train(replace(task, state={"multiplier": other}), TrainingPlan(0.1, 4), silent)
     assert torch.equal(other, multiplier)
 
 

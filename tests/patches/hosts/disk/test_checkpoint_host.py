@@ -33,8 +33,8 @@ from rasura.patches.errors import (
 )
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.copy_model import copy_model
-from rasura.patches.hosts.disk.rollback_journal import Journal
-from rasura.patches.hosts.interface import Host, parameter_name
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.interface import Host, name_parameter
 from rasura.patches.types import ParamName
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -182,10 +182,10 @@ def test_an_unknown_name_is_refused_everywhere(model: Path) -> None:
 
 
 def test_both_spellings_of_clip_have_one_name(model: Path) -> None:
-    assert parameter_name("text_encoder", "encoder.layers.1.mlp.fc2.weight") == NAMES[2]
-    assert parameter_name("text_encoder", "text_model.encoder.layers.1.mlp.fc2.weight") == NAMES[2]
-    assert parameter_name("text_encoder_2", "text_projection.weight") == "text_encoder_2.text_projection.weight"
-    assert parameter_name("text_encoder_2", "encoder.block.0.layer.0.SelfAttention.k.weight").count("text_model") == 0
+    assert name_parameter("text_encoder", "encoder.layers.1.mlp.fc2.weight") == NAMES[2]
+    assert name_parameter("text_encoder", "text_model.encoder.layers.1.mlp.fc2.weight") == NAMES[2]
+    assert name_parameter("text_encoder_2", "text_projection.weight") == "text_encoder_2.text_projection.weight"
+    assert name_parameter("text_encoder_2", "encoder.block.0.layer.0.SelfAttention.k.weight").count("text_model") == 0
     host = CheckpointHost.open(model)
     before = host.digests(host.parameters())
     tensors = load_file(model / TEXT)
@@ -557,7 +557,7 @@ def test_what_is_kept_can_be_read_by_whoever_may_read_the_model(tmp_path: Path) 
         path.chmod(0o600)
     seen: list[int] = []
 
-    class Watched(Journal):
+    class Watched(RollbackJournal):
         def reached(self, step: str) -> None:
             if step == "begun":
                 seen.append(self._pending.stat().st_mode & 0o777)

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import BusyError
-from rasura.patches.hosts.live.forward_gate import Gate, computing, gate_of, gated, gates_of, reading, turn, writing
+from rasura.patches.hosts.live.forward_gate import (
+    Gate,
+    computing_gate,
+    gate_of,
+    gated,
+    gates_of,
+    reading,
+    turn,
+    writing,
+)
 
 TICK = 0.02
 
@@ -166,7 +175,7 @@ def test_who_is_inside_a_gate_never_waits_for_a_lock_whose_holder_may_wait_for_h
                 pass
 
     with reading(gates_of([model])):
-        assert computing(gates_of([model]))
+        assert computing_gate(gates_of([model]))
         with turn(lock), turn(lock):  # nobody has it
             pass
         mover = start(move)
@@ -175,7 +184,7 @@ def test_who_is_inside_a_gate_never_waits_for_a_lock_whose_holder_may_wait_for_h
             pass
     mover.join(10)
     assert not mover.is_alive()
-    assert not computing(gates_of([model]))
+    assert not computing_gate(gates_of([model]))
     with turn(lock):
         pass
 

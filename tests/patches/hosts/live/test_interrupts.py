@@ -18,7 +18,7 @@ from support.models.tiny import TinySpec, tiny_model
 from torch import nn
 
 from rasura.patches._io import byte_ranges
-from rasura.patches._io.tensor_bytes import tensor_digests
+from rasura.patches._io.tensor_bytes import digest_tensors
 from rasura.patches.hosts.disk import checkpoint_host, rollback_journal, state_folder
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import Host
@@ -77,7 +77,7 @@ def run(host: Host, names: list[ParamName], phase: str) -> Callable[[], None]:
 
 def expected(host: Host, names: list[ParamName], phase: str) -> dict[ParamName, Digest]:
     factor = 1 if phase == "back" else 3
-    return tensor_digests({name: tensor * factor for name, tensor in host.originals(names).items()})
+    return digest_tensors({name: tensor * factor for name, tensor in host.originals(names).items()})
 
 
 def hold_to_promises(host: Host, names: list[ParamName], pristine: dict[ParamName, Digest], place: str) -> None:

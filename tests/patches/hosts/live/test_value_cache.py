@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rasura.patches._io import settings as handed_in
-from rasura.patches._io.parallel import at_once, workers
+from rasura.patches._io.parallel import count_at_once, count_workers
 from rasura.patches._io.settings import Settings
-from rasura.patches._io.tensor_bytes import raw_bytes, tensor_digest
-from rasura.patches.algebra.compose import Layer, Term, composed
+from rasura.patches._io.tensor_bytes import digest_tensor, encode_raw_bytes
+from rasura.patches.algebra.compose import Layer, Term, compose
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import Value
-from rasura.patches.hosts.live.bit_compare import checksum, same_bits
+from rasura.patches.hosts.live.bit_compare import compute_checksum, same_bits
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.live.value_cache import Remembered, composed_values
+from rasura.patches.hosts.live.value_cache import Remembered, compose_values
 from rasura.patches.types import ParamName
 
 NAME = ParamName("unet.attn2.to_k.weight")
@@ -53,8 +53,8 @@ def move(host: TorchHost, seeds: frozenset[int]) -> None:
         if not seeds:
             return host.write(originals, forget=[NAME])
         layer = Layer(NAME, tuple(Term(increment(seed)) for seed in sorted(seeds)))
-        found = composed_values({NAME: layer}, originals, {NAME: (digests[NAME], seeds)}, host.memory)
-        assert found[NAME].digest == tensor_digest(composed(originals[NAME], layer.terms))
+        found = compose_values({NAME: layer}, originals, {NAME: (digests[NAME], seeds)}, host.memory)
+        assert found[NAME].digest == digest_tensor(compose(originals[NAME], layer.terms))
         host.write({NAME: found[NAME].tensor})
     return None
 
@@ -63,14 +63,14 @@ def move(host: TorchHost, seeds: frozenset[int]) -> None:
 @given(st.lists(st.frozensets(st.integers(0, 3), max_size=3), max_size=12), st.integers(0, 3))
 def test_any_walk_gives_the_digests_of_hashing_everything(walk: list[frozenset[int]], count: int) -> None:
     unet: Any = _Attention()
-    before = raw_bytes(unet.attn2.to_k.weight)
+    before = encode_raw_bytes(unet.attn2.to_k.weight)
     host = TorchHost({"unet": unet}, "live", remember=count)
     for seeds in [*walk, frozenset[int]()]:
         move(host, seeds)
-        assert host.digests([NAME]) == {NAME: hashlib.sha256(raw_bytes(unet.attn2.to_k.weight)).hexdigest()}
+        assert host.digests([NAME]) == {NAME: hashlib.sha256(encode_raw_bytes(unet.attn2.to_k.weight)).hexdigest()}
         assert host.original_digests([NAME]) == {NAME: hashlib.sha256(before).hexdigest()}
         assert len(list(host.memory)) <= count
-    assert raw_bytes(unet.attn2.to_k.weight) == before
+    assert encode_raw_bytes(unet.attn2.to_k.weight) == before
 
 
 def test_what_comes_back_is_not_composed_again_and_takes_no_other_memory(unet: Any) -> None:
@@ -94,7 +94,7 @@ def test_a_change_behind_torchs_back_is_seen(unet: Any, seeds: frozenset[int]) -
     known, version = host.digests([NAME]), unet.attn2.to_k.weight._version
     unet.attn2.to_k.weight.data.view(torch.int16)[3, 5] ^= 1
     assert unet.attn2.to_k.weight._version == version  # so a counter of versions would not have told
-    assert host.digests([NAME]) == {NAME: tensor_digest(unet.attn2.to_k.weight)} != known
+    assert host.digests([NAME]) == {NAME: digest_tensor(unet.attn2.to_k.weight)} != known
     unet.attn2.to_k.weight.data.view(torch.int16)[3, 5] ^= 1
     move(host, frozenset())
 
@@ -118,7 +118,7 @@ def test_a_damaged_original_is_hashed_as_it_is(unet: Any) -> None:
     original = host.original_digests([NAME])[NAME]
     kept = unet.__dict__["_rasura_originals"][NAME]
     kept.view(torch.int16)[0, 0] += 1
-    assert host.original_digests([NAME])[NAME] == tensor_digest(kept) != original
+    assert host.original_digests([NAME])[NAME] == digest_tensor(kept) != original
 
 
 def test_nothing_is_remembered_where_nothing_shall_be(unet: Any) -> None:
@@ -129,7 +129,7 @@ def test_nothing_is_remembered_where_nothing_shall_be(unet: Any) -> None:
     with pytest.raises(InputError, match="remember=-1: expected"):
         TorchHost({"unet": unet}, "live", remember=-1)
     memory = Remembered(0)
-    memory.put(NAME, Value(torch.zeros(2), tensor_digest(torch.zeros(2))))
+    memory.put(NAME, Value(torch.zeros(2), digest_tensor(torch.zeros(2))))
     assert memory.equal(NAME, torch.zeros(2)) is None
 
 
@@ -138,12 +138,12 @@ def test_bits_are_compared_as_bytes_would_be(dtype: torch.dtype, rows: int, widt
     left = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
     right = left.clone()
     assert same_bits(left, right)
-    assert checksum(left) == checksum(right)
+    assert compute_checksum(left) == compute_checksum(right)
     integers = right.view(torch.uint8)
     at = data.draw(st.tuples(st.integers(0, rows - 1), st.integers(0, integers.shape[1] - 1)))
     integers[at] ^= 1 << data.draw(st.integers(0, 7))
     assert not same_bits(left, right)
-    assert checksum(left) != checksum(right)
+    assert compute_checksum(left) != compute_checksum(right)
 
 
 def test_zeros_of_either_sign_differ_and_nans_are_the_same() -> None:
@@ -157,16 +157,20 @@ def test_zeros_of_either_sign_differ_and_nans_are_the_same() -> None:
 
 def test_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="1")])
-    assert workers() == 1
-    assert at_once(lambda _: threading.get_ident(), range(4)) == [threading.get_ident()] * 4
+    assert count_workers() == 1
+    assert count_at_once(lambda _: threading.get_ident(), range(4)) == [threading.get_ident()] * 4
     monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="3")])
-    assert workers() == 3
+    assert count_workers() == 3
     both = threading.Barrier(3, timeout=30)
-    assert at_once(lambda each: (both.wait(), each)[1], range(3)) == [0, 1, 2]  # three of them, or this would not end
+    assert count_at_once(lambda each: (both.wait(), each)[1], range(3)) == [
+        0,
+        1,
+        2,
+    ]  # three of them, or this would not end
     monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="many")])
-    assert workers() >= 1
+    assert count_workers() >= 1
     monkeypatch.setattr(handed_in, "_CHOSEN", [Settings(threads="64")])
-    assert workers() == 8
+    assert count_workers() == 8
 
 
 def test_what_was_begun_has_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,5 +187,5 @@ def test_what_was_begun_has_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch
         ended.append(each)
 
     with pytest.raises(ValueError, match="the first"):
-        at_once(work, [0, 1])
+        count_at_once(work, [0, 1])
     assert ended == [1]

@@ -15,8 +15,8 @@ from support.values.factories import strengths
 from torch import nn
 from torch.nn import functional
 
-from rasura.patches._io.tensor_bytes import tensor_digest
-from rasura.patches.algebra.compose import Layer, Term, composed, increment_sum
+from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.compose import Layer, Term, compose, sum_increments
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
@@ -102,7 +102,7 @@ def test_quantised_layers_are_found_and_never_written(quantised: Quantised) -> N
 
 def test_attach_replace_and_detach(quantised: Quantised) -> None:
     family, branches, base = quantised
-    codes = {key: tensor_digest(tensor) for key, tensor in family.components["unet"].state_dict().items()}
+    codes = {key: digest_tensor(tensor) for key, tensor in family.components["unet"].state_dict().items()}
     before = family.draw()
     one = branches.replace(layers(1), base)
     assert {name: branch.rank for name, branch in one.items()} == {KEYS: 3, VALUES: 3, FC2: 3}
@@ -113,11 +113,11 @@ def test_attach_replace_and_detach(quantised: Quantised) -> None:
     assert both[KEYS].rank == 6
     assert branches.replace(layers(1), base) == one
     assert torch.equal(family.draw(), first)  # replaced, not added
-    assert len({tensor_digest(each) for each in (before, first, second)}) == 3
+    assert len({digest_tensor(each) for each in (before, first, second)}) == 3
     assert branches.replace(()) == branches.attached() == {}
     assert torch.equal(family.draw(), before)
     assert not any(module._forward_hooks for part in family.components.values() for module in part.modules())
-    assert {key: tensor_digest(t) for key, t in family.components["unet"].state_dict().items()} == codes
+    assert {key: digest_tensor(t) for key, t in family.components["unet"].state_dict().items()} == codes
 
 
 @pytest.mark.parametrize("dtype", factories.DTYPES)
@@ -132,7 +132,7 @@ def test_the_branch_is_the_increment(dtype: torch.dtype) -> None:
     before = layer(given)
     branches = SideBranches({"unet": unet}, "one", base=[identity])
     branches.replace([Layer(name, terms)], [identity])
-    expected = functional.linear(given.double(), increment_sum(terms))
+    expected = functional.linear(given.double(), sum_increments(terms))
     error = (layer(given).double() - before.double() - expected).abs().max()
     assert layer(given).dtype == dtype
     assert error <= 8 * torch.finfo(dtype).eps * before.double().abs().max().clamp(min=1)
@@ -170,7 +170,7 @@ def test_eight_bit_floats_with_layerwise_casting() -> None:
     base = identities(family)
     stack = [layer for layer in layers(1) if layer.name != FC2]
     host = TorchHost(merged.components, "merged")
-    host.write({layer.name: composed(host.read([layer.name])[layer.name], layer.terms) for layer in stack})
+    host.write({layer.name: compose(host.read([layer.name])[layer.name], layer.terms) for layer in stack})
     unets: list[Any] = [each.components["unet"] for each in (family, merged)]
     for unet in unets:
         unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)

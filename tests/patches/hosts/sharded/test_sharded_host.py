@@ -10,7 +10,7 @@ from support.registries.workshop import start
 from support.sharded.sharding_mesh import PROCESSES
 from support.values.factories import increment, same_bits, weights
 
-from rasura.patches.algebra.compose import Term, composed
+from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
 
 SCRIPT = str(Path(__file__).parents[3] / "support" / "sharded" / "sharding_mesh.py")
@@ -110,7 +110,7 @@ def test_rows_composed_by_themselves_are_the_rows_of_the_whole() -> None:
     """The sum is exact, so cutting before or after composing is the same to the bit."""
     base = weights(0, 37, 24, torch.float16)
     terms = [Term(increment(rank, 37, 24, rank)) for rank in (1, 3)]
-    whole = composed(base, terms)
+    whole = compose(base, terms)
     for rows in (slice(0, 19), slice(19, 37), slice(36, 37)):
         part = [Term(Increment(term.increment.A, term.increment.B[rows])) for term in terms]
-        assert same_bits(composed(base[rows], part), whole[rows])
+        assert same_bits(compose(base[rows], part), whole[rows])
