@@ -32,6 +32,8 @@ _COMMANDS: Final = {
     "demo": ("rasura.commands.demo:demo", "Erase, check, apply, revert and verify on a small real model."),
     "key": ("rasura.commands.key:key", "Signing keys: make, list, export, trust, revoke."),
     "base": ("rasura.commands.base:base", "Base models: add, list, show."),
+    "takedown": ("rasura.commands.takedown:takedown", "Take concepts down beside all that is erased, in one motion."),
+    "withdraw": ("rasura.commands.takedown:withdraw", "Take takedowns back; all others stay erased."),
     "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (

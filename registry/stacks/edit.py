@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rasura.registry.apply.operations import Actor
     from rasura.registry.registry import Registry
 
-__all__ = ["Update", "add", "create", "delete", "members_of", "remove", "update"]
+__all__ = ["Update", "add", "create", "delete", "members_of", "remove", "set_members", "update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,20 @@ def update(registry: Registry, name: str, actor: Actor) -> tuple[StackRecord, tu
     _check_versions(versions, kept, name)
     record, _ = _changed(registry, before, kept, _draft(actor, "stack.update"))
     return record, moved
+
+
+def set_members(registry: Registry, name: str, members: Mapping[PatchId, Strength], actor: Actor) -> StackRecord:
+    """Make a stack exactly this set, in one step.
+
+    Raises:
+        NotFoundError: no such stack.
+        BaseMismatchError: a patch of another base.
+        ConflictError: two versions of one concept.
+    """
+    before = registry.stack(name)
+    _check_bases(registry, members, before.base)
+    _check_versions(Versions.of(registry, before.base), members, name)
+    return _changed(registry, before, _sixteenths(members), _draft(actor, "stack.set"))[0]
 
 
 def delete(registry: Registry, name: str, actor: Actor) -> StackRecord:

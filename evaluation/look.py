@@ -1,0 +1,139 @@
+"""A quick look before a model is moved: does the set of a takedown still show what it erases?
+
+A few pictures of each concept, from the base and from the set that is planned, from the same noise; a judge says what
+they show. It is no evaluation (`rasura.evaluation.evaluate`): it asks about the erased concepts only, with few seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rasura.evaluation.images.painter import Sampling, Shot
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
+from rasura.evaluation.images.questions import Question
+from rasura.evaluation.judges.open_judge import open_judge
+from rasura.patches.errors import CheckRefusedError, InputError
+from rasura.patches.prompts.concept_prompts import normal, prompts_of
+from rasura.patches.types import Progress
+
+if TYPE_CHECKING:
+    from rasura.evaluation.judges.interface import Judge
+    from rasura.registry.takedown.plan import TakedownPlan
+
+__all__ = ["MOST", "Seen", "look_at_plan", "require_unseen"]
+
+MOST: Final = 0.25
+"""Share of a concept's pictures that may still show it: one of four, because judges err."""
+_FIRST_SEED: Final = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a judge saw of one concept.
+
+    Attributes:
+        concept: its name.
+        n: pictures, each drawn twice; 0 where the judge knows no label of this name.
+        before: how many of the base's showed it.
+        after: how many of the planned set's.
+        erased: whether the planned set erases it; otherwise it is withdrawn, and may be seen again.
+    """
+
+    concept: str
+    n: int
+    before: int
+    after: int
+    erased: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is seen no more often than allowed, or was not looked at."""
+        return not self.erased or self.n == 0 or self.after <= MOST * self.n
+
+
+def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progress) -> tuple[Seen, ...]:
+    """Draw every concept that the plan erases or withdraws, n pictures each, and ask a judge.
+
+    Args:
+        plan: what would be done.
+        judge_ref: as for `rasura evaluate --judge`.
+        n: pictures of each concept.
+        progress: told what is going on.
+
+    Raises:
+        InputError: no pictures are asked for.
+        NotFoundError, FormatError: no such judge, or one that cannot be read.
+        UnsupportedHostError: no pipeline that can draw.
+    """
+    if n < 1:
+        raise InputError(f"expected at least one picture of each concept, got {n}", hint="--pictures 4")
+    judge = open_judge(judge_ref, ())
+    erased = [(patch.manifest.concept.text, patch.manifest.concept.templates) for patch in plan.patches.values()]
+    erased += [(c.wanted.concept, plan.ground.patches[c.patch].manifest.concept.templates) for c in plan.covered]
+    back = [plan.ground.patches[i].manifest.concept for i in plan.withdrawn]
+    asked = [(concept, templates, True) for concept, templates in erased]
+    asked += [(concept.text, concept.templates, False) for concept in back]
+    known = [(c, _axis(judge, c), t, e) for c, t, e in asked]
+    questions = [
+        Question("forget" if e else "shown", shot, {axis: label})
+        for concept, found, templates, e in known
+        if found is not None
+        for axis, label in [found]
+        for shot in _shots(concept, templates, n)
+    ]
+    shots = [question.shot for question in questions]
+    base = plan.ground.base
+    stack = [EvaluatedPatch(patch, plan.after[i]) for i, patch in plan.patches.items()]
+    # Nothing left is the base: then its pictures are both.
+    model = PatchedModel.load(base.host, base.identity, stack or _any(plan), Sampling())
+    answers = []
+    for patched, stage in ((False, "drawing the base"), (bool(stack), "drawing what is planned")):
+        model.show(patched=patched)
+        answers.append(judge.look(model.painter.draw(shots, stage, progress)).answers if shots else [])
+    found_by, place = [], 0
+    for concept, found, _, is_erased in known:
+        if found is None:
+            found_by.append(Seen(concept, 0, 0, 0, is_erased))
+            continue
+        axis, label = found
+        counts = [sum(answer[axis] == label for answer in side[place : place + n]) for side in answers]
+        found_by.append(Seen(concept, n, counts[0], counts[1], is_erased))
+        place += n
+    return tuple(found_by)
+
+
+def require_unseen(seen: Sequence[Seen]) -> None:
+    """Refuse a plan that leaves a concept visible.
+
+    Raises:
+        CheckRefusedError: naming all of them.
+    """
+    shown = [s for s in seen if not s.holds]
+    if shown:
+        named = "; ".join(f"{s.concept} in {s.after} of {s.n} pictures (the base: {s.before})" for s in shown)
+        raise CheckRefusedError(
+            f"still drawn after the takedown: {named}, expected at most {MOST:.0%}; another anchor may help",
+            hint="rasura takedown --anchor TEXT",
+            seen={s.concept: s.after for s in shown},
+        )
+
+
+def _axis(judge: Judge, concept: str) -> tuple[str, str] | None:
+    """The axis and the label that mean the concept."""
+    for axis, labels in judge.labels.items():
+        for label in labels:
+            if normal(label) == normal(concept):
+                return axis, label
+    return None
+
+
+def _shots(concept: str, templates: Sequence[str], n: int) -> list[Shot]:
+    """Prompts of the concept, the longest templates first: a word alone is not how people ask."""
+    chosen = sorted(templates, key=lambda t: (-len(t), t))
+    return [Shot(prompts_of(concept, [chosen[i % len(chosen)]])[0], _FIRST_SEED + i) for i in range(n)]
+
+
+def _any(plan: TakedownPlan) -> list[EvaluatedPatch]:
+    return [EvaluatedPatch(plan.ground.patches[i], plan.ground.strengths[i]) for i in plan.withdrawn]

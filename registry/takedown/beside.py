@@ -1,0 +1,263 @@
+"""Solving new concepts beside those that are erased already, and the older ones anew where the two disturb each other.
+
+The attempts, in this order; the first that the composer accepts is taken:
+
+(1) the new concepts alone, each off the targets of everything that is there; older patches stay as they are, but for
+    those that become a concept which is to be erased now;
+(2) with them the older ones that disturb or are disturbed, all solved together;
+(3) everything solved together, each holding less and less of the others (`null-space`, choice `guard`).
+
+Solved together, a_i · c_j = δ_ij for any concepts i and j (`rasura.patches.erasers.closed_form.null_space`): each can
+be withdrawn and the others stay erased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.checks.check import check
+from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
+from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.request_for import request_for
+from rasura.patches.errors import BoundExceededError, CheckRefusedError, ErasureRefusedError, RefusedError
+from rasura.patches.format.member import Member
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, normal
+from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.retain_set import RetainSet, naming
+from rasura.patches.solving.from_manifest import trained
+from rasura.patches.solving.solve import Moments, build_patches
+from rasura.patches.types import SHORT, PatchId
+from rasura.registry.erase.erase import find_guarded
+from rasura.registry.takedown.wanted import Wanted, keep_unnamed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.format.manifest import Manifest
+    from rasura.patches.format.manifest_parts import ConceptSpec
+    from rasura.patches.format.patch import Patch
+    from rasura.registry.takedown.ground import Ground
+
+    Progress: TypeAlias = Callable[[str, int, int], None]
+
+__all__ = ["GUARDS", "Bench", "Solution"]
+
+GUARDS: Final = (0.9999, 0.999, 0.99, 0.95)
+"""Shares of each other concept's free energy to hold, from the careful to the loose; the composer judges what comes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """Patches that stand beside each other.
+
+    Attributes:
+        made: new ones, in no particular order.
+        replaced: the older patch that a new one supersedes, by the new one's identifier.
+        kept: older ones that stay as they are.
+        words: what the new ones were made to retain.
+        verdict: what the composer says of `made` and `kept` together.
+        guard: share of each other concept's energy that was held.
+        refused: what stood in the way of the attempts before.
+    """
+
+    made: tuple[Patch, ...]
+    replaced: dict[PatchId, PatchId]
+    kept: dict[PatchId, Patch]
+    words: RetainSet | None
+    verdict: Verdict
+    guard: float
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """Everything that does not change from attempt to attempt.
+
+    Attributes:
+        ground: what is there.
+        gone: patches of the ground that are to go.
+        wanted: what is to be erased besides.
+        retain: what to keep, besides what the older patches keep; None: only that.
+        templates: prompts with one `{}` for what brings none of its own; empty: those of the ground's first patch.
+        policy: limits of the composer.
+        progress: told what is going on.
+    """
+
+    ground: Ground
+    gone: frozenset[PatchId]
+    wanted: tuple[Wanted, ...]
+    retain: RetainSet | None
+    templates: tuple[str, ...]
+    policy: Policy
+    progress: Progress
+    moments: Moments = field(default_factory=dict)
+
+    def solve(self) -> Solution:
+        """The first attempt that the composer accepts.
+
+        Raises:
+            CheckRefusedError: none of them; everything that stood in the way is named.
+            InputError: no template or anchor is left for a concept.
+        """
+        refused: list[str] = []
+        tried: set[tuple[frozenset[PatchId], float]] = set()
+        # Whatever becomes a concept that is to be erased now would show it again, so it is solved anew in any case.
+        must = frozenset(i for i in self._staying() if self._becomes_erased(self.ground.patches[i].manifest))
+        fixed = [i for i in must if not self._solvable(i)]
+        if fixed:
+            raise self._refusal([f"{self._name(i)} becomes a concept that is to be erased" for i in fixed])
+        found = self._attempt(must, GUARDS[0], refused, tried)
+        if isinstance(found, Solution) and not isinstance(found.verdict, Accepted):
+            touched = must | {i for i in self._disturbed(found) if self._solvable(i)}
+            found = self._attempt(touched, GUARDS[0], refused, tried)
+        everything = frozenset(i for i in self._staying() if self._solvable(i))
+        for guard in GUARDS:
+            if found is not None and isinstance(found.verdict, Accepted):
+                return replace(found, refused=tuple(refused))
+            found = self._attempt(everything, guard, refused, tried)
+        if found is not None and isinstance(found.verdict, Accepted):
+            return replace(found, refused=tuple(refused))
+        raise self._refusal(refused)
+
+    def _attempt(
+        self, anew: frozenset[PatchId], guard: float, refused: list[str], tried: set[tuple[frozenset[PatchId], float]]
+    ) -> Solution | None:
+        """One attempt; None where the mathematics refuses, or where it was made before."""
+        if (anew, guard) in tried:
+            return None
+        tried.add((anew, guard))
+        many = f"{len(self.wanted)} new and {len(anew)} older concepts, guard {guard:g}"
+        try:
+            found = self._solved(anew, guard)
+        except (ErasureRefusedError, BoundExceededError) as error:
+            refused.append(f"{many}: {error.message}")
+            return None
+        if not isinstance(found.verdict, Accepted):
+            said = [reason.text for reason in found.verdict.reasons]
+            refused.append(f"{many}: {'; '.join(said[:3])}" + (f" and {len(said) - 3} more" if len(said) > 3 else ""))  # noqa: PLR2004
+        return found
+
+    def _solved(self, anew: frozenset[PatchId], guard: float) -> Solution:
+        kept = {i: self.ground.patches[i] for i in self._staying() if i not in anew}
+        made: tuple[Patch, ...] = ()
+        replaced: dict[PatchId, PatchId] = {}
+        words: RetainSet | None = None
+        if anew or self.wanted:
+            old = {normal(self.ground.patches[i].manifest.concept.text): i for i in sorted(anew)}
+            words = self._words(anew)
+            targets = (*map(self._target_again, sorted(anew)), *map(self._target, self.wanted))
+            stays = naming(self._erased())
+            request = replace(
+                request_for(
+                    NullSpace(guard=guard),
+                    targets,
+                    words,
+                    anchors=tuple(word for word in words.concepts if not stays(word)) if words else (),
+                ),
+                unnamed=tuple(self.ground.patches[i].manifest.concept.text for i in kept),
+                supersedes={self.ground.patches[i].manifest.concept.text: (i,) for i in old.values()},
+            )
+            full = find_guarded(request, kept, self.ground.base.identity)
+            base = self.ground.base
+            made = build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
+            words = request.retain
+            replaced = {
+                patch.patch_id: old[name]
+                for patch in made
+                if (name := normal(patch.manifest.concept.text)) in old and old[name] != patch.patch_id
+            }
+        strengths = {i: self.ground.strengths[i] for i in kept}
+        strengths |= {p.patch_id: self.ground.strengths.get(replaced.get(p.patch_id, p.patch_id), ONE) for p in made}
+        patches = {**kept, **{patch.patch_id: patch for patch in made}}
+        self.progress("checking", 0, 1)
+        verdict = check([Member(patches[i], strengths[i]) for i in sorted(patches)], self.policy)
+        self.progress("checking", 1, 1)
+        return Solution(made, replaced, kept, words, verdict, guard)
+
+    def _staying(self) -> Iterator[PatchId]:
+        return (i for i in self.ground.patches if i not in self.gone)
+
+    def _erased(self) -> list[str]:
+        """Everything that is erased in the end."""
+        return [*self.ground.names(self.gone), *(item.concept for item in self.wanted)]
+
+    def _becomes_erased(self, manifest: Manifest) -> bool:
+        return naming(item.concept for item in self.wanted)(manifest.concept.anchor)
+
+    def _solvable(self, patch_id: PatchId) -> bool:
+        """Whether a patch can be solved together with new ones: of the same method, tokens and layers."""
+        manifest = self.ground.patches[patch_id].manifest
+        known = NullSpace.defaults
+        return (
+            manifest.eraser.name == NullSpace.name
+            and not trained(manifest.eraser)
+            and manifest.concept.tokens == known.tokens
+            and manifest.eraser.options.get("layers") == known.layers
+        )
+
+    def _disturbed(self, found: Solution) -> set[PatchId]:
+        """The older patches that disturb what was made, or that it disturbs."""
+        broken = [r for r in found.verdict.relations if not r.holds]
+        named = {i for r in broken for i in (r.patch, r.other) if r.check is not CheckName.CAPACITY}
+        return named & found.kept.keys()
+
+    def _target(self, item: Wanted) -> Target:
+        others = [name for name in self._erased() if normal(name) != normal(item.concept)]
+        templates = item.templates or self.templates or self._shared_templates()
+        return Target(item.concept, item.anchor, keep_unnamed(templates, item.concept, others))
+
+    def _target_again(self, patch_id: PatchId) -> Target:
+        concept = self.ground.patches[patch_id].manifest.concept
+        others = [name for name in self._erased() if normal(name) != normal(concept.text)]
+        return Target(concept.text, self._anchor_again(concept), keep_unnamed(concept.templates, concept.text, others))
+
+    def _anchor_again(self, concept: ConceptSpec) -> str:
+        """What it became; where that is to be erased now, what that becomes."""
+        for item in self.wanted:
+            if naming([item.concept])(concept.anchor):
+                return item.anchor if normal(item.anchor) != normal(concept.text) else AUTO
+        return concept.anchor
+
+    def _shared_templates(self) -> tuple[str, ...]:
+        """Those of the patches that are there, if they agree; else the generic ones."""
+        known = {patch.manifest.concept.templates for patch in self.ground.patches.values()}
+        return known.pop() if len(known) == 1 else GENERIC_TEMPLATES
+
+    def _words(self, anew: frozenset[PatchId]) -> RetainSet | None:
+        """What is asked for and what the older patches keep, less what is erased now.
+
+        Words keep their first place, so that the same lists in the same order give the same digest.
+        """
+        sets = [found for i in sorted(anew) if (found := self.ground.words(i)) is not None]
+        if self.retain is not None:
+            sets.append(self.retain)
+        elif self.wanted and not sets:
+            # Nobody named a list: what the patches beside it keep is kept by the new one, too.
+            sets = [found for i in sorted(self.ground.patches) if (found := self.ground.words(i)) is not None]
+        if not sets:
+            return None
+        concepts = tuple(dict.fromkeys(word for own in sets for word in own.concepts))
+        source = ", ".join(dict.fromkeys(name for own in sets for name in own.source.split(", ")))
+        first = self.retain or sets[0]
+        # The call's list loses the words of all that is erased: a promise to keep one of them could not be held.
+        return replace(first, source=source, concepts=concepts).without(self._erased())
+
+    def _name(self, patch_id: PatchId) -> str:
+        return f"{patch_id[:SHORT]} ({self.ground.patches[patch_id].manifest.concept.text})"
+
+    def _refusal(self, refused: Sequence[str]) -> RefusedError:
+        """Everything that stood in the way, once, and what may help."""
+        fixed = [self._name(i) for i in self._staying() if not self._solvable(i)]
+        more = f"; {', '.join(fixed)} cannot be solved together with new ones" if fixed else ""
+        named = ", ".join(item.concept for item in self.wanted) or "the rest"
+        return CheckRefusedError(
+            f"{named} cannot be erased beside what {self.ground.place.source} has: {'; '.join(refused)}{more}. What "
+            "may help: a shorter retain list; fewer templates, and none that name another erased concept; an anchor "
+            "that is farther away; one concept in place of two that nearly mean the same",
+            hint="rasura takedown --dry-run --retain FILE --templates FILE …",
+            reasons=list(refused),
+        )

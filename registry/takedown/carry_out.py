@@ -1,0 +1,121 @@
+"""Doing what a plan of a takedown says: patches signed and registered, then one motion of the model or the stack.
+
+Either all of it happens or the model, and the stack, stay as they were; a patch that was registered before a motion
+failed harms nobody, and is found again when the same is asked once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import ConflictError, RasuraError
+from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.operations import Actor, Receipt, switch
+from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.stacks.edit import set_members
+from rasura.registry.stacks.stack_ref import side_of
+from rasura.registry.takedown.coverage import draft_cover, find_covered
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
+
+if TYPE_CHECKING:
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.format.signing_key import PrivateKey
+    from rasura.registry._storage.choices import StackRecord
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+    from rasura.registry.takedown.plan import Made, TakedownPlan
+
+__all__ = ["Done", "carry_out"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a plan: the receipt of a model, or the stack; neither where nothing was to do."""
+
+    receipt: Receipt | None = None
+    stack: StackRecord | None = None
+
+
+def carry_out(
+    registry: Registry,
+    plan: TakedownPlan,
+    *,
+    key: str | None,
+    draft: Draft,
+    progress: Progress,
+    policy: Policy | None = None,
+) -> Done:
+    """Register the plan's patches and move the model, or the stack, to its set in one motion.
+
+    Args:
+        registry: where the patches go.
+        plan: what to do.
+        key: name of the key to sign with; None takes the only one.
+        draft: the entry of each patch; its reason and actor stand in the motion's, too.
+        progress: told what is going on.
+        policy: limits beside those of the registry's policy.
+
+    Raises:
+        ConflictError: the model or stack is no longer what the plan was made for.
+        RasuraError: see `rasura.registry.apply.operations.switch`; logged, and nothing was moved.
+    """
+    if not plan.changes:
+        return Done()
+    ground, actor = plan.ground, Actor(draft.actor, draft.reason)
+    try:
+        _check_same(registry, plan)
+        if plan.made:
+            private = signer(registry, key)
+            add_signed(registry, [_signed(item, private, draft, plan) for item in plan.made])
+        _remember(registry, plan, draft)
+        progress("switching", 0, 1)
+        if ground.place.stack is not None:
+            done = Done(stack=set_members(registry, ground.place.stack, plan.after, actor))
+        else:
+            goal = Goal("takedown", ground.base.record.digest, plan.after)
+            done = Done(receipt=switch(registry, ground.base.host, goal, actor, policy=policy))
+        _forget(registry, plan, draft)
+        progress("switching", 1, 1)
+    except RasuraError as error:
+        registry.note(describe_outcome(replace(draft, patches=tuple(plan.after)), error))
+        raise
+    return done
+
+
+def _signed(item: Made, key: PrivateKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:
+    details = {"place": plan.ground.place.source, **({} if item.wanted is None else item.wanted.details)}
+    if item.supersedes is not None:
+        details["supersedes"] = item.supersedes
+    action = "patch.erase" if item.supersedes is None else "patch.rebase"
+    noted = replace(draft, action=action, details=details)
+    source = f"erased from {plan.ground.base.record.name}"
+    return SignedPatch(read_signed_files(item.patch, key), source, noted, item.words)
+
+
+def _check_same(registry: Registry, plan: TakedownPlan) -> None:
+    """The plan is of what is there now."""
+    now = side_of(registry, plan.ground.place.source)
+    if dict(now.patches) != dict(plan.ground.strengths):
+        raise ConflictError(
+            f"{plan.ground.place.source} changed since the plan was made: expected the {len(plan.ground.strengths)} "
+            "patches of then, got another set",
+            hint="rasura takedown …",
+        )
+
+
+def _remember(registry: Registry, plan: TakedownPlan, draft: Draft) -> None:
+    for cover in plan.covered:
+        registry.note(draft_cover(cover, plan.ground, draft))
+
+
+def _forget(registry: Registry, plan: TakedownPlan, draft: Draft) -> None:
+    """Concepts that have patches of their own now, or that were withdrawn, are covered by none any more."""
+    own = {patch.manifest.concept.text for patch in plan.patches.values()}
+    for cover in find_covered(registry, plan.ground):
+        if cover.wanted.concept in own | set(plan.uncovered):
+            registry.note(draft_cover(cover, plan.ground, draft, ends=True))

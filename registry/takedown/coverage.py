@@ -1,0 +1,142 @@
+"""Concepts that another one's patch erases already: a red car where cars are erased.
+
+Such a concept cannot have a patch of its own beside the other's: no detector sees one and not the other. It needs none,
+either, for as long as the other's stands. The log remembers it (`takedown.cover`), so that it gets a patch of its own
+when the other is withdrawn, and is never un-erased in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from rasura.patches.prompts.concept_prompts import Target, align_columns, normal
+from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.retain_set import naming
+from rasura.registry.takedown.wanted import TICKET, Wanted
+
+if TYPE_CHECKING:
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry.registry import Registry
+    from rasura.registry.takedown.ground import Ground
+
+__all__ = ["COVER", "LEFT", "UNCOVER", "Cover", "draft_cover", "find_cover", "find_covered", "find_covered_by"]
+
+COVER: Final = "takedown.cover"
+UNCOVER: Final = "takedown.uncover"
+LEFT: Final = 0.3
+"""At most this share of the way to the anchor may be left, for a concept to count as covered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """A concept that is erased by another one's patch.
+
+    Attributes:
+        wanted: the concept.
+        patch: whose patch erases it.
+        by: what that one erases by name.
+        left: ‖(W+Δ)T − WC*‖ / ‖W(T − C*)‖ on the concept's own prompts T and that patch's anchor C*.
+    """
+
+    wanted: Wanted
+    patch: PatchId
+    by: str
+    left: float
+
+
+def find_cover(ground: Ground, wanted: Wanted) -> Cover | None:
+    """The patch that erases this concept already; asked of those whose concept it names, as a red car names a car."""
+    for patch_id, patch in ground.patches.items():
+        concept = patch.manifest.concept
+        same = wanted.anchor in {AUTO, concept.anchor}
+        if same and naming([concept.text])(wanted.concept):
+            left = measure_left(ground, patch, wanted)
+            if left <= LEFT:
+                return Cover(wanted, patch_id, concept.text, left)
+    return None
+
+
+def measure_left(ground: Ground, patch: Patch, wanted: Wanted) -> float:
+    """How much of the way to the patch's anchor it leaves of another concept; see `Cover.left`."""
+    import torch
+
+    concept = patch.manifest.concept
+    target = Target(wanted.concept, concept.anchor)
+    targets, anchors = align_columns(ground.base.encoder, target, concept.templates, concept.tokens)  # [d, n] each
+    left = asked = 0.0
+    for name, weight in ground.base.host.originals(sorted(patch.tensors.increments)).items():
+        increment = patch.tensors.increments[name]
+        aim = weight.to(torch.float64) @ (anchors - targets)
+        moved = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ targets)
+        left += float((moved - aim).square().sum())
+        asked += float(aim.square().sum())
+    return (left / asked) ** 0.5 if asked > 0 else 1.0
+
+
+def find_covered(registry: Registry, ground: Ground) -> tuple[Cover, ...]:
+    """What is erased by others' patches on this ground, as the log has it."""
+    found: dict[str, Cover] = {}
+    for wanted, by, covers in _remembered(registry, ground):
+        patch = ground.erasing(by)
+        if not covers or patch is None:
+            found.pop(normal(wanted.concept), None)
+        else:
+            found[normal(wanted.concept)] = Cover(wanted, patch, by, 0.0)
+    return tuple(replace(c, left=measure_left(ground, ground.patches[c.patch], c.wanted)) for c in found.values())
+
+
+def find_covered_by(registry: Registry, ground: Ground, gone: Iterable[PatchId]) -> tuple[Wanted, ...]:
+    """What needs a patch of its own where these go; with the templates of the patch that erased it."""
+    lost = set(gone)
+    return tuple(
+        replace(cover.wanted, templates=ground.patches[cover.patch].manifest.concept.templates)
+        for cover in find_covered(registry, ground)
+        if cover.patch in lost
+    )
+
+
+def draft_cover(cover: Cover, ground: Ground, draft: Draft, *, ends: bool = False) -> Draft:
+    """The entry that remembers a cover, or that it ended."""
+    details = {
+        "concept": cover.wanted.concept,
+        "by": cover.by,
+        "anchor": cover.wanted.anchor,
+        "place": name_place(ground),
+        **cover.wanted.details,
+    }
+    return replace(
+        draft,
+        action=UNCOVER if ends else COVER,
+        patches=(cover.patch,),
+        base=ground.base.record.digest,
+        details=details,
+    )
+
+
+def name_place(ground: Ground) -> str:
+    """Where the ground is, in one spelling."""
+    model = ground.place.model
+    return f"stack {ground.place.stack}" if model is None else f"model {model.resolve()}"
+
+
+def _remembered(registry: Registry, ground: Ground) -> Iterator[tuple[Wanted, str, bool]]:
+    """Covers and their ends on this ground, the oldest first."""
+    place = name_place(ground)
+    for entry in _entries(registry):
+        if entry.details.get("place") == place:
+            said = {name: str(text) for name, text in entry.details.items()}
+            ticket, received, requester, deadline = (said.get(name, "") for name in TICKET)
+            wanted = Wanted(said["concept"], said["anchor"], (), ticket, received, requester, deadline)
+            yield wanted, said["by"], entry.action == COVER
+
+
+def _entries(registry: Registry) -> Sequence[EntryRecord]:
+    return [
+        entry
+        for entry in registry.entries(newest=False)
+        if entry.action in {COVER, UNCOVER} and entry.outcome == "success"
+    ]

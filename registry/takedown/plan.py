@@ -1,0 +1,267 @@
+"""What a takedown or a withdrawal would do, before it does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.checks.verdict import CheckName
+from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
+from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.types import SHORT, PatchId
+from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.takedown.beside import GUARDS, Bench, Solution
+from rasura.registry.takedown.coverage import Cover, find_cover, find_covered, find_covered_by
+from rasura.registry.takedown.ground import Ground, Place, stand_on
+from rasura.registry.takedown.wanted import Wanted, check_wanted
+from rasura.registry.trust.check import merge_policies
+
+if TYPE_CHECKING:
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.checks.verdict import Verdict
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+
+__all__ = ["Made", "TakedownPlan", "plan_takedown", "plan_withdrawal"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A patch that the plan would register.
+
+    Attributes:
+        patch: the patch, not yet signed.
+        words: what it retains.
+        supersedes: the older patch whose place it takes.
+        wanted: what was asked for; None for an older concept that was solved anew.
+    """
+
+    patch: Patch
+    words: RetainSet | None
+    supersedes: PatchId | None
+    wanted: Wanted | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TakedownPlan:
+    """One motion, and what it gains and loses.
+
+    Attributes:
+        ground: what is there.
+        after: what is there afterwards.
+        made: what is registered for it.
+        withdrawn: patches that go, without one in their place.
+        covered: concepts that a patch which is there erases already, so that they need none of their own.
+        already: concepts that are erased already, and by which patch.
+        uncovered: concepts that were covered and are withdrawn.
+        worst: the largest number of each kind of check, with its limit.
+        notices: what was left out, solved anew, or is one-sided, in plain words.
+    """
+
+    ground: Ground
+    after: Mapping[PatchId, Strength]
+    made: tuple[Made, ...]
+    withdrawn: tuple[PatchId, ...]
+    covered: tuple[Cover, ...]
+    already: Mapping[str, PatchId]
+    uncovered: tuple[str, ...]
+    worst: Mapping[CheckName, tuple[float, float]]
+    notices: tuple[str, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything would change."""
+        return dict(self.after) != dict(self.ground.strengths) or bool(self.covered or self.uncovered)
+
+    @property
+    def patches(self) -> dict[PatchId, Patch]:
+        """Every patch of the set afterwards."""
+        made = {item.patch.patch_id: item.patch for item in self.made}
+        return {i: made[i] if i in made else self.ground.patches[i] for i in self.after}
+
+
+def plan_takedown(
+    registry: Registry,
+    place: Place,
+    wanted: Sequence[Wanted],
+    *,
+    retain: RetainSet | None,
+    templates: tuple[str, ...],
+    draft: Draft,
+    progress: Progress,
+    policy: Policy | None = None,
+) -> TakedownPlan:
+    """Solve concepts beside what is erased already; nothing is written but, for a base seen first, its record.
+
+    Args:
+        registry: which says what is there.
+        place: the model or stack.
+        wanted: what to take down.
+        retain: what to keep; None takes what the patches that are there keep.
+        templates: prompts with one `{}`; empty takes those of the patches that are there.
+        draft: who asks and why; a refusal is logged with it.
+        progress: told what is going on.
+        policy: limits beside those of the registry's policy.
+
+    Raises:
+        RasuraError: whatever stands in the way, all of it at once; logged.
+    """
+    try:
+        check_wanted(wanted)
+        ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
+        already = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
+        known = {normal(cover.wanted.concept): cover.patch for cover in find_covered(registry, ground)}
+        already |= {item.concept: known[name] for item in wanted if (name := normal(item.concept)) in known}
+        new = tuple(item for item in wanted if item.concept not in already)
+        if retain is None and not ground.patches and new:
+            raise RetainSetError(
+                f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
+                hint=f"rasura takedown --concept {new[0].concept!r} --retain FILE",
+            )
+        covers = tuple(cover for item in new if (cover := find_cover(ground, item)) is not None)
+        covered = {cover.wanted.concept for cover in covers}
+        new = tuple(item for item in new if item.concept not in covered)
+        bench = Bench(ground, frozenset(), new, retain, templates, merge_policies(registry, policy), progress)
+        solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
+    except RasuraError as error:
+        registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
+        raise
+    return _planned(ground, new, solution, covers=covers, already=already)
+
+
+def plan_withdrawal(
+    registry: Registry,
+    place: Place,
+    named: Sequence[str],
+    *,
+    draft: Draft,
+    progress: Progress,
+    policy: Policy | None = None,
+) -> TakedownPlan:
+    """Take concepts back; what else is erased stays so, and what their patches covered gets patches of its own.
+
+    Args:
+        registry: which says what is there.
+        place: the model or stack.
+        named: concepts, or identifiers of patches.
+        draft: who asks and why; a refusal is logged with it.
+        progress: told what is going on.
+        policy: limits beside those of the registry's policy.
+
+    Raises:
+        NotFoundError: a concept that was never erased from this base; those that are erased are named.
+        RasuraError: whatever stands in the way; logged.
+    """
+    try:
+        ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
+        covers = {normal(cover.wanted.concept): cover.wanted.concept for cover in find_covered(registry, ground)}
+        uncovered = tuple(covers[name] for text in named if (name := normal(text)) in covers)
+        own = [text for text in named if normal(text) not in covers]
+        gone = [found for text in own if (found := _withdrawn(registry, ground, text)) is not None]
+        names = {normal(text) for text in named}
+        orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
+        bench = Bench(ground, frozenset(gone), orphans, None, (), merge_policies(registry, policy), progress)
+        solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
+    except RasuraError as error:
+        registry.note(describe_outcome(replace(draft, details={"concepts": "; ".join(named)[:1000]}), error))
+        raise
+    return _planned(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered)
+
+
+def _withdrawn(registry: Registry, ground: Ground, text: str) -> PatchId | None:
+    """The patch of the ground that is meant; None where it is not there, but was known once."""
+    by_name = ground.erasing(text)
+    if by_name is not None:
+        return by_name
+    by_id = [i for i in ground.patches if i.startswith(text.lower())] if len(text) >= 4 else []  # noqa: PLR2004
+    if len(by_id) == 1:
+        return by_id[0]
+    if registry.patches(concept=text, base=ground.base.record.digest):
+        return None  # asked again: it is back already
+    names = ", ".join(ground.names()) or "nothing"
+    raise NotFoundError(
+        f"{text!r} is not erased on {ground.place.source}: expected one of what is, {names}",
+        hint=f"rasura log --concept {text!r}" if by_id else "rasura patch list",
+    )
+
+
+def _planned(
+    ground: Ground,
+    new: tuple[Wanted, ...],
+    solution: Solution,
+    *,
+    covers: tuple[Cover, ...] = (),
+    already: Mapping[str, PatchId] | None = None,
+    withdrawn: tuple[PatchId, ...] = (),
+    uncovered: tuple[str, ...] = (),
+) -> TakedownPlan:
+    by_name = {normal(item.concept): item for item in new}
+    made = tuple(
+        Made(
+            patch,
+            solution.words,
+            solution.replaced.get(patch.patch_id),
+            by_name.get(normal(patch.manifest.concept.text)),
+        )
+        for patch in solution.made
+    )
+    after = {i: ground.strengths[i] for i in solution.kept}
+    for item in made:
+        after[item.patch.patch_id] = ground.strengths[item.supersedes] if item.supersedes else ONE
+    worst: dict[CheckName, tuple[float, float]] = {}
+    for relation in solution.verdict.relations:
+        if relation.value >= worst.get(relation.check, (-1.0, 0.0))[0]:
+            worst[relation.check] = relation.value, relation.limit
+    return TakedownPlan(
+        ground,
+        dict(sorted(after.items())),
+        made,
+        withdrawn,
+        covers,
+        already or {},
+        uncovered,
+        worst,
+        tuple(_notices(ground, made, solution)),
+    )
+
+
+def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[str]:
+    found = []
+    if solution.words and solution.words.removed:
+        found.append(f"not retained, because erased: {', '.join(dict.fromkeys(solution.words.removed))}")
+    for item in made:
+        concept, old = item.patch.manifest.concept, item.supersedes and ground.patches[item.supersedes].manifest.concept
+        if item.wanted is not None and item.wanted.anchor != concept.anchor:
+            found.append(f"{concept.text} becomes {concept.anchor}")
+        if old and old.anchor != concept.anchor:
+            found.append(f"{concept.text} becomes {concept.anchor} now: {old.anchor} is to be erased")
+        if old and len(old.templates) > len(concept.templates):
+            found.append(f"{concept.text}: {len(old.templates) - len(concept.templates)} templates name what is erased")
+    anew = [item for item in made if item.supersedes]
+    if anew:
+        names = ", ".join(item.patch.manifest.concept.text for item in anew)
+        found.append(f"solved anew, so that none disturbs another: {names}")
+    one_sided = [(item, p) for item in made for p in item.patch.manifest.protected.patches if p in solution.kept]
+    for item, other in one_sided:
+        mine, theirs = item.patch.manifest.concept.text, solution.kept[other].manifest.concept.text
+        found.append(f"one-sided: {mine} leaves {theirs} alone, whose patch {other[:SHORT]} is older")
+    if solution.guard != GUARDS[0]:
+        found.append(f"room is short: each holds {solution.guard:g} of the others' energy instead of {GUARDS[0]:g}")
+    return found
+
+
+def _accepted() -> Verdict:
+    from rasura.patches.checks.verdict import Accepted
+
+    return Accepted(())
+
+
+def _asked(wanted: Sequence[Wanted]) -> dict[str, str]:
+    return {"concepts": "; ".join(item.concept for item in wanted)[:1000]}

@@ -1,0 +1,98 @@
+"""What somebody wants taken down, as a person or a file says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rasura.patches.errors import InputError
+from rasura.patches.prompts.concept_prompts import check_concept, check_template, normal
+from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.retain_set import naming
+
+__all__ = ["TICKET", "Wanted", "check_wanted", "keep_unnamed"]
+
+TICKET: Final = ("ticket", "received_at", "requester", "deadline")
+"""What a request may say of itself; goes into the log as it stands."""
+MAX_TEXT: Final = 200
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One concept to take down.
+
+    Attributes:
+        concept: what no picture shall show any more.
+        anchor: what it becomes; `auto` takes the nearest of the retain list that is not erased itself.
+        templates: prompts with one `{}`; empty takes those of the call.
+        ticket: number or link of the request.
+        received_at: when it came, a date or time of ISO 8601.
+        requester: who asked.
+        deadline: until when, a date or time of ISO 8601.
+    """
+
+    concept: str
+    anchor: str = AUTO
+    templates: tuple[str, ...] = ()
+    ticket: str = ""
+    received_at: str = ""
+    requester: str = ""
+    deadline: str = ""
+
+    def __post_init__(self) -> None:
+        check_concept(self.concept)
+        for template in self.templates:
+            check_template(template)
+        for name in TICKET:
+            text = getattr(self, name)
+            if len(text) > MAX_TEXT or not text.isprintable():
+                raise InputError(
+                    f"{name} of {self.concept!r}: expected at most {MAX_TEXT} printable characters, got {len(text)}"
+                )
+        for name in ("received_at", "deadline"):
+            text = getattr(self, name)
+            if text and not _DATE.fullmatch(text):
+                raise InputError(f"{name} of {self.concept!r}: expected a date such as 2026-11-28, got {text!r}")
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What of the ticket was said, for the log."""
+        return {name: text for name in TICKET if (text := getattr(self, name))}
+
+
+def check_wanted(wanted: Sequence[Wanted]) -> None:
+    """Refuse a list that names a concept twice, or as the anchor of another one.
+
+    Raises:
+        InputError: naming all of them.
+    """
+    names = [normal(item.concept) for item in wanted]
+    flaws = [f"{name} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    for item in wanted:
+        erased = naming(other.concept for other in wanted if other is not item)
+        if item.anchor not in {AUTO, ""} and erased(item.anchor):
+            flaws.append(f"{item.concept} would become {item.anchor}, which is to be erased, too")
+    if flaws:
+        raise InputError("; ".join(flaws) + ": expected each concept once, and anchors that stay", hint="--anchor auto")
+
+
+def keep_unnamed(templates: Sequence[str], concept: str, others: Sequence[str]) -> tuple[str, ...]:
+    """The templates that name none of the other erased concepts: in such prompts two erasures would meet.
+
+    "a cat in {} style" is no place to erase a style where cats are erased, too: its target would hold the cat.
+
+    Raises:
+        InputError: none is left.
+    """
+    named = naming(others)
+    left = tuple(template for template in templates if not named(template))
+    if not left:
+        raise InputError(
+            f"every template of {concept} names another erased concept: expected at least one that does not, got "
+            f"{len(templates)} such as {templates[0]!r}",
+            hint="--templates FILE",
+        )
+    return left
