@@ -264,7 +264,7 @@ def _print(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None", ho
         return
     for notice in plan.notices:
         line(notice)
-    if plan.patches:
+    if plan.patches and not (plan.covered and not plan.made):
         made = {item.patch.patch_id: item for item in plan.made}
         table(("patch", "concept", "becomes", ""), [_row(i, patch, made) for i, patch in plan.patches.items()])
     named = [f"{name} {value:.2g}" for name, (value, _) in plan.worst.items() if str(name) in {"pair", "stack", "own"}]

@@ -90,12 +90,13 @@ def find_covered(registry: Registry, ground: Ground) -> tuple[Cover, ...]:
 
 
 def find_covered_by(registry: Registry, ground: Ground, gone: Iterable[PatchId]) -> tuple[Wanted, ...]:
-    """What needs a patch of its own where these go; with the templates of the patch that erased it."""
+    """What needs a patch of its own where these go: with the templates and the anchor of the patch that erased it."""
     lost = set(gone)
+    covers = [cover for cover in find_covered(registry, ground) if cover.patch in lost]
+    concepts = [ground.patches[cover.patch].manifest.concept for cover in covers]
     return tuple(
-        replace(cover.wanted, templates=ground.patches[cover.patch].manifest.concept.templates)
-        for cover in find_covered(registry, ground)
-        if cover.patch in lost
+        replace(cover.wanted, templates=own.templates, anchor=own.anchor)
+        for cover, own in zip(covers, concepts, strict=True)
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rasura.patches.algebra.increment import ONE
+from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.checks.verdict import CheckName
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
 from rasura.patches.prompts.concept_prompts import normal
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
 __all__ = ["Made", "TakedownPlan", "plan_takedown", "plan_withdrawal"]
+
+NEAR: Final = 0.4
+"""Share of a withdrawn patch's effect from which on a near one that stays may lose pictures (docs/composer.md)."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -228,7 +232,7 @@ def _planned(
         already or {},
         uncovered,
         worst,
-        tuple(_notices(ground, made, solution)),
+        (*_notices(ground, made, solution), *_lingering(ground, withdrawn, solution)),
     )
 
 
@@ -243,7 +247,8 @@ def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[s
         if old and old.anchor != concept.anchor:
             found.append(f"{concept.text} becomes {concept.anchor} now: {old.anchor} is to be erased")
         if old and len(old.templates) > len(concept.templates):
-            found.append(f"{concept.text}: {len(old.templates) - len(concept.templates)} templates name what is erased")
+            named = len(old.templates) - len(concept.templates)
+            found.append(f"{concept.text}: solved without {named} of its templates, which name what is erased")
     anew = [item for item in made if item.supersedes]
     if anew:
         names = ", ".join(item.patch.manifest.concept.text for item in anew)
@@ -255,6 +260,19 @@ def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[s
     if solution.guard != GUARDS[0]:
         found.append(f"room is short: each holds {solution.guard:g} of the others' energy instead of {GUARDS[0]:g}")
     return found
+
+
+def _lingering(ground: Ground, withdrawn: Sequence[PatchId], solution: Solution) -> Iterator[str]:
+    """Concepts that come back only in part, because a near one stays erased."""
+    staying = [*solution.kept.values(), *solution.made]
+    for patch_id in withdrawn:
+        old = ground.patches[patch_id]
+        shares = {p.manifest.concept.text: measure_disturbance(p, old) or 0.0 for p in staying}
+        near = {name: share for name, share in shares.items() if share > NEAR}
+        if near:
+            named = ", ".join(f"{name} ({share:.2f})" for name, share in near.items())
+            found = old.manifest.concept.text
+            yield f"{found} may not be as the base draws it: what stays erased near it does {named} of what its patch did"
 
 
 def _accepted() -> Verdict:

@@ -1,0 +1,250 @@
+"""`rasura takedown` and `rasura withdraw` on the reference model, as somebody types them on a busy afternoon."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commandline import Run, rasura
+
+from rasura.registry._storage.records import EntryRecord
+from rasura.registry.registry import Registry
+
+MODEL = Path(__file__).resolve().parents[2] / "examples" / "reference_model"
+RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
+OBJECTS = "{}\na {}\na picture of a {}\na {} in ink style\na {} in sketch style\n"
+STYLES = "{}\n{} style\nin {} style\na cat in {} style\na rose in {} style\n{} pig\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a registry, a key, a copy of the reference model, and lists."""
+    shutil.copytree(MODEL / "pipeline", tmp_path / "model")
+    for name, text in (("retain.txt", RETAIN), ("objects.txt", OBJECTS), ("styles.txt", STYLES)):
+        (tmp_path / name).write_text(text)
+    rasura("init", cwd=tmp_path)
+    rasura("key", "new", "alice", cwd=tmp_path)
+    return tmp_path
+
+
+def digests(home: Path) -> dict[str, str]:
+    files = [path for path in sorted((home / "model").rglob("*")) if path.is_file() and ".rasura" not in path.parts]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def takedown(home: Path, *words: str, model: str = "model") -> Run:
+    return rasura("takedown", "--model", model, *words, "--yes", "--json", cwd=home)
+
+
+def first(home: Path, concept: str = "dog", anchor: str = "cat") -> Run:
+    return takedown(
+        home, "--concept", concept, "--anchor", anchor, "--retain", "retain.txt", "--templates", "objects.txt"
+    )
+
+
+def erased(home: Path) -> dict[str, str]:
+    """What status finds by hashing: concept and what it becomes."""
+    applied = rasura("patch", "status", "--model", "model", "--json", cwd=home).data["applied"]
+    with Registry.open(home) as registry:
+        return {registry.patch(i).concepts[0]: i for i in applied}
+
+
+def entries(home: Path) -> tuple[EntryRecord, ...]:
+    with Registry.open(home) as registry:
+        return registry.entries(newest=False)
+
+
+def motions(home: Path) -> list[str]:
+    return [e.action for e in entries(home) if e.outcome in {"begun", "done"} and e.host]
+
+
+def by_concept(run: Run) -> dict[str, dict[str, Any]]:
+    return {item["concept"]: item for item in run.data["made"]}
+
+
+def test_an_afternoon(home: Path) -> None:
+    before = digests(home)
+    dog = first(home)
+    assert by_concept(dog).keys() == {"dog"}
+    assert (dog.envelope["changed"], dog.data["done"], dog.data["looked_at"]) == (True, True, False)
+
+    # A style after an object: templates that name the dog would meet its erasure.
+    neon = takedown(home, "--concept", "neon", "--anchor", "cartoon", "--templates", "styles.txt")
+    assert erased(home).keys() == {"dog", "neon"}
+    assert by_concept(neon)["neon"]["templates"] == 6
+
+    # What the dog became is to be erased now: the dog gets another anchor, in the same motion.
+    cat = takedown(home, "--concept", "cat", "--anchor", "penguin", "--templates", "objects.txt")
+    made = by_concept(cat)
+    assert {name: made[name]["anchor"] for name in ("dog", "cat")} == {"dog": "penguin", "cat": "penguin"}
+    assert made["dog"]["supersedes"] != by_concept(dog)["dog"]["id"]  # but the one that neon's takedown solved
+    assert made["neon"]["templates"] == 5  # "a cat in {} style" went
+    assert erased(home).keys() == {"dog", "neon", "cat"}
+    assert any("dog becomes penguin now: cat is to be erased" in note for note in cat.data["notices"])
+
+    # Asked again, nothing happens.
+    size, state = len(entries(home)), digests(home)
+    again = takedown(home, "--concept", "CAT", "--anchor", "penguin")
+    assert (again.envelope["changed"], again.data["already"]) == (False, {"CAT": erased(home)["cat"]})
+    assert (len(entries(home)), digests(home)) == (size, state)
+
+    # One motion a takedown; nothing was ever taken out without a successor.
+    assert motions(home) == ["patch.switch"] * 6
+
+    back = rasura("withdraw", "dog", "--model", "model", "--yes", "--json", cwd=home)
+    assert back.data["withdrawn"] == [made["dog"]["id"]]
+    assert erased(home).keys() == {"neon", "cat"}
+    assert rasura("withdraw", "dog", "--model", "model", "--yes", "--json", cwd=home).envelope["changed"] is False
+
+    rest = rasura("withdraw", "neon", erased(home)["cat"][:12], "--model", "model", "--yes", "--json", cwd=home)
+    assert rest.data["pristine"] is True
+    assert digests(home) == before
+    assert rasura("audit", "verify", cwd=home).code == 0
+
+
+def test_a_near_neighbour_is_covered_and_never_comes_back_by_accident(home: Path) -> None:
+    first(home, "car", "airplane")
+    red = takedown(home, "--concept", "red car")
+    (cover,) = red.data["covered"]
+    assert (cover["concept"], cover["concept_of"], red.data["made"]) == ("red car", "car", [])
+    assert float(cover["left"]) < 0.3
+    size = len(entries(home))
+    again = takedown(home, "--concept", "red car")
+    assert (again.envelope["changed"], len(entries(home))) == (False, size)
+
+    # The car comes back, and the red car gets a patch of its own in the same motion.
+    back = rasura("withdraw", "car", "--model", "model", "--yes", "--json", cwd=home)
+    assert by_concept(back)["red car"]["anchor"] == "airplane"
+    assert erased(home).keys() == {"red car"}
+    assert any("car may not be as the base draws it" in note for note in back.data["notices"])
+    assert rasura("withdraw", "red car", "--model", "model", "--yes", "--json", cwd=home).data["pristine"] is True
+    assert rasura("audit", "verify", cwd=home).code == 0
+
+
+def test_a_covered_concept_may_be_withdrawn(home: Path) -> None:
+    first(home, "car", "airplane")
+    takedown(home, "--concept", "red car")
+    back = rasura("withdraw", "red car", "--model", "model", "--yes", "--json", cwd=home)
+    assert (back.data["uncovered"], back.data["withdrawn"]) == (["red car"], [])
+    rasura("withdraw", "car", "--model", "model", "--yes", cwd=home)
+    assert erased(home) == {}  # nothing remembers the red car
+
+
+def test_a_file_of_requests_in_one_motion(home: Path) -> None:
+    (home / "requests.csv").write_text(
+        "concept,anchor,templates,ticket,received-at,requester,deadline\n"
+        "dog,penguin,objects.txt,T-1,2026-11-02,Ada,2026-11-30\n"
+        "neon,cartoon,styles.txt,T-2,2026-11-03,Bob,\n"
+    )
+    run = takedown(home, "--file", "requests.csv", "--retain", "retain.txt")
+    assert by_concept(run).keys() == {"dog", "neon"}
+    assert motions(home) == ["patch.switch"] * 2
+    noted = {e.details.get("ticket"): e for e in entries(home) if e.action == "patch.erase"}
+    assert noted["T-1"].details["requester"] == "Ada"
+    assert noted["T-1"].details["deadline"] == "2026-11-30"
+    assert "deadline" not in noted["T-2"].details
+
+
+def test_a_stack_is_the_ground_and_moves_no_model(home: Path) -> None:
+    first(home)
+    dog = erased(home)["dog"]
+    rasura("stack", "create", "prod", dog, cwd=home)
+    state = digests(home)
+    run = rasura(
+        "takedown", "--stack", "prod", "--concept", "pig", "--anchor", "frog", "--templates", "objects.txt", "--yes",
+        cwd=home,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert digests(home) == state
+    assert f"next: rasura patch switch prod --model {home / 'model'}" in run.out
+    shown = rasura("stack", "show", "prod", "--json", cwd=home).data
+    assert len(shown["patches"]) == 2
+    switched = rasura("patch", "switch", "prod", "--model", "model", cwd=home)
+    assert switched.code == 0, switched.err
+    assert erased(home).keys() == {"dog", "pig"}
+
+
+def test_a_judge_that_still_sees_it_stops_the_takedown(home: Path) -> None:
+    state = digests(home)
+    run = rasura(
+        "takedown", "--model", "model", "--concept", "dog", "--anchor", "animal", "--retain", "retain.txt",
+        "--templates", "objects.txt", "--judge", MODEL, "--pictures", "2", "--yes", cwd=home,
+    )  # fmt: skip
+    assert run.code == 3, run.out
+    assert "dog" in run.err
+    assert digests(home) == state
+    with Registry.open(home) as registry:
+        assert registry.patches() == ()
+
+
+def test_a_judge_looks_before_the_model_is_moved(home: Path) -> None:
+    run = rasura(
+        "takedown", "--model", "model", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt",
+        "--templates", "objects.txt", "--judge", MODEL, "--pictures", "2", "--yes", "--json", cwd=home,
+    )  # fmt: skip
+    assert run.data["seen"] == [{"concept": "dog", "n": 2, "before": 2, "after": 0, "erased": True}]
+    assert run.data["looked_at"] is True
+
+
+def test_a_dry_run_writes_nothing(home: Path) -> None:
+    first(home)
+    size, state = len(entries(home)), digests(home)
+    run = rasura(
+        "takedown", "--model", "model", "--concept", "pig", "--anchor", "frog", "--templates", "objects.txt",
+        "--dry-run", "--json", cwd=home,
+    )  # fmt: skip
+    assert (run.data["done"], run.data["changes"], run.envelope["changed"]) == (False, True, False)
+    assert (len(entries(home)), digests(home)) == (size, state)
+    with Registry.open(home) as registry:
+        assert len(registry.patches()) == 1
+
+
+def test_what_stands_in_the_way_is_said_and_logged(home: Path) -> None:
+    state = digests(home)
+    bare = takedown(home, "--concept", "dog", "--anchor", "cat")
+    assert (bare.code, "no retain list is known" in bare.envelope["error"]["message"]) == (1, True)
+    assert entries(home)[-1].outcome in {"failed", "refused"}
+    assert entries(home)[-1].details["concepts"] == "dog"
+    (home / "strict.toml").write_text("[limits]\ncapacity = 0.01\n")
+    strict = takedown(
+        home, "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", "--templates", "objects.txt",
+        "--policy", "strict.toml",
+    )  # fmt: skip
+    assert strict.code == 3
+    assert "dog cannot be erased beside what @model has" in strict.envelope["error"]["message"]
+    assert digests(home) == state
+    with Registry.open(home) as registry:
+        assert registry.patches() == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("takedown", "--concept", "dog"),
+        ("takedown", "--model", "model", "--stack", "x", "--concept", "dog"),
+        ("takedown", "--model", "model"),
+        ("takedown", "--model", "model", "--concept", "dog", "--file", "x.csv"),
+        ("takedown", "--model", "model", "--concept", "dog", "--anchor", "a", "--anchor", "b"),
+        ("withdraw", "dog"),
+    ],
+)
+def test_a_command_that_says_too_little_or_too_much(home: Path, words: tuple[str, ...]) -> None:
+    assert rasura(*words, "--yes", cwd=home).code == 2
+
+
+def test_nobody_is_there_to_ask(home: Path) -> None:
+    run = rasura(
+        "takedown", "--model", "model", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt",
+        "--templates", "objects.txt", "--json", cwd=home,
+    )  # fmt: skip
+    assert run.code == 2
+    assert erased(home) == {}
+
+
+def test_a_withdrawal_of_what_was_never_erased(home: Path) -> None:
+    first(home)
+    run = rasura("withdraw", "cta", "--model", "model", "--yes", cwd=home)
+    assert run.code == 8
+    assert "expected one of what is, dog" in run.err
