@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.types import PatchId
     from rasura.registry.erase.erase import Erased
+    from rasura.registry.registry import Registry
 
 _T = TypeVar("_T")
 _PATH = click.Path(path_type=Path)
@@ -59,6 +61,7 @@ _METHOD = "null-space"
 )
 @click.option("--rank-rule", metavar="RULE", help="Cut of the retained spectrum [default: the method's].")
 @click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched, or 'all'; repeatable.")
+@click.option("--onto-stack", metavar="STACK|@MODEL", help="Leave untouched what this stack or model has.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where the UNet runs, if it must.")
 @click.option("--work", type=_PATH, metavar="DIR", help="Where a training keeps its state, to go on after a kill.")
 @click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
@@ -71,6 +74,7 @@ def erase(
     anchor_file: Path | None,
     template_files: tuple[Path, ...],
     protect: tuple[str, ...],
+    onto_stack: str | None,
     device: str,
     work: Path | None,
     key: str | None,
@@ -91,7 +95,8 @@ def erase(
             base_ref,
             request,
             key=key,
-            protect=_protected(registry, protect),
+            protect=_protected(registry, protect, onto_stack),
+            everything="all" in protect,
             draft=draft,
             progress=tell,
             device=device,
@@ -181,10 +186,11 @@ def _eraser(method: str, settings: tuple[str, ...], seed: int | None) -> "Eraser
     return eraser(method, chosen | ({} if seed is None else {"seed": str(seed)}))
 
 
-def _protected(registry: Any, protect: tuple[str, ...]) -> list[Any]:
-    if "all" in protect:
-        return [record.patch_id for record in registry.patches()]
-    return [registry.resolve_patch(prefix) for prefix in protect]
+def _protected(registry: "Registry", protect: tuple[str, ...], onto_stack: str | None) -> "list[PatchId]":
+    from rasura.registry.stacks.stack_ref import side_of
+
+    named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]
+    return [*named, *(side_of(registry, onto_stack).patches if onto_stack else ())]
 
 
 def _notices(retain: "RetainSet | None", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:

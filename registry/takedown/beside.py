@@ -24,7 +24,7 @@ from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BoundExceededError, CheckRefusedError, ErasureRefusedError, RefusedError
 from rasura.patches.format.member import Member
-from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, normal
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, normal, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.solving.from_manifest import trained
@@ -148,7 +148,7 @@ class Bench:
         words: RetainSet | None = None
         if anew or self.wanted:
             old = {normal(self.ground.patches[i].manifest.concept.text): i for i in sorted(anew)}
-            words = self._words(anew)
+            words = self._words()
             targets = (*map(self._target_again, sorted(anew)), *map(self._target, self.wanted))
             stays = naming(self._erased())
             request = replace(
@@ -158,7 +158,9 @@ class Bench:
                     words,
                     anchors=tuple(word for word in words.concepts if not stays(word)) if words else (),
                 ),
-                unnamed=tuple(self.ground.patches[i].manifest.concept.text for i in kept),
+                # The same prompts in every attempt: they are encoded once.
+                retained_in=self._all_templates(),
+                unnamed=tuple(self._erased()),
                 supersedes={self.ground.patches[i].manifest.concept.text: (i,) for i in old.values()},
             )
             full = find_guarded(request, kept, self.ground.base.identity)
@@ -227,24 +229,31 @@ class Bench:
         known = {patch.manifest.concept.templates for patch in self.ground.patches.values()}
         return known.pop() if len(known) == 1 else GENERIC_TEMPLATES
 
-    def _words(self, anew: frozenset[PatchId]) -> RetainSet | None:
-        """What is asked for and what the older patches keep, less what is erased now.
+    def _all_templates(self) -> tuple[str, ...]:
+        """The templates of everything that is erased in the end, each once: retained words stand in all of them."""
+        again = [self._target_again(i).templates for i in sorted(self._staying()) if self._solvable(i)]
+        new = [self._target(item).templates for item in self.wanted]
+        return tuple(dict.fromkeys(template for own in (*again, *new) for template in own))
+
+    def _words(self) -> RetainSet | None:
+        """What is asked for and what the older patches keep, less what is erased in the end.
 
         Words keep their first place, so that the same lists in the same order give the same digest.
         """
-        sets = [found for i in sorted(anew) if (found := self.ground.words(i)) is not None]
+        sets = [found for i in sorted(self.ground.patches) if (found := self.ground.words(i)) is not None]
         if self.retain is not None:
             sets.append(self.retain)
-        elif self.wanted and not sets:
-            # Nobody named a list: what the patches beside it keep is kept by the new one, too.
-            sets = [found for i in sorted(self.ground.patches) if (found := self.ground.words(i)) is not None]
         if not sets:
             return None
+        whole = any(own.whole for own in sets)
+        if whole:  # lists of prompts and lists of concepts: all as prompts
+            templates = self._all_templates()
+            sets = [own if own.whole else _as_prompts(own, templates) for own in sets]
         concepts = tuple(dict.fromkeys(word for own in sets for word in own.concepts))
         source = ", ".join(dict.fromkeys(name for own in sets for name in own.source.split(", ")))
         first = self.retain or sets[0]
-        # The call's list loses the words of all that is erased: a promise to keep one of them could not be held.
-        return replace(first, source=source, concepts=concepts).without(self._erased())
+        # A promise to keep what is erased could not be held.
+        return replace(first, source=source, concepts=concepts, whole=whole).without(self._erased())
 
     def _name(self, patch_id: PatchId) -> str:
         return f"{patch_id[:SHORT]} ({self.ground.patches[patch_id].manifest.concept.text})"
@@ -261,3 +270,8 @@ class Bench:
             hint="rasura takedown --dry-run --retain FILE --templates FILE …",
             reasons=list(refused),
         )
+
+
+def _as_prompts(words: RetainSet, templates: Sequence[str]) -> RetainSet:
+    prompts = tuple(dict.fromkeys(prompt for word in words.concepts for prompt in prompts_of(word, templates)))
+    return replace(words, concepts=prompts, whole=True)

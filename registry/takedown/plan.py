@@ -271,8 +271,8 @@ def _lingering(ground: Ground, withdrawn: Sequence[PatchId], solution: Solution)
         near = {name: share for name, share in shares.items() if share > NEAR}
         if near:
             named = ", ".join(f"{name} ({share:.2f})" for name, share in near.items())
-            found = old.manifest.concept.text
-            yield f"{found} may not be as the base draws it: what stays erased near it does {named} of what its patch did"
+            back = old.manifest.concept.text
+            yield f"{back} may not be as the base draws it: what stays near it does {named} of what its patch did"
 
 
 def _accepted() -> Verdict:

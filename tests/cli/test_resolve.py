@@ -126,3 +126,26 @@ def test_retarget_end_to_end(home: Path, workshop: Workshop, tmp_path: Path) -> 
     assert run(home, "revert", data["id"], "--model", second, "--json").data["pristine"] is True
     wrong = run(home, "apply", photo, "--model", second, "--json")
     assert (wrong.code, wrong.envelope["error"]["code"]) == (5, "base_mismatch")
+
+
+def test_erase_protects_what_rebase_would(home: Path) -> None:
+    """`--protect all` is every patch of the base, of another concept, that no other supersedes."""
+    photo, of = ids(home, "photo", "of")
+    newer = run(home, "rebase", photo, "--protect", of, "--json").data["patches"][0]["id"]
+    tiny_model(home / "other", replace(SPEC, seed=3))
+    words = ("--concept", "style", "--retain", "retain.txt", *ALIKE, "--json")
+    (foreign,) = rasura("erase", "--base", "other", *words, cwd=home).data["patches"]
+    (made,) = rasura("erase", "--base", "tiny", *words, "--protect", "all", cwd=home).data["patches"]
+    guarded = set(made["one_sided"])
+    assert {of, newer} <= guarded
+    assert not guarded & {photo, foreign["id"], made["id"]}
+
+
+def test_erase_onto_a_stack_or_a_model(home: Path) -> None:
+    photo, of = ids(home, "photo", "of")
+    rasura("stack", "create", "prod", photo, of, cwd=home)
+    words = ("erase", "--base", "tiny", "--concept", "style", "--retain", "retain.txt", *ALIKE, "--json")
+    (made,) = rasura(*words, "--onto-stack", "prod", cwd=home).data["patches"]
+    assert set(made["one_sided"]) == {photo, of}
+    (bare,) = rasura(*words, "--onto-stack", "@the model", cwd=home).data["patches"]
+    assert bare["one_sided"] == []

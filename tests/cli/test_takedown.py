@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ STYLES = "{}\n{} style\nin {} style\na cat in {} style\na rose in {} style\n{} p
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(tmp_path: Path) -> Path:
     """A folder with a registry, a key, a copy of the reference model, and lists."""
     shutil.copytree(MODEL / "pipeline", tmp_path / "model")
     for name, text in (("retain.txt", RETAIN), ("objects.txt", OBJECTS), ("styles.txt", STYLES)):

@@ -4,9 +4,9 @@ After each one, pictures of everything that is erased, and of everything that wa
 folder itself, and the classifier says what they show: nothing that is erased may be seen at any moment. At the end all
 is withdrawn, and every file must have its first digest.
 
-    python benchmarks/takedowns.py [--steps 30] [--seed 1] [--folder DIR]
+    python benchmarks/takedowns/day.py [--steps 30] [--seed 1] [--folder DIR]
 
-Writes docs/takedowns/day.md and docs/takedowns/day.png.
+Writes its table into docs/takedowns.md, and docs/takedowns/day.png.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -28,13 +27,11 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
+from takedowns_page import MODEL, OUT, describe_machine, fill
 
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.evaluation.judges.classifier import load_judge
 
-ROOT = Path(__file__).resolve().parents[1]
-MODEL = ROOT / "examples" / "reference_model"
-OUT = ROOT / "docs" / "takedowns"
 ANCHORS = {
     "dog": "frog", "big dog": "frog", "cat": "penguin", "pig": "frog", "car": "airplane", "red car": "airplane",
     "bus": "airplane", "rose": "cactus", "apple": "banana", "strawberry": "banana", "pizza": "banana",
@@ -86,7 +83,7 @@ def main() -> None:
         free = [concept for concept in ANCHORS if concept not in erased]
         down = not erased or (len(erased) < args.most and chance.random() < 0.6)
         concept = chance.choice(free) if down else chance.choice(erased)
-        step, row = _step(folder, model, painter, judge, erased, concept, down=down)
+        step, row = _step(folder, painter, judge, erased, concept, down=down)
         print(f"{number + 1:2} {step}", file=sys.stderr, flush=True)
         steps.append(step)
         rows.append((f"{step.name} {concept}", row))
@@ -97,14 +94,14 @@ def main() -> None:
     entries = _type(folder, "audit", "verify")["data"]
     OUT.mkdir(exist_ok=True)
     _draw(rows, OUT / "day.png")
-    (OUT / "day.md").write_text(_table(steps, erased, seconds, f"{same} of {len(first)}", entries), encoding="utf-8")
+    fill("day", _table(steps, erased, seconds, f"{same} of {len(first)}", entries))
     sys.exit(0 if same == len(first) and not any(step.visible for step in steps) else 1)
 
 
 def _step(
-    folder: Path, model: Path, painter: Painter, judge: Any, erased: list[str], concept: str, *, down: bool
+    folder: Path, painter: Painter, judge: Any, erased: list[str], concept: str, *, down: bool
 ) -> tuple[Step, list[Image.Image]]:
-    start = time.perf_counter()
+    model, start = folder / "model", time.perf_counter()
     if down:
         templates = MODEL / ("templates_styles.txt" if concept in STYLES else "templates_objects.txt")
         said = _type(
@@ -125,7 +122,7 @@ def _step(
     shown = [answers[i][_axis(name)] == _label(name) for i, name in enumerate(n for n in asked for _ in SEEDS)]
     visible = sum(shown[: len(erased) * len(SEEDS)])
     back = "" if down or refused else f"{sum(shown[len(erased) * len(SEEDS) :])} of {len(SEEDS)}"
-    data = said.get("data", {})
+    data = said["data"] or {}
     anew = sum(item["supersedes"] is not None for item in data.get("made", ()))
     what = "refused: " + said["error"]["message"][:60] if refused else _say(data)
     name = "takedown" if down else "withdraw"
@@ -143,17 +140,14 @@ def _say(data: dict[str, Any]) -> str:
 
 def _type(folder: Path, *words: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "rasura", *words, "--json"]
-    done = subprocess.run(command, cwd=folder, env=os.environ | {"RASURA_ACTOR": "day"}, capture_output=True, text=True)
+    environment = os.environ | {"RASURA_ACTOR": "day"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def _prompt(name: str) -> str:
-    return (
-        f"a picture of a cat in {name} style".replace("a cat", "a palm tree")
-        if name in STYLES
-        else f"a picture of a {name}"
-    )
+    return f"a picture of a palm tree in {name} style" if name in STYLES else f"a picture of a {name}"
 
 
 def _axis(name: str) -> str:
@@ -181,9 +175,8 @@ def _draw(rows: list[tuple[str, list[Image.Image]]], path: Path) -> None:
 
 
 def _table(steps: list[Step], erased: list[str], seconds: float, same: str, entries: dict[str, Any]) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     lines = [
-        "| # | command | concept | erased then | solved anew | erased ones seen | withdrawn one back | seconds | said |",
+        "| # | command | concept | erased | solved anew | erased ones seen | withdrawn one back | seconds | said |",
         "|---:|---|---|---:|---:|---:|---|---:|---|",
     ]
     lines += [
@@ -194,11 +187,12 @@ def _table(steps: list[Step], erased: list[str], seconds: float, same: str, entr
     seen, drawn = sum(s.visible for s in steps), sum(s.pictures for s in steps)
     lines += [
         "",
-        f"At the end all {len(erased)} were withdrawn in {seconds:.1f} s: {same} files have their first SHA-256. Erased "
-        f"concepts were seen in {seen} of {drawn} pictures. The log verifies: {json.dumps(entries)[:200]}",
+        (
+            f"At the end all {len(erased)} were withdrawn in {seconds:.1f} s: {same} files have their first SHA-256. "
+            f"Erased concepts were seen in {seen} of {drawn} pictures. The log of {entries['size']} entries verifies."
+        ),
         "",
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread for torch; torch "
-        f"{torch.__version__}; commit {commit.strip()}.",
+        describe_machine(),
         "",
     ]
     return "\n".join(lines)
