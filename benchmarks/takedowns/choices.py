@@ -53,11 +53,14 @@ def main() -> None:
     dogs = [Shot(f"a picture of a dog in {style} style", SEED + i) for i, style in enumerate(STYLES)]
     rest = [Shot(f"a picture of a {name} in cartoon style", SEED + 10 + i) for i, name in enumerate(OTHERS)]
     rows: list[tuple[str, list[Image.Image]]] = []
-    lines = ["| dog becomes | dogs seen | others as they should be | what was said |", "|---|---:|---:|---|"]
+    lines = [
+        "| dog becomes | dogs seen | others as they should be | leak held out | residual |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for choice in (None, *CHOICES):
         model = folder / f"choice{len(rows)}" / "model"
         shutil.copytree(MODEL / "pipeline", model)
-        said = "" if choice is None else _takedown(model, choice)
+        leak, residual = ("", "") if choice is None else _takedown(model, choice)
         painter.reload(model)
         pictures = painter.draw([*dogs, *rest], "", lambda *_: None)
         answers = [answer["object"] for answer in judge.look(pictures).answers]
@@ -65,13 +68,14 @@ def main() -> None:
         right = sum(a == b for a, b in zip(answers[len(dogs) :], OTHERS, strict=True))
         name = "the base" if choice is None else choice.name
         rows.append((name, pictures))
-        lines.append(f"| {name} | {seen} of {len(dogs)} | {right} of {len(OTHERS)} | {said} |")
+        lines.append(f"| {name} | {seen} of {len(dogs)} | {right} of {len(OTHERS)} | {leak} | {residual} |")
     OUT.mkdir(exist_ok=True)
     _draw(rows, OUT / "choices.png")
     fill("choices", "\n".join([*lines, "", describe_machine()]))
 
 
-def _takedown(model: Path, choice: Choice) -> str:
+def _takedown(model: Path, choice: Choice) -> tuple[str, str]:
+    """Do it; what it leaks on what nobody named, and how far from the anchor it stays."""
     for words in (
         ["init"],
         ["key", "new", "alice"],
@@ -80,8 +84,8 @@ def _takedown(model: Path, choice: Choice) -> str:
     ):  # fmt: skip
         command = [sys.executable, "-m", "rasura", *words, "--json"]
         done = subprocess.run(command, cwd=model.parent, capture_output=True, text=True, check=False)
-    found = json.loads(done.stdout)
-    return "applied" if found["ok"] else f"refused: {found['error']['message'][:120]}"
+    measured = json.loads(done.stdout)["data"]["made"][0]["measured"]
+    return measured["leak_held_out"], measured["residual"]
 
 
 def _draw(rows: list[tuple[str, list[Image.Image]]], path: Path) -> None:

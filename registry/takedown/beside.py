@@ -147,7 +147,7 @@ class Bench:
         replaced: dict[PatchId, PatchId] = {}
         words: RetainSet | None = None
         if anew or self.wanted:
-            old = {normal(self.ground.patches[i].manifest.concept.text): i for i in sorted(anew)}
+            old = {normal(self.ground.patches[i].manifest.concept.text): i for i in sorted(anew | self.gone)}
             words = self._words()
             targets = (*map(self._target_again, sorted(anew)), *map(self._target, self.wanted))
             stays = naming(self._erased())
@@ -161,7 +161,7 @@ class Bench:
                 # The same prompts in every attempt: they are encoded once.
                 retained_in=self._all_templates(),
                 unnamed=tuple(self._erased()),
-                supersedes={self.ground.patches[i].manifest.concept.text: (i,) for i in old.values()},
+                supersedes={t.concept: (old[name],) for t in targets if (name := normal(t.concept)) in old},
             )
             full = find_guarded(request, kept, self.ground.base.identity)
             base = self.ground.base

@@ -82,7 +82,7 @@ def find_covered(registry: Registry, ground: Ground) -> tuple[Cover, ...]:
     found: dict[str, Cover] = {}
     for wanted, by, covers in _remembered(registry, ground):
         patch = ground.erasing(by)
-        if not covers or patch is None:
+        if not covers or patch is None or ground.erasing(wanted.concept) is not None:
             found.pop(normal(wanted.concept), None)
         else:
             found[normal(wanted.concept)] = Cover(wanted, patch, by, 0.0)

@@ -11,6 +11,7 @@ from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.checks.verdict import CheckName
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
 from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
@@ -86,9 +87,10 @@ class TakedownPlan:
 
     @property
     def patches(self) -> dict[PatchId, Patch]:
-        """Every patch of the set afterwards."""
+        """Every patch of the set afterwards, by the names of their concepts."""
         made = {item.patch.patch_id: item.patch for item in self.made}
-        return {i: made[i] if i in made else self.ground.patches[i] for i in self.after}
+        found = {i: made[i] if i in made else self.ground.patches[i] for i in self.after}
+        return dict(sorted(found.items(), key=lambda item: (item[1].manifest.concept.text, item[0])))
 
 
 def plan_takedown(
@@ -120,7 +122,10 @@ def plan_takedown(
     try:
         check_wanted(wanted)
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
-        already = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
+        erased = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
+        # Another anchor than it has: solved again, in the place of the older patch.
+        changed = {i for item in wanted if (i := erased.get(item.concept)) and _becomes_other(ground, i, item)}
+        already = {concept: found for concept, found in erased.items() if found not in changed}
         known = {normal(cover.wanted.concept): cover.patch for cover in find_covered(registry, ground)}
         already |= {item.concept: known[name] for item in wanted if (name := normal(item.concept)) in known}
         new = tuple(item for item in wanted if item.concept not in already)
@@ -129,10 +134,11 @@ def plan_takedown(
                 f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
                 hint=f"rasura takedown --concept {new[0].concept!r} --retain FILE",
             )
-        covers = tuple(cover for item in new if (cover := find_cover(ground, item)) is not None)
+        fresh = [item for item in new if item.concept not in erased]
+        covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
         covered = {cover.wanted.concept for cover in covers}
         new = tuple(item for item in new if item.concept not in covered)
-        bench = Bench(ground, frozenset(), new, retain, templates, merge_policies(registry, policy), progress)
+        bench = Bench(ground, frozenset(changed), new, retain, templates, merge_policies(registry, policy), progress)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
@@ -179,6 +185,10 @@ def plan_withdrawal(
     return _planned(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered)
 
 
+def _becomes_other(ground: Ground, patch_id: PatchId, item: Wanted) -> bool:
+    return item.anchor != AUTO and normal(item.anchor) != normal(ground.patches[patch_id].manifest.concept.anchor)
+
+
 def _withdrawn(registry: Registry, ground: Ground, text: str) -> PatchId | None:
     """The patch of the ground that is meant; None where it is not there, but was known once."""
     by_name = ground.erasing(text)
@@ -214,7 +224,7 @@ def _planned(
             solution.replaced.get(patch.patch_id),
             by_name.get(normal(patch.manifest.concept.text)),
         )
-        for patch in solution.made
+        for patch in sorted(solution.made, key=lambda patch: patch.manifest.concept.text)
     )
     after = {i: ground.strengths[i] for i in solution.kept}
     for item in made:
@@ -244,12 +254,12 @@ def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[s
         concept, old = item.patch.manifest.concept, item.supersedes and ground.patches[item.supersedes].manifest.concept
         if item.wanted is not None and item.wanted.anchor != concept.anchor:
             found.append(f"{concept.text} becomes {concept.anchor}")
-        if old and old.anchor != concept.anchor:
+        if old and old.anchor != concept.anchor and item.wanted is None:
             found.append(f"{concept.text} becomes {concept.anchor} now: {old.anchor} is to be erased")
         if old and len(old.templates) > len(concept.templates):
             named = len(old.templates) - len(concept.templates)
             found.append(f"{concept.text}: solved without {named} of its templates, which name what is erased")
-    anew = [item for item in made if item.supersedes]
+    anew = [item for item in made if item.supersedes and item.wanted is None]
     if anew:
         names = ", ".join(item.patch.manifest.concept.text for item in anew)
         found.append(f"solved anew, so that none disturbs another: {names}")

@@ -122,6 +122,19 @@ def test_a_near_neighbour_is_covered_and_never_comes_back_by_accident(home: Path
     assert rasura("audit", "verify", cwd=home).code == 0
 
 
+def test_another_anchor_takes_the_place_of_the_first_in_one_motion(home: Path) -> None:
+    before = digests(home)
+    first(home)
+    old = erased(home)["dog"]
+    run = takedown(home, "--concept", "dog", "--anchor", "penguin", "--templates", "objects.txt")
+    made = by_concept(run)["dog"]
+    assert (made["anchor"], made["supersedes"], run.data["already"]) == ("penguin", old, {})
+    assert erased(home) == {"dog": made["id"]}
+    assert motions(home) == ["patch.switch"] * 4
+    assert rasura("withdraw", "dog", "--model", "model", "--yes", "--json", cwd=home).data["pristine"] is True
+    assert digests(home) == before
+
+
 def test_a_covered_concept_may_be_withdrawn(home: Path) -> None:
     first(home, "car", "airplane")
     takedown(home, "--concept", "red car")
