@@ -14,6 +14,7 @@ from rasura.patches.types import PatchId
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.stack import StackDiff
     from rasura.patches.checks.verdict import Verdict
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.registry._storage.records import EvaluationRecord
@@ -85,15 +86,12 @@ def list_differences(
     return rows
 
 
-def encode_difference(
-    before: "Mapping[PatchId, Strength]", after: "Mapping[PatchId, Strength]"
-) -> dict[str, dict[str, Any]]:
+def encode_difference(diff: "StackDiff") -> dict[str, dict[str, Any]]:
     """The same for machines."""
-    both = {p: (s, after[p]) for p, s in before.items() if p in after}
     return {
-        "added": {p: str(s) for p, s in after.items() if p not in before},
-        "removed": {p: str(s) for p, s in before.items() if p not in after},
-        "changed": {p: {"before": str(old), "after": str(new)} for p, (old, new) in both.items() if old != new},
+        "added": {p: str(s) for p, s in diff.added.items()},
+        "removed": {p: str(s) for p, s in diff.removed.items()},
+        "changed": {p: {"before": str(old), "after": str(new)} for p, (old, new) in diff.changed.items()},
     }
 
 
@@ -117,12 +115,12 @@ def format_evaluation(record: "EvaluationRecord") -> str:
 
 def encode_evaluation(record: "EvaluationRecord") -> dict[str, Any]:
     """An evaluation for machines, without its report."""
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.stack import Stack
 
     return {
         "digest": record.digest,
         "base": record.base,
-        "patches": {p: str(Strength(sixteenths)) for p, sixteenths in record.patches.items()},
+        "patches": {p: str(strength) for p, strength in Stack.of_sixteenths(record.patches).items()},
         "judge": record.judge,
         "summary": dict(record.summary),
         "added_at": record.added_at.isoformat(),

@@ -46,7 +46,8 @@ def check(
     registry_at: str | None,
 ) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
-    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.algebra.increment import ONE
+    from rasura.patches.algebra.stack import Stack
     from rasura.registry.stacks.policy_file import read_policy
     from rasura.registry.trust.check import judge_stack, merge_policies
 
@@ -56,8 +57,8 @@ def check(
         check_plot(plot)
     with open_registry(registry_at) as registry, progress() as tell:
         named = dict.fromkeys((registry.resolve_patch(i) for i in ids), ONE)
-        pinned = registry.stack(stack_name).patches if stack_name else {}
-        wanted = {p: Strength(sixteenths) for p, sixteenths in pinned.items()} | named
+        pinned = Stack.of_sixteenths(registry.stack(stack_name).patches if stack_name else {})
+        wanted = {**pinned, **named}
         if not wanted:
             raise click.UsageError("name the patches to check, or --stack NAME")
         if len(named) < len(ids):

@@ -11,8 +11,7 @@ from rasura.commands._documents import write_document
 from rasura.commands._output import Result, line
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.types import PatchId
+    from rasura.patches.algebra.stack import Stack
     from rasura.registry.registry import Registry
 
 _ONE_ALONE = "format peft is one patch as it was signed: name one, without a strength; kohya writes several as one file"
@@ -91,8 +90,8 @@ def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str 
     return Result(data, lambda: line(said), changed=True)
 
 
-def _wanted(registry: "Registry", ids: Sequence[str], stack: str | None) -> "dict[PatchId, Strength]":
+def _wanted(registry: "Registry", ids: Sequence[str], stack: str | None) -> "Stack":
     from rasura.registry.stacks.edit import members_of
     from rasura.registry.stacks.stack_ref import goal_of
 
-    return members_of(registry, ids) if stack is None else dict(goal_of(registry, stack).patches)
+    return members_of(registry, ids) if stack is None else goal_of(registry, stack).patches

@@ -69,14 +69,14 @@ def plan(
 
     numbers = {name: {"value": value, "limit": limit} for name, value, limit in worst}
     data = {**_data(made), "unchanged": round(found.unchanged, 6), "worst": numbers}
-    code = CHANGES if detailed and made.changes else 0
+    code = CHANGES if detailed and made.diff else 0
     return Result({**data, "file": None if output is None else str(output)}, text, bool(output), code)
 
 
 def _data(made: "Plan") -> dict[str, Any]:
     return {
-        **encode_difference(made.before.patches, made.after.patches),
-        "changes": made.changes,
+        **encode_difference(made.diff),
+        "changes": len(made.diff),
         "location": made.location,
         "parameters": made.parameters,
         "bytes": made.size_bytes,

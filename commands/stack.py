@@ -174,7 +174,7 @@ def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Resul
             line(f"other bases: {short(str(before.base))} and {short(str(after.base))}")
         table(("", "patch", "concept", "strength"), rows) if rows else line("the same patches at the same strengths")
 
-    data = {**encode_difference(before.patches, after.patches), "bases": [before.base, after.base]}
+    data = {**encode_difference(before.patches.diff(after.patches)), "bases": [before.base, after.base]}
     return Result(data, text, exit_code=int(tell and (bool(rows) or bases)))
 
 
@@ -261,12 +261,12 @@ def _count(record: "StackRecord") -> str:
 
 
 def _data(record: "StackRecord") -> dict[str, Any]:
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.stack import Stack
 
     return {
         "name": record.name,
         "base": record.base,
-        "patches": {patch_id: str(Strength(sixteenths)) for patch_id, sixteenths in record.patches.items()},
+        "patches": {p: str(strength) for p, strength in Stack.of_sixteenths(record.patches).items()},
         "created_at": record.created_at.isoformat(),
         "updated_at": record.updated_at.isoformat(),
     }

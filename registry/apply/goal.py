@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.stack import Stack
+
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import Digest, PatchId
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Goal"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Goal:
     """A set of patches that somebody named.
 
@@ -25,4 +27,10 @@ class Goal:
 
     source: str
     base: Digest | None
-    patches: Mapping[PatchId, Strength]
+    patches: Stack
+
+    def __init__(self, source: str, base: Digest | None, patches: Mapping[PatchId, Strength]) -> None:
+        """Any mapping will do; it is kept as a stack."""
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "base", base)
+        object.__setattr__(self, "patches", Stack(patches))

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io import canonical_json
-from rasura.patches._io.json_fields import Fields, JsonValue
+from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.check import SHORT
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, FormatError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
-from rasura.registry._storage.validation import MAX_SIXTEENTHS
 from rasura.registry.trust.verified_patch import manifest_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def find_record(registry: Registry, host: Host) -> HostRecord | None:
     return record or (registry.find_host(host.location) if host.lasting else None)
 
 
-def present_set(registry: Registry, host: Host) -> dict[PatchId, Strength]:
+def present_set(registry: Registry, host: Host) -> Stack:
     """What the registry says is applied, compared with what is there.
 
     Raises:
@@ -88,8 +88,8 @@ def sighted(registry: Registry, host: Host) -> HostRecord | None:
     return record
 
 
-def _compared(registry: Registry, host: Host, record: HostRecord | None) -> dict[PatchId, Strength]:
-    applied = strengths(record) if record else {}
+def _compared(registry: Registry, host: Host, record: HostRecord | None) -> Stack:
+    applied = applied_of(record)
     if not applied and host.kept():
         raise DriftError(
             f"{host.location} holds patches that this registry did not apply: "
@@ -111,7 +111,7 @@ def find_unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None
 def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | None:
     """The record of a host whose interrupted motion had written everything; None where it had written nothing."""
     record = find_record(registry, host)
-    before = strengths(record) if record else {}
+    before = applied_of(record)
     after = _after(registry, entry, before)
     if state_of(host, touched_by(registry, {*before, *after})) != entry.after:
         return None
@@ -119,7 +119,7 @@ def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | 
         host_id=entry.host or host_uuid(host),
         location=location_of(host),
         base=entry.base or Digest(""),
-        applied={patch_id: strength.sixteenths for patch_id, strength in after.items()},
+        applied=after.sixteenths,
         state=state_of(host, touched_by(registry, after)),
         updated_at=registry.now(),
     )
@@ -152,9 +152,9 @@ def digest_set(host: Host, names: Iterable[ParamName], digests: Mapping[ParamNam
     return digest_tensor_set((name, infos[name].dtype, infos[name].shape, digests[name]) for name in names)
 
 
-def strengths(record: HostRecord) -> dict[PatchId, Strength]:
-    """The applied set of a record."""
-    return {patch_id: Strength(sixteenths) for patch_id, sixteenths in record.applied.items()}
+def applied_of(record: HostRecord | None) -> Stack:
+    """The applied set of a record; of a host without one, the empty set."""
+    return Stack() if record is None else Stack.of_sixteenths(record.applied)
 
 
 def touched_by(registry: Registry, patch_ids: Iterable[PatchId]) -> list[ParamName]:
@@ -205,13 +205,12 @@ def _with(draft: Draft, entry: EntryRecord, **fields: object) -> Draft:
     return replace(draft, base=entry.base, host=entry.host, **fields)  # type: ignore[arg-type]
 
 
-def keep_set(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Digest:
+def keep_set(registry: Registry, wanted: Stack) -> Digest:
     """Put a set into the blob store, where an entry of the log names it by its digest."""
-    patches: dict[str, JsonValue] = {patch_id: strength.sixteenths for patch_id, strength in wanted.items()}
-    return registry.blobs.put(canonical_json.dumps({"format": _SET_FORMAT, "patches": patches}))
+    return registry.blobs.put(canonical_json.dumps({"format": _SET_FORMAT, "patches": wanted.to_json()}))
 
 
-def kept_set(registry: Registry, digest: Digest) -> dict[PatchId, Strength]:
+def kept_set(registry: Registry, digest: Digest) -> Stack:
     """The set of a digest; the inverse of `keep_set`.
 
     Raises:
@@ -227,21 +226,21 @@ def kept_set(registry: Registry, digest: Digest) -> dict[PatchId, Strength]:
         )
     inside = fields.fields("patches")
     fields.done()
-    return {PatchId(p): Strength(inside.integer(p, -MAX_SIXTEENTHS, MAX_SIXTEENTHS)) for p in inside.names()}
+    return Stack.parse(inside, what)
 
 
-def _after(registry: Registry, entry: EntryRecord, before: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+def _after(registry: Registry, entry: EntryRecord, before: Stack) -> Stack:
     """The set that a motion wanted to reach."""
     if entry.action == SWITCH:
         return kept_set(registry, Digest(str(entry.details[SET])))
     if entry.action == REVERT:
-        return {patch_id: strength for patch_id, strength in before.items() if patch_id not in entry.patches}
+        return before.without(entry.patches)
     strength = Strength(int(entry.details.get(STRENGTH, ONE.sixteenths)))
-    return {**before, **dict.fromkeys(entry.patches, strength)}
+    return before.with_(dict.fromkeys(entry.patches, strength))
 
 
 def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
-    names = touched_by(registry, strengths(record))
+    names = touched_by(registry, record.applied)
     check_names(host, names)
     if (got := state_of(host, names)) != record.state:
         raise DriftError(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import CROSSING, Relation
 from rasura.patches.errors import RasuraError
@@ -33,12 +34,12 @@ from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.host_state import (
     SET,
     SWITCH,
+    applied_of,
     find_record,
     keep_set,
     location_of,
     present_set,
     settle,
-    strengths,
 )
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.log.outcome import describe_outcome
@@ -47,11 +48,9 @@ from rasura.registry.trust.check import merge_policies
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
-__all__ = ["Actor", "Patches", "Receipt", "Wanted", "move", "recorded"]
+__all__ = ["Actor", "Receipt", "Wanted", "move", "recorded"]
 
-Patches: TypeAlias = Mapping[PatchId, Strength]
-
-Wanted: TypeAlias = Callable[[Patches], Patches]
+Wanted: TypeAlias = Callable[[Stack], Mapping[PatchId, Strength]]
 """From the set that is applied to the set that is wanted; raises where that cannot be."""
 
 
@@ -81,7 +80,7 @@ class Receipt:
     """
 
     location: str
-    applied: Patches
+    applied: Stack
     parameters: int
     before: Digest
     after: Digest
@@ -122,7 +121,7 @@ def move(
             host = Glance(host)
             settle(registry, host)
             present = recorded(registry, host) if force else present_set(registry, host)
-            target = wanted(present)
+            target = Stack(wanted(present))
             if not present and not target:
                 return _untouched(host)
             motion = prepared(registry, host, present, target, merge_policies(registry, stricter))  # (1), (2)
@@ -130,7 +129,7 @@ def move(
         except RasuraError as error:
             registry.note(describe_outcome(draft, error))
             raise
-        if draft.action == SWITCH and dict(present) == dict(target):
+        if draft.action == SWITCH and present == target:
             return _receipt(host, motion, changed=False)
         return _carried_out(registry, host, _of_motion(draft, motion), motion)
 
@@ -139,15 +138,14 @@ def _of_motion(draft: Draft, motion: Motion) -> Draft:
     """The draft, with the patches that a switch moves, or those that a revert of all took out."""
     if draft.action != SWITCH:
         return replace(draft, patches=draft.patches or tuple(motion.present))
-    moved = {p for p, _ in {*motion.present.items()} ^ {*strengths(motion.record).items()}}
-    return replace(draft, patches=tuple(sorted(moved)))
+    return replace(draft, patches=motion.present.diff(applied_of(motion.record)).patches)
 
 
 def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     if draft.action == SWITCH:  # so that an interrupted one can be settled
-        details[SET] = keep_set(registry, strengths(record))
+        details[SET] = keep_set(registry, applied_of(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)
     draft = replace(draft, before=motion.before, after=motion.after)
     begun = registry.note(replace(draft, outcome="begun"))  # (3)
@@ -164,7 +162,7 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -
 
 
 def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
-    applied = strengths(motion.record)
+    applied = applied_of(motion.record)
     crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
     sides = motion.before, motion.after
     beside_now = sum(factors is not None for factors in motion.branches.values())
@@ -173,10 +171,9 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
 
 def _untouched(host: Host) -> Receipt:
     nothing = digest_tensor_set(())
-    return Receipt(host.location, {}, 0, nothing, nothing, pristine=True, changed=False)
+    return Receipt(host.location, Stack(), 0, nothing, nothing, pristine=True, changed=False)
 
 
-def recorded(registry: Registry, host: Host) -> dict[PatchId, Strength]:
+def recorded(registry: Registry, host: Host) -> Stack:
     """What the registry says is applied; nobody looks."""
-    record = find_record(registry, host)
-    return strengths(record) if record else {}
+    return applied_of(find_record(registry, host))

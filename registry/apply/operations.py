@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import (
@@ -27,7 +28,7 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, find_record, look_at
-from rasura.registry.apply.motion import Actor, Patches, Receipt, move, recorded
+from rasura.registry.apply.motion import Actor, Receipt, move, recorded
 
 if TYPE_CHECKING:
     from rasura.registry.apply.goal import Goal
@@ -58,14 +59,14 @@ def apply(
     if strength.sixteenths == 0:
         raise StrengthError("strength 0 applies nothing: expected another", hint="rasura patch revert ID --model MODEL")
 
-    def wanted(applied: Patches) -> dict[PatchId, Strength]:
+    def wanted(applied: Stack) -> Stack:
         for patch_id in ids:
             if patch_id in applied:
                 raise AlreadyAppliedError(
                     f"patch {patch_id[:SHORT]} is applied to {host.location} already",
                     hint=look_at(host),
                 )
-        return {**applied, **dict.fromkeys(ids, strength)}
+        return applied.with_(dict.fromkeys(ids, strength))
 
     draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
     return move(registry, host, wanted, draft, stricter=policy)
@@ -104,9 +105,9 @@ def revert(
             "force puts all originals back: expected no patch ids", hint="rasura patch revert --all --force"
         )
 
-    def wanted(applied: Patches) -> dict[PatchId, Strength]:
+    def wanted(applied: Stack) -> Stack:
         _check_applied(applied, ids, host)
-        return {} if ids is None else {p: s for p, s in applied.items() if p not in ids}
+        return Stack() if ids is None else applied.without(ids)
 
     draft = Draft(actor.name, actor.reason, REVERT, "success", ids or (), details={"force": "yes"} if force else {})
     return move(registry, host, wanted, draft, stricter=policy, force=force)
@@ -120,14 +121,12 @@ def switch(registry: Registry, host: Host, goal: Goal, actor: Actor, *, policy: 
         DriftError, BusyError, …: see `apply`; nothing changed.
     """
 
-    def wanted(applied: Patches) -> Patches:
+    def wanted(applied: Stack) -> Stack:
         del applied
         check_base(registry, host, goal)
         return goal.patches
 
-    draft = Draft(
-        actor.name, actor.reason, SWITCH, "success", tuple(sorted(goal.patches)), details={"goal": goal.source}
-    )
+    draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(goal.patches), details={"goal": goal.source})
     return move(registry, host, wanted, draft, stricter=policy)
 
 
@@ -205,7 +204,7 @@ def _in_folder(
         raise
 
 
-def _check_applied(applied: Patches, ids: Iterable[PatchId] | None, host: Host) -> None:
+def _check_applied(applied: Stack, ids: Iterable[PatchId] | None, host: Host) -> None:
     hint = look_at(host)
     for patch_id in ids or ():
         if patch_id not in applied:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
 from rasura.patches.algebra.compose import layers_of
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.check import SHORT, Accepted, Member, Policy, require
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.format.manifest_parts import TensorIdentity
@@ -58,7 +58,7 @@ class Motion:
     """
 
     record: HostRecord
-    present: Mapping[PatchId, Strength]
+    present: Stack
     verdict: Accepted
     keys: Mapping[PatchId, KeyId]
     tensors: Mapping[ParamName, torch.Tensor]
@@ -76,8 +76,8 @@ class Motion:
 def prepared(
     registry: Registry,
     host: Glance,
-    present: Mapping[PatchId, Strength],
-    wanted: Mapping[PatchId, Strength],
+    present: Stack,
+    wanted: Stack,
     policy: Policy,
 ) -> Motion:
     """Verify, check and compose a wanted set: steps (1) and (2) of a motion.
@@ -158,10 +158,10 @@ def _check_originals(expected: Iterable[TensorIdentity], host: Host) -> None:
     check_touched(odd, host.originals(dict.fromkeys(p.name for p in odd)), host.location)
 
 
-def _leaving(present: Mapping[PatchId, Strength], wanted: Mapping[PatchId, Strength]) -> dict[PatchId, Strength]:
+def _leaving(present: Stack, wanted: Stack) -> Stack:
     """What is only taken out; a motion that also puts something in is checked as a whole."""
-    only_out = all(present.get(patch_id) == strength for patch_id, strength in wanted.items())
-    return {patch_id: s for patch_id, s in present.items() if patch_id not in wanted} if only_out else {}
+    way = present.diff(wanted)
+    return Stack() if way.added or way.changed else way.removed
 
 
 def _check_text_encoder(base: BaseRecord, host: Host) -> None:
@@ -176,9 +176,7 @@ def _check_text_encoder(base: BaseRecord, host: Host) -> None:
     _check_originals(expected, host)
 
 
-def _new_record(
-    registry: Registry, host: Host, base: Digest, wanted: Mapping[PatchId, Strength], state: Digest
-) -> HostRecord:
+def _new_record(registry: Registry, host: Host, base: Digest, wanted: Stack, state: Digest) -> HostRecord:
     record = find_record(registry, host)
     if record is not None:  # it keeps the name that the registry has for it
         host.known_as(record.host_id.replace("-", ""))
@@ -186,7 +184,7 @@ def _new_record(
         host_id=host_uuid(host),
         location=location_of(host),
         base=base,
-        applied={patch_id: strength.sixteenths for patch_id, strength in wanted.items()},
+        applied=wanted.sixteenths,
         state=state,
         updated_at=registry.now(),
     )

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rasura.patches._io.tensor_bytes import digest_tensors
 from rasura.patches.algebra.compose import compose_all, layers_of
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
-from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.patches.types import Digest, ParamName
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.host_state import (
     add_base,
+    applied_of,
     digest_set,
     find_record,
     find_unfinished_motion,
     reached,
     state_of,
-    strengths,
     touched_by,
 )
 from rasura.registry.trust.verified_patch import load_verified
@@ -49,7 +49,7 @@ class Survey:
     """
 
     location: str
-    applied: Mapping[PatchId, Strength]
+    applied: Stack
     touched: int
     hashed: int
     drifted: tuple[ParamName, ...]
@@ -73,7 +73,7 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     if entry is not None:
         record = reached(registry, host, entry) or record
     interrupted = entry.index if entry else None
-    applied = strengths(record) if record else {}
+    applied = applied_of(record)
     touched, running = touched_by(registry, applied), beside.running(host)
     if deep:
         expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
@@ -93,7 +93,7 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, whole or len(touched) == 1)
 
 
-def _predicted(registry: Registry, host: Host, applied: Mapping[PatchId, Strength]) -> dict[ParamName, Digest]:
+def _predicted(registry: Registry, host: Host, applied: Stack) -> dict[ParamName, Digest]:
     stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
     layers = {layer.name: layer for layer in layers_of(stack)}
     coded = beside.quantised(host, layers)

@@ -18,19 +18,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import CheckRefusedError, ConflictError, InputError, NotFoundError
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.host_state import sighted, strengths
+from rasura.registry.apply.host_state import applied_of, sighted
 from rasura.registry.apply.operations import switch
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.trust.verified_patch import manifest_of
 
 if TYPE_CHECKING:
+    from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.choices import StackRecord
-    from rasura.registry.apply.motion import Actor, Patches
+    from rasura.registry.apply.motion import Actor
     from rasura.registry.registry import Registry
 
 __all__ = ["Judgement", "Step", "judge", "present", "reset", "run", "start"]
@@ -70,8 +71,7 @@ def start(registry: Registry, name: str, model: Path, actor: Actor) -> Step:
     if not stack.patches:
         raise InputError(f"stack {name} has no patches: expected some to look among", hint=f"rasura stack show {name}")
     host = CheckpointHost.open(model)
-    record = sighted(registry, host)
-    before = strengths(record) if record else {}
+    before = applied_of(sighted(registry, host))
     state = Bisection(stack.name, stack.base, host.location, before, _ordered(registry, stack), 0, len(stack.patches))
     try:
         return _advance(registry, state, actor)
@@ -160,7 +160,7 @@ def _advance(registry: Registry, state: Bisection, actor: Actor) -> Step:
             return Step(bisect_state.save(registry, replace(state, reached=True)), tuple(refused))
 
 
-def _switch(registry: Registry, state: Bisection, patches: Patches, actor: Actor) -> None:
+def _switch(registry: Registry, state: Bisection, patches: Stack, actor: Actor) -> None:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     try:
@@ -189,7 +189,8 @@ def _ordered(registry: Registry, stack: StackRecord) -> tuple[tuple[PatchId, Str
             needs[dependent].discard(patch_id)
             if not needs[dependent]:
                 heapq.heappush(ready, ages[dependent])
-    return tuple((p, Strength(stack.patches[p])) for p in [*order, *sorted(set(stack.patches) - set(order))])
+    members = Stack.of_sixteenths(stack.patches)
+    return tuple((p, members[p]) for p in [*order, *members.without(order)])
 
 
 def _check_free(registry: Registry) -> None:
@@ -209,7 +210,7 @@ def _check_going_on(registry: Registry, state: Bisection) -> None:
             f"the bisection of stack {state.stack} was interrupted in the middle of a step", hint=_RESET
         )
     try:
-        same = registry.stack(state.stack).patches == {p: s.sixteenths for p, s in state.order}
+        same = Stack.of_sixteenths(registry.stack(state.stack).patches) == dict(state.order)
     except NotFoundError:
         same = False
     if not same:
@@ -218,7 +219,7 @@ def _check_going_on(registry: Registry, state: Bisection) -> None:
         raise ConflictError(f"{state.location} has other patches than the bisection gave it", hint=_RESET)
 
 
-def present(registry: Registry, state: Bisection) -> Patches:
+def present(registry: Registry, state: Bisection) -> Stack:
     """What the bisection's model has now.
 
     Raises:
@@ -227,8 +228,7 @@ def present(registry: Registry, state: Bisection) -> Patches:
     """
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
-    record = sighted(registry, CheckpointHost.open(Path(state.location)))
-    return strengths(record) if record else {}
+    return applied_of(sighted(registry, CheckpointHost.open(Path(state.location))))
 
 
 def _judgement(code: int) -> Judgement:

@@ -10,7 +10,6 @@ is left out when it is over: then the model goes back to `before`, and has, once
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.durable_files import read_regular, sync_folder, translated, write_atomic
 from rasura.registry._storage.validation import MAX_SIXTEENTHS, check_stack, check_text
 
 if TYPE_CHECKING:
-    from rasura.registry.apply.motion import Patches
     from rasura.registry.registry import Registry
 
 __all__ = ["FORMAT", "Bisection", "forget", "load", "save"]
@@ -44,7 +43,7 @@ class Bisection:
     stack: str
     base: Digest
     location: str
-    before: Patches
+    before: Stack
     order: tuple[tuple[PatchId, Strength], ...]
     good: int
     bad: int
@@ -58,9 +57,9 @@ class Bisection:
         return self.testing is None
 
     @property
-    def subset(self) -> dict[PatchId, Strength]:
+    def subset(self) -> Stack:
         """The patches that the model has, or is being given."""
-        return dict(self.before) if self.testing is None else dict(self.order[: self.testing])
+        return self.before if self.testing is None else Stack(dict(self.order[: self.testing]))
 
     @property
     def suspects(self) -> tuple[PatchId, ...]:
@@ -75,13 +74,12 @@ class Bisection:
 
     def to_bytes(self) -> bytes:
         """The file."""
-        before: dict[str, JsonValue] = {patch_id: strength.sixteenths for patch_id, strength in self.before.items()}
         value: dict[str, JsonValue] = {
             "format": FORMAT,
             "stack": self.stack,
             "base": self.base,
             "location": self.location,
-            "before": before,
+            "before": self.before.to_json(),
             "order": [{"id": patch_id, "strength": strength.sixteenths} for patch_id, strength in self.order],
             "good": self.good,
             "bad": self.bad,
@@ -152,7 +150,7 @@ def _read(fields: Fields) -> Bisection:
         fields.text("stack", limit=64),
         fields.digest("base"),
         fields.text("location", limit=2048),
-        _read_before(fields.fields("before")),
+        Stack.parse(fields.fields("before"), _WHAT),
         order,
         good,
         bad,
@@ -171,9 +169,3 @@ def _read_member(fields: Fields) -> tuple[PatchId, Strength]:
     fields.done()
     check_stack(_WHAT, dict([member]))
     return member[0], Strength(member[1])
-
-
-def _read_before(fields: Fields) -> Mapping[PatchId, Strength]:
-    found = {PatchId(name): fields.integer(name, -MAX_SIXTEENTHS, MAX_SIXTEENTHS) for name in fields.names()}
-    check_stack(_WHAT, found)
-    return {patch_id: Strength(sixteenths) for patch_id, sixteenths in found.items()}

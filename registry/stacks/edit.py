@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import BaseMismatchError, ConflictError, InputError, NotFoundError, StrengthError
 from rasura.patches.types import Digest, PatchId
@@ -34,7 +35,7 @@ class Update:
     new: PatchId
 
 
-def members_of(registry: Registry, texts: Iterable[str]) -> dict[PatchId, Strength]:
+def members_of(registry: Registry, texts: Iterable[str]) -> Stack:
     """The patches and strengths that people typed as `ID` or `ID=STRENGTH`.
 
     Raises:
@@ -53,7 +54,7 @@ def members_of(registry: Registry, texts: Iterable[str]) -> dict[PatchId, Streng
         if patch_id in found:
             raise InputError(f"patch {patch_id[:SHORT]} is named twice: expected each once", hint="rasura patch list")
         found[patch_id] = strength
-    return found
+    return Stack(found)
 
 
 def create(
@@ -81,7 +82,7 @@ def create(
     _check_bases(registry, members, digest)
     _check_versions(versions, members, name)
     now = registry.now()
-    record = StackRecord(name, digest, _sixteenths(members), now, now)
+    record = StackRecord(name, digest, Stack(members).sixteenths, now, now)
     registry.add_stack(record, _draft(actor, "stack.create"))
     return registry.stack(name)
 
@@ -103,15 +104,13 @@ def add(
     versions = Versions.of(registry, before.base)
     _check_bases(registry, members, before.base)
     _check_versions(versions, members, name)
-    kept = dict(before.patches)
+    kept = Stack.of_sixteenths(before.patches)
     for patch_id, strength in members.items():
-        other = kept.get(patch_id, strength.sixteenths) != strength.sixteenths
+        other = kept.get(patch_id, strength) != strength
         rivals = versions.rivals(patch_id, kept)
         if (rivals or other) and not replace_old:
             raise _taken(name, patch_id, strength, rivals)
-        for rival in rivals:
-            del kept[rival]
-        kept[patch_id] = strength.sixteenths
+        kept = kept.without(rivals).with_({patch_id: strength})
     return _changed(registry, before, kept, _draft(actor, "stack.add"))
 
 
@@ -125,7 +124,7 @@ def remove(registry: Registry, name: str, patch_ids: Sequence[PatchId], actor: A
     for patch_id in patch_ids:
         if patch_id not in before.patches:
             raise NotFoundError(f"stack {name} has no patch {patch_id[:SHORT]}", hint=f"rasura stack show {name}")
-    kept = {patch_id: s for patch_id, s in before.patches.items() if patch_id not in patch_ids}
+    kept = Stack.of_sixteenths(before.patches).without(patch_ids)
     return _changed(registry, before, kept, _draft(actor, "stack.remove"))
 
 
@@ -140,15 +139,15 @@ def update(registry: Registry, name: str, actor: Actor) -> tuple[StackRecord, tu
     versions = Versions.of(registry, before.base)
     newest = {patch_id: versions.newest(patch_id) for patch_id in before.patches}
     moved = tuple(Update(old, new) for old, new in sorted(newest.items()) if old != new)
-    kept: dict[PatchId, int] = {}
-    for patch_id, sixteenths in before.patches.items():
-        if kept.setdefault(newest[patch_id], sixteenths) != sixteenths:
+    kept: dict[PatchId, Strength] = {}
+    for patch_id, strength in Stack.of_sixteenths(before.patches).items():
+        if kept.setdefault(newest[patch_id], strength) != strength:
             raise ConflictError(
                 f"stack {name}: patch {newest[patch_id][:SHORT]} supersedes two of its patches, of different strengths",
                 hint=f"rasura stack add {name} {newest[patch_id][:SHORT]}=1 --replace",
             )
     _check_versions(versions, kept, name)
-    record, _ = _changed(registry, before, kept, _draft(actor, "stack.update"))
+    record, _ = _changed(registry, before, Stack(kept), _draft(actor, "stack.update"))
     return record, moved
 
 
@@ -177,20 +176,14 @@ def delete(registry: Registry, name: str, actor: Actor) -> StackRecord:
     return before
 
 
-def _changed(
-    registry: Registry, before: StackRecord, patches: Mapping[PatchId, int], draft: Draft
-) -> tuple[StackRecord, bool]:
-    after = replace(before, patches=patches, updated_at=registry.now())
+def _changed(registry: Registry, before: StackRecord, patches: Stack, draft: Draft) -> tuple[StackRecord, bool]:
+    after = replace(before, patches=patches.sixteenths, updated_at=registry.now())
     changed = registry.set_stack(before, after, draft)
     return registry.stack(before.name) if changed else before, changed
 
 
 def _draft(actor: Actor, action: str) -> Draft:
     return Draft(actor.name, actor.reason, action, "success")
-
-
-def _sixteenths(members: Mapping[PatchId, Strength]) -> dict[PatchId, int]:
-    return {patch_id: strength.sixteenths for patch_id, strength in members.items()}
 
 
 def _base_for(registry: Registry, members: Iterable[PatchId], base: str | None) -> Digest:

@@ -23,6 +23,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import list_limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
@@ -80,9 +81,9 @@ class LockFile:
     patches: tuple[LockedPatch, ...]
 
     @property
-    def members(self) -> dict[PatchId, Strength]:
+    def members(self) -> Stack:
         """The patches and their strengths."""
-        return {patch.patch_id: patch.strength for patch in self.patches}
+        return Stack({patch.patch_id: patch.strength for patch in self.patches})
 
     def to_bytes(self) -> bytes:
         """The file."""
@@ -113,7 +114,7 @@ def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
         CheckRefusedError: the composer does not accept the stack under the policy in force.
         VerificationError, NotFoundError: a patch is not good, or not here.
     """
-    policy, members = registry.policy(), {p: Strength(s) for p, s in stack.patches.items()}
+    policy, members = registry.policy(), Stack.of_sixteenths(stack.patches)
     found = judge_stack(registry, members, policy)
     worst = find_worst(require(found.verdict))
     patches = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import RasuraError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.choices import StackRecord
@@ -64,10 +65,10 @@ def overview(registry: Registry, name: str) -> Overview:
         StackMember(
             patch_id,
             versions.records[patch_id].concepts,
-            Strength(sixteenths),
+            strength,
             newer if (newer := versions.newest(patch_id)) != patch_id else None,
         )
-        for patch_id, sixteenths in record.patches.items()
+        for patch_id, strength in Stack.of_sixteenths(record.patches).items()
     )
     by_concept = tuple(sorted(members, key=lambda member: (member.concepts, member.patch_id)))
     base = registry.base(record.base).name
@@ -87,7 +88,6 @@ def list_hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, 
 def _judged(registry: Registry, record: StackRecord) -> Judged | RasuraError:
     """A revoked key or a damaged file is worth showing, and no reason to show nothing else."""
     try:
-        members = {patch_id: Strength(sixteenths) for patch_id, sixteenths in record.patches.items()}
-        return judge_stack(registry, members, registry.policy())
+        return judge_stack(registry, Stack.of_sixteenths(record.patches), registry.policy())
     except RasuraError as error:
         return error

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set, digest_tensors
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import SHORT, Accepted
 from rasura.patches.errors import ConflictError
@@ -17,8 +18,8 @@ from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.host_state import SWITCH, find_record, sighted, strengths
-from rasura.registry.apply.motion import Actor, Patches, Receipt, move
+from rasura.registry.apply.host_state import SWITCH, applied_of, find_record, sighted
+from rasura.registry.apply.motion import Actor, Receipt, move
 from rasura.registry.apply.operations import check_base
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.stacks.plan_file import Plan, Side
@@ -64,7 +65,7 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
     head = registry.head()
     record = sighted(registry, host)
     check_base(registry, host, goal)
-    present, limits = strengths(record) if record else {}, merge_policies(registry, policy)
+    present, limits = applied_of(record), merge_policies(registry, policy)
     motion = prepared(registry, Glance(host), present, goal.patches, limits) if present or goal.patches else None
     nothing = digest_tensor_set(())
     base = motion.record.base if motion else goal.base or (record.base if record else None)
@@ -78,7 +79,7 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
         location=host.location,
         base=base,
         before=Side(present, motion.before if motion else nothing),
-        after=Side(dict(goal.patches), motion.after if motion else nothing),
+        after=Side(goal.patches, motion.after if motion else nothing),
         parameters=motion.parameters if motion else 0,
         size_bytes=_written(host, motion) if motion else 0,
         policy=digest_policy(registry.policy()),
@@ -102,7 +103,7 @@ def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
 
     host = CheckpointHost.open(Path(plan.location))
 
-    def wanted(present: Patches) -> Patches:
+    def wanted(present: Stack) -> Stack:
         _check_registry(registry, plan)
         _check_host(registry, host, plan, present)
         return plan.after.patches
@@ -116,7 +117,7 @@ def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
                 raise _stale(plan, f"the model's state {when} is {found[:SHORT]}, not {told[:SHORT]}")
 
     details = {"goal": plan.source, "plan": plan.digest}
-    draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(sorted(plan.after.patches)), details=details)
+    draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(plan.after.patches), details=details)
     return move(registry, host, wanted, draft, stricter=Policy.parse(plan.limits.encode()), expect=expect)
 
 
@@ -134,19 +135,19 @@ def _check_registry(registry: Registry, plan: Plan) -> None:
             raise _stale(plan, f"key {key_id[:SHORT]}, which signed its patches, is not trusted any more")
 
 
-def _check_host(registry: Registry, host: Host, plan: Plan, present: Patches) -> None:
+def _check_host(registry: Registry, host: Host, plan: Plan, present: Stack) -> None:
     record = find_record(registry, host)
     found = record.host_id if record else None
     if plan.host is not None and found != plan.host:
         raise _stale(plan, "another model lies in this folder")
-    if dict(present) != dict(plan.before.patches):
+    if present != plan.before.patches:
         raise _stale(plan, f"the model has {_counted(present)} where it had {_counted(plan.before.patches)}")
 
 
-def _counted(patches: Patches) -> str:
+def _counted(patches: Stack) -> str:
     if not patches:
         return "no patch"
-    listed = [f"{p[:SHORT]}" + ("" if s == Strength() else f"={s}") for p, s in sorted(patches.items())]
+    listed = [f"{p[:SHORT]}" + ("" if s == ONE else f"={s}") for p, s in patches.items()]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")  # noqa: PLR2004
 
 

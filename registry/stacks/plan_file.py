@@ -14,23 +14,20 @@ otherwise; then nothing of it is done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import Fields, JsonValue
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack, StackDiff
 from rasura.patches.checks.policy import MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import FormatError, NotFoundError, RasuraError
-from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.patches.types import Digest, KeyId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.validation import MAX_SIXTEENTHS, check_text, check_uuid
-
-if TYPE_CHECKING:
-    from rasura.registry.apply.motion import Patches
+from rasura.registry._storage.validation import check_text, check_uuid
 
 __all__ = ["FORMAT", "MAX_PLAN_BYTES", "Plan", "Side", "read_plan"]
 
@@ -45,7 +42,7 @@ _ROOT: Final = r"[0-9a-f]{64}"
 class Side:
     """The model before or after: its set, and the digest of what the motion touches."""
 
-    patches: Patches
+    patches: Stack
     state: Digest
 
 
@@ -86,25 +83,9 @@ class Plan:
     keys: tuple[KeyId, ...]
 
     @property
-    def added(self) -> dict[PatchId, Strength]:
-        """What comes."""
-        return {p: s for p, s in self.after.patches.items() if p not in self.before.patches}
-
-    @property
-    def removed(self) -> dict[PatchId, Strength]:
-        """What goes."""
-        return {p: s for p, s in self.before.patches.items() if p not in self.after.patches}
-
-    @property
-    def changed(self) -> dict[PatchId, tuple[Strength, Strength]]:
-        """What stays with another strength: the old and the new one."""
-        both = {p: (s, self.after.patches[p]) for p, s in self.before.patches.items() if p in self.after.patches}
-        return {p: pair for p, pair in both.items() if pair[0] != pair[1]}
-
-    @property
-    def changes(self) -> int:
-        """How many patches come, go or change their strength."""
-        return len(self.added) + len(self.removed) + len(self.changed)
+    def diff(self) -> StackDiff:
+        """What comes, goes, and stays with another strength."""
+        return self.before.patches.diff(self.after.patches)
 
     @property
     def digest(self) -> Digest:
@@ -207,22 +188,10 @@ def _read_keys(texts: Sequence[str]) -> tuple[KeyId, ...]:
 
 
 def _side_json(side: Side) -> dict[str, JsonValue]:
-    patches: dict[str, JsonValue] = {patch_id: strength.sixteenths for patch_id, strength in side.patches.items()}
-    return {"patches": patches, "state": side.state}
+    return {"patches": side.patches.to_json(), "state": side.state}
 
 
 def _read_side(fields: Fields) -> Side:
-    inside = fields.fields("patches")
-    side = Side(_read_patches(inside), fields.digest("state"))
+    side = Side(Stack.parse(fields.fields("patches"), _WHAT), fields.digest("state"))
     fields.done()
     return side
-
-
-def _read_patches(fields: Fields) -> Mapping[PatchId, Strength]:
-    names = Fields({name: name for name in fields.names()}, f"{_WHAT}: patches")
-    found = {
-        PatchId(names.digest(name)): fields.integer(name, -MAX_SIXTEENTHS, MAX_SIXTEENTHS) for name in names.names()
-    }
-    if 0 in found.values():
-        raise FormatError(f"{_WHAT}: expected no patch of strength 0, got one")
-    return {patch_id: Strength(sixteenths) for patch_id, sixteenths in found.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.files import read_regular
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.registry.apply.goal import Goal
@@ -35,7 +35,7 @@ def goal_of(registry: Registry, source: str) -> Goal:
     """
     if not _is_file(source):
         stack = registry.stack(source)
-        return Goal(source, stack.base, {p: Strength(sixteenths) for p, sixteenths in stack.patches.items()})
+        return Goal(source, stack.base, Stack.of_sixteenths(stack.patches))
     lock = read_lock(Path(source))
     _check_here(registry, lock)
     return Goal(source, lock.base.sha256, lock.members)
@@ -52,11 +52,10 @@ def side_of(registry: Registry, source: str) -> Goal:
     """
     if source.startswith(_MODEL):
         from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-        from rasura.registry.apply.host_state import sighted
+        from rasura.registry.apply.host_state import applied_of, sighted
 
         record = sighted(registry, CheckpointHost.open(Path(source.removeprefix(_MODEL))))
-        applied = record.applied if record else {}
-        return Goal(source, record.base if record else None, {p: Strength(s) for p, s in applied.items()})
+        return Goal(source, record.base if record else None, applied_of(record))
     if _is_file(source):
         lock = read_lock(Path(source))
         return Goal(source, lock.base.sha256, lock.members)

@@ -16,6 +16,7 @@ from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.check import DEFAULT_POLICY
 from rasura.patches.errors import (
     AlreadyAppliedError,
@@ -144,10 +145,10 @@ def test_strengths_scale_and_oppose(workshop: Workshop, registry: Registry) -> N
 def test_more_patches_than_a_detail_of_the_log_could_spell(workshop: Workshop, registry: Registry) -> None:
     """Seventy ids are longer than any text of an entry may be; the motion is logged, and settled, all the same."""
     many = [PatchId(f"{n:064x}") for n in range(70)]
-    applied = dict.fromkeys(many, ONE)
+    applied = Stack(dict.fromkeys(many, ONE))
     draft = Draft("alice", "", host_state.APPLY, "begun", tuple(many), details={"strength": 8, "location": "/m"})
     entry = registry.note(draft)
-    assert host_state._after(registry, entry, {}) == dict.fromkeys(many, Strength(8))
+    assert host_state._after(registry, entry, Stack()) == dict.fromkeys(many, Strength(8))
     reverted = registry.note(
         Draft("alice", "", host_state.REVERT, "begun", tuple(many[1:]), details={"location": "/m"})
     )
@@ -511,7 +512,7 @@ def test_a_motion_that_died_after_it_wrote_is_ended_as_done(workshop: Workshop, 
 def begin(shop: Workshop, registry: Registry, *, write: bool = False) -> None:
     """What a motion does up to the moment at which it dies."""
     host, strength = shop.host(), Strength(8)
-    motion = prepared(registry, Glance(host), {}, {shop.dog: strength}, DEFAULT_POLICY)
+    motion = prepared(registry, Glance(host), Stack(), Stack({shop.dog: strength}), DEFAULT_POLICY)
     registry.note(
         Draft(
             "alice",
@@ -536,13 +537,13 @@ from pathlib import Path
 import torch  # once here, not once a child
 from rasura.patches.format import model_signature as signature, patch as file, signing_key as keys
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.rollback_journal import Journal
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.registry.apply import operations as deploy
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry
 from rasura.patches.algebra.increment import Strength
 
-class Mortal(Journal):
+class Mortal(RollbackJournal):
     steps, last = 0, None
     def reached(self, step):
         if Mortal.steps == Mortal.last:

@@ -16,6 +16,7 @@ from torch import nn
 from rasura.patches.algebra.compose import layers_of, sum_increments
 from rasura.patches.algebra.factors import BranchFactors
 from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import (
     BaseMismatchError,
     BusyError,
@@ -214,7 +215,7 @@ def test_when_the_merging_fails_nothing_runs_beside(workshop: Workshop) -> None:
     with attach(pipe, workshop.folder, keep_on=workshop.model, quantised_from="tiny") as model:
         with pytest.raises(BaseMismatchError, match="to go back to"):
             model.apply(workshop.dog)
-        assert (model.status().applied, model.status().beside) == ({}, ())
+        assert (model.status().applied, model.status().beside) == (Stack(), ())
     assert hooks(pipe) == []
     assert torch.equal(noise(pipe), before)
     assert all(torch.equal(p, there[n]) for n, p in pipe.unet.named_parameters())

@@ -10,6 +10,7 @@ from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, silent, workshop
 
 from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import ConflictError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -34,7 +35,7 @@ def look(shop: Workshop, *, deep: bool = False) -> Survey:
 
 
 def test_a_model_that_nobody_touched(workshop: Workshop) -> None:
-    assert look(workshop) == Survey(str(workshop.model), {}, 0, 0, ())
+    assert look(workshop) == Survey(str(workshop.model), Stack(), 0, 0, ())
     deep = look(workshop, deep=True)
     assert (deep.touched, deep.drifted) == (0, ())
     assert deep.hashed == len(workshop.host().parameters())
@@ -42,9 +43,9 @@ def test_a_model_that_nobody_touched(workshop: Workshop) -> None:
 
 def test_a_patched_model(workshop: Workshop, registry: Registry) -> None:
     operations.apply(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
-    assert look(workshop) == Survey(str(workshop.model), {workshop.dog: ONE, workshop.photo: ONE}, 20, 20, ())
+    assert look(workshop) == Survey(str(workshop.model), Stack({workshop.dog: ONE, workshop.photo: ONE}), 20, 20, ())
     deep = look(workshop, deep=True)
-    assert (deep.applied, deep.touched, deep.drifted) == ({workshop.dog: ONE, workshop.photo: ONE}, 20, ())
+    assert (deep.applied, deep.touched, deep.drifted) == (Stack({workshop.dog: ONE, workshop.photo: ONE}), 20, ())
 
 
 def test_only_a_deep_look_names_the_parameter(workshop: Workshop, registry: Registry) -> None:
@@ -86,7 +87,7 @@ def test_a_live_model_deeply(workshop: Workshop, registry: Registry, dtype: torc
     host = TorchHost.of(pipeline, "serving")
     operations.apply(registry, host, [workshop.dog], ALICE)
     found = survey(registry, host, deep=True, progress=silent)
-    assert (found.applied, found.drifted) == ({workshop.dog: ONE}, ())
+    assert (found.applied, found.drifted) == (Stack({workshop.dog: ONE}), ())
     # In another dtype only what a patch may touch is known: 20 projections and 2 feed-forward layers.
     assert found.hashed == (len(host.parameters()) if dtype == torch.float16 else 22)
     name = host_state.touched_by(registry, [workshop.dog])[0]
@@ -100,7 +101,7 @@ def test_an_interrupted_motion_is_shown_from_the_side_that_the_model_is_on(
     workshop: Workshop, registry: Registry, *, written: bool
 ) -> None:
     host = workshop.host()
-    motion = prepared(registry, Glance(host), {}, {workshop.dog: ONE}, DEFAULT_POLICY)
+    motion = prepared(registry, Glance(host), Stack(), Stack({workshop.dog: ONE}), DEFAULT_POLICY)
     draft = Draft("a", "", host_state.APPLY, "begun", (workshop.dog,), motion.record.base, motion.record.host_id)
     entry = registry.note(
         Draft(

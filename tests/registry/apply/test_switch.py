@@ -10,6 +10,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, workshop
 
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -45,7 +46,7 @@ def goal(patches: dict[PatchId, Strength], base: Digest | None = None) -> Goal:
     return Goal("a set", base, patches)
 
 
-def applied(registry: Registry, workshop: Workshop) -> dict[PatchId, Strength]:
+def applied(registry: Registry, workshop: Workshop) -> Stack:
     return host_state.present_set(registry, workshop.host())
 
 
@@ -55,7 +56,7 @@ def test_one_motion_takes_out_puts_in_and_changes_strengths(workshop: Workshop, 
     size = len(workshop.entries())
     wanted = {workshop.van_gogh: Strength(8), workshop.photo: Strength(-4)}
     receipt = operations.switch(registry, workshop.host(), goal(wanted), ALICE)
-    assert (receipt.applied, receipt.changed, receipt.pristine) == (wanted, True, False)
+    assert (receipt.applied, receipt.changed, receipt.pristine) == (Stack(wanted), True, False)
     assert applied(registry, workshop) == wanted
     begun, done = workshop.entries()[size:]
     assert (begun.outcome, done.outcome, begun.action, done.closes) == ("begun", "done", "patch.switch", begun.index)
@@ -80,7 +81,7 @@ def test_where_it_is_already_nothing_happens(workshop: Workshop, registry: Regis
     operations.switch(registry, workshop.host(), goal({workshop.dog: ONE}), ALICE)
     with workshop.unchanged():
         receipt = operations.switch(registry, workshop.host(), goal({workshop.dog: ONE}), ALICE)
-    assert (receipt.changed, receipt.before, receipt.applied) == (False, receipt.after, {workshop.dog: ONE})
+    assert (receipt.changed, receipt.before, receipt.applied) == (False, receipt.after, Stack({workshop.dog: ONE}))
 
 
 def test_a_refused_switch_changes_nothing(workshop: Workshop, registry: Registry) -> None:
@@ -195,7 +196,7 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
         operations.switch(mortal, workshop.host(), goal(target), ALICE)
     seen = host_state.sighted(registry, workshop.host())
     assert seen is not None
-    assert host_state.strengths(seen) == target
+    assert host_state.applied_of(seen) == target
     assert len(registry.unfinished()) == 1
     host_state.settle(registry, workshop.host())
     assert applied(registry, workshop) == target
@@ -206,8 +207,8 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
 
 def test_a_switch_that_died_before_it_wrote_is_ended_as_failed(workshop: Workshop, registry: Registry) -> None:
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
-    host, wanted = workshop.host(), {workshop.photo: ONE}
-    motion = prepared(registry, Glance(host), {workshop.dog: ONE}, wanted, DEFAULT_POLICY)
+    host, wanted = workshop.host(), Stack({workshop.photo: ONE})
+    motion = prepared(registry, Glance(host), Stack({workshop.dog: ONE}), wanted, DEFAULT_POLICY)
     begun = Draft(
         "alice", "", host_state.SWITCH, "begun", tuple(wanted), base=motion.record.base, host=motion.record.host_id
     )

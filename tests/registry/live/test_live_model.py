@@ -19,6 +19,7 @@ from support.registries.workshop import SPEC, Workshop, workshop
 
 import rasura
 from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
@@ -254,7 +255,7 @@ def test_inside_a_request_one_may_look_but_not_move(model: LiveModel, pipe: Any,
             mover.start()
             mover.join(2)
             assert mover.is_alive()
-            assert (model.status().applied, model.status().drifted) == ({}, ())
+            assert (model.status().applied, model.status().drifted) == (Stack(), ())
             assert model.plan({workshop.photo: "1"}).plan.parameters > 0
             for handle in (model, other):
                 with pytest.raises(BusyError):

@@ -20,6 +20,7 @@ from support.registries.workshop import ALICE, Mortal, Workshop, start, workshop
 
 from rasura.patches._io import canonical_json
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import ConflictError, DriftError, FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
@@ -286,7 +287,7 @@ def test_people_are_told_what_was_found(workshop: Workshop, registry: Registry) 
 
 def state(count: int, good: int = 0, bad: int | None = None, **rest: Any) -> Bisection:
     order = tuple((PatchId(f"{i:064x}"), ONE) for i in range(count))
-    return Bisection("brand", Digest("b" * 64), "/m", {}, order, good, bad or count, **rest)
+    return Bisection("brand", Digest("b" * 64), "/m", Stack(), order, good, bad or count, **rest)
 
 
 @given(st.integers(1, 300), st.data())

@@ -16,6 +16,7 @@ from support.registries.workshop import ALICE, Mortal, Workshop, copy_of, silent
 
 from rasura.patches._io import canonical_json
 from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -62,13 +63,13 @@ def test_a_plan_says_what_would_happen_and_it_happens(workshop: Workshop, regist
     wanted = {workshop.van_gogh: Strength(8), workshop.photo: ONE}
     with workshop.unchanged():
         plan = planned(registry, workshop, wanted)
-    assert (plan.added, plan.removed) == ({workshop.photo: ONE}, {workshop.dog: ONE})
-    assert (plan.changed, plan.changes) == ({workshop.van_gogh: (ONE, Strength(8))}, 3)
+    assert (plan.diff.added, plan.diff.removed) == (Stack({workshop.photo: ONE}), Stack({workshop.dog: ONE}))
+    assert (dict(plan.diff.changed), len(plan.diff)) == ({workshop.van_gogh: (ONE, Strength(8))}, 3)
     registry.note(Draft("bob", "", "something.else", "success"))  # later entries that have nothing to do with it
     size = len(workshop.entries())
     files = workshop.digests()
     receipt = apply_plan(registry, Plan.from_bytes(plan.to_bytes()), ALICE)
-    assert (receipt.applied, receipt.parameters) == (wanted, plan.parameters)
+    assert (receipt.applied, receipt.parameters) == (Stack(wanted), plan.parameters)
     assert (receipt.before, receipt.after) == (plan.before.state, plan.after.state)
     begun, done = workshop.entries()[size:]
     assert (begun.details["plan"], done.details["goal"]) == (plan.digest, "brand")
@@ -106,7 +107,7 @@ def test_weights_that_the_dtype_cannot_change_are_counted(workshop: Workshop, re
 
 def test_where_it_is_already_a_plan_changes_nothing(workshop: Workshop, registry: Registry) -> None:
     empty = planned(registry, workshop, {})
-    assert (empty.changes, empty.parameters, empty.size_bytes, empty.host) == (0, 0, 0, None)
+    assert (len(empty.diff), empty.parameters, empty.size_bytes, empty.host) == (0, 0, 0, None)
     with workshop.unchanged():
         assert not apply_plan(registry, empty, ALICE).changed
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
@@ -138,7 +139,7 @@ def test_a_plan_looks_through_an_interrupted_motion(workshop: Workshop, registry
         operations.apply(mortal, workshop.host(), [workshop.dog], ALICE)
     with workshop.unchanged():
         plan = planned(registry, workshop, {workshop.photo: ONE})
-    assert (plan.removed, plan.added) == ({workshop.dog: ONE}, {workshop.photo: ONE})
+    assert (plan.diff.removed, plan.diff.added) == (Stack({workshop.dog: ONE}), Stack({workshop.photo: ONE}))
     assert apply_plan(registry, plan, ALICE).applied == {workshop.photo: ONE}
     verify_log(registry)
 
@@ -289,9 +290,9 @@ def test_the_golden_plan_is_read_and_written_byte_for_byte() -> None:
     plan = Plan.from_bytes(DATA)
     assert plan.to_bytes() == DATA
     a, b, c, d = (PatchId(letter * 64) for letter in "abcd")
-    assert (plan.added, plan.removed, plan.changed) == (
-        {c: Strength(1)},
-        {d: Strength(-64)},
+    assert (plan.diff.added, plan.diff.removed, dict(plan.diff.changed)) == (
+        Stack({c: Strength(1)}),
+        Stack({d: Strength(-64)}),
         {b: (ONE, Strength(-8))},
     )
     assert (plan.location, plan.size, a in plan.after.patches) == ("/models/ä b", 42, True)
