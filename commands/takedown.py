@@ -216,7 +216,7 @@ def _hosts(registry: "Registry", plan: "TakedownPlan") -> list[str]:
     """Models that have the stack as it was: they are moved by a command of their own."""
     if plan.ground.place.stack is None:
         return []
-    before = {patch_id: strength.sixteenths for patch_id, strength in plan.ground.strengths.items()}
+    before = plan.ground.strengths.sixteenths
     return [h.location for i in list(before)[:1] for h in registry.hosts(patch=i) if dict(h.applied) == before]
 
 

@@ -162,7 +162,7 @@ def set_members(registry: Registry, name: str, members: Mapping[PatchId, Strengt
     before = registry.stack(name)
     _check_bases(registry, members, before.base)
     _check_versions(Versions.of(registry, before.base), members, name)
-    return _changed(registry, before, _sixteenths(members), _draft(actor, "stack.set"))[0]
+    return _changed(registry, before, Stack(members), _draft(actor, "stack.set"))[0]
 
 
 def delete(registry: Registry, name: str, actor: Actor) -> StackRecord:

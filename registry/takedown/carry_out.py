@@ -100,7 +100,7 @@ def _signed(item: Made, key: PrivateKey, draft: Draft, plan: TakedownPlan) -> Si
 def _check_same(registry: Registry, plan: TakedownPlan) -> None:
     """The plan is of what is there now."""
     now = side_of(registry, plan.ground.place.source)
-    if dict(now.patches) != dict(plan.ground.strengths):
+    if now.patches != plan.ground.strengths:
         raise ConflictError(
             f"{plan.ground.place.source} changed since the plan was made: expected the {len(plan.ground.strengths)} "
             "patches of then, got another set",

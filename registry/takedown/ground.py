@@ -16,7 +16,7 @@ from rasura.registry.trust.retain_words import retained
 from rasura.registry.trust.verified_patch import load_verified
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.stack import Stack
     from rasura.patches.format.patch import Patch
     from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry._storage.records import Draft
@@ -61,7 +61,7 @@ class Ground:
     place: Place
     base: OpenBase
     patches: Mapping[PatchId, Patch]
-    strengths: Mapping[PatchId, Strength]
+    strengths: Stack
 
     def erasing(self, concept: str) -> PatchId | None:
         """The patch that erases this concept by name."""
@@ -105,4 +105,4 @@ def stand_on(registry: Registry, place: Place, draft: Draft, progress: Progress)
                 "text encoder: expected patches of what reads it; a takedown is solved for the base's embeddings",
                 hint=f"rasura erase --base MODEL --concept TEXT --protect {patch_id[:SHORT]}",
             )
-    return Ground(registry, place, base, patches, dict(goal.patches))
+    return Ground(registry, place, base, patches, goal.patches)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.checks.verdict import CheckName
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
@@ -21,7 +22,6 @@ from rasura.registry.takedown.wanted import Wanted, check_wanted
 from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.policy import Policy
     from rasura.patches.checks.verdict import Verdict
     from rasura.patches.format.patch import Patch
@@ -71,7 +71,7 @@ class TakedownPlan:
     """
 
     ground: Ground
-    after: Mapping[PatchId, Strength]
+    after: Stack
     made: tuple[Made, ...]
     withdrawn: tuple[PatchId, ...]
     covered: tuple[Cover, ...]
@@ -83,7 +83,7 @@ class TakedownPlan:
     @property
     def changes(self) -> bool:
         """Whether anything would change."""
-        return dict(self.after) != dict(self.ground.strengths) or bool(self.covered or self.uncovered)
+        return self.after != self.ground.strengths or bool(self.covered or self.uncovered)
 
     @property
     def patches(self) -> dict[PatchId, Patch]:
@@ -235,7 +235,7 @@ def _planned(
             worst[relation.check] = relation.value, relation.limit
     return TakedownPlan(
         ground,
-        dict(sorted(after.items())),
+        Stack(after),
         made,
         withdrawn,
         covers,
