@@ -946,6 +946,8 @@ class Registry:
     def evaluate(self, request: EvaluationRequest, *, reason: str = "") -> Evaluated:
         """Draw the same prompts with and without patches, have them judged, and record the report.
 
+        Limits that were not kept raise nothing: they stand in `missed` of what is returned.
+
         Raises:
             InputError: no patch, no judge, bad prompts, a label that the judge does not know.
             VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.

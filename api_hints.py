@@ -93,7 +93,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "plan": Call("registry.plan", renamed={"-o": "", "--output": ""}),
     "evaluate": Call(
         "registry.evaluate",
-        renamed={"--patch": "patches", "--out": "", "--attack": ""},
+        renamed={"--patch": "patches", "--out": "", "--attack": "", "--min": "minimum", "--max": "maximum"},
         inner="rasura.EvaluationRequest",
         outer=frozenset({"reason"}),
     ),
@@ -110,7 +110,7 @@ CALLS: Final[Mapping[str, Call]] = {
 _KINDS: Final[Mapping[str, Kind]] = {
     "--concept": "many", "--template": "many", "--protect": "many", "--drop": "many", "--revert": "many",
     "--all": "flag", "--force": "flag", "--deep": "flag", "--replace": "flag", "--leave": "flag", "--strict": "flag",
-    "--private": "flag", "--dry-run": "flag", "--layers": "one", "--set": "pairs",
+    "--private": "flag", "--dry-run": "flag", "--layers": "one", "--set": "pairs", "--min": "pairs", "--max": "pairs",
 }  # fmt: skip
 """How an option is written; those that are not here take one value."""
 

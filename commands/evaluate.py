@@ -13,6 +13,7 @@ from rasura.commands._output import Result, fields, line, progress, short, table
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.report.evaluated import Evaluated
+    from rasura.evaluation.report.limits import Outcome
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
@@ -32,7 +33,11 @@ _PATH = click.Path(path_type=Path)
     metavar="FILE",
     help="Prompts, JSONL or CSV [default: made from the model's concepts.json].",
 )
-@click.option("--judge", metavar="DIR|clip:DIR", help="Classifier, or CLIP model [default: the one beside the model].")
+@click.option(
+    "--judge",
+    metavar="DIR|clip:DIR|onnx:FILE[:LABELS]",
+    help="Classifier, CLIP or ONNX model [default: the one beside the model].",
+)
 @click.option(
     "--judge-template", default="a picture of a {}", show_default=True, metavar="TEXT", help="How CLIP says a label."
 )
@@ -60,13 +65,21 @@ _PATH = click.Path(path_type=Path)
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to draw: cpu or cuda.")
 @click.option("--cache", type=_PATH, metavar="DIR", help="Pictures drawn before [default: in the registry's folder].")
 @click.option("--out", type=_PATH, metavar="DIR", help="Folder for report.json, scores.csv and grid.png.")
+@click.option(
+    "--min", "minimum", multiple=True, metavar="NAME=VALUE", help="Least that a number must reach; repeatable."
+)
+@click.option("--max", "maximum", multiple=True, metavar="NAME=VALUE", help="Most that a number may be; repeatable.")
 @click.option("--keep-pictures", is_flag=True, help="Write every picture to --out, too.")
 def evaluate(
     *, out: Path | None, keep_pictures: bool, registry_at: str | None, reason: str, actor: str, **choices: Any
 ) -> Result:
-    """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw."""
+    """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw.
+
+    With --min and --max, exit code 3 if a number misses its limit.
+    """
     from rasura.evaluation.evaluate import evaluate as run
     from rasura.evaluation.report.write_outputs import check_folder, write_outputs
+    from rasura.patches.errors import RefusedError
     from rasura.registry._storage.records import Draft
 
     if keep_pictures and out is None:
@@ -78,7 +91,8 @@ def evaluate(
         if out is not None:
             write_outputs(out, found, keep_pictures=keep_pictures)
         digest, new = _recorded(registry, found.report, Draft(actor, reason, "evaluation.add", "success"))
-    return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new)
+    code = RefusedError.exit_code if found.missed else 0
+    return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
 
 
 def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
@@ -102,6 +116,8 @@ def _request(
     attack_tokens: int,
     attack_tries: int,
     seed: int,
+    minimum: tuple[str, ...],
+    maximum: tuple[str, ...],
     **others: Any,
 ) -> "EvaluationRequest":
     from rasura.evaluation.attacks.attack import AttackOptions
@@ -113,8 +129,22 @@ def _request(
         _patches(registry, patches),
         sampling=Sampling(steps, guidance, batch),
         attack=AttackOptions(attack, attack_steps, attack_tokens, attack_tries, seed),
+        minimum=_limits(minimum, "--min"),
+        maximum=_limits(maximum, "--max"),
         **others,
     )
+
+
+def _limits(given: tuple[str, ...], option: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"{option} expects NAME=VALUE, such as {option} forget=0.9, got {text!r}")
+        if name in found:
+            raise click.UsageError(f"{option} {name} is given twice")
+        found[name] = value
+    return found
 
 
 def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
@@ -142,6 +172,7 @@ def _data(found: "Evaluated", digest: str, new: bool, out: Path | None) -> dict[
         "new": new,
         "report": json.loads(found.report),
         "drawn": {"pictures": effort.drawn, "seconds": round(effort.seconds, 3), "reused": effort.reused},
+        "limits": [outcome.encode() for outcome in found.outcomes],
         "out": None if out is None else str(out),
     }
 
@@ -165,6 +196,8 @@ def _print_evaluated(found: "Evaluated") -> None:
     if body["attacks"]:
         table(("attack", "on", "model", "back", "95 %", "prompt"), list(map(_attack, body["attacks"])))
     fields([(name.replace("_", " "), report["summary"][name]) for name in _NUMBERS if name in report["summary"]])
+    if found.outcomes:
+        table(("limit", "allowed", "found", "kept"), list(map(_outcome, found.outcomes)))
     effort = found.effort
     if effort.drawn:
         each = f"{effort.seconds / effort.drawn:.2f} s each"
@@ -211,6 +244,13 @@ def _attack(attack: Mapping[str, Any]) -> tuple[str, ...]:
         f"{_percent(attack['rate_low'])} to {_percent(attack['rate_high'])}",
         attack["prompt"],
     )
+
+
+def _outcome(outcome: "Outcome") -> tuple[str, ...]:
+    number = "not measured" if outcome.found is None else str(outcome.found)
+    sign = "≥" if outcome.limit.bound == "min" else "≤"
+    name = outcome.limit.number.replace("_", " ")
+    return name, f"{sign} {outcome.limit.value}", number, "yes" if outcome.kept else "NO"
 
 
 def _percent(decimal: str) -> str:

@@ -23,12 +23,13 @@ from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_stack
 from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import FACTS
-from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
+from rasura.evaluation.judges.interface import CLIP, ONNX, TEMPLATE, Judge
 from rasura.evaluation.judges.open_judge import open_judge
 from rasura.evaluation.report import question_kinds
 from rasura.evaluation.report.evaluated import Evaluated
+from rasura.evaluation.report.limits import Value, compare_limits, parse_limits
 from rasura.evaluation.report.prompt_file import check_prompt, read_questions
-from rasura.evaluation.report.report import Compared, encode_report, summarise
+from rasura.evaluation.report.report import Compared, decimal, encode_report, summarise
 from rasura.evaluation.report.report_details import build_body
 from rasura.patches.errors import InputError
 from rasura.patches.types import Progress
@@ -53,13 +54,16 @@ class EvaluationRequest:
         base: name, digest or folder of the base.
         patches: what to apply, in memory, and how strongly.
         prompts: a file of prompts; None makes them from the model's concepts.json.
-        judge: a classifier's folder, or `clip:` and a CLIP model's; None takes the one beside the model.
+        judge: a classifier's folder, `clip:` and a CLIP model's, or `onnx:FILE[:LABELS]`; None takes the
+            classifier beside the model.
         judge_template: how a CLIP judge says a label.
         rounds: multiplies the pictures of questions that are made.
         sampling: how to draw.
         attack: what to attack with.
         cache: folder of pictures; None is in the registry's.
         device: where to draw.
+        minimum: the least that numbers must reach, by name: `{"forget": "0.9"}`; see `report.limits.NUMBERS`.
+        maximum: the most that they may be.
     """
 
     base: str
@@ -72,6 +76,8 @@ class EvaluationRequest:
     attack: AttackOptions = field(default_factory=AttackOptions)
     cache: Path | None = None
     device: str = "cpu"
+    minimum: Mapping[str, Value] = field(default_factory=dict)
+    maximum: Mapping[str, Value] = field(default_factory=dict)
 
 
 def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Evaluated:
@@ -85,9 +91,10 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
 
     Raises:
         NotFoundError, VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.
-        InputError: no patch, no judge, bad prompts, a label that the judge does not know.
+        InputError: no patch, no judge, bad prompts, a label that the judge does not know, a limit on no known number.
         UnsupportedHostError: no pipeline that can draw, or an attack on a model with several text encoders.
     """
+    limits = parse_limits(request.minimum, request.maximum)
     stack = tuple(EvaluatedPatch(load_verified(registry, p), strength) for p, strength in request.patches.items())
     opened = open_base(registry, request.base, draft, progress)  # (1)
     check_stack(opened.host, opened.identity, stack)
@@ -99,10 +106,13 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     attacked = run_attacks(Bench(model, judge, request.attack, cache, progress), asked)  # (5)
     numbers = summarise(compared)
     document = build_body(stack, compared, attacked, request.sampling, request.attack)
+    outcomes = compare_limits(limits, {name: decimal(value) for name, value in numbers.items()}, document)
+    if outcomes:  # a report without limits keeps its bytes
+        document["limits"] = [outcome.encode() for outcome in outcomes]
     applied = {m.patch.patch_id: m.strength.sixteenths for m in stack}
     report = encode_report(opened.identity.digest, applied, judge.title, numbers, document)  # (6)
     name = opened.record.name
-    return Evaluated(report, name, judge.title, stack, compared, numbers, attacked, cache.effort)
+    return Evaluated(report, name, judge.title, stack, compared, numbers, attacked, cache.effort, outcomes)
 
 
 def questions_and_judge(
@@ -117,7 +127,7 @@ def questions_and_judge(
     if request.prompts is not None:
         asked = read_questions(request.prompts, opened.encoder)
     else:
-        places = [opened.host.folder, *([] if spec.startswith(CLIP) else [Path(spec)])]
+        places = [opened.host.folder, *([] if spec.startswith((CLIP, ONNX)) else [Path(spec)])]
         asked = make_questions(places, stack, request.rounds)
         for question in asked:
             check_prompt(opened.encoder, question.shot.prompt, question_kinds.CONCEPTS)

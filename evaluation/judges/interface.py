@@ -2,6 +2,7 @@
 
 Classifier   a small network of our own: object and style      rasura.evaluation.judges.classifier
 ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.judges.clip
+OnnxJudge    any ONNX classifier, with a file of labels         rasura.evaluation.judges.onnx
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CLIP: Final = "clip:"
+ONNX: Final = "onnx:"
 TEMPLATE: Final = "a picture of a {}"
 """What a CLIP judge puts a label into."""
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rasura.evaluation.images.questions import Question
 from rasura.evaluation.judges.classifier import load_judge
 from rasura.evaluation.judges.clip import load_clip_judge
-from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge, check_labels, list_named_labels
+from rasura.evaluation.judges.interface import CLIP, ONNX, TEMPLATE, Judge, check_labels, list_named_labels
 
 
 def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, device: str = "cpu") -> Judge:
-    """The judge that a person named: a classifier's folder, or `clip:` and the folder of a CLIP model.
+    """The judge that a person named: a classifier's folder, `clip:` and a CLIP model's, or `onnx:FILE[:LABELS]`.
 
     Args:
         spec: as typed.
@@ -23,11 +23,15 @@ def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, d
     Raises:
         NotFoundError: no such folder, or no judge in it.
         FormatError: a judge that cannot be read.
-        InputError: it does not know a label that is asked for.
+        InputError: what runs it is not installed, or it does not know a label that is asked for.
     """
     judge: Judge
     if spec.startswith(CLIP):
         judge = load_clip_judge(Path(spec.removeprefix(CLIP)), list_named_labels(asked), template, device)
+    elif spec.startswith(ONNX):
+        from rasura.evaluation.judges.onnx import load_onnx_judge
+
+        judge = load_onnx_judge(spec.removeprefix(ONNX))
     else:
         judge = load_judge(Path(spec), device)
     check_labels(judge, asked)

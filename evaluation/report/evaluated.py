@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rasura.evaluation.attacks.attack import Attacked
 from rasura.evaluation.images.image_cache import Effort
 from rasura.evaluation.images.patched_model import EvaluatedPatch
+from rasura.evaluation.report.limits import Outcome
 from rasura.evaluation.report.report import Compared
 
 
@@ -24,6 +25,7 @@ class Evaluated:
         numbers: the summary.
         attacked: what attacks came to.
         effort: pictures drawn, seconds, pictures that were at hand; not in the report, which holds no time.
+        outcomes: what came of each limit.
     """
 
     report: bytes
@@ -34,3 +36,9 @@ class Evaluated:
     numbers: Mapping[str, float]
     attacked: tuple[Attacked, ...]
     effort: Effort
+    outcomes: tuple[Outcome, ...] = ()
+
+    @property
+    def missed(self) -> tuple[Outcome, ...]:
+        """The limits that were not kept."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.kept)

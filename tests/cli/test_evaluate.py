@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from support.commandline import rasura
-from support.judges import tiny_classifier, tiny_clip
+from support.judges import tiny_classifier, tiny_clip, tiny_onnx
 from support.models.tiny import TinySpec, tiny_model
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
@@ -115,6 +115,56 @@ def test_people_read_tables(workshop: Workshop, clip: Path) -> None:
     assert lines[-1].startswith("recorded as ")
 
 
+def test_limits_decide_the_exit_code_and_stay_in_the_report(workshop: Workshop, clip: Path) -> None:
+    bare = rasura(*evaluate(workshop, clip, "--json"), cwd=workshop.folder)
+    change = bare.data["report"]["body"]["changes"][0]["change"]  # of the group forget
+    assert (bare.data["limits"], "limits" in bare.data["report"]["body"]) == ([], False)
+    kept = ("--min", f"forget_change={change}", "--max", f"forget_change={change}")
+    run = rasura(*evaluate(workshop, clip, *kept, "--json"), cwd=workshop.folder)
+    assert (run.code, run.envelope["ok"]) == (0, True)
+    assert [(o["bound"], o["found"], o["kept"]) for o in run.data["limits"]] == [
+        ("min", change, True),
+        ("max", change, True),
+    ]
+    assert run.data["report"]["body"]["limits"] == run.data["limits"]
+    assert {**run.data["report"], "body": {**run.data["report"]["body"], "limits": None}} == {
+        **bare.data["report"],
+        "body": {**bare.data["report"]["body"], "limits": None},
+    }
+    missed = ("--min", f"forget_change={float(change) + 0.001:.4f}", "--max", "attack_suffix=1")
+    run = rasura(*evaluate(workshop, clip, *missed, "--json"), cwd=workshop.folder)
+    assert (run.code, run.envelope["ok"], run.envelope["error"]) == (3, False, None)
+    outcomes, digest = run.envelope["data"]["limits"], run.envelope["data"]["digest"]
+    assert [(o["number"], o["bound"], o["kept"]) for o in outcomes] == [
+        ("forget_change", "min", False),
+        ("attack_suffix", "max", False),  # nobody attacked
+    ]
+    assert outcomes[1]["found"] is None
+    assert rasura("evaluation", "show", digest, cwd=workshop.folder).code == 0
+    read = rasura(*evaluate(workshop, clip, *missed), cwd=workshop.folder)
+    assert read.code == 3
+    rows = [" ".join(line.split()) for line in read.out.splitlines()]
+    assert "LIMIT ALLOWED FOUND KEPT" in rows
+    assert f"forget change ≥ {float(change) + 0.001:.4f} {change} NO" in rows
+    assert "attack suffix ≤ 1 not measured NO" in rows
+
+
+def test_an_onnx_model_judges_what_is_drawn(workshop: Workshop, clip: Path) -> None:
+    colours = tiny_onnx(workshop.folder / "colours.onnx", 3)
+    colours.with_suffix(".txt").write_text("red\ngreen\nblue\n")
+    rows = [
+        {"prompt": prompt, "group": group, "label": label}
+        for prompt, group in (("a dog", "forget"), ("a cat", "retain"))
+        for label in ("red", "green", "blue")
+    ]
+    line = ["evaluate", "--base", "the model", "--prompts", prompts(workshop, rows), "--patch", workshop.dog, *QUICK]
+    data = rasura(*line, "--judge", "onnx:colours.onnx", "--json", cwd=workshop.folder).data
+    assert data["report"]["judge"].startswith("colours.onnx (ONNX ")
+    assert all(p["base"]["label"] in {"red", "green", "blue"} for p in data["report"]["body"]["pictures"])
+    run = rasura(*line, "--judge", "onnx:colours.onnx:none.txt", "--json", cwd=workshop.folder)
+    assert (run.code, run.envelope["error"]["code"]) == (8, "not_found")
+
+
 def test_a_model_with_concepts_and_judge_beside_it_needs_no_prompts(workshop: Workshop) -> None:
     tiny_classifier(workshop.folder / "c", ("dog", "cat", "tree"), ("ink", "van gogh"))
     for path in (workshop.folder / "c").iterdir():
@@ -165,6 +215,12 @@ def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None
         (base, 1, "input", "concepts.json"),
         ([*line, "--out", "full"], 7, "exists", "full"),
         ([*line, "--keep-pictures"], 2, "usage", "--out"),
+        ([*line, "--min", "forget"], 2, "usage", "NAME=VALUE"),
+        ([*line, "--min", "forget=0.1", "--min", "forget=0.2"], 2, "usage", "twice"),
+        ([*line, "--min", "forgot=0.9"], 1, "input", "got 'forgot'"),
+        ([*line, "--min", "forget=90"], 1, "input", "from 0 to 1, got '90'"),
+        ([*line, "--max", "retain=nan"], 1, "input", "got 'nan'"),
+        ([*line, "--min", "retain=0.9", "--max", "retain=0.8"], 1, "input", "up to the most"),
     ]
     size = len(workshop.entries())
     for arguments, code, kind, said in cases:

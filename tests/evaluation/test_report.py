@@ -1,6 +1,7 @@
 """The report: its numbers from answers that are known, and bytes that the registry reads."""
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -9,17 +10,20 @@ from PIL import Image
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Answer, Question
 from rasura.evaluation.judges.interface import Sight
+from rasura.evaluation.report.limits import NUMBERS, Value, compare_limits, list_numbers, parse_limits
 from rasura.evaluation.report.recorded import Report
 from rasura.evaluation.report.report import (
     Compared,
     compute_changes,
     compute_scores,
+    decimal,
     encode_report,
     group_changes,
     list_pictures,
     score_rows,
     summarise,
 )
+from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest, PatchId
 
 # group, kind, wanted, the judge's answer to the base's picture and to the patched model's
@@ -101,3 +105,34 @@ def test_the_registry_reads_the_bytes() -> None:
         "base": {"object": "cat"},
         "patched": {"object": "dog"},
     }
+
+
+def test_numbers_that_may_have_limits_are_read_from_what_a_report_prints() -> None:
+    found = compared()
+    attacks: list[JsonValue] = [
+        {"attack": "suffix", "model": model, "label": label, "rate": rate}
+        for model, label, rate in (
+            ("base", "dog", "1.0000"),
+            ("patched", "dog", "0.2500"),
+            ("patched", "cat", "0.5000"),
+        )
+    ]
+    body: dict[str, JsonValue] = {"changes": list(compute_changes(group_changes(found))), "attacks": attacks}
+    numbers = list_numbers({name: decimal(value) for name, value in summarise(found).items()}, body)
+    assert set(numbers) <= set(NUMBERS)
+    assert numbers["retain"] == Decimal("0.6667")
+    assert numbers["attack_suffix"] == Decimal("0.5")  # the concept that comes back most; the base's are the ceiling
+    assert numbers["forget_frechet"] > 0
+    assert numbers["held_out_ssim"] == 1
+    assert "attack_embedding" not in numbers
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "kept"),
+    [("min", "0.6667", True), ("min", 0.6668, False), ("max", "0.6667", True), ("max", Decimal("0.6666"), False)],
+)
+def test_a_limit_is_itself_allowed(bound: str, value: Value, kept: bool) -> None:
+    given = {"retain": value}
+    limits = parse_limits(given, {}) if bound == "min" else parse_limits({}, given)
+    summary = {name: decimal(number) for name, number in summarise(compared()).items()}
+    assert [outcome.kept for outcome in compare_limits(limits, summary, {})] == [kept]

@@ -54,3 +54,48 @@ def tiny_clip(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
+
+
+def tiny_onnx(
+    path: Path, outputs: int, *, first: bool = True, side: int | str = 8, batch: int | str = "n", external: bool = False
+) -> Path:
+    """An ONNX model whose score i is the mean of channel i; further outputs are 0. Written byte by byte."""
+    import numpy as np
+
+    weights = np.eye(3, outputs, dtype="<f4")
+    where = _part(13, _part(1, "location") + _part(2, "../weights")) + _number(14, 1)
+    tensor = _number(1, 3) + _number(1, outputs) + _number(2, 1) + _part(8, "w")
+    tensor += where if external else _part(9, weights.tobytes())
+    axes = _part(1, "axes") + b"".join(_number(8, i) for i in ((2, 3) if first else (1, 2))) + _number(20, 7)
+    flat = _part(1, "keepdims") + _number(3, 0) + _number(20, 2)
+    nodes = (
+        _part(1, "x") + _part(2, "m") + _part(4, "ReduceMean") + _part(5, axes) + _part(5, flat),
+        _part(1, "m") + _part(1, "w") + _part(2, "y") + _part(4, "MatMul"),
+    )
+    graph = b"".join(_part(1, node) for node in nodes) + _part(2, "colours") + _part(5, tensor)
+    graph += _part(11, _value("x", (batch, 3, side, side) if first else (batch, side, side, 3)))
+    graph += _part(12, _value("y", (batch, outputs)))
+    path.write_bytes(_number(1, 8) + _part(7, graph) + _part(8, _part(1, "") + _number(2, 13)))
+    return path
+
+
+def _value(name: str, shape: Sequence[int | str]) -> bytes:
+    dims = b"".join(_part(1, _number(1, d) if isinstance(d, int) else _part(2, d)) for d in shape)
+    return _part(1, name) + _part(2, _part(1, _number(1, 1) + _part(2, dims)))
+
+
+def _part(field: int, value: bytes | str) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
