@@ -76,7 +76,7 @@ def compose_beside(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
 
     Raises:
         AlgebraError: no terms, or terms of different shapes.
-        BoundExceededError: see `increment_sum`.
+        BoundExceededError: see `sum_increments`.
     """
     return _checked(sorted(terms, key=_order))  # a sum in float16 rounds, so it is always added in one order
 
@@ -145,7 +145,7 @@ def compose(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
 
     Raises:
         AlgebraError: a dtype or shape that does not fit.
-        BoundExceededError: see `increment_sum`.
+        BoundExceededError: see `sum_increments`.
         NotFiniteError: the result overflows the parameter's dtype, or the base is not finite.
     """
     _check_dtype(base)

@@ -156,12 +156,6 @@ class Increment:
 
         return (self.B.to(torch.float64) * strength.value) @ self.A.to(torch.float64)
 
-    def row_bound(self, strength: Strength = ONE) -> torch.Tensor:
-        """Σ_k |s·B_ok| per output row, [d_out] float64: bounds |ΔW| and every partial sum, because |A| ≤ 1."""
-        import torch
-
-        return self.B.to(torch.float64).abs().sum(dim=1) * abs(strength.value)
-
 
 def _rounded(values: torch.Tensor, step: float) -> torch.Tensor:
     import torch

@@ -48,7 +48,7 @@ from rasura.registry.trust.check import merge_policies
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
-__all__ = ["Actor", "Receipt", "Wanted", "move", "recorded"]
+__all__ = ["Actor", "Receipt", "Wanted", "move"]
 
 Wanted: TypeAlias = Callable[[Stack], Mapping[PatchId, Strength]]
 """From the set that is applied to the set that is wanted; raises where that cannot be."""
@@ -120,10 +120,11 @@ def move(
             held.enter_context(host.alone())
             host = Glance(host)
             settle(registry, host)
-            present = recorded(registry, host) if force else present_set(registry, host)
+            present = applied_of(find_record(registry, host)) if force else present_set(registry, host)
             target = Stack(wanted(present))
             if not present and not target:
-                return _untouched(host)
+                nothing = digest_tensor_set(())
+                return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
             motion = prepared(registry, host, present, target, merge_policies(registry, stricter))  # (1), (2)
             expect(motion)
         except RasuraError as error:
@@ -131,14 +132,9 @@ def move(
             raise
         if draft.action == SWITCH and present == target:
             return _receipt(host, motion, changed=False)
-        return _carried_out(registry, host, _of_motion(draft, motion), motion)
-
-
-def _of_motion(draft: Draft, motion: Motion) -> Draft:
-    """The draft, with the patches that a switch moves, or those that a revert of all took out."""
-    if draft.action != SWITCH:
-        return replace(draft, patches=draft.patches or tuple(motion.present))
-    return replace(draft, patches=motion.present.diff(applied_of(motion.record)).patches)
+        # A switch names the patches that it moves, and a revert of all those that it takes out.
+        moved = present.diff(target).patches if draft.action == SWITCH else draft.patches or tuple(present)
+        return _carried_out(registry, host, replace(draft, patches=moved), motion)
 
 
 def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:
@@ -167,13 +163,3 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
     sides = motion.before, motion.after
     beside_now = sum(factors is not None for factors in motion.branches.values())
     return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now)
-
-
-def _untouched(host: Host) -> Receipt:
-    nothing = digest_tensor_set(())
-    return Receipt(host.location, Stack(), 0, nothing, nothing, pristine=True, changed=False)
-
-
-def recorded(registry: Registry, host: Host) -> Stack:
-    """What the registry says is applied; nobody looks."""
-    return applied_of(find_record(registry, host))

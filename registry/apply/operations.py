@@ -27,8 +27,8 @@ from rasura.patches.errors import (
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
-from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, find_record, look_at
-from rasura.registry.apply.motion import Actor, Receipt, move, recorded
+from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, applied_of, find_record, look_at
+from rasura.registry.apply.motion import Actor, Receipt, move
 
 if TYPE_CHECKING:
     from rasura.registry.apply.goal import Goal
@@ -196,7 +196,7 @@ def _in_folder(
     copy_model(model, out)
     try:
         host = CheckpointHost.open(out)
-        if recorded(registry, host):  # of a folder that was here and is gone; the copy has nothing applied
+        if applied_of(find_record(registry, host)):  # of a folder that is gone; the copy has nothing applied
             revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
         return work(host)
     except BaseException:

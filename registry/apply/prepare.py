@@ -27,7 +27,6 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.apply.nearest_base import with_nearest
 from rasura.registry.trust.check import judge_stack
 
 if TYPE_CHECKING:
@@ -93,7 +92,9 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    found = judge_stack(registry, wanted, policy, leaving=_leaving(present, wanted), host=host)
+    way = present.diff(wanted)
+    leaving = None if way.added or way.changed else way.removed  # what also puts something in is checked as a whole
+    found = judge_stack(registry, wanted, policy, leaving=leaving, host=host)
     verdict, stack = require(found.verdict), found.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
@@ -111,7 +112,9 @@ def prepared(
     tensors = originals | {name: value.tensor for name, value in values.items()}
     digests |= {name: value.digest for name, value in values.items()}
     branches = side_branches.make_branches(coded, layers)
-    entries = {name: _entry(name, tensor, digests[name]) for name, tensor in tensors.items()}
+    entries: dict[ParamName, tuple[str, str, tuple[int, ...], Digest]] = {
+        n: (n, dtype_name(t.dtype), tuple(t.shape), digests[n]) for n, t in tensors.items()
+    }
     entries |= side_branches.entries(host, branches)
     return Motion(
         _new_record(registry, host, base, wanted, digest_tensor_set(entries[name] for name in layers)),
@@ -132,7 +135,24 @@ def _check_made_for(registry: Registry, host: Host, stack: Sequence[Member]) -> 
     try:
         _check_originals(expected, host)
     except BaseMismatchError as error:
-        raise with_nearest(registry, host, {parameter.name: None for parameter in expected}, error) from None
+        raise _name_nearest_base(registry, host, {p.name: None for p in expected}, error) from None
+
+
+def _name_nearest_base(
+    registry: Registry, host: Host, touched: Iterable[ParamName], error: BaseMismatchError
+) -> BaseMismatchError:
+    """The same error, with the registered base that has most of the model's touched parameters, if one has any."""
+    names = [name for name in touched if name in host.parameters()]
+    digests = host.original_digests(names)
+    counts: dict[str, int] = {}
+    for base in registry.bases():
+        known = {p.name: {p.sha256, *p.casts.values()} for p in registry.base(base.digest).parameters}
+        counts[base.name] = sum(digest in known.get(name, ()) for name, digest in digests.items())
+    best = max(counts, key=lambda name: counts[name], default="")
+    if not counts.get(best):
+        return error
+    said = f"{error.message}; the model has {counts[best]} of these {len(names)} parameters in common with base {best}"
+    return BaseMismatchError(said, hint=error.hint, **{**error.details, "nearest": best, "common": counts[best]})
 
 
 def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> dict[ParamName, MadeOf]:
@@ -144,11 +164,6 @@ def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> 
     return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}
 
 
-def _entry(name: ParamName, tensor: torch.Tensor, digest: Digest) -> tuple[str, str, tuple[int, ...], Digest]:
-    """What a tensor-set digest says of a new value."""
-    return name, dtype_name(tensor.dtype), tuple(tensor.shape), digest
-
-
 def _check_originals(expected: Iterable[TensorIdentity], host: Host) -> None:
     """`check_touched`, each distinct expectation once, and without hashing again what is as it should be."""
     wanted = dict.fromkeys(side_branches.claimed(host, expected))
@@ -156,12 +171,6 @@ def _check_originals(expected: Iterable[TensorIdentity], host: Host) -> None:
     found = {name: TensorIdentity(name, infos[name].dtype, infos[name].shape, d) for name, d in digests.items()}
     odd = [parameter for parameter in wanted if found[parameter.name] != parameter]
     check_touched(odd, host.originals(dict.fromkeys(p.name for p in odd)), host.location)
-
-
-def _leaving(present: Stack, wanted: Stack) -> Stack:
-    """What is only taken out; a motion that also puts something in is checked as a whole."""
-    way = present.diff(wanted)
-    return Stack() if way.added or way.changed else way.removed
 
 
 def _check_text_encoder(base: BaseRecord, host: Host) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,9 @@ def judge_stack(
         VerificationError: a signature, digest or number is not good, or a key does not count here.
         NotFoundError: a patch or its files are not here.
     """
+    from rasura.patches.checks.check import check
     from rasura.patches.checks.encoder_effects import with_across
+    from rasura.patches.checks.removal import check_revert
     from rasura.patches.format.member import Member
 
     stack, keys = [], {}
@@ -97,7 +99,9 @@ def judge_stack(
         stack.append(Member(verified.patch, strength))
         keys[patch_id] = verified.key_id
     progress("checking", 0, 1)
-    verdict = _checked(stack, _readable(registry, leaving or {}), policy)
+    gone = _readable(registry, leaving or {})
+    left = [member.patch_id for member in gone]
+    verdict = check_revert([*stack, *gone], left, policy) if gone else check(stack, policy)
     try:
         found = look_across(registry, stack, policy, host=host, progress=progress)
     except NotFoundError as error:
@@ -112,15 +116,6 @@ def find_worst(verdict: Verdict) -> dict[str, Worst]:
     for relation in sorted(verdict.relations, key=lambda r: (r.check, _share(r), r.value)):
         found[relation.check] = Worst(relation.value, relation.limit)  # the last one is the worst
     return found
-
-
-def _checked(stack: Sequence[Member], gone: Sequence[Member], policy: Policy) -> Verdict:
-    from rasura.patches.checks.check import check
-    from rasura.patches.checks.removal import check_revert
-
-    if gone:
-        return check_revert([*stack, *gone], [member.patch_id for member in gone], policy)
-    return check(stack, policy)
 
 
 def _readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:

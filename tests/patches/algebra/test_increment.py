@@ -16,12 +16,6 @@ def test_an_increment_is_the_product_of_its_factors() -> None:
     assert found.dense().dtype == torch.float64
 
 
-def test_the_row_bound_is_the_sum_of_responses() -> None:
-    found = Increment(torch.zeros(2, 3), torch.tensor([[1.0, -2.0], [0.25, 0.0]]))
-    assert found.row_bound().tolist() == [3.0, 0.25]
-    assert found.row_bound(Strength(-64)).tolist() == [12.0, 1.0]
-
-
 def test_norms_move_from_detectors_into_responses() -> None:
     found = Increment.quantised(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[1.0, 7.0]]))
     assert torch.linalg.vector_norm(found.A[0]).item() == pytest.approx(1.0, abs=3e-4)
