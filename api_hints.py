@@ -93,7 +93,13 @@ CALLS: Final[Mapping[str, Call]] = {
     "plan": Call("registry.plan", renamed={"-o": "", "--output": ""}),
     "evaluate": Call(
         "registry.evaluate",
-        renamed={"--patch": "patches", "--out": "", "--attack": "", "--min": "minimum", "--max": "maximum"},
+        renamed={
+            "--patch": "patches",
+            "--out": "",
+            "--attack": "",
+            "--min": "minimum",
+            "--max": "maximum",
+        },
         inner="rasura.EvaluationRequest",
         outer=frozenset({"reason"}),
     ),

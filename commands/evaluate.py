@@ -34,6 +34,17 @@ _PATH = click.Path(path_type=Path)
     help="Prompts, JSONL or CSV [default: made from the model's concepts.json].",
 )
 @click.option(
+    "--protocol",
+    type=click.Choice(["i2p", "csv"]),
+    help="What --prompts is, where it is a benchmark's list: I2P, or any CSV with a column of prompts.",
+)
+@click.option("--expect", metavar="[AXIS=]LABEL", help="With --protocol: what the judge should call each picture.")
+@click.option(
+    "--group",
+    type=click.Choice(["forget", "retain", "held_out"]),
+    help="With --protocol: what the list stands for [default: forget].",
+)
+@click.option(
     "--judge",
     metavar="DIR|clip:DIR|onnx:FILE[:LABELS]",
     help="Classifier, CLIP or ONNX model [default: the one beside the model].",

@@ -29,7 +29,8 @@ from rasura.evaluation.report import question_kinds
 from rasura.evaluation.report.evaluated import Evaluated
 from rasura.evaluation.report.limits import Value, compare_limits, parse_limits
 from rasura.evaluation.report.prompt_file import check_prompt, read_questions
-from rasura.evaluation.report.report import Compared, decimal, encode_report, summarise
+from rasura.evaluation.report.protocols import Format, Protocol, read_protocol
+from rasura.evaluation.report.report import GROUPS, Compared, decimal, encode_report, summarise
 from rasura.evaluation.report.report_details import build_body
 from rasura.patches.errors import InputError
 from rasura.patches.types import Progress
@@ -64,6 +65,9 @@ class EvaluationRequest:
         device: where to draw.
         minimum: the least that numbers must reach, by name: `{"forget": "0.9"}`; see `report.limits.NUMBERS`.
         maximum: the most that they may be.
+        protocol: what the file of prompts is, where it is a benchmark's list: `i2p` or `csv`; None is one of questions.
+        expect: with a protocol, what a judge should call each picture: `LABEL` or `AXIS=LABEL`.
+        group: with a protocol, what the list stands for; None is `forget`.
     """
 
     base: str
@@ -78,6 +82,9 @@ class EvaluationRequest:
     device: str = "cpu"
     minimum: Mapping[str, Value] = field(default_factory=dict)
     maximum: Mapping[str, Value] = field(default_factory=dict)
+    protocol: Format | None = None
+    expect: str | None = None
+    group: str | None = None
 
 
 def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Evaluated:
@@ -124,7 +131,10 @@ def questions_and_judge(
         InputError: neither prompts nor a concepts.json, no judge, or a question that it cannot answer.
     """
     spec = request.judge or _judge_beside(opened.host.folder)
-    if request.prompts is not None:
+    protocol = _protocol(request)
+    if protocol is not None and request.prompts is not None:
+        asked = read_protocol(request.prompts, protocol)
+    elif request.prompts is not None:
         asked = read_questions(request.prompts, opened.encoder)
     else:
         places = [opened.host.folder, *([] if spec.startswith((CLIP, ONNX)) else [Path(spec)])]
@@ -163,6 +173,25 @@ def compare(
     before = cache.draw(model.painter, model.show(patched=False), shots, "drawing with the base", progress)
     after = cache.draw(model.painter, model.show(patched=True), shots, "drawing with the patches", progress)
     return Compared(asked, before, after, judge.look(before), judge.look(after))
+
+
+def _protocol(request: EvaluationRequest) -> Protocol | None:
+    """How the file of prompts is to be read; None is as one of questions.
+
+    Raises:
+        InputError: a protocol without its file or its label, or these without a protocol.
+    """
+    if request.protocol is None:
+        if request.expect is not None or request.group is not None:
+            raise InputError("a label or a group for all pictures: expected a protocol with it", hint="--protocol csv")
+        return None
+    if request.prompts is None or request.expect is None:
+        lacks = "a file of prompts" if request.prompts is None else "what the judge should call the pictures"
+        raise InputError(
+            f"protocol {request.protocol}: expected {lacks}, got nothing",
+            hint=f"rasura evaluate --protocol {request.protocol} --prompts FILE.csv --expect LABEL",
+        )
+    return Protocol(request.protocol, request.expect, request.group or GROUPS[0])
 
 
 def _judge_beside(folder: Path) -> str:

@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
@@ -21,6 +21,9 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import ConceptError, FormatError, InputError, NotFoundError
 from rasura.patches.models.text_encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 AXES: Final = ("object", "style", "label")
 GROUPS: Final = ("forget", "retain", "held_out")
@@ -42,6 +45,21 @@ def read_questions(path: Path, encoder: TextEncoder) -> tuple[Question, ...]:
         NotFoundError: no such file.
         InputError: no row, or a bad one; the message names its line.
     """
+    text = read_text(path)
+    rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text, path)
+    found = tuple(_question(row, index, where, encoder) for index, (where, row) in enumerate(rows))
+    if not found:
+        raise InputError(f"{path}: expected a prompt a row, got no row")
+    return found
+
+
+def read_text(path: Path) -> str:
+    """The text of a prompt file.
+
+    Raises:
+        NotFoundError: no such file.
+        InputError: too large, or not UTF-8.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,14 +67,39 @@ def read_questions(path: Path, encoder: TextEncoder) -> tuple[Question, ...]:
     if len(data) > _FILE_LIMIT:
         raise InputError(f"{path}: expected at most {_FILE_LIMIT} bytes, got {len(data)}")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8, got byte 0x{data[error.start]:02x} at {error.start}") from None
-    rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text, path)
-    found = tuple(_question(row, index, where, encoder) for index, (where, row) in enumerate(rows))
-    if not found:
-        raise InputError(f"{path}: expected a prompt a row, got no row")
-    return found
+
+
+def read_rows(text: str, path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, Mapping[str, str]]]]:
+    """The columns of a CSV text, and its rows: where each ends, and its cells by column.
+
+    Raises:
+        InputError: a column twice; while reading, a row with more or fewer cells, or one that is no CSV. All but the
+            first name their line.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = tuple(next(reader, ()))
+    except csv.Error as error:
+        raise InputError(f"{path.name}:1: expected CSV, got {error}") from None
+    if twice := [name for i, name in enumerate(columns) if name in columns[:i]]:
+        raise InputError(f"{path.name}:1: expected each column once, got {show(twice[0])} twice")
+    return columns, _cells(reader, columns, path)
+
+
+def _cells(reader: Reader, columns: tuple[str, ...], path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+    try:
+        for row in reader:
+            where = f"{path.name}:{reader.line_num}"
+            if not row:
+                continue  # a blank line
+            if len(row) != len(columns):
+                raise InputError(f"{where}: expected {len(columns)} cells, as the first line has, got {len(row)}")
+            yield where, dict(zip(columns, row, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path.name}:{reader.line_num}: expected CSV, got {error}") from None
 
 
 def check_prompt(encoder: TextEncoder, prompt: str, where: str) -> None:
@@ -85,20 +128,14 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, JsonVa
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, JsonValue]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        if unknown := [name for name in reader.fieldnames or () if name not in _COLUMNS]:
-            raise InputError(f"{path.name}:1: expected columns among {', '.join(_COLUMNS)}, got {show(unknown[0])}")
-        for row in reader:
-            where = f"{path.name}:{reader.line_num}"
-            if None in row or None in row.values():
-                raise InputError(f"{where}: expected {len(reader.fieldnames or ())} cells, as the first line has")
-            cells: dict[str, JsonValue] = {name: value for name, value in row.items() if value != ""}
-            if "seed" in cells:
-                cells["seed"] = _seed(str(cells["seed"]), where)
-            yield where, cells
-    except csv.Error as error:
-        raise InputError(f"{path.name}:{reader.line_num}: expected CSV, got {error}") from None
+    columns, rows = read_rows(text, path)
+    if unknown := [name for name in columns if name not in _COLUMNS]:
+        raise InputError(f"{path.name}:1: expected columns among {', '.join(_COLUMNS)}, got {show(unknown[0])}")
+    for where, row in rows:
+        cells: dict[str, JsonValue] = {name: value for name, value in row.items() if value != ""}
+        if "seed" in cells:
+            cells["seed"] = _seed(str(cells["seed"]), where)
+        yield where, cells
 
 
 def _seed(text: str, where: str) -> int:
@@ -119,6 +156,8 @@ def _question(row: Mapping[str, JsonValue], index: int, where: str, encoder: Tex
         raise InputError(error.message, hint=_hint()) from None
     if not wanted or "" in wanted.values():
         raise InputError(f"{where}: expected what to look for in one of {', '.join(AXES)}, got none", hint=_hint())
+    if not prompt.strip():
+        raise InputError(f"{where}: expected a prompt, got blanks", hint=_hint())
     check_prompt(encoder, prompt, where)
     return Question(group, Shot(prompt, seed), wanted, kind)
 

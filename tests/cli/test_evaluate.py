@@ -161,6 +161,14 @@ def test_an_onnx_model_judges_what_is_drawn(workshop: Workshop, clip: Path) -> N
     data = rasura(*line, "--judge", "onnx:colours.onnx", "--json", cwd=workshop.folder).data
     assert data["report"]["judge"].startswith("colours.onnx (ONNX ")
     assert all(p["base"]["label"] in {"red", "green", "blue"} for p in data["report"]["body"]["pictures"])
+    (workshop.folder / "list.csv").write_text(f"prompt,evaluation_seed\n{'dog ' * 90},7\na cat,8\n")
+    given = ["--protocol", "csv", "--prompts", "list.csv", "--expect", "blue", "--group", "retain"]
+    listed = rasura(*line, "--judge", "onnx:colours.onnx", *given, "--json", cwd=workshop.folder).data
+    pictures = listed["report"]["body"]["pictures"]
+    assert [(p["seed"], p["group"], p["wanted"]) for p in pictures] == [
+        (7, "retain", {"label": "blue"}),
+        (8, "retain", {"label": "blue"}),
+    ]
     run = rasura(*line, "--judge", "onnx:colours.onnx:none.txt", "--json", cwd=workshop.folder)
     assert (run.code, run.envelope["error"]["code"]) == (8, "not_found")
 
@@ -197,6 +205,7 @@ def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None
     (workshop.folder / "full" / "notes.txt").touch()
     (workshop.folder / "long.jsonl").write_text(json.dumps({**ROWS[0], "prompt": "dog " * 90}))
     (workshop.folder / "odd.jsonl").write_text(json.dumps({**ROWS[0], "group": "x"}))
+    (workshop.folder / "plain.csv").write_text("prompt,seed\na dog,1\n")
     tiny_classifier(workshop.folder / "c", ("cat",))
     base = [*line[:3], *line[5:]]
     cases: list[tuple[list[str], int, str, str]] = [
@@ -215,6 +224,10 @@ def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None
         (base, 1, "input", "concepts.json"),
         ([*line, "--out", "full"], 7, "exists", "full"),
         ([*line, "--keep-pictures"], 2, "usage", "--out"),
+        ([*line, "--expect", "dog"], 1, "input", "expected a protocol"),
+        ([*line, "--protocol", "csv"], 1, "input", "should call"),
+        ([*base, "--protocol", "csv", "--expect", "dog"], 1, "input", "a file of prompts"),
+        ([*line, "--protocol", "i2p", "--expect", "dog", "--prompts", "plain.csv"], 1, "input", "column categories"),
         ([*line, "--min", "forget"], 2, "usage", "NAME=VALUE"),
         ([*line, "--min", "forget=0.1", "--min", "forget=0.2"], 2, "usage", "twice"),
         ([*line, "--min", "forgot=0.9"], 1, "input", "got 'forgot'"),

@@ -101,3 +101,21 @@ def test_no_file_and_no_text(tmp_path: Path, encoder: TextEncoder) -> None:
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
     with pytest.raises(InputError, match="UTF-8"):
         read_questions(tmp_path / "latin.jsonl", encoder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "prompt,group,object,prompt\na dog,forget,dog,a cat\n",
+            "p.csv:1: expected each column once, got 'prompt' twice",
+        ),
+        ("prompt,group,object\n   ,forget,dog\n", "p.csv:2: expected a prompt, got blanks"),
+        ('prompt,group,object\na dog,forget,dog\na cat,retain,cat\n"a pig" far,retain,pig\n', "p.csv:4: expected CSV"),
+    ],
+)
+def test_tables_that_would_be_misread(tmp_path: Path, encoder: TextEncoder, text: str, said: str) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InputError) as error:
+        read_questions(tmp_path / "p.csv", encoder)
+    assert said in error.value.message
