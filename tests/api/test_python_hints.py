@@ -12,8 +12,8 @@ import pytest
 
 import rasura
 from rasura import cli
-from rasura.api import Registry, python_hint
-from rasura.api_hints import CALLS, Call
+from rasura.api.hints import CALLS, Call, python_hint
+from rasura.api.registry import Registry
 from rasura.patches.errors import NoRegistryError, NotFoundError
 
 ROOT = Path(rasura.__file__).parent

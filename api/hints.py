@@ -9,14 +9,19 @@ call does (`rasura demo`) stays a command.
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
-__all__ = ["CALLS", "Call", "python_hint"]
+from rasura.patches.errors import RasuraError
 
+__all__ = ["CALLS", "Call", "in_python", "python_hint"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 Kind: TypeAlias = Literal["one", "many", "flag", "pairs"]
 
 
@@ -130,6 +135,20 @@ def python_hint(hint: str) -> str:
     """The hint, with calls in place of commands and arguments in place of options."""
     with_calls = _COMMAND.sub(lambda found: _call_of(found[1]) or found[0], hint)
     return _OPTION.sub(_argument, with_calls)
+
+
+def in_python(function: Callable[P, R]) -> Callable[P, R]:
+    """Whoever called from Python reads of the next call, not of the next command."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except RasuraError as error:
+            error.hint = python_hint(error.hint)
+            raise
+
+    return call
 
 
 def _call_of(text: str) -> str | None:
