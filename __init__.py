@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.patches import errors
     from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.patch import Patch
@@ -38,6 +39,7 @@ __all__ = [
     "Policy",
     "Registry",
     "RetainSet",
+    "Stack",
     "Strength",
     "Target",
     "__version__",
@@ -62,6 +64,7 @@ _PLACES: Final = {
     "Policy": "rasura.patches.checks.policy",
     "Registry": "rasura.api.registry",
     "RetainSet": "rasura.patches.prompts.retain_set",
+    "Stack": "rasura.patches.algebra.stack",
     "Strength": "rasura.patches.algebra.increment",
     "Target": "rasura.patches.prompts.concept_prompts",
     "attach": "rasura.registry.live.attach",

@@ -14,7 +14,7 @@ command line prints the next command (`python_hint`). A handle belongs to one th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -82,8 +82,8 @@ class Registry:
 
     `model` is a model on disk: a diffusers folder or a single file. Patches are named by identifier or abbreviation,
     one or several; a set of patches with strengths (`patches`, `stack`) is the name of a stack, the path of a lock
-    file, a list of `ID` or `ID=STRENGTH`, or a mapping of identifiers to strengths. Whatever changes something takes
-    `reason`, which goes into the audit log with the actor.
+    file, a list of `ID` or `ID=STRENGTH`, a `Stack`, or another mapping of identifiers to strengths. Whatever changes
+    something takes `reason`, which goes into the audit log with the actor.
     """
 
     def __init__(self, store: Store, actor: str, progress: Progress = ignore_progress) -> None:
@@ -199,6 +199,7 @@ class Registry:
         request: EraseRequest,
         *,
         protect: Ids = (),
+        onto_stack: str | None = None,
         key: str | None = None,
         device: str = "cpu",
         work: str | Path | None = None,
@@ -209,7 +210,9 @@ class Registry:
         Args:
             base: a registered base, or a diffusers folder.
             request: what to erase and how; see `request`.
-            protect: registered patches whose targets must stay untouched.
+            protect: registered patches whose targets must stay untouched; `all` is every one of this base, of another
+                concept, that none supersedes.
+            onto_stack: a stack whose patches' targets must stay untouched, too.
             key: name of the key to sign with; None: the only one.
             device: where methods that look through the UNet compute.
             work: a folder where a long training keeps its state, to go on from after a kill.
@@ -221,12 +224,14 @@ class Registry:
         """
         from rasura.registry.erase.erase import erase
 
+        named, everything = self._protected(protect, onto_stack)
         return erase(
             self.store,
             str(base),
             request,
             key=key,
-            protect=self._resolve(protect),
+            protect=named,
+            protect_others=everything,
             draft=self._draft("patch.erase", reason),
             progress=self._progress,
             device=device,
@@ -239,6 +244,7 @@ class Registry:
         ids: Ids,
         *,
         protect: Ids = (),
+        onto_stack: str | None = None,
         drop: Ids = (),
         retain: str | Path | None = None,
         retain_column: str | None = None,
@@ -250,7 +256,8 @@ class Registry:
 
         Args:
             ids: the patches.
-            protect: patches to leave alone, besides those that were left alone before.
+            protect: patches to leave alone, besides those that were left alone before; `all` as for `erase`.
+            onto_stack: a stack whose patches to leave alone, too.
             drop: patches to leave alone no longer.
             retain: the retain file, where the registry does not hold its words.
             retain_column: column of CSV or JSONL.
@@ -263,8 +270,10 @@ class Registry:
         """
         from rasura.registry.erase.rebase import rebase
 
-        how = self._anew(retain, retain_column, held_out, key, protect=protect, drop=drop)
-        return rebase(self.store, self._resolve(ids), how, self._draft("patch.rebase", reason), self._progress)
+        found = self._resolve(ids)
+        guards = self._protected_beside(found, protect, onto_stack)
+        how = self._anew(retain, retain_column, held_out, key, protect=guards, drop=drop)
+        return rebase(self.store, found, how, self._draft("patch.rebase", reason), self._progress)
 
     @in_python
     def join(
@@ -289,8 +298,10 @@ class Registry:
         """
         from rasura.registry.erase.rebase import join
 
-        how = self._anew(retain, retain_column, held_out, key, protect=protect, drop=drop)
-        return join(self.store, self._resolve(ids), how, self._draft("patch.join", reason), self._progress)
+        found = self._resolve(ids)
+        guards = self._protected_beside(found, protect)
+        how = self._anew(retain, retain_column, held_out, key, protect=guards, drop=drop)
+        return join(self.store, found, how, self._draft("patch.join", reason), self._progress)
 
     @in_python
     def retarget(
@@ -446,13 +457,16 @@ class Registry:
             reason: why, for the log.
 
         Raises:
+            InputError: no patch, or patches with a strength each: that is `switch`.
             AlreadyAppliedError: one of them is applied; nothing changed.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
         from rasura.patches.algebra.increment import Strength
         from rasura.registry.apply.operations import apply_to_folder
+        from rasura.registry.live.arguments import listed_for_one_strength
 
-        found, factor, copy = self._resolve(ids), Strength.of(strength), None if out is None else Path(out)
+        found, factor = self._resolve(listed_for_one_strength(ids)), Strength.of(strength)
+        copy = None if out is None else Path(out)
         return apply_to_folder(
             self.store, Path(model), found, self._who(reason), strength=factor, out=copy, policy=_read_policy(policy)
         )
@@ -477,13 +491,15 @@ class Registry:
             reason: why, for the log.
 
         Raises:
+            InputError: an empty list of patches.
             NotAppliedError: one of them is not applied; nothing changed.
             DriftError: the model is not what the registry last wrote; nothing changed.
         """
         from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.apply.operations import revert
+        from rasura.registry.live.arguments import listed
 
-        found = None if ids is None else self._resolve(ids)
+        found = None if ids is None else self._resolve(listed(ids))
         return revert(
             self.store,
             CheckpointHost.open(Path(model)),
@@ -853,14 +869,28 @@ class Registry:
         held_out: Iterable[str],
         key: str | None,
         *,
-        protect: Ids = (),
+        protect: Sequence[PatchId] = (),
         drop: Ids = (),
     ) -> Anew:
         from rasura.patches.prompts.concept_prompts import HELD_OUT
         from rasura.registry.erase.solve_again import Anew
 
         file, words = None if retain is None else Path(retain), tuple(held_out) or HELD_OUT
-        return Anew(tuple(self._resolve(protect)), tuple(self._resolve(drop)), file, column, words, key)
+        return Anew(tuple(protect), tuple(self._resolve(drop)), file, column, words, key)
+
+    def _protected(self, protect: Ids, onto_stack: str | None) -> tuple[list[PatchId], bool]:
+        """The patches that were named, each once, and whether all were, which is not a name."""
+        words = [protect] if isinstance(protect, str) else list(protect)
+        stack = self.store.stack(onto_stack).patches if onto_stack is not None else ()
+        named = self._resolve([*(word for word in words if word != "all"), *stack])
+        return list(dict.fromkeys(named)), "all" in words
+
+    def _protected_beside(self, ids: Sequence[PatchId], protect: Ids, onto_stack: str | None = None) -> list[PatchId]:
+        """What these patches shall leave alone."""
+        from rasura.registry.erase.rebase import find_all_others
+
+        named, everything = self._protected(protect, onto_stack)
+        return list(dict.fromkeys([*named, *(find_all_others(self.store, ids) if everything else ())]))
 
     def _resolve(self, ids: Ids) -> list[PatchId]:
         return [self.store.resolve_patch(i) for i in ([ids] if isinstance(ids, str) else ids)]

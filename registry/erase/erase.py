@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
@@ -46,6 +47,7 @@ def erase(
     progress: Progress,
     device: str = "cpu",
     work: Path | None = None,
+    protect_others: bool = False,
 ) -> tuple[Erased, ...]:
     """Erase the request's concepts from a base: one signed, registered patch each.
 
@@ -59,6 +61,7 @@ def erase(
         progress: told what is going on.
         device: where methods that look through the UNet compute.
         work: a folder where a long training leaves checkpoints; asked again with the same one, it goes on from there.
+        protect_others: leave alone also whatever `find_others` finds: patches of this base and of other concepts.
 
     Raises:
         RefusedError: the mathematics says no; logged as refused.
@@ -67,7 +70,9 @@ def erase(
     try:
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
-        known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
+        concepts = [target.concept for target in request.targets]
+        others = find_others(registry, {opened.record.digest}, concepts) if protect_others else ()
+        known = {patch_id: load_verified(registry, patch_id) for patch_id in dict.fromkeys((*protect, *others))}
         full = find_guarded(request, known, opened.identity)
         patches = _built(opened, full, progress, device=device, work=work)
         source = f"erased from {opened.record.name}"

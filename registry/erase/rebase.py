@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
@@ -72,11 +72,7 @@ class Resolved:
 def find_all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId, ...]:
     """Every registered patch that these could leave alone: of the same base, of other concepts, and not superseded."""
     mine = [manifest_of(registry, patch_id) for patch_id in ids]
-    own, bases = {normal(m.concept.text) for m in mine}, {m.base.sha256 for m in mine}
-    found = [record for record in registry.patches() if record.base in bases and record.patch_id not in ids]
-    old = {earlier for record in found for earlier in manifest_of(registry, record.patch_id).supersedes}
-    others = [r for r in found if not own.intersection(map(normal, r.concepts)) and r.patch_id not in old]
-    return tuple(record.patch_id for record in others)
+    return find_others(registry, {m.base.sha256 for m in mine}, [m.concept.text for m in mine], ids)
 
 
 def rebase(

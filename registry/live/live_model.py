@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import BusyError, InputError
 from rasura.registry.apply.motion import Actor, Receipt
-from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
 from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class LiveModel:
 
         factor = Strength.of(strength)
         with self._moving() as registry:
-            found = [registry.resolve_patch(i) for i in listed(ids)]
+            found = [registry.resolve_patch(i) for i in listed_for_one_strength(ids)]
             who = self._who(actor, reason)
             return operations.apply(registry, self.host, found, who, strength=factor, policy=policy)
 
@@ -148,7 +148,7 @@ class LiveModel:
         """Go to exactly this set, in one motion.
 
         Args:
-            goal: name of a stack, path of a lock file, or patches with their strengths.
+            goal: name of a stack, path of a lock file, or patches with their strengths, such as a `Stack`.
             reason: why.
             actor: who.
             policy: limits beside those in force.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from rasura.patches.algebra.increment import ONE
-from rasura.registry.live.arguments import Factor, GoalRef, Ids
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, listed_for_one_strength
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.registry import Registry, find_location
 
@@ -70,7 +70,7 @@ class ShardedModel(LiveModel):
         policy: Policy | None = None,
     ) -> Receipt:
         """See `LiveModel`."""
-        wanted, act = _listed(ids), super().apply
+        wanted, act = listed_for_one_strength(ids), super().apply
         return self._together(
             ("apply", wanted, str(strength), policy),
             lambda: act(wanted, strength=strength, reason=reason, actor=actor, policy=policy),
