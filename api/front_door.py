@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.api.hints import in_python
-from rasura.api.registry import Progress, Registry, ignore_progress
+from rasura.api.registry import Lines, Progress, Registry, ignore_progress, read_lines
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method
@@ -113,9 +113,9 @@ def request(
     layers: str | None = None,
     tokens: str | None = None,
     rank_rule: str | None = None,
-    templates: Iterable[str] = (),
-    held_out: Iterable[str] = (),
-    anchors: Iterable[str] = (),
+    templates: Lines = (),
+    held_out: Lines = (),
+    anchors: Lines = (),
     licence: str = "",
 ) -> EraseRequest:
     """What to erase and how, with the method's own defaults where nothing else is said.
@@ -137,8 +137,8 @@ def request(
         licence: SPDX id or name for the patch.
 
     Raises:
-        InputError: no such method or choice, no concept, or a method that needs `retain` and got none.
-        RetainSetError: the retain file is missing, empty or unreadable.
+        InputError: no such method or choice, or no concept.
+        RetainSetError: a file is missing, empty or unreadable, or a method needs `retain` and got none.
     """
     from rasura.patches.erasers.catalogue import eraser
     from rasura.patches.erasers.request_for import request_for
@@ -154,9 +154,9 @@ def request(
         layers=layers,
         tokens=tokens,
         rank_rule=rank_rule,
-        templates=tuple(templates),
-        held_out=tuple(held_out),
-        anchors=tuple(anchors),
+        templates=read_lines(templates),
+        held_out=read_lines(held_out),
+        anchors=read_lines(anchors),
         licence=licence,
     )
 

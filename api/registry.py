@@ -65,12 +65,28 @@ if TYPE_CHECKING:
     from rasura.registry.stacks.plan_file import Plan
     from rasura.registry.trust.check import Judged
 
-__all__ = ["PolicyRef", "Progress", "Registry", "ignore_progress"]
+__all__ = ["Lines", "PolicyRef", "Progress", "Registry", "ignore_progress", "read_lines"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told a stage, how much of it is done, and of how much."""
+
+Lines: TypeAlias = str | Path | Iterable[str]
+"""A text, several texts, or a `Path`: a file with one a line, as retain sets are written."""
+
+
+def read_lines(lines: Lines) -> tuple[str, ...]:
+    """The texts.
+
+    Raises:
+        RetainSetError: the file is missing, empty or unreadable.
+    """
+    from rasura.patches.prompts.retain_set import load_retain_set
+
+    if isinstance(lines, Path):
+        return load_retain_set(lines).concepts
+    return (lines,) if isinstance(lines, str) else tuple(lines)
 
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
@@ -248,7 +264,7 @@ class Registry:
         drop: Ids = (),
         retain: str | Path | None = None,
         retain_column: str | None = None,
-        held_out: Iterable[str] = (),
+        held_out: Lines = (),
         key: str | None = None,
         reason: str = "",
     ) -> tuple[Resolved, ...]:
@@ -284,7 +300,7 @@ class Registry:
         drop: Ids = (),
         retain: str | Path | None = None,
         retain_column: str | None = None,
-        held_out: Iterable[str] = (),
+        held_out: Lines = (),
         key: str | None = None,
         reason: str = "",
     ) -> tuple[tuple[Resolved, ...], Conditioning]:
@@ -311,7 +327,7 @@ class Registry:
         *,
         retain: str | Path | None = None,
         retain_column: str | None = None,
-        held_out: Iterable[str] = (),
+        held_out: Lines = (),
         key: str | None = None,
         reason: str = "",
     ) -> Retargeted:
@@ -866,7 +882,7 @@ class Registry:
         self,
         retain: str | Path | None,
         column: str | None,
-        held_out: Iterable[str],
+        held_out: Lines,
         key: str | None,
         *,
         protect: Sequence[PatchId] = (),
@@ -875,7 +891,7 @@ class Registry:
         from rasura.patches.prompts.concept_prompts import HELD_OUT
         from rasura.registry.erase.solve_again import Anew
 
-        file, words = None if retain is None else Path(retain), tuple(held_out) or HELD_OUT
+        file, words = None if retain is None else Path(retain), read_lines(held_out) or HELD_OUT
         return Anew(tuple(protect), tuple(self._resolve(drop)), file, column, words, key)
 
     def _protected(self, protect: Ids, onto_stack: str | None) -> tuple[list[PatchId], bool]:
