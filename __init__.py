@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
+    from rasura.api.attach import attach
     from rasura.api.front_door import init, methods, open, options, request, upgrade  # noqa: A004  # see there
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from rasura.patches.format.patch import Patch
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry.live.attach import attach
 
 __all__ = [
     "EraseRequest",
@@ -67,7 +67,7 @@ _PLACES: Final = {
     "Stack": "rasura.patches.algebra.stack",
     "Strength": "rasura.patches.algebra.increment",
     "Target": "rasura.patches.prompts.concept_prompts",
-    "attach": "rasura.registry.live.attach",
+    "attach": "rasura.api.attach",
     "errors": "",
     "init": "rasura.api.front_door",
     "methods": "rasura.api.front_door",
