@@ -70,9 +70,10 @@ def erase(
     try:
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
-        concepts = [target.concept for target in request.targets]
-        others = find_others(registry, {opened.record.digest}, concepts) if protect_others else ()
-        known = {patch_id: load_verified(registry, patch_id) for patch_id in dict.fromkeys((*protect, *others))}
+        if protect_others:
+            concepts = [target.concept for target in request.targets]
+            protect = (*protect, *find_others(registry, {opened.record.digest}, concepts))
+        known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         full = find_guarded(request, known, opened.identity)
         patches = _built(opened, full, progress, device=device, work=work)
         source = f"erased from {opened.record.name}"
