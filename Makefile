@@ -71,6 +71,7 @@ check: $(STAMP) schema
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/tools/cli.py --check
+	$(BIN)/python docs/tools/python.py --check
 	$(BIN)/python docs/tools/methods.py --check
 	$(BIN)/python docs/tools/example.py --check
 
@@ -82,6 +83,7 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/tools/cli.py
+	$(BIN)/python docs/tools/python.py
 	$(BIN)/python docs/tools/methods.py
 	$(BIN)/python docs/tools/example.py
 	$(BIN)/python docs/tools/session.py README.md

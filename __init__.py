@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
-    from rasura.api import Registry, init, methods, open, options, request, upgrade  # noqa: A004  # see api.open
+    from rasura.api.attach import attach
+    from rasura.api.front_door import init, methods, open, options, request, upgrade  # noqa: A004  # see there
+    from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.patches import errors
     from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.patch import Patch
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry.live.attach import attach
 
 __all__ = [
     "EraseRequest",
@@ -37,6 +39,7 @@ __all__ = [
     "Policy",
     "Registry",
     "RetainSet",
+    "Stack",
     "Strength",
     "Target",
     "__version__",
@@ -59,18 +62,19 @@ _PLACES: Final = {
     "EvaluationRequest": "rasura.evaluation.evaluate",
     "Patch": "rasura.patches.format.patch",
     "Policy": "rasura.patches.checks.policy",
-    "Registry": "rasura.api",
+    "Registry": "rasura.api.registry",
     "RetainSet": "rasura.patches.prompts.retain_set",
+    "Stack": "rasura.patches.algebra.stack",
     "Strength": "rasura.patches.algebra.increment",
     "Target": "rasura.patches.prompts.concept_prompts",
-    "attach": "rasura.registry.live.attach",
+    "attach": "rasura.api.attach",
     "errors": "",
-    "init": "rasura.api",
-    "methods": "rasura.api",
-    "open": "rasura.api",
-    "options": "rasura.api",
-    "request": "rasura.api",
-    "upgrade": "rasura.api",
+    "init": "rasura.api.front_door",
+    "methods": "rasura.api.front_door",
+    "open": "rasura.api.front_door",
+    "options": "rasura.api.front_door",
+    "request": "rasura.api.front_door",
+    "upgrade": "rasura.api.front_door",
 }
 
 use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment

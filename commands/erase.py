@@ -96,7 +96,7 @@ def erase(
             request,
             key=key,
             protect=_protected(registry, protect, onto_stack),
-            everything="all" in protect,
+            protect_others="all" in protect,
             draft=draft,
             progress=tell,
             device=device,

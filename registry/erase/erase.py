@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, RasuraError
-from rasura.patches.prompts.concept_prompts import normal
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import (
-    SignedPatch,
-    add_signed,
-    load_verified,
-    manifest_of,
-    read_signed_files,
-)
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +21,7 @@ if TYPE_CHECKING:
     from rasura.patches.format.patch import Patch
     from rasura.patches.models.base_identity import BaseIdentity
     from rasura.patches.solving.conditioning import Conditioning
-    from rasura.patches.types import Digest, PatchId
+    from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
 
@@ -51,9 +45,9 @@ def erase(
     protect: Sequence[PatchId],
     draft: Draft,
     progress: Progress,
-    everything: bool = False,
     device: str = "cpu",
     work: Path | None = None,
+    protect_others: bool = False,
 ) -> tuple[Erased, ...]:
     """Erase the request's concepts from a base: one signed, registered patch each.
 
@@ -65,9 +59,9 @@ def erase(
         protect: registered patches whose targets must stay untouched.
         draft: the audit entry of each patch.
         progress: told what is going on.
-        everything: leave alone also whatever else is erased from this base; see `find_others_of`.
         device: where methods that look through the UNet compute.
         work: a folder where a long training leaves checkpoints; asked again with the same one, it goes on from there.
+        protect_others: leave alone also whatever `find_others` finds: patches of this base and of other concepts.
 
     Raises:
         RefusedError: the mathematics says no; logged as refused.
@@ -76,8 +70,10 @@ def erase(
     try:
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
-        others = find_others_of(registry, {opened.record.digest}, request.names) if everything else ()
-        known = {patch_id: load_verified(registry, patch_id) for patch_id in dict.fromkeys((*protect, *others))}
+        if protect_others:
+            concepts = [target.concept for target in request.targets]
+            protect = (*protect, *find_others(registry, {opened.record.digest}, concepts))
+        known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         full = find_guarded(request, known, opened.identity)
         patches = _built(opened, full, progress, device=device, work=work)
         source = f"erased from {opened.record.name}"
@@ -87,17 +83,6 @@ def erase(
         registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
     return tuple(Erased(patch, new) for patch, (_, new) in zip(patches, added, strict=True))
-
-
-def find_others_of(
-    registry: Registry, bases: Collection[Digest], concepts: Iterable[str], without: Collection[PatchId] = ()
-) -> tuple[PatchId, ...]:
-    """Every registered patch of these bases that erases none of these concepts and that no other supersedes."""
-    own = set(map(normal, concepts))
-    found = [record for record in registry.patches() if record.base in bases and record.patch_id not in without]
-    old = {earlier for record in found for earlier in manifest_of(registry, record.patch_id).supersedes}
-    others = [r for r in found if not own.intersection(map(normal, r.concepts)) and r.patch_id not in old]
-    return tuple(record.patch_id for record in others)
 
 
 def judge_conditioning(made: Sequence[Erased]) -> Conditioning | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
-from rasura.registry.erase.erase import find_others_of
+from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
@@ -72,8 +72,7 @@ class Resolved:
 def find_all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId, ...]:
     """Every registered patch that these could leave alone: of the same base, of other concepts, and not superseded."""
     mine = [manifest_of(registry, patch_id) for patch_id in ids]
-    concepts, bases = [m.concept.text for m in mine], {m.base.sha256 for m in mine}
-    return find_others_of(registry, bases, concepts, ids)
+    return find_others(registry, {m.base.sha256 for m in mine}, [m.concept.text for m in mine], ids)
 
 
 def rebase(

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import InputError
+from rasura.patches.types import PatchId
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.live.originals import KeepOn
     from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
 
-__all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "read_login"]
+__all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "listed_for_one_strength", "read_login"]
 
 Ids: TypeAlias = str | Iterable[str]
 """One identifier or abbreviation, or several."""
 Factor: TypeAlias = Strength | str | float
 """A multiple of 1/16 from -4 to 4."""
-GoalRef: TypeAlias = str | Mapping[str, Factor]
-"""Name of a stack, path of a lock file, or patches with their strengths."""
+GoalRef: TypeAlias = str | Mapping[str, Factor] | Mapping[PatchId, Factor]
+"""Name of a stack, path of a lock file, or patches with their strengths, such as a `Stack`."""
 
 _PLACES: Final[Mapping[str, KeepOn]] = {"cpu": "cpu", "pinned": "pinned", "device": "device"}
 
@@ -37,6 +38,20 @@ def listed(ids: Ids) -> list[str]:
     if not found:
         raise InputError("no patch was named: expected at least one", hint="rasura patch list")
     return found
+
+
+def listed_for_one_strength(ids: Ids) -> list[str]:
+    """The identifiers, where all patches get the same strength.
+
+    Raises:
+        InputError: there are none, or each comes with a strength of its own, which would be lost.
+    """
+    if isinstance(ids, Mapping):
+        raise InputError(
+            "expected identifiers, all at one strength, got patches with a strength each",
+            hint="rasura patch switch STACK --model MODEL",
+        )
+    return listed(ids)
 
 
 def goal_from(registry: Registry, goal: GoalRef) -> Goal:

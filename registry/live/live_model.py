@@ -14,16 +14,16 @@ each call opens the registry for itself, and motions of one process wait for eac
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rasura.patches.algebra.increment import ONE, Strength
-from rasura.patches.errors import BusyError, InputError
+from rasura.patches.errors import BusyError, InputError, RasuraError
 from rasura.registry.apply.motion import Actor, Receipt
-from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
 from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -41,13 +41,23 @@ __all__ = ["LiveModel"]
 class LiveModel:
     """A handle on a live model; see the module. Made by `rasura.attach`."""
 
-    def __init__(self, host: TorchHost | ShardedHost, location: str | Path, actor: str) -> None:
-        """Use `rasura.attach`."""
+    def __init__(
+        self, host: TorchHost | ShardedHost, location: str | Path, actor: str, *, say: Callable[[str], str] = str
+    ) -> None:
+        """Use `rasura.attach`.
+
+        Args:
+            host: the model.
+            location: of the registry.
+            actor: who acts where a call does not say.
+            say: puts the hints of errors into the words of whoever holds the handle.
+        """
         from rasura.patches.hosts.live.forward_gate import Gate, gated, gates_of
 
         self.host = host
         self._location = location
         self._actor = actor
+        self._say = say
         self._turn = threading.RLock()
         # Two handles of one model share the gate that the first put around it; the last one takes it away.
         self._ungate = gated(host.modules, next(iter(gates_of(host.modules)), Gate()))
@@ -76,7 +86,7 @@ class LiveModel:
         Raises:
             BusyError: called inside a block of `applied`, which has to go back first.
         """
-        with self._turn:
+        with self._spoken(), self._turn:
             if self._blocks:
                 raise BusyError("a block of applied() has not ended: expected to detach after it")
             self._left = True
@@ -111,9 +121,9 @@ class LiveModel:
         """
         from rasura.registry.apply import operations
 
-        factor = Strength.of(strength)
         with self._moving() as registry:
-            found = [registry.resolve_patch(i) for i in listed(ids)]
+            factor = Strength.of(strength)
+            found = [registry.resolve_patch(i) for i in listed_for_one_strength(ids)]
             who = self._who(actor, reason)
             return operations.apply(registry, self.host, found, who, strength=factor, policy=policy)
 
@@ -148,7 +158,7 @@ class LiveModel:
         """Go to exactly this set, in one motion.
 
         Args:
-            goal: name of a stack, path of a lock file, or patches with their strengths.
+            goal: name of a stack, path of a lock file, or patches with their strengths, such as a `Stack`.
             reason: why.
             actor: who.
             policy: limits beside those in force.
@@ -188,7 +198,7 @@ class LiveModel:
         """
         from rasura.patches.hosts.live.forward_gate import turn
 
-        with turn(self._turn):
+        with self._spoken(), turn(self._turn):
             before = {str(p): s for p, s in self.status().applied.items()}
             receipt = self.apply(ids, strength=strength, reason=reason)
             self._blocks += 1
@@ -206,7 +216,7 @@ class LiveModel:
         """
         from rasura.patches.hosts.live.forward_gate import reading
 
-        with reading(self._gates):
+        with self._spoken(), reading(self._gates):
             yield
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
@@ -219,7 +229,7 @@ class LiveModel:
     def _moving(self) -> Iterator[Registry]:
         from rasura.patches.hosts.live.forward_gate import turn
 
-        with turn(self._turn), Registry.open(self._location) as registry:
+        with self._spoken(), turn(self._turn), Registry.open(self._location) as registry:
             if self._left:
                 raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
             yield registry
@@ -229,8 +239,18 @@ class LiveModel:
         from rasura.patches.hosts.live.forward_gate import computing_gate
 
         # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
-        with nullcontext() if computing_gate(self._gates) else self._turn, Registry.open(self._location) as registry:
+        still = nullcontext() if computing_gate(self._gates) else self._turn
+        with self._spoken(), still, Registry.open(self._location) as registry:
             yield registry
+
+    @contextmanager
+    def _spoken(self) -> Iterator[None]:
+        """Errors leave with hints as the holder of the handle reads them."""
+        try:
+            yield
+        except RasuraError as error:
+            error.hint = self._say(error.hint)
+            raise
 
     def _who(self, actor: str | None, reason: str) -> Actor:
         return Actor(actor or self._actor, reason)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from rasura.patches.algebra.increment import ONE
-from rasura.registry.live.arguments import Factor, GoalRef, Ids
+from rasura.registry.live.arguments import Factor, GoalRef, Ids, listed_for_one_strength
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.registry import Registry, find_location
 
@@ -35,13 +35,22 @@ _T = TypeVar("_T")
 class ShardedModel(LiveModel):
     """One process's handle; see `LiveModel` for the methods, all of which every process calls."""
 
-    def __init__(self, host: ShardedHost, location: str | Path, actor: str) -> None:
+    def __init__(self, host: ShardedHost, location: str | Path, actor: str, *, say: Callable[[str], str] = str) -> None:
         """Use `rasura.attach`."""
-        super().__init__(host, location, actor)
+        super().__init__(host, location, actor, say=say)
         self._sharded = host
 
     @classmethod
-    def joined(cls, model: object, registry: str | Path | None, label: str, keep_on: KeepOn, actor: str) -> Self:
+    def joined(
+        cls,
+        model: object,
+        registry: str | Path | None,
+        label: str,
+        keep_on: KeepOn,
+        actor: str,
+        *,
+        say: Callable[[str], str] = str,
+    ) -> Self:
         """Attach this process's part, together with the others.
 
         Raises:
@@ -58,7 +67,7 @@ class ShardedModel(LiveModel):
             return str(location)
 
         host = ShardedHost.of(model, label, keep_on=keep_on)
-        return cls(host, host.together(("attach", label), located), actor)
+        return cls(host, host.together(("attach", label), located), actor, say=say)
 
     def apply(
         self,
@@ -70,7 +79,7 @@ class ShardedModel(LiveModel):
         policy: Policy | None = None,
     ) -> Receipt:
         """See `LiveModel`."""
-        wanted, act = _listed(ids), super().apply
+        wanted, act = listed_for_one_strength(ids), super().apply
         return self._together(
             ("apply", wanted, str(strength), policy),
             lambda: act(wanted, strength=strength, reason=reason, actor=actor, policy=policy),
@@ -108,7 +117,7 @@ class ShardedModel(LiveModel):
         return self._together(("status", deep), lambda: act(deep=deep))
 
     def _together(self, question: object, act: Callable[[], _T]) -> _T:
-        with self._turn:
+        with self._spoken(), self._turn:
             return self._sharded.together(question, act)
 
 

@@ -17,6 +17,7 @@ NAMES = {
     "Policy",
     "Registry",
     "RetainSet",
+    "Stack",
     "Strength",
     "Target",
     "__version__",

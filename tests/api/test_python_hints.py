@@ -12,9 +12,10 @@ import pytest
 
 import rasura
 from rasura import cli
-from rasura.api import Registry, python_hint
-from rasura.api_hints import CALLS, Call
+from rasura.api.hints import CALLS, LIVE_CALLS, Call, live_hint, python_hint
+from rasura.api.registry import Registry
 from rasura.patches.errors import NoRegistryError, NotFoundError
+from rasura.registry.live.live_model import LiveModel
 
 ROOT = Path(rasura.__file__).parent
 WORDS = "|".join(cli._COMMANDS)
@@ -25,7 +26,7 @@ ONLY_TYPED = {"demo", "stack diff"}
 # Options of commands that Python writes otherwise: files and views of what a call gives as a value, and shorthands.
 WRITTEN_OTHERWISE = {
     "--json", "--registry", "--reason", "--actor", "--output", "-o", "--exit-code", "--detailed-exitcode",
-    "--templates", "--seed", "--onto-stack",
+    "--templates", "--seed",
     "--layers of patch check", "--angles", "--all", "--plot", "--check",
     "--format", "--stack of patch export", "--strength of patch export",
     "--upgrade", "--oldest", "-n", "--limit", "--parameters",
@@ -66,8 +67,8 @@ def hints() -> list[str]:
 
 
 def calls(text: str) -> Iterator[ast.Call]:
-    """The calls of `registry` and `rasura` in a sentence."""
-    for start in re.finditer(r"(?<![\w.])(?:registry|rasura)\.\w+\(", text):
+    """The calls of `registry`, `model` and `rasura` in a sentence."""
+    for start in re.finditer(r"(?<![\w.])(?:registry|rasura|model)\.\w+\(", text):
         for end in range(start.end(), len(text) + 1):
             try:
                 tree = ast.parse(text[start.start() : end], mode="eval")
@@ -82,14 +83,15 @@ def calls(text: str) -> Iterator[ast.Call]:
 def target(name: str) -> Any:
     """What a call's name means."""
     receiver, _, method = name.partition(".")
-    return getattr(Registry if receiver == "registry" else rasura, method.partition("(")[0])
+    owner = {"registry": Registry, "model": LiveModel}.get(receiver, rasura)
+    return getattr(owner, method.partition("(")[0])
 
 
 def check_call(call: ast.Call) -> None:
     name = ast.unparse(call.func)
     if name.startswith("rasura.open("):
         name = "registry." + name.rpartition(".")[2]
-    if name == "rasura.attach":
+    if name in {"rasura.attach", "model.to"}:  # shown with what is meant; torch's own
         return
     signature = inspect.signature(target(name))
     unknown = {keyword.arg for keyword in call.keywords} - set(signature.parameters)
@@ -105,6 +107,38 @@ def test_no_hint_says_a_command_where_a_call_exists(hint: str) -> None:
     for call in calls(said):
         check_call(call)
     assert python_hint(said) == said
+
+
+@pytest.mark.parametrize("hint", hints())
+def test_whoever_holds_a_live_model_reads_calls_of_it(hint: str) -> None:
+    said = live_hint(hint)
+    assert not re.search(r"registry\.(apply|revert|switch|status|plan)\(", said), said
+    for call in calls(said):
+        check_call(call)
+    assert live_hint(said) == said
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("rasura patch apply c075 --model served --strength 0.5", "model.apply(ids=['c075'], strength='0.5')"),
+        ("rasura patch revert --all --force --model 'a b'", "model.revert(force=True)"),
+        ("rasura patch switch STACK --model MODEL", "model.switch(goal='STACK')"),
+        ("rasura plan brand --model m -o FILE", "model.plan(goal='brand')"),
+        (
+            "rasura patch list, or rasura patch status --model m --deep",
+            "registry.patches(), or model.status(deep=True)",
+        ),
+    ],
+)
+def test_live_hints_are_translated_like_this(hint: str, said: str) -> None:
+    assert live_hint(hint) == said
+
+
+def test_live_calls_take_what_their_table_says() -> None:
+    for call in (call for name, call in LIVE_CALLS.items() if CALLS[name] != call):
+        assert {place.lstrip("*") for place in call.places} <= set(inspect.signature(target(call.name)).parameters)
+    assert sum(CALLS[name] != call for name, call in LIVE_CALLS.items()) == 5
 
 
 def test_the_scan_sees_hints_of_every_room() -> None:

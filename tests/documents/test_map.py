@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FLOORS = ("commands", "evaluation", "registry", "patches")
+FLOORS = ("commands", "api", "evaluation", "registry", "patches")
 
 
 def section(title: str) -> str:

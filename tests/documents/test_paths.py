@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # They speak of what was there on their day.
 HISTORY = {"docs/lab-log.md", "CHANGELOG.md"}
-ROOMS = "benchmarks|commands|docs|evaluation|examples|migrations|patches|registry|tests"
+ROOMS = "api|benchmarks|commands|docs|evaluation|examples|migrations|patches|registry|tests"
 PATH = re.compile(rf"(?<![\w/.…-])(?:\.\./)*((?:{ROOMS})/[\w./-]*\w)(?![\w*{{<])")
 FILE = re.compile(r"(?<![\w/.…*-])((?:[\w.-]+/)*\w[\w-]*\.py)\b(?!/)")
 MODULE = re.compile(r"(?<![\w./-])rasura((?:\.\w+)+)")

@@ -125,7 +125,7 @@ def test_the_installed_migrations_agree_with_the_installed_tables(installed: Ins
         "import sqlalchemy\nfrom rasura.registry._storage import schema\n"
         "engine = sqlalchemy.create_engine('sqlite://')\n"
         "with engine.begin() as connection:\n"
-        "    schema.upgrade(connection)\n    schema.check(connection, 'memory')\n    print(schema.drift(connection))\n"
+        "    schema.upgrade(connection)\n    schema.check(connection, 'memory')\n    print(schema.find_drift(connection))\n"
     )
     assert installed.run(str(installed.bin / "python"), "-c", script).stdout.strip() == ""
 

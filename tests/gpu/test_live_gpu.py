@@ -8,8 +8,8 @@ import torch
 from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
+from rasura.api.attach import attach
 from rasura.registry.apply import operations
-from rasura.registry.live.attach import attach
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,6 +13,7 @@ from support.models.tiny import TinySpec, tiny_model
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, silent, workshop
 from torch import nn
 
+from rasura.api.attach import attach
 from rasura.patches.algebra.compose import layers_of, sum_increments
 from rasura.patches.algebra.factors import BranchFactors
 from rasura.patches.algebra.increment import Strength
@@ -34,7 +35,6 @@ from rasura.patches.types import ParamName
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations, side_branches
 from rasura.registry.erase.base_models import add_base
-from rasura.registry.live.attach import attach
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.log.verify import verify_log
 from rasura.registry.trust.verified_patch import load_verified
@@ -283,7 +283,7 @@ def test_a_base_that_is_not_here(workshop: Workshop, eight: Any) -> None:
     with pytest.raises(NotFoundError, match="quantised_from") as caught:
         attach(eight, workshop.folder, quantised_from="no-such-base")
     assert "quantised_from=" in caught.value.hint
-    assert "rasura base list" in caught.value.hint
+    assert "registry.bases()" in caught.value.hint
     assert hooks(eight) == []
 
 

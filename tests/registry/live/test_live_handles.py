@@ -11,10 +11,18 @@ import torch
 from support.models.tiny import tiny_pipeline
 from support.registries.workshop import SPEC, Workshop, workshop
 
+from rasura.api.attach import attach
 from rasura.patches.algebra.increment import Strength
-from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError, StrengthError, UnsupportedHostError
+from rasura.patches.errors import (
+    BusyError,
+    CheckRefusedError,
+    DriftError,
+    InputError,
+    RasuraError,
+    StrengthError,
+    UnsupportedHostError,
+)
 from rasura.patches.hosts.live.forward_gate import gate_of
-from rasura.registry.live.attach import attach
 from rasura.registry.live.live_model import LiveModel
 
 VALUES = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v.weight"
@@ -69,6 +77,18 @@ def test_hints_are_for_whoever_holds_the_handle(model: LiveModel, workshop: Work
     with pytest.raises(RasuraError) as caught:
         model.revert()
     assert caught.value.hint == "model.status()"
+    with pytest.raises(StrengthError) as caught:
+        model.apply(workshop.dog, strength=0)
+    assert caught.value.hint == "model.revert(ids=['ID'])"
+    with pytest.raises(InputError) as caught:
+        model.apply({workshop.dog: 1})
+    assert caught.value.hint == "model.switch(goal='STACK')"
+    with pytest.raises(RasuraError) as caught:
+        model.plan({"0" * 12: 1})
+    assert caught.value.hint == "registry.patches()"
+    with pytest.raises(CheckRefusedError) as caught, model.applied([workshop.dog, workshop.rival]):
+        pytest.fail("they may not be applied together")
+    assert caught.value.hint.startswith("registry.")
 
 
 def test_the_gate_stays_for_the_handle_that_stays(pipe: Any, workshop: Workshop) -> None:

@@ -12,9 +12,9 @@ from diffusers import UNet2DConditionModel
 from support.registries.workshop import Workshop, copy_of, start, workshop, workshop_template
 from support.sharded.sharding import PROCESSES, noise
 
+from rasura.api.attach import attach
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.registry._storage.records import EntryRecord
-from rasura.registry.live.attach import attach
 
 SCRIPT = str(Path(__file__).parents[2] / "support" / "sharded" / "sharding.py")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.api.hints import in_python, live_hint
 from rasura.patches.errors import UnsupportedHostError
 from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["attach"]
 
 
+@in_python
 def attach(
     model: object,
     registry: str | Path | None = None,
@@ -62,9 +64,9 @@ def attach(
                 "shards are written as plain numbers",
                 hint="rasura.attach(module, registry), without quantised_from",
             )
-        return ShardedModel.joined(model, registry, label, place, actor or read_login())
+        return ShardedModel.joined(model, registry, label, place, actor or read_login(), say=live_hint)
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
     host = open_live_host(model, label, base, keep_on=place, remember=remember)
-    return LiveModel(host, location, actor or read_login())
+    return LiveModel(host, location, actor or read_login(), say=live_hint)

@@ -9,14 +9,19 @@ call does (`rasura demo`) stays a command.
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
-__all__ = ["CALLS", "Call", "python_hint"]
+from rasura.patches.errors import RasuraError
 
+__all__ = ["CALLS", "LIVE_CALLS", "Call", "in_python", "live_hint", "python_hint"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 Kind: TypeAlias = Literal["one", "many", "flag", "pairs"]
 
 
@@ -113,6 +118,17 @@ CALLS: Final[Mapping[str, Call]] = {
 }
 """By the words of the command, without `rasura`. The longest that fits counts."""
 
+_NOWHERE: Final = dict.fromkeys(("--model", "--out", "-o", "--output", "--all"), "")
+LIVE_CALLS: Final[Mapping[str, Call]] = {
+    **CALLS,
+    "patch apply": Call("model.apply", ("*ids",), _NOWHERE),
+    "patch switch": Call("model.switch", ("goal",), {**_NOWHERE, "--stack": "goal"}),
+    "patch revert": Call("model.revert", ("*ids",), _NOWHERE),
+    "patch status": Call("model.status", (), _NOWHERE),
+    "plan": Call("model.plan", ("goal",), {**_NOWHERE, "--stack": "goal"}),
+}
+"""The same for whoever holds a live model: what a command does to a model, the handle does to its own."""
+
 _KINDS: Final[Mapping[str, Kind]] = {
     "--concept": "many", "--template": "many", "--protect": "many", "--drop": "many", "--revert": "many",
     "--all": "flag", "--force": "flag", "--deep": "flag", "--replace": "flag", "--leave": "flag", "--strict": "flag",
@@ -134,17 +150,40 @@ _OPTION: Final = re.compile(r"(?:(?<=^)|(?<=: )|(?<=, or )|(?<=\()|(?<= or ))(--
 
 def python_hint(hint: str) -> str:
     """The hint, with calls in place of commands and arguments in place of options."""
-    with_calls = _COMMAND.sub(lambda found: _call_of(found[1]) or found[0], hint)
+    return _translated(hint, CALLS)
+
+
+def live_hint(hint: str) -> str:
+    """The hint for whoever holds a live model, `model`, as `rasura.attach` gave it."""
+    return _translated(hint, LIVE_CALLS)
+
+
+def _translated(hint: str, calls: Mapping[str, Call]) -> str:
+    with_calls = _COMMAND.sub(lambda found: _call_of(found[1], calls) or found[0], hint)
     return _OPTION.sub(_argument, with_calls)
 
 
-def _call_of(text: str) -> str | None:
+def in_python(function: Callable[P, R]) -> Callable[P, R]:
+    """Whoever called from Python reads of the next call, not of the next command."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except RasuraError as error:
+            error.hint = python_hint(error.hint)
+            raise
+
+    return call
+
+
+def _call_of(text: str, calls: Mapping[str, Call]) -> str | None:
     """The call that does what these words do, and what follows them in the sentence; None where there is none."""
     words = text.split()
-    name = next((n for size in (3, 2, 1) if (n := " ".join(words[:size])) in CALLS), None)
+    name = next((n for size in (3, 2, 1) if (n := " ".join(words[:size])) in calls), None)
     if name is None:
         return None
-    call, given = CALLS[name], text
+    call, given = calls[name], text
     for word in name.split():
         given = given.lstrip().removeprefix(word)
     arguments, rest = _arguments(call, _split(given))

@@ -14,28 +14,22 @@ command line prints the next command (`python_hint`). A handle belongs to one th
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Self, TypeAlias
 
-from rasura.api_hints import python_hint
-from rasura.patches.errors import RasuraError
+from rasura.api.hints import in_python, python_hint
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.policy import Policy
-    from rasura.patches.erasers.catalogue import Method
-    from rasura.patches.erasers.options import Option
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.kohya_lora import KohyaFile
     from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import PatchId
     from rasura.registry import hub
@@ -71,174 +65,32 @@ if TYPE_CHECKING:
     from rasura.registry.stacks.plan_file import Plan
     from rasura.registry.trust.check import Judged
 
-__all__ = ["Progress", "Registry", "init", "methods", "open", "options", "python_hint", "request", "upgrade"]
+__all__ = ["Lines", "PolicyRef", "Progress", "Registry", "ignore_progress", "read_lines"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
-P = ParamSpec("P")
-R = TypeVar("R")
-Progress = Callable[[str, int, int], None]
+Progress: TypeAlias = Callable[[str, int, int], None]
 """Told a stage, how much of it is done, and of how much."""
 
-
-def _in_python(function: Callable[P, R]) -> Callable[P, R]:
-    """Whoever called from Python reads of the next call, not of the next command."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except RasuraError as error:
-            error.hint = python_hint(error.hint)
-            raise
-
-    return call
+Lines: TypeAlias = str | Path | Iterable[str]
+"""A text, several texts, or a `Path`: a file with one a line, as retain sets are written."""
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    """Nobody asked what is going on."""
-
-
-@_in_python
-def init(
-    location: str | Path = ".", *, actor: str | None = None, reason: str = "", progress: Progress = _silent
-) -> Registry:
-    """Make a registry and open it.
-
-    Args:
-        location: the folder that gets `.rasura`, or a PostgreSQL URL.
-        actor: who acts, for the log; None: the user's login name.
-        reason: why, for the first entry of the log.
-        progress: told what is going on in every call of the handle.
+def read_lines(lines: Lines) -> tuple[str, ...]:
+    """The texts.
 
     Raises:
-        ExistsError: there is one already.
-        RegistryError: it cannot be written; nothing is left behind.
+        RetainSetError: the file is missing, empty or unreadable.
     """
-    from rasura.registry.registry import Registry as Store
-
-    who = actor or _login()
-    return Registry(Store.create(location, actor=who, reason=reason), who, progress)
-
-
-@_in_python
-def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here opens files
-    location: str | Path | None = None, *, actor: str | None = None, progress: Progress = _silent
-) -> Registry:
-    """Open a registry.
-
-    Args:
-        location: its folder or PostgreSQL URL; None: the nearest `.rasura` upwards from the working folder.
-        actor: who acts, for the log; None: the user's login name.
-        progress: told what is going on in every call of the handle.
-
-    Raises:
-        NoRegistryError: there is none.
-        SchemaError: another version, or tables and triggers that are not ours.
-    """
-    from rasura.registry.registry import Registry as Store
-    from rasura.registry.registry import find_location
-
-    return Registry(Store.open(location or find_location(Path.cwd())), actor or _login(), progress)
-
-
-@_in_python
-def upgrade(location: str | Path | None = None, *, actor: str | None = None, reason: str = "") -> str | None:
-    """Bring a registry that an older program made to this one's schema.
-
-    Returns:
-        The version it was at; None where there was nothing to do.
-
-    Raises:
-        NoRegistryError: there is none.
-        SchemaError: a version that this program does not know.
-    """
-    from rasura.registry.registry import Registry as Store
-    from rasura.registry.registry import find_location
-
-    return Store.upgrade(location or find_location(Path.cwd()), actor=actor or _login(), reason=reason)
-
-
-@_in_python
-def methods() -> Mapping[str, Method]:
-    """The erasers, by the name that `request` takes."""
-    from rasura.patches.erasers.catalogue import METHODS
-
-    return METHODS
-
-
-@_in_python
-def options(method: str) -> tuple[Option, ...]:
-    """The choices of an eraser, for `request(settings=…)`.
-
-    Raises:
-        InputError: no such method.
-    """
-    from rasura.patches.erasers.catalogue import load_method
-    from rasura.patches.erasers.options import options_of
-
-    return tuple(options_of(load_method(method)))
-
-
-@_in_python
-def request(
-    targets: str | Target | Iterable[str | Target],
-    *,
-    anchor: str = "",
-    retain: RetainSet | str | Path | None = None,
-    retain_column: str | None = None,
-    strict: bool = False,
-    method: str = "null-space",
-    settings: Mapping[str, str] | None = None,
-    layers: str | None = None,
-    tokens: str | None = None,
-    rank_rule: str | None = None,
-    templates: Iterable[str] = (),
-    held_out: Iterable[str] = (),
-    anchors: Iterable[str] = (),
-    licence: str = "",
-) -> EraseRequest:
-    """What to erase and how, with the method's own defaults where nothing else is said.
-
-    Args:
-        targets: concepts, or `Target` where one has an anchor or templates of its own.
-        anchor: what concepts that are given as text become; "" is nothing, "auto" the nearest of `anchors`.
-        retain: what to keep: a set, or a file (one a line, CSV or JSONL). Concepts of `targets` are taken out of it.
-        retain_column: column of CSV or JSONL.
-        strict: refuse a retain set that names a target or repeats itself.
-        method: an eraser, see `methods`.
-        settings: choices of the method, see `options`.
-        layers: which layers, such as `k`, `v`, `kv`, `text`; None: the method's.
-        tokens: which tokens stand for the concept: `last`, `subject`, `tail`, `end`; None: the method's.
-        rank_rule: cut of the retained spectrum; None: the method's.
-        templates: prompts with one `{}`; empty: generic ones.
-        held_out: concepts on which leak is only measured; empty: everyday words.
-        anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
-        licence: SPDX id or name for the patch.
-
-    Raises:
-        InputError: no such method or choice, no concept, or a method that needs `retain` and got none.
-        RetainSetError: the retain file is missing, empty or unreadable.
-    """
-    from rasura.patches.erasers.catalogue import eraser
-    from rasura.patches.erasers.request_for import request_for
-    from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import load_retain_set
 
-    given = [targets] if isinstance(targets, str | Target) else list(targets)
-    return request_for(
-        eraser(method, settings or {}),
-        tuple(target if isinstance(target, Target) else Target(target, anchor) for target in given),
-        load_retain_set(Path(retain), retain_column) if isinstance(retain, str | Path) else retain,
-        strict=strict,
-        layers=layers,
-        tokens=tokens,
-        rank_rule=rank_rule,
-        templates=tuple(templates),
-        held_out=tuple(held_out),
-        anchors=tuple(anchors),
-        licence=licence,
-    )
+    if isinstance(lines, Path):
+        return load_retain_set(lines).concepts
+    return (lines,) if isinstance(lines, str) else tuple(lines)
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Nobody asked what is going on."""
 
 
 class Registry:
@@ -246,11 +98,11 @@ class Registry:
 
     `model` is a model on disk: a diffusers folder or a single file. Patches are named by identifier or abbreviation,
     one or several; a set of patches with strengths (`patches`, `stack`) is the name of a stack, the path of a lock
-    file, a list of `ID` or `ID=STRENGTH`, or a mapping of identifiers to strengths. Whatever changes something takes
-    `reason`, which goes into the audit log with the actor.
+    file, a list of `ID` or `ID=STRENGTH`, a `Stack`, or another mapping of identifiers to strengths. Whatever changes
+    something takes `reason`, which goes into the audit log with the actor.
     """
 
-    def __init__(self, store: Store, actor: str, progress: Progress = _silent) -> None:
+    def __init__(self, store: Store, actor: str, progress: Progress = ignore_progress) -> None:
         """Use `rasura.open` or `rasura.init`."""
         self.store = store
         self.actor = actor
@@ -278,7 +130,7 @@ class Registry:
 
     # Keys
 
-    @_in_python
+    @in_python
     def new_key(self, name: str, *, reason: str = "") -> KeyRecord:
         """Make an ECDSA P-256 key pair; this registry trusts it at once (`rasura key new`).
 
@@ -289,7 +141,7 @@ class Registry:
 
         return make_key(self.store, name, self._draft("key.add", reason))
 
-    @_in_python
+    @in_python
     def trust_key(self, file: str | Path, *, name: str | None = None, reason: str = "") -> KeyRecord:
         """Trust patches signed by the public key in a PEM file (`rasura key trust`).
 
@@ -300,7 +152,7 @@ class Registry:
 
         return trust_file(self.store, Path(file), name, self._draft("key.trust", reason))
 
-    @_in_python
+    @in_python
     def revoke_key(self, key: str, *, reason: str = "") -> bool:
         """Revoke a key for good: nothing it signed can be applied from now on (`rasura key revoke`).
 
@@ -312,12 +164,12 @@ class Registry:
         """
         return self.store.revoke_key(key, self.store.now(), self._draft("key.revoke", reason))
 
-    @_in_python
+    @in_python
     def keys(self) -> tuple[KeyRecord, ...]:
         """The keys that this registry knows (`rasura key list`)."""
         return self.store.keys()
 
-    @_in_python
+    @in_python
     def key(self, key: str) -> KeyRecord:
         """One key by name, id or abbreviation; `pem` is its public half (`rasura key export`).
 
@@ -328,7 +180,7 @@ class Registry:
 
     # Bases
 
-    @_in_python
+    @in_python
     def add_base(self, model: str | Path, *, name: str | None = None, reason: str = "") -> BaseRecord:
         """Hash every patchable parameter of a model and register it as a base (`rasura base add`).
 
@@ -340,12 +192,12 @@ class Registry:
 
         return add_base(self.store, Path(model), name, self._draft("base.add", reason), self._progress)[0].record
 
-    @_in_python
+    @in_python
     def bases(self) -> tuple[BaseSummary, ...]:
         """The registered bases (`rasura base list`)."""
         return self.store.bases()
 
-    @_in_python
+    @in_python
     def base(self, base: str) -> BaseRecord:
         """One base by name, digest or abbreviation (`rasura base show`).
 
@@ -356,13 +208,14 @@ class Registry:
 
     # Patches
 
-    @_in_python
+    @in_python
     def erase(
         self,
         base: str | Path,
         request: EraseRequest,
         *,
         protect: Ids = (),
+        onto_stack: str | None = None,
         key: str | None = None,
         device: str = "cpu",
         work: str | Path | None = None,
@@ -373,7 +226,9 @@ class Registry:
         Args:
             base: a registered base, or a diffusers folder.
             request: what to erase and how; see `request`.
-            protect: registered patches whose targets must stay untouched.
+            protect: registered patches whose targets must stay untouched; `all` is every one of this base, of another
+                concept, that none supersedes.
+            onto_stack: a stack whose patches' targets must stay untouched, too.
             key: name of the key to sign with; None: the only one.
             device: where methods that look through the UNet compute.
             work: a folder where a long training keeps its state, to go on from after a kill.
@@ -385,28 +240,31 @@ class Registry:
         """
         from rasura.registry.erase.erase import erase
 
+        named, everything = self._protected(protect, onto_stack)
         return erase(
             self.store,
             str(base),
             request,
             key=key,
-            protect=self._resolve(protect),
+            protect=named,
+            protect_others=everything,
             draft=self._draft("patch.erase", reason),
             progress=self._progress,
             device=device,
             work=None if work is None else Path(work),
         )
 
-    @_in_python
+    @in_python
     def rebase(
         self,
         ids: Ids,
         *,
         protect: Ids = (),
+        onto_stack: str | None = None,
         drop: Ids = (),
         retain: str | Path | None = None,
         retain_column: str | None = None,
-        held_out: Iterable[str] = (),
+        held_out: Lines = (),
         key: str | None = None,
         reason: str = "",
     ) -> tuple[Resolved, ...]:
@@ -414,7 +272,8 @@ class Registry:
 
         Args:
             ids: the patches.
-            protect: patches to leave alone, besides those that were left alone before.
+            protect: patches to leave alone, besides those that were left alone before; `all` as for `erase`.
+            onto_stack: a stack whose patches to leave alone, too.
             drop: patches to leave alone no longer.
             retain: the retain file, where the registry does not hold its words.
             retain_column: column of CSV or JSONL.
@@ -427,10 +286,12 @@ class Registry:
         """
         from rasura.registry.erase.rebase import rebase
 
-        how = self._anew(retain, retain_column, held_out, key, protect=protect, drop=drop)
-        return rebase(self.store, self._resolve(ids), how, self._draft("patch.rebase", reason), self._progress)
+        found = self._resolve(ids)
+        guards = self._protected_beside(found, protect, onto_stack)
+        how = self._anew(retain, retain_column, held_out, key, protect=guards, drop=drop)
+        return rebase(self.store, found, how, self._draft("patch.rebase", reason), self._progress)
 
-    @_in_python
+    @in_python
     def join(
         self,
         ids: Ids,
@@ -439,7 +300,7 @@ class Registry:
         drop: Ids = (),
         retain: str | Path | None = None,
         retain_column: str | None = None,
-        held_out: Iterable[str] = (),
+        held_out: Lines = (),
         key: str | None = None,
         reason: str = "",
     ) -> tuple[tuple[Resolved, ...], Conditioning]:
@@ -453,10 +314,12 @@ class Registry:
         """
         from rasura.registry.erase.rebase import join
 
-        how = self._anew(retain, retain_column, held_out, key, protect=protect, drop=drop)
-        return join(self.store, self._resolve(ids), how, self._draft("patch.join", reason), self._progress)
+        found = self._resolve(ids)
+        guards = self._protected_beside(found, protect)
+        how = self._anew(retain, retain_column, held_out, key, protect=guards, drop=drop)
+        return join(self.store, found, how, self._draft("patch.join", reason), self._progress)
 
-    @_in_python
+    @in_python
     def retarget(
         self,
         patch: str,
@@ -464,7 +327,7 @@ class Registry:
         *,
         retain: str | Path | None = None,
         retain_column: str | None = None,
-        held_out: Iterable[str] = (),
+        held_out: Lines = (),
         key: str | None = None,
         reason: str = "",
     ) -> Retargeted:
@@ -481,7 +344,7 @@ class Registry:
         found = self.store.resolve_patch(patch)
         return retarget(self.store, found, str(base), how, draft=draft, progress=self._progress)
 
-    @_in_python
+    @in_python
     def patches(self, *, concept: str | None = None, base: str | None = None) -> tuple[PatchRecord, ...]:
         """The registered patches, the oldest first; or those of a concept or base (`rasura patch list`).
 
@@ -491,7 +354,7 @@ class Registry:
         digest = None if base is None else self.store.base(base).digest
         return self.store.patches(concept=concept, base=digest)
 
-    @_in_python
+    @in_python
     def patch(self, patch: str) -> Patch:
         """One patch, read from its stored bytes and verified: signature, trust, digests, numbers.
 
@@ -505,7 +368,7 @@ class Registry:
 
         return load_verified(self.store, self.store.resolve_patch(patch))
 
-    @_in_python
+    @in_python
     def add_patch(self, folder: str | Path, *, reason: str = "") -> tuple[PatchId, bool]:
         """Register the patch in a folder, if a key trusted here has signed it (`rasura patch add`).
 
@@ -519,7 +382,7 @@ class Registry:
 
         return add_folder(self.store, Path(folder), self._draft("patch.add", reason))
 
-    @_in_python
+    @in_python
     def export(self, patch: str, folder: str | Path) -> None:
         """Write a patch as a signed folder for diffusers and model_signing (`rasura patch export`).
 
@@ -530,7 +393,7 @@ class Registry:
 
         write_folder(Path(folder), self.store.patch_files(patch))
 
-    @_in_python
+    @in_python
     def export_kohya(self, patches: GoalRef | Iterable[str]) -> KohyaFile:
         """Patches as one unsigned file for ComfyUI and A1111 (`rasura patch export --format kohya`).
 
@@ -543,7 +406,7 @@ class Registry:
 
     # Checks
 
-    @_in_python
+    @in_python
     def check(
         self,
         patches: GoalRef | Iterable[str],
@@ -565,15 +428,15 @@ class Registry:
         from rasura.registry.trust.check import judge_stack, merge_policies
 
         staying, gone = self._goal(patches).patches, self._goal(leaving).patches
-        limits = merge_policies(self.store, _policy(policy))
+        limits = merge_policies(self.store, _read_policy(policy))
         return _said(judge_stack(self.store, staying, limits, leaving=gone, progress=self._progress))
 
-    @_in_python
+    @in_python
     def policy(self) -> Policy:
         """The policy in force (`rasura policy show`)."""
         return self.store.policy()
 
-    @_in_python
+    @in_python
     def set_policy(self, policy: PolicyRef, *, reason: str = "") -> bool:
         """Put a policy in force: everything that is applied from now on is held to it (`rasura policy set`).
 
@@ -582,13 +445,13 @@ class Registry:
         """
         from rasura.registry.stacks.policy_file import put_in_force
 
-        wanted = _policy(policy)
+        wanted = _read_policy(policy)
         assert wanted is not None
         return put_in_force(self.store, wanted, self._who(reason))
 
     # Models
 
-    @_in_python
+    @in_python
     def apply(
         self,
         model: str | Path,
@@ -610,18 +473,21 @@ class Registry:
             reason: why, for the log.
 
         Raises:
+            InputError: no patch, or patches with a strength each: that is `switch`.
             AlreadyAppliedError: one of them is applied; nothing changed.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
         from rasura.patches.algebra.increment import Strength
         from rasura.registry.apply.operations import apply_to_folder
+        from rasura.registry.live.arguments import listed_for_one_strength
 
-        found, factor, copy = self._resolve(ids), Strength.of(strength), None if out is None else Path(out)
+        found, factor = self._resolve(listed_for_one_strength(ids)), Strength.of(strength)
+        copy = None if out is None else Path(out)
         return apply_to_folder(
-            self.store, Path(model), found, self._who(reason), strength=factor, out=copy, policy=_policy(policy)
+            self.store, Path(model), found, self._who(reason), strength=factor, out=copy, policy=_read_policy(policy)
         )
 
-    @_in_python
+    @in_python
     def revert(
         self,
         model: str | Path,
@@ -641,18 +507,25 @@ class Registry:
             reason: why, for the log.
 
         Raises:
+            InputError: an empty list of patches.
             NotAppliedError: one of them is not applied; nothing changed.
             DriftError: the model is not what the registry last wrote; nothing changed.
         """
         from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.apply.operations import revert
+        from rasura.registry.live.arguments import listed
 
-        found = None if ids is None else self._resolve(ids)
+        found = None if ids is None else self._resolve(listed(ids))
         return revert(
-            self.store, CheckpointHost.open(Path(model)), found, self._who(reason), policy=_policy(policy), force=force
+            self.store,
+            CheckpointHost.open(Path(model)),
+            found,
+            self._who(reason),
+            policy=_read_policy(policy),
+            force=force,
         )
 
-    @_in_python
+    @in_python
     def switch(
         self,
         model: str | Path,
@@ -670,9 +543,9 @@ class Registry:
         from rasura.registry.apply.operations import switch_folder
 
         goal, copy = self._goal(stack), None if out is None else Path(out)
-        return switch_folder(self.store, Path(model), goal, self._who(reason), out=copy, policy=_policy(policy))
+        return switch_folder(self.store, Path(model), goal, self._who(reason), out=copy, policy=_read_policy(policy))
 
-    @_in_python
+    @in_python
     def status(self, model: str | Path, *, deep: bool = False) -> Survey:
         """What is applied to a model, by hashing what is there (`rasura patch status`).
 
@@ -688,7 +561,7 @@ class Registry:
 
         return survey(self.store, CheckpointHost.open(Path(model)), deep=deep, progress=self._progress)
 
-    @_in_python
+    @in_python
     def plan(self, model: str | Path, stack: GoalRef | Iterable[str], *, policy: PolicyRef | None = None) -> Planned:
         """What would change if a model were switched to a stack; nothing is written (`rasura plan`).
 
@@ -698,9 +571,9 @@ class Registry:
         from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.stacks.plan import make_plan
 
-        return make_plan(self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=_policy(policy))
+        return make_plan(self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=_read_policy(policy))
 
-    @_in_python
+    @in_python
     def apply_plan(self, plan: Plan, *, reason: str = "") -> Receipt:
         """Do exactly what a plan says (`rasura patch apply PLAN`).
 
@@ -712,7 +585,7 @@ class Registry:
 
         return apply_plan(self.store, plan, self._who(reason))
 
-    @_in_python
+    @in_python
     def doctor(
         self, models: Iterable[str | Path] = (), *, dry_run: bool = False, reason: str = ""
     ) -> tuple[Finding, ...]:
@@ -731,7 +604,7 @@ class Registry:
 
     # Stacks
 
-    @_in_python
+    @in_python
     def create_stack(
         self, name: str, patches: GoalRef | Iterable[str] = (), *, base: str | None = None, reason: str = ""
     ) -> StackRecord:
@@ -745,7 +618,7 @@ class Registry:
 
         return create(self.store, name, dict(self._goal(patches).patches), self._who(reason), base=base)
 
-    @_in_python
+    @in_python
     def add_to_stack(
         self, name: str, patches: GoalRef | Iterable[str], *, replace: bool = False, reason: str = ""
     ) -> StackRecord:
@@ -760,7 +633,7 @@ class Registry:
         found = dict(self._goal(patches).patches)
         return add(self.store, name, found, self._who(reason), replace_old=replace)[0]
 
-    @_in_python
+    @in_python
     def remove_from_stack(self, name: str, ids: Ids, *, reason: str = "") -> StackRecord:
         """Take patches out of a stack; models that have them keep them (`rasura stack remove`).
 
@@ -771,7 +644,7 @@ class Registry:
 
         return remove(self.store, name, self._resolve(ids), self._who(reason))[0]
 
-    @_in_python
+    @in_python
     def update_stack(self, name: str, *, reason: str = "") -> tuple[StackRecord, tuple[Update, ...]]:
         """Replace patches of a stack by the newest that supersede them (`rasura stack update`).
 
@@ -782,7 +655,7 @@ class Registry:
 
         return update(self.store, name, self._who(reason))
 
-    @_in_python
+    @in_python
     def delete_stack(self, name: str, *, reason: str = "") -> StackRecord:
         """Delete a stack; its patches, and models that have them, stay as they are (`rasura stack delete`).
 
@@ -793,12 +666,12 @@ class Registry:
 
         return delete(self.store, name, self._who(reason))
 
-    @_in_python
+    @in_python
     def stacks(self) -> tuple[StackRecord, ...]:
         """All stacks (`rasura stack list`)."""
         return self.store.stacks()
 
-    @_in_python
+    @in_python
     def stack(self, name: str) -> Overview:
         """A stack: patches, what supersedes them, where it is applied, and the verdict (`rasura stack show`).
 
@@ -809,7 +682,7 @@ class Registry:
 
         return overview(self.store, name)
 
-    @_in_python
+    @in_python
     def lock_stack(self, name: str) -> LockFile:
         """Pin a stack by digests, base, policy and verdict; `to_bytes` is the lock file (`rasura stack lock`).
 
@@ -822,7 +695,7 @@ class Registry:
 
     # Bisection
 
-    @_in_python
+    @in_python
     def bisect_start(self, stack: str, model: str | Path, *, reason: str = "") -> Step:
         """Begin to look for the patch of a stack that does harm (`rasura patch bisect start`).
 
@@ -833,7 +706,7 @@ class Registry:
 
         return start(self.store, stack, Path(model), self._who(reason))
 
-    @_in_python
+    @in_python
     def bisect_judge(self, judgement: Judgement, *, reason: str = "") -> Step:
         """Say how the model does now: `good`, `bad` or `skip` (`rasura patch bisect good`).
 
@@ -844,7 +717,7 @@ class Registry:
 
         return judge(self.store, judgement, self._who(reason))
 
-    @_in_python
+    @in_python
     def bisect_run(
         self, command: Callable[[], int], *, tell: Callable[[Step], None] = lambda _: None, reason: str = ""
     ) -> Step:
@@ -862,7 +735,7 @@ class Registry:
 
         return run(self.store, command, self._who(reason), tell)
 
-    @_in_python
+    @in_python
     def bisect_reset(self, *, leave: bool = False, reason: str = "") -> Bisection:
         """End a bisection; the model goes back to what it had (`rasura patch bisect reset`).
 
@@ -875,7 +748,7 @@ class Registry:
 
     # The Hub
 
-    @_in_python
+    @in_python
     def push(
         self,
         ids: Ids,
@@ -919,7 +792,7 @@ class Registry:
             draft=self._draft("patch.push", reason),
         )
 
-    @_in_python
+    @in_python
     def pull(
         self, reference: str, *, endpoint: str | None = None, token: str | None = None, reason: str = ""
     ) -> tuple[hub.PinnedRepo, list[Pulled]]:
@@ -942,7 +815,7 @@ class Registry:
 
     # Evaluation
 
-    @_in_python
+    @in_python
     def evaluate(self, request: EvaluationRequest, *, reason: str = "") -> Evaluated:
         """Draw the same prompts with and without patches, have them judged, and record the report.
 
@@ -959,7 +832,7 @@ class Registry:
         record_evaluation(self.store, found.report, self._draft("evaluation.add", reason))
         return found
 
-    @_in_python
+    @in_python
     def evaluations(self, *, patch: str | None = None) -> tuple[EvaluationRecord, ...]:
         """Recorded evaluations, or those of a patch (`rasura evaluation list`).
 
@@ -968,7 +841,7 @@ class Registry:
         """
         return self.store.evaluations(None if patch is None else self.store.resolve_patch(patch))
 
-    @_in_python
+    @in_python
     def evaluation(self, evaluation: str) -> EvaluationRecord:
         """One recorded evaluation by digest or abbreviation (`rasura evaluation show`).
 
@@ -979,14 +852,14 @@ class Registry:
 
     # The log
 
-    @_in_python
+    @in_python
     def log(
         self, which: EntryFilter | None = None, *, newest: bool = True, limit: int | None = None
     ) -> tuple[EntryRecord, ...]:
         """Entries of the audit log, the newest first unless asked otherwise (`rasura audit log`)."""
         return self.store.entries(which, newest=newest, limit=limit)
 
-    @_in_python
+    @in_python
     def verify(self) -> LogReport:
         """Check the log's tree, its signature, and that replaying it gives the tables (`rasura audit verify`).
 
@@ -1011,17 +884,31 @@ class Registry:
         self,
         retain: str | Path | None,
         column: str | None,
-        held_out: Iterable[str],
+        held_out: Lines,
         key: str | None,
         *,
-        protect: Ids = (),
+        protect: Sequence[PatchId] = (),
         drop: Ids = (),
     ) -> Anew:
         from rasura.patches.prompts.concept_prompts import HELD_OUT
         from rasura.registry.erase.solve_again import Anew
 
-        file, words = None if retain is None else Path(retain), tuple(held_out) or HELD_OUT
-        return Anew(tuple(self._resolve(protect)), tuple(self._resolve(drop)), file, column, words, key)
+        file, words = None if retain is None else Path(retain), read_lines(held_out) or HELD_OUT
+        return Anew(tuple(protect), tuple(self._resolve(drop)), file, column, words, key)
+
+    def _protected(self, protect: Ids, onto_stack: str | None) -> tuple[list[PatchId], bool]:
+        """The patches that were named, each once, and whether all were, which is not a name."""
+        words = [protect] if isinstance(protect, str) else list(protect)
+        stack = self.store.stack(onto_stack).patches if onto_stack is not None else ()
+        named = self._resolve([*(word for word in words if word != "all"), *stack])
+        return list(dict.fromkeys(named)), "all" in words
+
+    def _protected_beside(self, ids: Sequence[PatchId], protect: Ids, onto_stack: str | None = None) -> list[PatchId]:
+        """What these patches shall leave alone."""
+        from rasura.registry.erase.rebase import find_all_others
+
+        named, everything = self._protected(protect, onto_stack)
+        return list(dict.fromkeys([*named, *(find_all_others(self.store, ids) if everything else ())]))
 
     def _resolve(self, ids: Ids) -> list[PatchId]:
         return [self.store.resolve_patch(i) for i in ([ids] if isinstance(ids, str) else ids)]
@@ -1038,7 +925,7 @@ class Registry:
         return Goal("patches", None, found)
 
 
-def _policy(given: PolicyRef | None) -> Policy | None:
+def _read_policy(given: PolicyRef | None) -> Policy | None:
     from rasura.registry.stacks.policy_file import read_policy
 
     return read_policy(Path(given)) if isinstance(given, str | Path) else given
@@ -1052,9 +939,3 @@ def _said(judged: Judged) -> Judged:
         return judged
     reasons = tuple(replace(reason, hint=python_hint(reason.hint)) for reason in judged.verdict.reasons)
     return replace(judged, verdict=replace(judged.verdict, reasons=reasons))
-
-
-def _login() -> str:
-    from rasura.registry.live.arguments import read_login
-
-    return read_login()

@@ -1,0 +1,167 @@
+"""The way in from Python: make, open and upgrade a registry, and say what to erase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.api.hints import in_python
+from rasura.api.registry import Lines, Progress, Registry, ignore_progress, read_lines
+
+if TYPE_CHECKING:
+    from rasura.patches.erasers.catalogue import Method
+    from rasura.patches.erasers.options import Option
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import RetainSet
+
+__all__ = ["init", "methods", "open", "options", "request", "upgrade"]
+
+
+@in_python
+def init(
+    location: str | Path = ".", *, actor: str | None = None, reason: str = "", progress: Progress = ignore_progress
+) -> Registry:
+    """Make a registry and open it.
+
+    Args:
+        location: the folder that gets `.rasura`, or a PostgreSQL URL.
+        actor: who acts, for the log; None: the user's login name.
+        reason: why, for the first entry of the log.
+        progress: told what is going on in every call of the handle.
+
+    Raises:
+        ExistsError: there is one already.
+        RegistryError: it cannot be written; nothing is left behind.
+    """
+    from rasura.registry.registry import Registry as Store
+
+    who = actor or _login()
+    return Registry(Store.create(location, actor=who, reason=reason), who, progress)
+
+
+@in_python
+def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here opens files
+    location: str | Path | None = None, *, actor: str | None = None, progress: Progress = ignore_progress
+) -> Registry:
+    """Open a registry.
+
+    Args:
+        location: its folder or PostgreSQL URL; None: the nearest `.rasura` upwards from the working folder.
+        actor: who acts, for the log; None: the user's login name.
+        progress: told what is going on in every call of the handle.
+
+    Raises:
+        NoRegistryError: there is none.
+        SchemaError: another version, or tables and triggers that are not ours.
+    """
+    from rasura.registry.registry import Registry as Store
+    from rasura.registry.registry import find_location
+
+    return Registry(Store.open(location or find_location(Path.cwd())), actor or _login(), progress)
+
+
+@in_python
+def upgrade(location: str | Path | None = None, *, actor: str | None = None, reason: str = "") -> str | None:
+    """Bring a registry that an older program made to this one's schema.
+
+    Returns:
+        The version it was at; None where there was nothing to do.
+
+    Raises:
+        NoRegistryError: there is none.
+        SchemaError: a version that this program does not know.
+    """
+    from rasura.registry.registry import Registry as Store
+    from rasura.registry.registry import find_location
+
+    return Store.upgrade(location or find_location(Path.cwd()), actor=actor or _login(), reason=reason)
+
+
+@in_python
+def methods() -> Mapping[str, Method]:
+    """The erasers, by the name that `request` takes."""
+    from rasura.patches.erasers.catalogue import METHODS
+
+    return METHODS
+
+
+@in_python
+def options(method: str) -> tuple[Option, ...]:
+    """The choices of an eraser, for `request(settings=…)`.
+
+    Raises:
+        InputError: no such method.
+    """
+    from rasura.patches.erasers.catalogue import load_method
+    from rasura.patches.erasers.options import options_of
+
+    return tuple(options_of(load_method(method)))
+
+
+@in_python
+def request(
+    targets: str | Target | Iterable[str | Target],
+    *,
+    anchor: str = "",
+    retain: RetainSet | str | Path | None = None,
+    retain_column: str | None = None,
+    strict: bool = False,
+    method: str = "null-space",
+    settings: Mapping[str, str] | None = None,
+    layers: str | None = None,
+    tokens: str | None = None,
+    rank_rule: str | None = None,
+    templates: Lines = (),
+    held_out: Lines = (),
+    anchors: Lines = (),
+    licence: str = "",
+) -> EraseRequest:
+    """What to erase and how, with the method's own defaults where nothing else is said.
+
+    Args:
+        targets: concepts, or `Target` where one has an anchor or templates of its own.
+        anchor: what concepts that are given as text become; "" is nothing, "auto" the nearest of `anchors`.
+        retain: what to keep: a set, or a file (one a line, CSV or JSONL). Concepts of `targets` are taken out of it.
+        retain_column: column of CSV or JSONL.
+        strict: refuse a retain set that names a target or repeats itself.
+        method: an eraser, see `methods`.
+        settings: choices of the method, see `options`.
+        layers: which layers, such as `k`, `v`, `kv`, `text`; None: the method's.
+        tokens: which tokens stand for the concept: `last`, `subject`, `tail`, `end`; None: the method's.
+        rank_rule: cut of the retained spectrum; None: the method's.
+        templates: prompts with one `{}`; empty: generic ones.
+        held_out: concepts on which leak is only measured; empty: everyday words.
+        anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
+        licence: SPDX id or name for the patch.
+
+    Raises:
+        InputError: no such method or choice, or no concept.
+        RetainSetError: a file is missing, empty or unreadable, or a method needs `retain` and got none.
+    """
+    from rasura.patches.erasers.catalogue import eraser
+    from rasura.patches.erasers.request_for import request_for
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import load_retain_set
+
+    given = [targets] if isinstance(targets, str | Target) else list(targets)
+    return request_for(
+        eraser(method, settings or {}),
+        tuple(target if isinstance(target, Target) else Target(target, anchor) for target in given),
+        load_retain_set(Path(retain), retain_column) if isinstance(retain, str | Path) else retain,
+        strict=strict,
+        layers=layers,
+        tokens=tokens,
+        rank_rule=rank_rule,
+        templates=read_lines(templates),
+        held_out=read_lines(held_out),
+        anchors=read_lines(anchors),
+        licence=licence,
+    )
+
+
+def _login() -> str:
+    from rasura.registry.live.arguments import read_login
+
+    return read_login()
