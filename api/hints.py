@@ -63,6 +63,8 @@ CALLS: Final[Mapping[str, Call]] = {
         inner="rasura.request",
         outer=frozenset({"base", "protect", "key", "device", "work", "reason"}),
     ),
+    "takedown": Call("registry.takedown", renamed={"--concept": "concepts", "--anchor": "anchors", "--yes": ""}),
+    "withdraw": Call("registry.withdraw", ("*names",), {"--yes": ""}),
     "methods": Call("rasura.methods"),
     "patch list": Call("registry.patches"),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),

@@ -21,9 +21,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from rasura.api.hints import in_python, python_hint
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.look import Seen
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.policy import Policy
@@ -63,6 +65,9 @@ if TYPE_CHECKING:
     from rasura.registry.stacks.overview import Overview
     from rasura.registry.stacks.plan import Planned
     from rasura.registry.stacks.plan_file import Plan
+    from rasura.registry.takedown.carry_out import Done
+    from rasura.registry.takedown.ground import Place
+    from rasura.registry.takedown.plan import TakedownPlan
     from rasura.registry.trust.check import Judged
 
 __all__ = ["Lines", "PolicyRef", "Progress", "Registry", "ignore_progress", "read_lines"]
@@ -253,6 +258,114 @@ class Registry:
             device=device,
             work=None if work is None else Path(work),
         )
+
+    @in_python
+    def takedown(
+        self,
+        concepts: Lines = (),
+        *,
+        model: str | Path | None = None,
+        stack: str | None = None,
+        anchors: Lines = (),
+        file: str | Path | None = None,
+        retain: str | Path | None = None,
+        retain_column: str | None = None,
+        templates: Lines = (),
+        policy: PolicyRef | None = None,
+        judge: str | None = None,
+        pictures: int = 4,
+        dry_run: bool = False,
+        key: str | None = None,
+        reason: str = "",
+    ) -> tuple[TakedownPlan, tuple[Seen, ...], Done | None]:
+        """Take concepts down beside all that is erased already, in one motion (`rasura takedown`).
+
+        Args:
+            concepts: what to take down.
+            model: the model; or
+            stack: the stack that takes them; one of the two.
+            anchors: what they become: one for all or one each; none: `auto`.
+            file: requests as CSV, YAML or JSONL, in place of `concepts`.
+            retain: what to keep; None: what older patches keep.
+            retain_column: which column of it.
+            templates: prompts with one `{}`, for all concepts.
+            policy: limits that must hold, too.
+            judge: looks at pictures first; as for `evaluate`.
+            pictures: how many of each concept it is shown.
+            dry_run: plan, look, and stop.
+            key: name of the key to sign with; None: the only one.
+            reason: why, for the log.
+
+        Returns:
+            The plan, what a judge saw, and what was done; None of a dry run.
+
+        Raises:
+            InputError: both or neither of model and stack, or of concepts and file.
+            CheckRefusedError: something stands in the way, or a judge still sees a concept; nothing was moved.
+        """
+        from rasura.patches.prompts.retain_set import load_retain_set
+        from rasura.registry.takedown.plan import plan_takedown
+        from rasura.registry.takedown.wanted import list_wanted
+        from rasura.registry.takedown.wanted_file import read_wanted
+
+        texts, own = read_lines(concepts), read_lines(templates)
+        if bool(texts) == (file is not None):
+            raise InputError("expected concepts or a file of requests, one of the two", hint="rasura takedown")
+        wanted = list_wanted(texts, read_lines(anchors), [own]) if file is None else read_wanted(Path(file), own)
+        plan = plan_takedown(
+            self.store,
+            _place(model, stack),
+            wanted,
+            retain=None if retain is None else load_retain_set(Path(retain), retain_column),
+            templates=(),
+            draft=self._draft("takedown.plan", reason),
+            progress=self._progress,
+            policy=_read_policy(policy),
+        )
+        return self._finish(plan, "takedown.plan", reason, policy, judge, pictures, key, dry_run=dry_run)
+
+    @in_python
+    def withdraw(
+        self,
+        names: Lines,
+        *,
+        model: str | Path | None = None,
+        stack: str | None = None,
+        policy: PolicyRef | None = None,
+        judge: str | None = None,
+        pictures: int = 4,
+        dry_run: bool = False,
+        key: str | None = None,
+        reason: str = "",
+    ) -> tuple[TakedownPlan, tuple[Seen, ...], Done | None]:
+        """Take takedowns back, in one motion; all others stay erased (`rasura withdraw`).
+
+        Args:
+            names: concepts, or identifiers of patches.
+            model: see `takedown`.
+            stack: see `takedown`.
+            policy: limits that must hold, too.
+            judge: looks at pictures first.
+            pictures: how many of each concept it is shown.
+            dry_run: plan, look, and stop.
+            key: name of the key to sign with; None: the only one.
+            reason: why, for the log.
+
+        Raises:
+            NotFoundError: what was never erased there; nothing was moved.
+            CheckRefusedError: see `takedown`.
+        """
+        from rasura.registry.takedown.plan import plan_withdrawal
+
+        plan = plan_withdrawal(
+            self.store,
+            _place(model, stack),
+            read_lines(names),
+            draft=self._draft("takedown.withdraw", reason),
+            progress=self._progress,
+            policy=_read_policy(policy),
+        )
+        return self._finish(plan, "takedown.withdraw", reason, policy, judge, pictures, key, dry_run=dry_run)
 
     @in_python
     def rebase(
@@ -870,6 +983,28 @@ class Registry:
 
         return verify_log(self.store)
 
+    def _finish(  # noqa: PLR0917  # what both calls were given
+        self,
+        plan: TakedownPlan,
+        action: str,
+        reason: str,
+        policy: PolicyRef | None,
+        judge: str | None,
+        pictures: int,
+        key: str | None,
+        *,
+        dry_run: bool,
+    ) -> tuple[TakedownPlan, tuple[Seen, ...], Done | None]:
+        from rasura.evaluation.look import look_at_plan, require_unseen
+        from rasura.registry.takedown.carry_out import carry_out
+
+        seen = look_at_plan(plan, judge, n=pictures, progress=self._progress) if judge and plan.changes else ()
+        if dry_run:
+            return plan, seen, None
+        require_unseen(seen)
+        draft, limits = self._draft(action, reason), _read_policy(policy)
+        return plan, seen, carry_out(self.store, plan, key=key, draft=draft, progress=self._progress, policy=limits)
+
     def _draft(self, action: str, reason: str) -> Draft:
         from rasura.registry._storage.records import Draft
 
@@ -939,3 +1074,11 @@ def _said(judged: Judged) -> Judged:
         return judged
     reasons = tuple(replace(reason, hint=python_hint(reason.hint)) for reason in judged.verdict.reasons)
     return replace(judged, verdict=replace(judged.verdict, reasons=reasons))
+
+
+def _place(model: str | Path | None, stack: str | None) -> Place:
+    from rasura.registry.takedown.ground import Place
+
+    if (model is None) == (stack is None):
+        raise InputError("expected a model or a stack, one of the two", hint="rasura takedown --model MODEL")
+    return Place(None if model is None else Path(model), stack)

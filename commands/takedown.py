@@ -186,7 +186,7 @@ def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
 ) -> "tuple[Wanted, ...]":
     from rasura.patches.prompts.retain_set import load_retain_set
-    from rasura.registry.takedown.wanted import Wanted
+    from rasura.registry.takedown.wanted import list_wanted
     from rasura.registry.takedown.wanted_file import read_wanted
 
     if (request_file is None) == (not concepts):
@@ -201,9 +201,7 @@ def _wanted(
             raise click.UsageError(
                 f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each"
             )
-    own = templates if len(templates) == len(concepts) else [templates[0] if templates else ()] * len(concepts)
-    becomes = anchors if len(anchors) == len(concepts) else (anchors[0] if anchors else "auto",) * len(concepts)
-    return tuple(Wanted(c, a, t) for c, a, t in zip(concepts, becomes, own, strict=True))
+    return list_wanted(concepts, anchors, templates)
 
 
 def _stricter(policy_file: Path | None) -> Any:

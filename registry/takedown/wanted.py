@@ -12,7 +12,7 @@ from rasura.patches.prompts.concept_prompts import check_concept, check_template
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
 
-__all__ = ["TICKET", "Wanted", "check_wanted", "keep_unnamed"]
+__all__ = ["TICKET", "Wanted", "check_wanted", "keep_unnamed", "list_wanted"]
 
 TICKET: Final = ("ticket", "received_at", "requester", "deadline")
 """What a request may say of itself; goes into the log as it stands."""
@@ -61,6 +61,22 @@ class Wanted:
     def details(self) -> dict[str, str]:
         """What of the ticket was said, for the log."""
         return {name: text for name in TICKET if (text := getattr(self, name))}
+
+
+def list_wanted(
+    concepts: Sequence[str], anchors: Sequence[str], templates: Sequence[tuple[str, ...]]
+) -> tuple[Wanted, ...]:
+    """What was said on one line: anchors and templates are one for all, or one each, or none.
+
+    Raises:
+        InputError: another number of them.
+    """
+    for what, given in (("anchors", anchors), ("sets of templates", templates)):
+        if len(given) not in {0, 1, len(concepts)}:
+            raise InputError(f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each")
+    own = [*templates] if len(templates) == len(concepts) else [templates[0] if templates else ()] * len(concepts)
+    becomes = [*anchors] if len(anchors) == len(concepts) else [anchors[0] if anchors else AUTO] * len(concepts)
+    return tuple(Wanted(c, a, t) for c, a, t in zip(concepts, becomes, own, strict=True))
 
 
 def check_wanted(wanted: Sequence[Wanted]) -> None:

@@ -26,7 +26,7 @@ ONLY_TYPED = {"demo", "stack diff"}
 # Options of commands that Python writes otherwise: files and views of what a call gives as a value, and shorthands.
 WRITTEN_OTHERWISE = {
     "--json", "--registry", "--reason", "--actor", "--output", "-o", "--exit-code", "--detailed-exitcode",
-    "--templates", "--seed",
+    "--templates", "--seed", "--yes", "-y",
     "--layers of patch check", "--angles", "--all", "--plot", "--check",
     "--format", "--stack of patch export", "--strength of patch export",
     "--upgrade", "--oldest", "-n", "--limit", "--parameters",

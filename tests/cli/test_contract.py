@@ -47,6 +47,8 @@ ARGUMENTS = {
     ("key", "revoke"): ["x"],
     ("base", "add"): ["x"],
     ("base", "show"): ["x"],
+    ("takedown",): ["--model", "x", "--concept", "x"],
+    ("withdraw",): ["x", "--model", "x"],
     ("erase",): ["--base", "x", "--concept", "x", "--retain", "x"],
     ("evaluate",): ["--base", "x", "--patch", "abcd"],
     ("patch", "show"): ["abcd"],
