@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from rasura.patches._io.settings import choose_pictures
+from rasura.patches._io.settings import get_settings
 
 __all__ = ["count_at_once", "count_workers"]
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 def count_workers() -> int:
     """How many threads: as many as the settings say, or the cores that this process may use; at most 8."""
-    said = choose_pictures().threads
+    said = get_settings().threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(int(said) if said.isdecimal() else cores, _MOST))
 

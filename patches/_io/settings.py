@@ -40,6 +40,6 @@ def use(settings: Settings) -> None:
     _CHOSEN[0] = settings
 
 
-def choose_pictures() -> Settings:
+def get_settings() -> Settings:
     """The choices in force."""
     return _CHOSEN[0]

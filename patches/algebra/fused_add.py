@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
-from rasura.patches._io.settings import FUSED, choose_pictures
+from rasura.patches._io.settings import FUSED, get_settings
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def wanted(device: torch.device) -> bool:
     Raises:
         InputError: it was asked for in a way that means nothing, or cannot run on this CUDA device.
     """
-    said = choose_pictures().fused
+    said = get_settings().fused
     if said not in ("", "0", "1"):
         raise InputError(f"{SWITCH} is {said[:20]!a}: expected 1, 0 or nothing")
     if said != "1" or device.type != "cuda":

@@ -129,7 +129,7 @@ def reduced(A: torch.Tensor, Q: torch.Tensor, tolerance: float) -> tuple[torch.T
     return right[:rank] @ rows.T, left[:, :rank] * values[:rank]  # [r, d], [d, r]
 
 
-def identify_record(columns: torch.Tensor) -> torch.Tensor:
+def protect_nothing(columns: torch.Tensor) -> torch.Tensor:
     """P where nothing is protected."""
     return columns
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rasura.patches.erasers.closed_form.least_squares import detector, gram, identify_record
+from rasura.patches.erasers.closed_form.least_squares import detector, gram, protect_nothing
 from rasura.patches.types import ParamName
 
 Group = Mapping[ParamName, "torch.Tensor"]
@@ -85,7 +85,7 @@ def shifts(
         weight: κ, by which C1 C1ᵀ and C* C1ᵀ count: 1 for sums, 1/N for means.
         choices: squared or not; which least direction.
     """
-    read = detector(targets, identify_record, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
+    read = detector(targets, protect_nothing, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
     # more columns than dimensions: D·read [d, d] is the smaller of the two
     if read.shape[0] > read.shape[1]:
         read, change = torch.eye(read.shape[1], dtype=torch.float64), change @ read

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from rasura.patches._io.settings import FUSED, THREADS, Settings, choose_pictures, use
+from rasura.patches._io.settings import FUSED, THREADS, Settings, get_settings, use
 
-_SHOW = "from rasura.patches._io.settings import chosen; print(chosen().threads, chosen().fused)"
+_SHOW = "from rasura.patches._io.settings import get_settings; print(get_settings().threads, get_settings().fused)"
 
 
 def test_an_environment_is_read_by_name() -> None:
@@ -17,12 +17,12 @@ def test_an_environment_is_read_by_name() -> None:
 
 
 def test_what_is_handed_in_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = choose_pictures()
+    before = get_settings()
     monkeypatch.setenv(THREADS, "5")
-    assert choose_pictures() == before  # nobody looks at the environment meanwhile
+    assert get_settings() == before  # nobody looks at the environment meanwhile
     try:
         use(Settings(threads="5"))
-        assert choose_pictures().threads == "5"
+        assert get_settings().threads == "5"
     finally:
         use(before)
 

@@ -13,7 +13,7 @@ from support.values.factories import World
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
-from rasura.patches.erasers.closed_form.least_squares import detector, identify_record, solve_soft_detector
+from rasura.patches.erasers.closed_form.least_squares import detector, protect_nothing, solve_soft_detector
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
 from rasura.patches.erasers.closed_form.speed_projector import detect, protect
 from rasura.patches.erasers.closed_form.speed_refinement import Refined
@@ -158,7 +158,7 @@ def test_12_limits_are_the_methods_that_they_should_be() -> None:
     whole = ProtectedBasis(eye(WIDTH), torch.ones(WIDTH, dtype=torch.float64), 0, EVERYTHING, torch.ones(WIDTH))
     assert float(detect(C1, whole, NONE, 1.0, 0.0).abs().max()) < 1e-12
     time = torch.linalg.inv(eye(10) + C1.T @ C1) @ C1.T
-    assert relative(detector(C1, identify_record, 1.0), time) < 1e-9
+    assert relative(detector(C1, protect_nothing, 1.0), time) < 1e-9
     c, _ = concept(1)
     double = (P @ c).T / (c.T @ P @ c)
     assert relative(detect(c, PLAIN, NONE, 0.0, 0.0), double) < 1e-12

@@ -12,7 +12,7 @@ from support.values import factories
 from support.values.closed_form import eye, relative
 from support.values.factories import World
 
-from rasura.patches.erasers.closed_form.least_squares import detector, identify_record
+from rasura.patches.erasers.closed_form.least_squares import detector, protect_nothing
 from rasura.patches.erasers.closed_form.speed_invariants import compute_centroids, compute_invariant_columns
 from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, find_least_direction, shifts
 from rasura.patches.erasers.closed_form.speed_refinement import (
@@ -59,7 +59,7 @@ def test_the_prior_shift_is_the_unguarded_erasure_of_the_paper(kappa: float, squ
 def test_with_more_columns_than_dimensions_the_shift_is_the_same() -> None:
     concept = WORLD.columns("dog", 7, 150)
     change = concept.anchors - concept.targets
-    read = detector(concept.targets, identify_record, 1.0)
+    read = detector(concept.targets, protect_nothing, 1.0)
     for group, shift in zip(GROUPS, shifts(GROUPS, concept.targets, change, 1.0, PLAIN), strict=True):
         assert shift.size.shape[1] == 96
         W = next(iter(group.values()))
