@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -132,7 +133,7 @@ def plan_takedown(
         if retain is None and not ground.patches and new:
             raise RetainSetError(
                 f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
-                hint=f"rasura takedown --concept {new[0].concept!r} --retain FILE",
+                hint=f"rasura takedown --concept {shlex.quote(new[0].concept)} --retain FILE",
             )
         fresh = [item for item in new if item.concept not in erased]
         covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
@@ -199,10 +200,12 @@ def _withdrawn(registry: Registry, ground: Ground, text: str) -> PatchId | None:
         return by_id[0]
     if registry.patches(concept=text, base=ground.base.record.digest):
         return None  # asked again: it is back already
-    names = ", ".join(ground.names()) or "nothing"
+    names, place = ", ".join(ground.names()) or "nothing", ground.place
     raise NotFoundError(
-        f"{text!r} is not erased on {ground.place.source}: expected one of what is, {names}",
-        hint=f"rasura log --concept {text!r}" if by_id else "rasura patch list",
+        f"{text!r} is not erased on {place.source}: expected one of what is, {names}",
+        hint="rasura patch list"
+        if place.model is None
+        else f"rasura patch status --model {shlex.quote(str(place.model))}",
     )
 
 
