@@ -185,6 +185,7 @@ def _place(model: Path | None, stack: str | None) -> "Place":
 def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
 ) -> "tuple[Wanted, ...]":
+    from rasura.patches.errors import InputError
     from rasura.patches.prompts.retain_set import load_retain_set
     from rasura.registry.takedown.wanted import list_wanted
     from rasura.registry.takedown.wanted_file import read_wanted
@@ -196,12 +197,10 @@ def _wanted(
         if anchors or len(templates) > 1:
             raise click.UsageError("with --file, anchors and templates stand in the file; one --templates is for all")
         return read_wanted(request_file, templates[0] if templates else ())
-    for what, given in (("anchors", anchors), ("template files", template_files)):
-        if len(given) not in {0, 1, len(concepts)}:
-            raise click.UsageError(
-                f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each"
-            )
-    return list_wanted(concepts, anchors, templates)
+    try:
+        return list_wanted(concepts, anchors, templates)
+    except InputError as error:
+        raise click.UsageError(error.message) from None
 
 
 def _stricter(policy_file: Path | None) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.evaluation.images.painter import Sampling, Shot
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Question
+from rasura.evaluation.judges.interface import CLIP
 from rasura.evaluation.judges.open_judge import open_judge
 from rasura.patches.errors import CheckRefusedError, InputError
 from rasura.patches.prompts.concept_prompts import normal, prompts_of
@@ -27,6 +28,8 @@ __all__ = ["MOST", "Seen", "look_at_plan", "require_unseen"]
 MOST: Final = 0.25
 """Share of a concept's pictures that may still show it: one of four, because judges err."""
 _FIRST_SEED: Final = 40_000
+_KEPT: Final = 32
+"""Words of the retain list among which a CLIP judge chooses, besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progre
     """
     if n < 1:
         raise InputError(f"expected at least one picture of each concept, got {n}", hint="--pictures 4")
-    judge = open_judge(judge_ref, ())
+    judge = open_judge(judge_ref, _choices(plan) if judge_ref.startswith(CLIP) else ())
     erased = [(patch.manifest.concept.text, patch.manifest.concept.templates) for patch in plan.patches.values()]
     erased += [(c.wanted.concept, plan.ground.patches[c.patch].manifest.concept.templates) for c in plan.covered]
     back = [plan.ground.patches[i].manifest.concept for i in plan.withdrawn]
@@ -118,6 +121,15 @@ def require_unseen(seen: Sequence[Seen]) -> None:
             hint="rasura takedown --anchor TEXT",
             seen={s.concept: s.after for s in shown},
         )
+
+
+def _choices(plan: TakedownPlan) -> list[Question]:
+    """What a CLIP judge, which knows no labels of its own, chooses from: concepts, what they become, what is kept."""
+    concepts = [patch.manifest.concept for patch in (*plan.patches.values(), *plan.ground.patches.values())]
+    words = next((made.words.concepts for made in plan.made if made.words and not made.words.whole), ())
+    named = [name for c in concepts for name in (c.text, c.anchor) if name]
+    named += [*(cover.wanted.concept for cover in plan.covered), *words[:_KEPT]]
+    return [Question("shown", Shot("", 0), {"concept": name}) for name in dict.fromkeys(named)]
 
 
 def _axis(judge: Judge, concept: str) -> tuple[str, str] | None:

@@ -20,6 +20,7 @@ from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
+    ConflictError,
     InputError,
     NotAppliedError,
     StrengthError,
@@ -113,16 +114,38 @@ def revert(
     return move(registry, host, wanted, draft, stricter=policy, force=force)
 
 
-def switch(registry: Registry, host: Host, goal: Goal, actor: Actor, *, policy: Policy | None = None) -> Receipt:
+def switch(
+    registry: Registry,
+    host: Host,
+    goal: Goal,
+    actor: Actor,
+    *,
+    policy: Policy | None = None,
+    expected: Stack | None = None,
+) -> Receipt:
     """Move a host to exactly this set, each patch at its strength, in one motion; from there, nothing happens.
 
+    Args:
+        registry: which says what is applied.
+        host: the model.
+        goal: the set.
+        actor: who and why.
+        policy: limits beside those of the registry's policy.
+        expected: what must be applied before; looked at while nobody else may move the host.
+
     Raises:
+        ConflictError: something else than `expected` is applied.
         BaseMismatchError: the host has patches of another base, and the set is empty.
         DriftError, BusyError, …: see `apply`; nothing changed.
     """
 
     def wanted(applied: Stack) -> Stack:
-        del applied
+        if expected is not None and applied != expected:
+            raise ConflictError(
+                f"{host.location} changed since that was planned: expected the {len(expected)} patches of then, got "
+                f"{len(applied)} others or at other strengths",
+                hint=look_at(host),
+            )
         check_base(registry, host, goal)
         return goal.patches
 

@@ -151,18 +151,24 @@ def update(registry: Registry, name: str, actor: Actor) -> tuple[StackRecord, tu
     return record, moved
 
 
-def set_members(registry: Registry, name: str, members: Mapping[PatchId, Strength], actor: Actor) -> StackRecord:
-    """Make a stack exactly this set, in one step.
+def set_members(registry: Registry, name: str, members: Stack, actor: Actor, *, expected: Stack) -> StackRecord:
+    """Make a stack exactly this set, in one step, from exactly that one.
 
     Raises:
         NotFoundError: no such stack.
+        ConflictError: the stack is no longer `expected`, or two versions of one concept.
         BaseMismatchError: a patch of another base.
-        ConflictError: two versions of one concept.
     """
     before = registry.stack(name)
+    if before.patches != expected.sixteenths:
+        raise ConflictError(
+            f"stack {name} changed since that was planned: expected the {len(expected)} patches of then, got "
+            f"{len(before.patches)} others or at other strengths",
+            hint=f"rasura stack show {name}",
+        )
     _check_bases(registry, members, before.base)
     _check_versions(Versions.of(registry, before.base), members, name)
-    return _changed(registry, before, Stack(members), _draft(actor, "stack.set"))[0]
+    return _changed(registry, before, members, _draft(actor, "stack.set"))[0]
 
 
 def delete(registry: Registry, name: str, actor: Actor) -> StackRecord:

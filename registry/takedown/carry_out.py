@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import ConflictError, RasuraError
+from rasura.patches.errors import RasuraError
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.operations import Actor, Receipt, switch
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.stacks.edit import set_members
-from rasura.registry.stacks.stack_ref import side_of
 from rasura.registry.takedown.coverage import draft_cover, find_covered
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
@@ -68,17 +67,17 @@ def carry_out(
         return Done()
     ground, actor = plan.ground, Actor(draft.actor, draft.reason)
     try:
-        _check_same(registry, plan)
         if plan.made:
             private = signer(registry, key)
             add_signed(registry, [_signed(item, private, draft, plan) for item in plan.made])
         _remember(registry, plan, draft)
         progress("switching", 0, 1)
         if ground.place.stack is not None:
-            done = Done(stack=set_members(registry, ground.place.stack, plan.after, actor))
+            done = Done(stack=set_members(registry, ground.place.stack, plan.after, actor, expected=ground.strengths))
         else:
             goal = Goal("takedown", ground.base.record.digest, plan.after)
-            done = Done(receipt=switch(registry, ground.base.host, goal, actor, policy=policy))
+            before = ground.strengths
+            done = Done(receipt=switch(registry, ground.base.host, goal, actor, policy=policy, expected=before))
         _forget(registry, plan, draft)
         progress("switching", 1, 1)
     except RasuraError as error:
@@ -95,17 +94,6 @@ def _signed(item: Made, key: PrivateKey, draft: Draft, plan: TakedownPlan) -> Si
     noted = replace(draft, action=action, details=details)
     source = f"erased from {plan.ground.base.record.name}"
     return SignedPatch(read_signed_files(item.patch, key), source, noted, item.words)
-
-
-def _check_same(registry: Registry, plan: TakedownPlan) -> None:
-    """The plan is of what is there now."""
-    now = side_of(registry, plan.ground.place.source)
-    if now.patches != plan.ground.strengths:
-        raise ConflictError(
-            f"{plan.ground.place.source} changed since the plan was made: expected the {len(plan.ground.strengths)} "
-            "patches of then, got another set",
-            hint="rasura takedown …",
-        )
 
 
 def _remember(registry: Registry, plan: TakedownPlan, draft: Draft) -> None:

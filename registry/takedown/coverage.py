@@ -7,23 +7,36 @@ when the other is withdrawn, and is never un-erased in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches.errors import CheckRefusedError
 from rasura.patches.prompts.concept_prompts import Target, align_columns, normal
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
+from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.takedown.wanted import TICKET, Wanted
 
 if TYPE_CHECKING:
+    from rasura.patches.algebra.increment import Strength
     from rasura.patches.format.patch import Patch
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
     from rasura.registry.takedown.ground import Ground
 
-__all__ = ["COVER", "LEFT", "UNCOVER", "Cover", "draft_cover", "find_cover", "find_covered", "find_covered_by"]
+__all__ = [
+    "COVER",
+    "LEFT",
+    "UNCOVER",
+    "Cover",
+    "check_covers",
+    "draft_cover",
+    "find_cover",
+    "find_covered",
+    "find_covered_by",
+]
 
 COVER: Final = "takedown.cover"
 UNCOVER: Final = "takedown.uncover"
@@ -54,13 +67,13 @@ def find_cover(ground: Ground, wanted: Wanted) -> Cover | None:
         concept = patch.manifest.concept
         same = wanted.anchor in {AUTO, concept.anchor}
         if same and naming([concept.text])(wanted.concept):
-            left = measure_left(ground, patch, wanted)
+            left = measure_left(ground, patch, ground.strengths[patch_id], wanted)
             if left <= LEFT:
                 return Cover(wanted, patch_id, concept.text, left)
     return None
 
 
-def measure_left(ground: Ground, patch: Patch, wanted: Wanted) -> float:
+def measure_left(ground: Ground, patch: Patch, strength: Strength, wanted: Wanted) -> float:
     """How much of the way to the patch's anchor it leaves of another concept; see `Cover.left`."""
     import torch
 
@@ -72,7 +85,7 @@ def measure_left(ground: Ground, patch: Patch, wanted: Wanted) -> float:
         increment = patch.tensors.increments[name]
         aim = weight.to(torch.float64) @ (anchors - targets)
         moved = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ targets)
-        left += float((moved - aim).square().sum())
+        left += float((strength.value * moved - aim).square().sum())
         asked += float(aim.square().sum())
     return (left / asked) ** 0.5 if asked > 0 else 1.0
 
@@ -85,8 +98,9 @@ def find_covered(registry: Registry, ground: Ground) -> tuple[Cover, ...]:
         if not covers or patch is None or ground.erasing(wanted.concept) is not None:
             found.pop(normal(wanted.concept), None)
         else:
-            found[normal(wanted.concept)] = Cover(wanted, patch, by, 0.0)
-    return tuple(replace(c, left=measure_left(ground, ground.patches[c.patch], c.wanted)) for c in found.values())
+            left = measure_left(ground, ground.patches[patch], ground.strengths[patch], wanted)
+            found[normal(wanted.concept)] = Cover(wanted, patch, by, left)
+    return tuple(found.values())
 
 
 def find_covered_by(registry: Registry, ground: Ground, gone: Iterable[PatchId]) -> tuple[Wanted, ...]:
@@ -98,6 +112,32 @@ def find_covered_by(registry: Registry, ground: Ground, gone: Iterable[PatchId])
         replace(cover.wanted, templates=own.templates, anchor=own.anchor)
         for cover, own in zip(covers, concepts, strict=True)
     )
+
+
+def check_covers(ground: Ground, covers: Iterable[Cover], anew: Mapping[str, tuple[Patch, Strength]]) -> None:
+    """Refuse patches that no longer erase what the ones in whose place they come had erased besides.
+
+    Args:
+        ground: what is there.
+        covers: what is erased by others' patches.
+        anew: patches that were solved again with their strengths, by their concepts in one spelling.
+
+    Raises:
+        CheckRefusedError: naming every concept that would be seen again.
+    """
+    lost = []
+    for cover in covers:
+        patch, strength = anew.get(normal(cover.by), (None, None))
+        if patch is not None and strength is not None:
+            left = measure_left(ground, patch, strength, cover.wanted)
+            if left > LEFT:
+                lost.append(f"{cover.wanted.concept} (erased with {cover.by}; {left:.2f} would be left, limit {LEFT})")
+    if lost:
+        raise CheckRefusedError(
+            f"solved anew, patches would no longer erase what they cover: {'; '.join(lost)}; expected each covered "
+            "concept to stay erased",
+            hint="rasura takedown --anchor TEXT",
+        )
 
 
 def draft_cover(cover: Cover, ground: Ground, draft: Draft, *, ends: bool = False) -> Draft:
@@ -127,17 +167,10 @@ def name_place(ground: Ground) -> str:
 def _remembered(registry: Registry, ground: Ground) -> Iterator[tuple[Wanted, str, bool]]:
     """Covers and their ends on this ground, the oldest first."""
     place = name_place(ground)
-    for entry in _entries(registry):
+    entries = [e for action in (COVER, UNCOVER) for e in registry.entries(EntryFilter(action=action))]
+    for entry in sorted(entries, key=lambda entry: entry.index):
         if entry.details.get("place") == place:
             said = {name: str(text) for name, text in entry.details.items()}
             ticket, received, requester, deadline = (said.get(name, "") for name in TICKET)
             wanted = Wanted(said["concept"], said["anchor"], (), ticket, received, requester, deadline)
             yield wanted, said["by"], entry.action == COVER
-
-
-def _entries(registry: Registry) -> Sequence[EntryRecord]:
-    return [
-        entry
-        for entry in registry.entries(newest=False)
-        if entry.action in {COVER, UNCOVER} and entry.outcome == "success"
-    ]

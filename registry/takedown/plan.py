@@ -17,12 +17,13 @@ from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
-from rasura.registry.takedown.coverage import Cover, find_cover, find_covered, find_covered_by
+from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, stand_on
 from rasura.registry.takedown.wanted import Wanted, check_wanted
 from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
+    from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.policy import Policy
     from rasura.patches.checks.verdict import Verdict
     from rasura.patches.format.patch import Patch
@@ -123,24 +124,21 @@ def plan_takedown(
     try:
         check_wanted(wanted)
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
-        erased = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
-        # Another anchor than it has: solved again, in the place of the older patch.
-        changed = {i for item in wanted if (i := erased.get(item.concept)) and _becomes_other(ground, i, item)}
-        already = {concept: found for concept, found in erased.items() if found not in changed}
-        known = {normal(cover.wanted.concept): cover.patch for cover in find_covered(registry, ground)}
-        already |= {item.concept: known[name] for item in wanted if (name := normal(item.concept)) in known}
+        standing = find_covered(registry, ground)
+        already, changed = _sorted_out(ground, standing, wanted)
         new = tuple(item for item in wanted if item.concept not in already)
         if retain is None and not ground.patches and new:
             raise RetainSetError(
                 f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
                 hint=f"rasura takedown --concept {shlex.quote(new[0].concept)} --retain FILE",
             )
-        fresh = [item for item in new if item.concept not in erased]
+        fresh = [item for item in new if ground.erasing(item.concept) is None]
         covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
         covered = {cover.wanted.concept for cover in covers}
         new = tuple(item for item in new if item.concept not in covered)
-        bench = Bench(ground, frozenset(changed), new, retain, templates, merge_policies(registry, policy), progress)
+        bench = Bench(ground, changed, new, retain, templates, merge_policies(registry, policy), progress)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
+        check_covers(ground, (*standing, *covers), _strengths_of(ground, solution))
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
         raise
@@ -172,7 +170,8 @@ def plan_withdrawal(
     """
     try:
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
-        covers = {normal(cover.wanted.concept): cover.wanted.concept for cover in find_covered(registry, ground)}
+        standing = find_covered(registry, ground)
+        covers = {normal(cover.wanted.concept): cover.wanted.concept for cover in standing}
         uncovered = tuple(covers[name] for text in named if (name := normal(text)) in covers)
         own = [text for text in named if normal(text) not in covers]
         gone = [found for text in own if (found := _withdrawn(registry, ground, text)) is not None]
@@ -180,10 +179,30 @@ def plan_withdrawal(
         orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
         bench = Bench(ground, frozenset(gone), orphans, None, (), merge_policies(registry, policy), progress)
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
+        left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
+        check_covers(ground, left, _strengths_of(ground, solution))
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details={"concepts": "; ".join(named)[:1000]}), error))
         raise
     return _planned(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered)
+
+
+def _sorted_out(
+    ground: Ground, standing: Sequence[Cover], wanted: Sequence[Wanted]
+) -> tuple[dict[str, PatchId], frozenset[PatchId]]:
+    """What is erased already, and by which patch; and the patches that are to get another anchor."""
+    erased = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
+    changed = {i for item in wanted if (i := erased.get(item.concept)) and _becomes_other(ground, i, item)}
+    already = {concept: found for concept, found in erased.items() if found not in changed}
+    known = {normal(cover.wanted.concept): cover.patch for cover in standing}
+    already |= {item.concept: known[name] for item in wanted if (name := normal(item.concept)) in known}
+    return already, frozenset(changed)
+
+
+def _strengths_of(ground: Ground, solution: Solution) -> dict[str, tuple[Patch, Strength]]:
+    """The patches that were made, each at the strength that it gets, by concept in one spelling."""
+    old = ((patch, solution.replaced.get(patch.patch_id)) for patch in solution.made)
+    return {normal(p.manifest.concept.text): (p, ground.strengths[i] if i else ONE) for p, i in old}
 
 
 def _becomes_other(ground: Ground, patch_id: PatchId, item: Wanted) -> bool:
@@ -230,8 +249,7 @@ def _planned(
         for patch in sorted(solution.made, key=lambda patch: patch.manifest.concept.text)
     )
     after = {i: ground.strengths[i] for i in solution.kept}
-    for item in made:
-        after[item.patch.patch_id] = ground.strengths[item.supersedes] if item.supersedes else ONE
+    after |= {patch.patch_id: strength for patch, strength in _strengths_of(ground, solution).values()}
     worst: dict[CheckName, tuple[float, float]] = {}
     for relation in solution.verdict.relations:
         if relation.value >= worst.get(relation.check, (-1.0, 0.0))[0]:

@@ -152,6 +152,8 @@ def _text(name: str, value: object) -> str:
 def _templates(value: object, folder: Path) -> tuple[str, ...]:
     if isinstance(value, str):
         if value and SLOT not in value:
+            if Path(value).name != value:  # a request file may come from a stranger
+                raise InputError(f"templates: expected the name of a file beside the requests, got {show(value)}")
             return load_retain_set(folder / value).concepts
         return tuple(part.strip() for part in value.split("|") if part.strip())
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):

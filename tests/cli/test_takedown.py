@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 from support.commandline import Run, rasura
+from support.judges import tiny_clip
 
-from rasura.registry._storage.records import EntryRecord
+from rasura.patches.algebra.increment import Strength
+from rasura.patches.errors import CheckRefusedError, ConflictError
+from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.registry import Registry
+from rasura.registry.takedown.carry_out import carry_out
+from rasura.registry.takedown.coverage import check_covers, find_covered
+from rasura.registry.takedown.ground import Place, stand_on
+from rasura.registry.takedown.plan import plan_takedown
+from rasura.registry.takedown.wanted import Wanted
 
 MODEL = Path(__file__).resolve().parents[2] / "examples" / "reference_model"
 RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
@@ -198,6 +206,52 @@ def test_a_judge_looks_before_the_model_is_moved(home: Path) -> None:
     )  # fmt: skip
     assert run.data["seen"] == [{"concept": "dog", "n": 2, "before": 2, "after": 0, "erased": True}]
     assert run.data["looked_at"] is True
+
+
+def test_a_clip_judge_chooses_among_what_the_plan_names(home: Path) -> None:
+    tiny_clip(home / "clip")
+    run = rasura(
+        "takedown", "--model", "model", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt",
+        "--templates", "objects.txt", "--judge", "clip:clip", "--pictures", "1", "--dry-run", "--json", cwd=home,
+    )  # fmt: skip
+    assert [(seen["concept"], seen["n"]) for seen in run.data["seen"]] == [("dog", 1)]
+
+
+def test_a_plan_of_another_state_moves_nothing(home: Path) -> None:
+    """Somebody else's takedown between the plan and the motion is never undone by it."""
+    first(home)
+    draft = Draft("alice", "", "takedown.plan", "success")
+    wanted = [Wanted("pig", "frog", ("{}", "a {}"))]
+    with Registry.open(home) as registry:
+        plan = plan_takedown(
+            registry, Place(home / "model"), wanted, retain=None, templates=(), draft=draft, progress=lambda *_: None
+        )
+        takedown(home, "--concept", "apple", "--anchor", "banana", "--templates", "objects.txt")
+        state, there = digests(home), erased(home)
+        with pytest.raises(ConflictError, match="changed since that was planned"):
+            carry_out(registry, plan, key=None, draft=draft, progress=lambda *_: None)
+        assert (digests(home), erased(home)) == (state, there)
+        rasura("stack", "create", "prod", there["dog"], cwd=home)
+        plan = plan_takedown(
+            registry, Place(stack="prod"), wanted, retain=None, templates=(), draft=draft, progress=lambda *_: None
+        )
+        rasura("stack", "add", "prod", there["apple"], cwd=home)
+        with pytest.raises(ConflictError, match="stack prod changed"):
+            carry_out(registry, plan, key=None, draft=draft, progress=lambda *_: None)
+        assert set(registry.stack("prod").patches) == {there["dog"], there["apple"]}
+
+
+def test_a_cover_that_would_be_lost_is_refused(home: Path) -> None:
+    first(home, "car", "airplane")
+    takedown(home, "--concept", "red car")
+    with Registry.open(home) as registry:
+        ground = stand_on(registry, Place(home / "model"), Draft("alice", "", "base.add", "success"), lambda *_: None)
+        (cover,) = find_covered(registry, ground)
+        (car,) = ground.patches.values()
+        check_covers(ground, [cover], {"car": (car, Strength.parse("1"))})
+        check_covers(ground, [cover], {})
+        with pytest.raises(CheckRefusedError, match=r"red car \(erased with car; .* would be left"):
+            check_covers(ground, [cover], {"car": (car, Strength.parse("0.5"))})
 
 
 def test_a_dry_run_writes_nothing(home: Path) -> None:

@@ -55,6 +55,8 @@ def test_templates_may_stand_in_a_file_beside_it(tmp_path: Path) -> None:
         ("r.csv", "anchor\ncat\n", "line 2: the concept is empty"),
         ("r.csv", "concept,deadline\ndog,next week\ncat,soon\n", "line 2: deadline of 'dog'"),
         ("r.csv", "concept,templates\ndog,a dog {} {}\n", "holds 2 times"),
+        ("r.csv", "concept,templates\ndog,../secret.txt\n", "a file beside the requests"),
+        ("r.csv", "concept,templates\ndog,/etc/passwd\n", "a file beside the requests"),
         ("r.yaml", "concept: dog\n", "expected a list of requests, got dict"),
         ("r.yaml", "- [dog]\n", "request 1: expected an object"),
         ("r.yaml", "- !!python/object/apply:os.system [ls]\n", "is no YAML"),
