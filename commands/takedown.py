@@ -79,6 +79,7 @@ def takedown(
     from rasura.registry._storage.records import Draft
     from rasura.registry.takedown.plan import plan_takedown
 
+    _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     place, wanted = _place(model, stack), _wanted(concepts, anchors, template_files, request_file)
     draft = Draft(actor, reason, "takedown.plan", "success")
     with open_registry(registry_at) as registry:
@@ -120,6 +121,7 @@ def withdraw(
     from rasura.registry._storage.records import Draft
     from rasura.registry.takedown.plan import plan_withdrawal
 
+    _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     draft = Draft(actor, reason, "takedown.withdraw", "success")
     with open_registry(registry_at) as registry:
         with progress() as tell:
@@ -165,11 +167,17 @@ def _finish(
     return Result(_data(plan, seen, done), lambda: _print(plan, seen, done, hosts), changed=changed)
 
 
-def _ask(plan: "TakedownPlan", seen: Sequence["Seen"], *, yes: bool) -> None:
-    if yes or not plan.changes:
+def _check_asking(*, yes: bool, dry_run: bool) -> None:
+    """Before minutes are spent: whether somebody is there to ask."""
+    if yes or dry_run:
         return
     if click.get_current_context().params.get("as_json") or not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here: expected --yes to do it, or --dry-run to see the plan")
+
+
+def _ask(plan: "TakedownPlan", seen: Sequence["Seen"], *, yes: bool) -> None:
+    if yes or not plan.changes:
+        return
     _print(plan, seen, None, [])
     click.confirm(f"Move {plan.ground.place.source.removeprefix('@')}?", abort=True)
 
