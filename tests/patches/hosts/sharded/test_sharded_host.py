@@ -13,6 +13,7 @@ from support.values.factories import increment, same_bits, weights
 from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
 
+pytestmark = pytest.mark.xdist_group("a sharded host")  # its processes run once, not in every test process
 SCRIPT = str(Path(__file__).parents[3] / "support" / "sharded" / "sharding_mesh.py")
 Found = list[dict[str, Any]]
 GONE = "expected rank {} to take part, got: "
