@@ -26,7 +26,7 @@ Originals = Mapping[ParamName, "torch.Tensor"]
 """The base's own values of parameters, in the base's dtype."""
 
 _HELD: Final = 0.999
-"""Share of a promise's energy that is weighed: the rest could only make the result larger, and a leak's share smaller."""
+"""Share of a promise's energy that is weighed: the rest could only make the result larger, a leak's share smaller."""
 
 
 @dataclass(frozen=True, slots=True)
