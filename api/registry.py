@@ -973,15 +973,20 @@ class Registry:
         return self.store.entries(which, newest=newest, limit=limit)
 
     @in_python
-    def verify(self) -> LogReport:
-        """Check the log's tree, its signature, and that replaying it gives the tables (`rasura audit verify`).
+    def verify(self, *, vkey: str | None = None, kept: bytes | None = None) -> LogReport:
+        """Check the log's tree, its signatures, and that replaying it gives the tables (`rasura audit verify`).
+
+        Args:
+            vkey: the log's public key, from outside the registry; None: the registry names its own.
+            kept: a checkpoint of this log that somebody kept; the log must continue it.
 
         Raises:
             AuditError: the first thing found wrong.
         """
+        from rasura.registry.log.signed_note import VerifyKey
         from rasura.registry.log.verify import verify_log
 
-        return verify_log(self.store)
+        return verify_log(self.store, vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
     def _finish(  # noqa: PLR0917  # what both calls were given
         self,

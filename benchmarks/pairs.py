@@ -33,7 +33,7 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.checks.footprint import Footprint, compute_kernel
 from rasura.patches.checks.interference import Interference
 from rasura.patches.format.manifest_parts import TEXT
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import PatchId
 
 sys.path.insert(0, str(Path(__file__).parent / "results"))
 
@@ -104,7 +104,7 @@ def footprint(seed: int, made: Sequence[Increment], columns: int) -> Footprint:
     generator = torch.Generator().manual_seed(seed + (1 << 40))
     aim = made[0].A.to(torch.float64).T
     targets = aim + torch.randn(WIDTH, columns, generator=generator, dtype=torch.float64) * 0.05
-    return Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(made)}, {TEXT: targets}, Digest("0" * 64))
+    return Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(made)}, {TEXT: targets})
 
 
 def measured(device: str, work: Callable[[], T]) -> tuple[T, Cost]:

@@ -100,6 +100,11 @@ def line(text: str) -> None:
         click.echo(clean(part))
 
 
+def warn(text: str) -> None:
+    """Say on stderr what a result does not mean, so that whoever reads only the result's first line sees it, too."""
+    click.echo(f"warning: {clean(text)}", err=True)
+
+
 def many(count: int, noun: str) -> str:
     """A number of things: `1 parameter`, `7 parameters`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

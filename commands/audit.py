@@ -1,15 +1,20 @@
 """`rasura audit`: the log and its proof."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from rasura.commands._command import command, open_registry
-from rasura.commands._output import Result, line, short, table
+from rasura.commands._output import Result, line, short, table, warn
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import EntryRecord
+    from rasura.registry.log.signed_note import VerifyKey
+
+_LIMIT: Final = 65_536
+"""Most bytes of a key or a checkpoint."""
 
 
 @click.group()
@@ -30,12 +35,28 @@ def log(limit: int | None, oldest: bool, registry_at: str | None) -> Result:
 
 
 @command(audit, "verify")
-def verify(registry_at: str | None) -> Result:
-    """Check the tree, its signature, and that replaying the log gives the tables."""
+@click.option(
+    "--vkey",
+    envvar="RASURA_VKEY",
+    metavar="KEY|FILE",
+    help="The log's public key as `rasura key list` shows it, or a file that holds it: from outside the registry.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="A checkpoint of this log that somebody kept; the log must continue it.",
+)
+def verify(vkey: str | None, checkpoint: Path | None, registry_at: str | None) -> Result:
+    """Check the tree, its signatures, and that replaying the log gives the tables. Needs no secret.
+
+    A registry names its own key, and so does one that somebody forged: keep the key elsewhere and give it with --vkey.
+    """
     from rasura.registry.log.verify import verify_log
 
+    pinned = _read_vkey(vkey) if vkey else None
+    kept = _read(checkpoint, "checkpoint") if checkpoint else None
     with open_registry(registry_at) as registry:
-        report = verify_log(registry)
+        report = verify_log(registry, vkey=pinned, kept=kept)
     data = {
         "size": report.size,
         "root": report.root.hex(),
@@ -46,6 +67,9 @@ def verify(registry_at: str | None) -> Result:
         "last": report.last.isoformat(),
         "unfinished": list(report.unfinished),
         "backwards": list(report.backwards),
+        "pinned": report.pinned,
+        "remembered": report.remembered,
+        "kept": report.kept,
     }
 
     def text() -> None:
@@ -54,8 +78,32 @@ def verify(registry_at: str | None) -> Result:
             line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
         if report.backwards:
             line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
+        if report.kept is not None:
+            line(f"it continues the checkpoint of {report.kept} entries that was kept")
+        if not report.pinned:
+            warn("no key was given from outside (--vkey): whoever forges a whole registry passes this")
+        if not report.remembered and report.kept is None:
+            warn("neither keys/last_signed nor --checkpoint is at hand: entries cut from the end do not show")
 
     return Result(data, text)
+
+
+def _read_vkey(text: str) -> "VerifyKey":
+    from rasura.registry.log.signed_note import VerifyKey
+
+    path = Path(text)
+    # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.
+    return VerifyKey.parse(_read(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
+
+
+def _read(path: Path, what: str) -> bytes:
+    from rasura.patches._io.files import read_regular
+    from rasura.patches.errors import NotFoundError
+
+    try:
+        return read_regular(path, _LIMIT)
+    except NotFoundError:
+        raise NotFoundError(f"{what} file {path} does not exist", hint="rasura audit verify --json") from None
 
 
 def _row(entry: "EntryRecord") -> tuple[str, ...]:

@@ -203,6 +203,10 @@ def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
         if bare := measured_only(member.patch):
             what = f"{len(bare)} of {len(member.patch.tensors.increments)} parameters"
             found.append(f"measured only, not proved: {what} of {short(member.patch_id)} {names[member.patch_id]}")
+    if checked.stack and not checked.weighed:
+        found.append(
+            "the base's weights are not at hand: leaks are weighed by the patches' own effects; apply weighs anew"
+        )
     for patch_id in checked.unknown:
         words = (
             "the words of its retain set are not here; behind the patched text encoder only the null prompt is judged"

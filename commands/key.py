@@ -36,13 +36,17 @@ def new(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
 
 @command(key, "list")
 def list_(registry_at: str | None) -> Result:
-    """List the keys that this registry knows."""
+    """List the keys that this registry knows, and the public key of its log."""
     with open_registry(registry_at) as registry:
         records = registry.keys()
+        vkey = registry.log_vkey()
+
+    def text() -> None:
+        table(("name", "key id", "standing", "can sign"), rows)
+        line(f"the log is signed by {vkey}")
+
     rows = [(r.name, short(r.key_id), _standing(r), "yes" if r.owned else "no") for r in records]
-    return Result(
-        {"keys": [_data(r) for r in records]}, lambda: table(("name", "key id", "standing", "can sign"), rows)
-    )
+    return Result({"keys": [_data(r) for r in records], "log_key": vkey}, text)
 
 
 @command(key, "export")

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rasura.patches.algebra.protected_subspace import EXACT, find_leading
 from rasura.patches.checks.footprint import spaces_of
+from rasura.patches.checks.weigh import digest_span
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch_tensors import Span
-from rasura.patches.types import Digest
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,10 @@ class Capacity:
         reading = [patch for patch in patches if TEXT in spaces_of(patch)]
         if not reading:
             return None
-        spans = {_digest(patch): (_fullest(patch), patch.manifest.protected.basis.invariants) for patch in reading}
+        spans = {}
+        for patch in reading:
+            span, invariants = _fullest(patch), patch.manifest.protected.basis.invariants
+            spans[digest_span(span), invariants] = span, invariants
         null = _span([span.rows[:invariants] for span, invariants in spans.values()])  # [k0, d]
         kept = _retained([Span(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
         both = torch.cat([null, kept])  # [k0 + k, d], orthonormal
@@ -93,10 +96,6 @@ class Capacity:
         """One line for people."""
         parts = f"{self.invariants} null prompt, {self.retained} retained, {self.patches} patches"
         return f"{self.width - self.free} of {self.width} dimensions taken ({parts}), {self.free} free"
-
-
-def _digest(patch: Patch) -> Digest:
-    return patch.manifest.protected.basis.sha256
 
 
 def _fullest(patch: Patch) -> Span:

@@ -1,4 +1,4 @@
-"""Does a stack keep its promises? Linear algebra on stored detectors, bases and targets; no model, no image.
+"""Does a stack keep its promises? Linear algebra on stored detectors, bases and targets; no image.
 
 For a patch p with increments Δ_p, targets T_p and protected rows U_p with energies E_p:
 
@@ -19,8 +19,9 @@ For a patch p with increments Δ_p, targets T_p and protected rows U_p with ener
 
 Norms are Frobenius norms summed over the touched parameters, each with targets and protected rows as it reads them.
 Parameters that read picture features are left out: what a patch does there is measured, not proved (`measured_only`).
-The base's own norms stand in the manifests. A patch of the text encoder moves the embeddings that all others read; what
-that does is `across`.
+The base's own norms are computed from its weights where these are at hand, and else estimated from the patches' tensors
+(`weigh`); what manifests claim of them decides nothing. A patch of the text encoder moves the embeddings that all
+others read; what that does is `across`.
 Not here: bytes, signatures and trust (the caller verified them), and the host's weights (the caller compares them).
 """
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rasura.patches.checks.explain import moves, reason, structure
-from rasura.patches.checks.footprint import measured_only
+from rasura.patches.checks.footprint import measured_only, proves
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import (
@@ -43,6 +44,7 @@ from rasura.patches.checks.verdict import (
     Verdict,
     require,
 )
+from rasura.patches.checks.weigh import Originals
 from rasura.patches.format.member import Member
 
 __all__ = [
@@ -64,13 +66,19 @@ __all__ = [
 ]
 
 
-def check(stack: Sequence[Member], policy: Policy = DEFAULT_POLICY) -> Verdict:
-    """Judge a stack from stored data alone. An empty stack is accepted: it is the base."""
+def check(stack: Sequence[Member], policy: Policy = DEFAULT_POLICY, originals: Originals | None = None) -> Verdict:
+    """Judge a stack. An empty stack is accepted: it is the base.
+
+    Args:
+        stack: verified patches and their strengths.
+        policy: the limits.
+        originals: the base's weights of all touched parameters; None: stored data alone, see `weigh`.
+    """
     if not stack:
         return Accepted(())
     if wrong := tuple(structure(stack, separable=policy.separable)):
         return Refused((), wrong)
-    return judge_stack(Relations(stack, policy))
+    return judge_stack(Relations(stack, policy, originals=originals))
 
 
 def judge_stack(numbers: Relations) -> Verdict:
@@ -80,7 +88,7 @@ def judge_stack(numbers: Relations) -> Verdict:
     if not broken:
         return Accepted(relations)
     said = tuple(reason(relation, numbers) for relation in broken)
-    separable = {member.patch_id: member.patch.manifest.separable for member in numbers.stack}
+    separable = {member.patch_id: proves(member.patch) for member in numbers.stack}
     if all(relation.check is CheckName.PAIR and separable[relation.patch] for relation in broken):
         return NeedsRebase(relations, said, moves(broken))
     return Refused(relations, said)

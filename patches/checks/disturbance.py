@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from rasura.patches.checks.footprint import share
+from rasura.patches.checks.weigh import Originals, weigh
 from rasura.patches.format.manifest_parts import HIDDEN, IMAGE, TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName
@@ -27,10 +29,10 @@ def measure_disturbance(patch: Patch, other: Patch) -> float | None:
     return _effect(patch, other) / work if work > 0 else None
 
 
-def measure_own_leak(patch: Patch) -> float:
+def measure_own_leak(patch: Patch, originals: Originals | None = None) -> float:
     """‖Δ U √E‖ / ‖W U √E‖ over the patch's own protected rows U with energies E: what it leaks on its own promise.
 
-    The denominator stands in the manifest, as the base had it; without one, 0 where nothing leaks and else infinite.
+    The denominator is what the base's weights give, or without them what the patch's tensors do (`weigh`).
     """
     total = 0.0
     for name, increment in patch.tensors.increments.items():
@@ -39,9 +41,7 @@ def measure_own_leak(patch: Patch) -> float:
         span = patch.tensors.span_of(name)
         seen = increment.A.to(torch.float64) @ (span.rows * span.energy.sqrt()[:, None]).T
         total += float((increment.B.to(torch.float64) @ seen).square().sum())
-    present = float(patch.manifest.measured.get("base_protected", "0"))
-    leaked = math.sqrt(total)
-    return leaked / present if present > 0 else (math.inf if leaked > 0 else 0.0)
+    return share(math.sqrt(total), weigh([patch], originals)[0].promise)
 
 
 def _reads(patch: Patch, name: ParamName) -> str:

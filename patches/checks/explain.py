@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
+from rasura.patches.checks.footprint import proves
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import SHORT, CheckName, Reason, Relation
 from rasura.patches.format.member import Member
@@ -112,9 +113,9 @@ def short(ids: Iterable[PatchId]) -> str:
 def _resolving(relation: Relation, relations: Relations) -> str:
     p, q = relations.places[relation.patch], relations.places[relation.other]
     one, other = (relations.stack[place].patch.manifest for place in (p, q))
-    if not one.separable:
+    if not proves(relations.stack[p].patch):
         return suggest_erase([one.concept.text, other.concept.text])
-    if other.separable and relations.share(q, p) > relations.policy.pair:
+    if proves(relations.stack[q].patch) and relations.share(q, p) > relations.policy.pair:
         return f"rasura patch rebase {short([relation.patch, relation.other])}"
     return suggest_rebase(relation.patch, [relation.other])
 
@@ -185,7 +186,7 @@ def _one_base(stack: Sequence[Member]) -> Iterator[Reason]:
 def _not_separable(stack: Sequence[Member]) -> Iterator[Reason]:
     for member in stack:
         manifest = member.patch.manifest
-        if not manifest.separable:
+        if not proves(member.patch):
             yield Reason(
                 f"patch {member.patch_id[:SHORT]} is not separable: what it does to other prompts is measured, not "
                 "proved, and the policy asks for proof",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.format.manifest_parts import IMAGE, TEXT
-from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.patches.types import ParamName, PatchId
 
 if TYPE_CHECKING:
     import torch
@@ -39,13 +39,11 @@ class Footprint:
         patch_id: whose.
         kernels: [k, d] float64 for each space that the patch reads.
         targets: [d, m] float64, the concept's columns there.
-        basis: digest of what it promises; equal promises have equal digests.
     """
 
     patch_id: PatchId
     kernels: Mapping[Space, torch.Tensor]
     targets: Mapping[Space, torch.Tensor]
-    basis: Digest
 
     @classmethod
     def of(cls, patch: Patch) -> Self:
@@ -54,7 +52,7 @@ class Footprint:
         increments = patch.tensors.increments
         kernels = {space: compute_kernel([increments[name] for name in names]) for space, names in spaces.items()}
         targets = {space: targets_in(patch, space) for space in spaces}
-        return cls(patch.patch_id, kernels, targets, patch.manifest.protected.basis.sha256)
+        return cls(patch.patch_id, kernels, targets)
 
     def effect(self) -> float:
         """‖Δ T‖ on its own targets, over all spaces."""
@@ -81,8 +79,14 @@ def spaces_of(patch: Patch) -> dict[Space, list[ParamName]]:
 def measured_only(patch: Patch) -> tuple[ParamName, ...]:
     """The parameters of a patch for which nothing is promised that algebra could check, sorted."""
     reads, tensors = patch.manifest.protected.reads, patch.tensors
-    bare = {name for name in tensors.increments if tensors.span_of(name).rows.shape[0] == 0}
+    # rows without energy promise nothing either: whatever leaks on them counts as nothing
+    bare = {name for name in tensors.increments if not bool((tensors.span_of(name).energy > 0).any())}
     return tuple(sorted(bare | {name for name, what in reads.items() if what == IMAGE}))
+
+
+def proves(patch: Patch) -> bool:
+    """Whether every increment promises something that algebra can check, by its tensors, whatever its manifest says."""
+    return not measured_only(patch)
 
 
 def targets_in(patch: Patch, space: Space) -> torch.Tensor:

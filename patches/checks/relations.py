@@ -20,6 +20,7 @@ from rasura.patches.checks.interference import Interference
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.stack_energy import Total
 from rasura.patches.checks.verdict import CheckName, Relation
+from rasura.patches.checks.weigh import Originals, digest_promise, weigh
 from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName, PatchId
 
@@ -52,8 +53,8 @@ class Promise:
     uniform: bool = True
 
 
-def promise_of(member: Member) -> Promise:
-    """What the patch's manifest and basis say."""
+def promise_of(member: Member, base: float) -> Promise:
+    """What the patch's protected rows say; `base` is what they weigh, see `weigh`."""
     patch = member.patch
     tensors, protected = patch.tensors, patch.manifest.protected
     spaces = frozenset(spaces_of(patch))
@@ -64,8 +65,7 @@ def promise_of(member: Member) -> Promise:
         span = tensors.span_of(name)
         return (span.rows * span.energy.sqrt()[:, None]).T
 
-    base = float(patch.manifest.measured.get("base_protected", "0"))
-    key = (protected.basis.sha256, protected.basis.invariants, base, spaces)
+    key = (digest_promise(tensors), protected.basis.invariants, base, spaces)
     return Promise(key, inputs, base, uniform=not tensors.spans)
 
 
@@ -79,6 +79,7 @@ class Relations:
         *,
         prints: Sequence[Footprint] | None = None,
         promises: Sequence[Promise] | None = None,
+        originals: Originals | None = None,
     ) -> None:
         """Prepare a stack.
 
@@ -87,12 +88,16 @@ class Relations:
             policy: the limits.
             prints: the patches' footprints with other targets than the stored ones; their effects stay.
             promises: other promises than the stored ones.
+            originals: the base's weights; None: what they would give is estimated, see `weigh`.
         """
         self.stack = tuple(stack)
         self.policy = policy
         self.stored = [Footprint.of(member.patch) for member in stack]
         self.prints = list(prints or self.stored)
-        self.promises = list(promises or map(promise_of, stack))
+        self.weighed = None if promises else weigh([member.patch for member in stack], originals)
+        self.promises = list(promises or ()) or [
+            promise_of(member, found.promise) for member, found in zip(stack, self.weighed or (), strict=True)
+        ]
 
     @cached_property
     def strengths(self) -> torch.Tensor:
@@ -181,17 +186,20 @@ class Relations:
     def residuals(self) -> Iterator[Relation]:
         """At most what the stack leaves of each target: r + d·(1 + r), from the patch's own residual r.
 
+        Without the base's weights r is what the manifest claims: shown, and held to no limit.
+
         d is what the rest of the stack, and another strength than 1, move of the patch's own effect; what erasing
         asks for is at least 1/(1 + r) of that.
         """
         for place, member in enumerate(self.stack):
-            own = member.patch.manifest.measured.get("residual")
+            claimed = member.patch.manifest.measured.get("residual")
+            weighed = self.weighed[place].residual if self.weighed else None
+            own = float(claimed) if weighed is None and claimed is not None else weighed
             if own is not None and self.stored[place].kernels:
                 moved = share(self._others(place), self.table.effects[place].item())
-                value = float(own) + moved * (1 + float(own))
-                yield Relation(
-                    CheckName.RESIDUAL, self.stack[-1].patch_id, member.patch_id, value, self.policy.residual
-                )
+                limit = math.inf if weighed is None else self.policy.residual
+                value = own + moved * (1 + own)
+                yield Relation(CheckName.RESIDUAL, self.stack[-1].patch_id, member.patch_id, value, limit)
 
     def capacity(self) -> Iterator[Relation]:
         """Dimensions taken, as a share of all."""

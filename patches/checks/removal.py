@@ -20,12 +20,16 @@ from rasura.patches.checks.explain import reason, structure
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation
+from rasura.patches.checks.weigh import Originals
 from rasura.patches.format.member import Member
 from rasura.patches.types import PatchId
 
 
 def check_revert(
-    present: Sequence[Member], leaving: Iterable[PatchId], policy: Policy = DEFAULT_POLICY
+    present: Sequence[Member],
+    leaving: Iterable[PatchId],
+    policy: Policy = DEFAULT_POLICY,
+    originals: Originals | None = None,
 ) -> Accepted | Refused:
     """Judge taking patches out of a stack.
 
@@ -33,6 +37,7 @@ def check_revert(
         present: the stack as it is.
         leaving: what is taken out; ids that are not there are no matter.
         policy: the limits.
+        originals: the base's weights of all that `present` touches; None: see `weigh`.
     """
     gone = set(leaving)
     staying = [member for member in present if member.patch_id not in gone]
@@ -41,11 +46,11 @@ def check_revert(
     known = set(structure(present))
     if missing := tuple(wrong for wrong in structure(staying) if wrong not in known):
         return Refused((), missing)
-    numbers = Relations(staying, policy)
+    numbers = Relations(staying, policy, originals=originals)
     relations = tuple(compute_all(numbers))
     shown = (*relations, *_crossing(present, gone, policy))
     broken = [relation for relation in relations if not relation.holds]
-    known_broken = _broken(present, policy) if broken else set()
+    known_broken = _broken(present, policy, originals) if broken else set()
     fresh = [relation for relation in broken if _key(relation) not in known_broken]
     return Refused(shown, tuple(reason(r, numbers) for r in fresh)) if fresh else Accepted(shown)
 
@@ -62,8 +67,9 @@ def _crossing(present: Sequence[Member], gone: set[PatchId], policy: Policy) -> 
             yield Relation(kind, pair.patch, pair.other, pair.value, math.inf)
 
 
-def _broken(present: Sequence[Member], policy: Policy) -> set[tuple[str, str, str]]:
-    return {_key(relation) for relation in compute_all(Relations(present, policy)) if not relation.holds}
+def _broken(present: Sequence[Member], policy: Policy, originals: Originals | None) -> set[tuple[str, str, str]]:
+    numbers = Relations(present, policy, originals=originals)
+    return {_key(relation) for relation in compute_all(numbers) if not relation.holds}
 
 
 def _key(relation: Relation) -> tuple[str, str, str]:

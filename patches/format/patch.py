@@ -25,11 +25,12 @@ from typing import Final, Self
 
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.safetensors_file import PATCH_LIMITS
+from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, NotFoundError
 from rasura.patches.format.file_names import BASIS, MANIFEST, SIGNATURE, TARGETS, WEIGHTS
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import HIDDEN, TEXT
-from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span, check_width
+from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span, check_rows, check_width
 from rasura.patches.types import PatchId
 
 __all__ = [
@@ -86,6 +87,7 @@ class Patch:
         manifest = Manifest.from_bytes(files[MANIFEST])
         tensors = PatchTensors.from_files(files)
         _check_tensors(manifest, tensors)
+        _check_basis(manifest, tensors, files[BASIS])
         return cls(manifest, tensors)
 
 
@@ -140,6 +142,33 @@ def _check_tensors(manifest: Manifest, tensors: PatchTensors) -> None:
     if touched != shapes:
         raise FormatError("manifest.json: base.parameters do not fit the increments")
     _check_reads(manifest, tensors)
+
+
+def _check_basis(manifest: Manifest, tensors: PatchTensors, file: bytes) -> None:
+    """What the manifest says of the protected rows is what the file holds, and the rows are what rows must be.
+
+    Where parameters have rows of their own, the manifest sums up those that leave the least room.
+    """
+    said, found = manifest.protected.basis, digest_of(file)
+    if said.sha256 != found:
+        raise DigestMismatchError(
+            f"manifest.json: protected.basis: expected sha256 {said.sha256[:12]}…, got {BASIS} of {found[:12]}…"
+        )
+    spans = [Span(tensors.protected, tensors.energy), *tensors.spans.values()]
+    sizes = {(int(span.rows.shape[0]), int(span.rows.shape[1])) for span in spans}
+    fullest = max(rank / width for rank, width in sizes)
+    if (said.rank, said.dimension) not in {(k, d) for k, d in sizes if k / d == fullest}:
+        got = " or ".join(f"{k} of {d}" for k, d in sorted(sizes))
+        raise FormatError(
+            f"manifest.json: protected.basis: expected the rank and dimension of {BASIS}, {got}, got {said.rank} of "
+            f"{said.dimension}"
+        )
+    if said.invariants > said.rank:
+        raise FormatError(
+            f"manifest.json: protected.basis: expected at most {said.rank} invariants, got {said.invariants}"
+        )
+    for span in spans:
+        check_rows(span, seed=found)
 
 
 def _check_reads(manifest: Manifest, tensors: PatchTensors) -> None:

@@ -12,13 +12,15 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import FormatError
 from rasura.patches.format.file_names import BASIS, TARGETS, WEIGHTS
 from rasura.patches.format.manifest_parts import TensorIdentity, TensorSpec
-from rasura.patches.types import ParamName
+from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
     import torch
 
 
 _SUFFIX: Final = ".weight"
+_ORTHONORMAL: Final = 1e-6
+"""Most that a row may be off; what the erasers write is off by 1e-14."""
 _FACTORS: Final = (".lora_A.weight", ".lora_B.weight")
 # PEFT's spelling of feed-forward layers alone makes diffusers refuse the file; it reads its own older one everywhere.
 _ENCODER_FACTORS: Final = (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
@@ -187,6 +189,27 @@ def _check_pairs(pairs: Pairs, width: int) -> None:
             f"{TARGETS}: expected targets and anchors [m, d], got {targets} and {tuple(pairs.anchors.shape)}"
         )
     check_width(targets[1], width)
+
+
+def check_rows(span: Span, seed: Digest) -> None:
+    """Refuse protected rows that protect less than their number says: not orthonormal, or of no energy at all.
+
+    U·Uᵀ = 1 is tested on two vectors that are drawn from the file's own digest, which nobody can choose, so that it
+    costs O(k·d).
+
+    Raises:
+        FormatError: they do.
+    """
+    import torch
+
+    if span.rows.shape[0] == 0:
+        return
+    if not bool((span.energy > 0).any()):
+        raise FormatError(f"{BASIS}: expected some energy of protected rows above 0, got none: nothing is promised")
+    drawn = torch.randn(span.rows.shape[0], 2, generator=torch.Generator().manual_seed(int(seed[:15], 16)))
+    probe = drawn.to(torch.float64)  # [k, 2]
+    if not bool(torch.allclose(span.rows @ (span.rows.T @ probe), probe, rtol=0, atol=_ORTHONORMAL)):
+        raise FormatError(f"{BASIS}: expected orthonormal rows, got others: they protect less than they say")
 
 
 def check_width(found: int, expected: int) -> None:

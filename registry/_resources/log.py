@@ -5,6 +5,7 @@ from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.signed_note import Checkpoint
+from rasura.registry.log.verify import read_key
 
 __all__ = ["Log"]
 
@@ -42,6 +43,15 @@ class Log(Opened):
         """How long the log is, and its root: what a document names that rests on the log as it is."""
         with self.reading() as session:
             return ledger.tree(session, self._journal.origin)[0]
+
+    def log_vkey(self) -> str:
+        """The log's public key, as the registry names it; no secret is read.
+
+        Raises:
+            AuditError: it names none, or one that is none.
+        """
+        with self.reading() as session:
+            return str(read_key(session))
 
     def root_at(self, size: int) -> bytes | None:
         """The root over the first `size` entries, as it was signed then; None where the log was never that long.

@@ -28,6 +28,7 @@ from rasura.patches.errors import (
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
+from rasura.registry.apply.goal import stricter_of
 from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, applied_of, find_record, look_at
 from rasura.registry.apply.motion import Actor, Receipt, move
 
@@ -150,7 +151,7 @@ def switch(
         return goal.patches
 
     draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(goal.patches), details={"goal": goal.source})
-    return move(registry, host, wanted, draft, stricter=policy)
+    return move(registry, host, wanted, draft, stricter=stricter_of(goal, policy))
 
 
 def check_base(registry: Registry, host: Host, goal: Goal) -> None:

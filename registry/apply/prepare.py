@@ -27,7 +27,7 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.trust.check import judge_stack
+from rasura.registry.trust.check import judge_loaded, load_readable, load_stack
 
 if TYPE_CHECKING:
     import torch
@@ -92,10 +92,8 @@ def prepared(
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
     """
-    way = present.diff(wanted)
-    leaving = None if way.added or way.changed else way.removed  # what also puts something in is checked as a whole
-    found = judge_stack(registry, wanted, policy, leaving=leaving, host=host)
-    verdict, stack = require(found.verdict), found.stack
+    loaded = load_stack(registry, wanted)
+    stack = loaded.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
     check_names(host, touched)
@@ -103,6 +101,11 @@ def prepared(
     plain = [name for name in touched if name not in coded]
     originals, digests = host.originals(plain), host.original_digests(plain)
     _check_made_for(registry, host, stack)
+    way = present.diff(wanted)
+    # What also puts something in is checked as a whole.
+    gone = [] if way.added or way.changed else load_readable(registry, way.removed)
+    found = judge_loaded(registry, loaded, policy, gone=gone, originals=originals, host=host)
+    verdict = require(found.verdict)
     base = _base_of(registry, host, stack, originals, coded)
     if stack:
         _check_text_encoder(registry.base(base), host)

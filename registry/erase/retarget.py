@@ -107,8 +107,8 @@ def retarget(
         other.record.name,
         responses.way,
         responses.fit,
-        measure_own_leak(old),
-        measure_own_leak(patch),
+        measure_own_leak(old, own),
+        measure_own_leak(patch, weights),
         seconds,
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, Outcome
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
 from rasura.registry.log.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
@@ -75,11 +75,21 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
     """Adds entries to the transaction, each with its signed checkpoint; gives them and the last checkpoint.
 
     Raises:
-        AuditError: the database was cut or exchanged.
+        AuditError: the key is not this log's, or the database was cut or exchanged.
         NotFoundError: an entry closes one that is not open.
         InputError: a draft cannot be an entry.
     """
-    # 1. The tree in the database must be the one that this key signed last.
+    # 1. The key must be the registry's own: what another signed would verify for nobody, and stay in the log for ever.
+    row = session.get(RegistryRow, 1)
+    mine = str(key.verify_key)
+    if row is None or row.vkey != mine:
+        raise AuditError(
+            f"audit log: expected to sign with {row.vkey if row else 'the key of a registry'}, got {mine}; nothing was "
+            "written",
+            hint="restore keys/log.pem from a backup",
+            check="key",
+        )
+    # 2. The tree in the database must be the one that this key signed last.
     present, frontier = tree(session, key.origin)
     memory = key.recall()
     if not memory.explains(present):
@@ -88,7 +98,7 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
             f"{'' if present.size != memory.committed.size else ' others'}: it was cut, or an old copy was restored",
             hint="rasura audit verify",
         )
-    # 2. The entries, each in its place.
+    # 3. The entries, each in its place.
     entries: list[EntryRecord] = []
     trees: list[tuple[Checkpoint, Frontier]] = []
     for telling in tellings:
@@ -99,7 +109,7 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
         trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
         _insert(session, draft, place, body)
         entries.append(decode(body, draft.patches)[0])
-    # 3. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
+    # 4. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
     #    last tree only, because the transaction shows all of them or none.
     signed = trees[-1][0] if trees else present
     key.remember(LastSigned(present, signed))

@@ -80,6 +80,21 @@ class LogKey:
         """The public half."""
         return VerifyKey(self.origin, self._private().public_key().public_bytes_raw())
 
+    def is_here(self) -> bool:
+        """Whether key or memory lie in the folder for this process to read; of a copy for an auditor neither does."""
+        try:
+            return any(os.access(self._folder / name, os.R_OK) for name in ("log.pem", "last_signed"))
+        except OSError:
+            return False
+
+    def public_here(self) -> VerifyKey | None:
+        """The public half of the private key, where that lies here and may be read.
+
+        Raises:
+            RegistryError: it is no key.
+        """
+        return self.verify_key if os.access(self._folder / "log.pem", os.R_OK) else None
+
     def sign(self, tree: Checkpoint) -> str:
         """The checkpoint as a signed note."""
         return str(sign_note(tree.text, self.origin, self._private()))

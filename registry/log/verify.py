@@ -13,7 +13,7 @@ compare one that you kept with `LogReport.checkpoint`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, NoReturn, Protocol
 
@@ -32,7 +32,7 @@ from rasura.registry.log.record_digest import Record
 from rasura.registry.log.replay import Replay, compare
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 
-__all__ = ["Audited", "LogReport", "verify_log"]
+__all__ = ["Audited", "LogReport", "read_key", "verify_log"]
 
 _BATCH: Final = 500
 _HINT: Final = "keep this copy as evidence, then restore the registry from a backup"
@@ -69,13 +69,23 @@ class LogReport:
     """Entries that began something which no entry ended."""
     backwards: tuple[int, ...]
     """Entries whose time is before that of the entry in front of them: a clock was set back."""
+    pinned: bool = False
+    """Whether the key came from outside the registry; else the registry was believed when it named its own."""
+    remembered: bool = True
+    """Whether the registry's memory of what it signed last was at hand, which shows a cut tail."""
+    kept: int | None = None
+    """Size of the checkpoint from outside that this log continues; None where none was given."""
 
 
-def verify_log(registry: Audited, *, batch: int = _BATCH) -> LogReport:
-    """Verifies the whole log and the tables against it; see the numbers in the code.
+def verify_log(
+    registry: Audited, *, vkey: VerifyKey | None = None, kept: bytes | None = None, batch: int = _BATCH
+) -> LogReport:
+    """Verifies the whole log and the tables against it; see the numbers in the code. Needs no secret.
 
     Args:
-        registry: which.
+        registry: which; a copy without the folder `keys` will do.
+        vkey: the log's public key, from somebody who kept it. None: the registry is believed when it names its own.
+        kept: a checkpoint of this log that somebody kept, a signed note: the log must continue it.
         batch: entries in memory at a time.
 
     Raises:
@@ -83,11 +93,16 @@ def verify_log(registry: Audited, *, batch: int = _BATCH) -> LogReport:
         RegistryError: the database or the key cannot be read.
     """
     # (1): the key and its memory, before the database: between the two readings the log can only have grown.
-    memory = registry.log_key.recall().committed
-    key = registry.log_key.verify_key
+    memory = registry.log_key.recall().committed if registry.log_key.is_here() else None
+    here = registry.log_key.public_here()
     with registry.reading() as session:
-        _check_registry(session, key)
-        walk = _Walk(key, memory)
+        key = vkey or here or read_key(session)
+        for found in (read_key(session), here or key):
+            if found != key:
+                raise AuditError(f"audit log: expected key {key}, got {found}", hint=_HINT, check="key")
+        _check_registry(session)
+        old = _read_kept(kept, key) if kept is not None else None
+        walk = _Walk(key, [tree for tree in (memory, old) if tree is not None])
         for row, patches, note in _rows(session, batch):
             # (2): each entry's place, bytes and copied columns. (3): its checkpoint's signature, size and root.
             walk.step(row, patches, note)
@@ -95,17 +110,34 @@ def verify_log(registry: Audited, *, batch: int = _BATCH) -> LogReport:
         walk.finish(session)
         # (5): the tables are what the entries tell.
         compare(registry.records(session), walk.replay)
-    return walk.report()
+    return replace(
+        walk.report(), pinned=vkey is not None, remembered=memory is not None, kept=old.size if old else None
+    )
+
+
+def read_key(session: Session) -> VerifyKey:
+    """The public key that a registry says its log is signed with.
+
+    Raises:
+        AuditError: it names none, or one that is none.
+    """
+    row = session.get(RegistryRow, 1)
+    if row is None:
+        raise AuditError("audit log: expected a registry that names its key, got none", hint=_HINT, check="key")
+    key = VerifyKey.parse(row.vkey)
+    if key.name != row.origin:
+        raise AuditError(f"audit log: expected a key of {row.origin}, got {key}", hint=_HINT, check="key")
+    return key
 
 
 class _Walk:
     """The verifier between two entries."""
 
-    def __init__(self, key: VerifyKey, memory: Checkpoint) -> None:
+    def __init__(self, key: VerifyKey, known: Sequence[Checkpoint]) -> None:
         self.replay = Replay()
         self._key = key
-        self._memory = memory
-        self._root_at_memory = EMPTY_ROOT if memory.size == 0 else b""
+        self._known = known
+        self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._tree = Frontier()
         self._note = ""
         self._times: list[datetime] = []
@@ -124,16 +156,17 @@ class _Walk:
         self._check_note(index, note)
         self._follow(entry)
         self.replay.follow(entry, changes)
-        if self._tree.size == self._memory.size:
-            self._root_at_memory = self._tree.root()
+        if any(self._tree.size == tree.size for tree in self._known):
+            self._roots[self._tree.size] = self._tree.root()
 
     def finish(self, session: Session) -> None:
         """Checks what only the end shows: a cut tail, and checkpoints of entries that are not there."""
         size = self._tree.size
-        if size < self._memory.size:
-            _broken("cut", size, f"expected {self._memory.size} entries as last signed, got {size}")
-        if self._root_at_memory != self._memory.root:
-            _broken("exchanged", self._memory.size, "the entries are not those that were signed last")
+        for tree in self._known:
+            if size < tree.size:
+                _broken("cut", size, f"expected {tree.size} entries as signed, got {size}")
+            if self._roots[tree.size] != tree.root:
+                _broken("exchanged", tree.size, "the entries up to here are not those that were signed")
         beyond = session.scalar(select(func.max(CheckpointRow.size))) or 0
         if beyond != size:
             _broken("checkpoint", beyond, f"expected checkpoints up to {size}, got one of {beyond}")
@@ -214,10 +247,17 @@ def _rows(session: Session, batch: int) -> Iterator[tuple[EntryRow, Sequence[Pat
         session.expunge_all()
 
 
-def _check_registry(session: Session, key: VerifyKey) -> None:
-    row = session.get(RegistryRow, 1)
-    if row is None or (row.origin, row.vkey) != (key.name, str(key)):
-        raise AuditError(f"audit log: expected {key}, got {row.vkey if row else 'nothing'}", hint=_HINT, check="key")
+def _read_kept(note: bytes, key: VerifyKey) -> Checkpoint:
+    """The checkpoint that somebody kept, if this log's key signed it."""
+    try:
+        parsed = parse_note(note)
+        verified_by(parsed, [key])
+        return Checkpoint.parse(parsed.text)
+    except AuditError as error:
+        raise AuditError(f"kept checkpoint: {error.message}", hint="--checkpoint FILE", check="kept") from None
+
+
+def _check_registry(session: Session) -> None:
     stray = session.scalar(
         select(EntryPatchRow.position).where(EntryPatchRow.position.not_in(select(EntryRow.position))).limit(1)
     )

@@ -9,22 +9,23 @@ locks differ where the stacks do. It holds what was agreed on, not when:
      "verdict": {"accepted": true, "worst": {"pair": {"value": "1.20e-03", "limit": "5.00e-02"}, …}},
      "patches": [{"concept": "…", "id": "…", "strength": "1", "key": "…", "files": {"manifest.json": "…", …}}, …]}
 
-Numbers of the verdict have three digits and may differ in the last one between machines; everything else is exact.
+The numbers of the verdict are a comment: what the composer said when the lock was written. Whoever uses a lock computes
+them anew. Everything else is exact, and is compared with what is here before a lock is used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.checks.policy import list_limit_names
+from rasura.patches.checks.policy import Policy, list_limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
@@ -35,7 +36,16 @@ from rasura.registry.trust.verified_patch import manifest_of
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
-__all__ = ["FORMAT", "MAX_LOCK_BYTES", "LockFile", "LockedBase", "LockedPatch", "check_lock", "lock_stack"]
+__all__ = [
+    "FORMAT",
+    "MAX_LOCK_BYTES",
+    "LockFile",
+    "LockedBase",
+    "LockedPatch",
+    "check_claims",
+    "check_lock",
+    "lock_stack",
+]
 
 FORMAT: Final = "rasura-lock/1"
 MAX_LOCK_BYTES: Final = 16 * 1024**2
@@ -81,6 +91,18 @@ class LockFile:
     patches: tuple[LockedPatch, ...]
 
     @property
+    def policy(self) -> Policy:
+        """The limits under which the stack was accepted.
+
+        Raises:
+            FormatError: one of them is no limit that this program knows.
+        """
+        if odd := sorted(set(self.limits) - set(list_limit_names())):
+            raise FormatError(f"{_WHAT}: expected limits that rasura knows, got {odd[0]!r}", hint=_again(self.stack))
+        limits: dict[str, Any] = {name: float(number) for name, number in self.limits.items()}
+        return Policy(**limits, separable=self.separable)
+
+    @property
     def members(self) -> Stack:
         """The patches and their strengths."""
         return Stack({patch.patch_id: patch.strength for patch in self.patches})
@@ -123,7 +145,7 @@ def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
     )
     return LockFile(
         stack.name,
-        _base(registry, stack),
+        _base(registry, stack.base, stack.patches),
         digest_policy(policy),
         {name: _number(getattr(policy, name)) for name in list_limit_names()},
         policy.separable,
@@ -151,6 +173,34 @@ def check_lock(registry: Registry, stack: StackRecord, lock: LockFile) -> LockFi
     return now
 
 
+def check_claims(registry: Registry, lock: LockFile) -> None:
+    """Refuse a lock that says of its base, patches or policy what is not so here: people read it before they use it.
+
+    Raises:
+        ConflictError: `details["differences"]` says what.
+        NotFoundError: its base or a patch is not in this registry.
+    """
+    found = [] if digest_policy(lock.policy) == lock.policy_sha256 else ["its limits are not the policy that it names"]
+    base = _base(registry, lock.base.sha256, lock.members)
+    found += [
+        f"another base: {name}" for name in LockedBase.__slots__ if getattr(lock.base, name) != getattr(base, name)
+    ]
+    for patch in lock.patches:
+        record = registry.patch(patch.patch_id)
+        for what, told, here in (
+            ("concept", patch.concept, record.concepts[0]),
+            ("key", patch.key_id, record.key_id),
+        ):
+            if told != here:
+                found.append(f"{patch.patch_id[:SHORT]} has another {what}")
+    if found:
+        raise ConflictError(
+            f"the lock of stack {lock.stack} says what is not so here: {'; '.join(found)}",
+            hint=_again(lock.stack),
+            differences=found,
+        )
+
+
 def _differences(old: LockFile, new: LockFile) -> list[str]:
     found = [] if old.stack == new.stack else [f"it locks stack {old.stack}"]
     found += [
@@ -167,14 +217,14 @@ def _differences(old: LockFile, new: LockFile) -> list[str]:
     return found
 
 
-def _base(registry: Registry, stack: StackRecord) -> LockedBase:
-    record = registry.base(stack.base)
+def _base(registry: Registry, digest: Digest, patches: Iterable[PatchId]) -> LockedBase:
+    record = registry.base(digest)
     touched = {
         (p.name, p.dtype, p.shape, p.sha256)
-        for patch_id in stack.patches
+        for patch_id in patches
         for p in manifest_of(registry, patch_id).base.parameters
     }
-    return LockedBase(stack.base, record.text_encoder, record.tokenizer, digest_tensor_set(touched))
+    return LockedBase(digest, record.text_encoder, record.tokenizer, digest_tensor_set(touched))
 
 
 def _json(lock: LockFile) -> dict[str, JsonValue]:

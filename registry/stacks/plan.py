@@ -17,7 +17,7 @@ from rasura.patches.types import ParamName
 from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.cached_host import Glance
-from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.goal import Goal, stricter_of
 from rasura.registry.apply.host_state import SWITCH, applied_of, find_record, sighted
 from rasura.registry.apply.motion import Actor, Receipt, move
 from rasura.registry.apply.operations import check_base
@@ -65,7 +65,7 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
     head = registry.head()
     record = sighted(registry, host)
     check_base(registry, host, goal)
-    present, limits = applied_of(record), merge_policies(registry, policy)
+    present, limits = applied_of(record), merge_policies(registry, stricter_of(goal, policy))
     motion = prepared(registry, Glance(host), present, goal.patches, limits) if present or goal.patches else None
     nothing = digest_tensor_set(())
     base = motion.record.base if motion else goal.base or (record.base if record else None)
@@ -105,10 +105,21 @@ def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
 
     def wanted(present: Stack) -> Stack:
         _check_registry(registry, plan)
+        _check_source(registry, plan)
         _check_host(registry, host, plan, present)
         return plan.after.patches
 
     def expect(motion: Motion) -> None:
+        limits = merge_policies(registry, Policy.parse(plan.limits.encode())).to_toml()
+        for what, told, found in (
+            ("base", plan.base, motion.record.base),
+            ("number of parameters", plan.parameters, motion.parameters),
+            ("number of bytes", plan.size_bytes, _written(host, motion)),
+            ("list of signers", plan.keys, tuple(sorted(set(motion.keys.values())))),
+            ("policy's text", plan.limits, limits),
+        ):
+            if told != found:
+                raise _stale(plan, f"its {what} is not what the motion would have")
         for when, told, found in (
             ("before", plan.before.state, motion.before),
             ("after", plan.after.state, motion.after),
@@ -133,6 +144,16 @@ def _check_registry(registry: Registry, plan: Plan) -> None:
     for key_id in plan.keys:
         if key_id not in trusted:
             raise _stale(plan, f"key {key_id[:SHORT]}, which signed its patches, is not trusted any more")
+
+
+def _check_source(registry: Registry, plan: Plan) -> None:
+    """Refuse a plan that names a stack which is not what the plan reaches: a reviewer reads the name.
+
+    The path of a lock file, or a name that no stack has here, is a comment.
+    """
+    named = next((stack for stack in registry.stacks() if stack.name == plan.source), None)
+    if named is not None and (named.base, Stack.of_sixteenths(named.patches)) != (plan.base, plan.after.patches):
+        raise _stale(plan, f"stack {plan.source} is not the set that the plan reaches")
 
 
 def _check_host(registry: Registry, host: Host, plan: Plan, present: Stack) -> None:

@@ -9,7 +9,7 @@ Canonical JSON, format 1:
 
 Strengths are sixteenths; states are tensor-set digests of all parameters that the set before or the set after touches.
 `host.id` is left out for a model that the registry has not met. A plan is stale as soon as something that it names is
-otherwise; then nothing of it is done.
+otherwise; then nothing of it is done. Only `source` may be a comment: a lock file's path, or a name that no stack has.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.registry.apply.goal import Goal
-from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile
+from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile, check_claims
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -32,13 +32,14 @@ def goal_of(registry: Registry, source: str) -> Goal:
         NotFoundError: no such stack or file, or the lock names a base or patch that is not in this registry.
         FormatError: a lock file that breaks its format.
         DigestMismatchError: the registry holds other bytes of a patch than the lock names.
+        ConflictError: something else that the lock says of its base, patches or policy is not so.
     """
     if not _is_file(source):
         stack = registry.stack(source)
         return Goal(source, stack.base, Stack.of_sixteenths(stack.patches))
     lock = read_lock(Path(source))
     _check_here(registry, lock)
-    return Goal(source, lock.base.sha256, lock.members)
+    return Goal(source, lock.base.sha256, lock.members, lock.policy)
 
 
 def side_of(registry: Registry, source: str) -> Goal:
@@ -96,3 +97,4 @@ def _check_here(registry: Registry, lock: LockFile) -> None:
                 f"patch {patch.patch_id[:SHORT]}: the registry holds other files than those the lock names",
                 hint=f"rasura patch verify {patch.patch_id[:SHORT]}",
             )
+    check_claims(registry, lock)

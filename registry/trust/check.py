@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.checks.policy import Policy, combine_policies
-from rasura.patches.errors import NotFoundError, VerificationError
+from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
 from rasura.registry.trust.encoder_check import look_across
 from rasura.registry.trust.verified_patch import load_signed
 
@@ -16,12 +17,23 @@ if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Relation, Verdict
+    from rasura.patches.checks.weigh import Originals
     from rasura.patches.format.member import Member
     from rasura.patches.hosts.interface import Host
     from rasura.patches.types import KeyId, PatchId
     from rasura.registry.registry import Registry
 
-__all__ = ["Judged", "Worst", "find_worst", "judge_stack", "merge_policies"]
+__all__ = [
+    "Judged",
+    "Loaded",
+    "Worst",
+    "find_worst",
+    "judge_loaded",
+    "judge_stack",
+    "load_readable",
+    "load_stack",
+    "merge_policies",
+]
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,12 +55,15 @@ class Judged:
         verdict: accepted, or why not.
         keys: who signed each patch.
         unknown: patches whose retained prompts could not be encoded again behind a patched text encoder.
+        weighed: whether leaks are shares of what the base's own weights give; else of an estimate from the patches
+            (`rasura.patches.checks.weigh`).
     """
 
     stack: tuple[Member, ...]
     verdict: Verdict
     keys: Mapping[PatchId, KeyId]
     unknown: tuple[PatchId, ...] = ()
+    weighed: bool = False
 
     @property
     def capacity(self) -> Capacity | None:
@@ -64,13 +79,38 @@ def merge_policies(registry: Registry, stricter: Policy | None) -> Policy:
     return found if stricter is None else combine_policies(found, stricter)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A set of patches, verified anew, and who signed each."""
+
+    stack: tuple[Member, ...]
+    keys: Mapping[PatchId, KeyId]
+
+
+def load_stack(registry: Registry, patches: Mapping[PatchId, Strength], progress: Progress = lambda *_: None) -> Loaded:
+    """Verify every patch of a set.
+
+    Raises:
+        VerificationError: a signature, digest or number is not good, or a key does not count here.
+        NotFoundError: a patch or its files are not here.
+    """
+    from rasura.patches.format.member import Member
+
+    stack, keys = [], {}
+    for done, (patch_id, strength) in enumerate(patches.items()):
+        progress("verifying patches", done, len(patches))
+        verified = load_signed(registry, patch_id)
+        stack.append(Member(verified.patch, strength))
+        keys[patch_id] = verified.key_id
+    return Loaded(tuple(stack), keys)
+
+
 def judge_stack(
     registry: Registry,
     patches: Mapping[PatchId, Strength],
     policy: Policy,
     *,
     leaving: Mapping[PatchId, Strength] | None = None,
-    host: Host | None = None,
     progress: Progress = lambda *_: None,
 ) -> Judged:
     """Verify every patch of a set and have the composer check the set, across sites where it has patches of both.
@@ -80,34 +120,82 @@ def judge_stack(
         patches: the set.
         policy: the limits.
         leaving: what is taken out to get to this set; what it breaks anew refuses (`rasura.patches.checks.removal`).
-        host: the model that the set is for, if there is one.
         progress: told what is going on.
 
     Raises:
         VerificationError: a signature, digest or number is not good, or a key does not count here.
         NotFoundError: a patch or its files are not here.
     """
+    loaded = load_stack(registry, patches, progress)
+    gone = load_readable(registry, leaving or {})
+    originals = find_originals(registry, [*loaded.stack, *gone])
+    return judge_loaded(registry, loaded, policy, gone=gone, originals=originals, progress=progress)
+
+
+def judge_loaded(
+    registry: Registry,
+    loaded: Loaded,
+    policy: Policy,
+    *,
+    gone: Sequence[Member] = (),
+    originals: Originals | None = None,
+    host: Host | None = None,
+    progress: Progress = lambda *_: None,
+) -> Judged:
+    """As `judge_stack`, of patches that are loaded.
+
+    Args:
+        registry: where retain sets and bases are known.
+        loaded: the set.
+        policy: the limits.
+        gone: what is taken out to get to this set.
+        originals: the base's weights of all that these touch; None: estimated.
+        host: the model that the set is for, if there is one.
+        progress: told what is going on.
+    """
     from rasura.patches.checks.check import check
     from rasura.patches.checks.encoder_effects import with_across
     from rasura.patches.checks.removal import check_revert
-    from rasura.patches.format.member import Member
 
-    stack, keys = [], {}
-    for done, (patch_id, strength) in enumerate(patches.items()):
-        progress("verifying patches", done, len(patches))
-        verified = load_signed(registry, patch_id)
-        stack.append(Member(verified.patch, strength))
-        keys[patch_id] = verified.key_id
     progress("checking", 0, 1)
-    gone = _readable(registry, leaving or {})
-    left = [member.patch_id for member in gone]
-    verdict = check_revert([*stack, *gone], left, policy) if gone else check(stack, policy)
+    stack, left = loaded.stack, [member.patch_id for member in gone]
+    if gone:
+        verdict: Verdict = check_revert([*stack, *gone], left, policy, originals)
+    else:
+        verdict = check(stack, policy, originals)
+    touched = {name for member in stack for name in member.patch.tensors.increments}
+    weighed = originals is not None and touched <= originals.keys()
     try:
         found = look_across(registry, stack, policy, host=host, progress=progress)
     except NotFoundError as error:
-        return Judged(tuple(stack), _unseen(verdict, error), keys)
+        return Judged(stack, _unseen(verdict, error), loaded.keys, weighed=weighed)
     progress("checking", 1, 1)
-    return Judged(tuple(stack), with_across(verdict, found, stack), keys, found.unknown)
+    return Judged(stack, with_across(verdict, found, stack), loaded.keys, found.unknown, weighed)
+
+
+def find_originals(registry: Registry, stack: Sequence[Member]) -> Originals | None:
+    """The base's weights of all that a stack touches, where the folder or file that the base was added from has them.
+
+    What does not have the digests that the patches name is not the base, and is not used.
+    """
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.patches.models.base_identity import check_touched
+
+    if not stack:
+        return None
+    expected = {p.name: p for member in stack for p in member.patch.manifest.base.parameters}
+    try:
+        source = Path(registry.base(stack[0].patch.manifest.base.sha256).source)
+        if not source.is_absolute() or not source.exists():
+            return None
+        host = CheckpointHost.open(source)
+        if not expected.keys() <= host.parameters().keys():
+            return None
+        found = host.originals(expected)
+        check_touched(expected.values(), found, host.location)
+    except RasuraError:
+        return None
+    return found
 
 
 def find_worst(verdict: Verdict) -> dict[str, Worst]:
@@ -118,7 +206,7 @@ def find_worst(verdict: Verdict) -> dict[str, Worst]:
     return found
 
 
-def _readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:
+def load_readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:
     """What leaves, as far as it can be verified: a revoked key is a reason to take a patch out, not to keep it in."""
     from rasura.patches.format.member import Member
 

@@ -12,7 +12,7 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.checks.footprint import Footprint, compact, compute_kernel
 from rasura.patches.checks.interference import Interference, Stacked, compute_angles, compute_cosines, compute_energies
 from rasura.patches.format.manifest_parts import TEXT
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import PatchId
 
 WIDTH = 12
 
@@ -29,7 +29,7 @@ def prints(draw: st.DrawFn) -> tuple[Footprint, list[Increment]]:
     outs = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
     increments = layers(seed, outs, draw(st.integers(1, 4)), shared=draw(st.booleans()))
     targets = factories.normal(seed + 1, WIDTH, draw(st.integers(1, 5)))
-    found = Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(increments)}, {TEXT: targets}, Digest("0" * 64))
+    found = Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(increments)}, {TEXT: targets})
     return found, increments
 
 
@@ -90,7 +90,7 @@ def test_patches_that_read_nothing_in_common_do_not_disturb_each_other() -> None
 
 
 def test_a_patch_without_effect_is_disturbed_without_end() -> None:
-    blind = Footprint(PatchId("f" * 64), {TEXT: torch.zeros(1, WIDTH).double()}, made(5).targets, Digest("0" * 64))
+    blind = Footprint(PatchId("f" * 64), {TEXT: torch.zeros(1, WIDTH).double()}, made(5).targets)
     shares = Interference([made(1), blind]).matrix()
     assert float(shares[0, 1]) == math.inf
     assert float(shares[1, 0]) == 0.0
@@ -141,4 +141,4 @@ def made(seed: int = 0, *, space: str = TEXT, rows: torch.Tensor | None = None) 
     """A footprint by its detectors alone."""
     found = factories.normal(seed, 2, WIDTH) if rows is None else rows
     targets = factories.normal(seed + 100, found.shape[1], 1)
-    return Footprint(PatchId(f"{seed:064x}"), {space: found}, {space: targets}, Digest("0" * 64))
+    return Footprint(PatchId(f"{seed:064x}"), {space: found}, {space: targets})

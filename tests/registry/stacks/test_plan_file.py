@@ -217,7 +217,7 @@ def test_other_keys_do_not_matter(workshop: Workshop, registry: Registry) -> Non
     plan = planned(registry, workshop, {workshop.dog: ONE})
     make_key(registry, "bob", Draft("a", "", "key.add", "success"))
     registry.revoke_key("bob", registry.now(), Draft("a", "", "key.revoke", "success"))
-    edit.create(registry, "brand", {workshop.photo: ONE}, ALICE)
+    edit.create(registry, "other", {workshop.photo: ONE}, ALICE)
     assert apply_plan(registry, plan, ALICE).applied == {workshop.dog: ONE}
 
 
