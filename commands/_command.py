@@ -1,5 +1,6 @@
 """What every command shares: `--json`, `--registry`, and for those that change something `--reason` and `--actor`."""
 
+import difflib
 import functools
 import getpass
 from collections.abc import Callable
@@ -14,6 +15,30 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Verbs(click.Group):
+    """A group of commands that says what was probably meant where a name is none of them."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which are like it.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        name = click.utils.make_str(args[0])
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = self.find_near(ctx, name)
+            ctx.fail(f"No such command '{name}'." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def find_near(self, ctx: click.Context, name: str) -> str:
+        """The commands whose names are like this one, as they are typed."""
+        near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
+        return " or ".join(f"'{ctx.command_path} {each}'" for each in near)
+
 
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 MODEL_HELP = "Model folder, or single-file checkpoint."

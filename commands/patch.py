@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rasura.commands._command import IDS, command, open_registry
+from rasura.commands._command import IDS, Verbs, command, open_registry
 from rasura.commands._output import Result, fields, line, short, table
 from rasura.commands._views import encode_evaluation, format_evaluation
 from rasura.commands.apply import apply, revert, status, switch
@@ -16,7 +16,7 @@ from rasura.commands.resolve import join, rebase, retarget
 _EVALUATIONS = 5  # lines of `show`
 
 
-@click.group()
+@click.group(cls=Verbs)
 def patch() -> None:
     """Patches: register, check, apply, switch, revert, solve anew, find the one that does harm."""
 

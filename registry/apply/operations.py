@@ -46,11 +46,15 @@ def apply(
     *,
     strength: Strength = ONE,
     policy: Policy | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Apply patches to a host, together with those that are applied already.
 
+    Those that are applied at this strength stay as they are; where all are, nothing is written, not even an entry. With
+    `dry_run` nothing is written in any case.
+
     Raises:
-        AlreadyAppliedError: one of them is applied; nothing changed.
+        AlreadyAppliedError: one of them is applied at another strength; nothing changed.
         StrengthError: strength 0.
         NotFoundError: the base of the patches is not in this registry.
         BusyError: somebody else is moving the host.
@@ -62,15 +66,16 @@ def apply(
 
     def wanted(applied: Stack) -> Stack:
         for patch_id in ids:
-            if patch_id in applied:
+            if applied.get(patch_id, strength) != strength:
                 raise AlreadyAppliedError(
-                    f"patch {patch_id[:SHORT]} is applied to {host.location} already",
+                    f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength {strength}, "
+                    f"got {applied[patch_id]}",
                     hint=look_at(host),
                 )
         return applied.with_(dict.fromkeys(ids, strength))
 
     draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
-    return move(registry, host, wanted, draft, stricter=policy)
+    return move(registry, host, wanted, draft, stricter=policy, dry_run=dry_run)
 
 
 def revert(
@@ -81,6 +86,8 @@ def revert(
     *,
     policy: Policy | None = None,
     force: bool = False,
+    expected: Stack | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Take patches out of a host's set; None takes out all of them.
 
@@ -92,8 +99,11 @@ def revert(
         policy: limits for what stays, beside those of the registry's policy.
         force: with None only: also where the host changed outside the registry. Its touched parameters get their
             originals, which must be those of the base.
+        expected: what must be applied before; looked at while nobody else may move the host.
+        dry_run: only say what it would do.
 
     Raises:
+        ConflictError: something else than `expected` is applied.
         NotAppliedError: one of them is not applied; nothing changed.
         InputError: `force` with patches named.
         DriftError: the host is not what the registry last wrote, or with `force`: has not its originals; nothing
@@ -107,11 +117,12 @@ def revert(
         )
 
     def wanted(applied: Stack) -> Stack:
+        _check_expected(applied, expected, host)
         _check_applied(applied, ids, host)
         return Stack() if ids is None else applied.without(ids)
 
     draft = Draft(actor.name, actor.reason, REVERT, "success", ids or (), details={"force": "yes"} if force else {})
-    return move(registry, host, wanted, draft, stricter=policy, force=force)
+    return move(registry, host, wanted, draft, stricter=policy, force=force, dry_run=dry_run)
 
 
 def switch(
@@ -122,6 +133,7 @@ def switch(
     *,
     policy: Policy | None = None,
     expected: Stack | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Move a host to exactly this set, each patch at its strength, in one motion; from there, nothing happens.
 
@@ -132,6 +144,7 @@ def switch(
         actor: who and why.
         policy: limits beside those of the registry's policy.
         expected: what must be applied before; looked at while nobody else may move the host.
+        dry_run: only say what it would do.
 
     Raises:
         ConflictError: something else than `expected` is applied.
@@ -140,17 +153,12 @@ def switch(
     """
 
     def wanted(applied: Stack) -> Stack:
-        if expected is not None and applied != expected:
-            raise ConflictError(
-                f"{host.location} changed since that was planned: expected the {len(expected)} patches of then, got "
-                f"{len(applied)} others or at other strengths",
-                hint=look_at(host),
-            )
+        _check_expected(applied, expected, host)
         check_base(registry, host, goal)
         return goal.patches
 
     draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(goal.patches), details={"goal": goal.source})
-    return move(registry, host, wanted, draft, stricter=policy)
+    return move(registry, host, wanted, draft, stricter=policy, dry_run=dry_run)
 
 
 def check_base(registry: Registry, host: Host, goal: Goal) -> None:
@@ -176,6 +184,7 @@ def apply_to_folder(
     strength: Strength = ONE,
     out: Path | None = None,
     policy: Policy | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """`apply` to a model on disk, or to a new copy of it, which does not stay behind when applying fails.
 
@@ -185,8 +194,9 @@ def apply_to_folder(
     """
 
     def work(host: Host) -> Receipt:
-        return apply(registry, host, patch_ids, actor, strength=strength, policy=policy)
+        return apply(registry, host, patch_ids, actor, strength=strength, policy=policy, dry_run=dry_run)
 
+    _check_dry(out, dry_run=dry_run)
     return _in_folder(registry, model, out, actor, work)
 
 
@@ -198,6 +208,8 @@ def switch_folder(
     *,
     out: Path | None = None,
     policy: Policy | None = None,
+    expected: Stack | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """`switch` of a model on disk, or of a new copy of it, which does not stay behind when that fails.
 
@@ -205,7 +217,12 @@ def switch_folder(
         ExistsError: `out` is there already.
         RasuraError: see `switch`.
     """
-    return _in_folder(registry, model, out, actor, lambda host: switch(registry, host, goal, actor, policy=policy))
+
+    def work(host: Host) -> Receipt:
+        return switch(registry, host, goal, actor, policy=policy, expected=expected, dry_run=dry_run)
+
+    _check_dry(out, dry_run=dry_run)
+    return _in_folder(registry, model, out, actor, work)
 
 
 def _in_folder(
@@ -225,6 +242,22 @@ def _in_folder(
     except BaseException:
         remove_copy(out)
         raise
+
+
+def _check_dry(out: Path | None, *, dry_run: bool) -> None:
+    if dry_run and out is not None:
+        raise InputError(
+            "a dry run looks at the model itself: expected no new copy of it", hint="rasura plan --stack STACK"
+        )
+
+
+def _check_expected(applied: Stack, expected: Stack | None, host: Host) -> None:
+    if expected is not None and applied != expected:
+        raise ConflictError(
+            f"{host.location} changed since that was planned: expected the {len(expected)} patches of then, got "
+            f"{len(applied)} others or at other strengths",
+            hint=look_at(host),
+        )
 
 
 def _check_applied(applied: Stack, ids: Iterable[PatchId] | None, host: Host) -> None:
