@@ -39,7 +39,7 @@ _COMMANDS: Final = {
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (
         "rasura.commands.patch:patch",
-        "Patches: register, check, apply, switch, revert, solve anew, find the one that does harm.",
+        "Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
     "stack": ("rasura.commands.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
     "host": ("rasura.commands.status:host", "Models that something was applied to: list."),
@@ -51,6 +51,7 @@ _COMMANDS: Final = {
     "evaluate": ("rasura.commands.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),
     "doctor": ("rasura.commands.doctor:doctor", "Find what processes that died left behind, and put it right."),
+    "gc": ("rasura.commands.gc:gc", "Remove stored bytes that nothing refers to."),
     "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show and verify."),
     "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),
     "pull": ("rasura.commands.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),

@@ -619,6 +619,31 @@ class Registry:
         return undo(self.store, planned, self._who(reason))
 
     @in_python
+    def retire(self, ids: str | Iterable[str], *, reason: str = "") -> tuple[PatchId, ...]:
+        """Retire patches: hidden from lists, left alone by nothing that is made later (`rasura patch retire`).
+
+        Returns:
+            Those that were not retired before.
+
+        Raises:
+            ConflictError: one is in force on a model or in a stack.
+        """
+        from rasura.registry.standing.retire import retire
+
+        return retire(self.store, self._resolve(ids), self._who(reason))
+
+    @in_python
+    def unretire(self, ids: str | Iterable[str], *, reason: str = "") -> tuple[PatchId, ...]:
+        """Take retired patches back into use (`rasura patch unretire`).
+
+        Returns:
+            Those that were retired.
+        """
+        from rasura.registry.standing.retire import unretire
+
+        return unretire(self.store, self._resolve(ids), self._who(reason))
+
+    @in_python
     def hosts(self, *, look: bool = False) -> tuple[Placed, ...]:
         """The models that something was applied to, and what is in force on each (`rasura host list`).
 
@@ -1048,11 +1073,13 @@ class Registry:
     def _draft(self, action: str, reason: str) -> Draft:
         from rasura.registry._storage.records import Draft
 
+        self.store.check_reason(reason)
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:
         from rasura.registry.apply.motion import Actor
 
+        self.store.check_reason(reason)
         return Actor(self.actor, reason)
 
     def _anew(

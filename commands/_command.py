@@ -4,6 +4,7 @@ import difflib
 import functools
 import getpass
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,7 +41,7 @@ class Verbs(click.Group):
         return " or ".join(f"'{ctx.command_path} {each}'" for each in near)
 
 
-IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+IDS = click.argument("ids", nargs=-1, required=True, metavar="ID|CONCEPT...")
 MODEL_HELP = "Model folder, or single-file checkpoint."
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON envelope.")
 _REGISTRY = click.option(
@@ -68,8 +69,18 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
             context.ensure_object(dict)["command"] = path
             if mutating:
                 options["actor"] = options["actor"] or _login()
-            result = function(*args, **options)
+            from rasura.commands._defaults import fill_defaults, fill_hint
+            from rasura.patches.errors import RasuraError
+
+            try:
+                used = fill_defaults(context, options)
+                result = function(*args, **options)
+            except RasuraError as error:
+                error.hint = fill_hint(error.hint, context, options)
+                raise
             assert isinstance(result, Result)
+            if used:
+                result = replace(result, data={**result.data, "config": used})
             show(result, path, as_json=as_json)
             return result.exit_code
 
@@ -89,10 +100,19 @@ def open_registry(location: str | None) -> "Registry":
 
     Raises:
         NoRegistryError: there is none.
+        InputError: the policy in force asks for a reason, and none was given to a command that changes something.
     """
     from rasura.registry.registry import Registry, find_location
 
-    return Registry.open(location or find_location(working_folder()))
+    registry = Registry.open(location or find_location(working_folder()))
+    given = click.get_current_context().params
+    if "reason" in given and not given.get("dry_run"):
+        try:
+            registry.check_reason(given["reason"])
+        except BaseException:
+            registry.close()
+            raise
+    return registry
 
 
 def working_folder() -> Path:

@@ -75,6 +75,11 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
         click.echo(f"hint: {clean(failure.hint)}", err=True)
 
 
+def note(text: str) -> None:
+    """Say something on stderr that is neither result nor error."""
+    click.echo(f"note: {clean(text)}", err=True)
+
+
 def clean(text: str) -> str:
     """Text without characters that could move a terminal's cursor or turn its reading direction."""
     return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else f"\\u{ord(c):04x}" for c in text)
@@ -158,6 +163,14 @@ def line(text: str) -> None:
 def many(count: int, noun: str, plural: str = "") -> str:
     """A number of things: `1 parameter`, `7 parameters`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def format_size(size: int) -> str:
+    """Bytes as people read them: `812 bytes`, `1.4 MB`."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return many(size, "byte")
 
 
 def short(identifier: str) -> str:

@@ -150,6 +150,7 @@ def revert(
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
+    from rasura.registry.apply.host_state import applied_of, find_record
     from rasura.registry.apply.operations import Actor
 
     if everything == bool(ids):
@@ -157,7 +158,8 @@ def revert(
     if force and not everything:
         raise click.UsageError("--force goes with --all")
     with open_registry(registry_at) as registry:
-        found = None if everything else [registry.resolve_patch(i) for i in ids]
+        there = () if everything else applied_of(find_record(registry, CheckpointHost.open(model)))
+        found = None if everything else [registry.resolve_patch(i, among=there) for i in ids]
         expected = _agreed(registry, model, Stack(), yes=yes or dry_run, force=force) if everything else None
         with progress() as tell:
             tell("reverting", 0, 1)

@@ -97,7 +97,8 @@ def remove(
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        found = [registry.resolve_patch(i) for i in ids]
+        there = registry.stack(name).patches
+        found = [registry.resolve_patch(i, among=there) for i in ids]
         record, changed = edit.remove(registry, name, found, Actor(actor, reason), dry_run=dry_run)
     return _told(record, changed=changed, dry_run=dry_run)
 

@@ -148,6 +148,7 @@ def _counted(found: "Standing") -> str:
     counts = (
         (len(found.in_force), "in force"),
         (len(found.superseded), "superseded"),
+        (len(found.retired), "retired"),
     )
     said = ", ".join(f"{count} {what}" for count, what in counts if count)
     return f"{len(found.patches)}" + (f" ({said})" if said else "")
@@ -224,6 +225,7 @@ def _standing_data(found: "Standing") -> dict[str, Any]:
             "registered": len(found.patches),
             "in_force": sorted(found.in_force),
             "superseded": dict(found.superseded),
+            "retired": sorted(found.retired),
         },
         "hosts": [_placed_data(each) for each in found.placed],
         "stacks": [{"name": stack.name, "patches": len(stack.patches)} for stack in found.stacks],

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
 
-__all__ = ["Actor", "Receipt", "apply", "apply_to_folder", "check_base", "revert", "switch", "switch_folder"]
+__all__ = [
+    "Actor",
+    "Receipt",
+    "apply",
+    "apply_to_folder",
+    "check_base",
+    "check_in_use",
+    "revert",
+    "switch",
+    "switch_folder",
+]
 
 
 def apply(
@@ -72,6 +82,7 @@ def apply(
                     f"got {applied[patch_id]}",
                     hint=look_at(host),
                 )
+        check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
         return applied.with_(dict.fromkeys(ids, strength))
 
     draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
@@ -159,6 +170,21 @@ def switch(
 
     draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(goal.patches), details={"goal": goal.source})
     return move(registry, host, wanted, draft, stricter=policy, dry_run=dry_run)
+
+
+def check_in_use(registry: Registry, patch_ids: Iterable[PatchId]) -> None:
+    """Refuse patches that were retired: nothing that is made later leaves them alone.
+
+    Raises:
+        ConflictError: naming the first.
+    """
+    retired = registry.retired_patches()
+    for patch_id in patch_ids:
+        if patch_id in retired:
+            raise ConflictError(
+                f"patch {patch_id[:SHORT]} is retired: expected one in use",
+                hint=f"rasura patch unretire {patch_id[:SHORT]}",
+            )
 
 
 def check_base(registry: Registry, host: Host, goal: Goal) -> None:

@@ -26,6 +26,7 @@ from rasura.patches.errors import (
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name
 from rasura.registry._storage.records import Draft
+from rasura.registry.apply.operations import check_in_use
 from rasura.registry.stacks.versions import Versions
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def create(
     """
     check_stack_name(name)
     digest = _base_for(registry, members, base)
+    check_in_use(registry, members)
     versions = Versions.of(registry, digest)
     _check_bases(registry, members, digest)
     _check_versions(versions, members, name)
@@ -128,6 +130,7 @@ def add(
         ConflictError: a version of the same concept, or the patch at another strength, is in the stack.
     """
     before = registry.stack(name)
+    check_in_use(registry, (patch_id for patch_id in members if patch_id not in before.patches))
     versions = Versions.of(registry, before.base)
     _check_bases(registry, members, before.base)
     _check_versions(versions, members, name)

@@ -67,6 +67,7 @@ class Standing:
         keys: names of the trusted keys whose private halves are here.
         patches: every patch by its identifier.
         superseded: patches to the newest one that supersedes them.
+        retired: patches that are retired.
         placed: models, those with something in force first.
         stacks: every named stack.
         unfinished: motions of the log that were begun and never ended.
@@ -81,6 +82,7 @@ class Standing:
     keys: tuple[str, ...]
     patches: Mapping[PatchId, PatchRecord]
     superseded: Mapping[PatchId, PatchId]
+    retired: frozenset[PatchId]
     placed: tuple[Placed, ...]
     stacks: tuple[StackRecord, ...]
     unfinished: tuple[EntryRecord, ...]
@@ -116,6 +118,7 @@ def take_stock(registry: Registry, *, look: bool, progress: Progress) -> Standin
         keys=tuple(key.name for key in registry.keys() if key.owned and key.trusted and key.revoked_at is None),
         patches=patches,
         superseded=superseded,
+        retired=registry.retired_patches(),
         placed=find_placed(registry, look=look, progress=progress),
         stacks=registry.stacks(),
         unfinished=registry.unfinished(),

@@ -52,6 +52,8 @@ ARGUMENTS = {
     ("erase",): ["--base", "x", "--concept", "x", "--retain", "x"],
     ("evaluate",): ["--base", "x", "--patch", "abcd"],
     ("patch", "show"): ["abcd"],
+    ("patch", "retire"): ["abcd"],
+    ("patch", "unretire"): ["abcd"],
     ("patch", "add"): ["x"],
     ("patch", "export"): ["abcd", "-o", "y"],
     ("patch", "verify"): ["abcd"],
@@ -384,7 +386,7 @@ def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> 
     assert found == {"patch", "plan", "policy", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
     found, modules = complete("rasura patch re")
-    assert found == {"rebase", "retarget", "revert"}
+    assert found == {"rebase", "retarget", "retire", "revert"}
     assert modules & {"torch", "sqlalchemy", "numpy"} == set()
     process = start(["-m", "rasura"], tmp_path, _RASURA_COMPLETE="bash_source")
     out, _ = process.communicate(timeout=60)

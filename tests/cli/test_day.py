@@ -12,6 +12,7 @@ from support.commandline import Run, rasura
 from support.registries.workshop import Workshop, workshop
 
 from rasura.commands import _output
+from rasura.registry.erase.others import find_others
 
 MODEL = ("--model", "the model")
 
@@ -228,7 +229,104 @@ def test_applying_again_changes_nothing(workshop: Workshop) -> None:
     typed(workshop, "audit", "verify")
 
 
-# --- names and tables -----------------------------------------------------------------------------------------------
+# --- names, lists, retiring ----------------------------------------------------------------------------------------
+
+
+def test_patches_are_named_by_their_concept_where_that_is_unique(workshop: Workshop) -> None:
+    assert typed(workshop, "patch", "verify", "van gogh", "PHOTO").out.startswith(workshop.van_gogh[:12])
+    run = rasura("patch", "show", "dog", "--json", cwd=workshop.folder)
+    assert (run.code, run.envelope["error"]["code"]) == (8, "ambiguous_id")
+    assert run.envelope["error"]["details"]["candidates"] == [workshop.dog, workshop.rival]
+    assert f"{workshop.rival[:12]} (dog, of " in run.envelope["error"]["message"]
+    typed(workshop, "patch", "apply", workshop.dog, "photo", *MODEL)
+    typed(workshop, "patch", "revert", "dog", *MODEL)  # of the two, the one that is applied
+    typed(workshop, "stack", "create", "brand", "photo=0.5")
+    typed(workshop, "stack", "remove", "brand", "photo")
+
+
+def test_a_name_that_is_none_says_what_was_meant(workshop: Workshop) -> None:
+    for command in (("patch", "show"), ("patch", "verify"), ("stack", "create", "x")):
+        run = typed(workshop, *command, "van gohg", code=8)
+        assert "expected a concept or at least 4 hexadecimal digits of an identifier, got 'van gohg'" in run.err
+        assert "; did you mean 'van gogh'?" in run.err
+    typed(workshop, "stack", "create", "brand")
+    assert "got none; did you mean 'brand'?" in typed(workshop, "stack", "show", "brnad", code=8).err
+    assert "did you mean 'tiny'?" in typed(workshop, "base", "show", "tinny", code=8).err
+    assert "did you mean 'alice'?" in typed(workshop, "key", "revoke", "alcie", code=8).err
+
+
+def test_a_concept_that_reads_as_digits(workshop: Workshop) -> None:
+    (workshop.folder / "retain.txt").write_text("painting\ncat\na\nthe\n")
+    erase = ["erase", "--base", "tiny", "--concept", "face", "--anchor", "cat", "--retain", "retain.txt"]
+    erase += ["--tokens", "last", "--rank-rule", "count:8", "--template", "{}", "--template", "a {}"]
+    (made,) = data(workshop, *erase, changed=True)["patches"]
+    assert data(workshop, "patch", "show", "face", changed=False)["id"] == made["id"]
+    assert data(workshop, "patch", "show", "FACE", changed=False)["id"] == made["id"]
+    assert "begins with fade" in typed(workshop, "patch", "show", "fade", code=8).err
+
+
+def test_a_superseded_patch_is_not_meant_by_its_concept(workshop: Workshop) -> None:
+    run = rasura("patch", "rebase", workshop.photo, "--protect", workshop.rival, "--json", cwd=workshop.folder)
+    (made,) = run.data["patches"]
+    assert data(workshop, "patch", "show", "photo", changed=False)["id"] == made["id"]
+    typed(workshop, "patch", "apply", workshop.photo, *MODEL)
+    (old,) = data(workshop, "patch", "list", "--superseded", changed=False)["patches"]
+    assert (old["id"], old["superseded_by"]) == (workshop.photo, made["id"])
+    assert old["in_force"] == [str(workshop.model)]
+    status = typed(workshop, "status").out
+    assert f"open: {workshop.photo[:12]} (photo) is in force though {made['id'][:12]} supersedes it" in status
+    typed(workshop, "patch", "revert", "photo", *MODEL)
+
+
+def test_the_list_says_where_and_why(workshop: Workshop) -> None:
+    typed(workshop, "patch", "apply", workshop.dog, *MODEL)
+
+    def listed(*options: str) -> list[str]:
+        return [p["id"] for p in data(workshop, "patch", "list", *options, changed=False)["patches"]]
+
+    assert listed("--in-force") == [workshop.dog]
+    assert listed("--concept", "Dog") == [workshop.dog, workshop.rival]
+    assert listed("--base", "tiny", "--method", "null-space", "--current") == listed()
+    assert listed("--method", "uce") == []
+    assert typed(workshop, "patch", "list", "--method", "uce").out == "no patches like that\n"
+    head, first, *_ = typed(workshop, "patch", "list").out.splitlines()
+    assert "IN FORCE AT" in head
+    assert "SUPERSEDED BY" not in head  # none is
+    assert "the model    ticket 7" in first
+    assert typed(workshop, "patch", "list", "--base", "no", code=8).err.startswith("error: base: expected a name or")
+
+
+def test_retired_patches_are_hidden_left_out_and_still_there(workshop: Workshop) -> None:
+    typed(workshop, "patch", "apply", workshop.photo, *MODEL)
+    typed(workshop, "stack", "create", "brand", workshop.van_gogh)
+    with workshop.unchanged():
+        assert "is in use: model " in typed(workshop, "patch", "retire", "photo", code=7).err
+        assert "is in use: stack brand" in typed(workshop, "patch", "retire", "van gogh", code=7).err
+        assert "would be retired" in typed(workshop, "patch", "retire", workshop.rival, "--dry-run").out
+    data(workshop, "patch", "retire", workshop.rival, "--reason", "the better one is dog", changed=True)
+    data(workshop, "patch", "retire", workshop.rival, changed=False)
+    entry = workshop.entries()[-1]
+    assert (entry.action, entry.patches, entry.reason) == ("patch.retire", (workshop.rival,), "the better one is dog")
+    assert workshop.rival[:12] not in typed(workshop, "patch", "list").out
+    assert workshop.rival[:12] in typed(workshop, "patch", "list", "--retired").out
+    typed(workshop, "patch", "verify", "dog")  # one is left of that name
+    typed(workshop, "patch", "verify", workshop.rival)
+    with workshop.unchanged("refused conflict"):
+        typed(workshop, "patch", "apply", workshop.rival, *MODEL, code=7)
+        typed(workshop, "stack", "add", "brand", workshop.rival, code=7)
+    with workshop.open() as registry:
+        base = registry.patch(workshop.dog).base
+        assert set(find_others(registry, [base], ["cat"])) == {*workshop.all}
+    typed(workshop, "patch", "retire", "dog")
+    assert "is erased by retired patches only" in typed(workshop, "patch", "show", "dog", code=8).err
+    typed(workshop, "patch", "unretire", workshop.rival)
+    data(workshop, "patch", "unretire", workshop.rival, changed=False)
+    typed(workshop, "patch", "unretire", workshop.dog)
+    assert "patches: 4 (1 in force)" in typed(workshop, "status").out
+    typed(workshop, "audit", "verify")
+
+
+# --- commands and tables -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
