@@ -1,6 +1,6 @@
 """The front door: `rasura` parses, calls one function, prints. Commands live in `rasura.commands`, one module a noun.
 
-This module imports click and nothing heavier, and a noun's module is imported when the noun is typed, so that
+This module imports click and nothing heavy, and a noun's module is imported when the noun is typed, so that
 `rasura --help` answers at once. It is also the one place where errors become exit codes:
 
     0 ok    1 error    2 usage    3 refused by a check    4 verification failed    5 base mismatch
@@ -18,6 +18,7 @@ from typing import Final
 import click
 
 from rasura import __version__
+from rasura.commands._command import Verbs
 from rasura.patches.errors import RasuraError
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
@@ -38,21 +39,26 @@ _COMMANDS: Final = {
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (
         "rasura.commands.patch:patch",
-        "Patches: register, check, apply, switch, revert, solve anew, find the one that does harm.",
+        "Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
     "stack": ("rasura.commands.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
+    "host": ("rasura.commands.status:host", "Models that something was applied to: list."),
+    "status": ("rasura.commands.status:status", "Say where the registry stands: what is in force where, what is open."),
+    "log": ("rasura.commands.status:log", "Say what happened lately, a line an event."),
+    "undo": ("rasura.commands.undo:undo", "Take the last motion of a model or a stack back."),
     "policy": ("rasura.commands.policy:policy", "The policy in force: show, set."),
     "plan": ("rasura.commands.plan:plan", "Say what switching a model to a stack would change."),
     "evaluate": ("rasura.commands.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),
     "doctor": ("rasura.commands.doctor:doctor", "Find what processes that died left behind, and put it right."),
+    "gc": ("rasura.commands.gc:gc", "Remove stored bytes that nothing refers to."),
     "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show and verify."),
     "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),
     "pull": ("rasura.commands.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),
 }
 
 
-class Nouns(click.Group):
+class Nouns(Verbs):
     """A group that imports a command's module when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -68,6 +74,12 @@ class Nouns(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def find_near(self, ctx: click.Context, name: str) -> str:
+        """Commands of this name below the nouns, else those of a similar name here."""
+        nouns = {noun: self.get_command(ctx, noun) for noun in _COMMANDS}
+        below = [n for n, command in nouns.items() if isinstance(command, click.Group) and name in command.commands]
+        return " or ".join(f"'rasura {noun} {name}'" for noun in below) or super().find_near(ctx, name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, importing none."""

@@ -46,6 +46,8 @@ class Call:
     end: str = ""
 
 
+_FILTERS: Final = dict.fromkeys(("--in-force", "--superseded", "--current", "--retired", "--method"), "")
+
 CALLS: Final[Mapping[str, Call]] = {
     "init --upgrade": Call("rasura.upgrade"),
     "init": Call("rasura.init"),
@@ -66,7 +68,9 @@ CALLS: Final[Mapping[str, Call]] = {
     "takedown": Call("registry.takedown", renamed={"--concept": "concepts", "--anchor": "anchors", "--yes": ""}),
     "withdraw": Call("registry.withdraw", ("*names",), {"--yes": ""}),
     "methods": Call("rasura.methods"),
-    "patch list": Call("registry.patches"),
+    "patch list": Call("registry.patches", renamed=_FILTERS),
+    "patch retire": Call("registry.retire", ("*ids",)),
+    "patch unretire": Call("registry.unretire", ("*ids",)),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),
     "patch verify": Call("registry.patch", ("patch",)),
     "patch add": Call("registry.add_patch", ("folder",)),
@@ -78,6 +82,10 @@ CALLS: Final[Mapping[str, Call]] = {
     "patch switch": Call("registry.switch", ("stack",)),
     "patch revert": Call("registry.revert", ("*ids",), {"--all": ""}),
     "patch status": Call("registry.status"),
+    "host list": Call("registry.hosts"),
+    "status": Call("registry.standing"),
+    "log": Call("registry.log", renamed={"--model": "", "--stack": "", "--patch": ""}),
+    "undo": Call("registry.undo", renamed={"--yes": ""}),
     "patch rebase": Call("registry.rebase", ("*ids",)),
     "patch join": Call("registry.join", ("*ids",)),
     "patch retarget": Call("registry.retarget", ("patch",)),

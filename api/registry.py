@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from rasura.registry.stacks.overview import Overview
     from rasura.registry.stacks.plan import Planned
     from rasura.registry.stacks.plan_file import Plan
+    from rasura.registry.standing.standing import Placed, Standing
+    from rasura.registry.standing.undo import Undone
     from rasura.registry.takedown.carry_out import Done
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
@@ -587,7 +589,7 @@ class Registry:
 
         Raises:
             InputError: no patch, or patches with a strength each: that is `switch`.
-            AlreadyAppliedError: one of them is applied; nothing changed.
+            AlreadyAppliedError: one of them is applied at another strength; nothing changed. At this one it stays.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
         from rasura.patches.algebra.increment import Strength
@@ -599,6 +601,69 @@ class Registry:
         return apply_to_folder(
             self.store, Path(model), found, self._who(reason), strength=factor, out=copy, policy=_read_policy(policy)
         )
+
+    @in_python
+    def undo(self, model: str | Path | None = None, *, stack: str | None = None, reason: str = "") -> Undone:
+        """Take the last motion of a model or a stack back; without either, the last one of all (`rasura undo`).
+
+        A motion of its own, which the next undo takes back. Nobody is asked, whatever comes back.
+
+        Raises:
+            InputError: both a model and a stack.
+            NotFoundError: nothing was ever moved there.
+            ConflictError: the last motion has no inverse.
+        """
+        from rasura.registry.standing.undo import plan_undo, undo
+
+        planned = plan_undo(self.store, model=None if model is None else Path(model), stack=stack)
+        return undo(self.store, planned, self._who(reason))
+
+    @in_python
+    def retire(self, ids: str | Iterable[str], *, reason: str = "") -> tuple[PatchId, ...]:
+        """Retire patches: hidden from lists, left alone by nothing that is made later (`rasura patch retire`).
+
+        Returns:
+            Those that were not retired before.
+
+        Raises:
+            ConflictError: one is in force on a model or in a stack.
+        """
+        from rasura.registry.standing.retire import retire
+
+        return retire(self.store, self._resolve(ids), self._who(reason))
+
+    @in_python
+    def unretire(self, ids: str | Iterable[str], *, reason: str = "") -> tuple[PatchId, ...]:
+        """Take retired patches back into use (`rasura patch unretire`).
+
+        Returns:
+            Those that were retired.
+        """
+        from rasura.registry.standing.retire import unretire
+
+        return unretire(self.store, self._resolve(ids), self._who(reason))
+
+    @in_python
+    def hosts(self, *, look: bool = False) -> tuple[Placed, ...]:
+        """The models that something was applied to, and what is in force on each (`rasura host list`).
+
+        Args:
+            look: hash what is on every model, and compare.
+        """
+        from rasura.registry.standing.standing import find_placed
+
+        return find_placed(self.store, look=look, progress=self._progress)
+
+    @in_python
+    def standing(self, *, look: bool = False) -> Standing:
+        """Where the registry stands: what is in force on which model, and what is open (`rasura status`).
+
+        Args:
+            look: hash what is on every model, and compare.
+        """
+        from rasura.registry.standing.standing import take_stock
+
+        return take_stock(self.store, look=look, progress=self._progress)
 
     @in_python
     def revert(
@@ -1013,11 +1078,13 @@ class Registry:
     def _draft(self, action: str, reason: str) -> Draft:
         from rasura.registry._storage.records import Draft
 
+        self.store.check_reason(reason)
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:
         from rasura.registry.apply.motion import Actor
 
+        self.store.check_reason(reason)
         return Actor(self.actor, reason)
 
     def _anew(

@@ -1,8 +1,10 @@
 """What every command shares: `--json`, `--registry`, and for those that change something `--reason` and `--actor`."""
 
+import difflib
 import functools
 import getpass
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +17,31 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+
+class Verbs(click.Group):
+    """A group of commands that says what was probably meant where a name is none of them."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which are like it.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        name = click.utils.make_str(args[0])
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = self.find_near(ctx, name)
+            ctx.fail(f"No such command '{name}'." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def find_near(self, ctx: click.Context, name: str) -> str:
+        """The commands whose names are like this one, as they are typed."""
+        near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
+        return " or ".join(f"'{ctx.command_path} {each}'" for each in near)
+
+
+IDS = click.argument("ids", nargs=-1, required=True, metavar="ID|CONCEPT...")
 MODEL_HELP = "Model folder, or single-file checkpoint."
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON envelope.")
 _REGISTRY = click.option(
@@ -43,8 +69,18 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
             context.ensure_object(dict)["command"] = path
             if mutating:
                 options["actor"] = options["actor"] or _login()
-            result = function(*args, **options)
+            from rasura.commands._defaults import fill_defaults, fill_hint
+            from rasura.patches.errors import RasuraError
+
+            try:
+                used = fill_defaults(context, options)
+                result = function(*args, **options)
+            except RasuraError as error:
+                error.hint = fill_hint(error.hint, context, options)
+                raise
             assert isinstance(result, Result)
+            if used:
+                result = replace(result, data={**result.data, "config": used})
             show(result, path, as_json=as_json)
             return result.exit_code
 
@@ -64,10 +100,19 @@ def open_registry(location: str | None) -> "Registry":
 
     Raises:
         NoRegistryError: there is none.
+        InputError: the policy in force asks for a reason, and none was given to a command that changes something.
     """
     from rasura.registry.registry import Registry, find_location
 
-    return Registry.open(location or find_location(working_folder()))
+    registry = Registry.open(location or find_location(working_folder()))
+    given = click.get_current_context().params
+    if "reason" in given and not given.get("dry_run"):
+        try:
+            registry.check_reason(given["reason"])
+        except BaseException:
+            registry.close()
+            raise
+    return registry
 
 
 def working_folder() -> Path:

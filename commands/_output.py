@@ -1,6 +1,8 @@
 """The only place that prints: one JSON envelope for machines, tables for people, errors and progress on stderr."""
 
 import json
+import os
+import shutil
 import sys
 import time
 import unicodedata
@@ -73,18 +75,76 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
         click.echo(f"hint: {clean(failure.hint)}", err=True)
 
 
+def note(text: str) -> None:
+    """Say something on stderr that is neither result nor error."""
+    click.echo(f"note: {clean(text)}", err=True)
+
+
 def clean(text: str) -> str:
     """Text without characters that could move a terminal's cursor or turn its reading direction."""
     return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else f"\\u{ord(c):04x}" for c in text)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; headers in upper case. No box characters, so that cut and awk work too."""
+    """Print aligned columns; headers in upper case. No box characters, so that cut and awk work too.
+
+    On a terminal a table stays inside it: long cells are cut, never below twelve characters, so ids stay whole; where
+    that is not enough, the last columns are left out and named. Elsewhere nothing is cut.
+    """
     shown = [[name.upper() for name in headers], *([clean(cell) for cell in row] for row in rows)]
     widths = [max(_width(row[i]) for row in shown) for i in range(len(headers))]
+    left_out = _fit(widths, _columns())
     for row in shown:
-        cells = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+        cells = [clip(cell, width) for cell, width in zip(row, widths, strict=False)]
+        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=False)]
+        click.echo("  ".join(padded).rstrip())
+    if left_out:
+        names = ", ".join(headers[len(widths) :])
+        click.echo(f"(no room for {names}: a wider terminal, or --json, shows {'it' if left_out == 1 else 'them'})")
+
+
+def _fit(widths: list[int], columns: int | None) -> int:
+    """Make columns narrower until they fit; gives how many of the last ones had to go."""
+    if columns is None:
+        return 0
+    before = len(widths)
+    while (over := sum(widths) + 2 * (len(widths) - 1) - columns) > 0:
+        widest = max(range(len(widths)), key=lambda i: widths[i])
+        if widths[widest] > SHORT_ID:
+            widths[widest] = max(SHORT_ID, widths[widest] - over)
+        elif len(widths) > 1:
+            widths.pop()
+        else:
+            break
+    return before - len(widths)
+
+
+def _columns() -> int | None:
+    """How wide the terminal is; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def clip(text: str, width: int) -> str:
+    """A text of at most so many columns of a terminal, with a mark where something was cut off."""
+    if _width(text) <= width:
+        return text
+    kept = ""
+    for character in text:
+        if _width(kept + character) > width - 1:
+            break
+        kept += character
+    return kept + "…"
+
+
+def verdict(text: str, *, good: bool) -> None:
+    """Print a line that says how it is: in green or red where standard output is a terminal that may have colours."""
+    shown = clean(text)
+    click.echo(click.style(shown, fg="green" if good else "red") if colourful() else shown)
+
+
+def colourful() -> bool:
+    """Whether verdicts may have a colour: on terminals, unless NO_COLOR says otherwise (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:
@@ -105,9 +165,17 @@ def warn(text: str) -> None:
     click.echo(f"warning: {clean(text)}", err=True)
 
 
-def many(count: int, noun: str) -> str:
+def many(count: int, noun: str, plural: str = "") -> str:
     """A number of things: `1 parameter`, `7 parameters`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def format_size(size: int) -> str:
+    """Bytes as people read them: `812 bytes`, `1.4 MB`."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return many(size, "byte")
 
 
 def short(identifier: str) -> str:

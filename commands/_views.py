@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.commands._output import short
@@ -64,6 +65,22 @@ def encode_conditioning(judged: "Conditioning") -> dict[str, Any]:
         "left": {concept: f"{share:.3e}" for concept, share in judged.left.items()},
         "groups": [{"concepts": list(g.concepts), "condition": f"{g.condition:.3e}"} for g in judged.groups],
     }
+
+
+def format_place(location: str) -> str:
+    """A model's location as people in the working folder would write it; a stack's name stays what it is."""
+    try:
+        return str(Path(location).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return location
+
+
+def format_set(applied: "Mapping[PatchId, Strength]", names: Mapping[PatchId, str]) -> str:
+    """A set of patches by what they erase, with strengths where they are others than 1."""
+    from rasura.patches.algebra.increment import ONE
+
+    said = [f"{names.get(p, short(p))}" + ("" if s == ONE else f"={s}") for p, s in applied.items()]
+    return ", ".join(sorted(said)) or "nothing"
 
 
 def name_concepts(registry: "Registry", patch_ids: "set[PatchId]") -> "dict[PatchId, str]":

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._asking import DRY, YES, ask_unerasing
 from rasura.commands._command import MODEL_HELP, command, open_registry
 from rasura.commands._output import Result, line, many, progress, short, table
-from rasura.commands._views import format_removal
+from rasura.commands._views import format_place, format_removal
 
 if TYPE_CHECKING:
+    from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
     from rasura.registry.apply.operations import Actor, Receipt
+    from rasura.registry.registry import Registry
 
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 _OUT = click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="Patch a new copy there instead.")
@@ -31,6 +34,7 @@ _SHOWN = 10  # parameters that drifted
 @_OUT
 @click.option("--strength", metavar="S", help="Multiple of 1/16 from -4 to 4 [default: 1].")
 @_POLICY
+@DRY
 def apply(
     *,
     ids: tuple[str, ...],
@@ -38,14 +42,15 @@ def apply(
     out: Path | None,
     strength: str | None,
     policy_file: Path | None,
+    dry_run: bool,
     registry_at: str | None,
     reason: str,
     actor: str,
 ) -> Result:
     """Apply patches to a model, together with those that are applied already: all or nothing.
 
-    Or do what a plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed
-    outside the registry.
+    What is in force at that strength stays so: applying it again changes nothing and writes no entry. Or do what a
+    plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed outside the registry.
     """
     from rasura.patches.algebra.increment import Strength
     from rasura.registry.apply import operations
@@ -54,7 +59,7 @@ def apply(
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
             raise click.UsageError("a plan stands alone: it names the model, patches, strengths and policy")
-        return _apply_plan(Path(ids[0]), registry_at, Actor(actor, reason))
+        return _apply_plan(Path(ids[0]), registry_at, Actor(actor, reason), dry_run=dry_run)
     if model is None:
         raise click.UsageError("Missing option '--model'.")
     factor, stricter = Strength.parse("1" if strength is None else strength), _stricter(policy_file)
@@ -62,10 +67,13 @@ def apply(
         found = [registry.resolve_patch(i) for i in ids]
         tell("applying", 0, 1)
         receipt = operations.apply_to_folder(
-            registry, model, found, Actor(actor, reason), strength=factor, out=out, policy=stricter
+            registry, model, found, Actor(actor, reason), strength=factor, out=out, policy=stricter, dry_run=dry_run
         )
         tell("applying", 1, 1)
-    return receipt_result(receipt, f"applied {len(found)} to {receipt.location}")
+    said = f"{'would apply' if dry_run else 'applied'} {len(found)} to {receipt.location}"
+    if not receipt.changed:
+        said = f"already in force on {receipt.location}: {', '.join(map(short, found))}"
+    return receipt_result(receipt, said, dry_run=dry_run)
 
 
 @command(None, "switch", mutating=True)
@@ -73,28 +81,47 @@ def apply(
 @_MODEL
 @_OUT
 @_POLICY
+@YES
+@DRY
 def switch(
     *,
     goal_ref: str,
     model: Path,
     out: Path | None,
     policy_file: Path | None,
+    yes: bool,
+    dry_run: bool,
     registry_at: str | None,
     reason: str,
     actor: str,
 ) -> Result:
-    """Move a model to exactly the patches and strengths of a stack or lock file, in one motion."""
+    """Move a model to exactly the patches and strengths of a stack or lock file, in one motion.
+
+    Asks first where a concept that is erased on the model would come back.
+    """
     from rasura.registry.apply import operations
     from rasura.registry.apply.operations import Actor
     from rasura.registry.stacks.stack_ref import goal_of
 
     stricter = _stricter(policy_file)
-    with open_registry(registry_at) as registry, progress() as tell:
+    with open_registry(registry_at) as registry:
         goal = goal_of(registry, goal_ref)
-        tell("switching", 0, 1)
-        receipt = operations.switch_folder(registry, model, goal, Actor(actor, reason), out=out, policy=stricter)
-        tell("switching", 1, 1)
-    return receipt_result(receipt, f"{receipt.location} has {goal.source}: {counted(receipt)}")
+        expected = None if out else _agreed(registry, model, goal.patches, yes=yes or dry_run)
+        with progress() as tell:
+            tell("switching", 0, 1)
+            receipt = operations.switch_folder(
+                registry,
+                model,
+                goal,
+                Actor(actor, reason),
+                out=out,
+                policy=stricter,
+                expected=expected,
+                dry_run=dry_run,
+            )
+            tell("switching", 1, 1)
+    has = "would have" if dry_run else "has"
+    return receipt_result(receipt, f"{receipt.location} {has} {goal.source}: {counted(receipt)}", dry_run=dry_run)
 
 
 @command(None, "revert", mutating=True)
@@ -102,34 +129,69 @@ def switch(
 @click.option("--all", "everything", is_flag=True, help="Revert everything.")
 @click.option("--force", is_flag=True, help="With --all: put the originals back even if something else was changed.")
 @_MODEL
+@YES
+@DRY
 def revert(
     *,
     ids: tuple[str, ...],
     everything: bool,
     force: bool,
     model: Path,
+    yes: bool,
+    dry_run: bool,
     registry_at: str | None,
     reason: str,
     actor: str,
 ) -> Result:
-    """Take patches out of a model; with the last one, every byte is the original again."""
+    """Take patches out of a model; with the last one, every byte is the original again.
+
+    With --all it asks first: everything that is erased comes back.
+    """
+    from rasura.patches.algebra.stack import Stack
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
+    from rasura.registry.apply.host_state import applied_of, find_record
     from rasura.registry.apply.operations import Actor
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
     if force and not everything:
         raise click.UsageError("--force goes with --all")
-    with open_registry(registry_at) as registry, progress() as tell:
-        found = None if everything else [registry.resolve_patch(i) for i in ids]
-        tell("reverting", 0, 1)
-        receipt = operations.revert(registry, CheckpointHost.open(model), found, Actor(actor, reason), force=force)
-        tell("reverting", 1, 1)
+    with open_registry(registry_at) as registry:
+        there = () if everything else applied_of(find_record(registry, CheckpointHost.open(model)))
+        found = None if everything else [registry.resolve_patch(i, among=there) for i in ids]
+        expected = _agreed(registry, model, Stack(), yes=yes or dry_run, force=force) if everything else None
+        with progress() as tell:
+            tell("reverting", 0, 1)
+            receipt = operations.revert(
+                registry,
+                CheckpointHost.open(model),
+                found,
+                Actor(actor, reason),
+                force=force,
+                expected=expected,
+                dry_run=dry_run,
+            )
+            tell("reverting", 1, 1)
         names = {p: ", ".join(registry.patch(p).concepts) for r in receipt.crossing for p in (r.patch, r.other)}
     said = "everything" if found is None else str(len(found))
     notices = [format_removal(relation, names) for relation in receipt.crossing]
-    return receipt_result(receipt, f"reverted {said} in {receipt.location}", notices)
+    verb = "would revert" if dry_run else "reverted"
+    return receipt_result(receipt, f"{verb} {said} in {receipt.location}", notices, dry_run=dry_run)
+
+
+def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, force: bool = False) -> "Stack | None":
+    """What is applied now, once somebody agreed to what a motion from it would un-erase; None where nobody asked."""
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.registry.apply.host_state import applied_of, find_record, sighted
+    from rasura.registry.apply.loss import find_losses
+
+    if yes:
+        return None
+    host = CheckpointHost.open(model)
+    present = applied_of(find_record(registry, host) if force else sighted(registry, host))
+    ask_unerasing(find_losses(registry, present, wanted), format_place(host.location), yes=yes)
+    return present
 
 
 @command(None, "status")
@@ -184,9 +246,10 @@ def _list(names: Sequence[str]) -> None:
         line(f"  … and {len(names) - _SHOWN} more")
 
 
-def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -> Result:
-    """What a motion did, for machines and people."""
+def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *, dry_run: bool = False) -> Result:
+    """What a motion did, or would do, for machines and people."""
     data: dict[str, Any] = {
+        "dry_run": dry_run,
         "location": receipt.location,
         "applied": {patch_id: str(strength) for patch_id, strength in receipt.applied.items()},
         "parameters": receipt.parameters,
@@ -206,9 +269,11 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -
         for notice in notices:
             line(notice)
         if receipt.pristine:
-            line("nothing is applied any more: every byte is the original again")
+            line(f"nothing {'would be' if dry_run else 'is'} applied any more: every byte is the original again")
+        if dry_run:
+            line("dry run: nothing was written")
 
-    return Result(data, text, changed=receipt.changed)
+    return Result(data, text, changed=receipt.changed and not dry_run)
 
 
 def counted(receipt: "Receipt") -> str:
@@ -216,16 +281,17 @@ def counted(receipt: "Receipt") -> str:
     return f"{len(receipt.applied)} patch{'' if len(receipt.applied) == 1 else 'es'}"
 
 
-def _apply_plan(path: Path, registry_at: str | None, actor: "Actor") -> Result:
+def _apply_plan(path: Path, registry_at: str | None, actor: "Actor", *, dry_run: bool) -> Result:
     from rasura.registry.stacks.plan import apply_plan
     from rasura.registry.stacks.plan_file import read_plan
 
     with open_registry(registry_at) as registry, progress() as tell:
         plan = read_plan(path)
         tell("applying", 0, 1)
-        receipt = apply_plan(registry, plan, actor)
+        receipt = apply_plan(registry, plan, actor, dry_run=dry_run)
         tell("applying", 1, 1)
-    return receipt_result(receipt, f"{receipt.location} is as planned for {plan.source}: {counted(receipt)}")
+    said = f"{receipt.location} {'would be' if dry_run else 'is'} as planned for {plan.source}: {counted(receipt)}"
+    return receipt_result(receipt, said, dry_run=dry_run)
 
 
 def _is_file(text: str) -> bool:

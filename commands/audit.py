@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, line, short, table, warn
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _LIMIT: Final = 65_536
 """Most bytes of a key or a checkpoint."""
 
 
-@click.group()
+@click.group(cls=Verbs)
 def audit() -> None:
     """The tamper-evident log: show and verify."""
 

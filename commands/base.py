@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, fields, line, progress, short, table
 
 
-@click.group()
+@click.group(cls=Verbs)
 def base() -> None:
     """Base models: add, list, show."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._command import MODEL_HELP, command, open_registry
+from rasura.commands._command import MODEL_HELP, Verbs, command, open_registry
 from rasura.commands._output import Result, line, short
 from rasura.commands._views import name_concepts
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _STDERR: Final = 2  # the descriptor: standard output is the command's own answer
 
 
-@click.group()
+@click.group(cls=Verbs)
 def bisect() -> None:
     """Find the patch of a stack that does harm, by halving: start, good, bad, skip, run, reset."""
 

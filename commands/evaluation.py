@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, clean, fields, line, short, table
 from rasura.commands._views import FIRST_SCORES, encode_evaluation
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NONE: Final = "-"
 
 
-@click.group()
+@click.group(cls=Verbs)
 def evaluation() -> None:
     """Evaluation results: list, show."""
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, line, short, table
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import KeyRecord
 
 
-@click.group()
+@click.group(cls=Verbs)
 def key() -> None:
     """Signing keys: make, list, export, trust, revoke."""
 

@@ -1,24 +1,34 @@
 """`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._command import IDS, command, open_registry
-from rasura.commands._output import Result, fields, line, short, table
-from rasura.commands._views import encode_evaluation, format_evaluation
+from rasura.commands._asking import DRY
+from rasura.commands._command import IDS, Verbs, command, open_registry
+from rasura.commands._output import Result, clip, fields, line, short, table
+from rasura.commands._views import encode_evaluation, format_evaluation, format_place
 from rasura.commands.apply import apply, revert, status, switch
 from rasura.commands.bisect import bisect
 from rasura.commands.check import check
 from rasura.commands.export import export
 from rasura.commands.resolve import join, rebase, retarget
 
+if TYPE_CHECKING:
+    from rasura.patches.types import PatchId
+    from rasura.registry.standing.catalogue import Listed
+
+_DIGEST: Final = 64
+_MODELS: Final = 2  # that a cell of the list names
+_TICKET: Final = 24
 _EVALUATIONS = 5  # lines of `show`
 
 
-@click.group()
+@click.group(cls=Verbs)
 def patch() -> None:
-    """Patches: register, check, apply, switch, revert, solve anew, find the one that does harm."""
+    """Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm."""
 
 
 for _moving in (export, check, apply, switch, revert, status, rebase, join, retarget, bisect):
@@ -26,38 +36,106 @@ for _moving in (export, check, apply, switch, revert, status, rebase, join, reta
 
 
 @command(patch, "list")
-def list_(registry_at: str | None) -> Result:
-    """List the registered patches, the oldest first."""
+@click.option("--concept", metavar="TEXT", help="Only those that erase this concept.")
+@click.option("--base", metavar="NAME", help="Only those of this base.")
+@click.option("--method", metavar="NAME", help="Only those that this eraser made.")
+@click.option("--in-force", is_flag=True, help="Only those that are applied somewhere.")
+@click.option("--superseded", is_flag=True, help="Only those that another one supersedes.")
+@click.option("--current", is_flag=True, help="Only those that none supersedes.")
+@click.option("--retired", is_flag=True, help="The retired ones in place of the others.")
+def list_(registry_at: str | None, **which: Any) -> Result:
+    """List the registered patches, the oldest first: what each erases, and where it is in force."""
+    from rasura.registry.standing.catalogue import Choice, list_patches
+
     with open_registry(registry_at) as registry:
-        found, names = registry.patches(), {b.digest: b.name for b in registry.bases()}
-    rows = [
-        (
-            short(p.patch_id),
-            ", ".join(p.concepts),
-            p.anchor or "(nothing)",
-            p.method,
-            names.get(p.base, short(p.base)),
-            f"{p.size / 1000:.0f} kB",
-            f"{p.added_at:%Y-%m-%d %H:%M}",
-        )
-        for p in found
-    ]
+        found = list_patches(registry, Choice(**which))
     data = [
         {
-            "id": p.patch_id,
-            "concepts": list(p.concepts),
-            "anchor": p.anchor,
-            "method": p.method,
-            "base": p.base,
-            "key_id": p.key_id,
-            "size": p.size,
-            "source": p.source,
-            "added_at": p.added_at.isoformat(),
+            "id": p.record.patch_id,
+            "concepts": list(p.record.concepts),
+            "anchor": p.record.anchor,
+            "method": p.record.method,
+            "base": p.record.base,
+            "key_id": p.record.key_id,
+            "size": p.record.size,
+            "source": p.record.source,
+            "added_at": p.record.added_at.isoformat(),
+            "in_force": list(p.in_force),
+            "superseded_by": p.superseded_by,
+            "ticket": p.ticket,
         }
         for p in found
     ]
-    headers = ("patch", "concept", "becomes", "method", "base", "size", "added")
-    return Result({"patches": data}, lambda: table(headers, rows))
+    said = "no patches" + (" like that" if any(which.values()) else " yet: rasura takedown, rasura erase")
+    return Result({"patches": data}, lambda: _print_list(found) if found else line(said))
+
+
+def _print_list(found: "tuple[Listed, ...]") -> None:
+    """A table; columns that would be empty are left out."""
+    rows = [
+        (
+            short(p.record.patch_id),
+            ", ".join(p.record.concepts),
+            p.record.anchor or "(nothing)",
+            p.record.method,
+            _places(p.in_force),
+            short(p.superseded_by or ""),
+            clip(p.ticket, _TICKET),
+            p.base if len(p.base) < _DIGEST else short(p.base),
+            f"{p.record.added_at:%Y-%m-%d %H:%M}",
+        )
+        for p in found
+    ]
+    headers = ("patch", "concept", "becomes", "method", "in force at", "superseded by", "ticket", "base", "added")
+    shown = [i for i in range(len(headers)) if any(row[i] for row in rows)]
+    table([headers[i] for i in shown], [[row[i] for i in shown] for row in rows])
+
+
+def _places(locations: "tuple[str, ...]") -> str:
+    if len(locations) > _MODELS:
+        return f"{len(locations)} models"
+    return ", ".join(map(format_place, locations)) or "-"
+
+
+@command(patch, "retire", mutating=True)
+@IDS
+@DRY
+def retire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Retire patches: hidden from lists, left alone by nothing that is made later, still verifiable.
+
+    Exit code 7 where one is in force on a model or in a stack.
+    """
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.standing import retire as retiring
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i) for i in ids]
+        new = retiring.retire(registry, found, Actor(actor, reason), dry_run=dry_run)
+    return _retired(found, new, "would be retired" if dry_run else "is retired", "was retired already", dry_run=dry_run)
+
+
+@command(patch, "unretire", mutating=True)
+@IDS
+@DRY
+def unretire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Take retired patches back into use."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.standing import retire as retiring
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i, among=registry.retired_patches()) for i in ids]
+        back = retiring.unretire(registry, found, Actor(actor, reason), dry_run=dry_run)
+    return _retired(
+        found, back, "would be in use again" if dry_run else "is in use again", "is in use", dry_run=dry_run
+    )
+
+
+def _retired(
+    found: "Sequence[PatchId]", moved: "Sequence[PatchId]", said: str, otherwise: str, *, dry_run: bool
+) -> Result:
+    lines = [f"{short(p)} {said if p in moved else otherwise}" for p in found]
+    data = {"patches": list(found), "moved": list(moved), "dry_run": dry_run}
+    return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
 
 
 @command(patch, "show")

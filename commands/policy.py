@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, line, short
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
 
 
-@click.group()
+@click.group(cls=Verbs)
 def policy() -> None:
     """The policy in force: show, set."""
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._asking import DRY
+from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, fields, line, short, table
 from rasura.commands._views import (
     encode_capacity,
@@ -26,7 +27,7 @@ _NAME = click.argument("name")
 _MEMBERS = click.argument("members", nargs=-1, metavar="[ID[=STRENGTH]]...")
 
 
-@click.group()
+@click.group(cls=Verbs)
 def stack() -> None:
     """Stacks: create, add, remove, show, list, delete, update, diff, lock."""
 
@@ -35,8 +36,16 @@ def stack() -> None:
 @_NAME
 @_MEMBERS
 @click.option("--base", metavar="NAME", help="Base of a stack without patches [default: the only one].")
+@DRY
 def create(
-    *, name: str, members: tuple[str, ...], base: str | None, registry_at: str | None, reason: str, actor: str
+    *,
+    name: str,
+    members: tuple[str, ...],
+    base: str | None,
+    dry_run: bool,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
 ) -> Result:
     """Make a stack of patches of one base, each at strength 1 unless another is named."""
     from rasura.registry.apply.motion import Actor
@@ -44,16 +53,25 @@ def create(
 
     with open_registry(registry_at) as registry:
         found = edit.members_of(registry, members)
-        record = edit.create(registry, name, found, Actor(actor, reason), base=base)
-    return Result(_data(record), lambda: line(f"made stack {name}: {_count(record)}"), changed=True)
+        record = edit.create(registry, name, found, Actor(actor, reason), base=base, dry_run=dry_run)
+    said = f"{'would make' if dry_run else 'made'} stack {name}: {_count(record)}"
+    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
 
 
 @command(stack, "add", mutating=True)
 @_NAME
 @click.argument("members", nargs=-1, required=True, metavar="ID[=STRENGTH]...")
 @click.option("--replace", "replace_old", is_flag=True, help="Other versions of the same concepts give way.")
+@DRY
 def add(
-    *, name: str, members: tuple[str, ...], replace_old: bool, registry_at: str | None, reason: str, actor: str
+    *,
+    name: str,
+    members: tuple[str, ...],
+    replace_old: bool,
+    dry_run: bool,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
 ) -> Result:
     """Add patches to a stack, or with --replace give them another strength."""
     from rasura.registry.apply.motion import Actor
@@ -61,48 +79,59 @@ def add(
 
     with open_registry(registry_at) as registry:
         found = edit.members_of(registry, members)
-        record, changed = edit.add(registry, name, found, Actor(actor, reason), replace_old=replace_old)
-    return _told(record, changed=changed)
+        record, changed = edit.add(
+            registry, name, found, Actor(actor, reason), replace_old=replace_old, dry_run=dry_run
+        )
+    return _told(record, changed=changed, dry_run=dry_run)
 
 
 @command(stack, "remove", mutating=True)
 @_NAME
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-def remove(name: str, ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def remove(
+    *, name: str, ids: tuple[str, ...], dry_run: bool, registry_at: str | None, reason: str, actor: str
+) -> Result:
     """Take patches out of a stack; models that have them keep them until they are switched."""
     from rasura.registry.apply.motion import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        found = [registry.resolve_patch(i) for i in ids]
-        record, changed = edit.remove(registry, name, found, Actor(actor, reason))
-    return _told(record, changed=changed)
+        there = registry.stack(name).patches
+        found = [registry.resolve_patch(i, among=there) for i in ids]
+        record, changed = edit.remove(registry, name, found, Actor(actor, reason), dry_run=dry_run)
+    return _told(record, changed=changed, dry_run=dry_run)
 
 
 @command(stack, "update", mutating=True)
 @_NAME
-def update(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Replace patches of a stack by the newest registered ones that supersede them."""
     from rasura.registry.apply.motion import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        record, moved = edit.update(registry, name, Actor(actor, reason))
+        record, moved = edit.update(registry, name, Actor(actor, reason), dry_run=dry_run)
     lines = [f"{short(u.old)} -> {short(u.new)}" for u in moved] or [f"stack {name} is up to date"]
-    data = {**_data(record), "updated": {u.old: u.new for u in moved}}
-    return Result(data, lambda: line("\n".join(lines)), changed=bool(moved))
+    if dry_run:
+        lines.append("dry run: nothing was written")
+    data = {**_data(record), "updated": {u.old: u.new for u in moved}, "dry_run": dry_run}
+    return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
 
 
 @command(stack, "delete", mutating=True)
 @_NAME
-def delete(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def delete(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Delete a stack; its patches, and models that have them, stay as they are."""
     from rasura.registry.apply.motion import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
-        record = edit.delete(registry, name, Actor(actor, reason))
-    return Result(_data(record), lambda: line(f"deleted stack {name}"), changed=True)
+        record = edit.delete(registry, name, Actor(actor, reason), dry_run=dry_run)
+    said = f"{'would delete' if dry_run else 'deleted'} stack {name}"
+    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
 
 
 @command(stack, "list")
@@ -251,9 +280,10 @@ def _reasons(verdict: "Verdict") -> Sequence[str]:
     return [reason.text for reason in getattr(verdict, "reasons", ())]
 
 
-def _told(record: "StackRecord", *, changed: bool) -> Result:
-    said = f"stack {record.name} has {_count(record)}" + ("" if changed else ", as before")
-    return Result(_data(record), lambda: line(said), changed=changed)
+def _told(record: "StackRecord", *, changed: bool, dry_run: bool) -> Result:
+    has = "would have" if dry_run else "has"
+    said = f"stack {record.name} {has} {_count(record)}" + ("" if changed else ", as before")
+    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=changed and not dry_run)
 
 
 def _count(record: "StackRecord") -> str:

@@ -226,7 +226,7 @@ def test_what_a_revoked_key_signed_can_still_be_taken_out(workshop: Workshop) ->
     with workshop.open() as registry:
         operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     rasura("key", "revoke", "alice", cwd=workshop.folder)
-    run = rasura("patch", "revert", "--all", "--model", "the model", cwd=workshop.folder)
+    run = rasura("patch", "revert", "--all", "--yes", "--model", "the model", cwd=workshop.folder)
     assert run.code == 0, run.err
     assert workshop.digests() == first
 
@@ -448,7 +448,7 @@ def test_names_full_of_meaning_work(workshop: Workshop, tmp_path: Path) -> None:
     status = rasura("patch", "status", *model, *here, "--json", cwd=tmp_path)
     assert status.data["location"] == str(strange / "the model")
     assert rasura("patch", "export", workshop.dog, "-o", strange / "-x", *here, cwd=tmp_path).code == 0
-    assert rasura("patch", "revert", "--all", *model, *here, cwd=tmp_path).code == 0
+    assert rasura("patch", "revert", "--all", "--yes", *model, *here, cwd=tmp_path).code == 0
     assert rasura("audit", "verify", *here, cwd=tmp_path).code == 0
     assert digests(strange / "the model") == first
 

@@ -36,10 +36,10 @@ def cold_start(repeats: int) -> None:
         seconds = []
         for _ in range(repeats):
             seconds.append(_timed(folder, "patch", "apply", patch, "--model", "model"))
-            _timed(folder, "patch", "revert", "--all", "--model", "model")
+            _timed(folder, "patch", "revert", "--all", "--yes", "--model", "model")
         version = statistics.median(_timed(folder, "--version") for _ in range(repeats))
         imports = _imports(folder, patch)
-        _timed(folder, "patch", "revert", "--all", "--model", "model")
+        _timed(folder, "patch", "revert", "--all", "--yes", "--model", "model")
         stages, inside = _profiled(folder, patch)
     whole = statistics.median(seconds)
     print("\nOne patch applied to a folder from a shell (the reference model, 15 MB of UNet)\n")

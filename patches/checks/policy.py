@@ -11,6 +11,7 @@
 
     [require]
     separable = false  # refuse patches whose effect on other prompts is measured, not proved
+    reason = false     # refuse to change anything without a reason for the log
 
 What a file leaves out has its default. Several policies hold together as their strictest limits: `all_of`.
 """
@@ -30,6 +31,7 @@ MAX_POLICY_BYTES: Final = 65_536
 _LIMITS: Final = "limits"
 _REQUIRE: Final = "require"
 _HINT: Final = "rasura policy show"
+_REQUIREMENTS: Final = ("separable", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Policy:
         capacity: most share of the text embedding's dimensions that a stack may take.
         site: most share of a patch's effect that patches of the text encoder may move.
         separable: whether patches must prove what they leave alone.
+        reason: whether whoever changes something must say why.
     """
 
     own: float = 1e-3
@@ -55,14 +58,16 @@ class Policy:
     capacity: float = 1.0
     site: float = 0.05
     separable: bool = False
+    reason: bool = False
 
     def __post_init__(self) -> None:
         for name in list_limit_names():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
                 raise InputError(f"policy: {name}: expected a number of 0 or more, got {show(value)}", hint=_HINT)
-        if not isinstance(self.separable, bool):
-            raise InputError(f"policy: separable: expected true or false, got {show(self.separable)}", hint=_HINT)
+        for name in _REQUIREMENTS:
+            if not isinstance(value := getattr(self, name), bool):
+                raise InputError(f"policy: {name}: expected true or false, got {show(value)}", hint=_HINT)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -75,20 +80,20 @@ class Policy:
         limits, require = _table(document, _LIMITS), _table(document, _REQUIRE)
         _known(document, (_LIMITS, _REQUIRE), "table")
         _known(limits, list_limit_names(), "limit")
-        _known(require, ("separable",), "requirement")
+        _known(require, _REQUIREMENTS, "requirement")
         return cls(**{**limits, **require})
 
     def to_toml(self) -> str:
         """The file that says this; `parse(p.to_toml().encode()) == p`."""
         limits = [f"{name} = {_number(getattr(self, name))}" for name in list_limit_names()]
-        return "\n".join(
-            [f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", f"separable = {str(self.separable).lower()}", ""]
-        )
+        require = [f"separable = {str(self.separable).lower()}"]
+        require += ["reason = true"] if self.reason else []  # left out else, so that older policies keep their digests
+        return "\n".join([f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", *require, ""])
 
 
 def list_limit_names() -> tuple[str, ...]:
     """The names of all limits, in the file's order."""
-    return tuple(field.name for field in fields(Policy) if field.name != "separable")
+    return tuple(field.name for field in fields(Policy) if field.name not in _REQUIREMENTS)
 
 
 DEFAULT_POLICY: Final = Policy()
@@ -105,7 +110,8 @@ def combine_policies(*policies: Policy) -> Policy:
     limits: dict[str, Any] = {name: min(getattr(policy, name) for policy in policies) for name in list_limit_names()}
     # Where fewer count as ending another's promise, more of them are judged.
     limits["kept"] = max(policy.kept for policy in policies)
-    return Policy(**limits, separable=any(policy.separable for policy in policies))
+    required = {name: any(getattr(policy, name) for policy in policies) for name in _REQUIREMENTS}
+    return Policy(**limits, **required)
 
 
 def _document(data: bytes) -> Mapping[str, object]:

@@ -124,7 +124,7 @@ def load(session: Session, ref: str) -> BaseRecord:
     """
     row = session.scalar(select(BaseRow).where(BaseRow.name == ref))
     if row is None:
-        row = session.get_one(BaseRow, expand_id(session, BaseRow.digest, ref, "base", _HINT))
+        row = session.get_one(BaseRow, expand_id(session, BaseRow.digest, ref, "base", _HINT, names=BaseRow.name))
     query = select(ParameterRow).where(ParameterRow.base == row.digest).order_by(ParameterRow.position)
     return _record(row, tuple(map(_parameter, session.scalars(query))))
 

@@ -117,7 +117,7 @@ def load(session: Session, ref: str) -> KeyRecord:
     """
     row = session.scalar(select(KeyRow).where(KeyRow.name == ref))
     if row is None:
-        row = session.get_one(KeyRow, expand_id(session, KeyRow.key_id, ref, "key", _HINT))
+        row = session.get_one(KeyRow, expand_id(session, KeyRow.key_id, ref, "key", _HINT, names=KeyRow.name))
     return _record(row)
 
 

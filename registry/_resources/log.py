@@ -3,6 +3,7 @@
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log import ledger
+from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.signed_note import Checkpoint
 from rasura.registry.log.verify import read_key
@@ -33,6 +34,16 @@ class Log(Opened):
         """Entries by index, the newest first unless asked otherwise; `after` is the last index of the page before."""
         with self.reading() as session:
             return ledger.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
+
+    def changes_of_host(self, host_id: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
+        """Every entry that changed a host, with what it changed of it, the oldest first."""
+        with self.reading() as session:
+            return ledger.changes_of(session, "host", host_id)
+
+    def changes_of_stack(self, name: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
+        """Every entry that changed the stack of this name, or one that had it before, the oldest first."""
+        with self.reading() as session:
+            return ledger.changes_of(session, "stack", name)
 
     def unfinished(self, host: str | None = None) -> tuple[EntryRecord, ...]:
         """Entries that began something (on `host`) which no later entry ended, the oldest first."""

@@ -1,25 +1,37 @@
 """Patches and their files."""
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from rasura.patches.errors import DigestMismatchError, ExistsError, NotFoundError
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import AmbiguousIdError, DigestMismatchError, ExistsError, NotFoundError
+from rasura.patches.format.file_names import MANIFEST
+from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._resources.bases import insert_basis, insert_retain_set
 from rasura.registry._resources.resource import Opened
+from rasura.registry._storage.choices import RETIRE, UNRETIRE
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.lookup import expand_id
+from rasura.registry._storage.lookup import expand_id, is_abbreviation
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
 from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
 from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.ledger import every as every_entry
 
 __all__ = ["NewPatch", "Patches", "every"]
 
 _HINT = "rasura patch list"
+_FULL: Final = 64
+_SHORT: Final = 12
+_CANDIDATES: Final = 8
+# Canonical JSON has one spelling of "supersedes nothing", and no text can contain it: its quotes would be escaped.
+_NOTHING: Final = b'"supersedes":[]'
 
 _Row = TypeVar("_Row", ConceptRow, FileRow)
 
@@ -131,22 +143,77 @@ class Patches(Opened):
             return every(session, concept=concept, base=base)
 
     def patch(self, ref: str) -> PatchRecord:
-        """The patch with this identifier or abbreviation.
+        """The patch with this identifier, abbreviation or concept; see `resolve_patch`.
 
         Raises:
             NotFoundError, AmbiguousIdError: no such patch, or several.
         """
         with self.reading() as session:
-            return load(session, ref)
+            return load(session, self._resolved(session, ref, ()))
 
-    def resolve_patch(self, prefix: str) -> PatchId:
-        """The identifier that at least four hexadecimal digits stand for.
+    def resolve_patch(self, ref: str, *, among: Collection[PatchId] = ()) -> PatchId:
+        """The identifier that at least four hexadecimal digits of it, or the concept of a patch, stand for.
+
+        A concept stands for the patch that erases it, if there is one: retired ones and those that another one of the
+        same base supersedes are not meant.
+
+        Args:
+            ref: what a person typed.
+            among: patches of which one is meant rather than any other, such as those that are applied; of these, what
+                is superseded or retired counts, too.
 
         Raises:
             NotFoundError, AmbiguousIdError: no such patch, or several (named in `details["candidates"]`).
         """
         with self.reading() as session:
-            return resolve(session, prefix)
+            return self._resolved(session, ref, among)
+
+    def list_superseded(self, record: PatchRecord) -> tuple[PatchId, ...]:
+        """The patches that this one says it supersedes; they need not be here.
+
+        Raises:
+            NotFoundError, DigestMismatchError, FormatError: its manifest is missing or damaged.
+        """
+        data = self.blobs.read(record.files[MANIFEST], limit=MANIFEST_LIMIT)
+        return () if _NOTHING in data else Manifest.from_bytes(data).supersedes
+
+    def retired_patches(self) -> frozenset[PatchId]:
+        """Patches that were retired and not taken back into use: hidden from lists, and left alone by what protects."""
+        with self.reading() as session:
+            return find_retired(session)
+
+    def _resolved(self, session: Session, ref: str, among: Collection[PatchId]) -> PatchId:
+        if len(ref) == _FULL and is_abbreviation(ref):
+            return resolve(session, ref)
+        named = find_named(session, ref)
+        if not named:
+            return resolve(session, ref)
+        begun = find_beginning(session, ref) if is_abbreviation(ref) else []
+        preferred = [p for p in (*named, *begun) if p in among]
+        found = tuple(dict.fromkeys(preferred or [*self._current(session, named), *begun]))
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            listed = ", ".join(p[:_SHORT] for p in named)
+            raise NotFoundError(
+                f"patch: {show(ref)} is erased by retired patches only: {listed}",
+                hint=f"rasura patch unretire {named[-1][:_SHORT]}",
+            )
+        told = "; ".join(map(_tell, (load(session, p) for p in found[:_CANDIDATES])))
+        raise AmbiguousIdError(
+            f"patch: {show(ref)} names several: {told}{'; …' if len(found) > _CANDIDATES else ''}",
+            hint="type an id",
+            candidates=list(found[:_CANDIDATES]),
+        )
+
+    def _current(self, session: Session, named: Sequence[PatchId]) -> list[PatchId]:
+        """Those of these patches that are in use: not retired, and not superseded by another of them."""
+        retired = find_retired(session)
+        records = [load(session, p) for p in named if p not in retired]
+        if len(records) == 1:
+            return [records[0].patch_id]
+        old = {(earlier, record.base) for record in records for earlier in self.list_superseded(record)}
+        return [record.patch_id for record in records if (record.patch_id, record.base) not in old]
 
     def patch_files(self, ref: str) -> dict[str, bytes]:
         """All files of a patch, verified against their digests.
@@ -190,13 +257,46 @@ def insert(session: Session, record: PatchRecord) -> RowChange | None:
     return encode_change(record)
 
 
+def find_named(session: Session, concept: str) -> tuple[PatchId, ...]:
+    """Patches that erase this concept, however it is spelt; the oldest first."""
+    wanted = _spell(concept)
+    query = select(ConceptRow).join(PatchRow, PatchRow.patch_id == ConceptRow.patch_id)
+    rows = session.scalars(query.order_by(PatchRow.added_at, PatchRow.patch_id))
+    return tuple(dict.fromkeys(PatchId(row.patch_id) for row in rows if _spell(row.concept) == wanted))
+
+
+def find_retired(session: Session) -> frozenset[PatchId]:
+    """Patches that were retired and not taken back into use, as the log has it."""
+    found: set[PatchId] = set()
+    asked = [EntryFilter(action=action, outcome="success") for action in (RETIRE, UNRETIRE)]
+    told = [entry for each in asked for entry in every_entry(session, each, newest=False, limit=None, after=None)]
+    for entry in sorted(told, key=lambda entry: entry.index):
+        found = found | set(entry.patches) if entry.action == RETIRE else found - set(entry.patches)
+    return frozenset(found)
+
+
+def _spell(concept: str) -> str:
+    """One spelling for comparing, as `rasura.patches.prompts.concept_prompts.normal` has it, which needs more."""
+    return " ".join(unicodedata.normalize("NFC", concept).casefold().split())
+
+
+def find_beginning(session: Session, digits: str) -> list[PatchId]:
+    """Patches whose identifiers begin with these hexadecimal digits."""
+    query = select(PatchRow.patch_id).where(PatchRow.patch_id.startswith(digits.lower())).order_by(PatchRow.patch_id)
+    return [PatchId(patch_id) for patch_id in session.scalars(query)]
+
+
+def _tell(record: PatchRecord) -> str:
+    return f"{record.patch_id[:_SHORT]} ({', '.join(record.concepts)}, of {record.added_at:%Y-%m-%d %H:%M})"
+
+
 def resolve(session: Session, prefix: str) -> PatchId:
     """The identifier that an abbreviation of at least four digits stands for.
 
     Raises:
         NotFoundError, AmbiguousIdError: no such patch, or several.
     """
-    return PatchId(expand_id(session, PatchRow.patch_id, prefix, "patch", _HINT))
+    return PatchId(expand_id(session, PatchRow.patch_id, prefix, "patch", _HINT, names=ConceptRow.concept))
 
 
 def load(session: Session, ref: str) -> PatchRecord:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy
-from rasura.patches.errors import NotFoundError
+from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.choices import REGISTRY, PolicyRecord, digest_policy
@@ -34,6 +34,21 @@ class Policies(Opened):
             return Policy.parse(self.blobs.read(record.digest, limit=MAX_POLICY_BYTES))
         except NotFoundError as error:
             raise NotFoundError(f"policy in force: {error.message}", hint="rasura policy set FILE") from None
+
+    def check_reason(self, reason: str) -> None:
+        """Refuse an empty reason where the policy in force asks for one.
+
+        Raises:
+            InputError: it does, and there is none.
+        """
+        try:
+            required = self.policy().reason
+        except (NotFoundError, DigestMismatchError):  # whatever checks patches says so; setting it anew mends it
+            return
+        if required and not reason.strip():
+            raise InputError(
+                "the policy in force asks for a reason: expected why this is done, or a ticket", hint="--reason TEXT"
+            )
 
     def policy_record(self) -> PolicyRecord | None:
         """Which policy is in force and since when; None where nobody has set one."""

@@ -139,7 +139,9 @@ def load(session: Session, name: str) -> StackRecord:
     Raises:
         NotFoundError: no such stack.
     """
-    record: StackRecord = found(find(session, name), "stack", name, _HINT)
+    row = find(session, name)
+    names = () if row else session.scalars(select(StackRow.name)).all()
+    record: StackRecord = found(row, "stack", name, _HINT, names)
     return record
 
 

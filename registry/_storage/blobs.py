@@ -5,6 +5,10 @@ again, so a caller never sees bytes that are not those it asked for. A blob is n
 """
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +18,30 @@ from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, temporary, translated
 from rasura.registry._storage.validation import check_digest
 
-__all__ = ["MAX_BLOB_BYTES", "BlobStore"]
+__all__ = ["MAX_BLOB_BYTES", "BlobInfo", "BlobStore"]
 
 MAX_BLOB_BYTES: Final = 2 * 1024**3
 """Most bytes of one blob; a patch has a few megabytes."""
 
 _READ_ONLY: Final = 0o444
+_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+_FILE: Final = re.compile(r"[0-9a-f]{62}")
+_GOING: Final = ".going-"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob without its bytes.
+
+    Attributes:
+        digest: its name.
+        size: bytes.
+        stored_at: when it was stored last, in seconds since 1970; storing it again counts.
+    """
+
+    digest: Digest
+    size: int
+    stored_at: float
 
 
 class BlobStore:
@@ -52,12 +74,15 @@ class BlobStore:
         if expected is not None and digest != expected:
             raise DigestMismatchError(f"blob: expected bytes with SHA-256 {expected}, got {digest}")
         path = self.path(digest)
-        if path.exists():
+        there = False
+        with suppress(NotFoundError):  # which it may become at any moment, where nothing refers to it
             self.read(digest)
+            there = True
+        if there and _renew(path):
             return digest
         make_folder(path.parent)
         with translated(f"store blob {digest}"), temporary(path.parent, data, mode=_READ_ONLY) as written:
-            _place(written, path)
+            _place(written, path, renew=there)
             sync_folder(path.parent)
             sync_folder(self.folder)
         return digest
@@ -80,9 +105,68 @@ class BlobStore:
             raise DigestMismatchError(f"blob: expected bytes with SHA-256 {digest}, got {got} in {path}")
         return data
 
+    def every(self) -> Iterator[BlobInfo]:
+        """All blobs, in no order; bytes are not looked at.
 
-def _place(written: Path, path: Path) -> None:
-    """Gives the temporary file its name without ever replacing one; a twin that came first has the same bytes."""
+        Raises:
+            RegistryError: a folder cannot be read.
+        """
+        with translated(f"read {self.folder}"):
+            folders = [f for f in self.folder.iterdir() if _FOLDER.fullmatch(f.name)] if self.folder.is_dir() else []
+            for folder in folders:
+                for path in folder.iterdir():
+                    with suppress(FileNotFoundError):
+                        if path.name.startswith(_GOING):  # whoever was removing it died
+                            _put_back(path, path.with_name(path.name.removeprefix(_GOING)))
+                        if _FILE.fullmatch(path.name):
+                            found = path.lstat()
+                            yield BlobInfo(Digest(folder.name + path.name), found.st_size, found.st_mtime)
+
+    def discard(self, digest: Digest, *, before: float) -> bool:
+        """Removes a blob that was stored last before this time; False where it is newer or gone.
+
+        Safe beside writers who store the same bytes now: it is taken out of sight before its time is looked at, so
+        whoever renewed it earlier is seen, and whoever comes later finds nothing and writes it anew.
+
+        Raises:
+            RegistryError: it cannot be removed.
+        """
+        path = self.path(digest)
+        going = path.with_name(f"{_GOING}{path.name}")
+        with translated(f"remove blob {digest}"):
+            try:
+                if path.lstat().st_mtime >= before:
+                    return False
+                path.rename(going)
+                if going.lstat().st_mtime >= before:
+                    _put_back(going, path)
+                    return False
+                going.unlink()
+            except FileNotFoundError:  # somebody else removes it
+                return False
+            sync_folder(path.parent)
+        return True
+
+
+def _renew(path: Path) -> bool:
+    """Say that the blob was stored now; False where it has just gone, or is another user's."""
+    try:
+        os.utime(path)
+    except (FileNotFoundError, PermissionError):
+        return False
+    return True
+
+
+def _put_back(going: Path, path: Path) -> None:
+    _place(going, path, renew=False)
+    going.unlink(missing_ok=True)
+
+
+def _place(written: Path, path: Path, *, renew: bool) -> None:
+    """Gives the temporary file its name; a twin that came first has the same bytes, and is replaced to renew it."""
+    if renew:
+        written.replace(path)
+        return
     try:
         os.link(written, path)
     except FileExistsError:

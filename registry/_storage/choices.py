@@ -1,4 +1,4 @@
-"""What people chose to have, as records: stacks of patches by name, and the policy in force."""
+"""What people chose to have: stacks of patches by name, the policy in force, and what they retired."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,14 @@ from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.validation import check_digest, check_name, check_stack, check_time
 
-__all__ = ["REGISTRY", "PolicyRecord", "StackRecord", "check_stack_name", "digest_policy"]
+__all__ = ["REGISTRY", "RETIRE", "UNRETIRE", "PolicyRecord", "StackRecord", "check_stack_name", "digest_policy"]
 
 REGISTRY: Final = "registry"
 """The scope of the policy that holds for everything in a registry; there is no other."""
+
+RETIRE: Final = "patch.retire"
+UNRETIRE: Final = "patch.unretire"
+"""Actions of the log that say which patches are retired: no table does."""
 
 MAX_STACK_NAME: Final = 64  # as long as the identifiers that the log's changes carry
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")

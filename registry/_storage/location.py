@@ -3,6 +3,7 @@
     .rasura/
     ├── registry.db            SQLite, unless a URL names a PostgreSQL database
     ├── blobs/ab/cdef…         files of patches, by SHA-256
+    ├── config.toml            defaults of the command line, if somebody wrote some
     └── keys/                  0700: log.pem (signs the audit log), last_signed, and private keys of patch signers
 
 With `postgresql://user@server/database?blobs=/srv/rasura` the rows are in PostgreSQL and blobs and keys in that folder

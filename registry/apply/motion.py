@@ -32,6 +32,7 @@ from rasura.registry._storage.records import Draft
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.host_state import (
+    REVERT,
     SET,
     SWITCH,
     applied_of,
@@ -40,6 +41,7 @@ from rasura.registry.apply.host_state import (
     location_of,
     present_set,
     settle,
+    sighted,
 )
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.log.outcome import describe_outcome
@@ -99,6 +101,7 @@ def move(
     stricter: Policy | None = None,
     force: bool = False,
     expect: Callable[[Motion], None] = lambda _: None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Carry a motion out, or log why not.
 
@@ -110,10 +113,13 @@ def move(
         stricter: limits beside those of the registry's policy.
         force: believe the registry where the host changed outside of it.
         expect: raises where what would be written is not what somebody was promised.
+        dry_run: only say what it would do; nothing is written, no entry either.
 
     Raises:
         RasuraError: whatever a step finds; nothing changed.
     """
+    if dry_run:
+        return _foresee(registry, host, wanted, merge_policies(registry, stricter), expect, force=force)
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
@@ -130,11 +136,26 @@ def move(
         except RasuraError as error:
             registry.note(describe_outcome(draft, error))
             raise
-        if draft.action == SWITCH and present == target:
+        if present == target:
             return _receipt(host, motion, changed=False)
-        # A switch names the patches that it moves, and a revert of all those that it takes out.
-        moved = present.diff(target).patches if draft.action == SWITCH else draft.patches or tuple(present)
+        # An entry names the patches that move, and a revert of all those that it takes out.
+        moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
         return _carried_out(registry, host, replace(draft, patches=moved), motion)
+
+
+def _foresee(
+    registry: Registry, host: Host, wanted: Wanted, policy: Policy, expect: Callable[[Motion], None], *, force: bool
+) -> Receipt:
+    """The receipt that a motion would give now; of an interrupted one, the side that the host is on counts."""
+    record = find_record(registry, host) if force else sighted(registry, host)
+    present = applied_of(record)
+    target = Stack(wanted(present))
+    if not present and not target:
+        nothing = digest_tensor_set(())
+        return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
+    motion = prepared(registry, Glance(host), present, target, policy)
+    expect(motion)
+    return _receipt(host, motion, changed=present != target)
 
 
 def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:

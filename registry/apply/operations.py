@@ -36,7 +36,17 @@ if TYPE_CHECKING:
     from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
 
-__all__ = ["Actor", "Receipt", "apply", "apply_to_folder", "check_base", "revert", "switch", "switch_folder"]
+__all__ = [
+    "Actor",
+    "Receipt",
+    "apply",
+    "apply_to_folder",
+    "check_base",
+    "check_in_use",
+    "revert",
+    "switch",
+    "switch_folder",
+]
 
 
 def apply(
@@ -47,11 +57,15 @@ def apply(
     *,
     strength: Strength = ONE,
     policy: Policy | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Apply patches to a host, together with those that are applied already.
 
+    Those that are applied at this strength stay as they are; where all are, nothing is written, not even an entry. With
+    `dry_run` nothing is written in any case.
+
     Raises:
-        AlreadyAppliedError: one of them is applied; nothing changed.
+        AlreadyAppliedError: one of them is applied at another strength; nothing changed.
         StrengthError: strength 0.
         NotFoundError: the base of the patches is not in this registry.
         BusyError: somebody else is moving the host.
@@ -63,15 +77,17 @@ def apply(
 
     def wanted(applied: Stack) -> Stack:
         for patch_id in ids:
-            if patch_id in applied:
+            if applied.get(patch_id, strength) != strength:
                 raise AlreadyAppliedError(
-                    f"patch {patch_id[:SHORT]} is applied to {host.location} already",
+                    f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength {strength}, "
+                    f"got {applied[patch_id]}",
                     hint=look_at(host),
                 )
+        check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
         return applied.with_(dict.fromkeys(ids, strength))
 
     draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
-    return move(registry, host, wanted, draft, stricter=policy)
+    return move(registry, host, wanted, draft, stricter=policy, dry_run=dry_run)
 
 
 def revert(
@@ -82,6 +98,8 @@ def revert(
     *,
     policy: Policy | None = None,
     force: bool = False,
+    expected: Stack | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Take patches out of a host's set; None takes out all of them.
 
@@ -93,8 +111,11 @@ def revert(
         policy: limits for what stays, beside those of the registry's policy.
         force: with None only: also where the host changed outside the registry. Its touched parameters get their
             originals, which must be those of the base.
+        expected: what must be applied before; looked at while nobody else may move the host.
+        dry_run: only say what it would do.
 
     Raises:
+        ConflictError: something else than `expected` is applied.
         NotAppliedError: one of them is not applied; nothing changed.
         InputError: `force` with patches named.
         DriftError: the host is not what the registry last wrote, or with `force`: has not its originals; nothing
@@ -108,11 +129,12 @@ def revert(
         )
 
     def wanted(applied: Stack) -> Stack:
+        _check_expected(applied, expected, host)
         _check_applied(applied, ids, host)
         return Stack() if ids is None else applied.without(ids)
 
     draft = Draft(actor.name, actor.reason, REVERT, "success", ids or (), details={"force": "yes"} if force else {})
-    return move(registry, host, wanted, draft, stricter=policy, force=force)
+    return move(registry, host, wanted, draft, stricter=policy, force=force, dry_run=dry_run)
 
 
 def switch(
@@ -123,6 +145,7 @@ def switch(
     *,
     policy: Policy | None = None,
     expected: Stack | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """Move a host to exactly this set, each patch at its strength, in one motion; from there, nothing happens.
 
@@ -133,6 +156,7 @@ def switch(
         actor: who and why.
         policy: limits beside those of the registry's policy.
         expected: what must be applied before; looked at while nobody else may move the host.
+        dry_run: only say what it would do.
 
     Raises:
         ConflictError: something else than `expected` is applied.
@@ -141,17 +165,27 @@ def switch(
     """
 
     def wanted(applied: Stack) -> Stack:
-        if expected is not None and applied != expected:
-            raise ConflictError(
-                f"{host.location} changed since that was planned: expected the {len(expected)} patches of then, got "
-                f"{len(applied)} others or at other strengths",
-                hint=look_at(host),
-            )
+        _check_expected(applied, expected, host)
         check_base(registry, host, goal)
         return goal.patches
 
     draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(goal.patches), details={"goal": goal.source})
-    return move(registry, host, wanted, draft, stricter=stricter_of(goal, policy))
+    return move(registry, host, wanted, draft, stricter=stricter_of(goal, policy), dry_run=dry_run)
+
+
+def check_in_use(registry: Registry, patch_ids: Iterable[PatchId]) -> None:
+    """Refuse patches that were retired: nothing that is made later leaves them alone.
+
+    Raises:
+        ConflictError: naming the first.
+    """
+    retired = registry.retired_patches()
+    for patch_id in patch_ids:
+        if patch_id in retired:
+            raise ConflictError(
+                f"patch {patch_id[:SHORT]} is retired: expected one in use",
+                hint=f"rasura patch unretire {patch_id[:SHORT]}",
+            )
 
 
 def check_base(registry: Registry, host: Host, goal: Goal) -> None:
@@ -177,6 +211,7 @@ def apply_to_folder(
     strength: Strength = ONE,
     out: Path | None = None,
     policy: Policy | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """`apply` to a model on disk, or to a new copy of it, which does not stay behind when applying fails.
 
@@ -186,8 +221,9 @@ def apply_to_folder(
     """
 
     def work(host: Host) -> Receipt:
-        return apply(registry, host, patch_ids, actor, strength=strength, policy=policy)
+        return apply(registry, host, patch_ids, actor, strength=strength, policy=policy, dry_run=dry_run)
 
+    _check_dry(out, dry_run=dry_run)
     return _in_folder(registry, model, out, actor, work)
 
 
@@ -199,6 +235,8 @@ def switch_folder(
     *,
     out: Path | None = None,
     policy: Policy | None = None,
+    expected: Stack | None = None,
+    dry_run: bool = False,
 ) -> Receipt:
     """`switch` of a model on disk, or of a new copy of it, which does not stay behind when that fails.
 
@@ -206,7 +244,12 @@ def switch_folder(
         ExistsError: `out` is there already.
         RasuraError: see `switch`.
     """
-    return _in_folder(registry, model, out, actor, lambda host: switch(registry, host, goal, actor, policy=policy))
+
+    def work(host: Host) -> Receipt:
+        return switch(registry, host, goal, actor, policy=policy, expected=expected, dry_run=dry_run)
+
+    _check_dry(out, dry_run=dry_run)
+    return _in_folder(registry, model, out, actor, work)
 
 
 def _in_folder(
@@ -226,6 +269,22 @@ def _in_folder(
     except BaseException:
         remove_copy(out)
         raise
+
+
+def _check_dry(out: Path | None, *, dry_run: bool) -> None:
+    if dry_run and out is not None:
+        raise InputError(
+            "a dry run looks at the model itself: expected no new copy of it", hint="rasura plan --stack STACK"
+        )
+
+
+def _check_expected(applied: Stack, expected: Stack | None, host: Host) -> None:
+    if expected is not None and applied != expected:
+        raise ConflictError(
+            f"{host.location} changed since that was planned: expected the {len(expected)} patches of then, got "
+            f"{len(applied)} others or at other strengths",
+            hint=look_at(host),
+        )
 
 
 def _check_applied(applied: Stack, ids: Iterable[PatchId] | None, host: Host) -> None:

@@ -18,7 +18,9 @@ __all__ = ["find_others"]
 def find_others(
     registry: Registry, bases: Collection[Digest], concepts: Iterable[str], but: Collection[PatchId] = ()
 ) -> tuple[PatchId, ...]:
-    """Every registered patch that a new one could leave alone: of its base, of other concepts, and not superseded.
+    """Every registered patch that a new one could leave alone: of its base, of other concepts, and in use.
+
+    In use: neither superseded nor retired.
 
     Args:
         registry: where to look.
@@ -29,5 +31,6 @@ def find_others(
     own = {normal(concept) for concept in concepts}
     found = [record for record in registry.patches() if record.base in bases and record.patch_id not in but]
     old = {earlier for record in found for earlier in manifest_of(registry, record.patch_id).supersedes}
+    old |= registry.retired_patches()
     others = [r for r in found if not own.intersection(map(normal, r.concepts)) and r.patch_id not in old]
     return tuple(record.patch_id for record in others)

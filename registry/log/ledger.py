@@ -17,7 +17,7 @@ from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.signed_note import Checkpoint, parse_note
 
-__all__ = ["EntryFilter", "Telling", "append", "every", "find_unfinished", "root_at", "tree"]
+__all__ = ["EntryFilter", "Telling", "append", "changes_of", "every", "find_unfinished", "root_at", "tree"]
 
 _BATCH = 500
 
@@ -140,6 +140,18 @@ def every(
     if after is not None:
         query = query.where(EntryRow.position < after if newest else EntryRow.position > after)
     return tuple(_records(session, session.scalars(query).all()))
+
+
+def changes_of(session: Session, kind: str, key: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
+    """Every entry that changed a host or a stack, with what it changed of it, the oldest first."""
+    query = select(EntryRow).where(EntryRow.outcome.in_(("success", "done"))).order_by(EntryRow.position)
+    query = query.where(EntryRow.host == key if kind == "host" else EntryRow.action.startswith(f"{kind}."))
+    rows = session.scalars(query).all()
+    beside = patches_of(session, [row.position for row in rows])
+    read = (decode(row.body, beside.get(row.position, ())) for row in rows)
+    return tuple(
+        (entry, change) for entry, _, changes in read for change in changes if (change.kind, change.id) == (kind, key)
+    )
 
 
 def find_unfinished(session: Session, host: str | None = None) -> tuple[EntryRecord, ...]:

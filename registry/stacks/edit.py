@@ -9,15 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.verdict import SHORT
-from rasura.patches.errors import BaseMismatchError, ConflictError, InputError, NotFoundError, StrengthError
+from rasura.patches.errors import (
+    BaseMismatchError,
+    ConflictError,
+    ExistsError,
+    InputError,
+    NotFoundError,
+    StrengthError,
+)
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name
 from rasura.registry._storage.records import Draft
+from rasura.registry.apply.operations import check_in_use
 from rasura.registry.stacks.versions import Versions
 
 if TYPE_CHECKING:
@@ -58,7 +67,14 @@ def members_of(registry: Registry, texts: Iterable[str]) -> Stack:
 
 
 def create(
-    registry: Registry, name: str, members: Mapping[PatchId, Strength], actor: Actor, *, base: str | None = None
+    registry: Registry,
+    name: str,
+    members: Mapping[PatchId, Strength],
+    actor: Actor,
+    *,
+    base: str | None = None,
+    details: Mapping[str, str | int] = MappingProxyType({}),
+    dry_run: bool = False,
 ) -> StackRecord:
     """Make a stack.
 
@@ -68,6 +84,8 @@ def create(
         members: its patches; may be empty.
         actor: who and why.
         base: name or digest of its base; needed where there are no patches and several bases.
+        details: what else the entry says.
+        dry_run: only say what it would be; nothing is written.
 
     Raises:
         InputError: a name that is none, or no way to know the base.
@@ -78,17 +96,28 @@ def create(
     """
     check_stack_name(name)
     digest = _base_for(registry, members, base)
+    check_in_use(registry, members)
     versions = Versions.of(registry, digest)
     _check_bases(registry, members, digest)
     _check_versions(versions, members, name)
     now = registry.now()
     record = StackRecord(name, digest, Stack(members).sixteenths, now, now)
-    registry.add_stack(record, _draft(actor, "stack.create"))
+    if dry_run:
+        if any(known.name == name for known in registry.stacks()):
+            raise ExistsError(f"stack: there is one called {name}", hint=f"rasura stack show {name}")
+        return record
+    registry.add_stack(record, _draft(actor, "stack.create", details))
     return registry.stack(name)
 
 
 def add(
-    registry: Registry, name: str, members: Mapping[PatchId, Strength], actor: Actor, *, replace_old: bool = False
+    registry: Registry,
+    name: str,
+    members: Mapping[PatchId, Strength],
+    actor: Actor,
+    *,
+    replace_old: bool = False,
+    dry_run: bool = False,
 ) -> tuple[StackRecord, bool]:
     """Add patches to a stack; with `replace_old`, versions of the same concepts and other strengths give way.
 
@@ -101,6 +130,7 @@ def add(
         ConflictError: a version of the same concept, or the patch at another strength, is in the stack.
     """
     before = registry.stack(name)
+    check_in_use(registry, (patch_id for patch_id in members if patch_id not in before.patches))
     versions = Versions.of(registry, before.base)
     _check_bases(registry, members, before.base)
     _check_versions(versions, members, name)
@@ -111,10 +141,12 @@ def add(
         if (rivals or other) and not replace_old:
             raise _taken(name, patch_id, strength, rivals)
         kept = kept.without(rivals).with_({patch_id: strength})
-    return _changed(registry, before, kept, _draft(actor, "stack.add"))
+    return _changed(registry, before, kept, _draft(actor, "stack.add"), dry_run=dry_run)
 
 
-def remove(registry: Registry, name: str, patch_ids: Sequence[PatchId], actor: Actor) -> tuple[StackRecord, bool]:
+def remove(
+    registry: Registry, name: str, patch_ids: Sequence[PatchId], actor: Actor, *, dry_run: bool = False
+) -> tuple[StackRecord, bool]:
     """Take patches out of a stack.
 
     Raises:
@@ -125,10 +157,12 @@ def remove(registry: Registry, name: str, patch_ids: Sequence[PatchId], actor: A
         if patch_id not in before.patches:
             raise NotFoundError(f"stack {name} has no patch {patch_id[:SHORT]}", hint=f"rasura stack show {name}")
     kept = Stack.of_sixteenths(before.patches).without(patch_ids)
-    return _changed(registry, before, kept, _draft(actor, "stack.remove"))
+    return _changed(registry, before, kept, _draft(actor, "stack.remove"), dry_run=dry_run)
 
 
-def update(registry: Registry, name: str, actor: Actor) -> tuple[StackRecord, tuple[Update, ...]]:
+def update(
+    registry: Registry, name: str, actor: Actor, *, dry_run: bool = False
+) -> tuple[StackRecord, tuple[Update, ...]]:
     """Replace every patch of a stack by the newest registered one that supersedes it, at the same strength.
 
     Raises:
@@ -147,11 +181,20 @@ def update(registry: Registry, name: str, actor: Actor) -> tuple[StackRecord, tu
                 hint=f"rasura stack add {name} {newest[patch_id][:SHORT]}=1 --replace",
             )
     _check_versions(versions, kept, name)
-    record, _ = _changed(registry, before, Stack(kept), _draft(actor, "stack.update"))
+    record, _ = _changed(registry, before, Stack(kept), _draft(actor, "stack.update"), dry_run=dry_run)
     return record, moved
 
 
-def set_members(registry: Registry, name: str, members: Stack, actor: Actor, *, expected: Stack) -> StackRecord:
+def set_members(
+    registry: Registry,
+    name: str,
+    members: Stack,
+    actor: Actor,
+    *,
+    expected: Stack,
+    details: Mapping[str, str | int] = MappingProxyType({}),
+    dry_run: bool = False,
+) -> StackRecord:
     """Make a stack exactly this set, in one step, from exactly that one.
 
     Raises:
@@ -168,28 +211,33 @@ def set_members(registry: Registry, name: str, members: Stack, actor: Actor, *, 
         )
     _check_bases(registry, members, before.base)
     _check_versions(Versions.of(registry, before.base), members, name)
-    return _changed(registry, before, members, _draft(actor, "stack.set"))[0]
+    return _changed(registry, before, members, _draft(actor, "stack.set", details), dry_run=dry_run)[0]
 
 
-def delete(registry: Registry, name: str, actor: Actor) -> StackRecord:
+def delete(registry: Registry, name: str, actor: Actor, *, dry_run: bool = False) -> StackRecord:
     """Delete a stack; patches, and models that have them, stay as they are.
 
     Raises:
         NotFoundError: no such stack.
     """
     before = registry.stack(name)
-    registry.remove_stack(before, _draft(actor, "stack.delete"))
+    if not dry_run:
+        registry.remove_stack(before, _draft(actor, "stack.delete"))
     return before
 
 
-def _changed(registry: Registry, before: StackRecord, patches: Stack, draft: Draft) -> tuple[StackRecord, bool]:
+def _changed(
+    registry: Registry, before: StackRecord, patches: Stack, draft: Draft, *, dry_run: bool
+) -> tuple[StackRecord, bool]:
     after = replace(before, patches=patches.sixteenths, updated_at=registry.now())
+    if dry_run:
+        return after, after.patches != before.patches
     changed = registry.set_stack(before, after, draft)
     return registry.stack(before.name) if changed else before, changed
 
 
-def _draft(actor: Actor, action: str) -> Draft:
-    return Draft(actor.name, actor.reason, action, "success")
+def _draft(actor: Actor, action: str, details: Mapping[str, str | int] = MappingProxyType({})) -> Draft:
+    return Draft(actor.name, actor.reason, action, "success", details=details)
 
 
 def _base_for(registry: Registry, members: Iterable[PatchId], base: str | None) -> Digest:

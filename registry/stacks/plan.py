@@ -92,8 +92,8 @@ def make_plan(registry: Registry, host: Host, goal: Goal, *, policy: Policy | No
     return Planned(plan, motion.verdict, branches, _unchanged(host, motion))
 
 
-def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
-    """Do what a plan says.
+def apply_plan(registry: Registry, plan: Plan, actor: Actor, *, dry_run: bool = False) -> Receipt:
+    """Do what a plan says, or with `dry_run` say whether it could be done.
 
     Raises:
         ConflictError: something that it rests on is otherwise now; nothing changed.
@@ -129,7 +129,8 @@ def apply_plan(registry: Registry, plan: Plan, actor: Actor) -> Receipt:
 
     details = {"goal": plan.source, "plan": plan.digest}
     draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(plan.after.patches), details=details)
-    return move(registry, host, wanted, draft, stricter=Policy.parse(plan.limits.encode()), expect=expect)
+    limits = Policy.parse(plan.limits.encode())
+    return move(registry, host, wanted, draft, stricter=limits, expect=expect, dry_run=dry_run)
 
 
 def _check_registry(registry: Registry, plan: Plan) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from rasura.patches.format.file_names import MANIFEST
-from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.prompts.concept_prompts import normal
 
 if TYPE_CHECKING:
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
 __all__ = ["Versions"]
-
-# Canonical JSON has one spelling of "supersedes nothing", and no text can contain it: its quotes would be escaped.
-_NOTHING: Final = b'"supersedes":[]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,7 @@ class Versions:
         records = {record.patch_id: record for record in registry.patches(base=base)}
         later: dict[PatchId, list[PatchId]] = {}
         for record in records.values():
-            for old in _superseded(registry, record):
+            for old in registry.list_superseded(record):
                 later.setdefault(old, []).append(record.patch_id)
         concepts = {patch_id: frozenset(map(normal, record.concepts)) for patch_id, record in records.items()}
         return cls(records, concepts, {old: tuple(new) for old, new in later.items()})
@@ -95,8 +90,3 @@ class Versions:
 
     def _concepts(self, patch_id: PatchId) -> frozenset[str]:
         return self.concepts.get(patch_id, frozenset())
-
-
-def _superseded(registry: Registry, record: PatchRecord) -> tuple[PatchId, ...]:
-    data = registry.blobs.read(record.files[MANIFEST], limit=MANIFEST_LIMIT)
-    return () if _NOTHING in data else Manifest.from_bytes(data).supersedes

@@ -52,6 +52,8 @@ ARGUMENTS = {
     ("erase",): ["--base", "x", "--concept", "x", "--retain", "x"],
     ("evaluate",): ["--base", "x", "--patch", "abcd"],
     ("patch", "show"): ["abcd"],
+    ("patch", "retire"): ["abcd"],
+    ("patch", "unretire"): ["abcd"],
     ("patch", "add"): ["x"],
     ("patch", "export"): ["abcd", "-o", "y"],
     ("patch", "verify"): ["abcd"],
@@ -157,7 +159,7 @@ def test_a_whole_day(workshop: Workshop, tmp_path: Path) -> None:
     assert (applied["applied"], applied["pristine"]) == ({patch: "1"}, False)
     status = run("patch", "status", *MODEL, "--deep", changed=False)
     assert (status["applied"], status["drifted"], status["interrupted"]) == ({patch: "1"}, [], None)
-    reverted = run("patch", "revert", "--all", *MODEL, changed=True)
+    reverted = run("patch", "revert", "--all", "--yes", *MODEL, changed=True)
     assert (reverted["after"], reverted["pristine"]) == (applied["before"], True)
     log = run("audit", "log", "-n", "3", changed=False)["entries"]
     assert [entry["action"] for entry in log] == ["patch.revert", "patch.revert", "patch.apply"]
@@ -170,7 +172,7 @@ def test_a_whole_day(workshop: Workshop, tmp_path: Path) -> None:
 def test_why_and_who_are_in_the_log(workshop: Workshop) -> None:
     said = ("--reason", "takedown 118; “quoted” | =cmd", "--actor", "eve@example.org")
     assert rasura("patch", "apply", workshop.dog, *MODEL, *said, cwd=workshop.folder).code == 0
-    assert rasura("patch", "apply", workshop.dog, *MODEL, *said, cwd=workshop.folder).code == 7
+    assert rasura("patch", "apply", workshop.dog, *MODEL, "--strength", "2", *said, cwd=workshop.folder).code == 7
     entries = workshop.entries()[-3:]
     assert {(e.actor, e.reason) for e in entries} == {("eve@example.org", "takedown 118; “quoted” | =cmd")}
     variables = {"RASURA_ACTOR": "from the environment"}
@@ -305,7 +307,7 @@ def test_ctrl_c_leaves_the_model_whole(workshop: Workshop) -> None:
     if process.returncode == 130:
         assert json.loads(out)["error"]["code"] == "interrupted"
     assert "Traceback" not in err
-    rasura("patch", "revert", "--all", *MODEL, cwd=workshop.folder)  # settles; there may be nothing to revert
+    rasura("patch", "revert", "--all", "--yes", *MODEL, cwd=workshop.folder)  # settles; there may be nothing to revert
     assert workshop.digests() == before
     assert rasura("audit", "verify", cwd=workshop.folder).code == 0
 
@@ -330,7 +332,7 @@ def test_ctrl_c_ends_with_130(workshop: Workshop) -> None:
     assert (set(status.data["applied"]), status.data["drifted"]) == ({workshop.dog}, [])
     assert status.data["interrupted"] is not None
     assert "was interrupted" in rasura("patch", "status", *MODEL, cwd=workshop.folder).out
-    assert rasura("patch", "revert", "--all", *MODEL, cwd=workshop.folder).code == 0
+    assert rasura("patch", "revert", "--all", "--yes", *MODEL, cwd=workshop.folder).code == 0
     assert rasura("audit", "verify", cwd=workshop.folder).code == 0
 
 
@@ -384,7 +386,7 @@ def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> 
     assert found == {"patch", "plan", "policy", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
     found, modules = complete("rasura patch re")
-    assert found == {"rebase", "retarget", "revert"}
+    assert found == {"rebase", "retarget", "retire", "revert"}
     assert modules & {"torch", "sqlalchemy", "numpy"} == set()
     process = start(["-m", "rasura"], tmp_path, _RASURA_COMPLETE="bash_source")
     out, _ = process.communicate(timeout=60)

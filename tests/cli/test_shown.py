@@ -111,7 +111,8 @@ def test_status_tells_the_way_out(workshop: Workshop) -> None:
     assert deep.out.splitlines()[-2] == f"  {name}"
     assert deep.out.splitlines()[-3].endswith(", 1 not as they should be")
     _, *arguments = shlex.split(out[-1].partition(": ")[2])
-    assert rasura(*arguments, cwd=workshop.folder).code == 0
+    assert rasura(*arguments, cwd=workshop.folder).code == 2  # it asks, and nobody is there
+    assert rasura(*arguments, "--yes", cwd=workshop.folder).code == 0
     assert "nothing is applied" in rasura("patch", "status", *model, cwd=workshop.folder).out
     assert rasura("patch", "revert", workshop.dog, "--force", *model, cwd=workshop.folder).code == 2
     assert rasura("patch", "revert", workshop.dog, "--all", *model, cwd=workshop.folder).code == 2

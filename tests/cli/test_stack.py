@@ -161,7 +161,7 @@ def test_switching_from_the_command_line(made: Workshop) -> None:
     assert typed(made, "stack", "list").out.splitlines()[1].split()[3] == "2"
     assert "applied to" in typed(made, "stack", "show", "brand").out
     typed(made, "stack", "create", "nothing")
-    assert data(made, "patch", "switch", "nothing", *MODEL, changed=True)["pristine"] is True
+    assert data(made, "patch", "switch", "nothing", *MODEL, "--yes", changed=True)["pristine"] is True
     typed(made, "patch", "switch", "nobody", *MODEL, code=8)
     typed(made, "audit", "verify")
 

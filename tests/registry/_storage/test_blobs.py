@@ -30,12 +30,13 @@ def test_bytes_come_back(blobs: BlobStore) -> None:
     assert blobs.path(DIGEST) == blobs.folder / DIGEST[:2] / DIGEST[2:]
 
 
-def test_storing_twice_changes_nothing(blobs: BlobStore) -> None:
+def test_storing_twice_changes_nothing_but_the_time(blobs: BlobStore) -> None:
     blobs.put(DATA)
     before = blobs.path(DIGEST).stat()
     blobs.put(DATA, DIGEST)
     after = blobs.path(DIGEST).stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert before.st_ino == after.st_ino
+    assert before.st_mtime_ns <= after.st_mtime_ns  # so that a collector sees that somebody needs it
     assert [path.name for path in blobs.path(DIGEST).parent.iterdir()] == [DIGEST[2:]]
 
 

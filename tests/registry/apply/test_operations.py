@@ -343,7 +343,9 @@ def test_a_patch_is_applied_once_and_reverted_once(workshop: Workshop, registry:
         operations.revert(registry, workshop.host(), None, ALICE)
     operations.apply(registry, workshop.host(), [workshop.dog, workshop.dog], ALICE)
     with workshop.unchanged("refused already_applied"), pytest.raises(AlreadyAppliedError):
-        operations.apply(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE)
+        operations.apply(registry, workshop.host(), [workshop.photo, workshop.dog], ALICE, strength=Strength.of(2))
+    with workshop.unchanged():
+        assert not operations.apply(registry, workshop.host(), [workshop.dog], ALICE).changed
     with workshop.unchanged("refused not_applied"), pytest.raises(NotAppliedError):
         operations.revert(registry, workshop.host(), [workshop.dog, workshop.photo], ALICE)
     with workshop.unchanged(), pytest.raises(InputError):
@@ -653,8 +655,7 @@ def test_interrupted_before_the_last_step_the_next_command_ends_it(workshop: Wor
     with Mortal.open(workshop.folder) as mortal, pytest.raises(KeyboardInterrupt):
         operations.apply(mortal, workshop.host(), [workshop.dog], ALICE)
     assert len(registry.unfinished()) == 1
-    with pytest.raises(AlreadyAppliedError):
-        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert not operations.apply(registry, workshop.host(), [workshop.dog], ALICE).changed
     assert registry.unfinished() == ()
     verify_log(registry)
 

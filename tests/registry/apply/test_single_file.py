@@ -73,12 +73,12 @@ def test_every_command_takes_a_file(workshop: Workshop, file: Path) -> None:
     assert rasura("patch", "apply", workshop.dog, *where, "--json", cwd=workshop.folder).data["location"] == str(file)
     status = rasura("patch", "status", *where, "--deep", "--json", cwd=workshop.folder)
     assert (status.code, list(status.data["applied"]), status.data["drifted"]) == (0, [workshop.dog], [])
-    assert rasura("patch", "apply", workshop.dog, *where, cwd=workshop.folder).code == 7
+    assert "already in force" in rasura("patch", "apply", workshop.dog, *where, cwd=workshop.folder).out
     out = file.with_name("out.safetensors")
     assert rasura("patch", "apply", workshop.photo, *where, "--out", out, "--json", cwd=workshop.folder).data[
         "applied"
     ] == {workshop.photo: "1"}
-    assert rasura("patch", "revert", "--all", "--model", out, cwd=workshop.folder).code == 0
+    assert rasura("patch", "revert", "--all", "--yes", "--model", out, cwd=workshop.folder).code == 0
     out.unlink()
     with file.open("r+b") as opened:
         place = CheckpointHost.open(file)._layout.place(first_touched(workshop), "")
@@ -86,7 +86,7 @@ def test_every_command_takes_a_file(workshop: Workshop, file: Path) -> None:
         opened.write(b"\0\1")
     assert rasura("patch", "status", *where, cwd=workshop.folder).code == 6
     assert rasura("patch", "revert", workshop.dog, *where, cwd=workshop.folder).code == 6
-    assert rasura("patch", "revert", "--all", "--force", *where, cwd=workshop.folder).code == 0
+    assert rasura("patch", "revert", "--all", "--yes", "--force", *where, cwd=workshop.folder).code == 0
     assert digests(file.parent) == first
     run = rasura("base", "add", file, "--json", cwd=workshop.folder)
     assert "tokenizer and text encoder" in run.envelope["error"]["message"]

@@ -156,7 +156,8 @@ def test_bad_calls_change_nothing(model: LiveModel, pipe: Any, workshop: Worksho
             call()
     model.apply(workshop.dog)
     with pytest.raises(AlreadyAppliedError):
-        model.apply(workshop.dog)
+        model.apply(workshop.dog, strength="0.5")
+    assert not model.apply(workshop.dog).changed
     model.revert()
     assert torch.equal(noise(pipe), before)
 
