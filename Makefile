@@ -35,7 +35,7 @@ QUICK := tests/laws tests/cli/test_contract.py tests/cli/test_methods.py tests/t
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
-.PHONY: help demo test quick house check fix bench results composer gpu schema soak
+.PHONY: help demo test quick house check fix bench results composer gates gpu schema soak
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -113,6 +113,10 @@ results: $(STAMP)
 # About twenty minutes from nothing; goes on where it was cut off.
 composer: $(STAMP)
 	$(BIN)/python benchmarks/composer/composer.py
+
+# A few minutes from nothing: docs/gates.md.
+gates: $(STAMP)
+	$(BIN)/python benchmarks/gates.py
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -54,7 +54,7 @@ def judge_erasure(
     found = tuple(judge.judged(patch) for patch in patches)
     for judgement in found:
         # The null prompt is no concept: pictures of it show anything, and its distance says little of them.
-        if judgement.anchor and judgement.alike > policy.alike:
+        if judgement.anchor and judgement.known and judgement.alike > policy.alike:
             raise _refusal(judgement, judge, policy)
     return found
 
@@ -162,8 +162,8 @@ def _refusal(judgement: Judgement, judge: Judge, policy: Policy) -> ErasureRefus
     better = judge.better(judgement.concept, policy)[:_OFFERED]
     named = ", ".join(f"{word} ({max(0.0, 1 - apart):.2f})" for word, apart in better)
     return ErasureRefusedError(
-        f"erasing {judgement.concept!r} to {judgement.anchor!r} erases nothing: the anchor is like the target by "
-        f"{judgement.alike:.2f}, limit {policy.alike:g}, and draws it" + (f"; less alike: {named}" if named else ""),
+        f"erasing {judgement.concept!r} to {judgement.anchor!r} erases little or nothing: the anchor is like the target by "
+        f"{judgement.alike:.2f}, limit {policy.alike:g}" + (f"; less alike: {named}" if named else ""),
         hint=_hint(judgement.concept, better),
         concept=judgement.concept,
         alike=f"{judgement.alike:.3f}",
