@@ -134,6 +134,8 @@ class Judge:
         words = self.request.anchors or (self.request.retain.concepts if self.request.retain else ())
         others = [word for word in words[:_COMPARED] if normal(word) != normal(concept)]
         found = [(word, columns) for word in others if (columns := self.encode(word)) is not None]
+        # Words that the model never learnt draw anything.
+        found = [pair for pair in found if self.scale.spread(pair[1]) >= LEAST_SPREAD] or found
         far = [(word, self.scale.between(target, columns)) for word, columns in found] if target is not None else []
         # Past the doubtful ones, if there are any: what is offered should be safe.
         safe = [pair for pair in far if 1 - pair[1] <= min(DOUBTFUL, policy.alike)]
@@ -162,8 +164,8 @@ def _refusal(judgement: Judgement, judge: Judge, policy: Policy) -> ErasureRefus
     better = judge.better(judgement.concept, policy)[:_OFFERED]
     named = ", ".join(f"{word} ({max(0.0, 1 - apart):.2f})" for word, apart in better)
     return ErasureRefusedError(
-        f"erasing {judgement.concept!r} to {judgement.anchor!r} erases little or nothing: the anchor is like the target by "
-        f"{judgement.alike:.2f}, limit {policy.alike:g}" + (f"; less alike: {named}" if named else ""),
+        f"erasing {judgement.concept!r} to {judgement.anchor!r} erases little or nothing: the anchor is like the "
+        f"target by {judgement.alike:.2f}, limit {policy.alike:g}" + (f"; less alike: {named}" if named else ""),
         hint=_hint(judgement.concept, better),
         concept=judgement.concept,
         alike=f"{judgement.alike:.3f}",
