@@ -15,6 +15,7 @@ are worth stands in docs/gates.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -99,4 +100,4 @@ class Scale:
 
 def _size(gram: torch.Tensor, columns: torch.Tensor) -> float:
     """‖W X‖ from WᵀW: root of tr(Xᵀ WᵀW X)."""
-    return max(0.0, float((columns * (gram @ columns)).sum())) ** 0.5
+    return math.sqrt(max(0.0, float((columns * (gram @ columns)).sum())))
