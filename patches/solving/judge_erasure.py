@@ -131,7 +131,8 @@ class Judge:
     def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
         """Anchors that draw something else, the nearest first, with how far they are."""
         target = self.encode(concept)
-        words = self.request.anchors or (self.request.retain.concepts if self.request.retain else ())
+        retain = self.request.retain
+        words = self.request.anchors or (GENERAL if retain is None or retain.whole else retain.concepts)
         others = [word for word in words[:_COMPARED] if normal(word) != normal(concept)]
         found = [(word, columns) for word in others if (columns := self.encode(word)) is not None]
         # Words that the model never learnt draw anything.
