@@ -8,7 +8,7 @@
 #   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
 #   make house   the figures of docs/house.md
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
-#   make takedowns those of docs/takedowns.md
+#   make takedowns those of docs/takedowns.md                  make gates    those of docs/gates.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
 # JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest.
@@ -36,7 +36,7 @@ QUICK := tests/laws tests/cli/test_contract.py tests/cli/test_methods.py tests/t
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
-.PHONY: help demo test quick house check fix bench results composer takedowns gpu schema soak
+.PHONY: help demo test quick house check fix bench results composer takedowns gates gpu schema soak
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -121,6 +121,10 @@ composer: $(STAMP)
 takedowns: $(STAMP)
 	$(BIN)/python benchmarks/takedowns/choices.py
 	$(BIN)/python benchmarks/takedowns/day.py
+
+# A few minutes from nothing: docs/gates.md.
+gates: $(STAMP)
+	$(BIN)/python benchmarks/gates.py
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

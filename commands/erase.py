@@ -199,6 +199,7 @@ def _notices(retain: "RetainSet | None", made: "tuple[Erased, ...]", anchors: tu
         found += [
             f"anchor of {item.patch.manifest.concept.text}: {item.patch.manifest.concept.anchor}" for item in made
         ]
+    found += [doubt for item in made for doubt in item.doubts]
     if retain and retain.removed:
         found.append(f"not retained, because they name a target: {', '.join(retain.removed)}")
     if retain and retain.repeated:

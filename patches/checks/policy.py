@@ -8,6 +8,7 @@
     residual = inf     # what the stack leaves of any target
     capacity = 1.0     # share of the dimensions that may be taken
     site = 0.05        # how much of a patch's effect a text encoder's patches may move
+    alike = 0.32       # how like its target an anchor may be when a patch is made
 
     [require]
     separable = false  # refuse patches whose effect on other prompts is measured, not proved
@@ -32,6 +33,7 @@ _LIMITS: Final = "limits"
 _REQUIRE: Final = "require"
 _HINT: Final = "rasura policy show"
 _REQUIREMENTS: Final = ("separable", "reason")
+_LATER: Final = ("alike",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Policy:
         residual: most that a stack may leave of any target, as a share of what erasing it asks for.
         capacity: most share of the text embedding's dimensions that a stack may take.
         site: most share of a patch's effect that patches of the text encoder may move.
+        alike: most that an anchor may be like its target when a patch is made: 1 is the target itself
+            (`rasura.patches.checks.erasing`).
         separable: whether patches must prove what they leave alone.
         reason: whether whoever changes something must say why.
     """
@@ -57,6 +61,7 @@ class Policy:
     residual: float = math.inf
     capacity: float = 1.0
     site: float = 0.05
+    alike: float = 0.32
     separable: bool = False
     reason: bool = False
 
@@ -84,10 +89,14 @@ class Policy:
         return cls(**{**limits, **require})
 
     def to_toml(self) -> str:
-        """The file that says this; `parse(p.to_toml().encode()) == p`."""
-        limits = [f"{name} = {_number(getattr(self, name))}" for name in list_limit_names()]
+        """The file that says this; `parse(p.to_toml().encode()) == p`.
+
+        What came later is said only where it is not the default: older policies keep their bytes and digests.
+        """
+        said = [n for n in list_limit_names() if n not in _LATER or getattr(self, n) != getattr(DEFAULT_POLICY, n)]
+        limits = [f"{name} = {_number(getattr(self, name))}" for name in said]
         require = [f"separable = {str(self.separable).lower()}"]
-        require += ["reason = true"] if self.reason else []  # left out else, so that older policies keep their digests
+        require += ["reason = true"] if self.reason else []
         return "\n".join([f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", *require, ""])
 
 

@@ -17,6 +17,7 @@ from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_v
 if TYPE_CHECKING:
     import torch
 
+    from rasura.patches.checks.policy import Policy
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.patch import Patch
     from rasura.patches.models.base_identity import BaseIdentity
@@ -30,10 +31,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Erased:
-    """A patch that was made and registered; `new` is False where the registry held it already."""
+    """A patch that was made and registered; `new` is False where the registry held it already.
+
+    Attributes:
+        patch: what was made.
+        new: whether the registry did not hold it before.
+        doubts: what speaks against its erasing anything, in sentences.
+    """
 
     patch: Patch
     new: bool
+    doubts: tuple[str, ...] = ()
 
 
 def erase(
@@ -74,15 +82,38 @@ def erase(
             concepts = [target.concept for target in request.targets]
             protect = (*protect, *find_others(registry, {opened.record.digest}, concepts))
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
-        full = find_guarded(request, known, opened.identity)
+        full = _anchored(opened, find_guarded(request, known, opened.identity), registry.policy())
         patches = _built(opened, full, progress, device=device, work=work)
+        doubts = judge_patches(opened, full, patches, registry.policy(), progress)
         source = f"erased from {opened.record.name}"
         signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
         added = add_signed(registry, signed)
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
-    return tuple(Erased(patch, new) for patch, (_, new) in zip(patches, added, strict=True))
+    return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
+
+
+def judge_patches(
+    opened: OpenBase, request: EraseRequest, patches: Sequence[Patch], policy: Policy, progress: Progress
+) -> list[tuple[str, ...]]:
+    """What speaks against each patch's erasing anything, before it is signed or registered; in sentences.
+
+    Raises:
+        ErasureRefusedError: an anchor that draws the target.
+    """
+    from rasura.patches.solving.judge_erasure import judge_erasure, list_doubts
+
+    progress("judging the erasure", 0, 1)
+    found = judge_erasure(opened.host, opened.encoder, request, patches, policy)
+    progress("judging the erasure", 1, 1)
+    return [tuple(list_doubts([judgement])) for judgement in found] or [()] * len(patches)
+
+
+def _anchored(opened: OpenBase, request: EraseRequest, policy: Policy) -> EraseRequest:
+    from rasura.patches.solving.judge_erasure import choose_anchors
+
+    return choose_anchors(opened.host, opened.encoder, request, policy)
 
 
 def judge_conditioning(made: Sequence[Erased]) -> Conditioning | None:

@@ -1,0 +1,103 @@
+"""Numbers that say beforehand whether an erasure erases: from embeddings and weights, without a picture.
+
+A concept is the embeddings of its last token and a few positions after it, in plain prompts: X_c [d, n]. The unit is
+what usually lies between two concepts that the model is to keep, m = median of ‖W(X_i − X_j)‖ over pairs of them;
+norms are summed over the touched parameters. What all prompts share cancels in every difference.
+
+    apart   ‖W(X_t − X_a)‖ / m          how far what the anchor draws is from what the target draws
+    moved   ‖Δ X_t‖ / m                 how far the patch takes the target from where it was
+    spread  ‖W(X_t − mean X_i)‖ / m     how far the target stands out: words that a model never learnt fall into parts
+                                        that say little, and lie near the middle of all words
+
+An anchor that is near its target is mapped to exactly (`residual` is small) and draws the target. What the numbers
+are worth stands in docs/gates.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    import torch
+
+FEWEST: Final = 4
+"""Concepts that a unit needs at least."""
+DOUBTFUL: Final = 0.18
+"""Nearness from which on some pictures may show the target still."""
+LEAST_SPREAD: Final = 0.52
+"""Below, the word is probably one that the model never learnt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of one erasure before anything is drawn; all in units of what lies between two kept concepts.
+
+    Attributes:
+        concept: what is erased.
+        anchor: what it becomes; "" is nothing.
+        apart: between target and anchor.
+        moved: how far the patch takes the target.
+        spread: between target and the middle of what is kept.
+    """
+
+    concept: str
+    anchor: str
+    apart: float
+    moved: float
+    spread: float
+
+    @property
+    def alike(self) -> float:
+        """How near the anchor is to the target: 1 is the target itself, 0 as far as any other concept, or farther."""
+        return max(0.0, 1.0 - self.apart)
+
+    @property
+    def known(self) -> bool:
+        """Whether the target stands out as words do that the model learnt."""
+        return self.spread >= LEAST_SPREAD
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """What usually lies between the concepts of a model.
+
+    Attributes:
+        gram: Σ WᵀW of the touched parameters, [d, d] float64.
+        middle: mean of the kept concepts' embeddings, [d, n].
+        unit: median of ‖W(X_i − X_j)‖ over pairs of them, above 0.
+    """
+
+    gram: torch.Tensor
+    middle: torch.Tensor
+    unit: float
+
+    @classmethod
+    def of(cls, kept: Sequence[torch.Tensor], gram: torch.Tensor) -> Self | None:
+        """The scale of some concepts [d, n] each; None where they are too few or all the same."""
+        import torch
+
+        if len(kept) < FEWEST:
+            return None
+        sizes = [_size(gram, a - b) for i, a in enumerate(kept) for b in kept[:i]]
+        unit = float(torch.tensor(sizes, dtype=torch.float64).median())
+        return cls(gram, torch.stack(list(kept)).mean(0), unit) if unit > 0 else None
+
+    def between(self, one: torch.Tensor, other: torch.Tensor) -> float:
+        """What lies between two concepts [d, n], in units."""
+        return _size(self.gram, one - other) / self.unit
+
+    def spread(self, concept: torch.Tensor) -> float:
+        """How far a concept [d, n] stands out, in units."""
+        return self.between(concept, self.middle)
+
+    def moved(self, kernel: torch.Tensor, concept: torch.Tensor) -> float:
+        """How far an increment with this kernel [k, d] takes a concept [d, n], in units."""
+        return float((kernel @ concept).norm()) / self.unit
+
+
+def _size(gram: torch.Tensor, columns: torch.Tensor) -> float:
+    """‖W X‖ from WᵀW: root of tr(Xᵀ WᵀW X)."""
+    return math.sqrt(max(0.0, float((columns * (gram @ columns)).sum())))

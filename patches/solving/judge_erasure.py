@@ -1,0 +1,209 @@
+"""Judging erasures before they are signed: does the anchor draw something else, and does the model know the word?
+
+What is clear is refused, what is only doubtful is said. The numbers are those of `rasura.patches.checks.erasing`;
+nothing of them goes into a manifest.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, Scale
+from rasura.patches.checks.footprint import Footprint, spaces_of
+from rasura.patches.checks.policy import Policy
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.errors import ConceptError, ErasureRefusedError
+from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.interface import Host
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, normal, prompts_of
+from rasura.patches.prompts.nearest_anchor import AUTO, GENERAL
+from rasura.patches.types import ParamName
+
+_TEMPLATES: Final = ("{}", "a {}", "the {}", "{} style")
+_POSITIONS: Final = 8
+_COMPARED: Final = 32
+"""Kept concepts that a scale is made of at most: 128 prompts."""
+_OFFERED: Final = 3
+
+
+def judge_erasure(
+    host: Host, encoder: TextEncoder, request: EraseRequest, patches: Sequence[Patch], policy: Policy
+) -> tuple[Judgement, ...]:
+    """What each patch of a request will do, as far as stored numbers tell; none where there is no scale for them.
+
+    Args:
+        host: the base model; read only.
+        encoder: its text encoder.
+        request: what was asked for.
+        patches: what came of it, not yet signed.
+        policy: its limit `alike` is the most that an anchor may be like its target.
+
+    Raises:
+        ErasureRefusedError: an anchor that the model cannot tell from the target; better ones are named.
+    """
+    judge = Judge.of(host, encoder, request, [n for p in patches for n in spaces_of(p).get(TEXT, ())])
+    if judge is None:
+        return ()
+    found = tuple(judge.judged(patch) for patch in patches)
+    for judgement in found:
+        # The null prompt is no concept: pictures of it show anything, and its distance says little of them.
+        if judgement.anchor and judgement.known and judgement.alike > policy.alike:
+            raise _refusal(judgement, judge, policy)
+    return found
+
+
+def choose_anchors(host: Host, encoder: TextEncoder, request: EraseRequest, policy: Policy) -> EraseRequest:
+    """The request, with the nearest general concept that draws something else in place of every anchor `auto`.
+
+    Where nothing can be measured, `auto` stays and is resolved by nearness alone.
+
+    Raises:
+        ErasureRefusedError: all general concepts draw the target.
+    """
+    if all(target.anchor != AUTO for target in request.targets):
+        return request
+    names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
+    judge = Judge.of(host, encoder, request, [n for n in names if not n.startswith("text_encoder")])
+    if judge is None:
+        return request
+    targets = (judge.anchored(target, policy) if target.anchor == AUTO else target for target in request.targets)
+    return replace(request, targets=tuple(targets))
+
+
+def list_doubts(judgements: Iterable[Judgement]) -> list[str]:
+    """What a person should hear before a patch is signed: words that the model hardly knows, anchors that are near."""
+    said = []
+    for found in judgements:
+        if not found.known:
+            said.append(
+                f"the model hardly knows {found.concept!r}: it stands out by {found.spread:.2f}, words that a model "
+                f"has learnt by {LEAST_SPREAD:g} and more; if it is misspelt, nothing is erased"
+            )
+        if found.anchor and found.alike > DOUBTFUL:
+            said.append(
+                f"{found.anchor!r} is near {found.concept!r} ({found.alike:.2f}; from {DOUBTFUL:g} on pictures may "
+                "show the target still): look at pictures, rasura evaluate"
+            )
+    return said
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """The scale of a request, and how its concepts are encoded."""
+
+    scale: Scale
+    encode: Callable[[str], torch.Tensor | None]
+    request: EraseRequest
+
+    @classmethod
+    def of(cls, host: Host, encoder: TextEncoder, request: EraseRequest, names: Iterable[ParamName]) -> Judge | None:
+        """The judge of a request whose patches touch these parameters; None where there is nothing to compare with."""
+        seen: dict[str, torch.Tensor | None] = {}
+
+        def encode(concept: str) -> torch.Tensor | None:
+            if concept not in seen:
+                seen[concept] = _columns(encoder, concept)
+            return seen[concept]
+
+        kept = [encode(concept) for concept in _kept(request)]
+        gram = _gram(host.originals(sorted(set(names))), encoder.width)
+        scale = Scale.of([columns for columns in kept if columns is not None], gram)
+        return None if scale is None else cls(scale, encode, request)
+
+    def judged(self, patch: Patch) -> Judgement:
+        """The judgement of a patch; its concept and anchor were encoded before, when it was made."""
+        concept = patch.manifest.concept
+        kernel = Footprint.of(patch).kernels.get(TEXT)
+        target, anchor = self.encode(concept.text), self.encode(concept.anchor)
+        if target is None or anchor is None:  # too long for these templates: nothing speaks against it
+            return Judgement(concept.text, concept.anchor, 1.0, 1.0, 1.0)
+        moved = 0.0 if kernel is None else self.scale.moved(kernel, target)
+        apart = self.scale.between(target, anchor)
+        return Judgement(concept.text, concept.anchor, apart, moved, self.scale.spread(target))
+
+    def better(self, concept: str, policy: Policy) -> list[tuple[str, float]]:
+        """Anchors that draw something else, the nearest first, with how far they are."""
+        target = self.encode(concept)
+        retain = self.request.retain
+        words = self.request.anchors or (GENERAL if retain is None or retain.whole else retain.concepts)
+        others = [word for word in words[:_COMPARED] if normal(word) != normal(concept)]
+        found = [(word, columns) for word in others if (columns := self.encode(word)) is not None]
+        # Words that the model never learnt draw anything.
+        found = [pair for pair in found if self.scale.spread(pair[1]) >= LEAST_SPREAD] or found
+        far = [(word, self.scale.between(target, columns)) for word, columns in found] if target is not None else []
+        # Past the doubtful ones, if there are any: what is offered should be safe.
+        safe = [pair for pair in far if 1 - pair[1] <= min(DOUBTFUL, policy.alike)]
+        passing = [pair for pair in far if 1 - pair[1] <= policy.alike]
+        return sorted(safe or passing, key=lambda pair: pair[1])
+
+    def anchored(self, target: Target, policy: Policy) -> Target:
+        """The target with the nearest of the general concepts that draws something else.
+
+        Raises:
+            ErasureRefusedError: none does.
+        """
+        words = self.request.anchors or GENERAL
+        own = replace(self, request=replace(self.request, anchors=words))
+        if found := own.better(target.concept, policy):
+            return replace(target, anchor=found[0][0])
+        raise ErasureRefusedError(
+            f"none of {len(words)} general concepts draws something else than {target.concept!r}: expected one that is "
+            f"alike at most {policy.alike:g}",
+            hint=_hint(target.concept, self.better(target.concept, policy)),
+            concept=target.concept,
+        )
+
+
+def _refusal(judgement: Judgement, judge: Judge, policy: Policy) -> ErasureRefusedError:
+    better = judge.better(judgement.concept, policy)[:_OFFERED]
+    named = ", ".join(f"{word} ({max(0.0, 1 - apart):.2f})" for word, apart in better)
+    return ErasureRefusedError(
+        f"erasing {judgement.concept!r} to {judgement.anchor!r} erases little or nothing: the anchor is like the "
+        f"target by {judgement.alike:.2f}, limit {policy.alike:g}" + (f"; less alike: {named}" if named else ""),
+        hint=_hint(judgement.concept, better),
+        concept=judgement.concept,
+        alike=f"{judgement.alike:.3f}",
+        anchors=[word for word, _ in better],
+    )
+
+
+def _hint(concept: str, better: Sequence[tuple[str, float]]) -> str:
+    anchor = shlex.quote(better[0][0]) if better else "TEXT"
+    return f"rasura erase --base MODEL --concept {shlex.quote(concept)} --anchor {anchor} --retain FILE"
+
+
+def _kept(request: EraseRequest) -> list[str]:
+    """Concepts that a scale is made of: what is retained, evenly picked, or everyday words."""
+    retain = request.retain
+    words = request.held_out if retain is None or retain.whole else retain.concepts
+    step = -(-len(words) // _COMPARED)
+    return list(words[:: max(1, step)])
+
+
+def _columns(encoder: TextEncoder, concept: str) -> torch.Tensor | None:
+    """The concept's last token and those after it in plain prompts, [d, n] float64; None where it does not fit."""
+    prompts = prompts_of(concept, _TEMPLATES)
+    try:
+        lasts = [encoder.subject(prompt, concept)[-1] for prompt in prompts]
+        hidden = encoder.encode_all(prompts)
+    except ConceptError:
+        return None
+    end = hidden.shape[1] - 1
+    places = [[min(last + i, end) for i in range(_POSITIONS)] for last in lasts]
+    return torch.cat([hidden[i, own] for i, own in enumerate(places)]).T
+
+
+def _gram(weights: Mapping[ParamName, torch.Tensor], width: int) -> torch.Tensor:
+    """Σ WᵀW, [d, d]; the identity where no touched parameter reads text embeddings."""
+    total = torch.zeros(width, width, dtype=torch.float64)
+    for weight in weights.values():
+        wide = weight.to(torch.float64)
+        total += wide.T @ wide
+    return total if weights else torch.eye(width, dtype=torch.float64)
