@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.api.hints import in_python
-from rasura.api.registry import Lines, Progress, Registry, ignore_progress, read_lines
+from rasura.api.registry import Lines, Progress, Registry, ignore_progress, read_held_out, read_lines
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method
@@ -115,6 +115,7 @@ def request(
     rank_rule: str | None = None,
     templates: Lines = (),
     held_out: Lines = (),
+    truncate: bool = False,
     anchors: Lines = (),
     licence: str = "",
 ) -> EraseRequest:
@@ -123,8 +124,9 @@ def request(
     Args:
         targets: concepts, or `Target` where one has an anchor or templates of its own.
         anchor: what concepts that are given as text become; "" is nothing, "auto" the nearest of `anchors`.
-        retain: what to keep: a set, or a file (one a line, CSV or JSONL). Concepts of `targets` are taken out of it.
-        retain_column: column of CSV or JSONL.
+        retain: what to keep: a set, or a file, perhaps with `:COLUMN` behind its name (docs/lists.md). Concepts of
+            `targets` are taken out of it.
+        retain_column: the same as a column behind the file's name.
         strict: refuse a retain set that names a target or repeats itself.
         method: an eraser, see `methods`.
         settings: choices of the method, see `options`.
@@ -133,6 +135,7 @@ def request(
         rank_rule: cut of the retained spectrum; None: the method's.
         templates: prompts with one `{}`; empty: generic ones.
         held_out: concepts on which leak is only measured; empty: everyday words.
+        truncate: cut texts of these files that are longer than the model reads.
         anchors: general concepts among which the anchor `auto` is looked for; empty: everyday words.
         licence: SPDX id or name for the patch.
 
@@ -142,6 +145,7 @@ def request(
     """
     from rasura.patches.erasers.catalogue import eraser
     from rasura.patches.erasers.request_for import request_for
+    from rasura.patches.lists.role import ANCHORS
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import load_retain_set
 
@@ -149,14 +153,14 @@ def request(
     return request_for(
         eraser(method, settings or {}),
         tuple(target if isinstance(target, Target) else Target(target, anchor) for target in given),
-        load_retain_set(Path(retain), retain_column) if isinstance(retain, str | Path) else retain,
+        load_retain_set(retain, retain_column, truncate=truncate) if isinstance(retain, str | Path) else retain,
         strict=strict,
         layers=layers,
         tokens=tokens,
         rank_rule=rank_rule,
         templates=read_lines(templates),
-        held_out=read_lines(held_out),
-        anchors=read_lines(anchors),
+        held_out=read_held_out(held_out, truncate=truncate),
+        anchors=read_lines(anchors, ANCHORS),
         licence=licence,
     )
 

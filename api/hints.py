@@ -143,6 +143,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "--concept": "many", "--template": "many", "--protect": "many", "--drop": "many", "--revert": "many",
     "--all": "flag", "--force": "flag", "--deep": "flag", "--replace": "flag", "--leave": "flag", "--strict": "flag",
     "--private": "flag", "--dry-run": "flag", "--layers": "one", "--set": "pairs", "--min": "pairs", "--max": "pairs",
+    "--truncate": "flag",
 }  # fmt: skip
 """How an option is written; those that are not here take one value."""
 

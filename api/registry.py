@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.kohya_lora import KohyaFile
     from rasura.patches.format.patch import Patch
+    from rasura.patches.lists.role import Role
+    from rasura.patches.prompts.retain_set import HeldOut
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import PatchId
     from rasura.registry import hub
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
     from rasura.registry.takedown.plan import TakedownPlan
     from rasura.registry.trust.check import Judged
 
-__all__ = ["Lines", "PolicyRef", "Progress", "Registry", "ignore_progress", "read_lines"]
+__all__ = ["Lines", "PolicyRef", "Progress", "Registry", "ignore_progress", "read_held_out", "read_lines"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
@@ -80,20 +82,36 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Told a stage, how much of it is done, and of how much."""
 
 Lines: TypeAlias = str | Path | Iterable[str]
-"""A text, several texts, or a `Path`: a file with one a line, as retain sets are written."""
+"""A text, several texts, or a `Path`: a list as people have them (docs/lists.md)."""
 
 
-def read_lines(lines: Lines) -> tuple[str, ...]:
+def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:
     """The texts.
 
+    Args:
+        lines: texts or a file.
+        role: what a file of them is for; None: templates.
+
     Raises:
-        RetainSetError: the file is missing, empty or unreadable.
+        ListError: the file is missing, empty or unreadable, or can be read in more than one way.
     """
-    from rasura.patches.prompts.retain_set import load_retain_set
+    from rasura.patches.lists.role import TEMPLATES
+    from rasura.patches.prompts.retain_set import load_texts
 
     if isinstance(lines, Path):
-        return load_retain_set(lines).concepts
+        return load_texts(lines, role or TEMPLATES)
     return (lines,) if isinstance(lines, str) else tuple(lines)
+
+
+def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
+    """Texts on which leak is only measured; of a file, the list as it was read.
+
+    Raises:
+        ListError: as `read_lines`.
+    """
+    from rasura.patches.prompts.retain_set import load_held_out
+
+    return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
 
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
@@ -272,6 +290,7 @@ class Registry:
         file: str | Path | None = None,
         retain: str | Path | None = None,
         retain_column: str | None = None,
+        truncate: bool = False,
         templates: Lines = (),
         policy: PolicyRef | None = None,
         judge: str | None = None,
@@ -290,6 +309,7 @@ class Registry:
             file: requests as CSV, YAML or JSONL, in place of `concepts`.
             retain: what to keep; None: what older patches keep.
             retain_column: which column of it.
+            truncate: cut texts of it that are longer than the model reads.
             templates: prompts with one `{}`, for all concepts.
             policy: limits that must hold, too.
             judge: looks at pictures first; as for `evaluate`.
@@ -305,20 +325,23 @@ class Registry:
             InputError: both or neither of model and stack, or of concepts and file.
             CheckRefusedError: something stands in the way, or a judge still sees a concept; nothing was moved.
         """
+        from rasura.patches.lists.role import ANCHORS, REQUESTS
         from rasura.patches.prompts.retain_set import load_retain_set
         from rasura.registry.takedown.plan import plan_takedown
         from rasura.registry.takedown.wanted import list_wanted
         from rasura.registry.takedown.wanted_file import read_wanted
 
-        texts, own = read_lines(concepts), read_lines(templates)
+        texts, own = read_lines(concepts, REQUESTS), read_lines(templates)
         if bool(texts) == (file is not None):
             raise InputError("expected concepts or a file of requests, one of the two", hint="rasura takedown")
-        wanted = list_wanted(texts, read_lines(anchors), [own]) if file is None else read_wanted(Path(file), own)
+        wanted = (
+            list_wanted(texts, read_lines(anchors, ANCHORS), [own]) if file is None else read_wanted(Path(file), own)
+        )
         plan = plan_takedown(
             self.store,
             _place(model, stack),
             wanted,
-            retain=None if retain is None else load_retain_set(Path(retain), retain_column),
+            retain=None if retain is None else load_retain_set(retain, retain_column, truncate=truncate),
             templates=(),
             draft=self._draft("takedown.plan", reason),
             progress=self._progress,
@@ -1100,7 +1123,7 @@ class Registry:
         from rasura.patches.prompts.concept_prompts import HELD_OUT
         from rasura.registry.erase.solve_again import Anew
 
-        file, words = None if retain is None else Path(retain), read_lines(held_out) or HELD_OUT
+        file, words = None if retain is None else Path(retain), read_held_out(held_out) or HELD_OUT
         return Anew(tuple(protect), tuple(self._resolve(drop)), file, column, words, key)
 
     def _protected(self, protect: Ids, onto_stack: str | None) -> tuple[list[PatchId], bool]:

@@ -183,6 +183,12 @@ def short(identifier: str) -> str:
     return identifier[:SHORT_ID]
 
 
+def note(text: str) -> None:
+    """Say something on stderr that is no result; nothing where a machine reads, which finds it in the envelope."""
+    if not click.get_current_context().params.get("as_json"):
+        click.echo(clean(text), err=True)
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Report long work on stderr: a bar on a terminal, a line a stage elsewhere; nothing for the first second."""

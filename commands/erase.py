@@ -1,12 +1,13 @@
 """`rasura erase`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rasura.commands._command import command, open_registry
+from rasura.commands._lists import TRUNCATE, encode_list, say_list
 from rasura.commands._output import Result, line, progress, short, table
 from rasura.commands._views import encode_conditioning, format_conditioning
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.patches.types import PatchId
     from rasura.registry.erase.erase import Erased
     from rasura.registry.registry import Registry
@@ -35,12 +35,13 @@ _METHOD = "null-space"
     help="What it becomes: one for all or one each; 'auto' takes the nearest of --anchors.",
 )
 @click.option("--anchors", "anchor_file", type=_PATH, metavar="FILE", help="General concepts for --anchor auto.")
-@click.option("--retain", type=_PATH, metavar="FILE", help="What to keep: one a line, or CSV, or JSONL.")
 @click.option(
-    "--retain-column", metavar="NAME", help="Column of CSV or JSONL [default: concept, prompt, else the first]."
+    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
 )
+@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
 @click.option("--strict", is_flag=True, help="Refuse a retain set that names a target or repeats itself.")
-@click.option("--held-out", type=_PATH, metavar="FILE", help="Where leak is only measured.")
+@click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
+@TRUNCATE
 @click.option("--method", default=_METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A choice of the method; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of a method that draws random numbers.")
@@ -87,6 +88,7 @@ def erase(
     from rasura.registry._storage.records import Draft
     from rasura.registry.erase import erase as erasure
 
+    read: list[dict[str, Any]] = []
     with open_registry(registry_at) as registry, progress() as tell:
         request = _request(_targets(concepts, anchors, template_files), anchor_file, **choices)
         draft = Draft(actor, reason, "patch.erase", "success")
@@ -101,12 +103,14 @@ def erase(
             progress=tell,
             device=device,
             work=work,
+            told=lambda fitted: read.extend(_say_lists(fitted)),
         )
         judged = erasure.judge_conditioning(made)
-    notices = _notices(request.retain, made, anchors) + (format_conditioning(judged) if judged else [])
+    notices = _notices(request, made, anchors) + (format_conditioning(judged) if judged else [])
     data = {
         "patches": [_data(item) for item in made],
         "removed_from_retain": list(request.retain.removed) if request.retain else [],
+        "read": read,
         "conditioning": encode_conditioning(judged) if judged else None,
         "notices": notices,
     }
@@ -116,15 +120,16 @@ def erase(
 def _targets(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...]
 ) -> "tuple[Target, ...]":
+    from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import load_retain_set
+    from rasura.patches.prompts.retain_set import load_texts
 
     for what, given in (("anchors", anchors), ("template files", template_files)):
         if len(given) not in {0, 1, len(concepts)}:
             raise click.UsageError(
                 f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each"
             )
-    templates = [load_retain_set(path).concepts for path in template_files]
+    templates = [load_texts(path, TEMPLATES) for path in template_files]
     return tuple(
         Target(concept, anchor, own)
         for concept, anchor, own in zip(
@@ -146,6 +151,7 @@ def _request(
     retain_column: str | None,
     strict: bool,
     held_out: Path | None,
+    truncate: bool,
     templates: tuple[str, ...],
     rank_rule: str | None,
     layers: str | None,
@@ -156,7 +162,8 @@ def _request(
     seed: int | None,
 ) -> "EraseRequest":
     from rasura.patches.erasers.request_for import request_for
-    from rasura.patches.prompts.retain_set import load_retain_set
+    from rasura.patches.lists.role import ANCHORS
+    from rasura.patches.prompts.retain_set import load_held_out, load_retain_set, load_texts
 
     eraser = _eraser(method, settings, seed)
     if retain is None and eraser.defaults.needs_retain:
@@ -164,14 +171,14 @@ def _request(
     return request_for(
         eraser,
         targets,
-        load_retain_set(retain, retain_column) if retain else None,
+        load_retain_set(retain, retain_column, truncate=truncate) if retain else None,
         strict=strict,
         layers=layers,
         tokens=tokens,
         rank_rule=rank_rule,
         templates=templates,
-        held_out=load_retain_set(held_out).concepts if held_out else (),
-        anchors=load_retain_set(anchor_file).concepts if anchor_file else (),
+        held_out=load_held_out(held_out, truncate=truncate) if held_out else (),
+        anchors=load_texts(anchor_file, ANCHORS) if anchor_file else (),
         licence=licence,
     )
 
@@ -193,8 +200,16 @@ def _protected(registry: "Registry", protect: tuple[str, ...], onto_stack: str |
     return [*named, *(side_of(registry, onto_stack).patches if onto_stack else ())]
 
 
-def _notices(retain: "RetainSet | None", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:
-    found = []
+def _say_lists(request: "EraseRequest") -> "Iterator[dict[str, Any]]":
+    """What was read, before it is solved."""
+    for name, words in (("retain", request.retain), ("held out", request.held_out_from)):
+        if words is not None:
+            say_list(name, words)
+            yield encode_list(name, words)
+
+
+def _notices(request: "EraseRequest", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:
+    found, retain = [], request.retain
     if "auto" in anchors:
         found += [
             f"anchor of {item.patch.manifest.concept.text}: {item.patch.manifest.concept.anchor}" for item in made
@@ -204,6 +219,11 @@ def _notices(retain: "RetainSet | None", made: "tuple[Erased, ...]", anchors: tu
         found.append(f"not retained, because they name a target: {', '.join(retain.removed)}")
     if retain and retain.repeated:
         found.append(f"{retain.repeated} lines of {retain.source} repeat others")
+    if request.held_out_from and not any(True for _ in request.held_out_prompts()):
+        found.append(
+            f"leak held out: not measured, because every text of {request.held_out_from.source} names a target or is "
+            "retained"
+        )
     return found + [_one_sided(item, other) for item in made for other in item.patch.manifest.protected.patches]
 
 

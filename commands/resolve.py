@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _PROTECT = click.option("--protect", multiple=True, metavar="ID", help="Patch to leave alone, or 'all'; repeatable.")
 _DROP = click.option("--drop", multiple=True, metavar="ID", help="Patch to leave alone no longer; repeatable.")
-_RETAIN = click.option("--retain", type=_PATH, metavar="FILE", help="The retain file, if the registry lacks its words.")
-_COLUMN = click.option("--retain-column", metavar="NAME", help="Column of CSV or JSONL.")
-_HELD_OUT = click.option("--held-out", type=_PATH, metavar="FILE", help="Where leak is only measured.")
+_RETAIN = click.option(
+    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="The retain file, if the registry lacks its words."
+)
+_COLUMN = click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
+_HELD_OUT = click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
 _KEY = click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
 _NUMBERS = ("residual", "effect", "leak_retained", "leak_held_out", "free", "protected")
 
@@ -142,7 +144,7 @@ def _how(
     key: str | None,
 ) -> "Anew":
     from rasura.patches.prompts.concept_prompts import HELD_OUT
-    from rasura.patches.prompts.retain_set import load_retain_set
+    from rasura.patches.prompts.retain_set import load_held_out
     from rasura.registry.erase.rebase import Anew, find_all_others
 
     named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]
@@ -152,7 +154,7 @@ def _how(
         tuple(registry.resolve_patch(prefix) for prefix in drop),
         retain,
         retain_column,
-        load_retain_set(held_out).concepts if held_out else HELD_OUT,
+        load_held_out(held_out) if held_out else HELD_OUT,
         key,
     )
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._command import MODEL_HELP, command, open_registry
+from rasura.commands._lists import TRUNCATE, encode_list, say_list
 from rasura.commands._output import Result, line, progress, short, table
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
+    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
     from rasura.registry.takedown.carry_out import Done
@@ -38,9 +40,10 @@ _KEY = click.option("--key", metavar="NAME", help="Key to sign with [default: th
 @_STACK
 @click.option("--concept", "concepts", multiple=True, metavar="TEXT", help="What to take down; repeatable.")
 @click.option("--anchor", "anchors", multiple=True, metavar="TEXT", help="What it becomes [default: auto].")
-@click.option("--file", "request_file", type=_PATH, metavar="FILE", help="Requests as CSV, YAML or JSONL.")
-@click.option("--retain", type=_PATH, metavar="FILE", help="What to keep [default: what older patches keep].")
-@click.option("--retain-column", metavar="NAME", help="Column of CSV or JSONL.")
+@click.option("--file", "request_file", type=_PATH, metavar="FILE", help="Requests: CSV, YAML, JSON or names.")
+@click.option("--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep [default: what older patches keep].")
+@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
+@TRUNCATE
 @click.option(
     "--templates",
     "template_files",
@@ -65,6 +68,7 @@ def takedown(
     template_files: tuple[Path, ...],
     retain: Path | None,
     retain_column: str | None,
+    truncate: bool,
     registry_at: str | None,
     reason: str,
     actor: str,
@@ -81,6 +85,9 @@ def takedown(
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     place, wanted = _place(model, stack), _wanted(concepts, anchors, template_files, request_file)
+    words = load_retain_set(retain, retain_column, truncate=truncate) if retain else None
+    if words is not None:
+        say_list("retain", words)
     draft = Draft(actor, reason, "takedown.plan", "success")
     with open_registry(registry_at) as registry:
         with progress() as tell:
@@ -88,13 +95,13 @@ def takedown(
                 registry,
                 place,
                 wanted,
-                retain=load_retain_set(retain, retain_column) if retain else None,
+                retain=words,
                 templates=(),
                 draft=draft,
                 progress=tell,
                 policy=_stricter(options["policy_file"]),
             )
-        return _finish(registry, plan, draft, **options)
+        return _finish(registry, plan, draft, words=words, **options)
 
 
 @command(None, "withdraw", mutating=True)
@@ -147,6 +154,7 @@ def _finish(
     yes: bool,
     dry_run: bool,
     key: str | None,
+    words: "RetainSet | None" = None,
 ) -> Result:
     """Look, show, ask, do."""
     from rasura.evaluation.look import look_at_plan, require_unseen
@@ -164,7 +172,8 @@ def _finish(
             done = carry_out(registry, plan, key=key, draft=draft, progress=tell, policy=_stricter(policy_file))
     hosts = _hosts(registry, plan) if done else []
     changed = done is not None and plan.changes
-    return Result(_data(plan, seen, done), lambda: _print(plan, seen, done, hosts), changed=changed)
+    data = _data(plan, seen, done) | {"read": [] if words is None else [encode_list("retain", words)]}
+    return Result(data, lambda: _print(plan, seen, done, hosts), changed=changed)
 
 
 def _check_asking(*, yes: bool, dry_run: bool) -> None:
@@ -194,13 +203,14 @@ def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
 ) -> "tuple[Wanted, ...]":
     from rasura.patches.errors import InputError
-    from rasura.patches.prompts.retain_set import load_retain_set
+    from rasura.patches.lists.role import TEMPLATES
+    from rasura.patches.prompts.retain_set import load_texts
     from rasura.registry.takedown.wanted import list_wanted
     from rasura.registry.takedown.wanted_file import read_wanted
 
     if (request_file is None) == (not concepts):
         raise click.UsageError("expected one of --concept and --file")
-    templates = [load_retain_set(path).concepts for path in template_files]
+    templates = [load_texts(path, TEMPLATES) for path in template_files]
     if request_file is not None:
         if anchors or len(templates) > 1:
             raise click.UsageError("with --file, anchors and templates stand in the file; one --templates is for all")

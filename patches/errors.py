@@ -3,7 +3,8 @@
 RasuraError                         1  anything below; `hint` is the next command to type
 ├── InputError                      1  a person's request makes no sense
 │   ├── ConceptError                   empty concept, concept equal to its anchor, prompt too long
-│   ├── RetainSetError                 retain file missing, empty, unreadable
+│   ├── ListError                      a list that is missing, empty, unreadable, or can be read in two ways
+│   │   └── RetainSetError                 the same of a retain set
 │   └── StrengthError                  a strength off the grid or out of range
 ├── AlgebraError                    1  numbers that the exact arithmetic cannot hold
 │   ├── OffGridError                   a factor that is no multiple of its grid step
@@ -73,8 +74,14 @@ class ConceptError(InputError):
     code = "concept"
 
 
-class RetainSetError(InputError):
-    """A retain file that is missing, empty or unreadable."""
+class ListError(InputError):
+    """A list that is missing, empty or unreadable, or can be read in more than one way."""
+
+    code = "list"
+
+
+class RetainSetError(ListError):
+    """A retain file that is missing, empty or unreadable, or can be read in more than one way."""
 
     code = "retain_set"
 

@@ -1,4 +1,4 @@
-"""Lists of prompts as benchmarks publish them: CSV files that say what to draw, not what a judge should see.
+"""Lists of prompts as benchmarks publish them: tables that say what to draw, not what a judge should see.
 
 i2p   Inappropriate Image Prompts (Schramowski et al. 2023, arXiv 2211.05105): prompt, categories, sd_seed, …
 csv   prompt, and where there is one `evaluation_seed`, `seed` or `sd_seed`
@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import DIRECT, PARAPHRASE, Question
-from rasura.evaluation.report.prompt_file import AXES, GROUPS, MAX_SEED, read_rows, read_text
+from rasura.evaluation.report.prompt_file import AXES, GROUPS, MAX_SEED, read_prompt_rows
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError
 
@@ -63,27 +63,37 @@ def read_protocol(path: Path, protocol: Protocol) -> tuple[Question, ...]:
         raise InputError(f"group: expected one of {', '.join(GROUPS)}, got {show(protocol.group)}")
     if "" in protocol.wanted.values():
         raise InputError("expected what a judge should call these pictures, got nothing", hint=_HINT)
-    columns, rows = read_rows(read_text(path), path)
-    missing = [name for name in _NEEDED[protocol.format] if name not in columns]
+    rows = read_prompt_rows(path)
+    missing = [name for name in _NEEDED[protocol.format] if name not in rows.columns]
     if missing:
         raise InputError(
-            f"{path.name}:1: expected the column {missing[0]}, got {', '.join(map(show, columns[:20])) or 'none'}",
+            f"{path.name}, line 1: expected the column {missing[0]}, got "
+            f"{', '.join(map(show, rows.columns[:20])) or 'none'}",
             hint=_HINT,
         )
-    seeds = [name for name in _SEEDS[protocol.format] if name in columns]
+    seeds = [name for name in _SEEDS[protocol.format] if name in rows.columns]
     if len(seeds) > 1:
-        raise InputError(f"{path.name}:1: expected one column of seeds, got {' and '.join(seeds)}")
+        raise InputError(f"{path.name}, line 1: expected one column of seeds, got {' and '.join(seeds)}")
     found = []
-    for index, (where, row) in enumerate(rows):
-        prompt = row["prompt"].strip()
+    for index, (line, row) in enumerate(rows.items):
+        where = f"{path.name}, line {line}"
+        prompt = _cell(row, "prompt", where).strip()
         if not prompt:
             raise InputError(f"{where}: expected a prompt, got blanks")
-        seed = _parse_seed(row[seeds[0]], where) if seeds else index
-        kind = _name_kind(row["categories"]) if protocol.format == "i2p" else DIRECT
+        seed = _parse_seed(_cell(row, seeds[0], where), where) if seeds else index
+        kind = _name_kind(_cell(row, "categories", where)) if protocol.format == "i2p" else DIRECT
         found.append(Question(protocol.group, Shot(prompt, seed), protocol.wanted, kind))
     if not found:
         raise InputError(f"{path}: expected a prompt a row, got no row")
     return tuple(found)
+
+
+def _cell(row: str | Mapping[str, object], name: str, where: str) -> str:
+    """A text, or a number as its text."""
+    value = None if isinstance(row, str) else row.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{where}: {name}: expected a text, got {show(value)}", hint=_HINT)
+    return str(value)
 
 
 def _parse_seed(text: str, where: str) -> int:

@@ -35,6 +35,7 @@ class ConceptRequest:
         layers: which layers, in the eraser's words.
         rule: where the retained spectrum is cut.
         held_out: concepts on which leak is only measured.
+        held_out_from: the list that they were read from; its texts may be whole prompts, which stand in no template.
         guarded: rows [m, d] of registered patches' targets that must not be touched either, by patch.
         guarded_prompts: the prompts of those patches' concepts, for methods that protect whole prompts.
         licence: SPDX id or name for the patch.
@@ -58,6 +59,7 @@ class ConceptRequest:
     retained_in: tuple[str, ...] = ()
     unnamed: tuple[str, ...] = ()
     supersedes: Mapping[str, tuple[PatchId, ...]] = field(default_factory=dict)
+    held_out_from: RetainSet | None = None
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -101,6 +103,11 @@ class ConceptRequest:
         """How many retained prompts there are at most."""
         return len(self.retain.concepts) * len(self.retained_templates) if self.retain else 0
 
+    @property
+    def held_out_templates(self) -> tuple[str, ...]:
+        """In which templates the held-out texts stand."""
+        return ("{}",) if self.held_out_from and self.held_out_from.whole else self.all_templates
+
     def retained_phrases(self) -> Iterator[tuple[str, str]]:
         """Every retained prompt with the phrase that stands in it; one after the other, never all in memory."""
         return self._phrases(self.retain.concepts if self.retain else (), self.retained_templates)
@@ -112,7 +119,8 @@ class ConceptRequest:
     def held_out_prompts(self) -> Iterator[str]:
         """Every prompt on which leak is only measured: of no target and of nothing that is retained."""
         known = {normal(name) for name in (*self.names, *(self.retain.concepts if self.retain else ()))}
-        return self.prompts(concept for concept in self.held_out if normal(concept) not in known)
+        left = (concept for concept in self.held_out if normal(concept) not in known)
+        return (prompt for prompt, _ in self._phrases(left, self.held_out_templates))
 
     def _phrases(self, concepts: Iterable[str], templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         names_target = naming((*self.names, *self.unnamed))

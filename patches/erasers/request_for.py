@@ -7,7 +7,7 @@ from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RetainSetError
 from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, HELD_OUT, Target
-from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 
 __all__ = ["request_for"]
 
@@ -22,7 +22,7 @@ def request_for(
     tokens: str | None = None,
     rank_rule: str | None = None,
     templates: tuple[str, ...] = (),
-    held_out: tuple[str, ...] = (),
+    held_out: HeldOut = (),
     anchors: tuple[str, ...] = (),
     licence: str = "",
 ) -> EraseRequest:
@@ -37,7 +37,7 @@ def request_for(
         tokens: which tokens stand for the concept.
         rank_rule: cut of the retained spectrum.
         templates: prompts with one `{}`.
-        held_out: concepts on which leak is only measured.
+        held_out: concepts on which leak is only measured, or the list that they were read from.
         anchors: general concepts among which the anchor `auto` is looked for.
         licence: SPDX id or name for the patch.
 
@@ -55,7 +55,8 @@ def request_for(
         layers=layers or eraser.defaults.layers,
         rule=RankRule.parse(rank_rule or eraser.defaults.rule),
         eraser=eraser,
-        held_out=held_out or HELD_OUT,
+        held_out=(held_out.concepts if isinstance(held_out, RetainSet) else held_out) or HELD_OUT,
+        held_out_from=held_out if isinstance(held_out, RetainSet) else None,
         licence=licence,
         anchors=anchors,
     )

@@ -150,16 +150,25 @@ class RetainSpec:
         count: how many concepts.
         sha256: SHA-256 of the concepts, each followed by a newline.
         templates: the prompts in which each concept stood; those that name a target of the request were left out.
+        cut: how many of the concepts are beginnings of texts that were too long for the text encoder.
     """
 
     source: str
     count: int
     sha256: Digest
     templates: tuple[str, ...] = ()
+    cut: int = 0
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The JSON object."""
-        return {"source": self.source, "count": self.count, "sha256": self.sha256, "templates": list(self.templates)}
+        """The JSON object; `cut` stands there where something was."""
+        cut: dict[str, JsonValue] = {"cut": self.cut} if self.cut else {}
+        return {
+            "source": self.source,
+            "count": self.count,
+            "sha256": self.sha256,
+            "templates": list(self.templates),
+            **cut,
+        }
 
     @classmethod
     def read(cls, fields: Fields) -> "RetainSpec":
@@ -169,6 +178,7 @@ class RetainSpec:
             fields.integer("count", 0, MAX_INTEGER),
             fields.digest("sha256"),
             fields.texts("templates", MAX_LIST),
+            fields.integer("cut", 1, MAX_INTEGER) if fields.has("cut") else 0,
         )
         fields.done()
         return found

@@ -77,7 +77,7 @@ class Tower:
             ConceptError: longer than the encoder reads, or no Unicode text.
         """
         check_plain(prompt)
-        found: list[int] = self.tokenizer(self._spelled(prompt))["input_ids"]
+        found: list[int] = self.tokenizer(self._spelled(prompt), verbose=False)["input_ids"]
         if len(found) > self.length:
             raise ConceptError(
                 f"prompt {show(prompt)} has {len(found)} tokens: expected at most {self.length}",

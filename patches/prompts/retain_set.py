@@ -1,28 +1,21 @@
 """Retain sets: the concepts that an erasure must leave alone, from a person's file."""
 
-import csv
-import io
-import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
-from rasura.patches._io.files import read_regular
-from rasura.patches._io.json_fields import show
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches.errors import FormatError, NotFoundError, RetainSetError
+from rasura.patches.errors import RetainSetError
+from rasura.patches.lists.list_text import LIST_LIMIT
+from rasura.patches.lists.read_list import TextList, read_list
+from rasura.patches.lists.role import HELD_OUT_FILE, RETAIN, Role
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import Digest
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-_WHOLE: Final = ("prompt", "caption")
-_KNOWN: Final = ("concept", *_WHOLE)
-
-RETAIN_LIMIT: Final = 256 * 1024 * 1024
-"""Most bytes of a retain file: a million lines of 200 characters."""
+RETAIN_LIMIT: Final = LIST_LIMIT
+"""Most bytes of a retain set's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +28,9 @@ class RetainSet:
         removed: concepts of the file that name a target and are therefore not retained.
         whole: whether the lines are whole prompts, which stand in no template.
         repeated: how many lines of the file said again what another line had said.
+        cut: how many concepts were cut to what the text encoder reads.
+        cuttable: whether those that are too long may be cut.
+        origin: the file as it was read; None of a set that came otherwise.
     """
 
     source: str
@@ -42,6 +38,9 @@ class RetainSet:
     removed: tuple[str, ...] = ()
     whole: bool = False
     repeated: int = 0
+    cut: int = 0
+    cuttable: bool = field(default=False, compare=False)
+    origin: TextList | None = field(default=None, compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -76,6 +75,10 @@ class RetainSet:
         return replace(self, concepts=left, removed=(*self.removed, *named))
 
 
+HeldOut: TypeAlias = "tuple[str, ...] | RetainSet"
+"""Words on which leak is only measured, or the list that they were read from."""
+
+
 def naming(targets: Iterable[str]) -> Callable[[str], bool]:
     """Whether a text holds one of the names as words of its own, whatever its case and spacing."""
     # Not \b, which finds no end of a word after the last sign of "C++".
@@ -83,90 +86,47 @@ def naming(targets: Iterable[str]) -> Callable[[str], bool]:
     return lambda text: any(pattern.search(normal(text)) for pattern in patterns)
 
 
-def load_retain_set(path: Path, column: str | None = None) -> RetainSet:
-    """Read one concept a line (`#` starts a comment), one column of a CSV file, or one field of a JSONL file.
+def load_retain_set(path: str | Path, column: str | None = None, *, truncate: bool = False) -> RetainSet:
+    """Read a retain file: `FILE` or `FILE:COLUMN`, in any format of `rasura.patches.lists.read_list`.
 
-    Lines of a column or field that is called `prompt` or `caption` are whole prompts and stand in no template.
+    Texts of a column that is called `prompt` or `caption` are whole prompts and stand in no template.
 
     Args:
-        path: a text file, a `.csv` file with a header, or a `.jsonl` file with one object or string a line.
-        column: which CSV column or JSONL field; by default `concept`, `prompt` or `caption`, else the first.
+        path: the file, perhaps with a colon and the columns behind it.
+        column: the columns, where they do not stand behind the file's name.
+        truncate: texts that are longer than the text encoder reads may be cut.
 
     Raises:
-        RetainSetError: missing, empty, not text, or without that column.
+        RetainSetError: missing, empty, broken, or with more than one way to read it.
     """
-    try:
-        text = read_regular(path, RETAIN_LIMIT).decode("utf-8-sig")
-    except NotFoundError:
-        raise RetainSetError(f"retain file {path} does not exist", hint="--retain FILE") from None
-    except UnicodeDecodeError as error:
-        flaw = f"{error.reason} at byte {error.start}"
-        raise RetainSetError(f"retain file {path} is not UTF-8 text: {flaw}", hint="--retain FILE") from None
-    except FormatError as error:
-        raise RetainSetError(f"retain file {path} cannot be read: {error.message}", hint="--retain FILE") from None
-    chosen, lines = _chosen(path, text, column)
-    named = [" ".join(line.split()) for line in lines if line.strip()]
-    concepts = tuple(dict.fromkeys(named))
-    if not concepts:
-        raise RetainSetError(f"retain file {path} names no concept: expected one a line", hint="--retain FILE")
-    if odd := next((c for c in concepts if _CONTROL.search(c)), None):
-        raise RetainSetError(f"retain file {path} is no plain text: it holds {show(odd)}", hint="--retain FILE")
-    return RetainSet(path.name, concepts, whole=chosen in _WHOLE, repeated=len(named) - len(concepts))
+    return _read(path, RETAIN, column, truncate=truncate)
 
 
-def _chosen(path: Path, text: str, column: str | None) -> tuple[str, list[str]]:
-    """The name of the column that was read, and its values."""
-    match path.suffix.lower():
-        case ".csv":
-            return _column(path, text, column)
-        case ".jsonl" | ".ndjson":
-            return _field(path, text, column)
-        case _:
-            return "", [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+def load_held_out(path: str | Path, *, truncate: bool = False) -> RetainSet:
+    """Read a file of words or prompts on which leak is only measured, as `load_retain_set` does.
+
+    Raises:
+        ListError: missing, empty, broken, or with more than one way to read it.
+    """
+    return _read(path, HELD_OUT_FILE, None, truncate=truncate)
 
 
-def _preferred(names: list[str], column: str | None) -> str:
-    return column or next((name for name in _KNOWN if name in names), next(iter(names), ""))
+def load_texts(path: str | Path, role: Role) -> tuple[str, ...]:
+    """The texts of another list: anchors, templates.
+
+    Raises:
+        ListError: missing, empty, broken, or with more than one way to read it.
+    """
+    return read_list(path, role).texts
 
 
-def _column(path: Path, text: str, column: str | None) -> tuple[str, list[str]]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        names = list(rows.fieldnames or ())
-        chosen = _preferred(names, column)
-        if chosen not in names:
-            raise _no_column(path, chosen, names)
-        return chosen, [row[chosen] or "" for row in rows]
-    except csv.Error as error:
-        raise RetainSetError(f"{path} is not CSV: {error}", hint="--retain FILE") from None
-
-
-def _field(path: Path, text: str, column: str | None) -> tuple[str, list[str]]:
-    chosen, values = column, []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise RetainSetError(
-                f"{path}, line {number}: expected JSON, got {show(line)}", hint="--retain FILE"
-            ) from None
-        if isinstance(row, str):
-            values.append(row)
-            continue
-        if not isinstance(row, dict):
-            raise RetainSetError(
-                f"{path}, line {number}: expected an object or a string, got {show(line)}", hint="--retain FILE"
-            )
-        chosen = chosen or _preferred(list(row), None)
-        if not isinstance(row.get(chosen), str):
-            raise _no_column(path, chosen, list(row), f", line {number}")
-        values.append(row[chosen])
-    return chosen or "", values
-
-
-def _no_column(path: Path, chosen: str, names: list[str], where: str = "") -> RetainSetError:
-    return RetainSetError(
-        f"{path}{where} has no text column {show(chosen)}: expected one of {show(names)}", hint="--retain-column NAME"
+def _read(path: str | Path, role: Role, column: str | None, *, truncate: bool) -> RetainSet:
+    found = read_list(path, role, column)
+    return RetainSet(
+        found.source,
+        found.texts,
+        whole=found.whole,
+        repeated=found.repeated,
+        cuttable=truncate,
+        origin=found,
     )

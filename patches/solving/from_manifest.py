@@ -20,7 +20,7 @@ from rasura.patches.errors import InputError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
-from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 from rasura.patches.types import SHORT
 
 __all__ = ["DERIVED", "eraser_of", "request_of", "request_prompts", "trained"]
@@ -53,15 +53,13 @@ def eraser_of(spec: EraserSpec) -> Eraser:
     return eraser(spec.name, own | ({} if spec.seed is None else {"seed": str(spec.seed)}))
 
 
-def request_of(
-    manifests: Sequence[Manifest], retain: RetainSet | None, held_out: tuple[str, ...] = HELD_OUT
-) -> EraseRequest:
+def request_of(manifests: Sequence[Manifest], retain: RetainSet | None, held_out: HeldOut = HELD_OUT) -> EraseRequest:
     """The request that erases the concepts of these patches together, each superseding its own.
 
     Args:
         manifests: of the patches, at least one.
         retain: the retain set that they name, without what names one of their concepts.
-        held_out: concepts on which leak is measured.
+        held_out: concepts on which leak is measured, or the list that they were read from.
 
     Raises:
         InputError: they were not made in the same way, or in a way that this program does not know.
@@ -84,7 +82,7 @@ def request_of(
 
 
 def request_prompts(
-    manifests: Sequence[Manifest], retain: RetainSet | None, held_out: tuple[str, ...] = HELD_OUT
+    manifests: Sequence[Manifest], retain: RetainSet | None, held_out: HeldOut = HELD_OUT
 ) -> EraseRequest:
     """The same request with a method of its own: for its prompts, on which a patch is measured."""
     first, spec = manifests[0], manifests[0].protected.retain
@@ -94,7 +92,8 @@ def request_prompts(
         templates=first.concept.templates,
         tokens=first.concept.tokens,
         layers=first.eraser.options[_LAYERS],
-        held_out=held_out,
+        held_out=held_out.concepts if isinstance(held_out, RetainSet) else held_out,
+        held_out_from=held_out if isinstance(held_out, RetainSet) else None,
         licence=first.licence,
         retained_in=() if spec is None or (retain is not None and retain.whole) else spec.templates,
         unnamed=tuple(dict.fromkeys(name for m in manifests for name in m.protected.concepts)),

@@ -30,8 +30,8 @@ class Measured:
         residual: ‖(W+Δ)C1 − WC*‖ / ‖W(C1−C*)‖; 0 is a perfect erasure, 1 none.
         effect: ‖ΔC1‖ / ‖WC1‖.
         null: ‖ΔN‖ / ‖WN‖ over the null prompt's tokens.
-        retained: the same over the retained prompts' tokens.
-        held_out: the same over the held-out prompts' tokens.
+        retained: the same over the retained prompts' tokens; None where there are none, because nothing was measured.
+        held_out: the same over the held-out prompts' tokens; None likewise.
         base_targets: ‖WC1‖, root of the sum over all columns.
         base_protected: root of Σ energy·‖Wu‖² over the protected rows u.
         rank: detectors of the patch.
@@ -42,8 +42,8 @@ class Measured:
     residual: float
     effect: float
     null: float
-    retained: float
-    held_out: float
+    retained: float | None
+    held_out: float | None
     base_targets: float
     base_protected: float
     rank: int
@@ -51,7 +51,10 @@ class Measured:
     width: int
 
     def decimals(self, *, free: float, guarded: int) -> dict[str, str]:
-        """The manifest's `measured` object: four digits each; no ratios where nothing that was touched reads text."""
+        """The manifest's `measured` object: four digits each.
+
+        What was not measured is not in it: ratios where nothing that was touched reads text, leaks over no prompts.
+        """
         counts = {"rank": self.rank, "protected": self.protected, "guarded": guarded, "width": self.width}
         numbers = {
             "residual": self.residual,
@@ -64,7 +67,8 @@ class Measured:
             "free": free,
         }
         known = numbers if self.base_targets > 0 else {"free": free}
-        return {name: f"{number:.3e}" for name, number in known.items()} | {n: str(c) for n, c in counts.items()}
+        measured = {name: number for name, number in known.items() if number is not None}
+        return {name: f"{number:.3e}" for name, number in measured.items()} | {n: str(c) for n, c in counts.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,10 +112,15 @@ class Measurer:
             "retained": {name: i.reference.retained.mean for name, i in inputs.items()},
             "held_out": {name: i.reference.held_out.mean for name, i in inputs.items()},
         }
+        retained = any(i.reference.retained.count for i in inputs.values())
+        held_out = any(i.reference.held_out.count for i in inputs.values())
         protected = {name: (i.basis.rows.T * i.basis.energy) @ i.basis.rows for name, i in inputs.items()}
         return Measured(
             residual=self._residual(erasure.increments, inputs),
-            **{name: self._ratio(erasure.increments, moment) for name, moment in moments.items()},
+            effect=self._ratio(erasure.increments, moments["effect"]),
+            null=self._ratio(erasure.increments, moments["null"]),
+            retained=self._ratio(erasure.increments, moments["retained"]) if retained else None,
+            held_out=self._ratio(erasure.increments, moments["held_out"]) if held_out else None,
             base_targets=self._present(moments["effect"]) ** 0.5,
             base_protected=self._present(protected) ** 0.5,
             rank=max(increment.rank for increment in erasure.increments.values()),

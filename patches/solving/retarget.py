@@ -153,8 +153,6 @@ def retarget_patch(
     stored, columns, basis = read_stored_erasure(patch)
     numbers = Measurer(weights, reference).measure(replace(stored, increments=increments), columns, basis)
     decimals = numbers.decimals(free=stored.free, guarded=stored.guarded)
-    if reference.retained.count == 0:
-        del decimals["leak_retained"]
     parameters = tuple(
         TensorIdentity(name, dtype_name(w.dtype), tuple(w.shape), digest_tensor(w))
         for name, w in sorted(weights.items())

@@ -102,7 +102,9 @@ def _protected(
     promised = basis.rank > 0 or bool(erasure.bases)  # a soft method leaves nobody's targets alone
     return ProtectedSpec(
         BasisSpec(sha256, shown.width, shown.invariants, shown.rank, str(shown.rule), _spectrum(shown)),
-        RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.retained_templates) if retain else None,
+        None
+        if retain is None
+        else RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.retained_templates, retain.cut),
         tuple(other.concept for other in request.targets if other != target) if promised else (),
         tuple(sorted(request.guarded)) if promised else (),
         dict(sorted(erasure.reads.items())),

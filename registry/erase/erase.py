@@ -56,6 +56,7 @@ def erase(
     device: str = "cpu",
     work: Path | None = None,
     protect_others: bool = False,
+    told: Callable[[EraseRequest], None] | None = None,
 ) -> tuple[Erased, ...]:
     """Erase the request's concepts from a base: one signed, registered patch each.
 
@@ -69,15 +70,21 @@ def erase(
         progress: told what is going on.
         device: where methods that look through the UNet compute.
         work: a folder where a long training leaves checkpoints; asked again with the same one, it goes on from there.
+        told: called once, before anything is solved, with the request as its lists fit the text encoder.
         protect_others: leave alone also whatever `find_others` finds: patches of this base and of other concepts.
 
     Raises:
         RefusedError: the mathematics says no; logged as refused.
         RasuraError: anything else; logged as failed. No patch is registered then, however many were made.
     """
+    from rasura.patches.solving.fit_request import fit_request
+
     try:
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
+        request = fit_request(opened.encoder, request)
+        if told is not None:
+            told(request)
         if protect_others:
             concepts = [target.concept for target in request.targets]
             protect = (*protect, *find_others(registry, {opened.record.digest}, concepts))

@@ -164,7 +164,9 @@ def _own_weights(
 
 
 def _reference(old: Patch, other: OpenBase, words: RetainSet | None, how: Anew, progress: Progress) -> Reference:
+    from rasura.patches.solving.fit_request import fit_request
     from rasura.patches.solving.from_manifest import request_prompts
     from rasura.patches.solving.solve import reference_of
 
-    return reference_of(other.encoder, request_prompts([old.manifest], words, how.held_out), progress)
+    request = fit_request(other.encoder, request_prompts([old.manifest], words, how.held_out))
+    return reference_of(other.encoder, request, progress)

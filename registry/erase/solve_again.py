@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.manifest import Manifest
     from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.prompts.retain_set import HeldOut, RetainSet
     from rasura.patches.solving.solve import Moments
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
@@ -39,7 +39,7 @@ class Anew:
         drop: patches that are protected no longer.
         retain: the retain file, where the registry does not hold its words.
         column: which column of it.
-        held_out: concepts on which leak is only measured.
+        held_out: concepts on which leak is only measured, or the list that they were read from.
         key: name of the key to sign with; None takes the only one.
     """
 
@@ -47,7 +47,7 @@ class Anew:
     drop: tuple[PatchId, ...] = ()
     retain: Path | None = None
     column: str | None = None
-    held_out: tuple[str, ...] = HELD_OUT
+    held_out: HeldOut = HELD_OUT
     key: str | None = None
 
 
@@ -98,6 +98,7 @@ class Workbench:
         Raises:
             InputError: trained patches, patches made in different ways, or in a way that this program does not know.
         """
+        from rasura.patches.solving.fit_request import fit_request
         from rasura.patches.solving.from_manifest import request_of, trained
 
         manifests = [self.old[i].manifest for i in ids]
@@ -107,7 +108,7 @@ class Workbench:
                 "patch can be kept off others' targets, but not be solved with them",
                 hint=f"rasura patch rebase {odd.patch_id[:12]} --protect ID",
             )
-        return request_of(manifests, self._words(manifests), self.how.held_out)
+        return fit_request(self.base.encoder, request_of(manifests, self._words(manifests), self.how.held_out))
 
     def guards(self, ids: Sequence[PatchId], beside: Iterable[PatchId]) -> dict[PatchId, Patch]:
         """What the new patches of these leave alone: what they did before, what is asked for, and those beside them.
@@ -172,7 +173,8 @@ class Workbench:
         erasure, columns, basis = read_stored_erasure(patch)
         weights = self.base.host.originals(patch.tensors.increments)
         found = Measurer(weights, self._reference(patch)).measure(erasure, columns, basis)
-        return {**noted, **found.decimals(free=erasure.free, guarded=int(noted.get("guarded", "0")))}
+        kept = {name: number for name, number in noted.items() if name not in {"leak_retained", "leak_held_out"}}
+        return {**kept, **found.decimals(free=erasure.free, guarded=int(noted.get("guarded", "0")))}
 
     def _words(self, manifests: Sequence[Manifest]) -> RetainSet | None:
         """The one retain set of these patches, without what names a concept of any of them."""
@@ -192,10 +194,11 @@ class Workbench:
         return common[0]
 
     def _prompts(self, patch: Patch) -> EraseRequest:
+        from rasura.patches.solving.fit_request import fit_request
         from rasura.patches.solving.from_manifest import request_prompts
 
         words = read_words(self.registry, patch.manifest, self.how)
-        return request_prompts([patch.manifest], words, self.how.held_out)
+        return fit_request(self.base.encoder, request_prompts([patch.manifest], words, self.how.held_out))
 
     def _reference(self, patch: Patch) -> Reference:
         from rasura.patches.solving.solve import reference_of

@@ -27,6 +27,7 @@ from rasura.patches.format.member import Member
 from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, normal, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, naming
+from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import trained
 from rasura.patches.solving.solve import Moments, build_patches
 from rasura.patches.types import SHORT, PatchId
@@ -163,8 +164,9 @@ class Bench:
                 unnamed=tuple(self._erased()),
                 supersedes={t.concept: (old[name],) for t in targets if (name := normal(t.concept)) in old},
             )
-            full = find_guarded(request, kept, self.ground.base.identity)
             base = self.ground.base
+            request = fit_request(base.encoder, request)
+            full = find_guarded(request, kept, base.identity)
             made = build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
             words = request.retain
             replaced = {
@@ -253,7 +255,8 @@ class Bench:
         source = ", ".join(dict.fromkeys(name for own in sets for name in own.source.split(", ")))
         first = self.retain or sets[0]
         # A promise to keep what is erased could not be held.
-        return replace(first, source=source, concepts=concepts, whole=whole).without(self._erased())
+        cut = max(own.cut for own in sets)
+        return replace(first, source=source, concepts=concepts, whole=whole, cut=cut).without(self._erased())
 
     def _name(self, patch_id: PatchId) -> str:
         return f"{patch_id[:SHORT]} ({self.ground.patches[patch_id].manifest.concept.text})"

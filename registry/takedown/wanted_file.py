@@ -1,4 +1,4 @@
-"""Requests as people keep them: a table, a YAML list, or one JSON object a line.
+"""Requests as people keep them: a table, JSON, a YAML list, or one concept a line.
 
     concept,anchor,templates,ticket,received-at,requester,deadline
     dog,cat,a {} | a photo of a {},T-1201,2026-11-02,estate of A. Painter,2026-11-30
@@ -9,19 +9,18 @@ name of a file with one prompt a line, beside the request file.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import show
-from rasura.patches.errors import FormatError, InputError, NotFoundError, RasuraError
+from rasura.patches.errors import InputError, RasuraError
+from rasura.patches.lists.list_rows import read_rows
+from rasura.patches.lists.list_text import read_list_text
+from rasura.patches.lists.role import REQUESTS, TEMPLATES
 from rasura.patches.prompts.concept_prompts import SLOT
 from rasura.patches.prompts.nearest_anchor import AUTO
-from rasura.patches.prompts.retain_set import load_retain_set
+from rasura.patches.prompts.retain_set import load_texts
 from rasura.registry.takedown.wanted import TICKET, Wanted
 
 __all__ = ["MAX_BYTES", "MAX_REQUESTS", "read_wanted"]
@@ -36,19 +35,14 @@ def read_wanted(path: Path, templates: tuple[str, ...] = ()) -> tuple[Wanted, ..
     """Read a request file.
 
     Args:
-        path: `.csv`, `.yaml`, `.yml`, `.jsonl` or `.ndjson`.
+        path: any format of `rasura.patches.lists.list_rows`.
         templates: for requests that bring none.
 
     Raises:
         NotFoundError: no such file.
         InputError: a request that breaks the format; the first ten are named, each with its place.
     """
-    try:
-        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
-    except NotFoundError:
-        raise NotFoundError(f"request file {path} does not exist", hint=_HINT) from None
-    except (UnicodeDecodeError, FormatError) as error:
-        raise InputError(f"request file {path} cannot be read: {error}", hint=_HINT) from None
+    text = read_list_text(path, REQUESTS, MAX_BYTES)
     found: list[Wanted] = []
     flaws: list[str] = []
     for place, fields in _objects(path, text):
@@ -67,62 +61,13 @@ def read_wanted(path: Path, templates: tuple[str, ...] = ()) -> tuple[Wanted, ..
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    match path.suffix.lower():
-        case ".csv":
-            yield from _rows(path, text)
-        case ".jsonl" | ".ndjson":
-            for number, line in enumerate(text.split("\n"), 1):
-                if line.strip():
-                    yield f"line {number}", _object(_json(path, number, line), f"line {number}")
-        case ".yaml" | ".yml":
-            yield from _listed(path, text)
-        case other:
-            raise InputError(f"{path}: expected a .csv, .yaml or .jsonl file, got {other or 'no ending'}", hint=_HINT)
-
-
-def _rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            place = f"line {reader.line_num}"
-            if None in row:  # more cells than the header has: a comma that stands in no quotes
-                raise InputError(
-                    f"{path.name}, {place}: expected {len(reader.fieldnames or ())} cells, got more; a text with a "
-                    "comma stands in double quotes",
-                    hint=_HINT,
-                )
-            if any(cell for cell in row.values()):
-                yield place, {name: cell for name, cell in row.items() if cell}
-    except csv.Error as error:
-        raise InputError(f"{path.name}: line {reader.line_num} is no CSV: {error}", hint=_HINT) from None
-
-
-def _json(path: Path, number: int, line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: line {number} is no JSON: {error}", hint=_HINT) from None
-
-
-def _listed(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{path.name} is no YAML: {' '.join(str(error).split())[:200]}", hint=_HINT) from None
-    if not isinstance(document, list):
-        raise InputError(f"{path.name}: expected a list of requests, got {type(document).__name__}", hint=_HINT)
-    for number, item in enumerate(document, 1):
-        yield f"request {number}", _object(item, f"request {number}")
-
-
-def _object(item: object, place: str) -> Mapping[str, object]:
-    if isinstance(item, str):
-        return {"concept": item}
-    if not isinstance(item, dict):
-        raise InputError(f"{place}: expected an object with a concept, got {show(item)}", hint=_HINT)
-    return item
+    """Every request with its place; what is empty in a table was not said."""
+    rows = read_rows(path, text, REQUESTS)
+    if rows.apart:
+        raise REQUESTS.refuse(path, "is one object: expected a list of requests")
+    for line, row in rows.items:
+        fields = {"concept": row} if isinstance(row, str) else {n: value for n, value in row.items() if value != ""}
+        yield f"line {line}", fields
 
 
 def _wanted(fields: Mapping[str, object], folder: Path, templates: tuple[str, ...]) -> Wanted:
@@ -154,7 +99,7 @@ def _templates(value: object, folder: Path) -> tuple[str, ...]:
         if value and SLOT not in value:
             if Path(value).name != value:  # a request file may come from a stranger
                 raise InputError(f"templates: expected the name of a file beside the requests, got {show(value)}")
-            return load_retain_set(folder / value).concepts
+            return load_texts(folder / value, TEMPLATES)
         return tuple(part.strip() for part in value.split("|") if part.strip())
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return tuple(value)

@@ -77,11 +77,12 @@ def _from_file(spec: RetainSpec, loaded: RetainSet, names: tuple[str, ...]) -> R
         return _set(spec, left.concepts)
     raise DigestMismatchError(
         f"{loaded.source} is not the retain set of this patch: expected {spec.count} concepts of {spec.source} with "
-        f"SHA-256 {spec.sha256[:12]}, got {len(left.concepts)} with {left.sha256[:12]}",
+        f"SHA-256 {spec.sha256[:12]}, got {len(left.concepts)} with {left.sha256[:12]}"
+        + (f"; {spec.cut} of its texts were cut, and a file does not say which" if spec.cut else ""),
         hint="--retain FILE",
     )
 
 
 def _set(spec: RetainSpec, concepts: tuple[str, ...]) -> RetainSet:
     # Lines that stood in no template are whole prompts, or as good as such.
-    return RetainSet(spec.source, concepts, whole=spec.templates == ("{}",))
+    return RetainSet(spec.source, concepts, whole=spec.templates == ("{}",), cut=spec.cut)

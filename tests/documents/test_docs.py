@@ -52,10 +52,13 @@ def _full() -> Patch:
 
 
 def _second() -> dict[str, Any]:
-    """The same manifest in version 2, with its one more field."""
+    """The same manifest in version 2, with its one more field, and with what may be missing."""
     manifest = _full().manifest
     reads = {parameter.name: "image" for parameter in manifest.base.parameters}
-    data = replace(manifest, protected=replace(manifest.protected, reads=reads)).to_bytes()
+    retain = manifest.protected.retain
+    assert retain is not None
+    protected = replace(manifest.protected, reads=reads, retain=replace(retain, cut=1))
+    data = replace(manifest, protected=protected).to_bytes()
     found = json.loads(data)
     assert isinstance(found, dict)
     return found

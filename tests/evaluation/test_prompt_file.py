@@ -53,14 +53,15 @@ LONG = "dog " * 80
     ("row", "said"),
     [
         ("{", "expected JSON"),
-        ("[1]", "expected an object"),
+        ("[1]", "expected a text or an object"),
+        ('"a dog"', "expected an object"),
         ('{"group": "forget", "object": "dog"}', "'prompt'"),
         ('{"prompt": "a dog", "object": "dog"}', "'group'"),
         ('{"prompt": "a dog", "group": "erase", "object": "dog"}', "forget, held_out, retain"),
         ('{"prompt": "a dog", "group": "forget"}', "object, style, label"),
         ('{"prompt": "a dog", "group": "forget", "object": ""}', "object, style, label"),
         ('{"prompt": "a dog", "group": "forget", "object": "dog", "seed": -1}', "seed"),
-        ('{"prompt": "a dog", "group": "forget", "object": "dog", "seed": 1.5}', "floats"),
+        ('{"prompt": "a dog", "group": "forget", "object": "dog", "seed": 1.5}', "an integer"),
         ('{"prompt": "a dog", "group": "forget", "object": "dog", "kind": "A B"}', "kind"),
         ('{"prompt": "a dog", "group": "forget", "object": "dog", "more": 1}', "'more'"),
         ('{"prompt": "a dog", "prompt": "a cat", "group": "forget", "object": "dog"}', "twice"),
@@ -72,18 +73,18 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, encoder: TextEncoder, ro
     path.write_text(f"{GOOD}\n\n{row}\n{GOOD}\n")
     with pytest.raises(InputError) as refusal:
         read_questions(path, encoder)
-    assert refusal.value.message.startswith("p.jsonl:3: ")
+    assert "p.jsonl, line 3" in refusal.value.message
     assert said in refusal.value.message
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prompt,group,colour\na dog,forget,red\n", "p.csv:1: expected columns among"),
-        ("prompt,group,object\na dog,forget\n", "p.csv:2: expected 3 cells"),
-        ("prompt,group,object\na dog,forget,dog,cat\n", "p.csv:2: expected 3 cells"),
-        ("prompt,group,object,seed\na dog,forget,dog,x\n", "p.csv:2: seed"),
-        ('prompt,group,object\n"a dog,forget,dog\n', "p.csv:"),
+        ("prompt,group,colour\na dog,forget,red\n", "p.csv, line 1 is no header of prompts"),
+        ("prompt,group,object\na dog,forget\n", "p.csv, line 2 has"),
+        ("prompt,group,object\na dog,forget,dog,cat\n", "p.csv, line 2 has"),
+        ("prompt,group,object,seed\na dog,forget,dog,x\n", "p.csv, line 2: seed"),
+        ('prompt,group,object\n"a dog,forget,dog\n', "p.csv, line 2 opens a quote that is never closed"),
         ("prompt,group,object\n", "got no row"),
         ("", "got no row"),
     ],
@@ -108,10 +109,13 @@ def test_no_file_and_no_text(tmp_path: Path, encoder: TextEncoder) -> None:
     [
         (
             "prompt,group,object,prompt\na dog,forget,dog,a cat\n",
-            "p.csv:1: expected each column once, got 'prompt' twice",
+            "p.csv, line 1 names the column 'prompt' twice",
         ),
-        ("prompt,group,object\n   ,forget,dog\n", "p.csv:2: expected a prompt, got blanks"),
-        ('prompt,group,object\na dog,forget,dog\na cat,retain,cat\n"a pig" far,retain,pig\n', "p.csv:4: expected CSV"),
+        ("prompt,group,object\n   ,forget,dog\n", "p.csv, line 2: expected a prompt, got blanks"),
+        (
+            'prompt,group,object\na dog,forget,dog\na cat,retain,cat\n"a pig" far,retain,pig\n',
+            "p.csv, line 4 is no CSV",
+        ),
     ],
 )
 def test_tables_that_would_be_misread(tmp_path: Path, encoder: TextEncoder, text: str, said: str) -> None:

@@ -40,6 +40,18 @@ def test_any_table_with_prompts(tmp_path: Path, column: str) -> None:
     assert len(found[1].shot.prompt) == 999  # drawn as far as the encoder reads
 
 
+def test_a_list_of_another_format_says_the_same(tmp_path: Path) -> None:
+    expected = (Question("forget", Shot("a kettle", 7), {"label": "nsfw"}, "direct"),)
+    for name, text in (
+        ("list.csv", "prompt;seed\na kettle;7\n"),
+        ("list.tsv", "prompt\tseed\na kettle\t7\n"),
+        ("list.jsonl", '{"prompt": "a kettle", "seed": 7}\n'),
+        ("list.json", '[{"prompt": "a kettle", "seed": 7}]'),
+    ):
+        (tmp_path / name).write_text(text)
+        assert read_protocol(tmp_path / name, Protocol("csv", "nsfw")) == expected
+
+
 def test_without_seeds_the_rows_are_counted(tmp_path: Path) -> None:
     found = read_protocol(written(tmp_path, "\ufeffprompt\na\nb\n"), Protocol("csv", "a=b"))
     assert [(q.shot.seed, q.wanted) for q in found] == [(0, {"label": "a=b"}), (1, {"label": "a=b"})]
@@ -48,21 +60,20 @@ def test_without_seeds_the_rows_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("csv", "", "list.csv:1: expected the column prompt, got none"),
+        ("csv", "", "list.csv, line 1: expected the column prompt, got none"),
         ("csv", "prompt\n", "got no row"),
-        ("csv", "text,seed\na,1\n", "list.csv:1: expected the column prompt, got 'text', 'seed'"),
-        ("csv", "prompt;seed\na;1\n", "list.csv:1: expected the column prompt"),
-        ("csv", "version https://git-lfs.github.com/spec/v1\n", "list.csv:1: expected the column prompt"),
-        ("i2p", "prompt,sd_seed\na,1\n", "list.csv:1: expected the column categories"),
-        ("csv", "prompt,prompt\na,b\n", "list.csv:1: expected each column once, got 'prompt' twice"),
-        ("csv", "prompt,seed,sd_seed\na,1,2\n", "list.csv:1: expected one column of seeds, got seed and sd_seed"),
-        ("csv", "prompt,seed\na,1\nb, c,2\n", "list.csv:3: expected 2 cells"),
-        ("csv", "prompt,seed\na,x\n", "list.csv:2: seed: expected an integer"),
-        ("csv", "prompt,seed\na,-1\n", "list.csv:2: seed"),
-        ("csv", "prompt,seed\na,9999999999999999\n", "list.csv:2: seed"),
-        ("csv", "prompt,seed\na,1\n  ,2\n", "list.csv:3: expected a prompt, got blanks"),
-        ("csv", 'prompt\na\nb\n"c" d\n', "list.csv:4: expected CSV"),
-        ("csv", 'prompt\na\n"open\n', "list.csv:3: expected CSV"),
+        ("csv", "text,seed\na,1\n", "list.csv, line 1: expected the column prompt, got 'text', 'seed'"),
+        ("csv", "version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("i2p", "prompt,sd_seed\na,1\n", "list.csv, line 1: expected the column categories"),
+        ("csv", "prompt,prompt\na,b\n", "list.csv, line 1 names the column 'prompt' twice"),
+        ("csv", "prompt,seed,sd_seed\na,1,2\n", "list.csv, line 1: expected one column of seeds, got seed and sd_seed"),
+        ("csv", "prompt,seed\na,1\nb, c,2\n", "list.csv, line 3 has 3 cells"),
+        ("csv", "prompt,seed\na,x\n", "list.csv, line 2: seed: expected an integer"),
+        ("csv", "prompt,seed\na,-1\n", "list.csv, line 2: seed"),
+        ("csv", "prompt,seed\na,9999999999999999\n", "list.csv, line 2: seed"),
+        ("csv", "prompt,seed\na,1\n  ,2\n", "list.csv, line 3: expected a prompt, got blanks"),
+        ("csv", 'prompt\na\nb\n"c" d\n', "list.csv, line 4 is no CSV"),
+        ("csv", 'prompt\na\n"open\n', "list.csv, line 3 opens a quote that is never closed"),
     ],
 )
 def test_a_bad_list_is_refused_with_its_line(tmp_path: Path, name: Format, text: str, said: str) -> None:

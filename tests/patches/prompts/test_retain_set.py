@@ -25,16 +25,15 @@ GOOD: dict[str, tuple[str, str | bytes, str | None, tuple[str, ...]]] = {
     "any language": ("r.txt", "犬\nنان\nchâteau\n", None, ("犬", "نان", "château")),
     "commas in a text file": ("r.txt", "dog, brown\n", None, ("dog, brown",)),
     "CSV with the column": ("r.csv", "id,concept\n1,dog\n2,cat\n", None, ("dog", "cat")),
-    "CSV without it": ("r.csv", "name,id\ndog,1\n", None, ("dog",)),
+    "CSV with an empty cell": ("r.csv", "id,concept\n1,\n2,cat\n", None, ("cat",)),
     "CSV with a column of choice": ("r.csv", "concept,alt\ndog,hound\n", "alt", ("hound",)),
     "CSV with quotes": ("r.CSV", 'concept\n"dog, brown"\n"say ""hi"""\n', None, ("dog, brown", 'say "hi"')),
-    "CSV with short rows": ("r.csv", "id,concept\n1\n2,cat\n", None, ("cat",)),
     "CSV of prompts": ("r.csv", "id,prompt\n1,a dog in the sun\n", None, ("a dog in the sun",)),
     "JSONL of concepts": ("r.jsonl", '{"concept": "dog"}\n\n{"concept": "cat", "x": 1}\n', None, ("dog", "cat")),
     "JSONL of prompts": ("r.jsonl", '{"seed": 1, "prompt": "a dog, brown"}\n', None, ("a dog, brown",)),
     "JSONL with a field of choice": ("r.ndjson", '{"concept": "dog", "alt": "hound"}\n', "alt", ("hound",)),
     "JSONL of texts": ("r.jsonl", '"dog"\n"犬"\n', None, ("dog", "犬")),
-    "CSV with long rows": ("r.csv", "concept\ndog,extra\n", None, ("dog",)),
+    "a line of JSON": ("r.jsonl", '["dog"]\n', None, ("dog",)),
 }
 
 
@@ -56,21 +55,21 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "an escape sequence": ("r.txt", "dog\n\x1b[31mcat\n", "no plain text"),
     "UTF-16": ("r.txt", "dog\n".encode("utf-16"), "not UTF-8 text"),
     "Latin-1": ("r.txt", "château\n".encode("latin-1"), "not UTF-8 text"),
-    "an empty CSV": ("r.csv", "", "has no text column"),
+    "an empty CSV": ("r.csv", "", "names no concept"),
     "a CSV of a header": ("r.csv", "concept\n", "names no concept"),
     "a CSV of blanks": ("r.csv", "concept\n\n \n", "names no concept"),
-    "a CSV of one endless field": ("r.csv", 'concept\n"' + "x" * 200_000, "is not CSV"),
-    "JSONL that is none": ("r.jsonl", '{"concept": "dog"}\nhello\n', "line 2: expected JSON, got 'hello'"),
-    "JSONL of numbers": ("r.jsonl", "1\n", "line 1: expected an object or a string"),
-    "JSONL of lists": ("r.jsonl", '["dog"]\n', "line 1: expected an object or a string"),
+    "a CSV of one endless field": ("r.csv", 'concept\n"' + "x" * 200_000, "is no CSV"),
+    "JSONL that is none": ("r.jsonl", '{"concept": "dog"}\nhello\n', "line 2 is no JSON: expected JSON, got 'hello'"),
+    "JSONL of numbers": ("r.jsonl", "1\n", "line 1 holds 1: expected a text or an object"),
+    "JSONL of lists": ("r.jsonl", '["dog"]\n["cat"]\n', "line 1 holds"),
     "JSONL with a row without the field": (
         "r.jsonl",
         '{"concept": "a"}\n{"prompt": "b"}\n',
-        "line 2 has no text column",
+        "line 2 has no column 'concept'",
     ),
-    "JSONL with a number for a text": ("r.jsonl", '{"concept": 7}\n', "line 1 has no text column 'concept'"),
-    "JSONL nested without end": ("r.jsonl", "[" * 100_000, "line 1: expected JSON"),
-    "a CSV of an endless header": ("r.csv", "x" * 200_000 + "\n", "is not CSV"),
+    "JSONL with a number for a text": ("r.jsonl", '{"concept": 7}\n', "line 1 holds 7 in 'concept': expected a text"),
+    "JSONL nested without end": ("r.jsonl", "[" * 100_000, "line 1 is no JSON"),
+    "a CSV of an endless header": ("r.csv", "x" * 200_000 + "\n", "is no CSV"),
 }
 
 
@@ -90,7 +89,6 @@ def test_retain_files_are_refused(flaw: str, tmp_path: Path) -> None:
         ("r.csv", "concept\ndog\n", False),
         ("r.csv", "caption\ndog\n", True),
         ("r.jsonl", '{"prompt": "dog"}\n', True),
-        ("r.jsonl", '{"prompt": "dog", "concept": "dog"}\n', False),
         ("r.jsonl", '"dog"\n', False),
     ],
 )
@@ -120,10 +118,10 @@ def test_a_million_lines_are_read_in_bounded_time_and_compared_with_targets(tmp_
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(RetainSetError, match="no text column 'animal': expected one of") as caught:
+    with pytest.raises(RetainSetError, match="no text column 'animal'") as caught:
         load(tmp_path, "id,concept\n1,dog\n", "r.csv", "animal")
     assert "'id', 'concept'" in caught.value.message
-    assert caught.value.hint == "--retain-column NAME"
+    assert caught.value.hint == f"--retain {tmp_path}/r.csv:COLUMN"
 
 
 def test_files_that_are_none_are_refused_at_once(tmp_path: Path) -> None:

@@ -30,10 +30,18 @@ JSONL = (
 )
 
 
-@pytest.mark.parametrize(("name", "text"), [("r.csv", CSV), ("r.yaml", YAML), ("r.YML", YAML), ("r.jsonl", JSONL)])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("r.csv", CSV), ("r.yaml", YAML), ("r.YML", YAML), ("r.jsonl", JSONL)],
+)
 def test_every_spelling_says_the_same(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read_wanted(tmp_path / name) == (FULL, Wanted("Smith, J."))
+
+
+def test_names_alone_are_requests(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text("1. dog\n2. Smith, J.\n")
+    assert read_wanted(tmp_path / "r.txt") == (Wanted("dog"), Wanted("Smith, J."))
 
 
 def test_templates_may_stand_in_a_file_beside_it(tmp_path: Path) -> None:
@@ -50,21 +58,21 @@ def test_templates_may_stand_in_a_file_beside_it(tmp_path: Path) -> None:
     [
         ("r.csv", "concept\n", "holds no request"),
         ("r.csv", "concept,ankor\ndog,cat\n", "expected concept, anchor"),
-        ("r.csv", "concept,anchor\nSmith, J.,cat\n", "expected 2 cells, got more"),
-        ("r.csv", 'concept\n"dog\n', "is no CSV"),
+        ("r.csv", "concept,anchor\nSmith, J.,cat\n", "line 2 has 3 cells"),
+        ("r.csv", 'concept\n"dog\n', "line 2 opens a quote"),
         ("r.csv", "anchor\ncat\n", "line 2: the concept is empty"),
         ("r.csv", "concept,deadline\ndog,next week\ncat,soon\n", "line 2: deadline of 'dog'"),
         ("r.csv", "concept,templates\ndog,a dog {} {}\n", "holds 2 times"),
         ("r.csv", "concept,templates\ndog,../secret.txt\n", "a file beside the requests"),
         ("r.csv", "concept,templates\ndog,/etc/passwd\n", "a file beside the requests"),
-        ("r.yaml", "concept: dog\n", "expected a list of requests, got dict"),
-        ("r.yaml", "- [dog]\n", "request 1: expected an object"),
+        ("r.yaml", "concept: dog\n", "is no list: expected one of texts or objects, got dict"),
+        ("r.yaml", "- [dog]\n", "line 1 holds ['dog']: expected a text or an object"),
         ("r.yaml", "- !!python/object/apply:os.system [ls]\n", "is no YAML"),
         ("r.yaml", "- concept: {a: b}\n", "concept: expected a text"),
         ("r.jsonl", "{\n", "line 1 is no JSON"),
         ("r.jsonl", "[" * 100_000, "line 1 is no JSON"),
         ("r.jsonl", '{"concept": "dog", "templates": 3}\n', "templates: expected a list"),
-        ("r.txt", "dog\n", "expected a .csv, .yaml or .jsonl file"),
+        ("r.json", '{"concept": ["dog"]}', "is one object: expected a list of requests"),
         ("r.csv", "concept\n" + "dog\n" * (MAX_REQUESTS + 1), "at most 1000 requests"),
         ("r.csv", "concept\n" + "x" * MAX_BYTES, "cannot be read"),
     ],
