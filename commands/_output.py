@@ -75,11 +75,6 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
         click.echo(f"hint: {clean(failure.hint)}", err=True)
 
 
-def note(text: str) -> None:
-    """Say something on stderr that is neither result nor error."""
-    click.echo(f"note: {clean(text)}", err=True)
-
-
 def clean(text: str) -> str:
     """Text without characters that could move a terminal's cursor or turn its reading direction."""
     return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else f"\\u{ord(c):04x}" for c in text)
@@ -186,7 +181,7 @@ def short(identifier: str) -> str:
 def note(text: str) -> None:
     """Say something on stderr that is no result; nothing where a machine reads, which finds it in the envelope."""
     if not click.get_current_context().params.get("as_json"):
-        click.echo(clean(text), err=True)
+        click.echo(f"note: {clean(text)}", err=True)
 
 
 @contextmanager
