@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -110,7 +110,7 @@ def main() -> None:
 
 def _answer() -> int:
     """Run the command; whatever it raises becomes a sentence, or an envelope, and an exit code."""
-    seen: dict[str, str] = {}  # a command writes its name here before it does anything
+    seen: dict[str, Any] = {}  # a command writes its name here before it does anything
     try:
         code = cli.main(standalone_mode=False, prog_name="rasura", obj=seen)
     except RasuraError as error:
@@ -119,8 +119,9 @@ def _answer() -> int:
         return _usage(error)
     except click.ClickException as error:
         return _report(seen, "error", error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return _report(seen, "interrupted", "interrupted", _INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        said = str(stop.__cause__ or stop)  # click makes an Abort of what was interrupted
+        return _report(seen, "interrupted", f"interrupted: {said}" if said else "interrupted", _INTERRUPTED)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # a defect of ours; machines still get their envelope

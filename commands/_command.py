@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rasura.commands._completion import complete_names
 from rasura.commands._output import Result, show
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
             except RasuraError as error:
                 error.hint = fill_hint(error.hint, context, options)
                 raise
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_describe_interruption(context, options)) from None
             assert isinstance(result, Result)
             if used:
                 result = replace(result, data={**result.data, "config": used})
@@ -88,6 +91,7 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
         if mutating:
             wrapped = _ACTOR(_REASON(wrapped))
         made = click.command(name)(wrapped)
+        complete_names(made)
         if group is not None:
             group.add_command(made)
         return made
@@ -108,11 +112,28 @@ def open_registry(location: str | None) -> "Registry":
     given = click.get_current_context().params
     if "reason" in given and not given.get("dry_run"):
         try:
+            if given.get("model"):
+                click.get_current_context().ensure_object(dict)["entries"] = registry.head().size
             registry.check_reason(given["reason"])
         except BaseException:
             registry.close()
             raise
     return registry
+
+
+def _describe_interruption(context: click.Context, options: dict[str, Any]) -> str:
+    """Whether the motion that was interrupted happened; "" of a command that moves no model on disk."""
+    size, model = context.ensure_object(dict).get("entries"), options.get("model")
+    if size is None or model is None:
+        return ""
+    from rasura.patches.errors import RasuraError
+    from rasura.registry.apply.interrupted import describe_interruption
+
+    try:
+        with open_registry(options.get("registry_at")) as registry:
+            return describe_interruption(registry, options.get("out") or model, size)
+    except RasuraError as error:
+        return error.message
 
 
 def working_folder() -> Path:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from rasura.commands._output import note
 
-_OPTIONS: Final = {
+_OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "key": ("key", str),
     "retain": ("retain", Path),
     "template_files": ("templates", lambda text: (Path(text),)),

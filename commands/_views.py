@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.commands._output import short
-from rasura.patches.checks.capacity import Capacity
-from rasura.patches.checks.verdict import Relation
-from rasura.patches.types import PatchId
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
     from rasura.patches.algebra.stack import StackDiff
-    from rasura.patches.checks.verdict import Verdict
+    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.verdict import Relation, Verdict
     from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.types import PatchId
     from rasura.registry._storage.records import EvaluationRecord
     from rasura.registry.registry import Registry
 
+_NOTHING: Final = 1e-9
 FIRST_SCORES: Final = ("forget", "retain", "held_out", "harmonic")  # scores in the order in which people ask for them
 
 
-def format_removal(relation: Relation, names: Mapping[PatchId, str]) -> str:
+def format_removal(relation: "Relation", names: "Mapping[PatchId, str]") -> str:
     """What a patch that is taken out means to one that stays."""
     p, q = (f"{short(i)} {names[i]}" for i in (relation.patch, relation.other))
     if relation.check == "lost":
@@ -32,12 +32,12 @@ def format_removal(relation: Relation, names: Mapping[PatchId, str]) -> str:
     return f"{p} stays and goes on changing what comes back: {relation.value:.2g} of the effect of {q}"
 
 
-def format_capacity(room: Capacity) -> str:
+def format_capacity(room: "Capacity") -> str:
     """The room that a stack takes, for people."""
     return f"{'little room is left: ' if room.low else ''}{room}"
 
 
-def encode_capacity(room: Capacity | None) -> dict[str, int] | None:
+def encode_capacity(room: "Capacity | None") -> dict[str, int] | None:
     """The same for machines."""
     if room is None:
         return None
@@ -75,7 +75,7 @@ def format_place(location: str) -> str:
         return location
 
 
-def format_set(applied: "Mapping[PatchId, Strength]", names: Mapping[PatchId, str]) -> str:
+def format_set(applied: "Mapping[PatchId, Strength]", names: "Mapping[PatchId, str]") -> str:
     """A set of patches by what they erase, with strengths where they are others than 1."""
     from rasura.patches.algebra.increment import ONE
 
@@ -117,7 +117,18 @@ def list_worst(verdict: "Verdict") -> list[tuple[str, str, str]]:
     from rasura.registry.trust.check import find_worst
 
     limited = {name: worst for name, worst in find_worst(verdict).items() if math.isfinite(worst.limit)}
-    return [(name, f"{worst.value:.2e}", f"{worst.limit:.2e}") for name, worst in limited.items()]
+    return [(name, format_number(worst.value), format_number(worst.limit)) for name, worst in limited.items()]
+
+
+def format_number(value: float) -> str:
+    """A share or a ratio as people read it: `0.05`, `0.00012`, `0` for what arithmetic leaves of nothing."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) < _NOTHING:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))  # three that say something
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def format_evaluation(record: "EvaluationRecord") -> str:

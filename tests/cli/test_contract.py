@@ -327,6 +327,7 @@ def test_ctrl_c_ends_with_130(workshop: Workshop) -> None:
     assert process.returncode == 130, err
     envelope = json.loads(out)
     assert (envelope["command"], envelope["error"]["code"]) == ("patch apply", "interrupted")
+    assert envelope["error"]["message"].startswith("interrupted: the model was written: the next motion, or rasura ")
     assert "Traceback" not in err
     status = rasura("patch", "status", *MODEL, "--json", cwd=workshop.folder)
     assert (set(status.data["applied"]), status.data["drifted"]) == ({workshop.dog}, [])
@@ -365,29 +366,41 @@ def test_a_terminal_that_knows_ascii_only(workshop: Workshop) -> None:
             assert json.loads(out)["data"]["location"] == str(workshop.model)
 
 
-def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def completed(words: str, folder: Path) -> tuple[set[str], set[str]]:
+    """What a shell is offered after these words, and the modules that were imported for it."""
     script = (
         "import sys\nsys.argv = ['rasura']\n"
         "try:\n    from rasura.cli import main\n    main()\n"
         "finally:\n    print(*sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)\n"
     )
+    count = len(words.split()) - (not words.endswith(" "))
+    variables = {"_RASURA_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    out, err = start(["-c", script], folder, **variables).communicate(timeout=60)
+    return {line.partition(",")[2] for line in out.splitlines() if line}, set(err.split())
 
-    def complete(words: str) -> tuple[set[str], set[str]]:
-        variables = {
-            "_RASURA_COMPLETE": "bash_complete",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-        process = start(["-c", script], tmp_path, **variables)
-        out, err = process.communicate(timeout=60)
-        return {line.partition(",")[2] for line in out.splitlines()}, set(err.split())
 
-    found, modules = complete("rasura p")
+def test_completion_knows_what_is_in_the_registry(workshop: Workshop) -> None:
+    rasura("stack", "create", "brand", cwd=workshop.folder)
+    rival, dog = workshop.rival[:12], workshop.dog[:12]
+    found, modules = completed("rasura patch show d", workshop.folder)
+    assert "dog" in found
+    assert modules & {"torch", "sqlalchemy", "numpy", "cryptography"} == set()
+    assert completed(f"rasura patch apply {dog} {rival[:6]}", workshop.folder)[0] == {rival}
+    assert completed("rasura patch switch ", workshop.folder)[0] >= {"brand"}
+    assert completed("rasura stack show b", workshop.folder)[0] == {"brand"}
+    assert completed("rasura erase --base t", workshop.folder)[0] == {"tiny"}
+    assert completed("rasura erase --key a", workshop.folder)[0] == {"alice"}
+    assert completed("rasura key revoke a", workshop.folder)[0] == {"alice"}
+
+
+def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    found, modules = completed("rasura p", tmp_path)
     assert found == {"patch", "plan", "policy", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
-    found, modules = complete("rasura patch re")
+    found, modules = completed("rasura patch re", tmp_path)
     assert found == {"rebase", "retarget", "retire", "revert"}
     assert modules & {"torch", "sqlalchemy", "numpy"} == set()
+    assert completed("rasura patch show d", tmp_path)[0] == set()
     process = start(["-m", "rasura"], tmp_path, _RASURA_COMPLETE="bash_source")
     out, _ = process.communicate(timeout=60)
     assert "_rasura_completion" in out

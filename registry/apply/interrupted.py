@@ -1,0 +1,34 @@
+"""What became of a motion that somebody interrupted, for the sentence that says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.registry.apply.host_state import APPLY, REVERT, SWITCH, find_unfinished_motion, reached
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+
+__all__ = ["describe_interruption"]
+
+
+def describe_interruption(registry: Registry, model: Path, size: int) -> str:
+    """Whether a motion of this model happened that began when the log had `size` entries.
+
+    Opening the model undoes half a write, so that it is on one side.
+
+    Raises:
+        RasuraError: the model cannot be looked at.
+    """
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+
+    host = CheckpointHost.open(model)
+    entry = find_unfinished_motion(registry, host)
+    if entry is None:
+        newest = registry.entries(limit=1)[0]
+        done = newest.index >= size and newest.action in {APPLY, REVERT, SWITCH} and newest.outcome == "done"
+        return f"the motion is done, entry {newest.index}" if done else f"{model} is as it was"
+    if reached(registry, host, entry) is not None:
+        return f"{model} was written: the next motion, or rasura doctor, puts an end to entry {entry.index}"
+    return f"{model} is as it was; the next motion, or rasura doctor, puts an end to entry {entry.index}"
