@@ -15,6 +15,7 @@ from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, Draft, RetainSetRecord
 from rasura.registry._storage.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
 from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.told import check_absent, check_told
 
 __all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]
 
@@ -101,6 +102,7 @@ def insert(session: Session, record: BaseRecord) -> RowChange | None:
         raise ExistsError(f"base {record.digest[:12]}: expected it to be new, it is here as {same.name}", hint=_HINT)
     if session.scalar(select(BaseRow.digest).where(BaseRow.name == record.name)) is not None:
         raise ExistsError(f"base: the name {record.name} belongs to other weights", hint=_HINT)
+    check_absent(session, "base", (record.digest,))
     session.add(
         BaseRow(
             digest=record.digest,
@@ -126,7 +128,9 @@ def load(session: Session, ref: str) -> BaseRecord:
     if row is None:
         row = session.get_one(BaseRow, expand_id(session, BaseRow.digest, ref, "base", _HINT, names=BaseRow.name))
     query = select(ParameterRow).where(ParameterRow.base == row.digest).order_by(ParameterRow.position)
-    return _record(row, tuple(map(_parameter, session.scalars(query))))
+    found = _record(row, tuple(map(_parameter, session.scalars(query))))
+    check_told(session, found)
+    return found
 
 
 def every(session: Session) -> tuple[BaseSummary, ...]:
@@ -173,7 +177,9 @@ def load_retain_set(session: Session, ref: str) -> RetainSetRecord:
     row = session.scalar(select(RetainSetRow).where(RetainSetRow.name == ref))
     if row is None:
         row = session.get_one(RetainSetRow, expand_id(session, RetainSetRow.digest, ref, "retain set", ""))
-    return RetainSetRecord(Digest(row.digest), row.name, row.count)
+    found = RetainSetRecord(Digest(row.digest), row.name, row.count)
+    check_told(session, found)
+    return found
 
 
 def every_retain_set(session: Session) -> tuple[RetainSetRecord, ...]:
@@ -197,7 +203,9 @@ def load_basis(session: Session, ref: str) -> BasisRecord:
         NotFoundError, AmbiguousIdError: no such basis, or several.
     """
     row = session.get_one(BasisRow, expand_id(session, BasisRow.digest, ref, "basis", ""))
-    return BasisRecord(Digest(row.digest), row.dimension, row.rank, row.rule)
+    found = BasisRecord(Digest(row.digest), row.dimension, row.rank, row.rule)
+    check_told(session, found)
+    return found
 
 
 def every_basis(session: Session) -> tuple[BasisRecord, ...]:

@@ -84,7 +84,7 @@ def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> s
 def _looking(place: Location, now: Clock, busy_seconds: float) -> Iterator[Session]:
     if place.url is None and not place.database.is_file():
         raise NoRegistryError(f"expected a registry at {place.folder}, got none", hint="rasura init")
-    with closing(LogWriter(place, "", now, busy_seconds)) as journal, journal.reading() as session:
+    with closing(LogWriter(place, "", now, busy_seconds)) as journal, journal.snapshot() as session:
         yield session
 
 

@@ -16,6 +16,7 @@ from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import Draft, EvaluationRecord
 from rasura.registry._storage.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
 from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.told import check_told
 
 __all__ = ["Evaluations", "every"]
 
@@ -110,7 +111,10 @@ def _records(session: Session, query: Select[EvaluationRow]) -> tuple[Evaluation
     listed = select(EvaluatedRow).where(EvaluatedRow.digest.in_(inside)).order_by(EvaluatedRow.patch_id)
     for evaluated in session.scalars(listed):
         stacks[evaluated.digest][PatchId(evaluated.patch_id)] = evaluated.strength
-    return tuple(_record(row, stacks[row.digest]) for row in rows)
+    found = tuple(_record(row, stacks[row.digest]) for row in rows)
+    for record in found:
+        check_told(session, record)
+    return found
 
 
 def _record(row: EvaluationRow, stack: dict[PatchId, int]) -> EvaluationRecord:

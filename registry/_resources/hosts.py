@@ -12,6 +12,7 @@ from rasura.registry._storage.lookup import found
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
 from rasura.registry._storage.tables import AppliedRow, BaseRow, HostRow, PatchRow
 from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.told import check_absent, check_kind, check_told
 
 __all__ = ["Hosts", "every"]
 
@@ -78,6 +79,7 @@ def save(session: Session, record: HostRecord) -> RowChange | None:
 def find(session: Session, ref: str) -> HostRecord | None:
     """The host with this identifier or location."""
     records = _records(session, select(HostRow).where((HostRow.host_id == ref) | (HostRow.location == ref)))
+    check_absent(session, "host", () if records else (ref,))
     return records[0] if records else None
 
 
@@ -96,7 +98,10 @@ def every(session: Session, *, patch: PatchId | None = None) -> tuple[HostRecord
     query = select(HostRow).order_by(HostRow.location)
     if patch is not None:
         query = query.where(HostRow.host_id.in_(select(AppliedRow.host_id).where(AppliedRow.patch_id == patch)))
-    return _records(session, query)
+    found = _records(session, query)
+    if patch is None:
+        check_kind(session, "host", found)
+    return found
 
 
 def _records(session: Session, query: Select[HostRow]) -> tuple[HostRecord, ...]:
@@ -105,10 +110,13 @@ def _records(session: Session, query: Select[HostRow]) -> tuple[HostRecord, ...]
     stacks: dict[str, dict[PatchId, int]] = {row.host_id: {} for row in rows}
     for applied in session.scalars(select(AppliedRow).where(AppliedRow.host_id.in_(inside))):
         stacks[applied.host_id][PatchId(applied.patch_id)] = applied.strength
-    return tuple(
+    found = tuple(
         HostRecord(row.host_id, row.location, Digest(row.base), stacks[row.host_id], Digest(row.state), row.updated_at)
         for row in rows
     )
+    for record in found:
+        check_told(session, record)
+    return found
 
 
 def _replace_stack(session: Session, record: HostRecord) -> None:

@@ -13,6 +13,7 @@ from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import Draft, KeyRecord
 from rasura.registry._storage.tables import KeyRow
 from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.told import check_absent, check_kind, check_told
 
 __all__ = ["Keys", "every"]
 
@@ -74,6 +75,7 @@ def insert(session: Session, record: KeyRecord) -> RowChange | None:
         raise ExistsError(f"key {record.key_id[:12]}: expected it to be new, it is here as {same.name}", hint=_HINT)
     if session.scalar(select(KeyRow.key_id).where(KeyRow.name == record.name)) is not None:
         raise ExistsError(f"key: the name {record.name} belongs to another key", hint=_HINT)
+    check_absent(session, "key", (record.key_id,))
     session.add(
         KeyRow(
             key_id=record.key_id,
@@ -118,13 +120,17 @@ def load(session: Session, ref: str) -> KeyRecord:
     row = session.scalar(select(KeyRow).where(KeyRow.name == ref))
     if row is None:
         row = session.get_one(KeyRow, expand_id(session, KeyRow.key_id, ref, "key", _HINT, names=KeyRow.name))
-    return _record(row)
+    return _record(session, row)
 
 
 def every(session: Session) -> tuple[KeyRecord, ...]:
     """All keys by name."""
-    return tuple(map(_record, session.scalars(select(KeyRow).order_by(KeyRow.name))))
+    found = tuple(_record(session, row) for row in session.scalars(select(KeyRow).order_by(KeyRow.name)))
+    check_kind(session, "key", found)
+    return found
 
 
-def _record(row: KeyRow) -> KeyRecord:
-    return KeyRecord(KeyId(row.key_id), row.name, row.pem, row.owned, row.trusted, row.revoked_at, row.added_at)
+def _record(session: Session, row: KeyRow) -> KeyRecord:
+    found = KeyRecord(KeyId(row.key_id), row.name, row.pem, row.owned, row.trusted, row.revoked_at, row.added_at)
+    check_told(session, found)
+    return found

@@ -6,6 +6,7 @@ from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.signed_note import Checkpoint
+from rasura.registry.log.told import check_actions, check_entries, check_unfinished
 from rasura.registry.log.verify import read_key
 
 __all__ = ["Log"]
@@ -33,7 +34,12 @@ class Log(Opened):
     ) -> tuple[EntryRecord, ...]:
         """Entries by index, the newest first unless asked otherwise; `after` is the last index of the page before."""
         with self.reading() as session:
-            return ledger.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
+            found = ledger.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
+            check_entries(session, found)
+            action = which.action if which is not None else None
+            if action is not None and which == EntryFilter(action=action) and (limit, after) == (None, None):
+                check_actions(session, action, found)
+            return found
 
     def changes_of_host(self, host_id: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
         """Every entry that changed a host, with what it changed of it, the oldest first."""
@@ -48,7 +54,10 @@ class Log(Opened):
     def unfinished(self, host: str | None = None) -> tuple[EntryRecord, ...]:
         """Entries that began something (on `host`) which no later entry ended, the oldest first."""
         with self.reading() as session:
-            return ledger.find_unfinished(session, host)
+            every = ledger.find_unfinished(session)
+            check_entries(session, every)
+            check_unfinished(session, every)
+            return tuple(entry for entry in every if host is None or entry.host == host)
 
     def head(self) -> Checkpoint:
         """How long the log is, and its root: what a document names that rests on the log as it is."""
@@ -61,7 +70,7 @@ class Log(Opened):
         Raises:
             AuditError: it names none, or one that is none.
         """
-        with self.reading() as session:
+        with self.snapshot() as session:
             return str(read_key(session))
 
     def root_at(self, size: int) -> bytes | None:

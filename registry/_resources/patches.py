@@ -23,6 +23,7 @@ from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRo
 from rasura.registry.log.entry import RowChange, encode_change
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.ledger import every as every_entry
+from rasura.registry.log.told import check_absent, check_told
 
 __all__ = ["NewPatch", "Patches", "every"]
 
@@ -235,6 +236,7 @@ def insert(session: Session, record: PatchRecord) -> RowChange | None:
     if session.get(PatchRow, record.patch_id) is not None:
         _check_same(load(session, record.patch_id), record)
         return None
+    check_absent(session, "patch", (record.patch_id,))
     _check_references(session, record)
     session.add(
         PatchRow(
@@ -326,7 +328,10 @@ def _records(session: Session, query: Select[PatchRow]) -> tuple[PatchRecord, ..
         session.scalars(select(ConceptRow).where(ConceptRow.patch_id.in_(inside)).order_by(ConceptRow.position)).all()
     )
     files = _grouped(session.scalars(select(FileRow).where(FileRow.patch_id.in_(inside)).order_by(FileRow.name)).all())
-    return tuple(_record(row, concepts.get(row.patch_id, []), files.get(row.patch_id, [])) for row in rows)
+    found = tuple(_record(row, concepts.get(row.patch_id, []), files.get(row.patch_id, [])) for row in rows)
+    for record in found:
+        check_told(session, record)
+    return found
 
 
 def _grouped(rows: Sequence[_Row]) -> dict[str, list[_Row]]:

@@ -14,6 +14,7 @@ from rasura.registry._storage.choices import REGISTRY, PolicyRecord, digest_poli
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import PolicyRow
 from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.told import check_kind, check_told
 
 __all__ = ["Policies", "every"]
 
@@ -89,4 +90,8 @@ def find(session: Session) -> PolicyRecord | None:
 def every(session: Session) -> tuple[PolicyRecord, ...]:
     """All that is there, which is one policy at most."""
     rows = session.scalars(select(PolicyRow).order_by(PolicyRow.scope))
-    return tuple(PolicyRecord(row.scope, Digest(row.digest), row.set_at) for row in rows)
+    found = tuple(PolicyRecord(row.scope, Digest(row.digest), row.set_at) for row in rows)
+    for record in found:
+        check_told(session, record)
+    check_kind(session, "policy", found)  # without its row, the default would be in force
+    return found

@@ -18,5 +18,9 @@ class Opened:
         self.blobs = BlobStore(journal.location.blobs)
 
     def reading(self) -> AbstractContextManager[Session]:
-        """One snapshot of all tables, for the registry's own modules."""
+        """One snapshot of all tables, for the registry's own modules; rows are held to what the log tells of them."""
         return self._journal.reading()
+
+    def snapshot(self) -> AbstractContextManager[Session]:
+        """One snapshot of all tables as they are, for an audit."""
+        return self._journal.snapshot()

@@ -13,6 +13,7 @@ from rasura.registry._storage.lookup import found
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import BaseRow, PatchRow, StackPatchRow, StackRow
 from rasura.registry.log.entry import RowChange, encode_change, removal_of
+from rasura.registry.log.told import check_absent, check_kind, check_told
 
 __all__ = ["Stacks", "every"]
 
@@ -87,6 +88,7 @@ def insert(session: Session, record: StackRecord) -> RowChange:
     """
     if session.get(StackRow, record.name) is not None:
         raise ExistsError(f"stack: there is one called {record.name}", hint=f"rasura stack show {record.name}")
+    check_absent(session, "stack", (record.name,))
     _check_references(session, record)
     row = StackRow(name=record.name, base=record.base, created_at=record.created_at, updated_at=record.updated_at)
     session.add(row)
@@ -130,6 +132,7 @@ def remove(session: Session, before: StackRecord) -> RowChange:
 def find(session: Session, name: str) -> StackRecord | None:
     """The stack of this name, None where there is none."""
     records = _records(session, select(StackRow).where(StackRow.name == name))
+    check_absent(session, "stack", () if records else (name,))
     return records[0] if records else None
 
 
@@ -150,7 +153,10 @@ def every(session: Session, *, patch: PatchId | None = None) -> tuple[StackRecor
     query = select(StackRow).order_by(StackRow.name)
     if patch is not None:
         query = query.where(StackRow.name.in_(select(StackPatchRow.stack).where(StackPatchRow.patch_id == patch)))
-    return _records(session, query)
+    found = _records(session, query)
+    if patch is None:
+        check_kind(session, "stack", found)
+    return found
 
 
 def _records(session: Session, query: Select[StackRow]) -> tuple[StackRecord, ...]:
@@ -161,9 +167,12 @@ def _records(session: Session, query: Select[StackRow]) -> tuple[StackRecord, ..
     listed = select(StackPatchRow).where(StackPatchRow.stack.in_(inside)).order_by(StackPatchRow.patch_id)
     for member in session.scalars(listed):
         patches[member.stack][PatchId(member.patch_id)] = member.strength
-    return tuple(
+    found = tuple(
         StackRecord(row.name, Digest(row.base), patches[row.name], row.created_at, row.updated_at) for row in rows
     )
+    for record in found:
+        check_told(session, record)
+    return found
 
 
 def _add_patches(session: Session, record: StackRecord) -> None:

@@ -28,6 +28,7 @@ from rasura.patches.checks.verdict import CROSSING, Relation
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.cached_host import Glance
@@ -45,6 +46,7 @@ from rasura.registry.apply.host_state import (
 )
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.signers import POLICY, SIGNERS, name_signers
 from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
@@ -131,7 +133,8 @@ def move(
             if not present and not target:
                 nothing = digest_tensor_set(())
                 return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
-            motion = prepared(registry, host, present, target, merge_policies(registry, stricter))  # (1), (2)
+            limits = merge_policies(registry, stricter)
+            motion = prepared(registry, host, present, target, limits)  # (1), (2)
             expect(motion)
         except RasuraError as error:
             registry.note(describe_outcome(draft, error))
@@ -140,7 +143,7 @@ def move(
             return _receipt(host, motion, changed=False)
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
-        return _carried_out(registry, host, replace(draft, patches=moved), motion)
+        return _carried_out(registry, host, replace(draft, patches=moved), motion, limits)
 
 
 def _foresee(
@@ -158,9 +161,10 @@ def _foresee(
     return _receipt(host, motion, changed=present != target)
 
 
-def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion) -> Receipt:
+def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, policy: Policy) -> Receipt:
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
+    details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
     if draft.action == SWITCH:  # so that an interrupted one can be settled
         details[SET] = keep_set(registry, applied_of(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)

@@ -31,6 +31,7 @@ from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.replay import Replay, compare
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.signers import Trust
 
 __all__ = ["Audited", "LogReport", "read_key", "verify_log"]
 
@@ -45,8 +46,8 @@ class Audited(Protocol):
     def log_key(self) -> LogKey:
         """The key that signs the log, and its memory."""
 
-    def reading(self) -> AbstractContextManager[Session]:
-        """One snapshot of all tables."""
+    def snapshot(self) -> AbstractContextManager[Session]:
+        """One snapshot of all tables as they are."""
 
     def records(self, session: Session) -> Iterable[Record]:
         """Every record that the tables hold, of every kind that the log tells of."""
@@ -95,7 +96,7 @@ def verify_log(
     # (1): the key and its memory, before the database: between the two readings the log can only have grown.
     memory = registry.log_key.recall().committed if registry.log_key.is_here() else None
     here = registry.log_key.public_here()
-    with registry.reading() as session:
+    with registry.snapshot() as session:
         key = vkey or here or read_key(session)
         for found in (read_key(session), here or key):
             if found != key:
@@ -108,7 +109,8 @@ def verify_log(
             walk.step(row, patches, note)
         # (4): the log is as long as it was when it was last signed, and had that root there.
         walk.finish(session)
-        # (5): the tables are what the entries tell.
+        # (5): the tables are what the entries tell, and hold no row that belongs to nothing.
+        _check_whole(session)
         compare(registry.records(session), walk.replay)
     return replace(
         walk.report(), pinned=vkey is not None, remembered=memory is not None, kept=old.size if old else None
@@ -135,6 +137,7 @@ class _Walk:
 
     def __init__(self, key: VerifyKey, known: Sequence[Checkpoint]) -> None:
         self.replay = Replay()
+        self._trust = Trust()
         self._key = key
         self._known = known
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
@@ -156,6 +159,7 @@ class _Walk:
         self._check_note(index, note)
         self._follow(entry)
         self.replay.follow(entry, changes)
+        self._trust.follow(entry, changes)
         if any(self._tree.size == tree.size for tree in self._known):
             self._roots[self._tree.size] = self._tree.root()
 
@@ -255,6 +259,25 @@ def _read_kept(note: bytes, key: VerifyKey) -> Checkpoint:
         return Checkpoint.parse(parsed.text)
     except AuditError as error:
         raise AuditError(f"kept checkpoint: {error.message}", hint="--checkpoint FILE", check="kept") from None
+
+
+def _check_whole(session: Session) -> None:
+    """What SQLite itself finds wrong with its file: torn pages, indexes that differ, and rows without their parent.
+
+    A row whose parent is missing is part of no record, and would become part of one as soon as the parent is added.
+    PostgreSQL cannot be asked; there such rows need a superuser.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "sqlite":
+        return
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise AuditError(f"database: expected a sound file, got: {found}", hint=_HINT, check="database")
+    orphan = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if orphan is not None:
+        raise AuditError(
+            f"audit log and tables differ: a row of {orphan[0]} belongs to no {orphan[2]}", hint=_HINT, check="tables"
+        )
 
 
 def _check_registry(session: Session) -> None:

@@ -14,22 +14,25 @@ A crash before 5 leaves the old state and an intention that the next append repl
 intention explains.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Final, TypeAlias
 
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import InputError
 from rasura.registry._storage.database import Database
 from rasura.registry._storage.location import Location
 from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.tables import CheckpointRow
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.signed_note import Checkpoint
+from rasura.registry.log.told import Told, ToldIndex
 
 __all__ = ["Clock", "LogWriter", "Work"]
 
@@ -48,11 +51,25 @@ class LogWriter:
         self.origin = origin
         self.key = LogKey(location.keys, origin)
         self.now = now
+        self.told = ToldIndex(self.key, location.keys)
         self._busy = busy_seconds
         self._database = Database(location, busy_seconds=busy_seconds)
 
-    def reading(self) -> AbstractContextManager[Session]:
-        """One snapshot of all tables."""
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One snapshot of all tables, in which every row is held to what the log tells of it.
+
+        Raises:
+            AuditError: the log is not what was signed last.
+        """
+        # The memory before the snapshot: between the two the log can only have grown.
+        memory = self.key.recall() if self.key.is_here() else None
+        with self._database.reading() as session:
+            self.told.attach(session, memory)
+            yield session
+
+    def snapshot(self) -> AbstractContextManager[Session]:
+        """One snapshot of all tables as they are: for an audit, which compares them itself."""
         return self._database.reading()
 
     def change(self, draft: Draft, work: Work) -> EntryRecord | None:
@@ -100,10 +117,12 @@ class LogWriter:
         found: list[EntryRecord | None] = [None] * len(steps)
         with self.key.locked(self._busy):
             with self._database.writing() as session:
+                told = self._told(session)
                 tellings: dict[int, Telling] = {}
                 for at, (draft, work) in enumerate(steps):
                     changes = [change for change in work(session) if change is not None]
                     session.flush()  # what the next step looks at
+                    self.told.changed(session, changes)
                     if changes or always:
                         tellings[at] = Telling(draft, changes, self.now())
                 if tellings:
@@ -112,7 +131,15 @@ class LogWriter:
                         found[at] = entry
             if signed is not None:
                 self.key.remember(LastSigned(signed))
+                if told is not None:
+                    self.told.store(told)
         return tuple(found)
+
+    def _told(self, session: Session) -> Told | None:
+        """What the log tells before this transaction; None while the registry is being made or brought up to date."""
+        if not inspect(session.connection()).has_table(CheckpointRow.__tablename__):
+            return None
+        return self.told.attach(session, self.key.recall())
 
 
 def _check_outcome(draft: Draft) -> None:

@@ -1,0 +1,55 @@
+"""Who signed what a motion puts on a model, as its entries name them, and whether each was trusted at that moment.
+
+*begun* and *done* carry the details `signers` (key ids, sorted, with commas) and `policy` (digest of the limits that
+the set was held to). Trust is a matter of the log, too: `key.add` and `key.trust` give it, `key.revoke` takes it.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from rasura.patches.errors import AuditError
+from rasura.patches.types import KeyId
+from rasura.registry._storage.records import EntryRecord
+from rasura.registry.log.entry import RowChange
+
+__all__ = ["POLICY", "SIGNERS", "Trust", "name_signers"]
+
+SIGNERS: Final = "signers"
+POLICY: Final = "policy"
+_MOST: Final = 60  # of 65 characters each, below the 4096 of a detail
+_GIVES: Final = frozenset({"key.add", "key.trust"})
+_TAKES: Final = frozenset({"key.revoke", "key.distrust"})
+
+
+def name_signers(keys: Iterable[KeyId]) -> str:
+    """The detail of an entry: each key once; of more than sixty the first, which no team has."""
+    return ",".join(sorted(set(keys))[:_MOST])
+
+
+class Trust:
+    """Which keys the entries so far say are trusted."""
+
+    def __init__(self) -> None:
+        self._trusted: set[str] = set()
+
+    def follow(self, entry: EntryRecord, changes: Iterable[RowChange]) -> None:
+        """Go on by one entry.
+
+        Raises:
+            AuditError: it puts patches on a model that a key signed which was not trusted then.
+        """
+        keys = {change.id for change in changes if change.kind == "key"}
+        if entry.action in _GIVES:
+            self._trusted |= keys
+        elif entry.action in _TAKES:
+            self._trusted -= keys
+        named = entry.details.get(SIGNERS)
+        if entry.outcome != "begun" or not isinstance(named, str) or not named:
+            return
+        if odd := sorted(set(named.split(",")) - self._trusted):
+            raise AuditError(
+                f"audit log, entry {entry.index}: key {odd[0][:12]} signed what it applies, and was not trusted then",
+                hint="keep this copy as evidence, then restore the registry from a backup",
+                check="trust",
+                index=entry.index,
+            )
