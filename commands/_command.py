@@ -3,7 +3,9 @@
 import difflib
 import functools
 import getpass
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,6 +99,37 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
         return made
 
     return decorate
+
+
+def retype(**changed: Sequence[str]) -> str:
+    """The command that is running as somebody typed it, with other values for these options."""
+    context = click.get_current_context()
+    words = ["rasura", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        value = changed.get(name, context.params.get(name) if typed else None)
+        values = value if isinstance(value, list | tuple) else () if value in {None, False} else (value,)
+        for item in values:
+            option = parameter.opts[:1] if isinstance(parameter, click.Option) else []
+            words += option if item is True else [*option, shlex.quote(str(item))]
+    return " ".join(words)
+
+
+@contextmanager
+def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
+    """Where a refusal names anchors that would do, its hint is what was typed, with the first of them."""
+    from rasura.patches.errors import ErasureRefusedError
+
+    try:
+        yield
+    except ErasureRefusedError as error:
+        match error.details:
+            case {"concept": str(concept), "anchors": [str(anchor), *_]} if concept in concepts:
+                own = [*anchors] if len(anchors) == len(concepts) else [*(anchors or [default])[:1]] * len(concepts)
+                own[concepts.index(concept)] = anchor
+                error.hint = retype(anchors=own)
+        raise
 
 
 def open_registry(location: str | None) -> "Registry":

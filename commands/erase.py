@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rasura.commands._command import command, open_registry
+from rasura.commands._command import command, open_registry, retyping_anchors
 from rasura.commands._lists import TRUNCATE, encode_list, say_list
 from rasura.commands._output import Result, line, progress, short, table
 from rasura.commands._views import encode_conditioning, format_conditioning
@@ -89,7 +89,7 @@ def erase(
     from rasura.registry.erase import erase as erasure
 
     read: list[dict[str, Any]] = []
-    with open_registry(registry_at) as registry, progress() as tell:
+    with open_registry(registry_at) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
         request = _request(_targets(concepts, anchors, template_files), anchor_file, **choices)
         draft = Draft(actor, reason, "patch.erase", "success")
         made = erasure.erase(

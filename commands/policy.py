@@ -25,7 +25,7 @@ def show(registry_at: str | None, output: Path | None) -> Result:
 
     with open_registry(registry_at) as registry:
         found, record = registry.policy(), registry.policy_record()
-    toml = found.to_toml()
+    toml = found.to_toml(whole=True)
     if output is not None:
         write_document(output, toml.encode())
     data = {**_data(found), "set_at": record.set_at.isoformat() if record else None, "default": record is None}
@@ -56,5 +56,10 @@ def _data(found: "Policy") -> dict[str, Any]:
         "digest": digest_policy(found),
         "limits": {name: str(float(getattr(found, name))) for name in list_limit_names()},
         "separable": found.separable,
+        "evaluation": {
+            "required": found.evaluated,
+            "min_forget": str(float(found.min_forget)),
+            "min_retain": str(float(found.min_retain)),
+        },
         "toml": found.to_toml(),
     }

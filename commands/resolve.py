@@ -118,11 +118,14 @@ def _moved(made: "Retargeted") -> Result:
         "before": dict(old),
         "measured": dict(new),
         "own_promise": {"before": made.promise_old, "after": made.promise_new},
+        "notices": list(made.doubts),
     }
     rows = [(name.replace("_", " "), old.get(name, "-"), new.get(name, "-")) for name in _NUMBERS if name in new]
     rows.append(("own promise", _number(made.promise_old), _number(made.promise_new)))
 
     def text() -> None:
+        for doubt in made.doubts:
+            line(doubt)
         line(
             f"{short(made.old.patch_id)} ({made.patch.manifest.concept.text}) is {short(made.patch.patch_id)} on "
             f"{made.base}: responses from {made.way}, fit {made.fit:.1e}, solved in {1000 * made.seconds:.0f} ms"
@@ -171,6 +174,7 @@ def _result(made: "tuple[Resolved, ...]", judged: "Conditioning | None") -> Resu
         for item in made
         if item.patch.manifest.protected.basis.rank == 0 and not item.patch.tensors.spans
     ]
+    notices += [doubt for item in made for doubt in item.doubts]
     if judged is not None:
         notices += format_conditioning(judged)
     data: dict[str, Any] = {"patches": [_data(item) for item in made], "notices": notices}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._command import MODEL_HELP, command, open_registry
+from rasura.commands._command import MODEL_HELP, command, open_registry, retyping_anchors
 from rasura.commands._lists import TRUNCATE, encode_list, say_list
 from rasura.commands._output import Result, line, progress, short, table
 
@@ -90,7 +90,7 @@ def takedown(
         say_list("retain", words)
     draft = Draft(actor, reason, "takedown.plan", "success")
     with open_registry(registry_at) as registry:
-        with progress() as tell:
+        with progress() as tell, retyping_anchors(concepts, anchors, "auto"):
             plan = plan_takedown(
                 registry,
                 place,

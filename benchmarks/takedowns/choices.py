@@ -76,9 +76,12 @@ def main() -> None:
 
 def _takedown(model: Path, choice: Choice) -> tuple[str, str]:
     """Do it; what it leaks on what nobody named, and how far from the anchor it stays."""
+    # The bad choices are made on purpose.
+    (model.parent / "lenient.toml").write_text("[limits]\nalike = 1.0\n", encoding="utf-8")
     for words in (
         ["init"],
         ["key", "new", "alice"],
+        ["policy", "set", "lenient.toml"],
         ["takedown", "--model", "model", "--concept", "dog", "--anchor", choice.anchor, "--yes",
          "--retain", choice.retain, "--templates", choice.templates],
     ):  # fmt: skip

@@ -14,6 +14,11 @@
     separable = false  # refuse patches whose effect on other prompts is measured, not proved
     reason = false     # refuse to change anything without a reason for the log
 
+    [evaluation]
+    required = false   # refuse to apply a set that was not evaluated (`rasura evaluate`) on its base
+    min_forget = 0.0   # least share of the erased concepts' pictures that must be gone in it
+    min_retain = 0.0   # least share of what is to stay that must be there still
+
 What a file leaves out has its default. Several policies hold together as their strictest limits: `all_of`.
 """
 
@@ -31,6 +36,8 @@ from rasura.patches.errors import InputError
 MAX_POLICY_BYTES: Final = 65_536
 _LIMITS: Final = "limits"
 _REQUIRE: Final = "require"
+_EVALUATION: Final = "evaluation"
+_SHARES: Final = ("min_forget", "min_retain")
 _HINT: Final = "rasura policy show"
 _REQUIREMENTS: Final = ("separable", "reason")
 _LATER: Final = ("alike",)
@@ -52,6 +59,9 @@ class Policy:
             (`rasura.patches.checks.erasing`).
         separable: whether patches must prove what they leave alone.
         reason: whether whoever changes something must say why.
+        evaluated: whether a set must have been evaluated on its base before it is applied.
+        min_forget: least that such an evaluation must say of `forget`, 0 to 1.
+        min_retain: the same of `retain`.
     """
 
     own: float = 1e-3
@@ -64,15 +74,27 @@ class Policy:
     alike: float = 0.32
     separable: bool = False
     reason: bool = False
+    evaluated: bool = False
+    min_forget: float = 0.0
+    min_retain: float = 0.0
 
     def __post_init__(self) -> None:
         for name in list_limit_names():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
                 raise InputError(f"policy: {name}: expected a number of 0 or more, got {show(value)}", hint=_HINT)
-        for name in _REQUIREMENTS:
+        for name in _SHARES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise InputError(f"policy: {name}: expected a share from 0 to 1, got {show(value)}", hint=_HINT)
+        for name in (*_REQUIREMENTS, "evaluated"):
             if not isinstance(value := getattr(self, name), bool):
-                raise InputError(f"policy: {name}: expected true or false, got {show(value)}", hint=_HINT)
+                said = "required" if name == "evaluated" else name
+                raise InputError(f"policy: {said}: expected true or false, got {show(value)}", hint=_HINT)
+        if not self.evaluated and (self.min_forget or self.min_retain):
+            raise InputError(
+                "policy: evaluation: expected required = true beside its limits, or they would hold nobody", hint=_HINT
+            )
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -82,27 +104,39 @@ class Policy:
             InputError: no UTF-8 TOML, too long, an unknown table or name, a limit that is no number of 0 or more.
         """
         document = _document(data)
-        limits, require = _table(document, _LIMITS), _table(document, _REQUIRE)
-        _known(document, (_LIMITS, _REQUIRE), "table")
+        limits, require, evaluation = (_table(document, name) for name in (_LIMITS, _REQUIRE, _EVALUATION))
+        _known(document, (_LIMITS, _REQUIRE, _EVALUATION), "table")
         _known(limits, list_limit_names(), "limit")
         _known(require, _REQUIREMENTS, "requirement")
-        return cls(**{**limits, **require})
+        _known(evaluation, ("required", *_SHARES), "demand")
+        demanded = {"evaluated" if name == "required" else name: value for name, value in evaluation.items()}
+        return cls(**{**limits, **require, **demanded})
 
-    def to_toml(self) -> str:
+    def to_toml(self, *, whole: bool = False) -> str:
         """The file that says this; `parse(p.to_toml().encode()) == p`.
 
-        What came later is said only where it is not the default: older policies keep their bytes and digests.
+        What came later is said only where it is not the default, so that older policies keep their bytes and digests;
+        `whole` says all, for people.
         """
-        said = [n for n in list_limit_names() if n not in _LATER or getattr(self, n) != getattr(DEFAULT_POLICY, n)]
+        said = [n for n in list_limit_names() if whole or n not in _LATER or getattr(self, n) != _default(n)]
         limits = [f"{name} = {_number(getattr(self, name))}" for name in said]
         require = [f"separable = {str(self.separable).lower()}"]
-        require += ["reason = true"] if self.reason else []
-        return "\n".join([f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", *require, ""])
+        require += [f"reason = {str(self.reason).lower()}"] if whole or self.reason else []
+        lines = [f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", *require, ""]
+        if whole or self.evaluated:
+            shares = [f"{name} = {_number(getattr(self, name))}" for name in _SHARES]
+            lines += [f"[{_EVALUATION}]", f"required = {str(self.evaluated).lower()}", *shares, ""]
+        return "\n".join(lines)
+
+
+def _default(name: str) -> object:
+    return getattr(DEFAULT_POLICY, name)
 
 
 def list_limit_names() -> tuple[str, ...]:
     """The names of all limits, in the file's order."""
-    return tuple(field.name for field in fields(Policy) if field.name not in _REQUIREMENTS)
+    others = {*_REQUIREMENTS, "evaluated", *_SHARES}
+    return tuple(field.name for field in fields(Policy) if field.name not in others)
 
 
 DEFAULT_POLICY: Final = Policy()
@@ -119,8 +153,9 @@ def combine_policies(*policies: Policy) -> Policy:
     limits: dict[str, Any] = {name: min(getattr(policy, name) for policy in policies) for name in list_limit_names()}
     # Where fewer count as ending another's promise, more of them are judged.
     limits["kept"] = max(policy.kept for policy in policies)
-    required = {name: any(getattr(policy, name) for policy in policies) for name in _REQUIREMENTS}
-    return Policy(**limits, **required)
+    required = {name: any(getattr(policy, name) for policy in policies) for name in (*_REQUIREMENTS, "evaluated")}
+    shares = {name: max(getattr(policy, name) for policy in policies) for name in _SHARES}
+    return Policy(**limits, **required, **shares)
 
 
 def _document(data: bytes) -> Mapping[str, object]:

@@ -61,7 +61,11 @@ def explain_nearest(
 
 
 def find_nearest_protected(
-    encoder: TextEncoder, refused: str, concepts: Sequence[str], guarded: Mapping[PatchId, torch.Tensor]
+    encoder: TextEncoder,
+    refused: str,
+    concepts: Sequence[str],
+    guarded: Mapping[PatchId, torch.Tensor],
+    shown: int = SHOWN,
 ) -> tuple[Near, ...]:
     """The nearest few of what is protected, the nearest first; none where nothing can be compared.
 
@@ -70,6 +74,7 @@ def find_nearest_protected(
         refused: the concept that cannot be erased.
         concepts: protected concepts; the first `COMPARED` count.
         guarded: rows [m, d] of registered patches' targets, by patch.
+        shown: how many at most.
     """
     shared = join_rows([encoder.encode_all([""])[0]])
     own = next(_directions(encoder, [refused], shared), None)
@@ -77,7 +82,7 @@ def find_nearest_protected(
         return ()
     near = [Near(f"patch {i[:SHORT]}", _within(own[1], rows, shared)) for i, rows in guarded.items()]
     found = (Near(name, float(own[1] @ row)) for name, row in _directions(encoder, concepts[:COMPARED], shared))
-    return tuple(heapq.nlargest(SHOWN, (*near, *heapq.nlargest(SHOWN, found, key=_cosine)), key=_cosine))
+    return tuple(heapq.nlargest(shown, (*near, *heapq.nlargest(shown, found, key=_cosine)), key=_cosine))
 
 
 def _cosine(near: Near) -> float:

@@ -7,7 +7,7 @@ nothing of them goes into a manifest.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,6 +24,7 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, normal, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO, GENERAL
+from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.types import ParamName
 
 _TEMPLATES: Final = ("{}", "a {}", "the {}", "{} style")
@@ -34,7 +35,13 @@ _OFFERED: Final = 3
 
 
 def judge_erasure(
-    host: Host, encoder: TextEncoder, request: EraseRequest, patches: Sequence[Patch], policy: Policy
+    host: Host,
+    encoder: TextEncoder,
+    request: EraseRequest,
+    patches: Sequence[Patch],
+    policy: Policy,
+    *,
+    standing: Collection[str] = (),
 ) -> tuple[Judgement, ...]:
     """What each patch of a request will do, as far as stored numbers tell; none where there is no scale for them.
 
@@ -44,6 +51,7 @@ def judge_erasure(
         request: what was asked for.
         patches: what came of it, not yet signed.
         policy: its limit `alike` is the most that an anchor may be like its target.
+        standing: concepts that became this anchor before; they are judged, but not refused.
 
     Raises:
         ErasureRefusedError: an anchor that the model cannot tell from the target; better ones are named.
@@ -54,7 +62,8 @@ def judge_erasure(
     found = tuple(judge.judged(patch) for patch in patches)
     for judgement in found:
         # The null prompt is no concept: pictures of it show anything, and its distance says little of them.
-        if judgement.anchor and judgement.known and judgement.alike > policy.alike:
+        known = judgement.anchor and judgement.known and judgement.concept not in standing
+        if known and judgement.alike > policy.alike:
             raise _refusal(judgement, judge, policy)
     return found
 
@@ -99,6 +108,7 @@ class Judge:
     """The scale of a request, and how its concepts are encoded."""
 
     scale: Scale
+    encoder: TextEncoder
     encode: Callable[[str], torch.Tensor | None]
     request: EraseRequest
 
@@ -115,7 +125,7 @@ class Judge:
         kept = [encode(concept) for concept in _kept(request)]
         gram = _gram(host.originals(sorted(set(names))), encoder.width)
         scale = Scale.of([columns for columns in kept if columns is not None], gram)
-        return None if scale is None else cls(scale, encode, request)
+        return None if scale is None else cls(scale, encoder, encode, request)
 
     def judged(self, patch: Patch) -> Judgement:
         """The judgement of a patch; its concept and anchor were encoded before, when it was made."""
@@ -133,7 +143,10 @@ class Judge:
         target = self.encode(concept)
         retain = self.request.retain
         words = self.request.anchors or (GENERAL if retain is None or retain.whole else retain.concepts)
-        others = [word for word in words[:_COMPARED] if normal(word) != normal(concept)]
+        others: Sequence[str] = [word for word in words if normal(word) != normal(concept)]
+        if len(others) > _COMPARED:
+            nearest = find_nearest_protected(self.encoder, concept, others, {}, _COMPARED)
+            others = [near.name for near in nearest]
         found = [(word, columns) for word in others if (columns := self.encode(word)) is not None]
         # Words that the model never learnt draw anything.
         found = [pair for pair in found if self.scale.spread(pair[1]) >= LEAST_SPREAD] or found
@@ -153,11 +166,13 @@ class Judge:
         own = replace(self, request=replace(self.request, anchors=words))
         if found := own.better(target.concept, policy):
             return replace(target, anchor=found[0][0])
+        better = replace(self, request=replace(self.request, anchors=())).better(target.concept, policy)[:_OFFERED]
         raise ErasureRefusedError(
             f"none of {len(words)} general concepts draws something else than {target.concept!r}: expected one that is "
             f"alike at most {policy.alike:g}",
-            hint=_hint(target.concept, self.better(target.concept, policy)),
+            hint=_hint(target.concept, better),
             concept=target.concept,
+            anchors=[word for word, _ in better],
         )
 
 

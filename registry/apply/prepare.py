@@ -27,6 +27,7 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
+from rasura.registry.apply.require_evaluated import require_evaluated
 from rasura.registry.trust.check import judge_loaded, load_readable, load_stack
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def prepared(
     base = _base_of(registry, host, stack, originals, coded)
     if stack:
         _check_text_encoder(registry.base(base), host)
+    if way.added or way.changed:  # taking out is always allowed
+        require_evaluated(registry, base, wanted, policy)
     host.ensure_writable(touched)
     merged = {name: layer for name, layer in layers.items() if name in originals}
     values = host.compose(merged, originals, _made_of(stack, digests))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import BaseMismatchError, RasuraError
+from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.patch import Patch
     from rasura.patches.models.base_identity import BaseIdentity
+    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
@@ -96,25 +98,59 @@ def erase(
         signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
         added = add_signed(registry, signed)
     except RasuraError as error:
+        if isinstance(error, ErasureRefusedError):
+            suggest_anchor(error, f"rasura erase --base {shlex.quote(base)}", name_retain(request.retain))
         registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
     return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
 
 
 def judge_patches(
-    opened: OpenBase, request: EraseRequest, patches: Sequence[Patch], policy: Policy, progress: Progress
+    opened: OpenBase,
+    request: EraseRequest,
+    patches: Sequence[Patch],
+    policy: Policy,
+    progress: Progress,
+    *,
+    standing: Collection[str] = (),
 ) -> list[tuple[str, ...]]:
     """What speaks against each patch's erasing anything, before it is signed or registered; in sentences.
 
+    Args:
+        opened: the base.
+        request: what was asked for; its retain set is the scale.
+        patches: what came of it.
+        policy: how like its target an anchor may be.
+        progress: told what is going on.
+        standing: concepts that became this anchor before; of them everything is only said.
+
     Raises:
-        ErasureRefusedError: an anchor that draws the target.
+        ErasureRefusedError: an anchor that draws the target; those that would do are named.
     """
     from rasura.patches.solving.judge_erasure import judge_erasure, list_doubts
 
     progress("judging the erasure", 0, 1)
-    found = judge_erasure(opened.host, opened.encoder, request, patches, policy)
+    found = judge_erasure(opened.host, opened.encoder, request, patches, policy, standing=standing)
     progress("judging the erasure", 1, 1)
     return [tuple(list_doubts([judgement])) for judgement in found] or [()] * len(patches)
+
+
+def suggest_anchor(error: ErasureRefusedError, begin: str, end: str = "") -> None:
+    """Where a refusal names anchors that would do, its hint becomes the command that takes the first of them.
+
+    Args:
+        error: the refusal.
+        begin: the command up to the concept.
+        end: what follows the anchor.
+    """
+    match error.details:
+        case {"concept": str(concept), "anchors": [str(anchor), *_]}:
+            error.hint = f"{begin} --concept {shlex.quote(concept)} --anchor {shlex.quote(anchor)}{end}"
+
+
+def name_retain(retain: RetainSet | None) -> str:
+    """The option that names a retain set's file."""
+    return "" if retain is None else f" --retain {shlex.quote(retain.source)}"
 
 
 def _anchored(opened: OpenBase, request: EraseRequest, policy: Policy) -> EraseRequest:

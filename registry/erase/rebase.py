@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.registry.erase.others import find_others
-from rasura.registry.erase.solve_again import Anew, Workbench, read_words
+from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, read_signed_files
@@ -59,6 +59,7 @@ class Resolved:
         new: False where the registry held it already.
         pairs: one for each patch that it leaves alone.
         lost: concepts that the old patch left alone and that nothing here erases: the new one may touch them.
+        doubts: what speaks against its erasing anything, in sentences.
     """
 
     old: Patch
@@ -67,6 +68,7 @@ class Resolved:
     new: bool
     pairs: tuple[Pair, ...]
     lost: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def find_all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId, ...]:
@@ -108,7 +110,8 @@ def rebase(
             else:
                 (patch,) = bench.built(bench.request([i]), guards)
             words = read_words(registry, old.manifest, how)
-            found.append(_Made(old, bench.measured(old), patch, guards, bench.lost([i]), words))
+            doubts = judge_again(registry, bench.base, patch, words, how=how, progress=progress)
+            found.append(_Made(old, bench.measured(old), patch, guards, bench.lost([i]), words, doubts))
         return found
 
     return _registered(registry, ids, how, draft, made)
@@ -146,9 +149,11 @@ def join(
         judged.append(measure_conditioning_of(list(bench.old.values())))
         _check_told_apart(judged[0])
         patches, lost = bench.built(request, guards), bench.lost(ids)
+        kept = request.retain
+        doubts = [judge_again(registry, bench.base, patch, kept, how=how, progress=progress) for patch in patches]
         return [
-            _Made(old, bench.measured(old), patch, guards, lost, request.retain)
-            for old, patch in zip(bench.old.values(), patches, strict=True)
+            _Made(old, bench.measured(old), patch, guards, lost, kept, own)
+            for old, patch, own in zip(bench.old.values(), patches, doubts, strict=True)
         ]
 
     return _registered(registry, ids, how, draft, made), judged[0]
@@ -164,6 +169,7 @@ class _Made:
     guards: Mapping[PatchId, Patch]
     lost: tuple[str, ...]
     words: RetainSet | None
+    doubts: tuple[str, ...]
 
 
 def _registered(
@@ -184,7 +190,7 @@ def _registered(
     for item, (_, new) in zip(made, added, strict=True):
         beside = {other.old.patch_id: other.old for other in made if other is not item}
         pairs = _pairs(item, {**item.guards, **beside}, successors)
-        found.append(Resolved(item.old, item.before, item.patch, new, pairs, item.lost))
+        found.append(Resolved(item.old, item.before, item.patch, new, pairs, item.lost, item.doubts))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
-from rasura.registry.erase.solve_again import Anew, read_words
+from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
@@ -45,6 +45,7 @@ class Retargeted:
         promise_old: what the old patch leaks on its protected rows, relative to its base's own outputs there.
         promise_new: the same of the new one, on the other base.
         seconds: how long solving took, without reading and measuring.
+        doubts: what speaks against its erasing anything there, in sentences.
     """
 
     old: Patch
@@ -56,6 +57,7 @@ class Retargeted:
     promise_old: float
     promise_new: float
     seconds: float
+    doubts: tuple[str, ...] = ()
 
 
 def retarget(
@@ -94,6 +96,7 @@ def retarget(
         reference = _reference(old, other, words, how, progress)
         weights = other.host.originals(old.tensors.increments)
         patch = retarget_patch(old, increments, responses.way, other.identity, weights, reference=reference)
+        doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
         noted = replace(draft, details={"from": patch_id, "responses": responses.way})
         source = f"retarget of {patch_id[:12]} to {other.record.name}"
         ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
@@ -110,6 +113,7 @@ def retarget(
         measure_own_leak(old, own),
         measure_own_leak(patch, weights),
         seconds,
+        doubts,
     )
 
 

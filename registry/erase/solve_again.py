@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import BaseMismatchError, InputError
+from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
 from rasura.patches.prompts.concept_prompts import HELD_OUT
 from rasura.registry.erase.base_models import OpenBase, open_base
-from rasura.registry.erase.erase import find_guarded
+from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.trust.retain_words import retained
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
 
-__all__ = ["Anew", "Workbench", "read_words"]
+__all__ = ["Anew", "Workbench", "judge_again", "read_words"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,6 +61,36 @@ def read_words(registry: Registry, manifest: Manifest, anew: Anew) -> RetainSet 
     spec = manifest.protected.retain
     names = (manifest.concept.text, *manifest.protected.concepts)
     return None if spec is None else retained(registry, spec, anew.retain, column=anew.column, names=names)
+
+
+def judge_again(
+    registry: Registry, base: OpenBase, patch: Patch, words: RetainSet | None, *, how: Anew, progress: Progress
+) -> tuple[str, ...]:
+    """What speaks against the erasing of a patch that was made of another one, before it is signed; in sentences.
+
+    Args:
+        registry: whose policy counts.
+        base: what the patch is for.
+        patch: the new patch.
+        words: what it retains; None where that is nothing, or where its words are not here: then nothing is judged.
+        how: its held-out concepts.
+        progress: told what is going on.
+
+    Raises:
+        ErasureRefusedError: an anchor that draws the target; it is signed no second time.
+    """
+    from rasura.patches.solving.from_manifest import request_prompts
+
+    spec = patch.manifest.protected.retain
+    if words is None and spec is not None:  # by another scale than it was made with, it might be refused for no reason
+        return (f"not judged whether it erases {patch.manifest.concept.text}: the words of {spec.source} are not here",)
+    request = request_prompts([patch.manifest], words, how.held_out)
+    try:
+        (doubts,) = judge_patches(base, request, [patch], registry.policy(), progress)
+    except ErasureRefusedError as error:
+        suggest_anchor(error, f"rasura erase --base {shlex.quote(base.record.name)}", name_retain(words))
+        raise
+    return doubts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ be withdrawn and the others stay erased.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -28,16 +29,18 @@ from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, no
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.solving.fit_request import fit_request
-from rasura.patches.solving.from_manifest import trained
+from rasura.patches.solving.from_manifest import request_prompts, trained
+from rasura.patches.solving.judge_erasure import choose_anchors
 from rasura.patches.solving.solve import Moments, build_patches
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry.erase.erase import find_guarded
+from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.takedown.wanted import Wanted, keep_unnamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rasura.patches.checks.policy import Policy
+    from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.manifest import Manifest
     from rasura.patches.format.manifest_parts import ConceptSpec
     from rasura.patches.format.patch import Patch
@@ -63,6 +66,7 @@ class Solution:
         verdict: what the composer says of `made` and `kept` together.
         guard: share of each other concept's energy that was held.
         refused: what stood in the way of the attempts before.
+        doubts: what speaks against the erasing of each that was made, in sentences.
     """
 
     made: tuple[Patch, ...]
@@ -72,6 +76,7 @@ class Solution:
     verdict: Verdict
     guard: float
     refused: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,14 +101,63 @@ class Bench:
     policy: Policy
     progress: Progress
     moments: Moments = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    """What `auto` became, by concept: the same in every attempt."""
 
     def solve(self) -> Solution:
-        """The first attempt that the composer accepts.
+        """The first attempt that the composer accepts, if it erases what is wanted.
 
         Raises:
             CheckRefusedError: none of them; everything that stood in the way is named.
+            ErasureRefusedError: an anchor that draws its target; those that would do are named.
             InputError: no template or anchor is left for a concept.
         """
+        found = self._accepted()
+        return replace(found, doubts=self._doubts(found))
+
+    def _doubts(self, found: Solution) -> tuple[str, ...]:
+        """What speaks against the erasing of what was made; of an older one that keeps its anchor it is only said."""
+        if not found.made:
+            return ()
+        manifests = [patch.manifest for patch in found.made]
+        request = replace(request_prompts(manifests, found.words), anchors=self._general(found.words))
+        before = {new: self.ground.patches[old].manifest.concept for new, old in found.replaced.items()}
+        same = [m for m in manifests if m.patch_id in before and before[m.patch_id].anchor == m.concept.anchor]
+        standing = [manifest.concept.text for manifest in same]
+        try:
+            said = judge_patches(self.ground.base, request, found.made, self.policy, self.progress, standing=standing)
+        except ErasureRefusedError as error:
+            self._suggest(error)
+            raise
+        return tuple(doubt for own in said for doubt in own)
+
+    def _anchored(self, request: EraseRequest) -> EraseRequest:
+        """The request with an anchor that draws something else in place of every `auto`, chosen once."""
+        if any(t.anchor == AUTO and t.concept not in self.chosen for t in request.targets):
+            base = self.ground.base
+            try:
+                full = choose_anchors(base.host, base.encoder, request, self.policy)
+            except ErasureRefusedError as error:
+                self._suggest(error)
+                raise
+            self.chosen.update({target.concept: target.anchor for target in full.targets})
+        targets = [replace(t, anchor=self.chosen[t.concept]) if t.anchor == AUTO else t for t in request.targets]
+        return replace(request, targets=tuple(targets))
+
+    def _suggest(self, error: ErasureRefusedError) -> None:
+        model, stack = self.ground.place.model, self.ground.place.stack
+        where = f"--stack {shlex.quote(str(stack))}" if model is None else f"--model {shlex.quote(str(model))}"
+        suggest_anchor(error, f"rasura takedown {where}", name_retain(self.retain))
+
+    def _general(self, words: RetainSet | None) -> tuple[str, ...]:
+        """What anything may become: what is kept and stays."""
+        if words is None or words.whole:
+            return ()
+        stays = naming(self._erased())
+        return tuple(word for word in words.concepts if not stays(word))
+
+    def _accepted(self) -> Solution:
+        """The first attempt that the composer accepts."""
         refused: list[str] = []
         tried: set[tuple[frozenset[PatchId], float]] = set()
         # Whatever becomes a concept that is to be erased now would show it again, so it is solved anew in any case.
@@ -135,6 +189,8 @@ class Bench:
         try:
             found = self._solved(anew, guard)
         except (ErasureRefusedError, BoundExceededError) as error:
+            if "anchors" in error.details:  # no general concept will do, in whatever attempt
+                raise
             refused.append(f"{many}: {error.message}")
             return None
         if not isinstance(found.verdict, Accepted):
@@ -151,14 +207,8 @@ class Bench:
             old = {normal(self.ground.patches[i].manifest.concept.text): i for i in sorted(anew | self.gone)}
             words = self._words()
             targets = (*map(self._target_again, sorted(anew)), *map(self._target, self.wanted))
-            stays = naming(self._erased())
             request = replace(
-                request_for(
-                    NullSpace(guard=guard),
-                    targets,
-                    words,
-                    anchors=tuple(word for word in words.concepts if not stays(word)) if words else (),
-                ),
+                request_for(NullSpace(guard=guard), targets, words, anchors=self._general(words)),
                 # The same prompts in every attempt: they are encoded once.
                 retained_in=self._all_templates(),
                 unnamed=tuple(self._erased()),
@@ -166,7 +216,7 @@ class Bench:
             )
             base = self.ground.base
             request = fit_request(base.encoder, request)
-            full = find_guarded(request, kept, base.identity)
+            full = find_guarded(self._anchored(request), kept, base.identity)
             made = build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
             words = request.retain
             replaced = {

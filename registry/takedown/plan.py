@@ -69,7 +69,7 @@ class TakedownPlan:
         already: concepts that are erased already, and by which patch.
         uncovered: concepts that were covered and are withdrawn.
         worst: the largest number of each kind of check, with its limit.
-        notices: what was left out, solved anew, or is one-sided, in plain words.
+        notices: what was left out, solved anew, is one-sided, or speaks against its erasing, in plain words.
     """
 
     ground: Ground
@@ -119,6 +119,7 @@ def plan_takedown(
         policy: limits beside those of the registry's policy.
 
     Raises:
+        ErasureRefusedError: an anchor that draws its target; those that would do are named, and it is logged.
         RasuraError: whatever stands in the way, all of it at once; logged.
     """
     try:
@@ -290,7 +291,7 @@ def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[s
         found.append(f"one-sided: {mine} leaves {theirs} alone, whose patch {other[:SHORT]} is older")
     if solution.guard != GUARDS[0]:
         found.append(f"room is short: each holds {solution.guard:g} of the others' energy instead of {GUARDS[0]:g}")
-    return found
+    return [*found, *solution.doubts]
 
 
 def _lingering(ground: Ground, withdrawn: Sequence[PatchId], solution: Solution) -> Iterator[str]:

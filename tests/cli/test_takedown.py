@@ -1,6 +1,7 @@
 """`rasura takedown` and `rasura withdraw` on the reference model, as somebody types them on a busy afternoon."""
 
 import hashlib
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from support.judges import tiny_clip
 
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.patches.types import Digest
+from rasura.registry._storage.records import Draft, EntryRecord, EvaluationRecord
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.carry_out import carry_out
 from rasura.registry.takedown.coverage import check_covers, find_covered
@@ -186,7 +188,76 @@ def test_a_stack_is_the_ground_and_moves_no_model(home: Path) -> None:
     assert erased(home).keys() == {"dog", "pig"}
 
 
+def test_an_anchor_that_draws_the_target_is_refused_with_the_command_that_would_do(home: Path) -> None:
+    state = digests(home)
+    words = (
+        "--model", "model", "--concept", "dog", "--concept", "car", "--anchor", "big dog", "--anchor", "airplane",
+        "--retain", "retain.txt", "--templates", "objects.txt",
+    )  # fmt: skip
+    run = rasura("takedown", *words, "--yes", "--json", cwd=home)
+    assert run.code == 3
+    error = run.envelope["error"]
+    assert "erasing 'dog' to 'big dog' erases little or nothing" in error["message"]
+    anchor = error["details"]["anchors"][0]
+    typed = shlex.join(word if word != "big dog" else anchor for word in words)
+    assert error["hint"] == f"rasura takedown --json {typed} --yes"
+    assert digests(home) == state
+    with Registry.open(home) as registry:
+        assert registry.patches() == ()
+    again = rasura(*shlex.split(error["hint"])[1:], cwd=home)
+    assert by_concept(again)["dog"]["anchor"] == anchor
+    assert not any("dog" in note and "pictures may show" in note for note in again.data["notices"])
+
+
+def test_auto_passes_over_what_draws_the_target_and_a_misspelt_word_is_said(home: Path) -> None:
+    (home / "near.txt").write_text("big dog\nblack dog\nanimal\n" + RETAIN)
+    run = takedown(
+        home, "--concept", "dog", "--concept", "neno", "--retain", "near.txt", "--templates", "objects.txt",
+        "--templates", "styles.txt",
+    )  # fmt: skip
+    assert by_concept(run)["dog"]["anchor"] in RETAIN.split()
+    assert any("hardly knows 'neno'" in note for note in run.data["notices"])
+    assert not any("hardly knows 'dog'" in note for note in run.data["notices"])
+
+
+def test_an_older_patch_that_erases_little_does_not_stop_a_takedown(home: Path) -> None:
+    """Signed under another policy; solved anew beside a new one, it is said."""
+    lenient(home)
+    first(home, "dog", "animal")
+    (home / "default.toml").write_text("")
+    assert rasura("policy", "set", "default.toml", cwd=home).code == 0
+    lion = takedown(home, "--concept", "lion", "--anchor", "penguin", "--templates", "objects.txt")
+    assert lion.data["done"] is True
+    assert by_concept(lion)["dog"]["anchor"] == "animal"  # solved anew, because the two disturb each other
+    assert any("'animal' is near 'dog'" in note for note in lion.data["notices"])
+
+
+def test_a_policy_may_demand_that_somebody_looked(home: Path) -> None:
+    (home / "looked.toml").write_text("[evaluation]\nrequired = true\n")
+    assert rasura("policy", "set", "looked.toml", cwd=home).code == 0
+    state = digests(home)
+    refused = first(home)
+    assert refused.code == 3
+    assert digests(home) == state
+    with Registry.open(home) as registry:  # the patch is there to be looked at
+        (record,) = registry.patches()
+        assert refused.envelope["error"]["hint"] == f"rasura evaluate --base model --patch {record.patch_id[:12]}"
+        report = b"somebody looked"
+        digest = Digest(hashlib.sha256(report).hexdigest())
+        seen = EvaluationRecord(digest, record.base, {record.patch_id: 16}, "a judge", {}, registry.now())
+        registry.add_evaluation(seen, report, Draft("bob", "", "evaluation.add", "success"))
+    assert first(home).data["done"] is True
+    assert erased(home) == {"dog": record.patch_id}
+
+
+def lenient(home: Path) -> None:
+    """Anchors may be what they like."""
+    (home / "lenient.toml").write_text("[limits]\nalike = 1.0\n")
+    assert rasura("policy", "set", "lenient.toml", cwd=home).code == 0
+
+
 def test_a_judge_that_still_sees_it_stops_the_takedown(home: Path) -> None:
+    lenient(home)
     state = digests(home)
     run = rasura(
         "takedown", "--model", "model", "--concept", "dog", "--anchor", "animal", "--retain", "retain.txt",

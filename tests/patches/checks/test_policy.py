@@ -10,12 +10,29 @@ from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Polic
 from rasura.patches.errors import InputError
 
 LIMITS = st.floats(min_value=0, allow_nan=False)
-POLICIES = st.builds(Policy, **dict.fromkeys(list_limit_names(), LIMITS), separable=st.booleans())
+SHARES = st.floats(min_value=0, max_value=1)
+DEMANDS = st.builds(
+    lambda forget, retain: {"evaluated": True, "min_forget": forget, "min_retain": retain}, SHARES, SHARES
+)
+POLICIES = st.builds(
+    lambda limits, separable, demand: Policy(**limits, separable=separable, **demand),
+    st.fixed_dictionaries(dict.fromkeys(list_limit_names(), LIMITS)),
+    st.booleans(),
+    st.just({}) | DEMANDS,
+)
 
 
 @given(POLICIES)
 def test_the_file_says_what_the_policy_holds(policy: Policy) -> None:
     assert Policy.parse(policy.to_toml().encode()) == policy
+    assert Policy.parse(policy.to_toml(whole=True).encode()) == policy
+
+
+def test_older_policies_keep_their_bytes_and_people_see_all() -> None:
+    assert "alike" not in DEFAULT_POLICY.to_toml()
+    assert "[evaluation]" not in DEFAULT_POLICY.to_toml()
+    assert "alike = 0.32" in DEFAULT_POLICY.to_toml(whole=True)
+    assert "required = false" in DEFAULT_POLICY.to_toml(whole=True)
 
 
 def test_what_a_file_leaves_out_has_its_default() -> None:
@@ -30,6 +47,9 @@ def test_together_they_allow_no_more_than_each(policies: list[Policy]) -> None:
         assert all(getattr(both, name) <= getattr(policy, name) for name in list_limit_names() if name != "kept")
         assert both.kept >= policy.kept
         assert both.separable >= policy.separable
+        assert both.evaluated >= policy.evaluated
+        assert both.min_forget >= policy.min_forget
+        assert both.min_retain >= policy.min_retain
     assert combine_policies(both, *policies) == both
 
 
@@ -53,6 +73,10 @@ def test_nothing_is_no_policy() -> None:
         (b"[limits]\npairs = 1\n", "limits named own"),
         (b"[limit]\n", "tables named limits"),
         (b"[require]\nsigned = true\n", "requirements named separable"),
+        (b"[evaluation]\nmax_forget = 1\n", "demands named required"),
+        (b"[evaluation]\nrequired = 1\n", "required: expected true or false"),
+        (b"[evaluation]\nrequired = true\nmin_forget = 1.5\n", "min_forget: expected a share"),
+        (b"[evaluation]\nmin_forget = 0.9\n", "expected required = true"),
         (b"limits = 3\n", "expected a table"),
         (b'[limits]\npair = "0.1"\n', "pair: expected a number"),
         (b"[limits]\npair = nan\n", "pair: expected a number"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.models.tiny import tiny_model
 from support.registries.workshop import (
+    ALICE,
     SPEC,
     Workshop,
     copy_of,
@@ -21,6 +22,7 @@ from support.registries.workshop import (
 
 from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -40,6 +42,7 @@ from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.erase.rebase import Anew, Resolved, find_all_others, join, rebase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
+from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
 REBASE = Draft("bob", "collision", "patch.rebase", "success")
@@ -272,7 +275,7 @@ def test_a_trained_patch_is_projected_and_not_joined(workshop: Workshop, registr
     request = replace(request_for(Target("of", "cat")), eraser=sepme, retain=None)
     (made,) = erase(registry, "tiny", request, key=None, protect=(), draft=REBASE, progress=silent)
     old, photo = made.patch.patch_id, alone(registry, "photo")
-    (found,) = again(registry, old, how=Anew(protect=(photo,)))
+    (found,) = again(registry, old, how=Anew(protect=(photo,), held_out=request.held_out))
     assert found.patch.manifest.eraser.options["derived"] == "projected"
     assert found.patch.manifest.supersedes == (old,)
     assert (found.pairs[0].after or 1) < 1e-3 < (found.pairs[0].before or 0)
@@ -281,6 +284,26 @@ def test_a_trained_patch_is_projected_and_not_joined(workshop: Workshop, registr
         again(registry, found.patch.patch_id, how=Anew(drop=(photo,)))
     with workshop.unchanged("failed input"), pytest.raises(InputError, match="was trained by sepme"):
         join(registry, [old, photo], Anew(), JOIN, silent)
+
+
+def test_an_anchor_that_draws_its_target_is_signed_no_second_time(workshop: Workshop, registry: Registry) -> None:
+    put_in_force(registry, Policy(alike=1.0), ALICE)
+    wide = RetainSet("wide.txt", ("painting", "photo", "a", "the", "van", "gogh"))
+    targets = (Target("dog", "dog dog"), Target("of", "cat"))
+    made = [
+        erase(
+            registry, "tiny", replace(request_for(target), retain=wide), key=None, protect=(), draft=REBASE,
+            progress=silent,
+        )[0].patch.patch_id
+        for target in targets
+    ]  # fmt: skip
+    put_in_force(registry, Policy(alike=0.0), ALICE)
+    for solve in (lambda: again(registry, made[0]), lambda: join(registry, made, Anew(), JOIN, silent)):
+        with (
+            workshop.unchanged("refused erasure_refused"),
+            pytest.raises(ErasureRefusedError, match="the anchor is like"),
+        ):
+            solve()
 
 
 def test_a_patch_of_the_text_encoder_is_solved_anew(workshop: Workshop, registry: Registry) -> None:

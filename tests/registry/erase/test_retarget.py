@@ -146,6 +146,7 @@ def test_without_the_words_retained_leak_is_not_told(workshop: Workshop, registr
     made = moved(registry, workshop.rival, second)
     assert "leak_retained" not in made.patch.manifest.measured
     assert "leak_held_out" in made.patch.manifest.measured
+    assert made.doubts == (f"not judged whether it erases dog: the words of {spec.source} are not here",)
 
 
 def test_what_is_refused(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
