@@ -112,7 +112,7 @@ def revert(
     reason: str,
     actor: str,
 ) -> Result:
-    """Take patches out of a model; with the last one, every byte is the original again."""
+    """Take patches out of a model; with the last one, all that patches touched is the original again."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
     from rasura.registry.apply.operations import Actor
@@ -206,7 +206,7 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = ()) -
         for notice in notices:
             line(notice)
         if receipt.pristine:
-            line("nothing is applied any more: every byte is the original again")
+            line("nothing is applied any more: all that patches touched is the original again")
 
     return Result(data, text, changed=receipt.changed)
 
