@@ -698,7 +698,7 @@ class Registry:
         policy: PolicyRef | None = None,
         reason: str = "",
     ) -> Receipt:
-        """Take patches out of a model; with the last one, every byte is the original again.
+        """Take patches out of a model; with the last one, all that patches touched is the original again.
 
         Args:
             model: the model.

@@ -143,7 +143,7 @@ def revert(
     reason: str,
     actor: str,
 ) -> Result:
-    """Take patches out of a model; with the last one, every byte is the original again.
+    """Take patches out of a model; with the last one, all that patches touched is the original again.
 
     With --all it asks first: everything that is erased comes back.
     """
@@ -269,7 +269,9 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *
         for notice in notices:
             line(notice)
         if receipt.pristine:
-            line(f"nothing {'would be' if dry_run else 'is'} applied any more: every byte is the original again")
+            line(
+                f"nothing {'would be' if dry_run else 'is'} applied any more: all that patches touched is the original again"
+            )
         if dry_run:
             line("dry run: nothing was written")
 

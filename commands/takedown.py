@@ -317,7 +317,7 @@ def _say_done(plan: "TakedownPlan", done: "Done | None", hosts: Sequence[str]) -
         if receipt.changed:
             line(f"{receipt.location} has {_count(plan)}: {short(receipt.before)} -> {short(receipt.after)}")
         if receipt.pristine:
-            line("nothing is applied any more: every byte is the original again")
+            line("nothing is applied any more: all that patches touched is the original again")
     if done.stack is not None:
         line(f"stack {done.stack.name} has {_count(plan)} now")
         for location in hosts:

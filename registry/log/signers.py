@@ -18,7 +18,7 @@ SIGNERS: Final = "signers"
 POLICY: Final = "policy"
 _MOST: Final = 60  # of 65 characters each, below the 4096 of a detail
 _GIVES: Final = frozenset({"key.add", "key.trust"})
-_TAKES: Final = frozenset({"key.revoke", "key.distrust"})
+_TAKES: Final = frozenset({"key.revoke"})
 
 
 def name_signers(keys: Iterable[KeyId]) -> str:

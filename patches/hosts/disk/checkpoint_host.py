@@ -130,13 +130,23 @@ class CheckpointHost(Host):
 
         Raises:
             UnsupportedHostError: a link, a file with several names, a read-only file; a parameter of which the file
-                holds a running average, too.
+                holds a running average, too, or of which another format lies beside it.
             DriftError: a weight file was replaced since this host was opened.
         """
         with WeightFiles(self._state.root, self._layout.files, writable=True) as files:
             for name in names:
                 self._check_alone(name)
+                self._check_only(name.partition(".")[0])
                 files.descriptor(self._place(name).file)
+
+    def _check_only(self, component: str) -> None:
+        """Refuse a component whose weights lie there a second time, in a format that is not patched."""
+        if (second := self._layout.second.get(component)) is not None:
+            raise UnsupportedHostError(
+                f"{self.path / component}: expected one set of weights, got 2: {second} lies beside the safetensors, "
+                "is not patched, and would bring the concept back for whoever loads it",
+                hint=f"move {second} out of {self.path / component}, or write to a copy without it (--out DIR)",
+            )
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """Every patchable parameter, in name order, from the headers."""

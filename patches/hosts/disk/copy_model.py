@@ -4,7 +4,8 @@ Every file becomes a file of its own. Where the file system can (Btrfs, XFS, bca
 the source until one of them is written, so it costs neither time nor space; elsewhere it is a plain copy. Hard links
 would be as cheap everywhere, but whoever edits such a copy by other means would edit the source.
 
-A single file is copied without the running averages (`model_ema`) of its weights, which would keep what is erased.
+A folder is copied without weights in other formats beside the safetensors, and a single file without the running
+averages (`model_ema`) of its weights, which would keep what is erased.
 """
 
 import errno
@@ -26,7 +27,7 @@ from rasura.patches.errors import ExistsError, HostError, HostWriteError, InputE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.compvis_layout import find_single_layout, is_single_name
 from rasura.patches.hosts.disk.compvis_names import is_average
-from rasura.patches.hosts.disk.diffusers_layout import find_layout, read_weights
+from rasura.patches.hosts.disk.diffusers_layout import find_layout, is_second_copy, read_weights
 from rasura.patches.hosts.disk.state_folder import STATE_FOLDER, StateFolder
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 
@@ -105,7 +106,7 @@ def _copy_tree(source: Path, target: Path, above: tuple[Path, ...]) -> None:
         raise UnsupportedHostError(f"{source}: expected folders that end, got a link back to {real}")
     target.mkdir()
     for entry in sorted(source.iterdir()):
-        if entry.name in _SKIPPED:
+        if entry.name in _SKIPPED or (len(above) == 1 and is_second_copy(source.name, entry.name)):
             continue
         mode = entry.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -28,11 +28,12 @@ from rasura.patches.hosts.disk.weight_files import FileIdentity, open_weights
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName
 
-__all__ = ["FLOATS", "Layout", "TensorLocation", "find_layout", "read_weights"]
+__all__ = ["FLOATS", "Layout", "TensorLocation", "find_layout", "is_second_copy", "read_weights"]
 
 FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 """Element types that a patch can be added to; anything else is quantised, or no weight at all."""
 
+_CONVERT: Final = "convert with diffusers: save_pretrained(DIR, safe_serialization=True)"
 _STEMS: Final = ("diffusion_pytorch_model", "model")
 _INDEX_LIMIT: Final = 16 * 2**20  # bytes; that of Stable Diffusion XL's UNet has 0.2 MiB
 _SHARD: Final = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
@@ -40,6 +41,17 @@ _SHARD: Final = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 _WEIGHTS: Final = re.compile(
     r"(?:diffusion_pytorch_model|model)"
     r"(?:(?:\.[A-Za-z0-9_]+)?\.safetensors|(?:\.[A-Za-z0-9_]+)?\.safetensors\.index(?:\.[A-Za-z0-9_]+)?\.json)"
+)
+# What other loaders read where they do not want safetensors, or do not know them: never opened here.
+_SECOND: Final = re.compile(
+    r"(?:diffusion_pytorch_model|diffusion_flax_model|pytorch_model|flax_model|tf_model|model)(?:[.-][A-Za-z0-9_-]+)?"
+    r"\.(?:bin|pt|pth|ckpt|msgpack|h5|onnx|onnx_data|bin\.index\.json)"
+)
+# What people find under the name of a weight file, by its first bytes.
+_STRANGERS: Final = (
+    ((b"version https://git-lfs",), "a Git LFS pointer of a file that was not fetched", "git lfs pull"),
+    ((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04"), "a pickle, which is never opened", _CONVERT),
+    ((b"<!doc", b"<html", b"<?xml"), "a page of the web, such as one that asks to log in", "download the file again"),
 )
 
 
@@ -68,6 +80,8 @@ class Layout:
     """Parameters of which the file holds a running average, too: a second copy of whatever is to be erased."""
     unmatched: Mapping[ParamName, str] = field(default_factory=dict)
     """Parameters that the file holds, but not as a range of bytes, and why."""
+    second: Mapping[str, str] = field(default_factory=dict)
+    """Components of which another format holds the weights, too, and one such file, which is not patched."""
 
     def place(self, name: ParamName, location: str) -> TensorLocation:
         """Where `name` lies.
@@ -108,7 +122,19 @@ def find_layout(folder: Path) -> Layout:
             f"{folder}: expected a diffusers folder with one of {', '.join(COMPONENTS)}, got none of them",
             hint="give the folder that holds model_index.json",
         )
-    return Layout(MappingProxyType({name: places[name] for name in sorted(places)}), MappingProxyType(files))
+    second = {
+        component: names[0]
+        for component in COMPONENTS
+        if (names := sorted(p.name for p in folder.glob(f"{component}/*") if is_second_copy(component, p.name)))
+    }
+    return Layout(
+        MappingProxyType({name: places[name] for name in sorted(places)}), MappingProxyType(files), second=second
+    )
+
+
+def is_second_copy(component: str, name: str) -> bool:
+    """Whether a file of a component holds its weights in a format that is not patched, and that others load."""
+    return component in COMPONENTS and _SECOND.fullmatch(name) is not None
 
 
 def _add_component(
@@ -150,7 +176,7 @@ def _choose(folder: Path, component: str) -> str:
         raise UnsupportedHostError(
             f"{folder / component}: expected {' or '.join(_STEMS)}.safetensors, "
             f"got {'pickled weights only, which are never opened' if pickles else 'no weights'}",
-            hint="convert with diffusers: save_pretrained(DIR, safe_serialization=True)",
+            hint=_CONVERT,
         )
     return f"{component}/{candidates[0]}"
 
@@ -182,10 +208,19 @@ def read_weights(folder: Path, file: str) -> tuple[Header, FileIdentity]:
         HostError: it cannot be read.
     """
     with _opened(folder, file) as (stream, size):
+        _refuse_stranger(stream.read(32), folder / file)
+        stream.seek(0)
         header = read_header(stream, size, what=str(folder / file), limits=CHECKPOINT_LIMITS)
         stream.seek(0)
         digest = digest_of(stream.read(header.data_start))
     return header, FileIdentity(size, header.data_start, digest)
+
+
+def _refuse_stranger(start: bytes, path: Path) -> None:
+    """Say what a file is that is none of weights, where its first bytes tell."""
+    for starts, what, hint in _STRANGERS:
+        if start.lower().startswith(tuple(known.lower() for known in starts)):
+            raise FormatError(f"{path}: expected safetensors weights, got {what}", hint=hint, path=str(path))
 
 
 @contextmanager
