@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "takedown": ("rasura.commands.takedown:takedown", "Take concepts down beside all that is erased, in one motion."),
     "withdraw": ("rasura.commands.takedown:withdraw", "Take takedowns back; all others stay erased."),
     "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
+    "adopt": ("rasura.commands.adopt:adopt", "Make a signed patch of an erasure that another program made."),
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (
         "rasura.commands.patch:patch",
@@ -53,6 +54,7 @@ _COMMANDS: Final = {
     "doctor": ("rasura.commands.doctor:doctor", "Find what processes that died left behind, and put it right."),
     "gc": ("rasura.commands.gc:gc", "Remove stored bytes that nothing refers to."),
     "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show and verify."),
+    "bundle": ("rasura.commands.bundle:bundle", "Patches for a colleague in one file: make, show, add."),
     "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),
     "pull": ("rasura.commands.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),
 }

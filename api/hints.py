@@ -65,6 +65,7 @@ CALLS: Final[Mapping[str, Call]] = {
         inner="rasura.request",
         outer=frozenset({"base", "protect", "key", "device", "work", "reason"}),
     ),
+    "adopt": Call("registry.adopt", ("source",), {"--template": "templates"}),
     "takedown": Call("registry.takedown", renamed={"--concept": "concepts", "--anchor": "anchors", "--yes": ""}),
     "withdraw": Call("registry.withdraw", ("*names",), {"--yes": ""}),
     "methods": Call("rasura.methods"),
@@ -123,6 +124,9 @@ CALLS: Final[Mapping[str, Call]] = {
     "doctor": Call("registry.doctor", renamed={"--model": "models"}),
     "audit log": Call("registry.log"),
     "audit verify": Call("registry.verify"),
+    "bundle make": Call("registry.make_bundle", ("*ids",), {"-o": "", "--output": ""}),
+    "bundle show": Call("registry.bundle", ("file",)),
+    "bundle add": Call("registry.add_bundle", ("file",)),
     "push": Call("registry.push", ("*ids", "repo")),
     "pull": Call("registry.pull", ("reference",)),
 }

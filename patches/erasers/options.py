@@ -13,6 +13,8 @@ from rasura.patches.errors import InputError
 if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
 
+DATA: Final = "data"
+"""Metadata of a field that holds what is to be worked on, and is no choice."""
 _HELP: Final = "help"
 _CHOICES: Final = "choices"
 _LOW: Final = "low"
@@ -55,8 +57,9 @@ def options_of(eraser: type[Any]) -> tuple[Option, ...]:
 
 
 def encode_options(eraser: Eraser) -> dict[str, str]:
-    """The eraser's choices as a manifest holds them; a seed stands in a field of its own."""
-    names = [f.name for f in dataclasses.fields(cast("Any", eraser)) if f.name != "seed"]
+    """The eraser's choices as a manifest holds them; a seed stands in a field of its own, and data in none."""
+    fields = dataclasses.fields(cast("Any", eraser))
+    names = [f.name for f in fields if f.name != "seed" and not f.metadata.get(DATA)]
     return {name: _text(getattr(eraser, name)) for name in names}
 
 

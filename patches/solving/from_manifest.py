@@ -28,12 +28,12 @@ __all__ = ["DERIVED", "eraser_of", "request_of", "request_prompts", "trained"]
 DERIVED: Final = "derived"
 """Options whose names start so tell how a patch was made of another; no method has such a choice."""
 _LAYERS: Final = "layers"
-_TRAINED: Final = ("sepme", "all-but-one")
+_GIVEN: Final = ("sepme", "all-but-one", "adopted")
 
 
 def trained(spec: EraserSpec) -> bool:
-    """Whether the responses were trained through the UNet, so that solving again means training again."""
-    return spec.name in _TRAINED or spec.options.get("values") == "guided"
+    """Whether the responses were trained through the UNet or came from elsewhere: nothing here can solve them again."""
+    return spec.name in _GIVEN or spec.options.get("values") == "guided"
 
 
 def eraser_of(spec: EraserSpec) -> Eraser:

@@ -224,7 +224,11 @@ def _from_targets(patch: Patch) -> Responses:
 
 
 def _no_form(patch: Patch, fit: float | None) -> ErasureRefusedError:
-    how = f"W·Q misses them by {fit:.2g}, expected at most {FIT:g}" if fit is not None else "they were trained"
+    how = (
+        f"W·Q misses them by {fit:.2g}, expected at most {FIT:g}"
+        if fit is not None
+        else "they were trained, or made elsewhere"
+    )
     return ErasureRefusedError(
         f"the responses of patch {patch.patch_id[:SHORT]} ({patch.manifest.eraser.name}) are no map of the text "
         f"embedding: {how}; on other weights they mean nothing",

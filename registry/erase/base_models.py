@@ -94,6 +94,17 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
     return OpenBase(record, identity, host, encoder)
 
 
+def identify_folder(record: BaseRecord, folder: Path, progress: Progress) -> OpenBase:
+    """A folder opened in a base's name; whether it holds that base is the caller's to compare.
+
+    Raises:
+        NotFoundError: no such folder.
+        UnsupportedHostError: see `add_base`.
+    """
+    identity, host, encoder = _identified(folder, progress)
+    return OpenBase(record, identity, host, encoder)
+
+
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention, identify

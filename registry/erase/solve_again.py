@@ -135,8 +135,8 @@ class Workbench:
         manifests = [self.old[i].manifest for i in ids]
         if odd := next((m for m in manifests if trained(m.eraser)), None):
             raise InputError(
-                f"patch {odd.patch_id[:12]} was trained by {odd.eraser.name}: expected a closed-form method; a trained "
-                "patch can be kept off others' targets, but not be solved with them",
+                f"patch {odd.patch_id[:12]} was {_origin(odd)}: expected a closed-form method; such a patch can be "
+                "kept off others' targets, but not be solved with them",
                 hint=f"rasura patch rebase {odd.patch_id[:12]} --protect ID",
             )
         return fit_request(self.base.encoder, request_of(manifests, self._words(manifests), self.how.held_out))
@@ -181,8 +181,8 @@ class Workbench:
 
         if self.how.drop:
             raise InputError(
-                f"patch {patch.patch_id[:12]} was trained beside what it protects and cannot give that up without "
-                "training anew: expected no patches to drop",
+                f"patch {patch.patch_id[:12]} was {_origin(patch.manifest)} beside what it protects and cannot give "
+                "that up without being made anew: expected no patches to drop",
                 hint="rasura erase --base MODEL --concept TEXT",
             )
         full = find_guarded(self._prompts(patch), guards, self.base.identity)
@@ -246,6 +246,11 @@ class Workbench:
                 if own.concept.text in theirs.protected.concepts and _made_alike(own, theirs):
                     found.setdefault(concept, record.patch_id)
         return found
+
+
+def _origin(manifest: Manifest) -> str:
+    """How a patch came that cannot be solved again."""
+    return "adopted" if manifest.eraser.name == "adopted" else f"trained by {manifest.eraser.name}"
 
 
 def _made_alike(one: Manifest, other: Manifest) -> bool:

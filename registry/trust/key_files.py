@@ -55,6 +55,16 @@ def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -
         raise NotFoundError(f"key file {path} does not exist", hint="rasura key export NAME -o FILE") from None
     except FormatError as error:
         raise FormatError(f"key file {path}: {error.message}", hint="rasura key export NAME -o FILE") from None
+    return trust_key(registry, public, name or path.name.partition(".")[0], draft)
+
+
+def trust_key(registry: Registry, public: PublicKey, name: str, draft: Draft) -> KeyRecord:
+    """Trust a public key from now on, under this name where it is new here.
+
+    Raises:
+        RevokedKeyError, ExistsError: as for `trust_file`.
+        InputError: a name that is no plain word.
+    """
     known = {record.key_id: record for record in registry.keys()}.get(public.key_id)
     if known is not None:
         if known.revoked_at is not None:
@@ -63,9 +73,8 @@ def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -
             )
         registry.set_trusted(public.key_id, True, draft)  # noqa: FBT003
         return registry.key(public.key_id)
-    chosen = name or path.name.partition(".")[0]
-    _check_name(chosen)
-    record = _record(registry, public, chosen, owned=False)
+    _check_name(name)
+    record = _record(registry, public, name, owned=False)
     registry.add_key(record, draft)
     return record
 
@@ -101,8 +110,13 @@ def find_private_path(registry: Registry, name: str) -> Path:
     return registry.keys_folder / f"{name}{_SUFFIX}"
 
 
+def is_key_name(name: str) -> bool:
+    """Whether a key may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_key_name(name):
         raise InputError(f"key name {name!r}: expected letters, digits, dot, dash, underscore or @, at most 64")
 
 

@@ -25,6 +25,7 @@ MODULES = (
     "prompts/concept_prompts",
     "prompts/nearest_concepts",
     "prompts/retain_set",
+    "erasers/adopted",
     "erasers/request",
     "erasers/closed_form/null_space",
     "erasers/trained/all_but_one",

@@ -28,7 +28,15 @@ from rasura.patches.hosts.disk.weight_files import FileIdentity, open_weights
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName
 
-__all__ = ["FLOATS", "Layout", "TensorLocation", "find_layout", "is_second_copy", "read_weights"]
+__all__ = [
+    "FLOATS",
+    "Layout",
+    "TensorLocation",
+    "find_component_layout",
+    "find_layout",
+    "is_second_copy",
+    "read_weights",
+]
 
 FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 """Element types that a patch can be added to; anything else is quantised, or no weight at all."""
@@ -137,8 +145,30 @@ def is_second_copy(component: str, name: str) -> bool:
     return component in COMPONENTS and _SECOND.fullmatch(name) is not None
 
 
+def find_component_layout(folder: Path, component: str) -> Layout:
+    """The layout of one component that lies alone in `folder`: places relative to the folder above it.
+
+    Raises:
+        UnsupportedHostError: no safetensors weights, or several candidates.
+        FormatError: a header or an index that breaks the format.
+        HostError: the folder cannot be read.
+    """
+    places: dict[ParamName, TensorLocation] = {}
+    files: dict[str, FileIdentity] = {}
+    try:
+        _add_component(folder.parent, folder.name, places, files, named=component)
+    except OSError as error:
+        raise HostError(f"{folder}: expected a readable folder, got {error.strerror}", errno=error.errno) from None
+    return Layout(MappingProxyType(places), MappingProxyType(files))
+
+
 def _add_component(
-    folder: Path, component: str, places: dict[ParamName, TensorLocation], files: dict[str, FileIdentity]
+    folder: Path,
+    component: str,
+    places: dict[ParamName, TensorLocation],
+    files: dict[str, FileIdentity],
+    *,
+    named: str | None = None,
 ) -> None:
     choice = _choose(folder, component)
     owners: Mapping[str, str] | None = None
@@ -150,7 +180,7 @@ def _add_component(
         for tensor in header.tensors:
             found[tensor.name] = file
             if tensor.dtype in FLOATS:
-                name = name_parameter(component, tensor.name)
+                name = name_parameter(named or component, tensor.name)
                 if name in places:
                     raise FormatError(f"{folder / file}: expected one tensor for {name}, got two")
                 info = ParameterInfo(name, tensor.dtype, tensor.shape)

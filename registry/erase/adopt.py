@@ -1,0 +1,222 @@
+"""Erasures that other programs made, registered: read, compared with a base, split, measured, signed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError, RasuraError
+from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
+from rasura.registry.erase.erase import find_guarded
+from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from rasura.patches.algebra.split import LowRank
+    from rasura.patches.erasers.adopted import Adopted
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.foreign.changes import Size
+    from rasura.patches.format.patch import Patch
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import RetainSet
+    from rasura.patches.types import ParamName, PatchId
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+
+__all__ = ["Adoption", "Foundling", "adopt"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What is to be adopted, and as what.
+
+    Attributes:
+        source: the file or folder.
+        target: the concept that it erases, and what that becomes.
+        retain: what is to be kept; None protects the null prompt alone.
+        made_by: one of `rasura.patches.erasers.adopted.MAKERS`.
+        whole: take all of ΔW, promising nothing, instead of its separable part.
+        leave_out: adopt without the changes that the patch cannot hold, instead of refusing.
+        scale: ΔW is multiplied by this; None: 1, where the file says how its factors are scaled.
+        energy: share of each layer's ‖ΔW‖² to carry; None: the eraser's.
+        rank: most detectors; None: the eraser's.
+        tokens: which tokens stand for the concept; None: the eraser's.
+        templates: prompts with one `{}`; empty: generic ones.
+        rank_rule: cut of the retained spectrum; None: the eraser's.
+        held_out: concepts on which leak is only measured; empty: the usual ones.
+        licence: SPDX id or name for the patch.
+    """
+
+    source: Path
+    target: Target
+    retain: RetainSet | None = None
+    made_by: str = "other"
+    whole: bool = False
+    leave_out: bool = False
+    scale: float | None = None
+    energy: float | None = None
+    rank: int | None = None
+    tokens: str | None = None
+    templates: tuple[str, ...] = ()
+    rank_rule: str | None = None
+    held_out: tuple[str, ...] = ()
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Foundling:
+    """An adopted patch.
+
+    Attributes:
+        patch: what was registered.
+        new: False where the registry held it already.
+        form: whole weights, or an adapter.
+        sizes: of every change in the file, whether it was taken or not.
+        retain: the retain set without what names the concept.
+    """
+
+    patch: Patch
+    new: bool
+    form: str
+    sizes: tuple[Size, ...]
+    retain: RetainSet | None
+
+
+def adopt(
+    registry: Registry,
+    base: str,
+    adoption: Adoption,
+    *,
+    key: str | None,
+    draft: Draft,
+    progress: Progress,
+    model: Path | None = None,
+    protect: Sequence[PatchId] = (),
+) -> Foundling:
+    """Make a signed, registered patch of an erasure that another program made.
+
+    Args:
+        registry: where the patch goes.
+        base: name, digest or folder of the base that it was made on.
+        adoption: what, and as what.
+        key: name of the key to sign with; None takes the only one.
+        draft: the audit entry.
+        progress: told what is going on.
+        model: where the base's folder lies now, if not where it was registered.
+        protect: registered patches whose targets the separable part must not touch.
+
+    Raises:
+        RefusedError: it changes what a patch cannot hold, or nothing of it is separable; logged as refused.
+        BaseMismatchError: the folder holds another base; logged as refused.
+        RasuraError: anything else, such as a file that cannot be read; logged as failed.
+    """
+    try:
+        private = signer(registry, key)
+        opened = _opened(registry, base, model, replace(draft, action="base.add"), progress)
+        eraser, sizes = _read(opened, adoption, progress)
+        request = _request(opened, adoption, eraser)
+        known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
+        patch = _built(opened, find_guarded(request, known, opened.identity), progress)
+        source = f"adopted from {adoption.source.name}"
+        noted = replace(draft, details={"file": adoption.source.name, "made_by": adoption.made_by, "take": eraser.take})
+        ((_, new),) = add_signed(
+            registry, [SignedPatch(read_signed_files(patch, private), source, noted, request.retain)]
+        )
+    except RasuraError as error:
+        details = {"base": base, "file": adoption.source.name, "concepts": adoption.target.concept[:1000]}
+        registry.note(describe_outcome(replace(draft, details=details), error))
+        raise
+    return Foundling(patch, new, eraser.form, sizes, request.retain)
+
+
+def _opened(registry: Registry, base: str, model: Path | None, draft: Draft, progress: Progress) -> OpenBase:
+    if model is None:
+        try:
+            return open_base(registry, base, draft, progress)
+        except NotFoundError as error:
+            if Path(base).exists() or error.hint:
+                raise
+            raise NotFoundError(
+                error.message, hint="rasura adopt FILE --base MODEL --model DIR", **error.details
+            ) from None
+    record = registry.base(base)
+    opened = identify_folder(record, model, progress)
+    if opened.identity.digest != record.digest:
+        raise BaseMismatchError(
+            f"{model} is not base {record.name!r}: expected {record.digest[:12]}, got {opened.identity.digest[:12]}",
+            hint=f"rasura base show {record.digest[:12]}",
+        )
+    return opened
+
+
+def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Adopted, tuple[Size, ...]]:
+    """Everything that the file changes, as the eraser that it becomes."""
+    from rasura.patches._io.sha256 import digest_of
+    from rasura.patches._io.tensor_bytes import digest_tensor
+    from rasura.patches.algebra.split import reduce_alone
+    from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given
+    from rasura.patches.foreign.changes import PICTURE, TEXT, find_changes, refuse_other
+    from rasura.patches.foreign.open_foreign import open_foreign
+
+    foreign = open_foreign(adoption.source, opened.host.parameters())
+    if not foreign.scaled and adoption.scale is None:
+        raise InputError(
+            f"{foreign.what}: its factors are scaled by what adapter_config.json says, which is not beside it: "
+            "expected that file, or the scale lora_alpha / r",
+            hint="rasura adopt FILE --base MODEL --concept TEXT --scale 1",
+        )
+    chosen: dict[str, float | int] = {} if adoption.energy is None else {"energy": adoption.energy}
+    chosen |= {} if adoption.rank is None else {"rank_limit": adoption.rank}
+    how = Adopted(
+        adoption.made_by,
+        foreign.form,
+        take=WHOLE if adoption.whole else SEPARABLE,
+        scale=1.0 if adoption.scale is None else adoption.scale,
+        **chosen,  # type: ignore[arg-type]  # its choices of numbers
+    )
+    text: dict[ParamName, torch.Tensor] = {}
+    picture: dict[ParamName, LowRank] = {}
+    sizes: list[Size] = []
+    digests: list[str] = []
+    for change in find_changes(opened.host, foreign, how.scale, progress):
+        sizes.append(change.size)
+        digests.append(f"{change.size.name} {digest_tensor(change.delta)}\n")
+        if change.size.kind == TEXT:
+            text[change.size.name] = change.delta
+        elif change.size.kind == PICTURE and adoption.whole:
+            picture[change.size.name] = reduce_alone(change.delta, how.energy, how.rank_limit)
+    refuse_other(sizes, picture=adoption.whole, leave_out=adoption.leave_out, what=foreign.what)
+    left = [size for size in sizes if size.name not in text and size.name not in picture]
+    given = Given(text, picture, sum(size.change**2 for size in left), len(left))
+    return replace(how, delta=digest_of("".join(digests).encode()), given=given), tuple(sizes)
+
+
+def _request(opened: OpenBase, adoption: Adoption, eraser: Adopted) -> EraseRequest:
+    from rasura.patches.erasers.adopted import name_layers
+    from rasura.patches.erasers.request_for import request_for
+
+    taken = {**eraser.given.text, **eraser.given.picture}
+    return request_for(
+        eraser,
+        (adoption.target,),
+        adoption.retain,
+        layers=name_layers(opened.host.parameters(), taken),
+        tokens=adoption.tokens,
+        rank_rule=adoption.rank_rule,
+        templates=adoption.templates,
+        held_out=adoption.held_out,
+        licence=adoption.licence,
+    )
+
+
+def _built(opened: OpenBase, request: EraseRequest, progress: Progress) -> Patch:
+    from rasura.patches.solving.solve import build_patches
+
+    return build_patches(opened.host, opened.encoder, opened.identity, request, progress)[0]
