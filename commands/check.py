@@ -11,7 +11,7 @@ import click
 
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands._views import encode_capacity, format_capacity, format_removal
+from rasura.commands._views import encode_capacity, format_capacity, format_number, format_removal
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Reason, Relation
@@ -132,7 +132,7 @@ def _result(
     }
 
     def text() -> None:
-        _print_relations(verdict.relations, names, everything=everything)
+        print_relations(verdict.relations, names, everything=everything)
         _print_details(details, names)
         for notice in notices:
             line(notice)
@@ -141,7 +141,8 @@ def _result(
     return Result(data, text, exit_code=CheckRefusedError.exit_code if reasons else 0)
 
 
-def _print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str], *, everything: bool) -> None:
+def print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str], *, everything: bool) -> None:
+    """A table of what was measured, against its limits; without `everything`, of the nearest to them."""
     shown = list(relations)
     if not everything and len(shown) > _SHOWN:
         nearest = sorted(shown, key=_nearness, reverse=True)[:_SHOWN]
@@ -151,8 +152,8 @@ def _print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str]
             r.check,
             "all" if r.check in _WHOLE | _ON else f"{short(r.patch)} {names[r.patch]}",
             "" if r.check in _WHOLE | {"own", "moved-own"} else f"{short(r.other)} {names[r.other]}",
-            f"{r.value:.2e}",
-            "-" if math.isinf(r.limit) else f"{r.limit:.2e}",
+            format_number(r.value),
+            "-" if math.isinf(r.limit) else format_number(r.limit),
             ("ok" if r.limit < math.inf else "shown") if r.holds else "REFUSED",
         )
         for r in shown
@@ -170,7 +171,7 @@ def _nearness(relation: Relation) -> float:
 def _print_details(details: Mapping[str, Any], names: Mapping[PatchId, str]) -> None:
     for pair in details.get("layers", ()):
         line(f"{_pair(pair, names, 'on')}:")
-        table(("parameter", "share"), [(name, f"{value:.2e}") for name, value in pair["parameters"].items()])
+        table(("parameter", "share"), [(name, format_number(value)) for name, value in pair["parameters"].items()])
     rows = [
         (_pair(pair, names, "and"), " ".join(f"{cosine:.3f}" for cosine in pair["cosines"][:8]))
         for pair in details.get("angles", ())

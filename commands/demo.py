@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rasura.commands._command import command
-from rasura.commands._output import Result, line, progress, short, table
+from rasura.commands._output import Result, line, progress, short, table, verdict
 
 if TYPE_CHECKING:
     from rasura.evaluation.demo import DemoReport
@@ -52,6 +52,7 @@ def _data(report: "DemoReport") -> dict[str, object]:
 
 
 def _print(report: "DemoReport") -> None:
+    from rasura.commands.check import print_relations
     from rasura.patches.checks.check import Accepted
 
     for item in report.patches:
@@ -60,11 +61,9 @@ def _print(report: "DemoReport") -> None:
         what = f"{manifest.concept.text!r} -> {manifest.concept.anchor!r}"
         line(f"erased {what}: patch {short(item.patch.patch_id)}, {size} bytes")
     names = {item.patch.patch_id: item.patch.manifest.concept.text for item in report.patches}
-    rows = [
-        (r.check, names[r.patch], names[r.other], f"{r.value:.2e}", f"{r.limit:.2e}") for r in report.verdict.relations
-    ]
-    table(("check", "patch", "on", "value", "limit"), rows)
-    line("accepted" if isinstance(report.verdict, Accepted) else "REFUSED")
+    print_relations(report.verdict.relations, names, everything=True)
+    accepted = isinstance(report.verdict, Accepted)
+    verdict("accepted" if accepted else "REFUSED", good=accepted)
     table(
         ("classifier accuracy", "n", "before", "after"),
         [(s.name, str(s.n), f"{s.before / s.n:.1%}", f"{s.after / s.n:.1%}") for s in report.scores],

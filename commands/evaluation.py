@@ -34,7 +34,10 @@ def list_(patch_ref: str | None, registry_at: str | None) -> Result:
         (short(e.digest), _stack(e, names), e.judge, *(e.summary.get(s, _NONE) for s in FIRST_SCORES)) for e in found
     ]
     headers = ("evaluation", "concepts", "judge", *map(_words, FIRST_SCORES))
-    return Result({"evaluations": [encode_evaluation(e) for e in found]}, lambda: table(headers, rows))
+    return Result(
+        {"evaluations": [encode_evaluation(e) for e in found]},
+        lambda: table(headers, rows) if rows else line("no evaluations"),
+    )
 
 
 @command(evaluation, "show")

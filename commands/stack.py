@@ -148,7 +148,9 @@ def list_(registry_at: str | None) -> Result:
     ]
     data = [{**_data(record), "hosts": where[record.name]} for record in records]
     headers = ("stack", "base", "patches", "models", "changed")
-    return Result({"stacks": data}, lambda: table(headers, rows))
+    return Result(
+        {"stacks": data}, lambda: table(headers, rows) if rows else line("no stacks yet: rasura stack create")
+    )
 
 
 @command(stack, "show")
@@ -248,10 +250,16 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
         ("patches", str(len(record.patches))),
         ("verdict", _verdict_line(view)),
         *((("room", format_capacity(view.capacity)),) if view.capacity else ()),
-        *(("applied to", host.location) for host in view.hosts),
+        *(("applied to", _place(host.location)) for host in view.hosts),
         ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
     ]
+
+
+def _place(location: str) -> str:
+    """A model's location; of one that was moved or deleted, that it is not there."""
+    gone = Path(location).is_absolute() and not Path(location).exists()
+    return f"{location} (nothing lies there any more)" if gone else location
 
 
 def _verdict_line(view: "Overview") -> str:

@@ -122,7 +122,7 @@ def _building(place: Location) -> Iterator[Location]:
     folder = place.folder
     with translated(f"make {folder}"):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ExistsError(f"registry: expected nothing at {folder}, got something", hint="rasura audit log")
+            raise ExistsError(f"registry: expected nothing at {folder}, got something", hint="rasura status")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}-new-", dir=folder.parent))
     try:
