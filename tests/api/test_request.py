@@ -16,7 +16,7 @@ def test_texts_are_one_several_or_a_file(tmp_path: Path) -> None:
     assert rasura.request("dog", retain=KEEP, templates="a {} at night").templates == ("a {} at night",)
     assert rasura.request("dog", retain=KEEP, held_out=["tree", "car"]).held_out == ("tree", "car")
     assert rasura.request("dog", retain=KEEP, anchor="auto", anchors="animal").anchors == ("animal",)
-    with pytest.raises(rasura.errors.RetainSetError):
+    with pytest.raises(rasura.errors.ListError):
         rasura.request("dog", retain=KEEP, held_out=tmp_path / "nothing.txt")
 
 
@@ -32,6 +32,6 @@ def test_what_a_method_needs_and_refuses_names_arguments() -> None:
     with pytest.raises(rasura.errors.InputError) as unknown:
         rasura.request("dog", method="nothing")
     assert unknown.value.hint == "rasura.methods()"
-    with pytest.raises(rasura.errors.RetainSetError, match="what to keep") as needed:
+    with pytest.raises(rasura.errors.ListError, match="what to keep") as needed:
         rasura.request("dog")
     assert needed.value.hint.startswith("retain=")

@@ -97,7 +97,7 @@ def test_each_documented_field_is_demanded() -> None:
     """What the page lists and the parser does not read would show here: every object refuses to lose a field."""
     data = _second()
     for path in sorted(_documented(FORMAT_PAGE.read_text())):
-        if "*" in path or path.endswith("[]"):
+        if "*" in path or path.endswith("[]") or path == "protected.retain.cut":  # which may be missing
             continue
         *outer, last = path.split(".")
         mutated = json.loads(json.dumps(data))
