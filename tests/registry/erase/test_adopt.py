@@ -307,7 +307,7 @@ def test_a_lone_peft_file_wants_its_scale(registry: Registry, lora: Path, tmp_pa
 
 def test_from_the_command_line(workshop: Workshop, uce: Path, tmp_path: Path) -> None:
     (tmp_path / "retain.txt").write_text("\n".join([*RETAIN.concepts, "cat"]))
-    said = [
+    said: list[str | Path] = [
         "adopt",
         uce,
         "--base",
