@@ -269,9 +269,8 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *
         for notice in notices:
             line(notice)
         if receipt.pristine:
-            line(
-                f"nothing {'would be' if dry_run else 'is'} applied any more: all that patches touched is the original again"
-            )
+            would = "would be" if dry_run else "is"
+            line(f"nothing {would} applied any more: all that patches touched is the original again")
         if dry_run:
             line("dry run: nothing was written")
 
