@@ -46,8 +46,6 @@ class Call:
     end: str = ""
 
 
-_FILTERS: Final = dict.fromkeys(("--in-force", "--superseded", "--current", "--retired", "--method"), "")
-
 CALLS: Final[Mapping[str, Call]] = {
     "init --upgrade": Call("rasura.upgrade"),
     "init": Call("rasura.init"),
@@ -69,7 +67,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "takedown": Call("registry.takedown", renamed={"--concept": "concepts", "--anchor": "anchors", "--yes": ""}),
     "withdraw": Call("registry.withdraw", ("*names",), {"--yes": ""}),
     "methods": Call("rasura.methods"),
-    "patch list": Call("registry.patches", renamed=_FILTERS),
+    "patch list": Call("registry.patches"),
     "patch retire": Call("registry.retire", ("*ids",)),
     "patch unretire": Call("registry.unretire", ("*ids",)),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),
@@ -123,7 +121,8 @@ CALLS: Final[Mapping[str, Call]] = {
     "evaluation show": Call("registry.evaluation", ("evaluation",)),
     "doctor": Call("registry.doctor", renamed={"--model": "models"}),
     "audit log": Call("registry.log"),
-    "audit verify": Call("registry.verify"),
+    "audit verify": Call("registry.verify", renamed={"--checkpoint": "kept"}),
+    "gc": Call("registry.collect_garbage", renamed={"--older-than": "hours"}),
     "bundle make": Call("registry.make_bundle", ("*ids",), {"-o": "", "--output": ""}),
     "bundle show": Call("registry.bundle", ("file",)),
     "bundle add": Call("registry.add_bundle", ("file",)),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from rasura.registry.stacks.overview import Overview
     from rasura.registry.stacks.plan import Planned
     from rasura.registry.stacks.plan_file import Plan
+    from rasura.registry.standing.garbage import Garbage
     from rasura.registry.standing.standing import Placed, Standing
     from rasura.registry.standing.undo import Undone
     from rasura.registry.takedown.carry_out import Done
@@ -732,6 +734,7 @@ class Registry:
         strength: Factor = 1,
         out: str | Path | None = None,
         policy: PolicyRef | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> Receipt:
         """Apply patches to a model, together with those that are applied already: all or nothing.
@@ -742,6 +745,7 @@ class Registry:
             strength: of each: a multiple of 1/16 from -4 to 4.
             out: patch a new copy there instead.
             policy: limits that must hold beside those in force.
+            dry_run: only say what it would do; nothing is written.
             reason: why, for the log.
 
         Raises:
@@ -756,14 +760,24 @@ class Registry:
         found, factor = self._resolve(listed_for_one_strength(ids)), Strength.of(strength)
         copy = None if out is None else Path(out)
         return apply_to_folder(
-            self.store, Path(model), found, self._who(reason), strength=factor, out=copy, policy=_read_policy(policy)
+            self.store,
+            Path(model),
+            found,
+            self._who(reason),
+            strength=factor,
+            out=copy,
+            policy=_read_policy(policy),
+            dry_run=dry_run,
         )
 
     @in_python
-    def undo(self, model: str | Path | None = None, *, stack: str | None = None, reason: str = "") -> Undone:
+    def undo(
+        self, model: str | Path | None = None, *, stack: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> Undone:
         """Take the last motion of a model or a stack back; without either, the last one of all (`rasura undo`).
 
-        A motion of its own, which the next undo takes back. Nobody is asked, whatever comes back.
+        A motion of its own, which the next undo takes back. Nobody is asked, whatever comes back. With `dry_run`
+        nothing is written.
 
         Raises:
             InputError: both a model and a stack.
@@ -773,11 +787,13 @@ class Registry:
         from rasura.registry.standing.undo import plan_undo, undo
 
         planned = plan_undo(self.store, model=None if model is None else Path(model), stack=stack)
-        return undo(self.store, planned, self._who(reason))
+        return undo(self.store, planned, self._who(reason), dry_run=dry_run)
 
     @in_python
-    def retire(self, ids: str | Iterable[str], *, reason: str = "") -> tuple[PatchId, ...]:
+    def retire(self, ids: str | Iterable[str], *, dry_run: bool = False, reason: str = "") -> tuple[PatchId, ...]:
         """Retire patches: hidden from lists, left alone by nothing that is made later (`rasura patch retire`).
+
+        With `dry_run` nothing is written.
 
         Returns:
             Those that were not retired before.
@@ -787,18 +803,36 @@ class Registry:
         """
         from rasura.registry.standing.retire import retire
 
-        return retire(self.store, self._resolve(ids), self._who(reason))
+        return retire(self.store, self._resolve(ids), self._who(reason), dry_run=dry_run)
 
     @in_python
-    def unretire(self, ids: str | Iterable[str], *, reason: str = "") -> tuple[PatchId, ...]:
+    def unretire(self, ids: str | Iterable[str], *, dry_run: bool = False, reason: str = "") -> tuple[PatchId, ...]:
         """Take retired patches back into use (`rasura patch unretire`).
+
+        With `dry_run` nothing is written.
 
         Returns:
             Those that were retired.
         """
         from rasura.registry.standing.retire import unretire
 
-        return unretire(self.store, self._resolve(ids), self._who(reason))
+        return unretire(self.store, self._resolve(ids), self._who(reason), dry_run=dry_run)
+
+    @in_python
+    def collect_garbage(self, *, hours: float = 24, dry_run: bool = False, reason: str = "") -> Garbage:
+        """Remove stored bytes that no table, no entry of the log and no manifest refers to (`rasura gc`).
+
+        Args:
+            hours: leave alone what was stored since; its commit may be on its way.
+            dry_run: only say what would be removed.
+            reason: why, for the log.
+
+        Raises:
+            RegistryError: a blob cannot be removed.
+        """
+        from rasura.registry.standing.garbage import collect
+
+        return collect(self.store, self._who(reason), quiet=timedelta(hours=hours), dry_run=dry_run)
 
     @in_python
     def hosts(self, *, look: bool = False) -> tuple[Placed, ...]:
@@ -830,6 +864,7 @@ class Registry:
         *,
         force: bool = False,
         policy: PolicyRef | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> Receipt:
         """Take patches out of a model; with the last one, all that patches touched is the original again.
@@ -839,6 +874,7 @@ class Registry:
             ids: the patches; None: all of them.
             force: with all of them: put the originals back even if something else was changed.
             policy: limits for what stays beside those in force.
+            dry_run: only say what it would do; nothing is written.
             reason: why, for the log.
 
         Raises:
@@ -858,6 +894,7 @@ class Registry:
             self._who(reason),
             policy=_read_policy(policy),
             force=force,
+            dry_run=dry_run,
         )
 
     @in_python
@@ -868,9 +905,12 @@ class Registry:
         *,
         out: str | Path | None = None,
         policy: PolicyRef | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> Receipt:
         """Move a model to exactly these patches and strengths, in one motion (`rasura patch switch`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             RasuraError: as for `apply`; nothing changed.
@@ -878,7 +918,15 @@ class Registry:
         from rasura.registry.apply.operations import switch_folder
 
         goal, copy = self._goal(stack), None if out is None else Path(out)
-        return switch_folder(self.store, Path(model), goal, self._who(reason), out=copy, policy=_read_policy(policy))
+        return switch_folder(
+            self.store,
+            Path(model),
+            goal,
+            self._who(reason),
+            out=copy,
+            policy=_read_policy(policy),
+            dry_run=dry_run,
+        )
 
     @in_python
     def status(self, model: str | Path, *, deep: bool = False) -> Survey:
@@ -941,9 +989,15 @@ class Registry:
 
     @in_python
     def create_stack(
-        self, name: str, patches: GoalRef | Iterable[str] = (), *, base: str | None = None, reason: str = ""
+        self,
+        name: str,
+        patches: GoalRef | Iterable[str] = (),
+        *,
+        base: str | None = None,
+        dry_run: bool = False,
+        reason: str = "",
     ) -> StackRecord:
-        """Make a stack of patches of one base (`rasura stack create`).
+        """Make a stack of patches of one base (`rasura stack create`); with `dry_run` nothing is written.
 
         Raises:
             ExistsError: there is one of this name.
@@ -951,13 +1005,23 @@ class Registry:
         """
         from rasura.registry.stacks.edit import create
 
-        return create(self.store, name, dict(self._goal(patches).patches), self._who(reason), base=base)
+        return create(
+            self.store, name, dict(self._goal(patches).patches), self._who(reason), base=base, dry_run=dry_run
+        )
 
     @in_python
     def add_to_stack(
-        self, name: str, patches: GoalRef | Iterable[str], *, replace: bool = False, reason: str = ""
+        self,
+        name: str,
+        patches: GoalRef | Iterable[str],
+        *,
+        replace: bool = False,
+        dry_run: bool = False,
+        reason: str = "",
     ) -> StackRecord:
         """Add patches to a stack, or with `replace` give them another strength (`rasura stack add`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError: no such stack or patch.
@@ -966,40 +1030,48 @@ class Registry:
         from rasura.registry.stacks.edit import add
 
         found = dict(self._goal(patches).patches)
-        return add(self.store, name, found, self._who(reason), replace_old=replace)[0]
+        return add(self.store, name, found, self._who(reason), replace_old=replace, dry_run=dry_run)[0]
 
     @in_python
-    def remove_from_stack(self, name: str, ids: Ids, *, reason: str = "") -> StackRecord:
+    def remove_from_stack(self, name: str, ids: Ids, *, dry_run: bool = False, reason: str = "") -> StackRecord:
         """Take patches out of a stack; models that have them keep them (`rasura stack remove`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError: no such stack or patch.
         """
         from rasura.registry.stacks.edit import remove
 
-        return remove(self.store, name, self._resolve(ids), self._who(reason))[0]
+        return remove(self.store, name, self._resolve(ids), self._who(reason), dry_run=dry_run)[0]
 
     @in_python
-    def update_stack(self, name: str, *, reason: str = "") -> tuple[StackRecord, tuple[Update, ...]]:
+    def update_stack(
+        self, name: str, *, dry_run: bool = False, reason: str = ""
+    ) -> tuple[StackRecord, tuple[Update, ...]]:
         """Replace patches of a stack by the newest that supersede them (`rasura stack update`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError: no such stack.
         """
         from rasura.registry.stacks.edit import update
 
-        return update(self.store, name, self._who(reason))
+        return update(self.store, name, self._who(reason), dry_run=dry_run)
 
     @in_python
-    def delete_stack(self, name: str, *, reason: str = "") -> StackRecord:
+    def delete_stack(self, name: str, *, dry_run: bool = False, reason: str = "") -> StackRecord:
         """Delete a stack; its patches, and models that have them, stay as they are (`rasura stack delete`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError: no such stack.
         """
         from rasura.registry.stacks.edit import delete
 
-        return delete(self.store, name, self._who(reason))
+        return delete(self.store, name, self._who(reason), dry_run=dry_run)
 
     @in_python
     def stacks(self) -> tuple[StackRecord, ...]:

@@ -30,5 +30,5 @@ def describe_interruption(registry: Registry, model: Path, size: int) -> str:
         done = newest.index >= size and newest.action in {APPLY, REVERT, SWITCH} and newest.outcome == "done"
         return f"the motion is done, entry {newest.index}" if done else f"{model} is as it was"
     if reached(registry, host, entry) is not None:
-        return f"{model} was written: the next motion, or rasura doctor, puts an end to entry {entry.index}"
-    return f"{model} is as it was; the next motion, or rasura doctor, puts an end to entry {entry.index}"
+        return f"{model} was written: the next motion puts an end to entry {entry.index}, or: rasura doctor"
+    return f"{model} is as it was: the next motion puts an end to entry {entry.index}, or: rasura doctor"

@@ -67,7 +67,7 @@ def test_what_is_said_after_a_revert_cannot_be_more_than_was_looked_at(workshop:
     found = load_file(workshop.model / UNET)
     found["conv_in.weight"] += 1e-1
     save_file(found, workshop.model / UNET, metadata={"format": "pt"})
-    done = rasura("patch", "revert", "--all", "--model", workshop.model, cwd=workshop.folder)
+    done = rasura("patch", "revert", "--all", "--yes", "--model", workshop.model, cwd=workshop.folder)
     assert (done.code, "all that patches touched is the original again" in done.out) == (0, True)
     assert "every byte" not in done.out
     looked = rasura("patch", "status", "--deep", "--model", workshop.model, cwd=workshop.folder)

@@ -49,6 +49,10 @@ ARGUMENTS = {
     ("base", "show"): ["x"],
     ("takedown",): ["--model", "x", "--concept", "x", "--yes"],
     ("withdraw",): ["x", "--model", "x", "--yes"],
+    ("adopt",): ["x", "--base", "x", "--concept", "x"],
+    ("bundle", "make"): ["abcd", "-o", "y"],
+    ("bundle", "show"): ["x"],
+    ("bundle", "add"): ["x"],
     ("erase",): ["--base", "x", "--concept", "x", "--retain", "x"],
     ("evaluate",): ["--base", "x", "--patch", "abcd"],
     ("patch", "show"): ["abcd"],
@@ -327,7 +331,8 @@ def test_ctrl_c_ends_with_130(workshop: Workshop) -> None:
     assert process.returncode == 130, err
     envelope = json.loads(out)
     assert (envelope["command"], envelope["error"]["code"]) == ("patch apply", "interrupted")
-    assert envelope["error"]["message"].startswith("interrupted: the model was written: the next motion, or rasura ")
+    said = "interrupted: the model was written: the next motion puts an end to entry "
+    assert envelope["error"]["message"].startswith(said)
     assert "Traceback" not in err
     status = rasura("patch", "status", *MODEL, "--json", cwd=workshop.folder)
     assert (set(status.data["applied"]), status.data["drifted"]) == ({workshop.dog}, [])

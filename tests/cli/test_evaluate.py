@@ -219,7 +219,7 @@ def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None
         ([*line, "--judge", "clip:nowhere"], 8, "not_found", "CLIP"),
         ([*line, "--judge", "c"], 1, "input", "got 'dog'"),
         ([*line, "--prompts", "none.jsonl"], 8, "not_found", "none.jsonl"),
-        ([*line, "--prompts", "odd.jsonl"], 1, "input", "odd.jsonl:1"),
+        ([*line, "--prompts", "odd.jsonl"], 1, "input", "odd.jsonl, line 1"),
         ([*line, "--prompts", "long.jsonl"], 1, "input", "92 tokens"),
         (base, 1, "input", "concepts.json"),
         ([*line, "--out", "full"], 7, "exists", "full"),
