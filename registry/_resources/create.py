@@ -42,7 +42,7 @@ def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> Non
         if building.url is None:
             building.database.touch(mode=0o644)
         with closing(LogWriter(building, origin, now, busy_seconds)) as journal:
-            journal.append(draft, lambda session: _install(session, journal, str(key.verify_key), str(place)))
+            journal.begin(draft, lambda session: _install(session, journal, str(key.verify_key), str(place)))
 
 
 def open_journal(place: Location, now: Clock, busy_seconds: float) -> LogWriter:

@@ -108,16 +108,29 @@ class LogWriter:
         assert entry is not None
         return entry
 
+    def begin(self, draft: Draft, work: Work) -> EntryRecord:
+        """Logs the first entry; the work makes the tables, or refuses a database that has some.
+
+        Raises:
+            BusyError, RegistryError: nothing was changed.
+        """
+        (entry,) = self._write([(draft, work)], always=True, first=True)
+        assert entry is not None
+        return entry
+
     def close(self) -> None:
         """Gives up the connections."""
         self._database.close()
 
-    def _write(self, steps: Sequence[tuple[Draft, Work]], *, always: bool) -> tuple[EntryRecord | None, ...]:
+    def _write(
+        self, steps: Sequence[tuple[Draft, Work]], *, always: bool, first: bool = False
+    ) -> tuple[EntryRecord | None, ...]:
         signed: Checkpoint | None = None
         found: list[EntryRecord | None] = [None] * len(steps)
         with self.key.locked(self._busy):
             with self._database.writing() as session:
-                told = self._told(session)
+                # Of a log that begins here, nothing was told; tables that are there are another's.
+                told = None if first else self._told(session)
                 tellings: dict[int, Telling] = {}
                 for at, (draft, work) in enumerate(steps):
                     changes = [change for change in work(session) if change is not None]
