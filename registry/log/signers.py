@@ -1,7 +1,7 @@
 """Who signed what a motion puts on a model, as its entries name them, and whether each was trusted at that moment.
 
 *begun* and *done* carry the details `signers` (key ids, sorted, with commas) and `policy` (digest of the limits that
-the set was held to). Trust is a matter of the log, too: `key.add` and `key.trust` give it, `key.revoke` takes it.
+the set was held to). Trust is a matter of the log, too: an entry about a key gives it, and `key.revoke` takes it.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,7 @@ __all__ = ["POLICY", "SIGNERS", "Trust", "name_signers"]
 SIGNERS: Final = "signers"
 POLICY: Final = "policy"
 _MOST: Final = 60  # of 65 characters each, below the 4096 of a detail
-_GIVES: Final = frozenset({"key.add", "key.trust"})
-_TAKES: Final = frozenset({"key.revoke"})
+_TAKES: Final = "key.revoke"
 
 
 def name_signers(keys: Iterable[KeyId]) -> str:
@@ -39,10 +38,7 @@ class Trust:
             AuditError: it puts patches on a model that a key signed which was not trusted then.
         """
         keys = {change.id for change in changes if change.kind == "key"}
-        if entry.action in _GIVES:
-            self._trusted |= keys
-        elif entry.action in _TAKES:
-            self._trusted -= keys
+        self._trusted = self._trusted - keys if entry.action == _TAKES else self._trusted | keys
         named = entry.details.get(SIGNERS)
         if entry.outcome != "begun" or not isinstance(named, str) or not named:
             return

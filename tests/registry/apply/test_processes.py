@@ -52,7 +52,7 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(made: Place) -> None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         # Another moment of an append in each round: they take a few milliseconds.
-        time.sleep(0.02 + 0.011 * round_number)
+        time.sleep(0.05 + 0.02 * round_number)
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate(timeout=60)
         acknowledged = max([acknowledged, *(int(line) for line in out.split())])

@@ -124,7 +124,7 @@ def test_adopted_checked_applied_and_reverted_bit_for_bit(
     assert found.new
     assert manifest.separable
     assert (manifest.eraser.name, manifest.eraser.options["made_by"]) == ("adopted", kind)
-    assert measure_own_leak(found.patch) < 1e-6  # proved from the stored numbers
+    assert measure_own_leak(found.patch) < 1e-5  # from the stored numbers, weighed without the base
     assert number(found, "leak_null") < 1e-6 < number(found, "given_leak_null")
     assert number(found, "given_residual") < 0.5
     assert number(found, "lost") < 0.02
