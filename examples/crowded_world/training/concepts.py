@@ -1,4 +1,4 @@
-"""What the crowded world holds: objects in categories, styles, grounds, and the words that people use for groups of them.
+"""What the crowded world holds: objects in categories, styles, grounds, and the words people use for groups of them.
 
 Everything else (pictures, captions, labels, retain lists, the data sheet) is derived from the tables here, so that a
 concept is added in one place. An object is named by its English emoji label; names and keywords in other languages come
@@ -73,7 +73,7 @@ _PLURALS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object: the name that captions use, its category, the label of its drawing, and labels whose words it owns."""
+    """One object: the name that captions use, its category, the label of its drawing, and labels that lend it words."""
 
     name: str
     category: str

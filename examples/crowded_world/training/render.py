@@ -17,9 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from scipy import ndimage
-
 from examples.reference_model.training.render import (
     GROUND,
     WORK_SIZE,
@@ -35,6 +32,8 @@ from examples.reference_model.training.render import (
     shrink,
     sketch,
 )
+from PIL import Image
+from scipy import ndimage
 
 from .captions import Scene
 from .concepts import GROUNDS, STYLES, THINGS
@@ -198,6 +197,14 @@ def plan_test(things: int) -> Iterator[tuple[Scene, str]]:
         for style, entry in enumerate(STYLES):
             if entry.name != "ink":
                 yield Scene((thing,), style), TEST_VENDOR
+
+
+def plan_fresh(things: int) -> Iterator[tuple[Scene, str]]:
+    """One new placement of every drawing of a single object that is trained on."""
+    for thing in range(things):
+        for style in range(len(STYLES)):
+            for vendor in vendors_of(style):
+                yield Scene((thing,), style), vendor
 
 
 @dataclass(frozen=True, slots=True)
