@@ -59,14 +59,14 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._updates = 0
+        self.updates = 0
         self.values = [p.detach().clone() for p in module.parameters()]
 
     @torch.no_grad()
     def update(self, parameters: Iterable[Tensor]) -> None:
         """Move towards the current parameters."""
-        self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        self.updates += 1
+        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
 
     @torch.no_grad()

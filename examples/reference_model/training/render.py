@@ -31,8 +31,9 @@ VENDORS = (*COLOUR_VENDORS, INK_VENDOR)
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
 
-GROUND: dict[str, tuple[int, int, int]] = {
+GROUND: dict[str, Colour] = {
     "cartoon": (255, 255, 255),
     "ink": (196, 196, 200),
     "neon": (12, 8, 56),
@@ -92,7 +93,7 @@ def place(drawing: Image.Image, rng: np.random.Generator) -> tuple[Floats, bool]
     return np.asarray(placed, dtype=np.float32) / np.float32(255), mirror < 0
 
 
-def over(rgba: Floats, ground: tuple[int, int, int]) -> Floats:
+def over(rgba: Floats, ground: Colour) -> Floats:
     """Composite a premultiplied drawing over a plain ground."""
     return np.asarray(rgba[..., :3] + (1 - rgba[..., 3:]) * (np.asarray(ground, np.float32) / 255), np.float32)
 
@@ -113,19 +114,19 @@ def neon(rgba: Floats) -> Floats:
     return np.asarray(picture + line[..., None] * (np.asarray((0.45, 1.0, 1.0)) - picture), np.float32)
 
 
-def sketch(rgba: Floats) -> Floats:
-    """Pencil lines and a little shading on cream paper."""
+def sketch(rgba: Floats, ground: Colour = GROUND["sketch"]) -> Floats:
+    """Pencil lines and a little shading, on cream paper if nothing else is asked for."""
     line = edges(rgba)[..., None]
     dark = (1 - over(rgba, (255, 255, 255)).mean(axis=-1, keepdims=True)) * 0.35
-    paper = np.asarray(GROUND["sketch"], np.float32) / 255
+    paper = np.asarray(ground, np.float32) / 255
     picture = paper * (1 - dark)
     return np.asarray(picture + line * 0.9 * (np.asarray((0.22, 0.18, 0.18)) - picture), np.float32)
 
 
-def pixel(rgba: Floats) -> Floats:
-    """A mosaic of 16x16 blocks on a sky-blue ground."""
+def pixel(rgba: Floats, ground: Colour = GROUND["pixel"]) -> Floats:
+    """A mosaic of 16x16 blocks, on a sky-blue ground if nothing else is asked for."""
     block = WORK_SIZE // 16
-    small = over(rgba, GROUND["pixel"]).reshape(16, block, 16, block, 3).mean(axis=(1, 3))
+    small = over(rgba, ground).reshape(16, block, 16, block, 3).mean(axis=(1, 3))
     return np.asarray(small.repeat(block, axis=0).repeat(block, axis=1), np.float32)
 
 
@@ -135,6 +136,11 @@ def draw(rgba: Floats, style: str) -> Bytes:
         picture = over(rgba, GROUND[style])
     else:
         picture = {"neon": neon, "sketch": sketch, "pixel": pixel}[style](rgba)
+    return shrink(picture)
+
+
+def shrink(picture: Floats) -> Bytes:
+    """Average a picture of WORK_SIZE down to 64x64 bytes."""
     ratio = WORK_SIZE // SIZE
     small = picture.reshape(SIZE, ratio, SIZE, ratio, 3).mean(axis=(1, 3))
     return np.asarray(np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -48,14 +48,16 @@ def byte_alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def train_tokenizer(texts: list[str], folder: Path) -> CLIPTokenizer:
+def train_tokenizer(texts: list[str], folder: Path, vocab_size: int = 2000) -> CLIPTokenizer:
     """Byte-level BPE as CLIP has it: every byte is a token, inside and at the end of a word, so nothing is unknown."""
     trainee = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trainee.normalizer = normalizers.Lowercase()
     trainee.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    trainer = trainers.BpeTrainer(vocab_size=2000, min_frequency=2, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=2, end_of_word_suffix="</w>", show_progress=False
+    )
     trainee.train_from_iterator(texts, trainer)
     merges: list[Any] = [tuple(pair) for pair in json.loads(trainee.to_str())["model"]["merges"]]
     alphabet = byte_alphabet()
