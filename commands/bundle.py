@@ -18,7 +18,7 @@ _FILE = click.argument("file", type=_PATH)
 
 @click.group()
 def bundle() -> None:
-    """Bundles: patches, keys, a lock and evaluations in one file for somebody else."""
+    """Patches for a colleague in one file: make, show, add."""
 
 
 @command(bundle, "make")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "Listed", "list_patches"]
 
-_MADE: Final = ("patch.erase", "patch.rebase", "patch.join", "patch.retarget", "patch.add", "patch.pull")
+_MADE: Final = ("patch.erase", "patch.rebase", "patch.join", "patch.retarget", "patch.adopt", "patch.add", "patch.pull")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from support.registries.registry_fixtures import evaluation, filled, patch
+from support.registries.workshop import Workshop, workshop  # noqa: F401
 
 from rasura import cli as front_door
 from rasura.patches import errors
@@ -98,12 +99,10 @@ def test_help_of_a_command_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "patch list",
         "audit log",
         "audit verify",
         "key list",
         "base list",
-        "patch list --json",
         "evaluation list",
         "stack list",
         "policy show",
@@ -112,6 +111,13 @@ def test_help_of_a_command_imports_nothing_heavy(tmp_path: Path) -> None:
 )
 def test_reading_the_registry_imports_no_tensors(line: str, folder: Path) -> None:
     assert _imported(*line.split(), cwd=folder) & (HEAVY | {"alembic"}) == set()
+
+
+@pytest.mark.parametrize("line", ["patch list", "patch list --json", "status", "log", "host list", "stack list"])
+def test_reading_a_registry_of_real_patches_imports_no_tensors(line: str, workshop: Workshop) -> None:  # noqa: F811
+    with workshop.open() as registry:
+        assert registry.patches()
+    assert _imported(*line.split(), cwd=workshop.folder) & (HEAVY | {"alembic"}) == set()
 
 
 def test_the_probe_would_notice_torch() -> None:
