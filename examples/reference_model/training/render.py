@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import resvg_py
 from PIL import Image
 from scipy import ndimage
 
@@ -69,6 +68,8 @@ def _icons(packages: Path, vendor: str) -> dict[str, Any]:
 
 def rasterise(svg: str) -> Image.Image:
     """A 512-pixel RGBA picture with premultiplied alpha, so that resampling leaves no fringes."""
+    import resvg_py
+
     image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
     return image.convert("RGBa")
 
