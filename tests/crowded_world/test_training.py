@@ -106,7 +106,7 @@ def test_a_looser_caption_is_true(said: Said, scene: Scene) -> None:
     assert said.is_true_of(scene)
 
 
-def annotations() -> Annotations:
+def labelled() -> Annotations:
     """Every label that the tables name, with keywords that test the rules on the dog."""
     labels = list(dict.fromkeys(label for thing in THINGS for label in thing.labels))
     rows = {str(index): Entry(tidy(label), ("shared by all",)) for index, label in enumerate(labels)}
@@ -118,7 +118,7 @@ def annotations() -> Annotations:
 
 
 def test_a_word_belongs_to_one_object_and_means_nothing_else() -> None:
-    words = choose_words(annotations())
+    words = choose_words(labelled())
     assert words["dog"].by_language["en"] == ("dog", "dog face", "puppy")
     assert words["wolf"].by_language["en"] == ("wolf",)
     everything = [word for entry in words.values() for word in entry.all]
