@@ -48,46 +48,6 @@ class Bases(Opened):
         with self.reading() as session:
             return load(session, ref)
 
-    def add_retain_set(self, record: RetainSetRecord, entry: Draft) -> bool:
-        """Adds a retain set; False where these prompts are here, under whatever name.
-
-        Raises:
-            ExistsError: the name belongs to other prompts.
-        """
-        return self._journal.change(entry, lambda session: [insert_retain_set(session, record)]) is not None
-
-    def retain_sets(self) -> tuple[RetainSetRecord, ...]:
-        """All retain sets by name."""
-        with self.reading() as session:
-            return every_retain_set(session)
-
-    def retain_set(self, ref: str) -> RetainSetRecord:
-        """The retain set with this name, digest or abbreviation.
-
-        Raises:
-            NotFoundError, AmbiguousIdError: no such retain set, or several.
-        """
-        with self.reading() as session:
-            return load_retain_set(session, ref)
-
-    def add_basis(self, record: BasisRecord, entry: Draft) -> bool:
-        """Adds the basis of a protected space; False where it is here."""
-        return self._journal.change(entry, lambda session: [insert_basis(session, record)]) is not None
-
-    def bases_of_spaces(self) -> tuple[BasisRecord, ...]:
-        """All bases of protected spaces by digest."""
-        with self.reading() as session:
-            return every_basis(session)
-
-    def basis(self, ref: str) -> BasisRecord:
-        """The basis with this digest or abbreviation.
-
-        Raises:
-            NotFoundError, AmbiguousIdError: no such basis, or several.
-        """
-        with self.reading() as session:
-            return load_basis(session, ref)
-
 
 def insert(session: Session, record: BaseRecord) -> RowChange | None:
     """Adds a base; the same weights under the same name change nothing.
@@ -168,20 +128,6 @@ def insert_retain_set(session: Session, record: RetainSetRecord) -> RowChange | 
     return encode_change(record)
 
 
-def load_retain_set(session: Session, ref: str) -> RetainSetRecord:
-    """The retain set with this name, digest or abbreviation.
-
-    Raises:
-        NotFoundError, AmbiguousIdError: no such retain set, or several.
-    """
-    row = session.scalar(select(RetainSetRow).where(RetainSetRow.name == ref))
-    if row is None:
-        row = session.get_one(RetainSetRow, expand_id(session, RetainSetRow.digest, ref, "retain set", ""))
-    found = RetainSetRecord(Digest(row.digest), row.name, row.count)
-    check_told(session, found)
-    return found
-
-
 def every_retain_set(session: Session) -> tuple[RetainSetRecord, ...]:
     """All retain sets by name."""
     rows = session.scalars(select(RetainSetRow).order_by(RetainSetRow.name))
@@ -194,18 +140,6 @@ def insert_basis(session: Session, record: BasisRecord) -> RowChange | None:
         return None
     session.add(BasisRow(digest=record.digest, dimension=record.dimension, rank=record.rank, rule=record.rule))
     return encode_change(record)
-
-
-def load_basis(session: Session, ref: str) -> BasisRecord:
-    """The basis with this digest or abbreviation.
-
-    Raises:
-        NotFoundError, AmbiguousIdError: no such basis, or several.
-    """
-    row = session.get_one(BasisRow, expand_id(session, BasisRow.digest, ref, "basis", ""))
-    found = BasisRecord(Digest(row.digest), row.dimension, row.rank, row.rule)
-    check_told(session, found)
-    return found
 
 
 def every_basis(session: Session) -> tuple[BasisRecord, ...]:

@@ -38,6 +38,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.location import Location
+from rasura.registry._storage.records import BasisRecord, RetainSetRecord
 from rasura.registry.log.log_key import LastSigned
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, NewPatch, Registry, find_location
@@ -81,8 +82,7 @@ def test_what_is_written_is_there_after_opening_again(made: Place) -> None:
     with made.open() as registry:
         assert registry.key("alice") == key()
         assert registry.base("sd14") == base()
-        assert registry.retain_sets() == (retain_set(),)
-        assert registry.bases_of_spaces() == (basis(),)
+        assert _referred_to(registry) == {retain_set(), basis()}
         assert registry.patch(first.patch_id) == first
         assert registry.host(HOST) == host(first)
         assert registry.evaluations() == (evaluation(first),)
@@ -217,14 +217,24 @@ def test_weights_and_names_belong_together(registry: Registry) -> None:
 
 
 def test_retain_sets_and_spaces(registry: Registry) -> None:
-    assert registry.add_retain_set(retain_set(), draft("retain.add"))
-    assert not registry.add_retain_set(replace(retain_set(), name="again"), draft("retain.add"))
-    assert registry.retain_set("coco") == registry.retain_set(digest("coco")[:5]) == retain_set()
-    with pytest.raises(ExistsError):
-        registry.add_retain_set(replace(retain_set("x"), name="coco"), draft("retain.add"))
-    assert registry.add_basis(basis(), draft("basis.add"))
-    assert not registry.add_basis(basis(), draft("basis.add"))
-    assert registry.basis(digest("basis")[:4]) == basis()
+    """They come with the patches that refer to them, once, and keep the name that they have here."""
+
+    def add(concept: str, prompts: RetainSetRecord) -> None:
+        record = patch(concept, basis=basis().digest, retain_set=prompts.digest)
+        new = NewPatch(record, files_of(concept), draft("patch.add"), basis(), prompts)
+        assert all(registry.add_patches([new]))
+
+    add("van gogh", retain_set())
+    add("mickey mouse", replace(retain_set(), name="again"))
+    assert _referred_to(registry) == {retain_set(), basis()}
+    with pytest.raises(ExistsError, match="the name coco belongs to other prompts"):
+        add("dog", replace(retain_set("x"), name="coco"))
+    assert _referred_to(registry) == {retain_set(), basis()}
+
+
+def _referred_to(registry: Registry) -> set[RetainSetRecord | BasisRecord]:
+    with registry.reading() as session:
+        return {r for r in registry.records(session) if isinstance(r, RetainSetRecord | BasisRecord)}
 
 
 # ── Patches ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -237,8 +247,7 @@ def test_a_patch_comes_with_what_it_refers_to(registry: Registry) -> None:
     assert registry.patches() == (record,)
     entry = registry.entries(limit=1)[0]
     assert (entry.patches, entry.base) == ((record.patch_id,), record.base)
-    assert registry.bases_of_spaces() == (basis(),)
-    assert registry.retain_sets() == (retain_set(),)
+    assert _referred_to(registry) == {retain_set(), basis()}
 
 
 def test_a_patch_without_what_it_refers_to_is_refused(registry: Registry) -> None:
@@ -255,7 +264,7 @@ def test_a_patch_added_twice_is_one(registry: Registry) -> None:
         replace(record, source="hub"), files_of("van gogh"), draft("patch.add"), basis=basis()
     )
     assert registry.patch(record.patch_id).source == "made here"
-    assert registry.bases_of_spaces() == ()
+    assert _referred_to(registry) == set()
     assert len(registry.entries()) == 2
 
 

@@ -208,7 +208,7 @@ def test_a_registry_of_the_second_schema_is_upgraded(made: Place, sql: Sql) -> N
         assert (registry.stacks(), registry.policy_record(), len(registry.evaluations())) == ((), None, 1)
         registry.add_stack(stack("brand", first), draft("stack.create"))
         assert registry.stack("brand") == stack("brand", first)
-        assert verify_log(registry).size == 12
+        assert verify_log(registry).size == 10
         with registry.reading() as session:
             assert schema.find_drift(session.connection()) == ""
 

@@ -32,7 +32,7 @@ from rasura.registry._storage.records import (
     PatchRecord,
     RetainSetRecord,
 )
-from rasura.registry.registry import Registry
+from rasura.registry.registry import NewPatch, Registry
 
 HOST = "00000000-0000-4000-8000-000000000001"
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 250, tzinfo=UTC)
@@ -239,9 +239,9 @@ def filled(registry: Registry) -> PatchRecord:
     """A bit of everything: key, base, retain set, basis, two patches, an evaluation and a host with one of them."""
     registry.add_key(key(), draft("key.add"))
     registry.add_base(base(), draft("base.add"))
-    registry.add_retain_set(retain_set(), draft("retain.add"))
-    registry.add_basis(basis(), draft("basis.add"))
-    first = add_patch(registry, "van gogh")
+    first = patch("van gogh", basis=basis().digest, retain_set=retain_set().digest)
+    new = NewPatch(first, files_of("van gogh"), draft("patch.add"), basis(), retain_set())
+    assert registry.add_patches([new]) == (True,)
     add_patch(registry, "mickey mouse")
     registry.add_evaluation(evaluation(first), report_of(first), draft("evaluation.add"))
     begun = registry.note(draft("stack.apply", "begun", host=HOST, patches=(first.patch_id,)))
