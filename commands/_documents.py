@@ -1,10 +1,11 @@
 """Documents that commands write for people to keep: written whole, and never over something else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 _LIMIT: Final = 16 * 1024**2
+_MODE: Final = 0o644
 
 
 def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | None = None) -> None:
@@ -22,6 +23,45 @@ def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | N
         write_atomic(path, data)
     except RegistryError as error:
         raise HostWriteError(error.message, hint="-o another file") from None
+
+
+def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
+    """Write pieces one after the other to a new file, which is there whole or not at all; None: to standard output.
+
+    Returns:
+        How many bytes they have.
+
+    Raises:
+        ExistsError: the file is there.
+        HostWriteError: it cannot be written; nothing is left of it.
+    """
+    import os
+    import sys
+    import tempfile
+
+    from rasura.patches.errors import HostWriteError
+    from rasura.registry._storage.durable_files import sync_folder
+
+    if path is None:
+        return sum(sys.stdout.buffer.write(piece) for piece in lines)
+    _check_place(path, None)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
+    except OSError as error:
+        raise HostWriteError(f"cannot write {path}: {error.strerror}", hint="-o another file") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            size = sum(file.write(piece) for piece in lines)
+            os.fchmod(descriptor, _MODE)
+            file.flush()
+            os.fsync(descriptor)
+        Path(name).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise HostWriteError(f"cannot write {path}: {error.strerror}", hint="-o another file") from None
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return size
 
 
 def _check_place(path: Path, known: Callable[[bytes], object] | None) -> None:

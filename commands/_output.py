@@ -80,8 +80,10 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else f"\\u{ord(c):04x}" for c in text)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; headers in upper case. No box characters, so that cut and awk work too.
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, head: bool = True) -> None:
+    """Print aligned columns; headers in upper case, but not where a list goes on (`head`).
+
+    No box characters, so that cut and awk work too.
 
     On a terminal a table stays inside it: long cells are cut, never below twelve characters, so ids stay whole; where
     that is not enough, the last columns are left out and named. Elsewhere nothing is cut.
@@ -89,11 +91,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = [[name.upper() for name in headers], *([clean(cell) for cell in row] for row in rows)]
     widths = [max(_width(row[i]) for row in shown) for i in range(len(headers))]
     left_out = _fit(widths, _columns())
-    for row in shown:
+    for row in shown if head else shown[1:]:
         cells = [clip(cell, width) for cell, width in zip(row, widths, strict=False)]
         padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=False)]
         click.echo("  ".join(padded).rstrip())
-    if left_out:
+    if left_out and head:
         names = ", ".join(headers[len(widths) :])
         click.echo(f"(no room for {names}: a wider terminal, or --json, shows {'it' if left_out == 1 else 'them'})")
 

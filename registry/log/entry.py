@@ -59,6 +59,7 @@ _MAX_REASON: Final = 4096
 _MAX_DETAILS: Final = 64
 _MAX_CHANGES: Final = 64
 _ACTION: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KINDS: Final = {
     "KeyRecord": ("key", "key_id"),
     "BaseRecord": ("base", "digest"),
@@ -160,8 +161,10 @@ def encode(draft: Draft, place: Placement, changes: Sequence[RowChange] = ()) ->
     return data
 
 
-def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, Placement, tuple[RowChange, ...]]:
+def decode(data: bytes, patches: Sequence[PatchId] | None = ()) -> tuple[EntryRecord, Placement, tuple[RowChange, ...]]:
     """The entry of its bytes, read strictly; `patches` are those the table lists beside it.
+
+    With None for them, those that the bytes spell out are taken; of a list that is too long for that, none.
 
     Raises:
         FormatError: not canonical, unknown fields, another version, or patches that are not those of the bytes.
@@ -176,7 +179,8 @@ def decode(data: bytes, patches: Sequence[PatchId] = ()) -> tuple[EntryRecord, P
         _time(fields),
     )
     changes = tuple(_read_change(change) for change in fields.records("changes", limit=_MAX_CHANGES))
-    record = _read_record(fields, place, tuple(patches), hash_leaf(data))
+    beside = _spelt_out(fields) if patches is None else tuple(patches)
+    record = _read_record(fields, place, beside, hash_leaf(data), check=patches is not None)
     fields.done()
     return record, place, changes
 
@@ -189,8 +193,23 @@ def listed(patches: Sequence[PatchId]) -> JsonValue:
     return {"count": len(patches), "sha256": digest}
 
 
-def _read_record(fields: Fields, place: Placement, patches: tuple[PatchId, ...], leaf: bytes) -> EntryRecord:
-    if canonical_json.dumps(listed(patches)) != canonical_json.dumps(fields.value("patches")):
+def _spelt_out(fields: Fields) -> tuple[PatchId, ...]:
+    value = fields.value("patches")
+    if isinstance(value, list):
+        if len(value) > MAX_LISTED or not all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in value):
+            raise FormatError(f"audit entry: patches: expected at most {MAX_LISTED} digests")
+        return tuple(PatchId(str(each)) for each in value)
+    inside = fields.fields("patches")
+    inside.integer("count", MAX_LISTED + 1, canonical_json.MAX_INTEGER)
+    inside.digest("sha256")
+    inside.done()
+    return ()
+
+
+def _read_record(
+    fields: Fields, place: Placement, patches: tuple[PatchId, ...], leaf: bytes, *, check: bool
+) -> EntryRecord:
+    if check and canonical_json.dumps(listed(patches)) != canonical_json.dumps(fields.value("patches")):
         raise FormatError(f"audit entry {place.index}: the patches beside it are not those it names")
     outcome = fields.fields("outcome")
     effect = fields.optional("effect", fields.fields) or Fields({}, "effect")

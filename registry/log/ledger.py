@@ -17,7 +17,18 @@ from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.signed_note import Checkpoint, parse_note
 
-__all__ = ["EntryFilter", "Telling", "append", "changes_of", "every", "find_unfinished", "root_at", "tree"]
+__all__ = [
+    "EntryFilter",
+    "Telling",
+    "append",
+    "changes_of",
+    "every",
+    "find_unfinished",
+    "newest_note",
+    "read_stored",
+    "root_at",
+    "tree",
+]
 
 _BATCH = 500
 
@@ -140,6 +151,33 @@ def every(
     if after is not None:
         query = query.where(EntryRow.position < after if newest else EntryRow.position > after)
     return tuple(_records(session, session.scalars(query).all()))
+
+
+def read_stored(session: Session, *, batch: int = _BATCH) -> Iterator[tuple[bytes, Sequence[PatchId]]]:
+    """Every entry's bytes, the oldest first, with the patches that lie beside it; memory does not grow with the log."""
+    start = 0
+    while True:
+        query = select(EntryRow.position, EntryRow.body).where(EntryRow.position >= start)
+        rows = session.execute(query.order_by(EntryRow.position).limit(batch)).all()
+        if not rows:
+            return
+        beside = patches_of(session, [position for position, _ in rows])
+        for position, body in rows:
+            yield body, beside.get(position, ())
+        start = rows[-1][0] + 1
+        session.expunge_all()
+
+
+def body_at(session: Session, index: int) -> bytes | None:
+    """The bytes of one entry; None where there is none of this index."""
+    row = session.get(EntryRow, index)
+    return None if row is None else row.body
+
+
+def newest_note(session: Session) -> str:
+    """The newest signed checkpoint, as it stands; "" of a log without entries."""
+    row = session.scalar(select(CheckpointRow).order_by(CheckpointRow.size.desc()).limit(1))
+    return "" if row is None else row.note
 
 
 def changes_of(session: Session, kind: str, key: str) -> tuple[tuple[EntryRecord, RowChange], ...]:

@@ -4,10 +4,11 @@ A leaf is hashed with a 0x00 byte in front and an inner node with 0x01 (RFC 9162
 a pair of subtrees. Trees are built over leaf *hashes* of 32 bytes; `leaf_hash` makes one from an entry's bytes.
 
 `Frontier` is the same tree as a few subtree roots, which is all that an append needs: it costs O(log n), not O(n).
+`WholeTree` keeps the root of every perfect subtree, so that any proof costs O(log² n) and none hashes the leaves again.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final
@@ -18,6 +19,7 @@ __all__ = [
     "EMPTY_ROOT",
     "HASH_BYTES",
     "Frontier",
+    "WholeTree",
     "hash_leaf",
     "hash_node",
     "hash_root",
@@ -82,9 +84,82 @@ class Frontier:
         return cls(size, tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)))
 
 
-def hash_root(leaves: Sequence[bytes]) -> bytes:
+class WholeTree:
+    """A tree that can prove each of its leaves: 64 bytes a leaf, whatever their number."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        """Leaf hashes, in order."""
+        self._levels: list[bytearray] = [bytearray()]
+        """Level k holds, 32 bytes each, the roots of the perfect subtrees of 2^k leaves, from the left."""
+        for leaf in leaves:
+            self.append(leaf)
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0]) // HASH_BYTES
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash, and the subtrees that it completes."""
+        levels, at, node = self._levels, 0, leaf
+        while True:
+            level = levels[at]
+            level += node
+            if len(level) // HASH_BYTES & 1:
+                return
+            node, at = hash_node(bytes(level[-2 * HASH_BYTES : -HASH_BYTES]), node), at + 1
+            if at == len(levels):
+                levels.append(bytearray())
+
+    def root(self, size: int | None = None) -> bytes:
+        """The root over the first `size` leaves, or over all of them: 32 bytes.
+
+        Raises:
+            AuditError: there are not so many.
+        """
+        size = self.size if size is None else size
+        if not 0 <= size <= self.size:
+            raise AuditError(f"tree of {self.size}: expected a size up to that, got {size}")
+        return self._subtree(0, size) if size else EMPTY_ROOT
+
+    def prove_inclusion(self, index: int) -> tuple[bytes, ...]:
+        """What `prove_inclusion` gives for these leaves.
+
+        Raises:
+            AuditError: the tree has no such leaf.
+        """
+        return _prove_inclusion(self._subtree, self.size, index)
+
+    def prove_consistency(self, size: int) -> tuple[bytes, ...]:
+        """What `prove_consistency` gives for these leaves.
+
+        Raises:
+            AuditError: `size` is 0 or past the end.
+        """
+        return _prove_consistency(self._subtree, self.size, size)
+
+    def _subtree(self, start: int, end: int) -> bytes:
+        """The root over leaves start … end - 1; `start` is a multiple of the power of two at or above their number."""
+        count = end - start
+        if count & (count - 1) == 0:
+            level = count.bit_length() - 1
+            at = (start >> level) * HASH_BYTES
+            return bytes(self._levels[level][at : at + HASH_BYTES])
+        middle = start + _split(count)
+        return hash_node(self._subtree(start, middle), self._subtree(middle, end))
+
+
+def hash_root(leaves: Iterable[bytes]) -> bytes:
     """The root over leaf hashes, in order: 32 bytes."""
-    return reduce(Frontier.append, leaves, Frontier()).root()
+    stack: list[bytes] = []  # roots of perfect subtrees, the largest first, as in `Frontier`
+    for index, leaf in enumerate(leaves):
+        node, carry = leaf, index
+        while carry & 1:
+            node, carry = hash_node(stack.pop(), node), carry >> 1
+        stack.append(node)
+    return reduce(lambda right, left: hash_node(left, right), reversed(stack)) if stack else EMPTY_ROOT
 
 
 def prove_inclusion(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
@@ -93,18 +168,7 @@ def prove_inclusion(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     Raises:
         AuditError: the tree has no such leaf.
     """
-    if not 0 <= index < len(leaves):
-        raise AuditError(f"inclusion proof: expected an index below {len(leaves)}, got {index}")
-    proof: list[bytes] = []
-    while len(leaves) > 1:
-        split = _split(len(leaves))
-        if index < split:
-            proof.append(hash_root(leaves[split:]))
-            leaves = leaves[:split]
-        else:
-            proof.append(hash_root(leaves[:split]))
-            leaves, index = leaves[split:], index - split
-    return tuple(reversed(proof))
+    return _prove_inclusion(lambda start, end: hash_root(leaves[start:end]), len(leaves), index)
 
 
 def prove_consistency(leaves: Sequence[bytes], size: int) -> tuple[bytes, ...]:
@@ -113,19 +177,41 @@ def prove_consistency(leaves: Sequence[bytes], size: int) -> tuple[bytes, ...]:
     Raises:
         AuditError: `size` is 0 (any tree begins with the empty one, so it would prove nothing) or past the end.
     """
-    if not 0 < size <= len(leaves):
-        raise AuditError(f"consistency proof: expected a size from 1 to {len(leaves)}, got {size}")
+    return _prove_consistency(lambda start, end: hash_root(leaves[start:end]), len(leaves), size)
+
+
+def _prove_inclusion(subtree: Callable[[int, int], bytes], count: int, index: int) -> tuple[bytes, ...]:
+    """`subtree` gives the root over leaves start … end - 1."""
+    if not 0 <= index < count:
+        raise AuditError(f"inclusion proof: expected an index below {count}, got {index}")
     proof: list[bytes] = []
-    whole = True  # whether the old tree is exactly the present subtree, whose root its holder knows
-    while size != len(leaves):
-        split = _split(len(leaves))
-        if size <= split:
-            proof.append(hash_root(leaves[split:]))
-            leaves = leaves[:split]
+    start, end = 0, count
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            proof.append(subtree(middle, end))
+            end = middle
         else:
-            proof.append(hash_root(leaves[:split]))
-            leaves, size, whole = leaves[split:], size - split, False
-    return tuple(reversed(proof if whole else [*proof, hash_root(leaves)]))
+            proof.append(subtree(start, middle))
+            start = middle
+    return tuple(reversed(proof))
+
+
+def _prove_consistency(subtree: Callable[[int, int], bytes], count: int, size: int) -> tuple[bytes, ...]:
+    if not 0 < size <= count:
+        raise AuditError(f"consistency proof: expected a size from 1 to {count}, got {size}")
+    proof: list[bytes] = []
+    start, end = 0, count
+    whole = True  # whether the old tree is exactly the present subtree, whose root its holder knows
+    while size != end:
+        middle = start + _split(end - start)
+        if size <= middle:
+            proof.append(subtree(middle, end))
+            end = middle
+        else:
+            proof.append(subtree(start, middle))
+            start, whole = middle, False
+    return tuple(reversed(proof if whole else [*proof, subtree(start, end)]))
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:

@@ -21,7 +21,7 @@ from rasura.registry._storage.records import (
 )
 from rasura.registry._storage.validation import instant
 
-__all__ = ["Record", "fingerprint"]
+__all__ = ["Record", "encode_record", "fingerprint"]
 
 Record: TypeAlias = (
     KeyRecord
@@ -38,8 +38,13 @@ Record: TypeAlias = (
 
 
 def fingerprint(record: Record) -> Digest:
-    """SHA-256 of the record's RFC 8785 JSON: field names and values, times as RFC 3339 text in UTC."""
-    return sha256(canonical_json.dumps(_plain(record)))
+    """SHA-256 of `encode_record`."""
+    return sha256(encode_record(record))
+
+
+def encode_record(record: Record) -> bytes:
+    """The record's RFC 8785 JSON: field names and values, times as RFC 3339 text in UTC."""
+    return canonical_json.dumps(_plain(record))
 
 
 def _plain(value: object) -> JsonValue:

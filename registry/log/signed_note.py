@@ -13,8 +13,6 @@ Only Ed25519 (type 0x01) is known here. Signatures by keys that nobody asked abo
 demands, so that witnesses can add theirs.
 """
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Collection
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AuditError
+from rasura.registry.log.strict_base64 import from_base64, to_base64
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -78,7 +77,7 @@ class VerifyKey:
         """
         name, _, rest = text.partition("+")
         key_id, _, encoded = rest.partition("+")
-        raw = _from_base64(encoded, "note key")
+        raw = from_base64(encoded, "note key")
         if not raw or raw[0] != _ED25519:
             raise AuditError(f"note key {show(name)}: expected Ed25519 (type 01), got type {raw[:1].hex() or 'none'}")
         key = cls(name, raw[1:])
@@ -87,7 +86,7 @@ class VerifyKey:
         return key
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{_base64(bytes([_ED25519]) + self.public)}"
+        return f"{self.name}+{self.key_id.hex()}+{to_base64(bytes([_ED25519]) + self.public)}"
 
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's over the message (RFC 8032 §5.1.7)."""
@@ -110,7 +109,7 @@ class NoteSignature:
     value: bytes
 
     def __str__(self) -> str:
-        return f"{_DASH}{self.name} {_base64(self.key_id + self.value)}\n"
+        return f"{_DASH}{self.name} {to_base64(self.key_id + self.value)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class Checkpoint:
     @property
     def text(self) -> str:
         """The three lines that are signed."""
-        return f"{self.origin}\n{self.size}\n{_base64(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{to_base64(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
@@ -150,7 +149,7 @@ class Checkpoint:
         origin, size, root = lines[:3]
         if not origin or not _SIZE.fullmatch(size) or int(size) > _MAX_SIZE:
             raise AuditError(f"checkpoint: expected an origin and a decimal size, got {show(origin)} and {show(size)}")
-        digest = _from_base64(root, "checkpoint root")
+        digest = from_base64(root, "checkpoint root")
         if len(digest) != hashlib.sha256().digest_size:
             raise AuditError(f"checkpoint: expected a root of 32 bytes, got {len(digest)}")
         return cls(origin, int(size), digest)
@@ -214,7 +213,7 @@ def _parse_signature(line: str) -> NoteSignature:
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not _NAME.fullmatch(name):
         raise AuditError(f"note: expected a signature line, got {show(line)}")
-    raw = _from_base64(encoded, "note signature")
+    raw = from_base64(encoded, "note signature")
     if len(raw) <= _ID_BYTES:
         raise AuditError(f"note: expected a key id and a signature by {show(name)}, got {len(raw)} bytes")
     return NoteSignature(name, raw[:_ID_BYTES], raw[_ID_BYTES:])
@@ -227,18 +226,3 @@ def _check_point(public: bytes) -> None:
     y = int.from_bytes(public, "little") & (2**255 - 1)  # the top bit is the sign of x
     if y >= _P or y in _SMALL_ORDER_Y:
         raise AuditError("note key: expected a point of large order in its canonical encoding")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _from_base64(text: str, what: str) -> bytes:
-    """Strict base64: one spelling for each value, so that equal notes have equal bytes."""
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        data = None
-    if data is None or _base64(data) != text:
-        raise AuditError(f"{what}: expected base64, got {show(text)}")
-    return data
