@@ -10,6 +10,7 @@ import hashlib
 import json
 import pathlib
 import sys
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -84,16 +85,16 @@ def root_of_all(leaves: list[bytes]) -> bytes:
     return sha256(b"\x01", root_of_all(leaves[:split]), root_of_all(leaves[split:]))
 
 
-def verify(data: bytes, vkey: str) -> list[dict[str, object]]:
+def verify(data: bytes, vkey: str) -> list[dict[str, Any]]:
     """The entries of the file, all of them proved."""
     text = data.decode()
     if text.startswith("c2sp.org/tlog-proof@v1\n"):
         above, _, note = text.partition("\n\n")
         _, extra, index, *path = above.split("\n")
         check(extra.startswith("extra "), "the entry's bytes are missing")
-        lines = [{"entry": decode(extra.removeprefix("extra ")).decode(), "proof": path}]
+        lines: list[dict[str, Any]] = [{"entry": decode(extra.removeprefix("extra ")).decode(), "proof": path}]
         check(index == f"index {json.loads(lines[0]['entry'])['index']}", "another entry")
-        head = {"whole": False, "entries": 1, "records": 0}
+        head: dict[str, Any] = {"whole": False, "entries": 1, "records": 0}
     else:
         check(text.endswith("\n"), "the last line is cut")
         first, *rest = [json.loads(line) for line in text[:-1].split("\n")]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal
 
-from rasura.patches.errors import AuditError, NotFoundError
+from rasura.patches.errors import AuditError, FormatError, NotFoundError
 from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import EntryRecord
 from rasura.registry.evidence.log_bundle import read_log_bundle
@@ -69,7 +69,10 @@ def verify_file(path: Path, *, vkey: VerifyKey | None = None, kept: bytes | None
             file.seek(0)
             return _verify_proof(file.read(MAX_PROOF_BYTES + 1), vkey, kept)
         file.seek(0)
-        bundle = read_log_bundle(file, vkey=vkey, kept=kept)
+        try:
+            bundle = read_log_bundle(file, vkey=vkey, kept=kept)
+        except FormatError as error:
+            raise AuditError(f"{path}: expected a bundle or a proof of a log: {error.message}") from None
         shown: deque[EntryRecord] = deque(maxlen=SHOWN)
         for entry in bundle.entries():
             shown.append(entry)
@@ -123,7 +126,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NotFoundError(f"file {path} does not exist", hint="rasura audit export -o FILE") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise AuditError(f"{path}: expected a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise AuditError(f"{path}: expected a regular file")
             yield file
