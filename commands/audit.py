@@ -200,7 +200,7 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
     """
     from rasura.registry.log.verify import verify_log
 
-    pinned = _read_vkey(vkey) if vkey else None
+    pinned = read_vkey(vkey) if vkey else None
     kept = _read(checkpoint, "checkpoint") if checkpoint else None
     if file is not None:
         return _verify_file(file, pinned, kept)
@@ -307,7 +307,12 @@ def _said(entry: "EntryRecord") -> Iterator[tuple[str, str]]:
     yield "leaf", entry.leaf_hash.hex()
 
 
-def _read_vkey(text: str) -> "VerifyKey":
+def read_vkey(text: str) -> "VerifyKey":
+    """The key in a text or in the file that it names.
+
+    Raises:
+        AuditError: it is none.
+    """
     from rasura.registry.log.signed_note import VerifyKey
 
     path = Path(text)

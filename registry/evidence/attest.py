@@ -1,0 +1,156 @@
+"""Saying what a model is, signed: for whoever has the model's files, the public keys, and no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rasura.patches.errors import AuditError, DriftError, NotFoundError
+from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.registry._storage.validation import instant
+from rasura.registry.apply.host_state import applied_of, find_record, touched_by
+from rasura.registry.apply.status import survey
+from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
+from rasura.registry.evidence.proof_file import verify_proof
+from rasura.registry.evidence.take_out import prove_entry
+from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.verified_patch import verify_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rasura.patches.format.signing_key import PublicKey
+    from rasura.registry._storage.records import EntryRecord, HostRecord
+    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.registry import Registry
+
+__all__ = ["VerifiedModel", "attest", "state_model", "verify_model"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedModel:
+    """What was found of a model and its attestation.
+
+    Attributes:
+        statement: what it says, all of it true of the files that lie here.
+        key: who signed it.
+        entry: the log's entry that wrote the model last, proved; None where no key of the log was given, or none did.
+    """
+
+    statement: ModelStatement
+    key: PublicKey
+    entry: EntryRecord | None
+
+
+def state_model(registry: Registry, model: Path, progress: Progress) -> ModelStatement:
+    """What a model on disk is: looked at in full, recomputed from its originals and the verified patches.
+
+    Raises:
+        NotFoundError: nothing was ever applied to it here.
+        DriftError: it is not what the registry last wrote.
+        BusyError: it is being moved.
+    """
+    host = CheckpointHost.open(model)
+    with host.alone():
+        record = find_record(registry, host)
+        if record is None:
+            raise NotFoundError(f"nothing was ever applied to {host.location} here", hint="rasura host list")
+        found = survey(registry, host, deep=True, progress=progress)
+        if found.interrupted is not None or found.drifted:
+            what = "a motion of it never ended" if found.interrupted is not None else f"{found.drifted[0]} is another"
+            raise DriftError(
+                f"{host.location} is not what the registry last wrote: {what}", hint="rasura status --look"
+            )
+        applied = applied_of(record)
+        touched = touched_by(registry, applied)
+        infos, digests = host.parameters(), host.digests(touched)
+        files = hash_files(host.path, progress)
+    patches = []
+    for patch_id, strength in sorted(applied.items()):
+        verified = verify_files(registry, registry.patch_files(patch_id))
+        concept = verified.patch.manifest.concept.text
+        patches.append(StatedPatch(patch_id, (concept,), strength, verified.key_id))
+    return ModelStatement(
+        files=files,
+        base=record.base,
+        base_name=registry.base(record.base).name,
+        patches=tuple(patches),
+        touched=tuple(StatedParameter(n, infos[n].dtype, infos[n].shape, digests[n]) for n in sorted(touched)),
+        compared=found.hashed - len(touched),
+        proof=_prove_last(registry, record),
+        time=instant(registry.now()),
+    )
+
+
+def attest(registry: Registry, statement: ModelStatement, key: str | None) -> bytes:
+    """The statement in a DSSE envelope, signed by a key of this registry.
+
+    Raises:
+        NotFoundError, InputError, RevokedKeyError: there is no such key to sign with.
+    """
+    return sign_envelope(statement.to_payload(), signer(registry, key))
+
+
+def verify_model(
+    model: Path, attestation: bytes, keys: Iterable[PublicKey], *, vkey: VerifyKey | None = None, progress: Progress
+) -> VerifiedModel:
+    """Compare a model on disk with what was signed of it. No registry is needed.
+
+    Args:
+        model: folder or single file.
+        attestation: the envelope.
+        keys: whose signatures count.
+        vkey: of the log, to verify the entry in it, too.
+        progress: told of the files.
+
+    Raises:
+        SignatureError, UntrustedKeyError: it is not signed by one of the keys.
+        FormatError: it says something else.
+        DriftError: the model is another; names the first difference.
+        AuditError: the entry in it is not in the log of `vkey`.
+    """
+    payload, key = open_envelope(attestation, keys)
+    statement = ModelStatement.parse(payload)
+    _compare(dict(statement.files), dict(hash_files(model, progress)), "file")
+    host = CheckpointHost.open(model)
+    infos = host.parameters()
+    names = [p.name for p in statement.touched]
+    missing = [name for name in names if name not in infos]
+    if missing:
+        raise DriftError(f"{model}: expected the parameter {missing[0]}, got none")
+    got = host.digests(names)
+    _compare({str(p.name): p.sha256 for p in statement.touched}, {str(n): got[n] for n in names}, "parameter")
+    return VerifiedModel(statement, key, _read_entry(statement, vkey))
+
+
+def _compare(expected: dict[str, str], got: dict[str, str], what: str) -> None:
+    for name in sorted({*expected, *got}):
+        if expected.get(name) != got.get(name):
+            said = (
+                "is not in the attestation"
+                if name not in expected
+                else "is missing"
+                if name not in got
+                else "is another"
+            )
+            raise DriftError(f"the model is not the one that was attested: {what} {name} {said}")
+
+
+def _read_entry(statement: ModelStatement, vkey: VerifyKey | None) -> EntryRecord | None:
+    if vkey is None or not statement.proof:
+        return None
+    entry = verify_proof(statement.proof.encode(), vkey).entry
+    if entry.outcome != "done" or entry.base != statement.base:
+        raise AuditError(f"attestation: entry {entry.index} of the log did not write a model of this base")
+    return entry
+
+
+def _prove_last(registry: Registry, record: HostRecord) -> str:
+    """Of the entry that wrote the model last."""
+    found = registry.entries(EntryFilter(host=record.host_id, outcome="done"), limit=1)
+    return prove_entry(registry, found[0].index).decode() if found else ""
