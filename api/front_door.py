@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.api.hints import in_python
-from rasura.api.registry import Lines, Progress, Registry, ignore_progress, read_held_out, read_lines
+from rasura.api.progress import Progress, ignore_progress
+from rasura.api.registry import Lines, Registry, read_held_out, read_lines
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method

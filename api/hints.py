@@ -46,6 +46,8 @@ class Call:
     end: str = ""
 
 
+_WRITTEN: Final = {"-o": "", "--output": ""}
+
 CALLS: Final[Mapping[str, Call]] = {
     "init --upgrade": Call("rasura.upgrade"),
     "init": Call("rasura.init"),
@@ -121,7 +123,13 @@ CALLS: Final[Mapping[str, Call]] = {
     "evaluation show": Call("registry.evaluation", ("evaluation",)),
     "doctor": Call("registry.doctor", renamed={"--model": "models"}),
     "audit log": Call("registry.log"),
+    "audit show": Call("registry.entry", ("index",)),
+    "audit prove": Call("registry.prove", ("index",), _WRITTEN),
+    "audit checkpoint": Call("registry.checkpoint", renamed=_WRITTEN),
+    "audit export": Call("registry.export_log", renamed=_WRITTEN),
     "audit verify": Call("registry.verify", renamed={"--checkpoint": "kept"}),
+    "attest": Call("registry.attest", renamed=_WRITTEN),
+    "verify": Call("rasura.verify_model"),
     "gc": Call("registry.collect_garbage", renamed={"--older-than": "hours"}),
     "bundle make": Call("registry.make_bundle", ("*ids",), {"-o": "", "--output": ""}),
     "bundle show": Call("registry.bundle", ("file",)),

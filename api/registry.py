@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from rasura.api.hints import in_python, python_hint
+from rasura.api.log_calls import LogCalls
+from rasura.api.progress import Progress, ignore_progress
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
         BaseRecord,
         BaseSummary,
         Draft,
-        EntryRecord,
         EvaluationRecord,
         KeyRecord,
         PatchRecord,
@@ -59,8 +60,6 @@ if TYPE_CHECKING:
     from rasura.registry.erase.solve_again import Anew
     from rasura.registry.hub.transfer import Pulled
     from rasura.registry.live.arguments import Factor, GoalRef, Ids
-    from rasura.registry.log.ledger import EntryFilter
-    from rasura.registry.log.verify import LogReport
     from rasura.registry.registry import Registry as Store
     from rasura.registry.stacks.bisect import Judgement, Step
     from rasura.registry.stacks.bisect_state import Bisection
@@ -78,13 +77,10 @@ if TYPE_CHECKING:
     from rasura.registry.takedown.plan import TakedownPlan
     from rasura.registry.trust.check import Judged
 
-__all__ = ["Lines", "PolicyRef", "Progress", "Registry", "ignore_progress", "read_held_out", "read_lines"]
+__all__ = ["Lines", "PolicyRef", "Registry", "read_held_out", "read_lines"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told a stage, how much of it is done, and of how much."""
-
 Lines: TypeAlias = str | Path | Iterable[str]
 """A text, several texts, or a `Path`: a list as people have them (docs/lists.md)."""
 
@@ -118,11 +114,7 @@ def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
     return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
 
 
-def ignore_progress(stage: str, done: int, total: int) -> None:
-    """Nobody asked what is going on."""
-
-
-class Registry:
+class Registry(LogCalls):
     """A registry, open. Made by `open` and `init`; a context manager.
 
     `model` is a model on disk: a diffusers folder or a single file. Patches are named by identifier or abbreviation,
@@ -1256,31 +1248,6 @@ class Registry:
             NotFoundError: no such evaluation.
         """
         return self.store.evaluation(evaluation)
-
-    # The log
-
-    @in_python
-    def log(
-        self, which: EntryFilter | None = None, *, newest: bool = True, limit: int | None = None
-    ) -> tuple[EntryRecord, ...]:
-        """Entries of the audit log, the newest first unless asked otherwise (`rasura audit log`)."""
-        return self.store.entries(which, newest=newest, limit=limit)
-
-    @in_python
-    def verify(self, *, vkey: str | None = None, kept: bytes | None = None) -> LogReport:
-        """Check the log's tree, its signatures, and that replaying it gives the tables (`rasura audit verify`).
-
-        Args:
-            vkey: the log's public key, from outside the registry; None: the registry names its own.
-            kept: a checkpoint of this log that somebody kept; the log must continue it.
-
-        Raises:
-            AuditError: the first thing found wrong.
-        """
-        from rasura.registry.log.signed_note import VerifyKey
-        from rasura.registry.log.verify import verify_log
-
-        return verify_log(self.store, vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
     def _finish(  # noqa: PLR0917  # what both calls were given
         self,

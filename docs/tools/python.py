@@ -79,6 +79,9 @@ def _methods(receiver: str, kind: type, level: str) -> Iterator[str]:
             )
         else:
             yield _function(f"{receiver}.{name}", getattr(kind, name), "####")
+    for base in kind.__bases__:
+        if base.__module__.startswith("rasura.api"):
+            yield from _methods(receiver, base, level)
 
 
 def _value(name: str, kind: type) -> str:
@@ -90,7 +93,7 @@ def _value(name: str, kind: type) -> str:
         told = _said_of_fields(kind)
         fields = [field for field in dataclasses.fields(kind) if not field.name.startswith("_")]
         lines += [f"* `{_field(field)}`{told.get(field.name, '')}" for field in fields]
-    for member, value in vars(kind).items():
+    for member, value in _members(kind).items():
         if member.startswith("_"):
             continue
         if isinstance(value, property):
@@ -211,8 +214,14 @@ def _named_by(things: list[Any]) -> dict[str, Any]:
     return found
 
 
+def _members(kind: type) -> dict[str, Any]:
+    """What a class has of its own, and what the classes of ours have that it is made of, after it."""
+    ours = [base for base in kind.__mro__ if base is kind or base.__module__.startswith("rasura.api")]
+    return {name: member for base in reversed(ours) for name, member in vars(base).items()}
+
+
 def _public(kind: type) -> Iterator[Any]:
-    for name, member in vars(kind).items():
+    for name, member in _members(kind).items():
         function = member.fget if isinstance(member, property) else member
         if not name.startswith("_") and inspect.isfunction(function):
             yield function

@@ -29,6 +29,8 @@ NAMES = {
     "options",
     "request",
     "upgrade",
+    "verify_file",
+    "verify_model",
 }
 
 

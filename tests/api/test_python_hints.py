@@ -32,7 +32,7 @@ WRITTEN_OTHERWISE = {
     "--in-force of patch list", "--superseded of patch list", "--current of patch list", "--retired of patch list",
     "--method of patch list", "--model of log", "--stack of log", "--patch of log",
     "--no-evaluations", "--evaluations of bundle add", "--lock of bundle add",
-    "--upgrade", "--oldest", "-n", "--limit", "--parameters",
+    "--upgrade", "--oldest", "--attestation", "-n", "--limit", "--parameters",
     "--keep-pictures", "--out of evaluate", "--steps", "--guidance", "--batch",
     "--attack", "--attack-steps", "--attack-tokens", "--attack-tries",
 }  # fmt: skip
@@ -227,10 +227,10 @@ def test_every_argument_of_a_command_has_its_place_in_the_call(name: str) -> Non
 
 
 def test_every_public_call_is_translated_at_the_edge() -> None:
-    methods = {n: m for n, m in vars(Registry).items() if inspect.isfunction(m) and not n.startswith("_")}
+    methods = {n: m for n, m in inspect.getmembers(Registry, inspect.isfunction) if not n.startswith("_")}
     assert [name for name, method in methods.items() if not hasattr(method, "__wrapped__") and name != "close"] == []
     assert len(methods) > 40
-    for name in ("init", "open", "upgrade", "methods", "options", "request"):
+    for name in ("init", "open", "upgrade", "methods", "options", "request", "verify_file", "verify_model"):
         assert hasattr(getattr(rasura, name), "__wrapped__"), name
 
 
