@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def outsider() -> ModuleType:
-    """The script of the documents, which imports nothing of ours."""
-    spec = importlib.util.spec_from_file_location("verify_log", ROOT / "docs" / "verify_log.py")
+    """The script of the examples, which imports nothing of ours."""
+    spec = importlib.util.spec_from_file_location("verify_log", ROOT / "examples" / "verify_log.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -325,7 +325,7 @@ def test_the_script_runs_where_there_is_no_rasura(full: Place, tmp_path: Path) -
         (tmp_path / "bundle").write_bytes(bundle_of(registry))
         key = str(key_of(registry))
         size = registry.head().size
-    script = (ROOT / "docs" / "verify_log.py").read_text()
+    script = (ROOT / "examples" / "verify_log.py").read_text()
     (tmp_path / "verify_log.py").write_text(script)
     run = [sys.executable, "-I", "verify_log.py", "bundle", key]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
