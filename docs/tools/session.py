@@ -28,6 +28,9 @@ _FENCE: Final = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ID: Final = re.compile(r"\b[0-9a-f]{12,64}\b")
 _EXIT: Final = re.compile(r"\s+# exit (\d+)$")
 _VARYING: Final = (
+    (re.compile(r"\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}"), "+<key>"),
+    (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z"), "<time>"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?"), "<time>"),
     (_ID, "<id>"),
     (re.compile(r"-?\b\d+(\.\d+)?(e[+-]?\d+)?\b"), "<n>"),
