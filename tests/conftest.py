@@ -43,8 +43,20 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+@pytest.fixture(scope="session")
+def cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for RASURA_CACHE that all processes of this run share, and no other run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rasura-cache"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none. Torch is asked only if somebody needs one."""
+    """Skip what needs a CUDA device where there is none. Torch is asked only if somebody needs one.
+
+    Where several processes share the tests, the long ones begin: one that came last would keep one of them waiting.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting and not _cuda():
         for item in wanting:
