@@ -12,6 +12,7 @@ environment differs in that is run cold, as is everything when nobody waits at t
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -102,7 +103,9 @@ def _serve(path: Path) -> None:
     if threads.exists() and (many := len(list(threads.iterdir()))) != 1:
         # a lock that another thread holds would be held in every child for ever
         sys.exit(f"expected one thread after the imports, got {many}")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # what is imported is never garbage: no child need copy it to look
+    signal.signal(signal.SIGCHLD, _reap)
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.bind(str(path))
         waiting.listen()
@@ -114,6 +117,13 @@ def _serve(path: Path) -> None:
                 waiting.close()
                 _attend(line)
             line.close()
+
+
+def _reap(*_: object) -> None:
+    """Children that ended; so their seconds count as this process's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _attend(line: socket.socket) -> None:
@@ -146,7 +156,9 @@ def _run(arguments: list[str], folder: str, environment: Mapping[str, str], stre
     code: object = 1
     try:
         from rasura.cli import main
+        from rasura.patches._io.settings import Settings, use
 
+        use(Settings.read(environment))  # which importing the package does for whoever starts cold
         main()
     except SystemExit as end:
         code = end.code

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rasura.patches.models.base_identity import BaseIdentity
     from rasura.patches.models.text_encoder import TextEncoder
     from rasura.patches.solving.solve import Moments
+    from rasura.patches.types import Digest
     from rasura.registry.erase.base_models import OpenBase
     from rasura.registry.registry import Registry
 
@@ -75,7 +76,7 @@ class EncodedPrompts(MutableMapping[str, "Moment"]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def _key(self, prompts: str) -> str:
+    def _key(self, prompts: str) -> Digest:
         return sha256(f"{self.reader} {prompts}".encode())
 
 

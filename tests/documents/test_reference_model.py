@@ -1,7 +1,6 @@
 """A real erasure on the shipped model, seen by the classifier: what is erased goes, what is kept stays, all comes back."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from rasura.evaluation.demo import digest_files
 from rasura.evaluation.images.painter import Painter, Shot
 from rasura.evaluation.images.questions import Subjects
 from rasura.evaluation.judges.classifier import Classifier, load_judge
-from rasura.patches._io.settings import get_settings, use
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -33,18 +31,10 @@ STYLES = ("cartoon", "ink", "sketch", "pixel")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("encoded_once"),
     pytest.mark.xdist_group("the reference model"),  # what a fixture makes once is not made by every process
     pytest.mark.skipif(not MODEL.joinpath("pipeline").exists(), reason="the source distribution leaves the model out"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _encoded_once(cache_of_the_run: Path) -> Iterator[None]:
-    """The same prompts on the same encoder; `tests/registry/erase/test_encoded_prompts.py` says that no bit differs."""
-    before = get_settings()
-    use(replace(before, cache=str(cache_of_the_run)))
-    yield
-    use(before)
 
 
 @pytest.fixture(scope="module")
