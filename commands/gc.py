@@ -24,6 +24,8 @@ def gc(*, hours: float, dry_run: bool, registry_at: str | None, reason: str, act
     """Remove stored bytes that no table, no entry of the log and no manifest refers to.
 
     They come from erasures that were refused and pulls that were cut off. Other processes may write meanwhile.
+
+    Encoded prompts that no erasure asked for since go as well; they are computed again when one does.
     """
     from datetime import timedelta
 
@@ -39,6 +41,8 @@ def gc(*, hours: float, dry_run: bool, registry_at: str | None, reason: str, act
         "recent": found.recent,
         "kept": found.kept,
         "kept_bytes": found.kept_bytes,
+        "cached": found.cached,
+        "cached_bytes": found.cached_bytes,
     }
 
     def text() -> None:
@@ -48,8 +52,10 @@ def gc(*, hours: float, dry_run: bool, registry_at: str | None, reason: str, act
             line(f"… and {more} more")
         verb = "would remove" if dry_run else "removed"
         line(f"{verb} {many(len(found.removed), 'blob')}, {format_size(found.removed_bytes)}")
+        if found.cached:
+            line(f"{verb} {many(found.cached, 'cached result')}, {format_size(found.cached_bytes)}")
         line(f"{many(found.kept, 'blob')} in use, {format_size(found.kept_bytes)}")
         if found.recent:
             line(f"{many(found.recent, 'blob')} too new to judge: stored in the last {hours:g} hours")
 
-    return Result(data, text, changed=bool(found.removed) and not dry_run)
+    return Result(data, text, changed=bool(found.removed or found.cached) and not dry_run)

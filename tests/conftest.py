@@ -7,6 +7,8 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -43,8 +45,34 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+@pytest.fixture(scope="session")
+def cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for RASURA_CACHE that all processes of this run share, and no other run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rasura-cache"
+
+
+@pytest.fixture(scope="module")
+def encoded_once(cache_of_the_run: Path) -> Iterator[None]:
+    """Lists that several tests of this run encode with the same text encoder are encoded by one of them.
+
+    That no bit differs is said by `tests/registry/erase/test_encoded_prompts.py`.
+    """
+    from rasura.patches._io.settings import get_settings, use
+
+    before = get_settings()
+    use(replace(before, cache=str(cache_of_the_run)))
+    yield
+    use(before)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none. Torch is asked only if somebody needs one."""
+    """Skip what needs a CUDA device where there is none. Torch is asked only if somebody needs one.
+
+    Where several processes share the tests, the long ones begin: one that came last would keep one of them waiting.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting and not _cuda():
         for item in wanting:

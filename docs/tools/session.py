@@ -1,6 +1,6 @@
 r"""Runs the shell sessions of a Markdown page and writes their true output into it, or with --check compares.
 
-`python docs/tools/session.py README.md [--check]`
+`python docs/tools/session.py README.md [--check] [--rasura FOLDER]`
 
 A session is a block fenced as `console`: lines that begin with `$ ` are commands, a `\` at a line's end carries one
 on, the lines below are what it prints. All sessions of a page run one after the other in one temporary folder, in which
@@ -8,6 +8,8 @@ on, the lines below are what it prints. All sessions of a page run one after the
 
 What differs between two runs or machines is not compared: ids, times, numbers, sizes and the width of columns. An id
 that a later command uses is the one that this run printed in the same place.
+
+What runs is this checkout. With `--rasura`, the program of that name in a folder is run for it (`warm.py` makes one).
 """
 
 import argparse
@@ -61,6 +63,8 @@ class Shell:
     """One temporary folder in which steps run in order."""
 
     folder: Path
+    programs: Path | None = None
+    """A folder whose programs go before all others."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Ids on the page, and what this run printed in their place."""
 
@@ -70,7 +74,7 @@ class Shell:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=self.folder,
-            env=_environment(),
+            env=environment(self.programs),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -107,11 +111,11 @@ def _step(shown: str, output: str) -> Step:
     return Step(shown, int(found[1]) if found else 0, output)
 
 
-def rewritten(page: str, folder: Path) -> str:
+def rewritten(page: str, folder: Path, programs: Path | None = None) -> str:
     """The page with the output of this run."""
     for name in ("examples", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
-    shell = Shell(folder)
+    shell = Shell(folder, programs)
 
     def session(block: re.Match[str]) -> str:
         return "```console\n" + "".join(f"{s.shown}\n{shell.run(s)}" for s in steps_of(block[1])) + "```"
@@ -130,10 +134,14 @@ def comparable(page: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RASURA_ACTOR": "alice", "HOME": "/nonexistent"}
-    return {**kept, **quiet, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "TZ": "UTC"}
+def environment(programs: Path | None = None) -> dict[str, str]:
+    """What commands run in: little of whoever starts them, this checkout, and the programs of a folder before all."""
+    names = ("PATH", "LANG", "TMPDIR", "RASURA_CACHE")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    quiet = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    quiet |= {"HF_HUB_OFFLINE": "1", "RASURA_ACTOR": "alice", "HOME": "/nonexistent", "TZ": "UTC"}
+    first = [str(folder) for folder in (programs, Path(sys.executable).parent) if folder]
+    return {**kept, **quiet, "PATH": ":".join([*first, kept["PATH"]]), "PYTHONPATH": str(ROOT / ".dev")}
 
 
 def main() -> None:
@@ -141,11 +149,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page tells another story")
+    parser.add_argument("--rasura", type=Path, metavar="FOLDER", help="run the `rasura` in this folder")
     chosen = parser.parse_args()
     page = chosen.page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="rasura-session-") as folder:
         try:
-            made = rewritten(page, Path(folder))
+            made = rewritten(page, Path(folder), chosen.rasura)
         except SessionError as error:
             sys.exit(str(error))
     if not chosen.check:

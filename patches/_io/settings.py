@@ -1,4 +1,4 @@
-"""What whoever starts the process chose for the arithmetic: how many threads hash, and which kernel composes.
+"""What whoever starts the process chose: how many threads hash, which kernel composes, where encoded prompts are kept.
 
 `patches` never looks at the environment. The front door does, and hands over here what it found. One process has one
 such choice, so it is kept in one place and not passed through every call between the front door and a tensor.
@@ -12,6 +12,7 @@ from typing import Final, Self
 
 THREADS: Final = "OMP_NUM_THREADS"
 FUSED: Final = "RASURA_FUSED"
+CACHE: Final = "RASURA_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +22,17 @@ class Settings:
     Attributes:
         threads: how many threads, as for torch and BLAS; anything but a number is the cores that there are.
         fused: "1" asks for the fused kernel on CUDA devices.
+        cache: the folder of what can be computed again, for several registries; "" is one in each registry.
     """
 
     threads: str = ""
     fused: str = ""
+    cache: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
         """The choices in an environment."""
-        return cls(environment.get(THREADS, ""), environment.get(FUSED, ""))
+        return cls(environment.get(THREADS, ""), environment.get(FUSED, ""), environment.get(CACHE, ""))
 
 
 _CHOSEN: Final = [Settings()]

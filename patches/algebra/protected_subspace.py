@@ -112,6 +112,18 @@ class Moment:
         self._sum += flat.T @ flat  # [d, d]
         self._count += flat.shape[0]
 
+    @classmethod
+    def of(cls, total: torch.Tensor, count: int) -> Self:
+        """The moment that has this `total` and this `count`."""
+        made = cls(0)
+        made._sum, made._count = total, count
+        return made
+
+    @property
+    def total(self) -> torch.Tensor:
+        """Σ c·cᵀ, [d, d] float64."""
+        return self._sum
+
     @property
     def mean(self) -> torch.Tensor:
         """Mean of c·cᵀ, [d, d] float64; zero when nothing was added."""

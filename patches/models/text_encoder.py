@@ -15,7 +15,7 @@ encoders have the same token there; a phrase for which they do not is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
@@ -175,6 +175,24 @@ class TextEncoder:
         if len(self.towers) == 1:
             return self.towers[0].state()
         return {tower.component.replace("text_encoder", "tokenizer"): tower.state() for tower in self.towers}
+
+    def reading(self) -> dict[str, Any]:
+        """What decides the embeddings besides weights and tokenizers: how each encoder is built, read and put together.
+
+        JSON, if floats are written as they are. `BATCH` is among it, because the last bits depend on it.
+        """
+        parts = [
+            [
+                {
+                    "encoder": asdict(tower.kind),
+                    "length": tower.length,
+                    "config": {k: v for k, v in tower.module.config.to_dict().items() if not k.startswith("_")},
+                }
+                for tower in part
+            ]
+            for part in self._sequence
+        ]
+        return {"batch": BATCH, "sequence": parts}
 
     @property
     def _only(self) -> Tower:

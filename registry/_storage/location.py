@@ -3,6 +3,7 @@
     .rasura/
     ├── registry.db            SQLite, unless a URL names a PostgreSQL database
     ├── blobs/ab/cdef…         files of patches, by SHA-256
+    ├── cache/ab/cdef…         what can be computed again, by what decides it; RASURA_CACHE names another folder
     ├── config.toml            defaults of the command line, if somebody wrote some
     └── keys/                  0700: log.pem (signs the audit log), last_signed, and private keys of patch signers
 
@@ -16,6 +17,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from rasura.patches._io.json_fields import show
+from rasura.patches._io.settings import get_settings
 from rasura.patches.errors import InputError, NoRegistryError
 
 __all__ = ["FOLDER", "Location", "find_location"]
@@ -42,6 +44,12 @@ class Location:
     def blobs(self) -> Path:
         """The folder of the blob store."""
         return self.folder / "blobs"
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what can be computed again: this registry's, or the one that the process was given."""
+        chosen = get_settings().cache
+        return Path(chosen).absolute() if chosen else self.folder / "cache"
 
     @property
     def keys(self) -> Path:

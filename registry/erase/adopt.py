@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
+from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
@@ -123,7 +124,7 @@ def adopt(
         eraser, sizes = _read(opened, adoption, progress)
         request = _request(opened, adoption, eraser)
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
-        patch = _built(opened, find_guarded(request, known, opened.identity), progress)
+        patch = _built(registry, opened, find_guarded(request, known, opened.identity), progress)
         source = f"adopted from {adoption.source.name}"
         noted = replace(draft, details={"file": adoption.source.name, "made_by": adoption.made_by, "take": eraser.take})
         ((_, new),) = add_signed(
@@ -216,7 +217,8 @@ def _request(opened: OpenBase, adoption: Adoption, eraser: Adopted) -> EraseRequ
     )
 
 
-def _built(opened: OpenBase, request: EraseRequest, progress: Progress) -> Patch:
+def _built(registry: Registry, opened: OpenBase, request: EraseRequest, progress: Progress) -> Patch:
     from rasura.patches.solving.solve import build_patches
 
-    return build_patches(opened.host, opened.encoder, opened.identity, request, progress)[0]
+    moments = open_moments(registry, opened)
+    return build_patches(opened.host, opened.encoder, opened.identity, request, progress, moments=moments)[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rasura.patches.models.base_identity import BaseIdentity
     from rasura.patches.prompts.retain_set import RetainSet
     from rasura.patches.solving.conditioning import Conditioning
+    from rasura.patches.solving.solve import Moments
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
@@ -92,7 +94,7 @@ def erase(
             protect = (*protect, *find_others(registry, {opened.record.digest}, concepts))
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         full = _anchored(opened, find_guarded(request, known, opened.identity), registry.policy())
-        patches = _built(opened, full, progress, device=device, work=work)
+        patches = _built(opened, full, progress, open_moments(registry, opened), device=device, work=work)
         doubts = judge_patches(opened, full, patches, registry.policy(), progress)
         source = f"erased from {opened.record.name}"
         signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
@@ -194,7 +196,7 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], base: Ba
 
 
 def _built(
-    opened: OpenBase, request: EraseRequest, progress: Progress, *, device: str, work: Path | None
+    opened: OpenBase, request: EraseRequest, progress: Progress, moments: Moments, *, device: str, work: Path | None
 ) -> tuple[Patch, ...]:
     from rasura.patches.models.denoiser import Denoiser
     from rasura.patches.solving.solve import build_patches
@@ -202,7 +204,9 @@ def _built(
     def denoiser() -> Denoiser:
         return Denoiser.load(opened.host, opened.host.folder, device)
 
-    return build_patches(opened.host, opened.encoder, opened.identity, request, progress, denoiser=denoiser, work=work)
+    return build_patches(
+        opened.host, opened.encoder, opened.identity, request, progress, denoiser=denoiser, work=work, moments=moments
+    )
 
 
 def _asked(request: EraseRequest) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
@@ -93,7 +94,7 @@ def retarget(
         check_layers(old, other.host.parameters(), other.record.name)
         own = _own_weights(registry, old, other, draft, progress)
         responses, increments, seconds = _solved(old, own, other)
-        reference = _reference(old, other, words, how, progress)
+        reference = _reference(registry, old, other, words, how=how, progress=progress)
         weights = other.host.originals(old.tensors.increments)
         patch = retarget_patch(old, increments, responses.way, other.identity, weights, reference=reference)
         doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
@@ -167,10 +168,12 @@ def _own_weights(
     return own.host.originals(old.tensors.increments)
 
 
-def _reference(old: Patch, other: OpenBase, words: RetainSet | None, how: Anew, progress: Progress) -> Reference:
+def _reference(
+    registry: Registry, old: Patch, other: OpenBase, words: RetainSet | None, *, how: Anew, progress: Progress
+) -> Reference:
     from rasura.patches.solving.fit_request import fit_request
     from rasura.patches.solving.from_manifest import request_prompts
     from rasura.patches.solving.solve import reference_of
 
     request = fit_request(other.encoder, request_prompts([old.manifest], words, how.held_out))
-    return reference_of(other.encoder, request, progress)
+    return reference_of(other.encoder, request, progress, open_moments(registry, other))

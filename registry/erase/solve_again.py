@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
 from rasura.patches.prompts.concept_prompts import HELD_OUT
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.trust.retain_words import retained
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
@@ -121,7 +122,7 @@ class Workbench:
             named = " and ".join(f"{patch_id[:12]} on {base[:12]}" for base, patch_id in bases.items())
             raise BaseMismatchError(f"expected patches of one base, got {named}", hint="rasura patch list")
         base = open_base(registry, next(iter(bases)), replace(draft, action="base.add"), progress)
-        return cls(registry, how, old, base, progress, {})
+        return cls(registry, how, old, base, progress, open_moments(registry, base))
 
     def request(self, ids: Sequence[PatchId]) -> EraseRequest:
         """The request that erases these patches' concepts together.

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import NotFoundError
 from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.format.manifest import MANIFEST_LIMIT
+from rasura.registry._storage.cache import Cache
+from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import Draft
 
 if TYPE_CHECKING:
@@ -41,12 +43,16 @@ class Garbage:
         recent: how many more nothing refers to that were stored too short a while ago.
         kept: how many blobs something refers to.
         kept_bytes: how large those are together.
+        cached: how many results that can be computed again, unused for as long, went with them.
+        cached_bytes: how large those were together.
     """
 
     removed: tuple[BlobInfo, ...]
     recent: int
     kept: int
     kept_bytes: int
+    cached: int = 0
+    cached_bytes: int = 0
 
     @property
     def removed_bytes(self) -> int:
@@ -55,13 +61,13 @@ class Garbage:
 
 
 def collect(registry: Registry, actor: Actor, *, quiet: timedelta = QUIET, dry_run: bool = False) -> Garbage:
-    """Remove the blobs that nothing refers to; an entry says how many, if any.
+    """Remove the blobs that nothing refers to; an entry says how many, if any. Unused results of the cache go as well.
 
     The blobs are listed before what refers to them is read, so that nothing which is stored and committed in between
     can be missed.
 
     Raises:
-        RegistryError: a blob cannot be removed.
+        RegistryError: a file cannot be removed.
     """
     blobs = sorted(registry.blobs.every(), key=lambda blob: blob.digest)
     before = (registry.now() - quiet).timestamp()
@@ -73,7 +79,15 @@ def collect(registry: Registry, actor: Actor, *, quiet: timedelta = QUIET, dry_r
     if removed and not dry_run:
         details: dict[str, str | int] = {"blobs": len(removed), "bytes": sum(blob.size for blob in removed)}
         registry.note(Draft(actor.name, actor.reason, _ACTION, "success", details=details))
-    return Garbage(removed, len(loose) - len(removed), len(kept), sum(blob.size for blob in kept))
+    unused = list(Cache(registry.location.cache).unused(before))
+    if not dry_run:
+        for path, _ in unused:
+            with translated(f"remove {path}"):
+                path.unlink(missing_ok=True)
+    kept_bytes = sum(blob.size for blob in kept)
+    return Garbage(
+        removed, len(loose) - len(removed), len(kept), kept_bytes, len(unused), sum(size for _, size in unused)
+    )
 
 
 def _references(registry: Registry) -> Iterator[str]:

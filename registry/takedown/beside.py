@@ -91,6 +91,7 @@ class Bench:
         templates: prompts with one `{}` for what brings none of its own; empty: those of the ground's first patch.
         policy: limits of the composer.
         progress: told what is going on.
+        moments: of prompts that were encoded before.
     """
 
     ground: Ground
@@ -100,7 +101,7 @@ class Bench:
     templates: tuple[str, ...]
     policy: Policy
     progress: Progress
-    moments: Moments = field(default_factory=dict)
+    moments: Moments
     chosen: dict[str, str] = field(default_factory=dict)
     """What `auto` became, by concept: the same in every attempt."""
 

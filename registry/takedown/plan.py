@@ -15,6 +15,7 @@ from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.types import SHORT, PatchId
+from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by
@@ -137,7 +138,8 @@ def plan_takedown(
         covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
         covered = {cover.wanted.concept for cover in covers}
         new = tuple(item for item in new if item.concept not in covered)
-        bench = Bench(ground, changed, new, retain, templates, merge_policies(registry, policy), progress)
+        limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
+        bench = Bench(ground, changed, new, retain, templates, limits, progress, moments)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
         check_covers(ground, (*standing, *covers), _strengths_of(ground, solution))
     except RasuraError as error:
@@ -178,7 +180,8 @@ def plan_withdrawal(
         gone = [found for text in own if (found := _withdrawn(registry, ground, text)) is not None]
         names = {normal(text) for text in named}
         orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
-        bench = Bench(ground, frozenset(gone), orphans, None, (), merge_policies(registry, policy), progress)
+        limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
+        bench = Bench(ground, frozenset(gone), orphans, None, (), limits, progress, moments)
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
         left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
         check_covers(ground, left, _strengths_of(ground, solution))

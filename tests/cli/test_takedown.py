@@ -26,6 +26,8 @@ RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nair
 OBJECTS = "{}\na {}\na picture of a {}\na {} in ink style\na {} in sketch style\n"
 STYLES = "{}\n{} style\nin {} style\na cat in {} style\na rose in {} style\n{} pig\n"
 
+pytestmark = pytest.mark.usefixtures("encoded_once")
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:

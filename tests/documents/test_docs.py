@@ -3,9 +3,11 @@
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ MODEL = ROOT / "examples" / "reference_model" / "pipeline"
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/**/*.md")]
 )
+SESSIONS = [str(page.relative_to(ROOT)) for page in PAGES if "```console\n$ " in page.read_text()]
 
 
 def _tool(name: str) -> ModuleType:
@@ -254,23 +257,86 @@ def test_no_page_promises_what_nobody_can(page: Path) -> None:
     assert re.findall(r"\b(?:gdpr|ai act)[ -]compliant\b|\bguarantees? (?:deletion|compliance)\b", text) == []
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """A folder whose `rasura` has its imports behind it."""
+    prefix = "rasura-warm-"  # a socket's path is short
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix) as folder,
+        _tool("warm").start(Path(folder), _tool("session").environment()) as programs,
+    ):
+        yield programs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in PAGES if "```console" in p.read_text()])
-def test_the_sessions_of_a_page_tell_the_truth(page: str) -> None:
+def test_the_sessions_of_the_readme_tell_the_truth() -> None:
+    """As a reader runs them: each command in a process that starts cold, and nothing that anybody computed before."""
+    _check_page("README.md", [], dict(os.environ))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [name for name in SESSIONS if name != "README.md"])
+def test_the_sessions_of_a_page_tell_the_truth(page: str, warm: Path, cache_of_the_run: Path) -> None:
+    """Each command in a process of its own; what encoding the same lists gives is known from the pages before."""
+    _check_page(page, ["--rasura", str(warm)], {**os.environ, "RASURA_CACHE": str(cache_of_the_run)})
+
+
+def _check_page(page: str, options: list[str], environment: Mapping[str, str]) -> None:
     if not MODEL.exists():
         pytest.skip("needs examples/reference_model/pipeline, which the source distribution leaves out")
-    done = subprocess.run(
-        [sys.executable, "docs/tools/session.py", page, "--check"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "docs/tools/session.py", page, "--check", *options]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_readme_has_a_session() -> None:
-    assert "```console\n$ " in (ROOT / "README.md").read_text()
+    assert "README.md" in SESSIONS
+
+
+_WARM_AND_COLD = (
+    ["--version"],
+    ["init"],
+    ["patch", "show", "nothing"],
+    ["key", "list", "--json", "--registry", "elsewhere"],
+    ["erase"],
+    ["methods", "--json"],
+)
+
+
+@pytest.mark.slow
+def test_a_warm_command_is_the_cold_one(warm: Path, tmp_path: Path) -> None:
+    """Streams, exit codes, working folder and environment; and nothing is left of the command before."""
+    (tmp_path / "elsewhere").mkdir()
+    for kind in ("warm", "cold"):
+        (tmp_path / kind).mkdir()
+    for arguments in (*_WARM_AND_COLD, ["init"]):  # the second finds the first's registry
+        found = []
+        for kind, programs in (("warm", warm), ("cold", Path(sys.executable).parent)):
+            environment = {**_tool("session").environment(programs), "COLUMNS": "60"}
+            done = subprocess.run(
+                [programs / "rasura", *arguments],
+                cwd=tmp_path / kind,
+                env=environment,
+                input="",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            here = str((tmp_path / kind).resolve())
+            found.append((done.returncode, done.stdout.replace(here, "."), done.stderr.replace(here, ".")))
+        assert found[0] == found[1], arguments
+
+
+def test_a_warm_command_runs_where_nobody_imported_anything(warm: Path, tmp_path: Path) -> None:
+    """A child of the warm process, once; and by itself, where what is read at the imports differs."""
+    probe = [warm / "rasura", "--version"]
+    environment = _tool("session").environment(warm)
+    trace = {**environment, "PYTHONPROFILEIMPORTTIME": "1"}  # which an interpreter reads when it starts
+    quiet = subprocess.run(probe, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    loud = subprocess.run(probe, env=trace, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (quiet.stdout, quiet.stderr) == (loud.stdout, "")
+    assert "import time:" in loud.stderr
+    assert "rasura.cli" in loud.stderr
 
 
 def test_a_session_that_lies_is_found(tmp_path: Path) -> None:

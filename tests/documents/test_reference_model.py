@@ -31,6 +31,7 @@ STYLES = ("cartoon", "ink", "sketch", "pixel")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("encoded_once"),
     pytest.mark.xdist_group("the reference model"),  # what a fixture makes once is not made by every process
     pytest.mark.skipif(not MODEL.joinpath("pipeline").exists(), reason="the source distribution leaves the model out"),
 ]

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from rasura.patches._io.settings import FUSED, THREADS, Settings, get_settings, use
+from rasura.patches._io.settings import CACHE, FUSED, THREADS, Settings, get_settings, use
 
 _SHOW = "from rasura.patches._io.settings import get_settings; print(get_settings().threads, get_settings().fused)"
 
 
 def test_an_environment_is_read_by_name() -> None:
-    assert Settings.read({}) == Settings("", "")
-    assert Settings.read({THREADS: "3", FUSED: "1", "OTHER": "x"}) == Settings("3", "1")
+    assert Settings.read({}) == Settings("", "", "")
+    assert Settings.read({THREADS: "3", FUSED: "1", CACHE: "/c", "OTHER": "x"}) == Settings("3", "1", "/c")
 
 
 def test_what_is_handed_in_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
