@@ -27,7 +27,7 @@ from rasura.patches.errors import DigestMismatchError, FormatError, HostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "make_identity", "original_header", "owner"]
+__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "beside_file", "make_identity", "original_header", "owner"]
 
 STATE_FOLDER: Final = ".rasura-host"
 
@@ -72,7 +72,7 @@ class StateFolder:
 
     def __init__(self, model: Path) -> None:
         self.model = model
-        beside = model.with_name(f".{model.name}{STATE_FOLDER}")
+        beside = beside_file(model)
         self.single = model.is_file() or (not model.is_dir() and beside.is_dir())
         """Whether the model is one file; also of one that is gone, as long as this is still there."""
         self.root = model.parent if self.single else model
@@ -160,6 +160,11 @@ class StateFolder:
         except OSError as error:
             raise HostError(f"{self.originals}: expected readable files, got {error.strerror}") from None
         return {original.info.name: original for original in found}
+
+
+def beside_file(model: Path) -> Path:
+    """The state folder of a single file."""
+    return model.with_name(f".{model.name}{STATE_FOLDER}")
 
 
 def make_identity() -> str:
