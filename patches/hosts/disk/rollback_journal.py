@@ -32,12 +32,12 @@ from rasura.patches._io.byte_ranges import (
     write_range,
 )
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches.errors import HostWriteError
+from rasura.patches.errors import DriftError, HostWriteError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
 from rasura.patches.hosts.disk.state_folder import StateFolder, original_header
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.types import Digest
+from rasura.patches.types import SHORT, Digest
 
 __all__ = ["RollbackJournal"]
 
@@ -147,7 +147,7 @@ class RollbackJournal:
         self.reached("journal partly written")
         for change in record.changes:
             if not change.staged:
-                yield from read_range(files.descriptor(change.file), change.start, change.stop)
+                yield from _old_pieces(change, files)
                 self.reached("journal partly written")
 
     def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[RangeChange], memoryview]) -> None:
@@ -245,7 +245,26 @@ class RollbackJournal:
 
 def _pieces(header: bytes, change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
     yield header
-    yield from read_range(files.descriptor(change.file), change.start, change.stop)
+    yield from _old_pieces(change, files)
+
+
+def _old_pieces(change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
+    """The old bytes, which are kept as they pass: they must be those that were checked.
+
+    Raises:
+        DriftError: somebody wrote to the file meanwhile.
+    """
+    state = hashlib.sha256()
+    for piece in read_range(files.descriptor(change.file), change.start, change.stop):
+        state.update(piece)
+        yield piece
+    if (got := state.hexdigest()) != change.old:
+        raise DriftError(
+            f"{change.file}: expected the bytes from {change.start} with SHA-256 {change.old[:SHORT]}…, got "
+            f"{got[:SHORT]}…: somebody changed them meanwhile; nothing was written",
+            hint="stop what writes to this model, and try again",
+            file=change.file,
+        )
 
 
 def _mode(named: Iterable[str], files: WeightFiles) -> int:
