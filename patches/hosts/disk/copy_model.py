@@ -14,14 +14,15 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from rasura.patches._io.byte_ranges import read_range, sync_folder, write_range
 from rasura.patches._io.file_lock import locked
 from rasura.patches._io.safetensors_file import TensorInfo
-from rasura.patches.errors import ExistsError, HostError, InputError, UnsupportedHostError
+from rasura.patches.errors import ExistsError, InputError, UnsupportedHostError
+from rasura.patches.hosts.check_value import check_same
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.compvis_layout import find_single_layout, is_single_name
 from rasura.patches.hosts.disk.compvis_names import is_average
@@ -149,11 +150,6 @@ def _put_originals_back(source: Path, target: Path) -> None:
     with WeightFiles(target.parent if single else target, layout.files, writable=True) as files:
         for name, original in kept.items():
             place = layout.place(name, str(target))
-            write_range(files.descriptor(place.file), place.start, _whole(original.read(), place.stop - place.start))
+            check_same(place.info, original.info)  # before its bytes are read: it may be of any size
+            write_range(files.descriptor(place.file), place.start, [original.read()])
         files.sync()
-
-
-def _whole(data: bytearray, size: int) -> Iterator[bytearray]:
-    if len(data) != size:
-        raise HostError(f"expected an original of {size} bytes, got {len(data)}")
-    yield data

@@ -31,8 +31,9 @@ from rasura.patches._io.byte_ranges import (
     sync_folder,
     write_range,
 )
+from rasura.patches._io.files import open_regular
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches.errors import DriftError, HostWriteError
+from rasura.patches.errors import DriftError, FormatError, HostWriteError, NotFoundError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
 from rasura.patches.hosts.disk.state_folder import StateFolder, original_header
 from rasura.patches.hosts.disk.weight_files import WeightFiles
@@ -227,8 +228,8 @@ class RollbackJournal:
 
     def _old_bytes(self, change: RangeChange, offsets: Mapping[RangeChange, int]) -> Iterator[bytes]:
         path = self._state.staging / change.staged if change.staged else self._pending
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_regular(path) as (file, status):
+            size = status.st_size
             length = change.stop - change.start
             start = size - length if change.staged else offsets[change]
             yield from read_range(file.fileno(), start, min(start + length, size))
@@ -238,7 +239,7 @@ class RollbackJournal:
         try:
             for piece in self._old_bytes(change, offsets):
                 state.update(piece)
-        except FileNotFoundError:
+        except (NotFoundError, FormatError):
             return None
         return Digest(state.hexdigest())
 
