@@ -19,7 +19,7 @@ import click
 
 from rasura import __version__
 from rasura.commands._command import Verbs
-from rasura.patches.errors import RasuraError
+from rasura.patches.errors import InputError, OutputError, RasuraError
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
     f"  {line.strip()}" for line in (__doc__ or "").split("codes:\n")[-1].splitlines() if line.strip()
@@ -106,10 +106,18 @@ def main() -> None:
     try:
         code = _answer()
         sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads any more; the interpreter would complain when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads any more
         code = _ERROR
+        _drop_output()
+    except OSError as error:  # an error that could not be said where it was asked for
+        code = _report({}, OutputError.code, f"expected to print the answer, got {error.strerror}", _ERROR)
+        _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Send what standard output did not take nowhere: the interpreter would complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer() -> int:
@@ -118,21 +126,41 @@ def _answer() -> int:
     try:
         code = cli.main(standalone_mode=False, prog_name="rasura", obj=seen)
     except RasuraError as error:
+        if isinstance(error, OutputError):
+            _drop_output()
         return _report(seen, error.code, error.message, error.exit_code, hint=error.hint, details=error.details)
-    except click.UsageError as error:
-        return _usage(error)
     except click.ClickException as error:
+        if isinstance(error, click.UsageError):
+            return _usage(error)
         return _report(seen, "error", error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as stop:
         said = str(stop.__cause__ or stop)  # click makes an Abort of what was interrupted
         return _report(seen, "interrupted", f"interrupted: {said}" if said else "interrupted", _INTERRUPTED)
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001  # a defect of ours; machines still get their envelope
-        traceback.print_exc()
-        hint = "this is a defect of rasura: please report it with the lines above"
-        return _report(seen, "internal", f"{type(error).__name__}: {error}", _ERROR, hint=hint)
+    except Exception as error:  # noqa: BLE001  # machines get their envelope in any case
+        return _report_unexpected(seen, error)
     return code if isinstance(code, int) else 0
+
+
+def _report_unexpected(seen: Mapping[str, str], error: Exception) -> int:
+    """What no function of ours made an error of: half a character that was typed, or a defect of ours."""
+    if isinstance(error, OSError) and _was_printing(error):
+        raise error
+    if isinstance(error, UnicodeEncodeError):
+        said = f"expected Unicode text, got half a character in {str(error.object)[:60]!a}"
+        return _report(seen, InputError.code, said, InputError.exit_code)
+    traceback.print_exception(error)
+    hint = "this is a defect of rasura: please report it with the lines above"
+    return _report(seen, "internal", f"{type(error).__name__}: {error}", _ERROR, hint=hint)
+
+
+def _was_printing(error: OSError) -> bool:
+    """Whether this came from a write to standard output, of help or of a version."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__") == "click.utils"
 
 
 def _usage(error: click.UsageError) -> int:

@@ -646,7 +646,8 @@ class Registry(LogCalls):
         """
         from rasura.registry.trust.verified_patch import add_folder
 
-        return add_folder(self.store, Path(folder), self._draft("patch.add", reason))
+        added = add_folder(self.store, Path(folder), self._draft("patch.add", reason))
+        return added.patch_id, added.new
 
     @in_python
     def export(self, patch: str, folder: str | Path) -> None:

@@ -7,13 +7,14 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 
 from rasura import __version__
+from rasura.patches.errors import OutputError
 
 SCHEMA: Final = "envelope/1"
 SHORT_ID: Final = 12
@@ -37,12 +38,23 @@ class Result:
 
 
 def show(result: Result, command: str, *, as_json: bool) -> None:
-    """Print a result in the way that was asked for."""
-    if as_json:
-        ok = result.exit_code == 0
-        _print_json(ok=ok, command=command, data=result.data, error=None, changed=result.changed)
-    else:
-        result.text()
+    """Print a result in the way that was asked for.
+
+    Raises:
+        OutputError: standard output takes no more.
+    """
+    try:
+        if as_json:
+            ok = result.exit_code == 0
+            _print_json(ok=ok, command=command, data=result.data, error=None, changed=result.changed)
+        else:
+            result.text()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        done = "; what it was asked to do is done" if result.changed else ""
+        raise OutputError(f"expected to print what {command} found, got {error.strerror}{done}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +77,23 @@ class Failure:
 
 
 def print_failure(failure: Failure, *, as_json: bool) -> None:
-    """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people."""
-    if as_json:
+    """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people.
+
+    What standard output does not take goes to stderr.
+    """
+    if as_json and failure.code != OutputError.code:
         error = {"code": failure.code, "message": failure.message, "hint": failure.hint, "details": failure.details}
         _print_json(ok=False, command=failure.command, data=None, error=error, changed=False)
         return
-    click.echo(f"error: {clean(failure.message)}", err=True)
+    _complain(f"error: {clean(failure.message)}")
     if failure.hint:
-        click.echo(f"hint: {clean(failure.hint)}", err=True)
+        _complain(f"hint: {clean(failure.hint)}")
+
+
+def _complain(text: str) -> None:
+    """A line on stderr; where nobody can read it, the work goes on and the exit code tells."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def clean(text: str) -> str:
@@ -159,7 +180,7 @@ def line(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say on stderr what a result does not mean, so that whoever reads only the result's first line sees it, too."""
-    click.echo(f"warning: {clean(text)}", err=True)
+    _complain(f"warning: {clean(text)}")
 
 
 def many(count: int, noun: str, plural: str = "") -> str:
@@ -183,7 +204,7 @@ def short(identifier: str) -> str:
 def note(text: str) -> None:
     """Say something on stderr that is no result; nothing where a machine reads, which finds it in the envelope."""
     if not click.get_current_context().params.get("as_json"):
-        click.echo(f"note: {clean(text)}", err=True)
+        _complain(f"note: {clean(text)}")
 
 
 @contextmanager
@@ -221,7 +242,7 @@ class _Lines:
         stage = stage.partition("\t")[0]
         if stage not in self._said and time.monotonic() - self._started > 1.0 and done < total:
             self._said.add(stage)
-            click.echo(f"{clean(stage)}…", err=True)
+            _complain(f"{clean(stage)}…")
 
 
 def _width(text: str) -> int:

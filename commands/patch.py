@@ -152,13 +152,14 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         signer = next((k.name for k in registry.keys() if k.key_id == record.key_id), "unknown")
         evaluations = registry.evaluations(record.patch_id)
     basis, retain = manifest.protected.basis, manifest.protected.retain
+    layers = manifest.eraser.options.get("layers", "?")
     pairs = [
         ("patch", record.patch_id),
         ("concept", manifest.concept.text),
         ("becomes", manifest.concept.anchor or "(nothing)"),
         (
             "method",
-            f"{manifest.eraser.name}, tokens {manifest.concept.tokens}, layers {manifest.eraser.options['layers']}",
+            f"{manifest.eraser.name}, tokens {manifest.concept.tokens}, layers {layers}",
         ),
         ("base", record.base),
         ("touches", f"{len(manifest.base.parameters)} parameters, rank {manifest.measured.get('rank', '?')}"),
@@ -196,9 +197,15 @@ def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Resul
     from rasura.registry.trust.verified_patch import add_folder
 
     with open_registry(registry_at) as registry:
-        patch_id, new = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
-    said = "is new" if new else "was here already"
-    return Result({"id": patch_id, "new": new}, lambda: line(f"{short(patch_id)} {said}"), changed=new)
+        added = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
+
+    def text() -> None:
+        line(f"{short(added.patch_id)} {'is new' if added.new else 'was here already'}")
+        for name in added.ignored:
+            line(f"  ignored {name}: no signature covers it")
+
+    data = {"id": added.patch_id, "new": added.new, "ignored": list(added.ignored)}
+    return Result(data, text, changed=added.new)
 
 
 @command(patch, "verify")

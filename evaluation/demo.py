@@ -26,7 +26,7 @@ from rasura.patches.checks.check import Member, Verdict, check
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.hosts.disk.new_copy import copy_model
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
 from rasura.patches.types import Progress

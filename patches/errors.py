@@ -140,6 +140,12 @@ class ProcessGroupError(HostError):
     code = "process_group"
 
 
+class OutputError(RasuraError):
+    """What a command had to say could not be printed: the disk behind standard output is full, or broken."""
+
+    code = "output"
+
+
 class RegistryError(RasuraError):
     """The registry itself cannot be used."""
 

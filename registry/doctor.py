@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from rasura.patches.errors import BusyError, FormatError, NotFoundError, RasuraError
+from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.leftovers import find_leftovers, remove_leftover
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state
@@ -77,13 +78,16 @@ def examine(
         RasuraError: a bisection's model cannot go back; see `rasura.registry.apply.operations.switch`.
     """
     places = list(models) or _known(registry)
-    found: list[Finding] = []
+    dead = _dead_copies(registry, places)
+    found = list(_of_copies(registry, dead, repair=not dry_run))
+    places = [place for place in places if str(place) not in {finding.where for finding in found}]
     for index, model in enumerate(places):
         progress("looking at models", index, len(places))
         found += _of_model(registry, model, repair=not dry_run)
     progress("looking at models", len(places), len(places))
     found += _of_bisection(registry, actor, repair=not dry_run)
-    found += _of_leftovers(registry, places, repair=not dry_run)
+    left = find_leftovers(registry.location, places, registry.now())
+    found += _of_leftovers([*dead, *left], repair=not dry_run)
     if any(f.outcome == "repaired" and f.kind in {"half-written", "kept", "bisection", "leftover"} for f in found):
         counted = {
             kind: sum(f.kind == kind and f.outcome == "repaired" for f in found) for kind in {f.kind for f in found}
@@ -219,10 +223,31 @@ def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator
     yield Finding("bisection", where, said, _done(repair))
 
 
-def _of_leftovers(registry: Registry, models: Sequence[Path], *, repair: bool) -> Iterator[Finding]:
-    for path in find_leftovers(registry.location, models, registry.now()):
+def _dead_copies(registry: Registry, models: Sequence[Path]) -> list[Path]:
+    from rasura.patches.hosts.disk.new_copy import find_dead
+
+    folders = dict.fromkeys([*(model.parent for model in models), registry.location.folder.parent])
+    with translated("look for copies of models"):
+        return [path for folder in folders for path in find_dead(beside=folder)]
+
+
+def _of_copies(registry: Registry, dead: Sequence[Path], *, repair: bool) -> Iterator[Finding]:
+    """New copies that were begun and never stood at their target."""
+    for path in dead:
+        for entry in host_state.find_unborn(registry, path):
+            said = f"entry {entry.index}, {entry.action} to a new copy, has no end; the copy was never there"
+            yield Finding("unfinished", str(entry.details["location"]), said, _done(repair))
         if repair:
-            remove_leftover(path)
+            host_state.settle_unborn(registry, path)
+
+
+def _of_leftovers(leftovers: Sequence[Path], *, repair: bool) -> Iterator[Finding]:
+    from rasura.patches.hosts.disk.new_copy import is_place, remove_dead
+
+    for path in leftovers:
+        if repair:
+            with translated(f"remove {path}"):
+                (remove_dead if is_place(path) else remove_leftover)(path)
         yield Finding("leftover", str(path), "a process that died left it half written", _done(repair))
 
 

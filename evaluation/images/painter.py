@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
 from rasura.patches.models.library_output import quiet
@@ -124,7 +124,9 @@ def _pipeline(folder: Path) -> Any:
     """The pipeline of a folder, without what changes a finished picture: a checker or a watermark."""
     import diffusers
 
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    for place in [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]:
+        check_regular_files(place)
+    index = read_config(folder / "model_index.json")
     if isinstance(index, dict) and index.get("_class_name") == _SDXL:
         return diffusers.StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
     if isinstance(index, dict) and "transformer" in index:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from rasura.evaluation.images.painter import Shot
+from rasura.patches._io.files import read_config
 from rasura.patches.errors import FormatError, NotFoundError
 
 AXES: Final = ("object", "style")
@@ -47,7 +47,7 @@ class Subjects:
             FormatError: it does not hold what is needed.
         """
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
+            facts = read_config(path)
             return cls(
                 tuple(facts["objects"]),
                 dict(facts["superclass"]),
@@ -56,7 +56,7 @@ class Subjects:
                 dict(facts["with_article"]),
                 tuple(facts["evaluation_templates"]),
             )
-        except FileNotFoundError:
+        except NotFoundError:
             raise NotFoundError(f"{path} does not exist: expected the reference model's concepts.json") from None
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{path} is not a reference model's concepts.json: {error}") from error

@@ -6,7 +6,6 @@ model was trained on drawings only and has never seen a generated picture.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 
 from rasura.evaluation.images.questions import AXES, Answer
 from rasura.evaluation.judges.interface import Sight
+from rasura.patches._io.files import read_config, read_regular
+from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, NotFoundError
 from rasura.patches.types import SHORT
@@ -96,10 +97,10 @@ def load_judge(folder: Path, device: str = "cpu") -> Classifier:
         FormatError: the files do not fit each other.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = read_config(folder / FACTS)
         shape = facts["architecture"]
         network = Network(
             objects=len(facts["objects"]),
@@ -108,11 +109,12 @@ def load_judge(folder: Path, device: str = "cpu") -> Classifier:
             strides=shape["strides"],
             hidden=shape["hidden"],
         )
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        digest = digest_of((folder / WEIGHTS).read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
+        weights = read_regular(folder / WEIGHTS, CHECKPOINT_LIMITS.file_bytes, follow=True)
+        network.load_state_dict(load(weights))
+        digest = digest_of(weights)
+    except NotFoundError as error:
         raise NotFoundError(
-            f"{folder} holds no classifier: expected {FACTS} and {WEIGHTS}, {error.filename} is missing",
+            f"{folder} holds no classifier: expected {FACTS} and {WEIGHTS}, {error.details['path']} is missing",
             hint="rasura evaluate --judge DIR, or --judge clip:DIR",
         ) from None
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

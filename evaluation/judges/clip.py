@@ -16,6 +16,7 @@ import numpy as np
 
 from rasura.evaluation.images.questions import Answer
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Sight
+from rasura.patches._io.files import check_regular_files, open_regular
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.models.library_output import quiet
 from rasura.patches.prompts.concept_prompts import check_template
@@ -102,6 +103,7 @@ def _loaded(folder: Path) -> tuple[Any, Any, Any]:
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
     clip: Any = CLIPModel  # its annotations know nothing of the report
+    check_regular_files(folder)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -131,6 +133,9 @@ def _digest(folder: Path) -> str:
     """SHA-256 over the weight files, one after the other in name order."""
     found = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+        with open_regular(path, follow=True) as (file, _):
+            digest = hashlib.sha256()
+            while piece := file.read(2**20):
+                digest.update(piece)
+            found.update(digest.digest())
     return found.hexdigest()

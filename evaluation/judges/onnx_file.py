@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import FormatError, NotFoundError
 
 MAX_MODEL_BYTES: Final = 2**31 - 1
@@ -39,13 +40,10 @@ def read_model(path: Path) -> bytes:
         FormatError: too large, no ONNX model, or one that keeps tensors in other files.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_MODEL_BYTES:
-            raise FormatError(f"{path}: expected an ONNX model of at most {MAX_MODEL_BYTES} bytes, got {size}")
-        data = path.read_bytes()
-    except OSError as error:
+        data = read_regular(path, MAX_MODEL_BYTES, follow=True)
+    except NotFoundError:
         raise NotFoundError(
-            f"expected an ONNX model at {path}, got {error.strerror}", hint="rasura evaluate --judge onnx:FILE:LABELS"
+            f"expected an ONNX model at {path}, got no such file", hint="rasura evaluate --judge onnx:FILE:LABELS"
         ) from None
     try:
         found = _check_message(memoryview(data), "model", 0, str(path))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, NotFoundError
@@ -79,14 +80,11 @@ def read_description(path: Path) -> Description:
         FormatError: not UTF-8, too large, no label, one twice, or a field that is not what it should be.
     """
     try:
-        size = path.stat().st_size
-        if size > _FILE_LIMIT:
-            raise FormatError(f"{path}: expected labels of at most {_FILE_LIMIT} bytes, got {size}")
-        data = path.read_bytes()
+        data = read_regular(path, _FILE_LIMIT, follow=True)
         text = data.decode("utf-8-sig")
-    except OSError as error:
+    except NotFoundError:
         raise NotFoundError(
-            f"expected labels at {path}, got {error.strerror}", hint="rasura evaluate --judge onnx:FILE:LABELS"
+            f"expected labels at {path}, got no such file", hint="rasura evaluate --judge onnx:FILE:LABELS"
         ) from None
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: expected UTF-8, got byte 0x{data[error.start]:02x} at {error.start}") from None

@@ -7,7 +7,6 @@ paraphrase  prompts that lead to an object without naming it, from paraphrases.j
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +23,7 @@ from rasura.evaluation.images.questions import (
     labels,
     make_direct_questions,
 )
+from rasura.patches._io.files import read_config
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.prompts.concept_prompts import normal
 
@@ -108,7 +108,7 @@ def read_paraphrases(path: Path | None) -> dict[str, tuple[str, ...]]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_config(path)
         if not all(isinstance(p, str) for prompts in found.values() for p in prompts):
             raise TypeError("a prompt is no text")  # noqa: TRY301
         return {str(name): tuple(prompts) for name, prompts in found.items()}

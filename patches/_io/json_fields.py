@@ -25,6 +25,7 @@ MAX_ITEMS: Final = 100_000
 _T = TypeVar("_T")
 
 _SHOWN: Final = 60  # characters of a bad value in a message
+_SHOWN_BITS: Final = 256
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,24})(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
@@ -177,6 +178,8 @@ def is_decimal(value: object) -> TypeGuard[str]:
 
 def show(value: object) -> str:
     """A bad value for a message: escaped, and short at a cost that does not grow with the value."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:  # Python refuses to write thousands of digits
+        return f"an integer of {value.bit_length()} bits"
     text = ascii(value[:_SHOWN]) if isinstance(value, str) else reprlib.repr(value)
     text = text.encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

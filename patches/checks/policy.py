@@ -33,6 +33,7 @@ from typing import Any, Final, Self
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError
 
+_MAX_BITS: Final = 1023  # of an integer that a float can hold
 MAX_POLICY_BYTES: Final = 65_536
 _LIMITS: Final = "limits"
 _REQUIRE: Final = "require"
@@ -41,6 +42,13 @@ _SHARES: Final = ("min_forget", "min_retain")
 _HINT: Final = "rasura policy show"
 _REQUIREMENTS: Final = ("separable", "reason")
 _LATER: Final = ("alike",)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or value.bit_length() <= _MAX_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +89,11 @@ class Policy:
     def __post_init__(self) -> None:
         for name in list_limit_names():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+            if not _is_number(value) or math.isnan(value) or value < 0:
                 raise InputError(f"policy: {name}: expected a number of 0 or more, got {show(value)}", hint=_HINT)
         for name in _SHARES:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if not _is_number(value) or not 0 <= value <= 1:
                 raise InputError(f"policy: {name}: expected a share from 0 to 1, got {show(value)}", hint=_HINT)
         for name in (*_REQUIREMENTS, "evaluated"):
             if not isinstance(value := getattr(self, name), bool):
@@ -163,8 +171,10 @@ def _document(data: bytes) -> Mapping[str, object]:
         raise InputError(f"policy: expected at most {MAX_POLICY_BYTES} bytes, got {len(data)}", hint=_HINT)
     try:
         return tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"policy: expected TOML, got something else: {error}", hint=_HINT) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, tables in tables in tables
+        raise InputError("policy: expected numbers of a sensible length, and no nesting", hint=_HINT) from None
 
 
 def _table(document: Mapping[str, object], name: str) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """The parts of a manifest, one value a JSON object; each writes itself and reads itself strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from rasura.patches._io.canonical_json import MAX_INTEGER
@@ -134,6 +135,7 @@ class BaseSpec:
     def read(cls, fields: Fields) -> "BaseSpec":
         """Read one object and refuse unknown fields."""
         parameters = tuple(TensorIdentity.read(item) for item in fields.records("parameters", MAX_TENSORS))
+        _check_sorted("base.parameters", [parameter.name for parameter in parameters])
         found = cls(
             fields.digest("sha256"), parameters, fields.digest("text_encoder_sha256"), fields.digest("tokenizer_sha256")
         )
@@ -181,6 +183,10 @@ class RetainSpec:
             fields.integer("cut", 1, MAX_INTEGER) if fields.has("cut") else 0,
         )
         fields.done()
+        if "/" in found.source:
+            raise FormatError(
+                f"manifest.json: protected.retain.source: expected a file's name without a folder, got {found.source!a}"
+            )
         return found
 
 
@@ -265,7 +271,7 @@ class ProtectedSpec:
             BasisSpec.read(fields.fields("basis")),
             None if fields.is_null("retain") else RetainSpec.read(fields.fields("retain")),
             fields.texts("concepts", MAX_LIST),
-            patch_ids(fields, "patches"),
+            _sorted_ids(fields, "patches"),
             _reads(fields.fields("reads")) if version > 1 else {},
         )
         fields.done()
@@ -288,6 +294,25 @@ class TensorSpec:
         """Read one object and refuse unknown fields."""
         file = fields.text("file", _FILE)
         return cls(file, TensorIdentity.read(fields))
+
+
+def _sorted_ids(fields: Fields, name: str) -> tuple[PatchId, ...]:
+    found = patch_ids(fields, name)
+    _check_sorted(f"protected.{name}", found)
+    return found
+
+
+def _check_sorted(what: str, names: Sequence[str]) -> None:
+    """One order, and nothing twice: equal content has equal bytes.
+
+    Raises:
+        FormatError: naming the first that stands wrong.
+    """
+    for before, after in pairwise(names):
+        if before >= after:
+            raise FormatError(
+                f"manifest.json: {what}: expected names in order, each once, got {after!a} after {before!a}"
+            )
 
 
 def _reads(fields: Fields) -> dict[ParamName, str]:

@@ -44,6 +44,7 @@ __all__ = [
     "Patch",
     "PatchTensors",
     "Span",
+    "list_strangers",
     "read_folder",
     "write_folder",
 ]
@@ -103,6 +104,16 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     limits = {MANIFEST: MANIFEST_LIMIT, SIGNATURE: _SIGNATURE_LIMIT}
     present = [*CONTENT, *([SIGNATURE] if (folder / SIGNATURE).exists() else [])]
     return {name: read_regular(folder / name, limits.get(name, PATCH_LIMITS.file_bytes)) for name in present}
+
+
+def list_strangers(folder: Path) -> tuple[str, ...]:
+    """What lies in a patch folder that no signature covers; `read_folder` does not read it.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    known = {*CONTENT, SIGNATURE}
+    return tuple(sorted(path.name for path in folder.iterdir() if path.name not in known))
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

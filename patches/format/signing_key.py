@@ -4,11 +4,15 @@ A key's identity is a digest of the key itself, computed at load; a name that so
 believed, so one key cannot count as two. Secrets appear in no `repr`, no message and no exception's chain.
 """
 
+import errno
 import os
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rasura.patches._io.byte_ranges import sync_folder
 from rasura.patches._io.files import open_regular
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, InputError
@@ -24,6 +28,7 @@ MAX_PASSWORD_BYTES: Final = 1023
 """Longest password that OpenSSL takes for PKCS#8."""
 
 _CURVE: Final = "secp256r1"  # P-256 in SEC 2's spelling, which `cryptography` uses
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _OTHERS: Final = 0o077  # what group and others may do
 
 
@@ -140,19 +145,38 @@ def write_private(path: Path, key: PrivateKey, password: bytes | None = None) ->
     """
     pem = key.pem(password)  # before there is a file
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        _write_new(path, pem)
     except FileExistsError:
         raise ExistsError(f"expected no file at {path}, got one", path=str(path)) from None
     except OSError as error:
         raise HostWriteError(f"expected to write a key to {path}, got {error.strerror}", path=str(path)) from None
+
+
+def _write_new(path: Path, pem: bytes) -> None:
+    """The file, whole or not at all: its bytes are durable under another name before it gets this one.
+
+    Raises:
+        FileExistsError: something is at `path`.
+        OSError: it could not be written.
+    """
+    if path.is_symlink() or path.exists():
+        raise FileExistsError
+    descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(pem)
             file.flush()
             os.fsync(descriptor)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise HostWriteError(f"expected to write a key to {path}, got {error.strerror}", path=str(path)) from None
+        try:
+            os.link(name, path, follow_symlinks=False)  # refuses what exists, where a rename would replace it
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.rename(name, path)  # noqa: PTH104  # a file system that knows one name a file
+        sync_folder(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108  # a plain name
 
 
 def read_private(path: Path, password: bytes | None = None) -> PrivateKey:

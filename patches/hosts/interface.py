@@ -186,6 +186,14 @@ class Host(Protocol):
         """
         ...
 
+    def hold_to(self, digests: "Mapping[ParamName, Digest]") -> None:
+        """Have the next write find these parameters with these digests, as they were when they were checked.
+
+        A host that others can write to behind our back keeps an original at the first write: without this it would keep
+        what came there after the check. Hosts that nobody else can reach need not care.
+        """
+        del digests
+
     def model_folder(self) -> "Path | None":
         """The diffusers folder that this model is, with tokenizer and text encoder; None of every other host."""
         return None

@@ -9,7 +9,6 @@ The weights are never changed: an increment B·A that is being trained runs besi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any, Final, Self
 
 import torch
 
-from rasura.patches.errors import NotFiniteError, UnsupportedHostError
+from rasura.patches._io.files import read_config
+from rasura.patches.errors import NotFiniteError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.library_output import quiet
 from rasura.patches.types import ParamName
@@ -71,9 +71,9 @@ class Denoiser:
         try:
             place = torch.device(device)
             unet = _unet(folder, state).to(place)
-            schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+            schedule = read_config(folder / "scheduler" / "scheduler_config.json")
             alphas = _alphas(schedule).to(place)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, RasuraError) as error:
             raise UnsupportedHostError(f"{folder}: its UNet or schedule cannot be used: {error}") from error
         prediction = schedule.get("prediction_type", PREDICTIONS[0])
         if prediction not in PREDICTIONS:
@@ -190,7 +190,7 @@ def _unet(folder: Path, state: Mapping[str, torch.Tensor]) -> Any:
     with quiet():
         from diffusers import UNet2DConditionModel
         from diffusers.models.attention_processor import AttnProcessor
-    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder / "unet" / "config.json")
     unet = UNet2DConditionModel.from_config(config)
     unet.load_state_dict(dict(state), strict=True)
     unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is slower on a CPU

@@ -1,13 +1,13 @@
 """Loading a pipeline's tokenizers and text encoders: from its folder alone, whole or not at all."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from rasura.patches.errors import NotFoundError, UnsupportedHostError
+from rasura.patches._io.files import check_regular_files, read_config
+from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import CLIP, Encoder
@@ -70,6 +70,8 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
     from safetensors import SafetensorError
 
     try:
+        check_regular_files(tokenizer_folder)
+        check_regular_files(model_folder)
         with quiet():
             reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
             tokenizer = reader.from_pretrained(tokenizer_folder, local_files_only=True)
@@ -82,7 +84,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
                 variant=_variant(model_folder),
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, RasuraError) as error:
         raise UnsupportedHostError(f"{model_folder.parent}: {model_folder.name}/ cannot be loaded: {error}") from error
     return tokenizer, model, set(report["missing_keys"])
 
@@ -91,7 +93,7 @@ def _class(folder: Path, kind: Encoder) -> str:
     """The class of a text encoder: some CLIPs project their pooled state."""
     if kind.kind == "T5":
         return "T5EncoderModel"
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder / "config.json")
     return _PROJECTED if isinstance(config, dict) and config.get("architectures") == [_PROJECTED] else _PLAIN
 
 

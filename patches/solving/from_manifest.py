@@ -16,7 +16,7 @@ from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import eraser, load_method
 from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.errors import InputError
+from rasura.patches.errors import FormatError, InputError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
@@ -91,7 +91,7 @@ def request_prompts(
         retain,
         templates=first.concept.templates,
         tokens=first.concept.tokens,
-        layers=first.eraser.options[_LAYERS],
+        layers=_layers(first),
         held_out=held_out.concepts if isinstance(held_out, RetainSet) else held_out,
         held_out_from=held_out if isinstance(held_out, RetainSet) else None,
         licence=first.licence,
@@ -99,6 +99,22 @@ def request_prompts(
         unnamed=tuple(dict.fromkeys(name for m in manifests for name in m.protected.concepts)),
         supersedes={m.concept.text: (m.patch_id,) for m in manifests},
     )
+
+
+def _layers(manifest: Manifest) -> str:
+    """Which layers the patch was asked for.
+
+    Raises:
+        FormatError: it does not say; the format lets a writer leave options out.
+    """
+    found = manifest.eraser.options.get(_LAYERS)
+    if found is None:
+        raise FormatError(
+            f"patch {manifest.patch_id[:SHORT]}: expected eraser.options.{_LAYERS}, got none: what it was asked for is "
+            "not known, so it cannot be solved or measured again",
+            hint="rasura erase --base BASE --concept TEXT",
+        )
+    return found
 
 
 def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str]]:

@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches._io import canonical_json
-from rasura.patches.errors import ExistsError
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import ExistsError, RegistryError
 from rasura.patches.types import Digest, ParamName
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.lookup import expand_id
@@ -173,5 +174,11 @@ def _parameter_row(base: Digest, position: int, parameter: BaseParameter) -> Par
 
 
 def _parameter(row: ParameterRow) -> BaseParameter:
-    shape, casts = json.loads(row.shape), json.loads(row.casts)
-    return BaseParameter(ParamName(row.name), row.dtype, tuple(shape), Digest(row.sha256), casts)
+    try:
+        shape, casts = json.loads(row.shape), json.loads(row.casts)
+        return BaseParameter(ParamName(row.name), row.dtype, tuple(shape), Digest(row.sha256), casts)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise RegistryError(
+            f"the row of parameter {show(row.name)} is damaged: expected its shape and casts as JSON",
+            hint="rasura audit verify",
+        ) from None

@@ -56,8 +56,10 @@ class Config:
             return cls()
         try:
             document = tomllib.loads(data.decode("utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"{path}: expected TOML, got something else: {error}") from None
+        except (ValueError, RecursionError):  # a number of thousands of digits, tables in tables in tables
+            raise InputError(f"{path}: expected numbers of a sensible length, and no nesting") from None
         _check_known(path, document, (_TABLE,), "table")
         table = document.get(_TABLE, {})
         if not isinstance(table, Mapping):

@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from rasura.patches.errors import BusyError, NoRegistryError, RegistryError
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import BusyError, InputError, NoRegistryError, RegistryError
 from rasura.registry._storage.location import Location
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ def _postgres(url: str) -> "Engine":
         raise RegistryError(
             "PostgreSQL: expected the driver psycopg, got none", hint="pip install 'rasura[postgres]'"
         ) from error
-    except SQLAlchemyError as error:
-        raise RegistryError(f"PostgreSQL: expected a database URL, got one that does not parse: {error}") from None
+    except (SQLAlchemyError, ValueError):  # no detail: a password may be in it
+        raise RegistryError("PostgreSQL: expected a database URL, got one that does not parse") from None
 
 
 @contextmanager
@@ -169,6 +170,8 @@ def _foreign(where: str) -> Iterator[None]:
         raise _translate(where, error) from error
     except SQLAlchemyError as error:
         raise RegistryError(f"registry {where}: {error}") from error
+    except UnicodeEncodeError as error:  # what somebody asked for; nothing like it can be stored
+        raise InputError(f"registry: expected Unicode text, got half a character in {show(error.object)}") from None
 
 
 def _translate(where: str, error: Any) -> RegistryError | BusyError:

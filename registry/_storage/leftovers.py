@@ -1,6 +1,7 @@
 """Files that a process which died left behind: half-written temporary files, half-made copies and registries.
 
-Only what is certain by its name is looked at, and only what nobody has written to for an hour is called dead.
+Only what is certain by its name is looked at, and only what nobody has written to for an hour is called dead. Copies of
+models are looked for by `rasura.registry.doctor`: they are locked as long as their makers live.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["QUIET", "find_leftovers", "remove_leftover"]
 QUIET: Final = timedelta(hours=1)
 
 _INCOMING: Final = ".incoming-*"  # rasura.registry._storage.durable_files.temporary
-_COPY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # rasura.patches.hosts.disk.copy_model
+_COPY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # as copies were once called
 _FOUNDING: Final = re.compile(re.escape(FOLDER) + r"-new-[a-z0-9_]{8}")  # rasura.registry._resources.create
 
 

@@ -11,6 +11,7 @@ With `postgresql://user@server/database?blobs=/srv/rasura` the rows are in Postg
 (or in `home`, where the caller passes one). All machines that write need the same folder, because they sign one log.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ __all__ = ["FOLDER", "Location", "find_location"]
 FOLDER: Final = ".rasura"
 DATABASE: Final = "registry.db"
 
+_URL: Final = "postgresql://…/database?blobs=/srv/rasura"
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -67,7 +69,7 @@ class Location:
             return location
         if isinstance(location, str) and "://" in location:
             return _of_url(location, home)
-        path = Path(location).absolute()
+        path = _checked(location).absolute()
         return cls(path if path.name == FOLDER else path / FOLDER)
 
     def __str__(self) -> str:
@@ -90,8 +92,28 @@ def find_location(start: Path) -> Path:
     raise NoRegistryError(f"expected a {FOLDER} folder in {start} or above, got none", hint="rasura init")
 
 
+def _checked(path: str | Path) -> Path:
+    """A path that the system can be asked for.
+
+    Raises:
+        InputError: a NUL in it, or half a character.
+    """
+    try:
+        if b"\0" not in os.fsencode(path):
+            return Path(path)
+    except UnicodeEncodeError:
+        pass
+    raise InputError(f"registry: expected the path of a folder, got {show(str(path))}")
+
+
 def _of_url(url: str, home: Path | None) -> Location:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which is parsed when it is asked for
+        url.encode()
+    except ValueError as error:  # never the URL itself: a password may be in it
+        why = "half a character" if isinstance(error, UnicodeError) else "one that does not parse"
+        raise InputError(f"registry: expected a folder or a postgresql:// URL, got {why}", hint=_URL) from None
     if parts.scheme not in _SCHEMES:
         raise InputError(f"registry: expected a folder or a postgresql:// URL, got {show(parts.scheme + '://')}")
     query = parse_qsl(parts.query, keep_blank_values=True)
@@ -99,8 +121,8 @@ def _of_url(url: str, home: Path | None) -> Location:
     if blobs is None and home is None:
         raise InputError(
             f"registry: expected ?blobs=FOLDER in the URL of {parts.hostname or 'the database'}, got none",
-            hint="postgresql://…/database?blobs=/srv/rasura",
+            hint=_URL,
         )
     rest = urlencode([(name, value) for name, value in query if name != "blobs"])
     driver = urlunsplit(("postgresql+psycopg", parts.netloc, parts.path, rest, ""))
-    return Location(Path(blobs).absolute() if blobs else Path(home or ".").absolute(), driver)
+    return Location(_checked(blobs).absolute() if blobs else Path(home or ".").absolute(), driver)

@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import RegistryError
 from rasura.registry._storage.validation import from_instant, instant
 
 __all__ = ["Table"]
@@ -46,7 +48,12 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else instant(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        return None if value is None else from_instant(value)
+        try:
+            return None if value is None else from_instant(value)
+        except (ValueError, TypeError):
+            raise RegistryError(
+                f"a row of the database is damaged: expected a time, got {show(value)}", hint="rasura audit verify"
+            ) from None
 
 
 class Flag(TypeDecorator[bool]):

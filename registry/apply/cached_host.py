@@ -103,7 +103,8 @@ class Glance(Host):
         self._host.ensure_writable(names)
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
-        """See `Host`; what was seen before no longer counts."""
+        """See `Host`; what was seen before must be there still, and no longer counts afterwards."""
+        self._host.hold_to(self._present)
         self._forget_all()
         self._host.write(tensors, forget=forget)
 

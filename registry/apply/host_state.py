@@ -140,6 +140,31 @@ def settle(registry: Registry, host: Host) -> None:
         registry.note(_with(draft, entry, outcome="failed", error="interrupted", before=entry.before))
 
 
+def find_unborn(registry: Registry, place: Path) -> tuple[EntryRecord, ...]:
+    """Motions without an end of a new copy whose process died before it stood at its target.
+
+    Args:
+        registry: whose log says that they began.
+        place: where the copy was made, see `rasura.patches.hosts.disk.new_copy`.
+    """
+    from rasura.patches.hosts.disk.new_copy import target_of
+
+    target = target_of(place)
+    if not (place / target.name).exists() or target.is_file() or (target.is_dir() and any(target.iterdir())):
+        return ()
+    location = str(target.parent.resolve() / target.name)
+    begun = (entry for entry in registry.unfinished() if entry.action in {APPLY, REVERT, SWITCH})
+    return tuple(entry for entry in begun if entry.details.get("location") == location)
+
+
+def settle_unborn(registry: Registry, place: Path) -> None:
+    """End those motions, as failed."""
+    for entry in find_unborn(registry, place):
+        details = {**entry.details, "settled": "yes"}
+        draft = Draft(entry.actor, entry.reason, entry.action, "failed", entry.patches, details=details)
+        registry.note(_with(draft, entry, closes=entry.index, error="interrupted", before=entry.before))
+
+
 def state_of(host: Host, names: Iterable[ParamName]) -> Digest:
     """Tensor-set digest of some parameters as they are now."""
     chosen = list(names)

@@ -29,7 +29,16 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.goal import stricter_of
-from rasura.registry.apply.host_state import APPLY, REVERT, STRENGTH, SWITCH, applied_of, find_record, look_at
+from rasura.registry.apply.host_state import (
+    APPLY,
+    REVERT,
+    STRENGTH,
+    SWITCH,
+    applied_of,
+    find_record,
+    look_at,
+    settle_unborn,
+)
 from rasura.registry.apply.motion import Actor, Receipt, move
 
 if TYPE_CHECKING:
@@ -256,19 +265,17 @@ def _in_folder(
     registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
 ) -> Receipt:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.hosts.disk.copy_model import copy_model, remove_copy
+    from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
 
     if out is None:
         return work(CheckpointHost.open(model))
-    copy_model(model, out)
-    try:
-        host = CheckpointHost.open(out)
+    for dead in find_dead(out.absolute()):
+        settle_unborn(registry, dead)
+    with new_copy(model, out) as host:
         if applied_of(find_record(registry, host)):  # of a folder that is gone; the copy has nothing applied
             revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
+        host.last = True
         return work(host)
-    except BaseException:
-        remove_copy(out)
-        raise
 
 
 def _check_dry(out: Path | None, *, dry_run: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.files import read_regular
-from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
+from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
 from rasura.registry._storage.records import Draft, KeyRecord
 
@@ -22,23 +23,43 @@ _SUFFIX: Final = ".signer.pem"
 def make_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
     """Make a P-256 key pair; the registry trusts it at once.
 
+    A private half of this name that no row speaks of is what a process left that died before it could register it: it
+    is taken, and so is one that another process writes at this moment.
+
     Raises:
         InputError: a name that is no plain word.
-        ExistsError: the name is taken.
+        ExistsError: the name is taken, or a file that is no private key lies where the private half goes.
     """
     _check_name(name)
     if any(record.name == name for record in registry.keys()):
         raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
-    private = PrivateKey.generate()
     path = find_private_path(registry, name)
-    write_private(path, private)
+    private, mine = PrivateKey.generate(), True
+    try:
+        write_private(path, private)
+    except ExistsError:
+        private, mine = _take_orphan(path), False
     record = _record(registry, private.public, name, owned=True)
     try:
-        registry.add_key(record, draft)
-    except BaseException:
-        path.unlink(missing_ok=True)
+        new = registry.add_key(record, draft)
+    except RasuraError:
+        if mine:
+            path.unlink(missing_ok=True)
         raise
+    if not new:  # another process took the file before us
+        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
     return record
+
+
+def _take_orphan(path: Path) -> PrivateKey:
+    try:
+        return read_private(path)
+    except RasuraError as error:
+        raise ExistsError(
+            f"{path} lies where the private half of this key goes, and is none that can be used: {error.message}",
+            hint=f"rm {shlex.quote(str(path))}",
+            path=str(path),
+        ) from None
 
 
 def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -> KeyRecord:

@@ -17,6 +17,7 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import NewPatch
@@ -187,24 +188,40 @@ def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
     )
 
 
-def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId, bool]:
-    """Verify the patch in a folder, as `rasura patch export` writes it, and register it.
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A patch that came from a folder.
 
-    Returns:
-        Its identity, and whether it is new here.
+    Attributes:
+        patch_id: its identity.
+        new: whether it is new here.
+        ignored: what lies beside it in the folder that no signature covers; it was not read.
+    """
+
+    patch_id: PatchId
+    new: bool
+    ignored: tuple[str, ...]
+
+
+def add_folder(registry: Registry, folder: Path, draft: Draft) -> Added:
+    """Verify the patch in a folder, as `rasura patch export` writes it, and register it.
 
     Raises:
         NotFoundError: no such folder, or no patch in it.
         VerificationError: see `verify_files`; nothing was registered.
     """
-    from rasura.patches.format.patch import read_folder
+    from rasura.patches.format.patch import list_strangers, read_folder
 
     draft = replace(draft, details={"folder": str(folder)})
     try:
-        return add_signed(registry, [SignedPatch(read_folder(folder), f"folder {folder.name}", draft)])[0]
+        files = read_folder(folder)
+        with translated(f"read {folder}"):
+            ignored = list_strangers(folder)
+        patch_id, new = add_signed(registry, [SignedPatch(files, f"folder {folder.name}", draft)])[0]
     except RasuraError as error:
         registry.note(describe_outcome(draft, error))
         raise
+    return Added(patch_id, new, ignored)
 
 
 def _retain_record(retain: RetainSpec) -> RetainSetRecord:

@@ -13,7 +13,7 @@ from rasura.evaluation.judges.classifier import Classifier, load_judge
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.hosts.disk.new_copy import copy_model
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 from rasura.patches.types import PatchId

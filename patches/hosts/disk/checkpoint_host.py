@@ -14,7 +14,7 @@ from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import digest_tensors, torch_dtype, view_memory
-from rasura.patches.errors import HostError, HostWriteError, UnsupportedHostError
+from rasura.patches.errors import DriftError, HostError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_same, check_value
 from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
 from rasura.patches.hosts.disk.diffusers_layout import Layout, TensorLocation
@@ -23,7 +23,7 @@ from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, ParameterInfo
-from rasura.patches.types import Digest, ParamName
+from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
     import torch
@@ -45,6 +45,7 @@ class CheckpointHost(Host):
         self._layout = layout
         self._fresh_identity = identity
         self._state = StateFolder(path)
+        self._held: Mapping[ParamName, Digest] = {}
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -179,19 +180,25 @@ class CheckpointHost(Host):
             known = {name: kept[name].digest for name in wanted if name in kept}
             return {**self._digests([name for name in wanted if name not in known], files), **known}
 
+    def hold_to(self, digests: Mapping[ParamName, Digest]) -> None:
+        """See `Host.hold_to`."""
+        self._held = dict(digests)
+
     def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`.
 
         Raises:
-            DriftError: a weight file was replaced since this host was opened.
+            DriftError: a weight file was replaced since this host was opened, or a value was changed since it was
+                checked; nothing was changed.
         """
+        held, self._held = self._held, {}
         for name, tensor in tensors.items():
             check_value(self._place(name).info, tensor)
             self._check_alone(name)
         with locked(self.path, exclusive=True), _readable(self.path):
             journal = self.journal_type(self._state)
             _settle(journal, self.path)
-            record, infos = self._record(tensors, forget)
+            record, infos = self._record(tensors, forget, held)
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
                 journal.transact(
@@ -202,7 +209,10 @@ class CheckpointHost(Host):
                 )
 
     def _record(
-        self, tensors: "Mapping[ParamName, torch.Tensor]", forget: Collection[ParamName]
+        self,
+        tensors: "Mapping[ParamName, torch.Tensor]",
+        forget: Collection[ParamName],
+        held: Mapping[ParamName, Digest],
     ) -> tuple[Record, dict[str, ParameterInfo]]:
         """What has to change, and what each newly kept original is."""
         kept = self._state.kept()
@@ -210,6 +220,9 @@ class CheckpointHost(Host):
         infos: dict[str, ParameterInfo] = {}
         with WeightFiles(self._state.root, self._layout.files) as files:
             after, before = digest_tensors(tensors), self._digests({*tensors, *forget}, files)
+            for name, digest in before.items():
+                if held.get(name, digest) != digest:
+                    raise _changed(self.location, name, held[name], digest)
             for name in tensors:
                 if before[name] != after[name]:
                     place, staged = self._place(name), "" if name in kept else self._state.original_file(name)
@@ -284,6 +297,15 @@ def _settle(journal: RollbackJournal, path: Path) -> bool:
             hint="make the folder writable, free some space and try again",
             errno=error.errno,
         ) from None
+
+
+def _changed(location: str, name: ParamName, expected: Digest, got: Digest) -> DriftError:
+    return DriftError(
+        f"{location}: expected {name} with SHA-256 {expected[:SHORT]}…, as it was checked, got {got[:SHORT]}…: "
+        "somebody changed it meanwhile; nothing was written",
+        hint="stop what writes to this model, and try again",
+        parameter=name,
+    )
 
 
 def _only_copy(name: ParamName) -> HostWriteError:

@@ -1,4 +1,4 @@
-"""A model, copied so that the copy may be written: the way out where a model may not be patched in place.
+"""A model's files, copied so that the copy may be written; `rasura.patches.hosts.disk.new_copy` makes a model of them.
 
 Every file becomes a file of its own. Where the file system can (Btrfs, XFS, bcachefs), the copy shares the blocks of
 the source until one of them is written, so it costs neither time nor space; elsewhere it is a plain copy. Hard links
@@ -8,90 +8,70 @@ A folder is copied without weights in other formats beside the safetensors, and 
 averages (`model_ema`) of its weights, which would keep what is erased.
 """
 
-import errno
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import stat
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from rasura.patches._io.byte_ranges import read_range, sync_folder, write_range
 from rasura.patches._io.file_lock import locked
 from rasura.patches._io.safetensors_file import TensorInfo
-from rasura.patches.errors import ExistsError, HostError, HostWriteError, InputError, UnsupportedHostError
+from rasura.patches.errors import ExistsError, InputError, UnsupportedHostError
+from rasura.patches.hosts.check_value import check_same
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.compvis_layout import find_single_layout, is_single_name
 from rasura.patches.hosts.disk.compvis_names import is_average
 from rasura.patches.hosts.disk.diffusers_layout import find_layout, is_second_copy, read_weights
-from rasura.patches.hosts.disk.state_folder import STATE_FOLDER, StateFolder
+from rasura.patches.hosts.disk.state_folder import STATE_FOLDER, StateFolder, beside_file
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 
-__all__ = ["copy_model", "remove_copy"]
+__all__ = ["check_free", "copy_files"]
 
 _FICLONE: Final = 0x40049409  # linux/fs.h: share all blocks of another file
 _SKIPPED: Final = frozenset({STATE_FOLDER, ".git", ".cache"})  # ours, and two tools' bookkeeping of the source
 
 
-def copy_model(source: Path, out: Path) -> None:
-    """Copy the model `source` to `out`, as it was before anything was applied to it: a folder, or a single file.
+def copy_files(host: CheckpointHost, target: Path) -> None:
+    """Copy a model to `target`, where nothing is, as it was before anything was applied to it.
 
-    `out` appears complete or not at all. Links are followed, so that a Hugging Face cache can be the source.
+    Links are followed, so that a Hugging Face cache can be the source. Others may read the model meanwhile, not write.
 
     Raises:
-        NotFoundError: no model at `source`.
-        UnsupportedHostError: no model that can be patched, or a folder that holds pipes or devices.
-        InputError: `out` lies inside `source`, or is no name for a single file.
-        ExistsError: `out` exists and is no empty folder.
-        BusyError: another process is writing to `source`.
-        HostWriteError: copying failed; nothing is left of it.
+        UnsupportedHostError: a folder that holds pipes or devices, or that a link leads back to.
+        BusyError: another process is writing to the source.
+        OSError: copying failed; what is there of it stays.
     """
-    host = CheckpointHost.open(source)
-    target = Path(os.path.abspath(out))  # noqa: PTH100  # resolve() would follow a link at `out` itself
-    _check_free(target, host)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     with locked(host.path, exclusive=False):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if host.single:
-                _copy_single(host.path, temporary)
-            else:
-                _copy_tree(host.path, temporary, ())
-            _put_originals_back(host.path, temporary)
-            temporary.rename(target)
-            sync_folder(target.parent)
-        except BaseException as error:
-            _remove(temporary)
-            if isinstance(error, OSError):
-                raise _failed(target, error) from None
-            raise
+        if host.single:
+            _copy_single(host.path, target)
+        else:
+            _copy_tree(host.path, target, ())
+        _put_originals_back(host.path, target)
 
 
-def remove_copy(out: Path) -> None:
-    """Remove a copy that could not be patched, and what is kept beside it; as far as possible."""
-    state = StateFolder(out)
-    _remove(state.path)
-    _remove(out)
+def check_free(target: Path, host: CheckpointHost) -> None:
+    """Refuse a place where a copy of this model may not come to stand.
 
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-
-
-def _check_free(target: Path, host: CheckpointHost) -> None:
+    Raises:
+        InputError: it lies inside the model, or is no name for a single file.
+        ExistsError: something is there, other than an empty folder in place of a folder.
+    """
     if host.single:
         if target.exists() or target.is_symlink():
             raise ExistsError(f"expected nothing at {target}, got something", path=str(target))
         if not is_single_name(target):
             raise InputError(f"expected the name of a file, such as NAME.safetensors, got {target.name}")
+        if (kept := beside_file(target)).exists():
+            raise ExistsError(
+                f"expected nothing beside {target}, got {kept.name}: originals that are kept of a model that is gone",
+                hint=f"move the model back, or if it is gone for good: rm -r {shlex.quote(str(kept))}",
+                path=str(kept),
+            )
         return
     if target.resolve().is_relative_to(host.path):
         raise InputError(f"expected a folder outside of {host.path}, got {target}")
@@ -170,20 +150,6 @@ def _put_originals_back(source: Path, target: Path) -> None:
     with WeightFiles(target.parent if single else target, layout.files, writable=True) as files:
         for name, original in kept.items():
             place = layout.place(name, str(target))
-            write_range(files.descriptor(place.file), place.start, _whole(original.read(), place.stop - place.start))
+            check_same(place.info, original.info)  # before its bytes are read: it may be of any size
+            write_range(files.descriptor(place.file), place.start, [original.read()])
         files.sync()
-
-
-def _whole(data: bytearray, size: int) -> Iterator[bytearray]:
-    if len(data) != size:
-        raise HostError(f"expected an original of {size} bytes, got {len(data)}")
-    yield data
-
-
-def _failed(target: Path, error: OSError) -> HostWriteError:
-    hint = "choose a place with more room: --out PATH" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-    return HostWriteError(
-        f"expected to copy the model to {target}, got {error.strerror or error}; nothing is left of it",
-        hint=hint,
-        errno=error.errno,
-    )

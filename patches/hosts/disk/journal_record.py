@@ -6,7 +6,6 @@ change's old digest, so a damaged journal can be refused but never believed.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import MAX_INTEGER, Fields
+from rasura.patches._io.files import open_regular
 from rasura.patches.errors import DigestMismatchError, FormatError
 from rasura.patches.hosts.disk.state_folder import owner
 from rasura.patches.hosts.disk.weight_files import FileIdentity
@@ -71,12 +71,13 @@ def read_record(path: Path) -> tuple[Record, dict[RangeChange, int]]:
 
     Raises:
         DigestMismatchError: the head is damaged.
+        FormatError: no regular file.
         OSError: reading failed.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as (file, status):
         prefix = file.read(_PREFIX)
         length = int.from_bytes(prefix[len(_MAGIC) :], "little")
-        if not prefix.startswith(_MAGIC) or length > min(_HEAD_LIMIT, os.fstat(file.fileno()).st_size):
+        if not prefix.startswith(_MAGIC) or length > min(_HEAD_LIMIT, status.st_size):
             raise damaged(path, "its first bytes")
         head = file.read(length)
         if file.read(_SUM) != hashlib.sha256(prefix + head).digest():

@@ -31,13 +31,14 @@ from rasura.patches._io.byte_ranges import (
     sync_folder,
     write_range,
 )
+from rasura.patches._io.files import open_regular
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches.errors import HostWriteError
+from rasura.patches.errors import DriftError, FormatError, HostWriteError, NotFoundError
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record, damaged, encode_head, read_record
 from rasura.patches.hosts.disk.state_folder import StateFolder, original_header
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.types import Digest
+from rasura.patches.types import SHORT, Digest
 
 __all__ = ["RollbackJournal"]
 
@@ -147,7 +148,7 @@ class RollbackJournal:
         self.reached("journal partly written")
         for change in record.changes:
             if not change.staged:
-                yield from read_range(files.descriptor(change.file), change.start, change.stop)
+                yield from _old_pieces(change, files)
                 self.reached("journal partly written")
 
     def _overwrite(self, record: Record, files: WeightFiles, fresh: Callable[[RangeChange], memoryview]) -> None:
@@ -227,8 +228,8 @@ class RollbackJournal:
 
     def _old_bytes(self, change: RangeChange, offsets: Mapping[RangeChange, int]) -> Iterator[bytes]:
         path = self._state.staging / change.staged if change.staged else self._pending
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_regular(path) as (file, status):
+            size = status.st_size
             length = change.stop - change.start
             start = size - length if change.staged else offsets[change]
             yield from read_range(file.fileno(), start, min(start + length, size))
@@ -238,14 +239,33 @@ class RollbackJournal:
         try:
             for piece in self._old_bytes(change, offsets):
                 state.update(piece)
-        except FileNotFoundError:
+        except (NotFoundError, FormatError):
             return None
         return Digest(state.hexdigest())
 
 
 def _pieces(header: bytes, change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
     yield header
-    yield from read_range(files.descriptor(change.file), change.start, change.stop)
+    yield from _old_pieces(change, files)
+
+
+def _old_pieces(change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
+    """The old bytes, which are kept as they pass: they must be those that were checked.
+
+    Raises:
+        DriftError: somebody wrote to the file meanwhile.
+    """
+    state = hashlib.sha256()
+    for piece in read_range(files.descriptor(change.file), change.start, change.stop):
+        state.update(piece)
+        yield piece
+    if (got := state.hexdigest()) != change.old:
+        raise DriftError(
+            f"{change.file}: expected the bytes from {change.start} with SHA-256 {change.old[:SHORT]}…, got "
+            f"{got[:SHORT]}…: somebody changed them meanwhile; nothing was written",
+            hint="stop what writes to this model, and try again",
+            file=change.file,
+        )
 
 
 def _mode(named: Iterable[str], files: WeightFiles) -> int:

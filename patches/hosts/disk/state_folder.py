@@ -12,7 +12,6 @@ It exists exactly as long as something is applied: after the last revert nothing
 """
 
 import errno
-import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,14 @@ from typing import Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.byte_ranges import read_whole, remove_file, replace_file, sync_folder
 from rasura.patches._io.canonical_json import Fields, JsonValue
+from rasura.patches._io.files import open_regular, read_regular
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches.errors import DigestMismatchError, FormatError, HostError
+from rasura.patches.errors import DigestMismatchError, FormatError, HostError, NotFoundError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "make_identity", "original_header", "owner"]
+__all__ = ["STATE_FOLDER", "KeptOriginal", "StateFolder", "beside_file", "make_identity", "original_header", "owner"]
 
 STATE_FOLDER: Final = ".rasura-host"
 
@@ -52,12 +52,15 @@ class KeptOriginal:
 
         Raises:
             DigestMismatchError: the file was damaged.
+            FormatError: something else than a regular file is in its place.
             HostError: the file cannot be read.
         """
         try:
             data = _bytes_of(self.path, self.start, self.stop)
         except OSError as error:
             raise HostError(f"{self.path}: expected a readable file, got {error.strerror}") from None
+        except NotFoundError as error:
+            raise HostError(error.message) from None
         if (got := digest_of(data)) != self.digest:
             raise DigestMismatchError(
                 f"{self.path}: expected the original of {self.info.name} with SHA-256 {self.digest}, got {got}",
@@ -72,7 +75,7 @@ class StateFolder:
 
     def __init__(self, model: Path) -> None:
         self.model = model
-        beside = model.with_name(f".{model.name}{STATE_FOLDER}")
+        beside = beside_file(model)
         self.single = model.is_file() or (not model.is_dir() and beside.is_dir())
         """Whether the model is one file; also of one that is gone, as long as this is still there."""
         self.root = model.parent if self.single else model
@@ -93,11 +96,9 @@ class StateFolder:
             FormatError: `host.json` is not one of ours.
         """
         try:
-            data = (self.path / "host.json").read_bytes()
-        except FileNotFoundError:
+            data = read_regular(self.path / "host.json", _IDENTITY_LIMIT)
+        except NotFoundError:
             return None
-        except OSError as error:
-            raise HostError(f"{self.path}: expected a readable host.json, got {error.strerror}") from None
         what = str(self.path / "host.json")
         fields = Fields.of(canonical_json.loads(data, what=what, limit=_IDENTITY_LIMIT), what)
         if fields.integer("format", 1, 2**31) != _FORMAT:
@@ -152,14 +153,21 @@ class StateFolder:
         """All kept originals, by parameter.
 
         Raises:
-            FormatError: a file in `originals` that is not one of ours.
+            FormatError: something in `originals` that is no file of ours.
             HostError: one cannot be read.
         """
         try:
             found = [_kept(path) for path in self._files()]
         except OSError as error:
             raise HostError(f"{self.originals}: expected readable files, got {error.strerror}") from None
+        except NotFoundError as error:
+            raise HostError(error.message) from None
         return {original.info.name: original for original in found}
+
+
+def beside_file(model: Path) -> Path:
+    """The state folder of a single file."""
+    return model.with_name(f".{model.name}{STATE_FOLDER}")
 
 
 def make_identity() -> str:
@@ -183,9 +191,8 @@ def original_header(info: ParameterInfo, digest: Digest, size: int) -> bytes:
 
 
 def _kept(path: Path) -> KeptOriginal:
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        header = read_header(file, size, what=str(path), limits=CHECKPOINT_LIMITS)
+    with open_regular(path) as (file, status):
+        header = read_header(file, status.st_size, what=str(path), limits=CHECKPOINT_LIMITS)
     if len(header.tensors) != 1 or set(header.metadata) != {"sha256"}:
         raise FormatError(f"{path}: expected one kept original, got something else")
     tensor = header.tensors[0]
@@ -195,5 +202,5 @@ def _kept(path: Path) -> KeptOriginal:
 
 
 def _bytes_of(path: Path, start: int, stop: int) -> bytearray:
-    with path.open("rb") as file:
+    with open_regular(path) as (file, _):
         return read_whole(file.fileno(), start, stop)

@@ -5,9 +5,10 @@ import json
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 import pytest
@@ -33,9 +34,13 @@ from rasura.patches.errors import (
     StrengthError,
 )
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.journal_record import RangeChange
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.weight_files import WeightFiles
+from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.prompts.concept_prompts import Target
-from rasura.patches.types import PatchId
+from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.cached_host import Glance
@@ -680,3 +685,71 @@ def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path:
         operations.revert(registry, workshop.host(), None, ALICE)
         assert workshop.digests() == first
         verify_log(registry)
+
+
+# --- somebody else writes to the model -------------------------------------------------------------------------------
+
+
+class Meddled(CheckpointHost):
+    """Somebody who knows nothing of locks changes a weight after it was checked."""
+
+    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+        meddle(self, next(iter(tensors)))
+        super().write(tensors, forget=forget)
+
+
+class Late(RollbackJournal):
+    """…or while its original is being kept."""
+
+    meddled: ClassVar[list[Path]] = []
+
+    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles) -> None:
+        if not self.meddled:
+            self.meddled.append(self._state.root / change.file)
+            flip(self.meddled[0], change.start)
+        super()._stage(change, info, files)
+
+
+class LateHost(CheckpointHost):
+    journal_type = Late
+
+
+def flip(file: Path, at: int) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(at)
+        byte = opened.read(1)[0]
+        opened.seek(at)
+        opened.write(bytes([byte ^ 1]))
+
+
+def meddle(host: CheckpointHost, name: ParamName) -> None:
+    place = host._layout.place(name, "")
+    flip(host.path / place.file, place.start)
+
+
+@pytest.mark.parametrize("kind", [Meddled, LateHost])
+def test_what_changed_after_the_check_is_no_original(
+    workshop: Workshop,
+    registry: Registry,
+    kind: type[CheckpointHost],
+) -> None:
+    """It would be kept as the base's weights, and put back for ever after."""
+    first = workshop.digests()
+    Late.meddled.clear()
+    with pytest.raises(DriftError, match=r"changed (it|them) meanwhile; nothing was written"):
+        operations.apply(registry, kind.open(workshop.model), [workshop.dog], ALICE)
+    changed = workshop.digests()
+    assert len([name for name in first if first[name] != changed[name]]) == 1
+    assert first.keys() == changed.keys()  # nothing was kept
+    assert [entry.outcome for entry in registry.entries(limit=2)] == ["failed", "begun"]
+    with pytest.raises(BaseMismatchError):
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    verify_log(registry)
+
+
+def test_what_changed_in_a_patched_model_is_not_journalled(workshop: Workshop, registry: Registry) -> None:
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    with pytest.raises(DriftError, match="meanwhile"):
+        operations.apply(registry, Meddled.open(workshop.model), [workshop.photo], ALICE)
+    operations.revert(registry, workshop.host(), None, ALICE, force=True)
+    verify_log(registry)

@@ -1,12 +1,13 @@
 """Keys: made, trusted, revoked, and which one signs."""
 
+import shlex
 import stat
 from pathlib import Path
 
 import pytest
 from support.registries.registry_fixtures import Place
 
-from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RevokedKeyError
+from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RegistryError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
 from rasura.registry._storage.records import Draft
 from rasura.registry.log.verify import verify_log
@@ -66,24 +67,50 @@ def test_a_name_is_taken_once(registry: Registry, public: Path) -> None:
     assert len(registry.keys()) == 1
 
 
-def test_a_private_key_without_its_row_is_not_overwritten(registry: Registry) -> None:
-    """As after a crash between the file and the row."""
-    write_private(find_private_path(registry, "alice"), PrivateKey.generate())
-    before = find_private_path(registry, "alice").read_bytes()
-    with pytest.raises(ExistsError):
+def test_a_private_key_without_its_row_is_taken(registry: Registry) -> None:
+    """As after a crash between the file and the row: the name is not lost, and the key is the one that was made."""
+    left = PrivateKey.generate()
+    write_private(find_private_path(registry, "alice"), left)
+    assert make_key(registry, "alice", NEW).key_id == left.public.key_id
+    assert signer(registry, "alice").public == left.public
+    with pytest.raises(ExistsError, match="named 'alice'"):
         make_key(registry, "alice", NEW)
-    assert find_private_path(registry, "alice").read_bytes() == before
+    verify_log(registry)
 
 
-def test_no_key_stays_where_the_registry_cannot_take_it(made: Place) -> None:
+@pytest.mark.parametrize("damage", ["empty", "text", "open", "folder"])
+def test_what_lies_in_place_of_a_private_key_is_named(registry: Registry, damage: str) -> None:
+    path = find_private_path(registry, "alice")
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"empty": b"", "text": b"precious", "open": PrivateKey.generate().pem()}[damage])
+        path.chmod(0o644 if damage == "open" else 0o600)
+    with pytest.raises(ExistsError) as caught:
+        make_key(registry, "alice", NEW)
+    assert caught.value.hint == f"rm {shlex.quote(str(path))}"
+    assert path.exists()
+    assert registry.keys() == ()
+
+
+def test_a_key_that_was_interrupted_is_made_by_the_next_try(made: Place) -> None:
     class Full(Registry):
         def add_key(self, record: object, entry: Draft) -> bool:  # noqa: ARG002
             raise KeyboardInterrupt
 
-    with Full.open(made.location) as registry:
-        with pytest.raises(KeyboardInterrupt):
+    class Broken(Registry):
+        def add_key(self, record: object, entry: Draft) -> bool:  # noqa: ARG002
+            raise RegistryError("the disk is full")
+
+    with Broken.open(made.location) as registry:
+        with pytest.raises(RegistryError):
             make_key(registry, "alice", NEW)
         assert not find_private_path(registry, "alice").exists()
+    with Full.open(made.location) as registry, pytest.raises(KeyboardInterrupt):
+        make_key(registry, "alice", NEW)
+    with Registry.open(made.location) as registry:
+        made_now = make_key(registry, "alice", NEW)
+        assert signer(registry, "alice").public.key_id == made_now.key_id
 
 
 def test_trusting_a_file(registry: Registry, public: Path) -> None:

@@ -44,8 +44,8 @@ def _keys(shop: Workshop) -> list[str]:
 def test_a_patch_goes_out_and_in_again_as_the_same(workshop: Workshop, registry: Registry, second: Registry) -> None:
     folder = workshop.folder / "exported"
     write_folder(folder, registry.patch_files(workshop.dog))
-    assert verified_patch.add_folder(second, folder, ADD) == (workshop.dog, True)
-    assert verified_patch.add_folder(second, folder, ADD) == (workshop.dog, False)
+    assert verified_patch.add_folder(second, folder, ADD) == verified_patch.Added(workshop.dog, new=True, ignored=())
+    assert verified_patch.add_folder(second, folder, ADD) == verified_patch.Added(workshop.dog, new=False, ignored=())
     record, first = second.patch(workshop.dog), registry.patch(workshop.dog)
     for field in ("patch_id", "concepts", "anchor", "method", "base", "basis", "retain_set", "key_id", "files", "size"):
         assert getattr(record, field) == getattr(first, field), field

@@ -1,7 +1,7 @@
 """A process that dies in the middle of its work on files, and the power with it.
 
-`PowerCut.install` counts every call of this process that changes files (`os.pwrite`, `fsync`, `rename`, `unlink`,
-`mkdir`, `rmdir`) and ends it by SIGKILL in one of them. The calls themselves are the real ones. With a seed, what the
+`PowerCut.install` counts every call of this process that changes files (`os.pwrite`, `fsync`, `rename`, `replace`,
+`link`, `unlink`, `mkdir`, `rmdir`) and ends it by SIGKILL in one of them. The calls themselves are the real ones. With a seed, what the
 medium may not have had yet is lost first:
 
     bytes     written since the last fsync of their file: each 512-byte sector may be old, new, or noise
@@ -22,6 +22,7 @@ from typing import Any
 __all__ = ["PowerCut"]
 
 _SECTOR = 512
+_CALLS = ("pwrite", "fsync", "rename", "replace", "link", "unlink", "mkdir", "rmdir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,17 @@ class PowerCut:
         self._chance = None if seed is None else random.Random(seed)
         self._writes: list[_Write] = []
         self._namings: list[_Naming] = []
-        self._real = {name: getattr(os, name) for name in ("pwrite", "fsync", "rename", "unlink", "mkdir", "rmdir")}
+        self._real = {name: getattr(os, name) for name in _CALLS}
 
     def install(self) -> None:
         """From here on the calls are counted."""
         for name in self._real:
             setattr(os, name, getattr(self, f"_{name}"))
+
+    def remove(self) -> None:
+        """From here on they are not."""
+        for name, real in self._real.items():
+            setattr(os, name, real)
 
     def strike(self) -> None:
         """The end."""
@@ -91,9 +97,14 @@ class PowerCut:
         return result
 
     def _rename(self, source: Any, target: Any) -> Any:
-        source, target = Path(source), Path(target)
-        replaced = target.read_bytes() if target.is_file() else None
-        result = self._counted("rename", source, target)
+        return self._renamed("rename", Path(source), Path(target))
+
+    def _replace(self, source: Any, target: Any) -> Any:
+        return self._renamed("replace", Path(source), Path(target))
+
+    def _renamed(self, name: str, source: Path, target: Path) -> Any:
+        replaced = target.read_bytes() if target.is_file() and self._chance is not None else None
+        result = self._counted(name, source, target)
 
         def undo() -> None:
             self._real["rename"](target, source)
@@ -103,9 +114,17 @@ class PowerCut:
         self._namings.append(_Naming(frozenset({source.parent, target.parent}), undo))
         return result
 
-    def _unlink(self, path: Any) -> Any:
+    def _link(self, source: Any, target: Any, **options: Any) -> Any:
+        source, target = Path(source), Path(target)
+        result = self._counted("link", source, target, **options)
+        self._namings.append(_Naming(frozenset({target.parent}), lambda: self._real["unlink"](target)))
+        return result
+
+    def _unlink(self, path: Any, *, dir_fd: int | None = None) -> Any:
+        if dir_fd is not None:
+            return self._counted("unlink", path, dir_fd=dir_fd)
         path = Path(path)
-        data = path.read_bytes() if path.is_file() else b""
+        data = path.read_bytes() if path.is_file() and self._chance is not None else b""
         result = self._counted("unlink", path)
         self._namings.append(_Naming(frozenset({path.parent}), lambda: path.write_bytes(data)))
         return result
@@ -116,7 +135,9 @@ class PowerCut:
         self._namings.append(_Naming(frozenset({path.parent}), lambda: _remove(path, self._real)))
         return result
 
-    def _rmdir(self, path: Any) -> Any:
+    def _rmdir(self, path: Any, *, dir_fd: int | None = None) -> Any:
+        if dir_fd is not None:
+            return self._counted("rmdir", path, dir_fd=dir_fd)
         path = Path(path)
         result = self._counted("rmdir", path)
         self._namings.append(_Naming(frozenset({path.parent}), lambda: self._real["mkdir"](path)))

@@ -33,7 +33,7 @@ from rasura.patches.errors import (
     UnsupportedHostError,
 )
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.copy_model import copy_model
+from rasura.patches.hosts.disk.new_copy import copy_model
 from rasura.patches.types import ParamName
 
 SHAPES: dict[str, dict[str, Any]] = {
