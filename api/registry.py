@@ -1162,7 +1162,7 @@ class Registry:
         repo: str,
         *,
         base_model: str | None = None,
-        licence: str = "creativeml-openrail-m",
+        licence: str | None = None,
         private: bool = False,
         endpoint: str | None = None,
         token: str | None = None,
@@ -1173,8 +1173,8 @@ class Registry:
         Args:
             ids: the patches.
             repo: `org/name`.
-            base_model: the base's id on the Hub, for the model card.
-            licence: for the model card.
+            base_model: the base's id on the Hub; None: what the card says already.
+            licence: for the model card; None: as signed, as the card says already, or as the base's page says.
             private: make the repository private if it is new.
             endpoint: the Hub; None: what huggingface_hub is set to.
             token: access token; None: what huggingface_hub is set to.

@@ -13,8 +13,14 @@ _TOKEN = click.option("--token", envvar="HF_TOKEN", metavar="TOKEN", help="Acces
 @command(None, "push", mutating=True)
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.argument("repo")
-@click.option("--base-model", metavar="ORG/NAME", help="The base's id on the Hub, for the model card.")
-@click.option("--license", "licence", default="creativeml-openrail-m", show_default=True, help="For the model card.")
+@click.option("--base-model", metavar="ORG/NAME", help="The base's id on the Hub [default: as on the card].")
+@click.option(
+    "--license",
+    "--licence",
+    "licence",
+    metavar="NAME",
+    help="For the card [default: as signed, as on the card, or the base's].",
+)
 @click.option("--private", is_flag=True, help="Make the repository private if it is new.")
 @_ENDPOINT
 @_TOKEN
@@ -23,7 +29,7 @@ def push(
     ids: tuple[str, ...],
     repo: str,
     base_model: str | None,
-    licence: str,
+    licence: str | None,
     private: bool,
     endpoint: str | None,
     token: str | None,

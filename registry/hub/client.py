@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rasura.patches.errors import FormatError, HubError, RasuraError
 from rasura.patches.types import Digest
 from rasura.registry.hub.faults import Fault, translate
+from rasura.registry.hub.licences import KEYS
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile, RepoFolder
@@ -103,6 +104,15 @@ class Wire:
             lambda: self.api.model_info(repo, revision=revision, timeout=self._patience.silence),
         )
         return str(info.sha), bool(info.private)
+
+    def licence(self, model: str) -> Mapping[str, str]:
+        """What the page of a model says of its licence; empty where there is no such page here, or it says none."""
+        try:
+            info = self.call(f"look up {model}", lambda: self.api.model_info(model, timeout=self._patience.silence))
+        except RasuraError:
+            return {}
+        card: dict[str, object] = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
+        return {key: str(card[key]) for key in KEYS if isinstance(card.get(key), str) and card[key]}
 
     def files(self, repo: str, commit: str, *, limit: int) -> dict[str, RemoteFile]:
         """Every file of a commit by its path.

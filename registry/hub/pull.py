@@ -20,7 +20,7 @@ from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire
-from rasura.registry.hub.refs import FOLDER, PinnedRepo, check_file, check_repo, check_revision
+from rasura.registry.hub.refs import COMFYUI, FOLDER, PinnedRepo, check_file, check_repo, check_revision
 
 OpenBundle = Callable[[bytes], Mapping[str, Digest]]
 """Bytes of a `model.sig` to name → SHA-256 of what it covers; raises when it is not to be believed."""
@@ -218,5 +218,5 @@ def _fetched(patch: _Opened, contents: Mapping[Digest, bytes], listed: Mapping[s
     if patch.folder:
         beside = {path for path in listed if path.startswith(f"{patch.folder}/")}
     else:
-        beside = {path for path in listed if not _PATCH_FOLDER.match(path)} - _OURS
+        beside = {path for path in listed if not _PATCH_FOLDER.match(path) and not COMFYUI.fullmatch(path)} - _OURS
     return FetchedPatch(patch.folder, files, tuple(sorted(beside - {patch.where(name) for name in files})))

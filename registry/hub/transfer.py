@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from rasura.patches.errors import RasuraError
 from rasura.registry import hub
 from rasura.registry._storage.records import Draft
+from rasura.registry.hub.describe import Describer, encode_beside
+from rasura.registry.hub.licences import parse
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, open_bundle, verify_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, open_bundle, verify_files
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -47,7 +49,7 @@ def push_patches(
     repo: str,
     *,
     base_model: str | None,
-    licence: str,
+    licence: str | None,
     private: bool,
     tool_version: str,
     remote: Remote,
@@ -59,8 +61,9 @@ def push_patches(
         registry: where the patches are.
         patch_ids: which.
         repo: `org/name`.
-        base_model: the base's id on the Hub, or None when it is not there.
-        licence: the Hub's short name of it, for the card.
+        base_model: the base's id on the Hub; None: what the card says already.
+        licence: for the card; None: what the patches are signed with, what the card says already, or what the base's
+            page on the Hub says, in this order.
         private: whether a repository that is made on the way is private.
         tool_version: which rasura says on the card that it wrote it.
         remote: which Hub.
@@ -68,18 +71,20 @@ def push_patches(
 
     Raises:
         VerificationError: a patch that this registry would not apply is not pushed either.
+        InputError: one base model for patches of several bases; a licence or model that is no name.
         HubError, ConflictError, NotFoundError: see `rasura.registry.hub.push`.
     """
     draft = replace(draft, patches=tuple(patch_ids), details={"repo": repo})
     try:
-        files = {patch_id: registry.patch_files(patch_id) for patch_id in patch_ids}
-        for content in files.values():
-            verify_files(registry, content)
+        describe = Describer.of(registry, base_model)
+        leaving = [_leaving(registry, patch_id, describe) for patch_id in patch_ids]
+        if licence:
+            parse(licence)
         receipt = hub.push(
-            [hub.PatchFiles(patch_id, content) for patch_id, content in files.items()],
+            [files for files, _ in leaving],
             repo,
-            message=f"Add {len(files)} concept-erasure patch{'es' if len(files) > 1 else ''}",
-            card=_card(registry, patch_ids, tool_version, base_model, licence),
+            message=f"Add {len(leaving)} concept-erasure patch{'es' if len(leaving) > 1 else ''}",
+            card=CardFacts(tool_version, tuple(facts for _, facts in leaving), licence),
             endpoint=remote.endpoint,
             token=remote.token,
             private=private,
@@ -125,11 +130,12 @@ def pull_patches(
     return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(fetched, added, strict=True)]
 
 
-def _card(
-    registry: Registry, patch_ids: Sequence[PatchId], tool_version: str, base_model: str | None, licence: str
-) -> CardFacts:
-    manifests = {patch_id: manifest_of(registry, patch_id) for patch_id in patch_ids}
-    bases = {m.base.sha256 for m in manifests.values()}
-    names = [b.name for b in registry.bases() if b.digest in bases] or [min(bases)[:12]]
-    facts = tuple(PatchFacts(p, (m.concept.text,), m.eraser.name, m.concept.anchor) for p, m in manifests.items())
-    return CardFacts(", ".join(names), tool_version, facts, base_model, licence)
+def _leaving(registry: Registry, patch_id: PatchId, describe: Describer) -> tuple[hub.PatchFiles, PatchFacts]:
+    """A registered patch, verified, as the Hub gets it, and what the card says of it."""
+    files = registry.patch_files(patch_id)
+    patch = verify_files(registry, files).patch
+    facts = describe.patch(patch.manifest)
+    made = encode_beside(patch, two_encoders=describe.has_two_encoders(facts.base)) if facts.comfyui else None
+    if made is None:
+        return hub.PatchFiles(patch_id, files), replace(facts, comfyui="")
+    return hub.PatchFiles(patch_id, files, {facts.comfyui: made}), facts

@@ -27,7 +27,7 @@ from rasura.patches.errors import (
 from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.model_card import CardFacts, PatchFacts
+from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.pull import FetchedPatch, FetchLimits, fetch, resolve
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
@@ -52,9 +52,12 @@ def patch(number: int, key: PrivateKey = KEY, extra: Mapping[str, bytes] | None 
     return PatchFiles(patch_id, {**files, "model.sig": sign(files, name=patch_id, key=key)})
 
 
+BASE = BaseFacts(Digest("b" * 64), "Tiny Diffusion", "SD 1.x", "acme/base")
+
+
 def card(*patches: PatchFiles) -> CardFacts:
-    rows = tuple(PatchFacts(p.patch_id, (f"concept {p.patch_id[:4]}",), "nullspace") for p in patches)
-    return CardFacts("Tiny Diffusion", "0.1.0", rows, base_model="acme/base")
+    rows = tuple(PatchFacts(p.patch_id, (f"concept {p.patch_id[:4]}",), "nullspace", BASE) for p in patches)
+    return CardFacts("0.1.0", rows, "creativeml-openrail-m")
 
 
 def send(hub: HubServer, *patches: PatchFiles, revision: str = "main", patience: Patience = IMPATIENT) -> PushReceipt:
