@@ -261,7 +261,7 @@ def _front(facts: CardFacts, known: Mapping[str, Any], licence: Licence) -> dict
     tags = known.get("tags")
     others = [tag for tag in (tags if isinstance(tags, list) else []) if tag not in {*_FAMILY_TAGS, *TAGS}]
     front: dict[str, Any] = {
-        **{key: value for key, value in known.items() if key not in KEYS},
+        **{key: value for key, value in known.items() if key not in KEYS or key in licence.front},
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         **licence.front,
