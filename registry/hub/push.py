@@ -5,10 +5,8 @@ it by the repository's name alone; every other one goes to `patches/<id>/`.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
@@ -16,14 +14,11 @@ from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry.hub import licences
 from rasura.registry.hub import model_card as cards
-from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
+from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire
 from rasura.registry.hub.licences import Licence
 from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.refs import COMFYUI, FOLDER, check_file, check_repo, check_revision
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.hf_api import CommitInfo
+from rasura.registry.hub.upload import commit_files
 
 README = "README.md"
 MAX_ENTRIES = 20_000  # files and folders of a repository that is pushed to
@@ -140,7 +135,7 @@ def _head(wire: Wire, repo: str, revision: str, *, private: bool, create: bool) 
     except NotFoundError:
         if not create:
             raise
-        wire.call(f"create {repo}", lambda: wire.api.create_repo(repo, private=private, exist_ok=True))
+        wire.create(repo, private=private)
         head, is_private = wire.head(repo, revision)
     if private and not is_private:
         hint = f"hf repos settings {repo} --private"
@@ -227,37 +222,16 @@ def _licence(wire: Wire, card: CardFacts, readme: str) -> Licence:
 
 
 def _write(wire: Wire, repo: str, revision: str, plan: _Plan, message: str) -> PushReceipt:
-    plain_lfs = wire.lacks_xet(repo, revision)
-    notes = (f"{wire.endpoint} knows no Xet storage; large files went by Git LFS",) if plain_lfs else ()
-
-    def commit() -> "CommitInfo":
-        with quiet():
-            return wire.api.create_commit(
-                repo,
-                _operations(plan.changes, buffered=plain_lfs),
-                commit_message=message,
-                revision=revision,
-                parent_commit=plan.head,
-            )
-
     try:
-        oid = str(wire.call(f"push to {repo}", commit).oid)
+        oid = commit_files(wire, repo, revision, plan.changes, message=message, parent=plan.head)
     except (ConflictError, HubError):
         # The answer may have been lost, or somebody else pushed the same: what counts is what is there.
         head = _held(wire, repo, revision, plan)
         if head is None:
             raise
-        return _receipt(
-            wire, repo, plan, head, changed=True, notes=(*notes, "the Hub's answer was lost, the files are there")
-        )
-    return _receipt(wire, repo, plan, oid, changed=True, notes=notes)
-
-
-def _operations(changes: Mapping[str, bytes], *, buffered: bool) -> "list[CommitOperationAdd]":
-    """Fresh operations (a commit uses them up). Buffers, unlike bytes, make huggingface_hub leave Xet aside."""
-    from huggingface_hub import CommitOperationAdd
-
-    return [CommitOperationAdd(path, io.BytesIO(data) if buffered else data) for path, data in changes.items()]
+        lost = ("the Hub's answer was lost, the files are there",)
+        return _receipt(wire, repo, plan, head, changed=True, notes=lost)
+    return _receipt(wire, repo, plan, oid, changed=True)
 
 
 def _held(wire: Wire, repo: str, revision: str, plan: _Plan) -> str | None:
@@ -270,5 +244,7 @@ def _held(wire: Wire, repo: str, revision: str, plan: _Plan) -> str | None:
     return head if head != plan.head and all(_same(present.get(p), d) for p, d in plan.changes.items()) else None
 
 
-def _receipt(wire: Wire, repo: str, plan: _Plan, commit: str, *, changed: bool, notes: tuple[str, ...]) -> PushReceipt:
+def _receipt(
+    wire: Wire, repo: str, plan: _Plan, commit: str, *, changed: bool, notes: tuple[str, ...] = ()
+) -> PushReceipt:
     return PushReceipt(commit, f"{wire.endpoint}/{repo}/commit/{commit}", plan.paths, changed, (*notes, *plan.notes))

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import RasuraError
+from rasura.patches.errors import RasuraError, VerificationError
+from rasura.patches.format.file_names import MANIFEST, SIGNATURE
+from rasura.patches.format.model_signature import read_claim
+from rasura.patches.types import PatchId
 from rasura.registry import hub
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
 from rasura.registry.hub.describe import Describer, encode_beside
 from rasura.registry.hub.licences import parse
@@ -16,7 +20,6 @@ from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, open_bundle, verify_files
 
 if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
     from rasura.registry.registry import Registry
 
 
@@ -41,6 +44,21 @@ class Pulled:
     patch_id: PatchId
     new: bool
     ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """What a pull did.
+
+    Attributes:
+        repo: the repository at the commit that was read.
+        patches: those that are registered now.
+        refused: those that were left out, and why.
+    """
+
+    repo: hub.PinnedRepo
+    patches: list[Pulled]
+    refused: list[hub.Refused]
 
 
 def push_patches(
@@ -96,20 +114,21 @@ def push_patches(
     return receipt
 
 
-def pull_patches(
-    registry: Registry, reference: str, *, remote: Remote, draft: Draft
-) -> tuple[hub.PinnedRepo, list[Pulled]]:
-    """Pull every signed patch of a repository at one pinned commit, and register those that verify: all or none.
+def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: Draft, only: Sequence[str] = ()) -> Pull:
+    """Pull signed patches of a repository at one pinned commit, and register those that count here, all in one go.
+
+    What a key that is not trusted here signed, or is not what was signed, is left out and named; the log says so.
 
     Args:
         registry: where they go; its keys decide on trust.
         reference: `org/name` or `org/name@revision`.
         remote: which Hub.
         draft: the audit entry of each patch.
+        only: ids, beginnings of ids, or concepts of those that are wanted; none: all.
 
     Raises:
-        VerificationError: a signature that does not count here, or bytes that were not signed; nothing is registered.
-        HubError, NotFoundError: see `rasura.registry.hub.fetch`.
+        VerificationError: none of them counts here; nothing is registered.
+        HubError, NotFoundError, AmbiguousIdError: see `rasura.registry.hub.fetch`.
     """
     draft = replace(draft, details={"repo": reference})
     try:
@@ -118,16 +137,39 @@ def pull_patches(
         fetched = hub.fetch(
             pinned,
             open_bundle=lambda bundle: open_bundle(registry, bundle)[1],
+            only=only,
             endpoint=remote.endpoint,
             token=remote.token,
         )
+        good, refused = _sorted_out(registry, fetched)
+        if not good:
+            raise hub.explain(pinned, refused)
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
-        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in fetched])
+        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in good])
     except RasuraError as error:
         registry.note(describe_outcome(draft, error))
         raise
-    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(fetched, added, strict=True)]
+    for each in refused:
+        where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}
+        registry.note(describe_outcome(replace(draft, details=where), each.error))
+    pulled = [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(good, added, strict=True)]
+    return Pull(pinned, pulled, refused)
+
+
+def _sorted_out(registry: Registry, fetched: hub.Fetched) -> tuple[list[hub.FetchedPatch], list[hub.Refused]]:
+    """What verifies, and what does not although its bytes are those that a trusted key signed."""
+    good, refused = [], [*fetched.refused]
+    for patch in fetched.patches:
+        try:
+            verify_files(registry, patch.files)
+        except VerificationError as error:
+            manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
+            signer = str(read_claim(patch.files[SIGNATURE]).key_id)
+            refused.append(hub.Refused(patch.path, manifest, signer, error))
+        else:
+            good.append(patch)
+    return good, refused
 
 
 def _leaving(registry: Registry, patch_id: PatchId, describe: Describer) -> tuple[hub.PatchFiles, PatchFacts]:
