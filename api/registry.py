@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from rasura.registry.erase.rebase import Resolved
     from rasura.registry.erase.retarget import Retargeted
     from rasura.registry.erase.solve_again import Anew
-    from rasura.registry.hub.transfer import Pulled
+    from rasura.registry.hub.transfer import Pull
     from rasura.registry.live.arguments import Factor, GoalRef, Ids
     from rasura.registry.registry import Registry as Store
     from rasura.registry.stacks.bisect import Judgement, Step
@@ -1155,7 +1155,7 @@ class Registry(LogCalls):
         repo: str,
         *,
         base_model: str | None = None,
-        licence: str = "creativeml-openrail-m",
+        licence: str | None = None,
         private: bool = False,
         endpoint: str | None = None,
         token: str | None = None,
@@ -1166,8 +1166,8 @@ class Registry(LogCalls):
         Args:
             ids: the patches.
             repo: `org/name`.
-            base_model: the base's id on the Hub, for the model card.
-            licence: for the model card.
+            base_model: the base's id on the Hub; None: what the card says already.
+            licence: for the model card; None: as signed, as the card says already, or as the base's page says.
             private: make the repository private if it is new.
             endpoint: the Hub; None: what huggingface_hub is set to.
             token: access token; None: what huggingface_hub is set to.
@@ -1194,24 +1194,35 @@ class Registry(LogCalls):
 
     @in_python
     def pull(
-        self, reference: str, *, endpoint: str | None = None, token: str | None = None, reason: str = ""
-    ) -> tuple[hub.PinnedRepo, list[Pulled]]:
-        """Pull every patch of a Hub repository that a key trusted here has signed (`rasura pull`).
+        self,
+        reference: str,
+        *,
+        only: Ids = (),
+        endpoint: str | None = None,
+        token: str | None = None,
+        reason: str = "",
+    ) -> Pull:
+        """Pull the patches of a Hub repository that a key trusted here has signed (`rasura pull`).
+
+        What is not trusted here raises nothing while something else is: it stands in `refused` of what is returned.
 
         Args:
             reference: `org/name` or `org/name@revision`.
+            only: ids, beginnings of ids, or concepts of the patches that are wanted; none: all.
             endpoint: the Hub; None: what huggingface_hub is set to.
             token: access token; None: what huggingface_hub is set to.
             reason: why, for the log.
 
         Raises:
             HubError: the Hub did not do what was asked.
-            VerificationError: a signature that does not count here; nothing is registered.
+            VerificationError: no patch there counts here; nothing is registered.
+            NotFoundError, AmbiguousIdError: what was named is not there, or is several.
         """
         from rasura.registry.hub.transfer import Remote, pull_patches
 
         draft = self._draft("patch.pull", reason)
-        return pull_patches(self.store, reference, remote=Remote(endpoint, token), draft=draft)
+        wanted = (only,) if isinstance(only, str) else tuple(only)
+        return pull_patches(self.store, reference, only=wanted, remote=Remote(endpoint, token), draft=draft)
 
     # Evaluation
 

@@ -43,8 +43,10 @@ def export(
 ) -> Result:
     """Write patches for other programs.
 
-    As peft: one patch as a folder that diffusers' load_lora_weights reads and `model_signing verify` accepts. As kohya:
-    one .safetensors file for ComfyUI and A1111, of one patch or several; that format carries no signature.
+    As peft: one patch as a folder that `model_signing verify` accepts and diffusers' load_lora_weights reads, into
+    pipelines that have it: those of SD, SDXL, SD3 and FLUX, none of PixArt's. As kohya: one .safetensors file for
+    ComfyUI, A1111 and Forge, of one patch or several of a UNet; that format carries no signature. Of SD3, FLUX and
+    PixArt, ComfyUI reads the weights in the peft folder.
     """
     if bool(ids) == bool(stack):
         raise click.UsageError("name the patches to export, or --stack NAME")

@@ -1,9 +1,10 @@
-"""A patch in MLflow: its files as a model's artifacts, what it says of itself as parameters, and the way back.
+"""A patch in MLflow: its files as a run's artifacts, what it says of itself as parameters, and the way back.
 
 python examples/mlflow_model.py PATCH_ID [REGISTRY]      (pip install 'rasura[examples]')
 
-MLflow keeps versions and aliases and knows nothing of signatures. So what comes out of it goes through `patch add`,
-which verifies it, before anything is applied.
+The artifacts are no MLflow model: there is no `MLmodel` file among them, so they are not what `mlflow.register_model`
+is for, and have no versions and aliases there; the run's id names them. MLflow knows nothing of signatures, either. So
+what comes out of it goes through `patch add`, which verifies it, before anything is applied.
 """
 
 import sys

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 import rasura
-from rasura.patches.errors import RasuraError
+from rasura.patches.errors import NotFoundError, RasuraError
 from rasura.registry.apply.operations import Receipt
 
 
@@ -42,6 +42,8 @@ def make_app(pipe: Any, registry: str | None = None) -> FastAPI:
 
     @app.delete("/stack")
     def revert(reason: str = "") -> dict[str, object]:
+        if not model.status().applied:
+            raise NotFoundError("nothing is applied: expected patches to take out", hint="GET /stack")
         return _said(model.revert(reason=reason))
 
     @app.get("/stack")
@@ -51,7 +53,8 @@ def make_app(pipe: Any, registry: str | None = None) -> FastAPI:
 
     @app.exception_handler(RasuraError)
     def refused(_: Request, error: RasuraError) -> JSONResponse:
-        return JSONResponse({"error": error.code, "message": error.message, "hint": error.hint}, status_code=409)
+        said = {"error": error.code, "message": error.message, "hint": error.hint}
+        return JSONResponse(said, status_code=404 if isinstance(error, NotFoundError) else 409)
 
     return app
 

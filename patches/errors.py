@@ -18,6 +18,11 @@ RasuraError                         1  anything below; `hint` is the next comman
 │   ├── NoRegistryError                none found upwards from here
 │   └── SchemaError                    the database is of another version
 ├── HubError                        1  the Hub did not do what was asked
+│   ├── GatedError                     access to the repository has to be asked for on its page
+│   ├── RateLimitError                 the Hub asks to slow down
+│   ├── TooLargeError                  the Hub takes no file or commit as large as this
+│   ├── CutOffError                    the connection ended in the middle of an answer
+│   └── ForeignAnswerError             an answer that is none of a Hub's: a web page, or another server's
 ├── RefusedError                    3  the mathematics says no
 │   ├── ErasureRefusedError            the target lies inside the protected span
 │   └── CheckRefusedError              patches interfere, or a promise does not hold
@@ -168,6 +173,36 @@ class HubError(RasuraError):
     """The Hub did not do what was asked."""
 
     code = "hub"
+
+
+class GatedError(HubError):
+    """A repository whose owner grants access one by one; its page says how to ask."""
+
+    code = "gated"
+
+
+class RateLimitError(HubError):
+    """The Hub asks to slow down, for longer than a command waits."""
+
+    code = "rate_limit"
+
+
+class TooLargeError(HubError):
+    """The Hub takes no file, or no commit, as large as this."""
+
+    code = "too_large"
+
+
+class CutOffError(HubError):
+    """The connection ended in the middle of an answer."""
+
+    code = "cut_off"
+
+
+class ForeignAnswerError(HubError):
+    """An answer that is none of a Hub's: a web page, something compressed, or a redirect to another server."""
+
+    code = "foreign_answer"
 
 
 class RefusedError(RasuraError):

@@ -33,6 +33,7 @@ from rasura.patches.format import intoto_statement
 from rasura.patches.format.file_names import SIGNATURE
 from rasura.patches.format.intoto_statement import Statement
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+from rasura.patches.types import KeyId
 
 __all__ = [
     "PrivateKey",
@@ -101,6 +102,19 @@ def read_statement(bundle: bytes, keys: Iterable[PublicKey]) -> Statement:
         return intoto_statement.read_payload(payload, key.key_id)
     except FormatError as error:
         raise SignatureError(error.message, key_id=key.key_id) from error
+
+
+def read_claim(bundle: bytes) -> Statement:
+    """What a bundle says of itself, with nothing verified: to name what was refused, and for nothing else.
+
+    Raises:
+        SignatureError: the bundle breaks its format.
+    """
+    try:
+        hint, payload, _ = _open_bundle(bundle)
+        return intoto_statement.read_payload(payload, KeyId(hint))
+    except FormatError as error:
+        raise SignatureError(error.message) from error
 
 
 def check_files(signed: Statement, files: Mapping[str, bytes]) -> None:

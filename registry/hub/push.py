@@ -5,23 +5,20 @@ it by the repository's name alone; every other one goes to `patches/<id>/`.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, InputError, NotFoundError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
-from rasura.patches.types import PatchId
+from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
+from rasura.registry.hub import licences
 from rasura.registry.hub import model_card as cards
-from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire, quiet
-from rasura.registry.hub.model_card import CardFacts, PatchFacts
-from rasura.registry.hub.refs import FOLDER, check_file, check_repo, check_revision
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.hf_api import CommitInfo
+from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire
+from rasura.registry.hub.licences import Licence
+from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
+from rasura.registry.hub.refs import COMFYUI, FOLDER, check_file, check_repo, check_revision
+from rasura.registry.hub.upload import commit_files
 
 README = "README.md"
 MAX_ENTRIES = 20_000  # files and folders of a repository that is pushed to
@@ -30,10 +27,17 @@ _FURNITURE = frozenset({README, ".gitattributes", ".gitignore", "LICENSE", "LICE
 
 @dataclass(frozen=True, slots=True)
 class PatchFiles:
-    """A patch to push: its id, and the bytes of every file by name, `model.sig` included."""
+    """A patch to push.
+
+    Attributes:
+        patch_id: its id.
+        files: the bytes of every file by name, `model.sig` included.
+        beside: files for other programs by their path in the repository, which no signature covers.
+    """
 
     patch_id: PatchId
     files: Mapping[str, bytes]
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,12 @@ class PushReceipt:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to write on top of `head`: path to bytes of the files that differ."""
+    """What to write on top of `head`: path to bytes of the files that differ; and what a person should know."""
 
     head: str
     paths: Mapping[PatchId, str]
     changes: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
 
 
 def push(
@@ -117,6 +122,8 @@ def _check(patch: PatchFiles) -> None:
         raise InputError(f"patch {short}: expected a {SIGNATURE}, got none; unsigned patches are not pushed")
     for name in patch.files.keys() - {SIGNATURE}:
         check_file(name, f"patch {short}")
+    if odd := [path for path in patch.beside if not COMFYUI.fullmatch(path)]:
+        raise InputError(f"patch {short}: expected files beside it in comfyui/, got {odd[0][:120]!a}")
     got = PatchId(sha256(patch.files.get(MANIFEST, b"")))
     if got != patch.patch_id:
         raise DigestMismatchError(f"patch {short}: expected {MANIFEST} with SHA-256 {patch.patch_id}, got {got}")
@@ -128,7 +135,7 @@ def _head(wire: Wire, repo: str, revision: str, *, private: bool, create: bool) 
     except NotFoundError:
         if not create:
             raise
-        wire.call(f"create {repo}", lambda: wire.api.create_repo(repo, private=private, exist_ok=True))
+        wire.create(repo, private=private)
         head, is_private = wire.head(repo, revision)
     if private and not is_private:
         hint = f"hf repos settings {repo} --private"
@@ -140,9 +147,13 @@ def _plan(wire: Wire, repo: str, head: str, patches: Sequence[PatchFiles], card:
     present = wire.files(repo, head, limit=MAX_ENTRIES)
     paths = _paths(patches, present)
     wanted = {_join(paths[patch.patch_id], name): data for patch in patches for name, data in patch.files.items()}
+    wanted |= {path: data for patch in patches for path, data in patch.beside.items()}
     readme = _read_card(wire, repo, head, present)
-    wanted[README] = cards.render(_merged(card, readme, paths, present), repo, readme).encode()
-    return _Plan(head, paths, {path: data for path, data in wanted.items() if not _same(present.get(path), data)})
+    merged = _merged(card, readme, paths, present)
+    licence = _licence(wire, merged, readme)
+    wanted[README] = cards.render(merged, repo, readme, licence).encode()
+    changes = {path: data for path, data in wanted.items() if not _same(present.get(path), data)}
+    return _Plan(head, paths, changes, licence.notes)
 
 
 def _paths(patches: Sequence[PatchFiles], present: Mapping[str, RemoteFile]) -> dict[PatchId, str]:
@@ -179,44 +190,48 @@ def _merged(card: CardFacts, readme: str, paths: Mapping[PatchId, str], present:
     """The card's facts with the rows of the patches that are there already and stay there."""
     pushed = [replace(patch, path=paths.get(patch.patch_id, "")) for patch in card.patches]
     known: dict[str, PatchFacts] = {
-        row.path: row for row in cards.rows(readme) if _join(row.path, SIGNATURE) in present
+        row.path: replace(row, comfyui=row.comfyui if row.comfyui in present else "")
+        for row in cards.rows(readme)
+        if _join(row.path, SIGNATURE) in present
     }
     rows = {**known, **{row.path: row for row in pushed if row.patch_id in paths}}
-    return replace(card, patches=tuple(rows[path] for path in sorted(rows)))
+    bases = _bases([*known.values()], pushed, cards.written_base(readme))
+    return replace(card, patches=tuple(replace(rows[at], base=bases[rows[at].base.digest]) for at in sorted(rows)))
+
+
+def _bases(known: Sequence[PatchFacts], pushed: Sequence[PatchFacts], written: str) -> dict[Digest, BaseFacts]:
+    """Each base in the words of who pushes now; what was said of it before and is not said now stays."""
+    found: dict[Digest, BaseFacts] = {}
+    for base in (row.base for row in (*known, *pushed)):
+        old = found.get(base.digest, base)
+        found[base.digest] = replace(base, family=base.family or old.family, model=base.model or old.model)
+    if len(found) == 1:
+        return {digest: replace(base, model=base.model or written) for digest, base in found.items()}
+    return found
+
+
+def _licence(wire: Wire, card: CardFacts, readme: str) -> Licence:
+    """What the card says of its licence; the base's page is asked only where nobody else has said one."""
+    written = cards.written_licence(cards.split(readme)[0])
+    signed = [patch.licence for patch in card.patches]
+    models = {patch.base.model for patch in card.patches}
+    inherited: Mapping[str, str] = {}
+    if not card.license and not written and not any(signed) and len(models) == 1 and all(models):
+        inherited = wire.licence(*models)
+    return licences.choose(card.license, signed, written, inherited)
 
 
 def _write(wire: Wire, repo: str, revision: str, plan: _Plan, message: str) -> PushReceipt:
-    plain_lfs = wire.lacks_xet(repo, revision)
-    notes = (f"{wire.endpoint} knows no Xet storage; large files went by Git LFS",) if plain_lfs else ()
-
-    def commit() -> "CommitInfo":
-        with quiet():
-            return wire.api.create_commit(
-                repo,
-                _operations(plan.changes, buffered=plain_lfs),
-                commit_message=message,
-                revision=revision,
-                parent_commit=plan.head,
-            )
-
     try:
-        oid = str(wire.call(f"push to {repo}", commit).oid)
+        oid = commit_files(wire, repo, revision, plan.changes, message=message, parent=plan.head)
     except (ConflictError, HubError):
         # The answer may have been lost, or somebody else pushed the same: what counts is what is there.
         head = _held(wire, repo, revision, plan)
         if head is None:
             raise
-        return _receipt(
-            wire, repo, plan, head, changed=True, notes=(*notes, "the Hub's answer was lost, the files are there")
-        )
-    return _receipt(wire, repo, plan, oid, changed=True, notes=notes)
-
-
-def _operations(changes: Mapping[str, bytes], *, buffered: bool) -> "list[CommitOperationAdd]":
-    """Fresh operations (a commit uses them up). Buffers, unlike bytes, make huggingface_hub leave Xet aside."""
-    from huggingface_hub import CommitOperationAdd
-
-    return [CommitOperationAdd(path, io.BytesIO(data) if buffered else data) for path, data in changes.items()]
+        lost = ("the Hub's answer was lost, the files are there",)
+        return _receipt(wire, repo, plan, head, changed=True, notes=lost)
+    return _receipt(wire, repo, plan, oid, changed=True)
 
 
 def _held(wire: Wire, repo: str, revision: str, plan: _Plan) -> str | None:
@@ -229,5 +244,7 @@ def _held(wire: Wire, repo: str, revision: str, plan: _Plan) -> str | None:
     return head if head != plan.head and all(_same(present.get(p), d) for p, d in plan.changes.items()) else None
 
 
-def _receipt(wire: Wire, repo: str, plan: _Plan, commit: str, *, changed: bool, notes: tuple[str, ...]) -> PushReceipt:
-    return PushReceipt(commit, f"{wire.endpoint}/{repo}/commit/{commit}", plan.paths, changed, notes)
+def _receipt(
+    wire: Wire, repo: str, plan: _Plan, commit: str, *, changed: bool, notes: tuple[str, ...] = ()
+) -> PushReceipt:
+    return PushReceipt(commit, f"{wire.endpoint}/{repo}/commit/{commit}", plan.paths, changed, (*notes, *plan.notes))

@@ -7,6 +7,8 @@ from rasura.patches.errors import FormatError, InputError
 from rasura.patches.format.file_names import SIGNATURE
 
 FOLDER = "patches"
+COMFYUI = re.compile(r"comfyui/[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{12}\.safetensors")
+"""Where a repository keeps what `rasura patch export --format kohya` makes of a patch."""
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"  # the Hub's rule: at most 96, no dash or dot at the end
 _REPO = re.compile(rf"{_PART}/{_PART}")

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import RasuraError
+from rasura.patches.errors import RasuraError, VerificationError
+from rasura.patches.format.file_names import MANIFEST, SIGNATURE
+from rasura.patches.format.model_signature import read_claim
+from rasura.patches.types import PatchId
 from rasura.registry import hub
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
+from rasura.registry.hub.describe import Describer, encode_beside
+from rasura.registry.hub.licences import parse
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, open_bundle, verify_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, open_bundle, verify_files
 
 if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
     from rasura.registry.registry import Registry
 
 
@@ -41,13 +46,28 @@ class Pulled:
     ignored: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """What a pull did.
+
+    Attributes:
+        repo: the repository at the commit that was read.
+        patches: those that are registered now.
+        refused: those that were left out, and why.
+    """
+
+    repo: hub.PinnedRepo
+    patches: list[Pulled]
+    refused: list[hub.Refused]
+
+
 def push_patches(
     registry: Registry,
     patch_ids: Sequence[PatchId],
     repo: str,
     *,
     base_model: str | None,
-    licence: str,
+    licence: str | None,
     private: bool,
     tool_version: str,
     remote: Remote,
@@ -59,8 +79,9 @@ def push_patches(
         registry: where the patches are.
         patch_ids: which.
         repo: `org/name`.
-        base_model: the base's id on the Hub, or None when it is not there.
-        licence: the Hub's short name of it, for the card.
+        base_model: the base's id on the Hub; None: what the card says already.
+        licence: for the card; None: what the patches are signed with, what the card says already, or what the base's
+            page on the Hub says, in this order.
         private: whether a repository that is made on the way is private.
         tool_version: which rasura says on the card that it wrote it.
         remote: which Hub.
@@ -68,18 +89,20 @@ def push_patches(
 
     Raises:
         VerificationError: a patch that this registry would not apply is not pushed either.
+        InputError: one base model for patches of several bases; a licence or model that is no name.
         HubError, ConflictError, NotFoundError: see `rasura.registry.hub.push`.
     """
     draft = replace(draft, patches=tuple(patch_ids), details={"repo": repo})
     try:
-        files = {patch_id: registry.patch_files(patch_id) for patch_id in patch_ids}
-        for content in files.values():
-            verify_files(registry, content)
+        describe = Describer.of(registry, base_model)
+        leaving = [_leaving(registry, patch_id, describe) for patch_id in patch_ids]
+        if licence:
+            parse(licence)
         receipt = hub.push(
-            [hub.PatchFiles(patch_id, content) for patch_id, content in files.items()],
+            [files for files, _ in leaving],
             repo,
-            message=f"Add {len(files)} concept-erasure patch{'es' if len(files) > 1 else ''}",
-            card=_card(registry, patch_ids, tool_version, base_model, licence),
+            message=f"Add {len(leaving)} concept-erasure patch{'es' if len(leaving) > 1 else ''}",
+            card=CardFacts(tool_version, tuple(facts for _, facts in leaving), licence),
             endpoint=remote.endpoint,
             token=remote.token,
             private=private,
@@ -91,20 +114,21 @@ def push_patches(
     return receipt
 
 
-def pull_patches(
-    registry: Registry, reference: str, *, remote: Remote, draft: Draft
-) -> tuple[hub.PinnedRepo, list[Pulled]]:
-    """Pull every signed patch of a repository at one pinned commit, and register those that verify: all or none.
+def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: Draft, only: Sequence[str] = ()) -> Pull:
+    """Pull signed patches of a repository at one pinned commit, and register those that count here, all in one go.
+
+    What a key that is not trusted here signed, or is not what was signed, is left out and named; the log says so.
 
     Args:
         registry: where they go; its keys decide on trust.
         reference: `org/name` or `org/name@revision`.
         remote: which Hub.
         draft: the audit entry of each patch.
+        only: ids, beginnings of ids, or concepts of those that are wanted; none: all.
 
     Raises:
-        VerificationError: a signature that does not count here, or bytes that were not signed; nothing is registered.
-        HubError, NotFoundError: see `rasura.registry.hub.fetch`.
+        VerificationError: none of them counts here; nothing is registered.
+        HubError, NotFoundError, AmbiguousIdError: see `rasura.registry.hub.fetch`.
     """
     draft = replace(draft, details={"repo": reference})
     try:
@@ -113,23 +137,47 @@ def pull_patches(
         fetched = hub.fetch(
             pinned,
             open_bundle=lambda bundle: open_bundle(registry, bundle)[1],
+            only=only,
             endpoint=remote.endpoint,
             token=remote.token,
         )
+        good, refused = _sorted_out(registry, fetched)
+        if not good:
+            raise hub.explain(pinned, refused)
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
-        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in fetched])
+        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in good])
     except RasuraError as error:
         registry.note(describe_outcome(draft, error))
         raise
-    return pinned, [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(fetched, added, strict=True)]
+    for each in refused:
+        where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}
+        registry.note(describe_outcome(replace(draft, details=where), each.error))
+    pulled = [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(good, added, strict=True)]
+    return Pull(pinned, pulled, refused)
 
 
-def _card(
-    registry: Registry, patch_ids: Sequence[PatchId], tool_version: str, base_model: str | None, licence: str
-) -> CardFacts:
-    manifests = {patch_id: manifest_of(registry, patch_id) for patch_id in patch_ids}
-    bases = {m.base.sha256 for m in manifests.values()}
-    names = [b.name for b in registry.bases() if b.digest in bases] or [min(bases)[:12]]
-    facts = tuple(PatchFacts(p, (m.concept.text,), m.eraser.name, m.concept.anchor) for p, m in manifests.items())
-    return CardFacts(", ".join(names), tool_version, facts, base_model, licence)
+def _sorted_out(registry: Registry, fetched: hub.Fetched) -> tuple[list[hub.FetchedPatch], list[hub.Refused]]:
+    """What verifies, and what does not although its bytes are those that a trusted key signed."""
+    good, refused = [], [*fetched.refused]
+    for patch in fetched.patches:
+        try:
+            verify_files(registry, patch.files)
+        except VerificationError as error:
+            manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
+            signer = str(read_claim(patch.files[SIGNATURE]).key_id)
+            refused.append(hub.Refused(patch.path, manifest, signer, error))
+        else:
+            good.append(patch)
+    return good, refused
+
+
+def _leaving(registry: Registry, patch_id: PatchId, describe: Describer) -> tuple[hub.PatchFiles, PatchFacts]:
+    """A registered patch, verified, as the Hub gets it, and what the card says of it."""
+    files = registry.patch_files(patch_id)
+    patch = verify_files(registry, files).patch
+    facts = describe.patch(patch.manifest)
+    made = encode_beside(patch, two_encoders=describe.has_two_encoders(facts.base)) if facts.comfyui else None
+    if made is None:
+        return hub.PatchFiles(patch_id, files), replace(facts, comfyui="")
+    return hub.PatchFiles(patch_id, files, {facts.comfyui: made}), facts

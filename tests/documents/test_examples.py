@@ -56,6 +56,14 @@ def test_the_server_changes_its_patches_between_pictures(client: Any, workshop: 
     assert any(entry.reason == "ticket 118" for entry in workshop.entries())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:starlette.*", "ignore::DeprecationWarning:fastapi.*")
+def test_the_server_says_404_for_what_is_not_there(client: Any) -> None:
+    unknown = client.put("/stack", params={"goal": "nothing-of-that-name"})
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "not_found")
+    nothing = client.delete("/stack")
+    assert (nothing.status_code, nothing.json()["error"]) == (404, "not_found")
+
+
 @pytest.mark.filterwarnings("default")  # MLflow uses what its own libraries deprecate
 def test_a_patch_goes_through_mlflow_and_is_verified_again(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

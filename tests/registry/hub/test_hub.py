@@ -18,6 +18,7 @@ from rasura.patches.errors import (
     ConflictError,
     DigestMismatchError,
     FormatError,
+    GatedError,
     HubError,
     InputError,
     NotFoundError,
@@ -27,7 +28,7 @@ from rasura.patches.errors import (
 from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.model_card import CardFacts, PatchFacts
+from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.pull import FetchedPatch, FetchLimits, fetch, resolve
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
@@ -52,9 +53,12 @@ def patch(number: int, key: PrivateKey = KEY, extra: Mapping[str, bytes] | None 
     return PatchFiles(patch_id, {**files, "model.sig": sign(files, name=patch_id, key=key)})
 
 
+BASE = BaseFacts(Digest("b" * 64), "Tiny Diffusion", "SD 1.x", "acme/base")
+
+
 def card(*patches: PatchFiles) -> CardFacts:
-    rows = tuple(PatchFacts(p.patch_id, (f"concept {p.patch_id[:4]}",), "nullspace") for p in patches)
-    return CardFacts("Tiny Diffusion", "0.1.0", rows, base_model="acme/base")
+    rows = tuple(PatchFacts(p.patch_id, (f"concept {p.patch_id[:4]}",), "nullspace", BASE) for p in patches)
+    return CardFacts("0.1.0", rows, "creativeml-openrail-m")
 
 
 def send(hub: HubServer, *patches: PatchFiles, revision: str = "main", patience: Patience = IMPATIENT) -> PushReceipt:
@@ -80,7 +84,7 @@ def get(
     limits: FetchLimits | None = None,
 ) -> list[FetchedPatch]:
     pinned = resolve(REPO, endpoint=hub.url, patience=IMPATIENT)
-    return fetch(pinned, open_bundle=open_bundle, limits=limits, endpoint=hub.url, patience=IMPATIENT)
+    return fetch(pinned, open_bundle=open_bundle, limits=limits, endpoint=hub.url, patience=IMPATIENT).patches
 
 
 def api(hub: HubServer) -> HfApi:
@@ -107,7 +111,7 @@ def test_what_was_pushed_is_fetched_byte_for_byte(hub: HubServer) -> None:
     assert receipt.url == f"{hub.url}/{REPO}/commit/{receipt.commit}"
     [fetched] = get(hub)
     assert fetched == FetchedPatch("", pushed.files, ())
-    assert bool(hub.asked("PUT", "/upload/")) is not hub.xet_enabled
+    assert hub.asked("PUT", "/upload/")  # by Git LFS, which a Hub with Xet takes, too
 
 
 def test_a_push_is_one_commit_with_its_card(hub: HubServer) -> None:
@@ -248,7 +252,7 @@ def test_only_the_wanted_patches_are_read(plain_hub: HubServer) -> None:
     send(plain_hub, one, two)
     pinned = resolve(REPO, endpoint=plain_hub.url)
     plain_hub.log.clear()
-    [fetched] = fetch(pinned, open_bundle=trusted, only=[two.patch_id], endpoint=plain_hub.url)
+    [fetched] = fetch(pinned, open_bundle=trusted, only=[two.patch_id], endpoint=plain_hub.url).patches
     assert fetched.files == two.files
     assert not [r for r in plain_hub.log if one.patch_id in r.path]
     with pytest.raises(NotFoundError):
@@ -260,20 +264,6 @@ def test_a_basis_that_patches_share_is_downloaded_once(plain_hub: HubServer) -> 
     plain_hub.log.clear()
     assert len(get(plain_hub)) == 2
     assert len([r for r in plain_hub.log if r.path.endswith("basis.safetensors") and "/resolve/" in r.path]) == 1
-
-
-# --- Xet that is not there ------------------------------------------------------------------------------------------
-
-
-def test_a_hub_without_xet_gets_git_lfs_and_the_receipt_says_so(
-    plain_hub: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-    pushed = patch(1)
-    receipt = send(plain_hub, pushed)
-    assert "Git LFS" in receipt.notes[0]
-    assert plain_hub.asked("GET", "xet-write-token")
-    assert get(plain_hub)[0].files == pushed.files
 
 
 # --- races ----------------------------------------------------------------------------------------------------------
@@ -352,7 +342,7 @@ def test_the_pinned_commit_wins_over_a_branch_that_moves(hub: HubServer) -> None
     pinned = resolve(REPO, endpoint=hub.url)
     later = patch(1, extra={"targets.safetensors": b"\0 other"})
     once(hub, "GET", "/tree/", lambda: add(hub, later.files))
-    [fetched] = fetch(pinned, open_bundle=trusted, endpoint=hub.url)
+    [fetched] = fetch(pinned, open_bundle=trusted, endpoint=hub.url).patches
     assert fetched == FetchedPatch("", pushed.files, ())
     assert resolve(REPO, endpoint=hub.url) != pinned
 
@@ -444,8 +434,107 @@ def test_a_folder_with_another_patchs_signature_is_refused(plain_hub: HubServer)
     one, two = patch(1), patch(2)
     send(plain_hub, one, two)
     add(plain_hub, {f"patches/{one.patch_id}/{name}": data for name, data in two.files.items()})
-    with pytest.raises(FormatError, match="patch of that name"):
+    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    assert [p.files for p in done.patches] == [two.files]
+    [refused] = done.refused
+    assert (refused.path, refused.patch_id) == (f"patches/{one.patch_id}", one.patch_id)
+    assert "patch of that name" in refused.error.message
+
+
+# --- one bad patch among good ones ----------------------------------------------------------------------------------
+
+
+STRANGER = PrivateKey.generate()
+
+
+def test_a_foreign_signature_leaves_the_others_alone_and_is_named(plain_hub: HubServer) -> None:
+    mine, theirs = patch(1), patch(2, key=STRANGER)
+    send(plain_hub, mine)
+    send(plain_hub, theirs)
+    plain_hub.log.clear()
+    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    assert [p.files for p in done.patches] == [mine.files]
+    [refused] = done.refused
+    assert isinstance(refused.error, UntrustedKeyError)
+    assert (refused.path, refused.patch_id) == (f"patches/{theirs.patch_id}", theirs.patch_id)
+    assert refused.signer == STRANGER.public.hint
+    for word in (refused.path, theirs.patch_id[:12], refused.signer[:12]):
+        assert word in refused.sentence
+    assert not [r for r in plain_hub.log if theirs.patch_id in r.path and not r.path.endswith("model.sig")]
+
+
+def test_where_all_are_foreign_the_error_names_them_all(plain_hub: HubServer) -> None:
+    foreign = [patch(1, key=STRANGER), patch(2, key=STRANGER)]
+    send(plain_hub, *foreign)
+    with pytest.raises(UntrustedKeyError) as caught:
         get(plain_hub)
+    for each in foreign:
+        assert f"patches/{each.patch_id}" in caught.value.message
+    named = caught.value.details["refused"]
+    assert isinstance(named, list)
+    assert {row["patch"] for row in named} == {each.patch_id for each in foreign}
+
+
+def test_the_root_is_named_by_what_its_signature_says(plain_hub: HubServer) -> None:
+    theirs = patch(1, key=STRANGER)
+    send(plain_hub, theirs)
+    send(plain_hub, patch(2))
+    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    assert [(r.path, r.patch_id, r.signer) for r in done.refused] == [("", theirs.patch_id, STRANGER.public.hint)]
+
+
+def test_a_damaged_or_missing_file_costs_its_own_patch_alone(plain_hub: HubServer) -> None:
+    one, two, three = patch(1), patch(2), patch(3)
+    send(plain_hub, one, two, three)
+    api(plain_hub).delete_file(f"patches/{two.patch_id}/manifest.json", REPO)
+    place = f"patches/{three.patch_id}/manifest.json"
+    plain_hub.faults.swapped = {place: b"x" * len(three.files["manifest.json"])}
+    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    assert [p.files for p in done.patches] == [one.files]
+    assert {r.patch_id: type(r.error) for r in done.refused} == {
+        two.patch_id: FormatError,
+        three.patch_id: DigestMismatchError,
+    }
+
+
+def test_a_file_that_is_damaged_in_one_folder_is_read_from_another(plain_hub: HubServer) -> None:
+    one, two = sorted((patch(1), patch(2)), key=lambda each: each.patch_id)
+    send(plain_hub, one, two)
+    plain_hub.faults.swapped = {f"patches/{one.patch_id}/basis.safetensors": bytes(len(BASIS))}
+    assert len(get(plain_hub)) == 2
+
+
+def test_a_signature_that_is_none_is_refused_by_its_folder(plain_hub: HubServer) -> None:
+    one, two = patch(1), patch(2)
+    send(plain_hub, one, two)
+    add(plain_hub, {f"patches/{two.patch_id}/model.sig": b"no signature"})
+    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    assert [(r.path, r.patch_id, r.signer) for r in done.refused] == [(f"patches/{two.patch_id}", two.patch_id, "")]
+
+
+def chosen(hub: HubServer, *only: str) -> list[str]:
+    done = fetch(resolve(REPO, endpoint=hub.url), open_bundle=trusted, only=only, endpoint=hub.url)
+    return [hashlib.sha256(each.files["manifest.json"]).hexdigest() for each in done.patches]
+
+
+def test_patches_are_chosen_by_the_beginning_of_their_ids(plain_hub: HubServer) -> None:
+    one, two, three = patch(1), patch(2), patch(3)
+    send(plain_hub, one)
+    send(plain_hub, two, three)
+    assert chosen(plain_hub, one.patch_id[:6].upper()) == [one.patch_id]
+    assert chosen(plain_hub, two.patch_id[:4], two.patch_id) == [two.patch_id]
+    assert sorted(chosen(plain_hub, one.patch_id, three.patch_id[:12])) == sorted([one.patch_id, three.patch_id])
+
+
+def test_a_chosen_patch_of_a_stranger_is_an_error_and_others_are_not_spoken_of(plain_hub: HubServer) -> None:
+    mine, theirs = patch(1), patch(2, key=STRANGER)
+    send(plain_hub, mine, theirs)
+    with pytest.raises(UntrustedKeyError, match=theirs.patch_id):
+        chosen(plain_hub, theirs.patch_id[:8])
+    done = fetch(
+        resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, only=[mine.patch_id[:8]], endpoint=plain_hub.url
+    )
+    assert done.refused == []
 
 
 def test_an_endless_file_is_refused(hub: HubServer) -> None:
@@ -569,8 +658,9 @@ def test_what_is_not_there_is_not_found(plain_hub: HubServer) -> None:
 def test_gated_and_private_repositories(plain_hub: HubServer) -> None:
     send(plain_hub, patch(1))
     api(plain_hub).update_repo_settings(REPO, gated="manual")
-    with pytest.raises(HubError, match="granted"):
+    with pytest.raises(GatedError, match="granted") as caught:
         get(plain_hub)
+    assert f"{plain_hub.url}/{REPO}" in caught.value.hint
     pushed = patch(1)
     arguments = {"endpoint": plain_hub.url, "token": TOKEN, "message": "m", "card": card(pushed)}
     with pytest.raises(ConflictError, match="public"):
@@ -587,7 +677,7 @@ def test_the_token_goes_to_the_hub_and_to_nobody_else(hub: HubServer) -> None:
     api(hub).update_repo_settings(REPO, private=True)
     hub.log.clear()
     pinned = resolve(REPO, endpoint=hub.url, token=TOKEN)
-    assert len(fetch(pinned, open_bundle=trusted, endpoint=hub.url, token=TOKEN)) == 1
+    assert len(fetch(pinned, open_bundle=trusted, endpoint=hub.url, token=TOKEN).patches) == 1
     redirected = [r for r in hub.log if r.path.startswith("/file/")]
     assert redirected
     assert not [r for r in redirected if "authorization" in r.headers]

@@ -9,8 +9,21 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.types import PatchId
-from rasura.registry.hub.model_card import BEGIN, END, CardFacts, PatchFacts, inline, plain, render, rows
+from rasura.patches.types import Digest, PatchId
+from rasura.registry.hub.families import FAMILIES
+from rasura.registry.hub.licences import Licence, choose, parse
+from rasura.registry.hub.model_card import (
+    BEGIN,
+    END,
+    BaseFacts,
+    CardFacts,
+    PatchFacts,
+    inline,
+    plain,
+    render,
+    rows,
+    superseded,
+)
 
 REPO = "acme/delta"
 NASTY = [
@@ -39,9 +52,28 @@ NASTY = [
 ]
 
 
+BASE = BaseFacts(Digest("b" * 64), "Stable Diffusion 1.4", "SD 1.x", "CompVis/stable-diffusion-v1-4")
+LICENCE = Licence({"license": "creativeml-openrail-m"})
+
+
+def name_of(number: int) -> PatchId:
+    return PatchId(f"{number:012x}".ljust(64, "0"))
+
+
 def facts(*concepts: str, number: int = 1, anchor: str = "", method: str = "nullspace") -> CardFacts:
-    patch = PatchFacts(PatchId(f"{number:064x}"), concepts, method, anchor)
-    return CardFacts("Stable Diffusion 1.4", "0.1.0", (patch,), base_model="CompVis/stable-diffusion-v1-4")
+    patch = PatchFacts(PatchId(f"{number:064x}"), concepts, method, BASE, anchor)
+    return CardFacts("0.1.0", (patch,))
+
+
+def row(number: int, base: BaseFacts = BASE, *, supersedes: tuple[int, ...] = (), **more: Any) -> PatchFacts:
+    folder = f"patches/{name_of(number)}"
+    old = tuple(map(name_of, supersedes))
+    return PatchFacts(name_of(number), (f"concept {number}",), "nullspace", base, path=folder, supersedes=old, **more)
+
+
+def loaded(text: str) -> list[str]:
+    """The abbreviations of the patches that the lines of the card load with diffusers."""
+    return [line.split('adapter_name="')[1][:12] for line in text.splitlines() if "load_lora_weights(" in line]
 
 
 def front(text: str) -> dict[str, Any]:
@@ -55,7 +87,7 @@ def tokens(text: str) -> list[str]:
 
 
 def test_the_front_matter_is_what_the_hub_wants() -> None:
-    card = front(render(facts("Van Gogh"), REPO))
+    card = front(render(facts("Van Gogh"), REPO, "", LICENCE))
     assert card["base_model"] == "CompVis/stable-diffusion-v1-4"
     assert card["base_model_relation"] == "adapter"
     assert (card["library_name"], card["pipeline_tag"]) == ("diffusers", "text-to-image")
@@ -69,7 +101,7 @@ def test_the_text_tells_how_to_use_it_and_promises_no_compliance() -> None:
     text = render(facts("Van Gogh", anchor="a painting"), REPO)
     assert f'pipe.load_lora_weights("{REPO}", weight_name="pytorch_lora_weights.safetensors", adapter_name=' in text
     assert f"rasura pull {REPO}" in text
-    assert "| Van Gogh | a painting | nullspace | the root |" in text
+    assert "| Van Gogh | a painting | nullspace | current | the root |" in text
     assert "suppression measure" in text
     assert "complian" not in text.lower()
     assert "guarantee" not in text.lower()
@@ -77,8 +109,8 @@ def test_the_text_tells_how_to_use_it_and_promises_no_compliance() -> None:
 
 def test_a_patch_in_a_folder_is_loaded_from_there() -> None:
     path = f"patches/{1:064x}"
-    patch = PatchFacts(PatchId(f"{1:064x}"), ("x",), "nullspace", path=path)
-    assert f'subfolder="{path}"' in render(CardFacts("base", "0.1.0", (patch,)), REPO)
+    patch = PatchFacts(PatchId(f"{1:064x}"), ("x",), "nullspace", BASE, path=path)
+    assert f'subfolder="{path}"' in render(CardFacts("0.1.0", (patch,)), REPO)
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -94,8 +126,8 @@ def test_a_concept_cannot_leave_its_cell(name: str) -> None:
 
 @given(st.text(max_size=300), st.text(max_size=50))
 def test_any_text_survives_the_card_as_plain_text(concept: str, base: str) -> None:
-    patch = PatchFacts(PatchId("a" * 64), (concept,), "ridge", path="")
-    text = render(CardFacts(base, "0.1.0", (patch,)), REPO)
+    patch = PatchFacts(PatchId("a" * 64), (concept,), "ridge", BaseFacts(BASE.digest, base, "SD 1.x"))
+    text = render(CardFacts("0.1.0", (patch,)), REPO)
     [row] = rows(text)
     assert row.concepts == (plain(concept),)
     text.encode()  # no lone surrogate is left
@@ -142,7 +174,9 @@ def test_what_a_person_wrote_is_kept() -> None:
 
 def test_rows_are_read_back_and_odd_ones_left_out() -> None:
     text = render(facts("Van Gogh", anchor="art"), REPO)
-    assert rows(text) == (PatchFacts(PatchId(f"{1:064x}"), ("Van Gogh",), "nullspace", "art", ""),)
+    assert rows(text) == (PatchFacts(PatchId(f"{1:064x}"), ("Van Gogh",), "nullspace", BASE, "art", ""),)
+    full = row(2, supersedes=(1,), licence="mit", successor=name_of(9), comfyui="comfyui/x-000000000002.safetensors")
+    assert rows(render(CardFacts("0.1.0", (full,)), REPO)) == (full,)
     bad = "---\nrasura:\n  patches:\n  - 1\n  - {id: x, path: ../.., concepts: [a], method: b}\n  - {id: 7}\n---\n"
     assert rows(bad) == ()
     assert rows("---\nrasura: 3\n---\n") == rows("# no front matter") == rows("") == ()
@@ -154,9 +188,118 @@ def test_a_front_matter_that_is_none_is_refused(text: str) -> None:
         render(facts("x"), REPO, text)
 
 
-@pytest.mark.parametrize("base", ["", "a/b/c", "a b", "x\ny", "../x", '"; import os'])
+@pytest.mark.parametrize("base", ["a/b/c", "a b", "x\ny", "../x", '"; import os'])
 def test_names_that_go_into_code_are_checked(base: str) -> None:
     with pytest.raises(InputError):
-        CardFacts("base", "0.1.0", (), base_model=base)
-    with pytest.raises(InputError):
-        CardFacts("base", "0.1.0", (), license=base)
+        BaseFacts(BASE.digest, "base", model=base)
+
+
+# --- what a stranger is told to load --------------------------------------------------------------------------------
+
+
+def test_a_superseded_patch_is_marked_and_not_loaded() -> None:
+    text = render(CardFacts("0.1.0", (row(1), row(2, supersedes=(1,)), row(3))), REPO)
+    assert loaded(text) == [name_of(2)[:12], name_of(3)[:12]]
+    assert f"| `{name_of(1)[:12]}` | concept 1 |  | nullspace | superseded by `{name_of(2)[:12]}` |" in text
+    assert text.count("| current |") == 2
+    assert f'pipe.set_adapters(["{name_of(2)[:12]}", "{name_of(3)[:12]}"])' in text
+
+
+def test_a_chain_names_the_current_one_and_a_circle_nothing() -> None:
+    chain = (row(1), row(2, supersedes=(1,)), row(3, supersedes=(2,)))
+    assert superseded(chain) == {name_of(1): name_of(3), name_of(2): name_of(3)}
+    assert superseded((row(1, supersedes=(2,)), row(2, supersedes=(1,)))) == {}
+    assert superseded((row(1, supersedes=(1,)),)) == {}
+
+
+def test_a_successor_that_only_the_registry_knows_counts() -> None:
+    text = render(CardFacts("0.1.0", (row(1, successor=name_of(9)), row(2))), REPO)
+    assert loaded(text) == [name_of(2)[:12]]
+    assert f"superseded by `{name_of(9)[:12]}`" in text
+
+
+def test_every_current_patch_is_loaded_however_many() -> None:
+    many = tuple(row(number) for number in range(1, 30))
+    text = render(CardFacts("0.1.0", many), REPO)
+    assert loaded(text) == [patch.patch_id[:12] for patch in many]
+    named = next(line for line in text.splitlines() if line.startswith("pipe.set_adapters"))
+    assert named.split('"')[1::2] == loaded(text)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, ""])
+def test_a_family_has_its_own_tag_and_its_own_way(family: str) -> None:
+    base = BaseFacts(BASE.digest, "the base", family, "acme/base")
+    file = "comfyui/x-000000000001.safetensors" if base.loads.kohya else ""
+    text = render(CardFacts("0.1.0", (row(1, base, comfyui=file),)), REPO)
+    tags = front(text)["tags"]
+    assert [tag for tag in tags if tag in {facts.tag for facts in FAMILIES.values()}] == [
+        tag for tag in [base.loads.tag] if tag
+    ]
+    assert ("load_lora_weights" in text) is base.loads.diffusers
+    assert ("rasura.attach(pipe).apply" in text) is not base.loads.diffusers
+    assert ("comfyui/x-000000000001.safetensors" in text) is base.loads.kohya
+    assert "license" not in front(text)
+
+
+def test_pixart_has_no_loader_in_diffusers_and_the_card_claims_none() -> None:
+    import diffusers
+
+    for name, loads in {"PixArtAlphaPipeline": False, "FluxPipeline": True, "StableDiffusion3Pipeline": True}.items():
+        assert hasattr(getattr(diffusers, name), "load_lora_weights") is loads
+    base = BaseFacts(BASE.digest, "PixArt alpha", "PixArt", "PixArt-alpha/PixArt-XL-2-512x512")
+    text = render(CardFacts("0.1.0", (row(1, base),)), REPO)
+    assert "load_lora_weights" not in text
+    assert "diffusers has no LoRA loader for pipelines of the PixArt family" in text
+    assert '.from_pretrained("PixArt-alpha/PixArt-XL-2-512x512")' in text
+
+
+def test_patches_of_two_bases_are_never_loaded_into_one_pipeline() -> None:
+    other = BaseFacts(Digest("c" * 64), "SDXL", "SDXL", "acme/xl")
+    text = render(CardFacts("0.1.0", (row(1), row(2, other))), REPO)
+    assert front(text)["base_model"] == [BASE.model, other.model]
+    assert text.count("DiffusionPipeline.from_pretrained(") == 2
+    assert "set_adapters" not in text
+    assert {"stable-diffusion", "stable-diffusion-xl"} <= set(front(text)["tags"])
+
+
+def test_the_tag_of_a_family_that_is_no_longer_there_goes() -> None:
+    first = render(CardFacts("0.1.0", (row(1),)), REPO)
+    flux = BaseFacts(Digest("c" * 64), "FLUX.1", "FLUX")
+    tags = front(render(CardFacts("0.1.0", (row(2, flux),)), REPO, first))["tags"]
+    assert "flux" in tags
+    assert "stable-diffusion" not in tags
+
+
+def test_the_card_says_which_file_is_for_whom_and_how_to_check_it_without_us() -> None:
+    text = render(CardFacts("0.1.0", (row(1, comfyui="comfyui/x-000000000001.safetensors"),)), REPO)
+    assert "ComfyUI finds no layer of a UNet in `pytorch_lora_weights.safetensors`" in text
+    assert "* `comfyui/x-000000000001.safetensors`" in text
+    assert "--ignore_unsigned_files" in text
+
+
+# --- licences -------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_licences_are_those_of_the_hub_or_other() -> None:
+    assert parse("CC0-1.0") == {"license": "cc0-1.0"}
+    assert parse("OpenRAIL++") == {"license": "openrail++"}
+    assert parse("FLUX.1 dev, non-commercial") == {"license": "other", "license_name": "flux.1-dev-non-commercial"}
+    for bad in ("", " ", "x" * 101, "a\nb"):
+        with pytest.raises(InputError):
+            parse(bad)
+
+
+def test_who_says_the_licence_in_which_order() -> None:
+    mit, apache, base = {"license": "mit"}, {"license": "apache-2.0"}, {"license": "openrail++"}
+    assert choose("Apache-2.0", ["MIT", ""], mit, base).front == apache
+    assert "signed as MIT" in choose("Apache-2.0", ["MIT", ""], mit, base).notes[0]
+    assert choose("mit", ["MIT"], apache, base) == Licence(mit)
+    assert choose(None, ["MIT", ""], {}, base) == Licence(mit)
+    assert "licence was apache-2.0" in choose(None, ["MIT"], apache, base).notes[0]
+    assert choose(None, ["", ""], apache, base) == Licence(apache)
+    assert choose(None, [""], {}, base) == Licence(base)
+    several = choose(None, ["MIT", "Apache-2.0"], {}, base)
+    assert several.front["license"] == "other"
+    assert "Apache-2.0 and MIT" in several.notes[0]
+    assert choose(None, [""], {}, {}).front == {}
+    assert "--license" in choose(None, [""], {}, {}).notes[0]

@@ -17,6 +17,6 @@ download model repositories, in the Large File Storage way and in the Xet way. E
 
 from support.hubserver.server import Faults, HubServer
 from support.hubserver.state import ORGANISATION, TOKEN, USER
-from support.hubserver.wire import Failure, Request
+from support.hubserver.wire import Failure, Request, Response, reply
 
-__all__ = ["ORGANISATION", "TOKEN", "USER", "Failure", "Faults", "HubServer", "Request"]
+__all__ = ["ORGANISATION", "TOKEN", "USER", "Failure", "Faults", "HubServer", "Request", "Response", "reply"]

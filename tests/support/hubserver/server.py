@@ -1,5 +1,6 @@
 """The server: a Hub behind two loopback origins, everything logged, anything breakable."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 from support.hubserver import commits, contents, repositories, transfers
 from support.hubserver.routes import HUB, STORAGE
@@ -27,6 +29,7 @@ class Faults:
         swapped: path in a repository to the bytes that are served in place of the right ones.
         endless: paths in a repository that are served without an end.
         dripping: paths that are served one byte at a time, ten a second.
+        instead: pattern in the address to what is answered in place of everything else.
     """
 
     failures: list[Failure] = field(default_factory=list)
@@ -34,6 +37,7 @@ class Faults:
     swapped: dict[str, bytes] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
     dripping: set[str] = field(default_factory=set)
+    instead: dict[str, Callable[[Request], Response]] = field(default_factory=dict)
 
     def fail(self, status: int, pattern: str = "", *, times: int = 1, method: str = "", after: bool = False) -> Failure:
         """Make the next `times` matching requests answer `status`."""
@@ -77,6 +81,9 @@ class HubServer(Hub):
         self.log.append(request)
         if self.faults.before:
             self.faults.before(request)
+        for pattern, answer in self.faults.instead.items():
+            if re.search(pattern, unquote(request.path)):
+                return answer(request)
         failure = next((f for f in self.faults.failures if f.hits(request)), None)
         if failure and not failure.after:
             return failure.response()

@@ -1,0 +1,47 @@
+"""What a card has to know of a family of models: its tag on the Hub, and which programs load its patches from a file.
+
+Read in the sources of diffusers 0.42 (`loaders/lora_pipeline.py`) and ComfyUI (`comfy/lora.py`): diffusers has LoRA
+loaders for the pipelines of all these families but PixArt. ComfyUI knows the layers of a UNet only in kohya's spelling;
+of SD3, FLUX and PixArt it knows `transformer.<name>`, which is how a patch's own file names them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["FAMILIES", "UNKNOWN", "FamilyFacts", "facts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFacts:
+    """A row.
+
+    Attributes:
+        tag: on the Hub; "" for none.
+        diffusers: whether stock diffusers loads a patch's folder by `load_lora_weights`.
+        kohya: whether ComfyUI, A1111 and Forge need a file in kohya's spelling.
+        comfyui: whether ComfyUI reads a patch's own file as it is.
+    """
+
+    tag: str
+    diffusers: bool = True
+    kohya: bool = False
+    comfyui: bool = False
+
+
+FAMILIES: Final[Mapping[str, FamilyFacts]] = {
+    "SD 1.x": FamilyFacts("stable-diffusion", kohya=True),
+    "SD 2.x": FamilyFacts("stable-diffusion", kohya=True),
+    "SDXL": FamilyFacts("stable-diffusion-xl", kohya=True),
+    "SD3": FamilyFacts("stable-diffusion-3", comfyui=True),
+    "FLUX": FamilyFacts("flux", comfyui=True),
+    "PixArt": FamilyFacts("pixart", diffusers=False, comfyui=True),
+}
+"""By the name of `rasura.patches.models.families`."""
+UNKNOWN: Final = FamilyFacts("", diffusers=False)
+"""Of a base whose family is not known: only what rasura itself does is promised."""
+
+
+def facts_of(family: str) -> FamilyFacts:
+    """The row of a family; `UNKNOWN` for any other name."""
+    return FAMILIES.get(family, UNKNOWN)
