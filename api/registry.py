@@ -643,7 +643,7 @@ class Registry:
         return load_verified(self.store, self.store.resolve_patch(patch))
 
     @in_python
-    def add_patch(self, folder: str | Path, *, reason: str = "") -> tuple[PatchId, bool]:
+    def add_patch(self, folder: str | Path, *, dry_run: bool = False, reason: str = "") -> tuple[PatchId, bool]:
         """Register the patch in a folder, if a key trusted here has signed it (`rasura patch add`).
 
         Returns:
@@ -652,20 +652,48 @@ class Registry:
         Raises:
             VerificationError: a signature that does not count here, or bytes that were not signed.
         """
-        from rasura.registry.trust.verified_patch import add_folder
-
-        return add_folder(self.store, Path(folder), self._draft("patch.add", reason))
+        return self.add_patches([folder], dry_run=dry_run, reason=reason)[0]
 
     @in_python
-    def export(self, patch: str, folder: str | Path) -> None:
+    def add_patches(
+        self, folders: Iterable[str | Path], *, dry_run: bool = False, reason: str = ""
+    ) -> tuple[tuple[PatchId, bool], ...]:
+        """Register the patches in folders in one transaction: all of them, or none (`rasura patch add`).
+
+        With `dry_run` they are verified, and nothing is written.
+
+        Returns:
+            For each its identity, and whether it was not here before.
+
+        Raises:
+            VerificationError: a signature that does not count here, or bytes that were not signed; `others` has those
+                of further folders.
+        """
+        from rasura.registry.trust.verified_patch import add_folders
+
+        given = [folders] if isinstance(folders, str | Path) else folders
+        draft = self._draft("patch.add", reason)
+        return add_folders(self.store, [Path(folder) for folder in given], draft, dry_run=dry_run)
+
+    @in_python
+    def export(self, patch: Ids, folder: str | Path) -> None:
         """Write a patch as a signed folder for diffusers and model_signing (`rasura patch export`).
+
+        Args:
+            patch: a patch; of a list, each goes into a folder of its own inside, named after its concept and id.
+            folder: a new one.
 
         Raises:
             ExistsError: the folder is not empty.
+            InputError: an empty list.
         """
         from rasura.patches.format.patch import write_folder
+        from rasura.registry.stacks.export import list_folders
 
-        write_folder(Path(folder), self.store.patch_files(patch))
+        if isinstance(patch, str):
+            write_folder(Path(folder), self.store.patch_files(patch))
+        else:
+            write_folder(Path(folder), list_folders(self.store, self._resolve(patch)))
 
     @in_python
     def export_kohya(self, patches: GoalRef | Iterable[str]) -> KohyaFile:

@@ -79,7 +79,8 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
                 used = fill_defaults(context, options)
                 result = function(*args, **options)
             except RasuraError as error:
-                error.hint = fill_hint(error.hint, context, options)
+                for each in (error, *error.others):
+                    each.hint = fill_hint(each.hint, context, options)
                 raise
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_describe_interruption(context, options)) from None

@@ -55,6 +55,7 @@ class Failure:
         message: a sentence.
         hint: the next command to type, or "".
         details: for machines; JSON values.
+        others: what else stands in the way.
     """
 
     command: str
@@ -62,17 +63,28 @@ class Failure:
     message: str
     hint: str
     details: Mapping[str, object]
+    others: "tuple[Failure, ...]" = ()
+
+    def encode(self) -> dict[str, Any]:
+        """What went wrong, for machines, without what else did."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "details": self.details}
 
 
 def print_failure(failure: Failure, *, as_json: bool) -> None:
-    """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people."""
+    """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people.
+
+    Where several things stand in the way, each has its sentence and its hint.
+    """
     if as_json:
-        error = {"code": failure.code, "message": failure.message, "hint": failure.hint, "details": failure.details}
+        error = failure.encode() | {"others": [other.encode() for other in failure.others]}
         _print_json(ok=False, command=failure.command, data=None, error=error, changed=False)
         return
-    click.echo(f"error: {clean(failure.message)}", err=True)
-    if failure.hint:
-        click.echo(f"hint: {clean(failure.hint)}", err=True)
+    for each in (failure, *failure.others):
+        click.echo(f"error: {clean(each.message)}", err=True)
+        if each.hint:
+            click.echo(f"hint: {clean(each.hint)}", err=True)
+    if failure.others:
+        click.echo(f"{len(failure.others) + 1} things stand in the way: nothing was done", err=True)
 
 
 def clean(text: str) -> str:

@@ -189,16 +189,20 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
 
 
 @command(patch, "add", mutating=True)
-@click.argument("folder", type=click.Path(path_type=Path))
-def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Result:
-    """Register the patch in FOLDER, as export writes it, if a key trusted here has signed it."""
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(path_type=Path))
+@DRY
+def add(folders: tuple[Path, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Register the patches in folders, as export writes them, if a key trusted here has signed each: all, or none."""
     from rasura.registry._storage.records import Draft
-    from rasura.registry.trust.verified_patch import add_folder
+    from rasura.registry.trust.verified_patch import add_folders
 
     with open_registry(registry_at) as registry:
-        patch_id, new = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
-    said = "is new" if new else "was here already"
-    return Result({"id": patch_id, "new": new}, lambda: line(f"{short(patch_id)} {said}"), changed=new)
+        added = add_folders(registry, folders, Draft(actor, reason, "patch.add", "success"), dry_run=dry_run)
+    fresh = "would be new" if dry_run else "is new"
+    lines = [f"{short(patch_id)} {fresh if new else 'was here already'}" for patch_id, new in added]
+    each = [{"id": patch_id, "new": new} for patch_id, new in added]
+    data = {"patches": each, "dry_run": dry_run, **(each[0] if len(each) == 1 else {})}
+    return Result(data, lambda: line("\n".join(lines)), changed=not dry_run and any(new for _, new in added))
 
 
 @command(patch, "verify")

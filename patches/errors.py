@@ -50,6 +50,7 @@ class RasuraError(Exception):
         exit_code: what the process ends with.
         hint: the next command to type, or "".
         details: what a machine may want to know (JSON-compatible values).
+        others: what else stands in the way; none of them carries others (`rasura.patches.obstacles`).
     """
 
     code: ClassVar[str] = "error"
@@ -60,6 +61,7 @@ class RasuraError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+        self.others: tuple[RasuraError, ...] = ()
 
 
 class InputError(RasuraError):

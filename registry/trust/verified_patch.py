@@ -15,6 +15,7 @@ from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, 
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
@@ -187,23 +188,48 @@ def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
     )
 
 
-def add_folder(registry: Registry, folder: Path, draft: Draft) -> tuple[PatchId, bool]:
-    """Verify the patch in a folder, as `rasura patch export` writes it, and register it.
+def add_folders(
+    registry: Registry, folders: Sequence[Path], draft: Draft, *, dry_run: bool = False
+) -> tuple[tuple[PatchId, bool], ...]:
+    """Verify the patches in folders, as `rasura patch export` writes them, and register all of them, or none.
+
+    Args:
+        registry: where they go.
+        folders: a patch each.
+        draft: the audit entry of each; its folder is filled in.
+        dry_run: verify them only; nothing is written, no entry either.
 
     Returns:
-        Its identity, and whether it is new here.
+        The identity of each, and whether it is new here.
 
     Raises:
         NotFoundError: no such folder, or no patch in it.
-        VerificationError: see `verify_files`; nothing was registered.
+        VerificationError: see `verify_files`.
+        RasuraError: the first that is not good, with the others in `others`; nothing was registered.
     """
     from rasura.patches.format.patch import read_folder
 
-    draft = replace(draft, details={"folder": str(folder)})
+    read: list[tuple[SignedPatch, PatchId]] = []
+    obstacles = Obstacles()
+    for folder in dict.fromkeys(folders):
+        noted = replace(draft, details={"folder": str(folder)})
+        try:
+            patch = SignedPatch(read_folder(folder), f"folder {folder.name}", noted)
+            read.append((patch, verify_files(registry, patch.files).patch.patch_id))
+        except RasuraError as error:
+            if len(folders) > 1 and str(folder) not in error.message:
+                error.message = f"{folder}: {error.message}"
+            obstacles.add(error)
+            if not dry_run:
+                registry.note(describe_outcome(noted, error))
+    obstacles.refuse()
+    if dry_run:
+        known = {record.patch_id for record in registry.patches()}
+        return tuple((patch_id, patch_id not in known) for _, patch_id in read)
     try:
-        return add_signed(registry, [SignedPatch(read_folder(folder), f"folder {folder.name}", draft)])[0]
+        return add_signed(registry, [patch for patch, _ in read])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        registry.note(describe_outcome(read[0][0].draft, error))
         raise
 
 

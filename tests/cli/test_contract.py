@@ -158,7 +158,8 @@ def test_a_whole_day(workshop: Workshop, tmp_path: Path) -> None:
     assert run("patch", "verify", short, changed=False)["verified"] == [patch]
     assert run("patch", "check", short, changed=False)["accepted"] is True
     assert run("patch", "export", short, "-o", "out", changed=True)["folder"] == "out"
-    assert run("patch", "add", "out", changed=False) == {"id": patch, "new": False}
+    again = {"id": patch, "new": False}
+    assert run("patch", "add", "out", changed=False) == {"patches": [again], "dry_run": False, **again}
     applied = run("patch", "apply", short, *MODEL, changed=True)
     assert (applied["applied"], applied["pristine"]) == ({patch: "1"}, False)
     status = run("patch", "status", *MODEL, "--deep", changed=False)

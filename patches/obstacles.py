@@ -1,0 +1,62 @@
+"""All that stands in the way at once: checks that need not each other, and one error that names what they found.
+
+    obstacles = Obstacles()
+    with obstacles.noting():
+        check_reason(...)
+    with obstacles.noting():
+        check_evaluated(...)
+    obstacles.refuse()  # raises the first, which carries the others
+
+Whoever handles one error handles several: what is raised is the first that was found, of its own type and exit code,
+with the others in `RasuraError.others`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rasura.patches.errors import RasuraError
+
+__all__ = ["Obstacles", "together"]
+
+
+class Obstacles:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self._found: list[RasuraError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep what is raised inside, and what it carries, and go on after it."""
+        try:
+            yield
+        except RasuraError as error:
+            self.add(error)
+
+    def add(self, error: RasuraError) -> None:
+        """Keep an error and those that it carries; the same sentence once."""
+        for each in (error, *error.others):
+            if all(each.message != known.message for known in self._found):
+                self._found.append(each)
+
+    def refuse(self) -> None:
+        """Raise what was found, if anything was.
+
+        Raises:
+            RasuraError: the first, with the others in `others`.
+        """
+        if self._found:
+            raise together(self._found) from None
+
+
+def together(found: Sequence[RasuraError]) -> RasuraError:
+    """The first of these errors, which carries the others; Python's tracebacks show them as notes."""
+    first, *others = found
+    first.others = tuple(others)
+    first.__notes__ = [f"and: {error.message}" for error in others]
+    for error in others:
+        error.others = ()
+    return first
