@@ -97,7 +97,8 @@ def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:
         role: what a file of them is for; None: templates.
 
     Raises:
-        ListError: the file is missing, empty or unreadable, or can be read in more than one way.
+        NotFoundError: the file is missing.
+        ListError: it is empty or unreadable, or can be read in more than one way.
     """
     from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.retain_set import load_texts

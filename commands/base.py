@@ -35,8 +35,11 @@ def list_(registry_at: str | None) -> Result:
     with open_registry(registry_at) as registry:
         found = registry.bases()
     rows = [(b.name, short(b.digest), f"{b.added_at:%Y-%m-%d %H:%M}", b.source) for b in found]
+    headers = ("name", "base", "added", "source")
     data = [{"digest": b.digest, "name": b.name, "source": b.source, "added_at": b.added_at.isoformat()} for b in found]
-    return Result({"bases": data}, lambda: table(("name", "base", "added", "source"), rows))
+    return Result(
+        {"bases": data}, lambda: table(headers, rows) if rows else line("no bases yet: rasura base add MODEL")
+    )
 
 
 @command(base, "show")

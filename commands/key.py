@@ -42,7 +42,10 @@ def list_(registry_at: str | None) -> Result:
         vkey = registry.log_vkey()
 
     def text() -> None:
-        table(("name", "key id", "standing", "can sign"), rows)
+        if rows:
+            table(("name", "key id", "standing", "can sign"), rows)
+        else:
+            line("no keys yet: rasura key new")
         line(f"the log is signed by {vkey}")
 
     rows = [(r.name, short(r.key_id), _standing(r), "yes" if r.owned else "no") for r in records]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.images.painter import Sampling, Shot
@@ -15,7 +16,7 @@ from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Question
 from rasura.evaluation.judges.interface import CLIP
 from rasura.evaluation.judges.open_judge import open_judge
-from rasura.patches.errors import CheckRefusedError, InputError
+from rasura.patches.errors import CheckRefusedError, InputError, NotFoundError
 from rasura.patches.prompts.concept_prompts import normal, prompts_of
 from rasura.patches.types import Progress
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.judges.interface import Judge
     from rasura.registry.takedown.plan import TakedownPlan
 
-__all__ = ["MOST", "Seen", "look_at_plan", "require_unseen"]
+__all__ = ["MOST", "Seen", "check_judge", "look_at_plan", "require_unseen"]
 
 MOST: Final = 0.25
 """Share of a concept's pictures that may still show it: one of four, because judges err."""
@@ -54,6 +55,18 @@ class Seen:
     def holds(self) -> bool:
         """Whether it is seen no more often than allowed, or was not looked at."""
         return not self.erased or self.n == 0 or self.after <= MOST * self.n
+
+
+def check_judge(judge_ref: str) -> None:
+    """Refuse a judge that is not there, before minutes are spent on what it shall look at.
+
+    Raises:
+        NotFoundError, FormatError, InputError: see `rasura.evaluation.judges.open_judge.open_judge`.
+    """
+    if not judge_ref.startswith(CLIP):
+        open_judge(judge_ref, ())
+    elif not (folder := Path(judge_ref.removeprefix(CLIP))).is_dir():
+        raise NotFoundError(f"judge {folder} is no folder: expected a CLIP model", hint="rasura evaluate --judge DIR")
 
 
 def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progress) -> tuple[Seen, ...]:

@@ -11,8 +11,8 @@ Whoever handles one error handles several: what is raised is the first that was 
 with the others in `RasuraError.others`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
 
 from rasura.patches.errors import RasuraError
 
@@ -28,13 +28,14 @@ class Obstacles:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Keep what is raised inside, and what it carries, and go on after it."""
-        try:
-            yield
-        except RasuraError as error:
-            self.add(error)
+    @property
+    def found(self) -> tuple[RasuraError, ...]:
+        """What was found, in that order."""
+        return tuple(self._found)
+
+    def noting(self) -> "_Noting":
+        """A context that keeps what is raised inside, and what it carries, and goes on after it."""
+        return _Noting(self)
 
     def add(self, error: RasuraError) -> None:
         """Keep an error and those that it carries; the same sentence once."""
@@ -50,6 +51,24 @@ class Obstacles:
         """
         if self._found:
             raise together(self._found) from None
+
+
+class _Noting:
+    """A class, so that type checkers know that what follows may run although not all that is inside did."""
+
+    def __init__(self, obstacles: Obstacles) -> None:
+        self._obstacles = obstacles
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, RasuraError):
+            self._obstacles.add(error)
+            return True
+        return False
 
 
 def together(found: Sequence[RasuraError]) -> RasuraError:

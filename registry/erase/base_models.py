@@ -67,6 +67,30 @@ def add_base(
     return OpenBase(record, identity, host, encoder), registry.add_base(record, draft)
 
 
+def check_base_there(registry: Registry, reference: str) -> BaseRecord | None:
+    """The base with this name or digest, whose folder is still there; None of a folder.
+
+    Raises:
+        NotFoundError: neither a registered base nor a folder, or its folder is gone.
+    """
+    from rasura.patches.hosts.disk.compvis_layout import is_single_name
+
+    folder = Path(reference)
+    if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
+        return None
+    try:
+        record = registry.base(reference)
+    except NotFoundError as error:
+        raise NotFoundError(f"no base and no folder is called {reference!r}", hint="rasura base add MODEL") from error
+    if not Path(record.source).exists():
+        raise NotFoundError(
+            f"base {record.name!r} was added from {record.source}, where nothing is any more: expected its model",
+            hint="rasura base add MODEL",
+            moved_from=record.source,
+        )
+    return record
+
+
 def open_base(registry: Registry, reference: str, draft: Draft, progress: Progress) -> OpenBase:
     """The base with this name, digest or folder, opened and compared with what was registered; a new folder is added.
 
@@ -75,15 +99,8 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
         UnsupportedHostError: a single file, which has no tokenizer.
         DriftError: the folder no longer holds the weights that were registered under this name.
     """
-    from rasura.patches.hosts.disk.compvis_layout import is_single_name
-
-    folder = Path(reference)
-    if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
-        return add_base(registry, folder, None, draft, progress)[0]
-    try:
-        record = registry.base(reference)
-    except NotFoundError as error:
-        raise NotFoundError(f"no base and no folder is called {reference!r}", hint="rasura base add MODEL") from error
+    if (record := check_base_there(registry, reference)) is None:
+        return add_base(registry, Path(reference), None, draft, progress)[0]
     identity, host, encoder = _identified(Path(record.source), progress)
     if identity.digest != record.digest:
         raise DriftError(

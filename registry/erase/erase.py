@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.increment import ONE
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
-from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.patches.obstacles import Obstacles
+from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
@@ -82,6 +85,9 @@ def erase(
     from rasura.patches.solving.fit_request import fit_request
 
     try:
+        obstacles = Obstacles()
+        look_ahead(registry, base, key, protect, obstacles)
+        obstacles.refuse()
         private = signer(registry, key)
         opened = open_base(registry, base, replace(draft, action="base.add"), progress)
         request = fit_request(opened.encoder, request)
@@ -103,6 +109,25 @@ def erase(
         registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
     return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
+
+
+def look_ahead(
+    registry: Registry, base: str, key: str | None, protect: Sequence[PatchId], obstacles: Obstacles
+) -> None:
+    """Note all that stands in the way of an erasure and can be seen before the base is opened; nothing is written.
+
+    Args:
+        registry: where the patches would go.
+        base: name, digest or folder of the base.
+        key: name of the key to sign with.
+        protect: registered patches whose targets must stay untouched.
+        obstacles: gets what is found.
+    """
+    with obstacles.noting():
+        signer(registry, key)
+    with obstacles.noting():
+        check_base_there(registry, base)
+    load_stack(registry, dict.fromkeys(protect, ONE), obstacles=obstacles)
 
 
 def judge_patches(

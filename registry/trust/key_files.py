@@ -92,7 +92,9 @@ def signer(registry: Registry, name: str | None) -> PrivateKey:
         if not owned:
             raise NotFoundError("this registry holds no key to sign with", hint="rasura key new NAME")
         if len(owned) > 1:
-            raise InputError(f"several keys can sign: {', '.join(r.name for r in owned)}", hint="--key NAME")
+            raise InputError(
+                f"several keys can sign: {', '.join(r.name for r in owned)}", hint=f"--key {owned[0].name}"
+            )
         name = owned[0].name
     record = registry.key(name)
     if record.revoked_at is not None:

@@ -217,8 +217,8 @@ def add_folders(
             patch = SignedPatch(read_folder(folder), f"folder {folder.name}", noted)
             read.append((patch, verify_files(registry, patch.files).patch.patch_id))
         except RasuraError as error:
-            if len(folders) > 1 and str(folder) not in error.message:
-                error.message = f"{folder}: {error.message}"
+            if len(folders) > 1:
+                error.say_of(str(folder))
             obstacles.add(error)
             if not dry_run:
                 registry.note(describe_outcome(noted, error))
