@@ -172,19 +172,25 @@ class Registry:
         return make_key(self.store, name, self._draft("key.add", reason))
 
     @in_python
-    def trust_key(self, file: str | Path, *, name: str | None = None, reason: str = "") -> KeyRecord:
+    def trust_key(
+        self, file: str | Path, *, name: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> KeyRecord:
         """Trust patches signed by the public key in a PEM file (`rasura key trust`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError, FormatError: no such file, or no public key in it.
         """
         from rasura.registry.trust.key_files import trust_file
 
-        return trust_file(self.store, Path(file), name, self._draft("key.trust", reason))
+        return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
 
     @in_python
-    def revoke_key(self, key: str, *, reason: str = "") -> bool:
+    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
         """Revoke a key for good: nothing it signed can be applied from now on (`rasura key revoke`).
+
+        With `dry_run` nothing is written.
 
         Returns:
             Whether it was not revoked before.
@@ -192,6 +198,8 @@ class Registry:
         Raises:
             NotFoundError: no such key.
         """
+        if dry_run:
+            return self.store.key(key).revoked_at is None
         return self.store.revoke_key(key, self.store.now(), self._draft("key.revoke", reason))
 
     @in_python
@@ -211,8 +219,12 @@ class Registry:
     # Bases
 
     @in_python
-    def add_base(self, model: str | Path, *, name: str | None = None, reason: str = "") -> BaseRecord:
+    def add_base(
+        self, model: str | Path, *, name: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> BaseRecord:
         """Hash every patchable parameter of a model and register it as a base (`rasura base add`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError, UnsupportedHostError: no such folder, or no model that can be a base.
@@ -220,7 +232,8 @@ class Registry:
         """
         from rasura.registry.erase.base_models import add_base
 
-        return add_base(self.store, Path(model), name, self._draft("base.add", reason), self._progress)[0].record
+        draft = self._draft("base.add", reason)
+        return add_base(self.store, Path(model), name, draft, self._progress, dry_run=dry_run)[0].record
 
     @in_python
     def bases(self) -> tuple[BaseSummary, ...]:
@@ -249,6 +262,7 @@ class Registry:
         key: str | None = None,
         device: str = "cpu",
         work: str | Path | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> tuple[Erased, ...]:
         """Erase concepts from a base: one signed, separable patch each, registered and not yet applied.
@@ -262,6 +276,7 @@ class Registry:
             key: name of the key to sign with; None: the only one.
             device: where methods that look through the UNet compute.
             work: a folder where a long training keeps its state, to go on from after a kill.
+            dry_run: solve and measure, and register nothing.
             reason: why, for the log.
 
         Raises:
@@ -282,6 +297,7 @@ class Registry:
             progress=self._progress,
             device=device,
             work=None if work is None else Path(work),
+            dry_run=dry_run,
         )
 
     @in_python
@@ -400,12 +416,13 @@ class Registry:
         return read_bundle(self.store, Path(file))
 
     @in_python
-    def add_bundle(self, file: str | Path, *, trust: Lines = (), reason: str = "") -> TakenIn:
+    def add_bundle(self, file: str | Path, *, trust: Lines = (), dry_run: bool = False, reason: str = "") -> TakenIn:
         """Verify every patch of a bundle and register all of them, or none (`rasura bundle add`).
 
         Args:
             file: the bundle.
             trust: keys of the bundle that are trusted from now on, by at least twelve digits of their ids.
+            dry_run: verify everything, and write nothing.
             reason: why, for the log.
 
         Raises:
@@ -414,7 +431,8 @@ class Registry:
         """
         from rasura.registry.stacks.bundle import add_bundle
 
-        return add_bundle(self.store, Path(file), self._draft("patch.add", reason), trust=read_lines(trust))
+        draft, keys = self._draft("patch.add", reason), read_lines(trust)
+        return add_bundle(self.store, Path(file), draft, trust=keys, dry_run=dry_run)
 
     @in_python
     def takedown(
@@ -740,7 +758,7 @@ class Registry:
         return self.store.policy()
 
     @in_python
-    def set_policy(self, policy: PolicyRef, *, reason: str = "") -> bool:
+    def set_policy(self, policy: PolicyRef, *, dry_run: bool = False, reason: str = "") -> bool:
         """Put a policy in force: everything that is applied from now on is held to it (`rasura policy set`).
 
         Returns:
@@ -750,7 +768,7 @@ class Registry:
 
         wanted = _read_policy(policy)
         assert wanted is not None
-        return put_in_force(self.store, wanted, self._who(reason))
+        return put_in_force(self.store, wanted, self._who(reason), dry_run=dry_run)
 
     # Models
 

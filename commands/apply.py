@@ -9,7 +9,7 @@ import click
 
 from rasura.commands._asking import DRY, YES, ask_unerasing
 from rasura.commands._command import MODEL_HELP, command, find_patches, open_registry
-from rasura.commands._output import Result, line, many, progress, short, table
+from rasura.commands._output import Result, line, many, progress, short, table, verdict
 from rasura.commands._views import format_place, format_removal
 
 if TYPE_CHECKING:
@@ -244,7 +244,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         if report.interrupted is not None:
             line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
-        line(f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}")
+        said = f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}"
+        verdict(said, good=not report.drifted)
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         if report.exact:

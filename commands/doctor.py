@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from rasura.commands._command import command, open_registry
-from rasura.commands._output import Result, line, progress
+from rasura.commands._output import Result, line, progress, verdict
 
 
 @command(None, "doctor", mutating=True)
@@ -40,11 +40,15 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, 
 
     def text() -> None:
         for finding in found:
-            line(f"{finding.outcome}: {finding.where}: {finding.said}")
+            said = f"{finding.outcome}: {finding.where}: {finding.said}"
+            if finding.outcome in {"repaired", "hopeless"}:
+                verdict(said, good=finding.outcome == "repaired")
+            else:
+                line(said)
             if finding.hint:
                 line(f"  {finding.hint}")
         if not found:
-            line("nothing to repair")
+            verdict("nothing to repair", good=True)
 
     hopeless = any(finding.outcome == "hopeless" for finding in found)
     changed = any(finding.outcome == "repaired" for finding in found)

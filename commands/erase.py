@@ -9,7 +9,7 @@ import click
 from rasura.commands._command import command, find_patches, open_registry, retyping_anchors
 from rasura.commands._lists import TRUNCATE, encode_list, say_list
 from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands._views import encode_conditioning, format_conditioning
+from rasura.commands._views import encode_conditioning, format_conditioning, format_measured
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _PATH = click.Path(path_type=Path)
 _METHOD = "null-space"
+_SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
 
 
 @command(None, "erase", mutating=True)
@@ -69,6 +70,7 @@ _METHOD = "null-space"
 @click.option("--work", type=_PATH, metavar="DIR", help="Where a training keeps its state, to go on after a kill.")
 @click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@click.option("--dry-run", is_flag=True, help="Solve, measure and show, and register nothing.")
 def erase(
     *,
     base_ref: str,
@@ -81,6 +83,7 @@ def erase(
     device: str,
     work: Path | None,
     key: str | None,
+    dry_run: bool,
     registry_at: str | None,
     reason: str,
     actor: str,
@@ -97,7 +100,7 @@ def erase(
         request = _request(_targets(concepts, anchors, template_files, obstacles), anchor_file, obstacles, **choices)
         protected = _protected(registry, protect, onto_stack, obstacles)
         if request is None or obstacles:
-            erasure.look_ahead(registry, base_ref, key, protected, obstacles)
+            erasure.look_ahead(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
             obstacles.refuse()
         assert request is not None
         draft = Draft(actor, reason, "patch.erase", "success")
@@ -108,6 +111,7 @@ def erase(
             key=key,
             protect=protected,
             protect_others="all" in protect,
+            dry_run=dry_run,
             draft=draft,
             progress=tell,
             device=device,
@@ -122,8 +126,10 @@ def erase(
         "read": read,
         "conditioning": encode_conditioning(judged) if judged else None,
         "notices": notices,
+        "dry_run": dry_run,
     }
-    return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))
+    changed = not dry_run and any(item.new for item in made)
+    return Result(data, lambda: _print(made, notices, dry_run=dry_run), changed=changed)
 
 
 def _targets(
@@ -287,7 +293,7 @@ def _data(item: "Erased") -> dict[str, Any]:
     }
 
 
-def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
+def _print(made: "tuple[Erased, ...]", notices: list[str], *, dry_run: bool) -> None:
     for notice in notices:
         line(notice)
     rows = [
@@ -295,7 +301,7 @@ def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
             short(data["id"]),
             data["concept"],
             data["anchor"] or "(nothing)",
-            *(data["measured"].get(name, "-") for name in ("rank", "residual", "leak_retained", "leak_held_out")),
+            *(format_measured(data["measured"].get(name, "-")) for name in _SHOWN),
             f"{data['measured']['protected']}/{data['measured']['width']}",
         )
         for data in map(_data, made)
@@ -304,3 +310,5 @@ def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
     for data in map(_data, made):
         if not data["separable"]:
             line(f"{short(data['id'])} is not separable: what it does to other prompts is measured, not proved")
+    if dry_run:
+        line("dry run: nothing was signed or registered")

@@ -8,8 +8,8 @@ import click
 
 from rasura.commands._asking import DRY
 from rasura.commands._command import IDS, Verbs, command, open_registry
-from rasura.commands._output import Result, clip, fields, line, short, table
-from rasura.commands._views import encode_evaluation, format_evaluation, format_place
+from rasura.commands._output import Result, clip, fields, line, short, table, verdict
+from rasura.commands._views import encode_evaluation, format_evaluation, format_measured, format_place
 from rasura.commands.apply import apply, revert, status, switch
 from rasura.commands.bisect import bisect
 from rasura.commands.check import check
@@ -169,7 +169,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
             "protects too",
             ", ".join([*manifest.protected.concepts, *map(short, manifest.protected.patches)]) or "nothing",
         ),
-        *((name.replace("_", " "), value) for name, value in sorted(manifest.measured.items())),
+        *((name.replace("_", " "), format_measured(value)) for name, value in sorted(manifest.measured.items())),
         ("signed by", f"{signer} ({short(record.key_id or '')})"),
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
@@ -214,5 +214,9 @@ def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
     with open_registry(registry_at) as registry:
         found = [registry.resolve_patch(i) for i in ids]
         concepts = [load_verified(registry, patch_id).manifest.concept.text for patch_id in found]
-    lines = [f"{short(p)} is good: {c}" for p, c in zip(found, concepts, strict=True)]
-    return Result({"verified": found}, lambda: line("\n".join(lines)))
+
+    def text() -> None:
+        for patch_id, concept in zip(found, concepts, strict=True):
+            verdict(f"{short(patch_id)} is good: {concept}", good=True)
+
+    return Result({"verified": found}, text)

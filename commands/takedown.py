@@ -10,7 +10,8 @@ import click
 
 from rasura.commands._command import MODEL_HELP, command, open_registry, retyping_anchors
 from rasura.commands._lists import TRUNCATE, encode_list, say_list
-from rasura.commands._output import Result, line, progress, short, table
+from rasura.commands._output import Result, line, progress, short, table, verdict
+from rasura.commands._views import format_number
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
@@ -322,9 +323,10 @@ def _print(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None", ho
     if plan.patches and not (plan.covered and not plan.made):
         made = {item.patch.patch_id: item for item in plan.made}
         table(("patch", "concept", "becomes", ""), [_row(i, patch, made) for i, patch in plan.patches.items()])
-    named = [f"{name} {value:.2g}" for name, (value, _) in plan.worst.items() if str(name) in {"pair", "stack", "own"}]
+    worst = {str(name): number for name, number in plan.worst.items() if str(name) in {"pair", "stack", "own"}}
+    named = [f"{name} {format_number(value, limit)}" for name, (value, limit) in worst.items()]
     if named:
-        line(f"checks passed; largest: {', '.join(named)}")
+        verdict(f"checks passed; largest: {', '.join(named)}", good=True)
     if seen:
         rows = [(s.concept, *((f"{s.before}/{s.n}", f"{s.after}/{s.n}") if s.n else ("-", "-"))) for s in seen]
         table(("seen", "base", "then"), rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import DriftError, NotFoundError
+from rasura.patches.errors import DriftError, ExistsError, NotFoundError
 from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class OpenBase:
 
 
 def add_base(
-    registry: Registry, folder: Path, name: str | None, draft: Draft, progress: Progress
+    registry: Registry, folder: Path, name: str | None, draft: Draft, progress: Progress, *, dry_run: bool = False
 ) -> tuple[OpenBase, bool]:
-    """Hash every patchable parameter of a model folder and register it.
+    """Hash every patchable parameter of a model folder and register it. With `dry_run`, nothing is written.
 
     Returns:
         The base, and whether it is new here.
@@ -64,7 +64,14 @@ def add_base(
         ),
         added_at=registry.now(),
     )
-    return OpenBase(record, identity, host, encoder), registry.add_base(record, draft)
+    opened = OpenBase(record, identity, host, encoder)
+    if dry_run:
+        if known is not None:
+            raise ExistsError(f"these weights are base {known.name!r} already", hint="rasura base list")
+        if any(base.name == record.name for base in registry.bases()):
+            raise ExistsError(f"another base is called {record.name!r} already", hint="rasura base list")
+        return opened, True
+    return opened, registry.add_base(record, draft)
 
 
 def check_base_there(registry: Registry, reference: str) -> BaseRecord | None:
@@ -91,8 +98,12 @@ def check_base_there(registry: Registry, reference: str) -> BaseRecord | None:
     return record
 
 
-def open_base(registry: Registry, reference: str, draft: Draft, progress: Progress) -> OpenBase:
+def open_base(
+    registry: Registry, reference: str, draft: Draft, progress: Progress, *, dry_run: bool = False
+) -> OpenBase:
     """The base with this name, digest or folder, opened and compared with what was registered; a new folder is added.
+
+    With `dry_run`, nothing is written.
 
     Raises:
         NotFoundError: neither a registered base nor a folder.
@@ -100,7 +111,7 @@ def open_base(registry: Registry, reference: str, draft: Draft, progress: Progre
         DriftError: the folder no longer holds the weights that were registered under this name.
     """
     if (record := check_base_there(registry, reference)) is None:
-        return add_base(registry, Path(reference), None, draft, progress)[0]
+        return add_base(registry, Path(reference), None, draft, progress, dry_run=dry_run)[0]
     identity, host, encoder = _identified(Path(record.source), progress)
     if identity.digest != record.digest:
         raise DriftError(

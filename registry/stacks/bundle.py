@@ -147,7 +147,9 @@ def read_bundle(registry: Registry, path: Path) -> Bundle:
     return Bundle(files, patches, _keys(registry, files, patches), lock)
 
 
-def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[str] = ()) -> TakenIn:
+def add_bundle(
+    registry: Registry, path: Path, draft: Draft, *, trust: Sequence[str] = (), dry_run: bool = False
+) -> TakenIn:
     """Verify every patch of a bundle and register all of them, or none.
 
     Args:
@@ -155,6 +157,7 @@ def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[
         path: the file.
         draft: the audit entry of each patch.
         trust: keys of the bundle that are to be trusted from now on, by at least twelve digits of their ids.
+        dry_run: verify everything, and write nothing, no entry either.
 
     Raises:
         UntrustedKeyError, RevokedKeyError: a key does not count here; nothing was changed.
@@ -167,6 +170,10 @@ def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[
         chosen = [_named(bundle, digits) for digits in trust]
         _check_keys(bundle, {key.key_id for key in chosen}, path)
         _check_patches(bundle)
+        if dry_run:
+            here = {record.patch_id for record in registry.patches()}
+            added = tuple((patch.patch_id, patch.patch_id not in here) for patch in bundle.patches)
+            return TakenIn(bundle, added, tuple(key.key_id for key in chosen))
         for key in chosen:
             taken = {known.name for known in registry.keys()}
             given = key.name if is_key_name(key.name) and key.name not in taken else key.key_id[:SHORT]
@@ -175,7 +182,8 @@ def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[
         source = f"bundle {path.name}"
         added = add_signed(registry, [SignedPatch(files, source, draft) for files in bundle.files.patches.values()])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
     return TakenIn(bundle, added, tuple(key.key_id for key in chosen))
 
