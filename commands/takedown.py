@@ -302,7 +302,14 @@ def _data(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None") -> 
         "already": dict(plan.already),
         "checks": {str(name): {"value": value, "limit": str(limit)} for name, (value, limit) in plan.worst.items()},
         "seen": [
-            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "erased": s.erased} for s in seen
+            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "erased": s.erased}
+            for s in seen
+            if not s.kept
+        ],
+        "kept": [
+            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "still_seen": s.holds}
+            for s in seen
+            if s.kept
         ],
         "looked_at": bool(seen),
         "notices": list(plan.notices),
@@ -328,8 +335,14 @@ def _print(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None", ho
     if named:
         verdict(f"checks passed; largest: {', '.join(named)}", good=True)
     if seen:
-        rows = [(s.concept, *((f"{s.before}/{s.n}", f"{s.after}/{s.n}") if s.n else ("-", "-"))) for s in seen]
-        table(("seen", "base", "then"), rows)
+        rows = [
+            (s.concept, *((f"{s.before}/{s.n}", f"{s.after}/{s.n}") if s.n else ("-", "-")), "kept" if s.kept else "")
+            for s in seen
+        ]
+        table(("seen", "base", "then", ""), rows)
+        if kept := [s for s in seen if s.kept]:
+            still = sum(s.holds for s in kept)
+            verdict(f"{still} of {len(kept)} kept concepts are still seen", good=still == len(kept))
         if unseen := [s.concept for s in seen if not s.n]:
             line(f"not looked at, because the judge has no such label: {', '.join(unseen)}")
     else:

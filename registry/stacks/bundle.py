@@ -7,6 +7,7 @@ person names it, by digits of its id and not by the name that the sender gave it
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def add_bundle(
     draft = replace(draft, details={"bundle": path.name})
     try:
         bundle = read_bundle(registry, path)
-        chosen = [_named(bundle, digits) for digits in trust]
+        chosen = [_named(bundle, digits, path) for digits in trust]
         _check_keys(bundle, {key.key_id for key in chosen}, path)
         _check_patches(bundle)
         if dry_run:
@@ -250,13 +251,13 @@ def _keys(registry: Registry, files: BundleFiles, patches: Sequence[BundledPatch
     )
 
 
-def _named(bundle: Bundle, digits: str) -> BundledKey:
+def _named(bundle: Bundle, digits: str, path: Path) -> BundledKey:
     found = [key for key in bundle.keys if key.sent and key.key_id.startswith(digits)]
     if len(digits) < _LEAST or len(found) != 1:
         raise InputError(
             f"expected {_LEAST} digits or more of the id of one key in the bundle, got {digits[:64]!r}; it holds "
             f"{', '.join(key.key_id for key in bundle.keys if key.sent) or 'none'}",
-            hint="rasura bundle show FILE",
+            hint=f"rasura bundle show {shlex.quote(str(path))}",
         )
     return found[0]
 
@@ -277,7 +278,7 @@ def _check_keys(bundle: Bundle, chosen: set[KeyId], path: Path) -> None:
         raise UntrustedKeyError(
             f"{path}: signed by keys that this registry does not trust: {named}; compare the id with its owner's, who "
             "sees it in rasura key list",
-            hint=f"rasura bundle add FILE {digits}",
+            hint=f"rasura bundle add {shlex.quote(str(path))} {digits}",
             keys=[key.key_id for key in unknown],
         )
 
