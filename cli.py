@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -128,7 +129,7 @@ def _answer() -> int:
     except RasuraError as error:
         if isinstance(error, OutputError):
             _drop_output()
-        return _report(seen, error.code, error.message, error.exit_code, hint=error.hint, details=error.details)
+        return _refuse(seen, error)
     except click.ClickException as error:
         if isinstance(error, click.UsageError):
             return _usage(error)
@@ -172,6 +173,17 @@ def _usage(error: click.UsageError) -> int:
     return error.exit_code
 
 
+def _refuse(seen: Mapping[str, str], error: RasuraError) -> int:
+    from rasura.commands._output import Failure, print_failure
+
+    first, *others = (
+        Failure(seen.get("command", ""), each.code, each.message, each.hint, each.details)
+        for each in (error, *error.others)
+    )
+    print_failure(replace(first, others=tuple(others)), as_json=_wants_json())
+    return error.exit_code
+
+
 def _report(
     seen: Mapping[str, str],
     code: str,
@@ -179,11 +191,10 @@ def _report(
     exit_code: int,
     *,
     hint: str = "",
-    details: Mapping[str, object] | None = None,
 ) -> int:
     from rasura.commands._output import Failure, print_failure
 
-    failure = Failure(seen.get("command", ""), code, message, hint, details or {})
+    failure = Failure(seen.get("command", ""), code, message, hint, {})
     print_failure(failure, as_json=_wants_json())
     return exit_code
 

@@ -142,7 +142,8 @@ def request(
 
     Raises:
         InputError: no such method or choice, or no concept.
-        RetainSetError: a file is missing, empty or unreadable, or a method needs `retain` and got none.
+        NotFoundError: a file is missing.
+        RetainSetError: a file is empty or unreadable, or a method needs `retain` and got none.
     """
     from rasura.patches.erasers.catalogue import eraser
     from rasura.patches.erasers.request_for import request_for

@@ -74,8 +74,10 @@ CALLS: Final[Mapping[str, Call]] = {
     "patch unretire": Call("registry.unretire", ("*ids",)),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),
     "patch verify": Call("registry.patch", ("patch",)),
-    "patch add": Call("registry.add_patch", ("folder",)),
-    "patch export": Call("registry.export", ("patch",), {"-o": "folder", "--output": "folder", "--format": ""}),
+    "patch add": Call("registry.add_patches", ("*folders",)),
+    "patch export": Call(
+        "registry.export", ("patch",), {"-o": "folder", "--output": "folder", "--format": "", "--each": ""}
+    ),
     "patch check": Call(
         "registry.check", ("*patches",), {"--stack": "patches", "--revert": "leaving", "--plot": "", "--layers": ""}
     ),
@@ -193,7 +195,8 @@ def in_python(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except RasuraError as error:
-            error.hint = python_hint(error.hint)
+            for each in (error, *error.others):
+                each.hint = python_hint(each.hint)
             raise
 
     return call

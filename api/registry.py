@@ -93,7 +93,8 @@ def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:
         role: what a file of them is for; None: templates.
 
     Raises:
-        ListError: the file is missing, empty or unreadable, or can be read in more than one way.
+        NotFoundError: the file is missing.
+        ListError: it is empty or unreadable, or can be read in more than one way.
     """
     from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.retain_set import load_texts
@@ -163,19 +164,25 @@ class Registry(LogCalls):
         return make_key(self.store, name, self._draft("key.add", reason))
 
     @in_python
-    def trust_key(self, file: str | Path, *, name: str | None = None, reason: str = "") -> KeyRecord:
+    def trust_key(
+        self, file: str | Path, *, name: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> KeyRecord:
         """Trust patches signed by the public key in a PEM file (`rasura key trust`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError, FormatError: no such file, or no public key in it.
         """
         from rasura.registry.trust.key_files import trust_file
 
-        return trust_file(self.store, Path(file), name, self._draft("key.trust", reason))
+        return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
 
     @in_python
-    def revoke_key(self, key: str, *, reason: str = "") -> bool:
+    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
         """Revoke a key for good: nothing it signed can be applied from now on (`rasura key revoke`).
+
+        With `dry_run` nothing is written.
 
         Returns:
             Whether it was not revoked before.
@@ -183,6 +190,8 @@ class Registry(LogCalls):
         Raises:
             NotFoundError: no such key.
         """
+        if dry_run:
+            return self.store.key(key).revoked_at is None
         return self.store.revoke_key(key, self.store.now(), self._draft("key.revoke", reason))
 
     @in_python
@@ -202,8 +211,12 @@ class Registry(LogCalls):
     # Bases
 
     @in_python
-    def add_base(self, model: str | Path, *, name: str | None = None, reason: str = "") -> BaseRecord:
+    def add_base(
+        self, model: str | Path, *, name: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> BaseRecord:
         """Hash every patchable parameter of a model and register it as a base (`rasura base add`).
+
+        With `dry_run` nothing is written.
 
         Raises:
             NotFoundError, UnsupportedHostError: no such folder, or no model that can be a base.
@@ -211,7 +224,8 @@ class Registry(LogCalls):
         """
         from rasura.registry.erase.base_models import add_base
 
-        return add_base(self.store, Path(model), name, self._draft("base.add", reason), self._progress)[0].record
+        draft = self._draft("base.add", reason)
+        return add_base(self.store, Path(model), name, draft, self._progress, dry_run=dry_run)[0].record
 
     @in_python
     def bases(self) -> tuple[BaseSummary, ...]:
@@ -240,6 +254,7 @@ class Registry(LogCalls):
         key: str | None = None,
         device: str = "cpu",
         work: str | Path | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> tuple[Erased, ...]:
         """Erase concepts from a base: one signed, separable patch each, registered and not yet applied.
@@ -253,6 +268,7 @@ class Registry(LogCalls):
             key: name of the key to sign with; None: the only one.
             device: where methods that look through the UNet compute.
             work: a folder where a long training keeps its state, to go on from after a kill.
+            dry_run: solve and measure, and register nothing.
             reason: why, for the log.
 
         Raises:
@@ -273,6 +289,7 @@ class Registry(LogCalls):
             progress=self._progress,
             device=device,
             work=None if work is None else Path(work),
+            dry_run=dry_run,
         )
 
     @in_python
@@ -391,12 +408,13 @@ class Registry(LogCalls):
         return read_bundle(self.store, Path(file))
 
     @in_python
-    def add_bundle(self, file: str | Path, *, trust: Lines = (), reason: str = "") -> TakenIn:
+    def add_bundle(self, file: str | Path, *, trust: Lines = (), dry_run: bool = False, reason: str = "") -> TakenIn:
         """Verify every patch of a bundle and register all of them, or none (`rasura bundle add`).
 
         Args:
             file: the bundle.
             trust: keys of the bundle that are trusted from now on, by at least twelve digits of their ids.
+            dry_run: verify everything, and write nothing.
             reason: why, for the log.
 
         Raises:
@@ -405,7 +423,8 @@ class Registry(LogCalls):
         """
         from rasura.registry.stacks.bundle import add_bundle
 
-        return add_bundle(self.store, Path(file), self._draft("patch.add", reason), trust=read_lines(trust))
+        draft, keys = self._draft("patch.add", reason), read_lines(trust)
+        return add_bundle(self.store, Path(file), draft, trust=keys, dry_run=dry_run)
 
     @in_python
     def takedown(
@@ -635,7 +654,7 @@ class Registry(LogCalls):
         return load_verified(self.store, self.store.resolve_patch(patch))
 
     @in_python
-    def add_patch(self, folder: str | Path, *, reason: str = "") -> tuple[PatchId, bool]:
+    def add_patch(self, folder: str | Path, *, dry_run: bool = False, reason: str = "") -> tuple[PatchId, bool]:
         """Register the patch in a folder, if a key trusted here has signed it (`rasura patch add`).
 
         Returns:
@@ -644,21 +663,49 @@ class Registry(LogCalls):
         Raises:
             VerificationError: a signature that does not count here, or bytes that were not signed.
         """
-        from rasura.registry.trust.verified_patch import add_folder
-
-        added = add_folder(self.store, Path(folder), self._draft("patch.add", reason))
-        return added.patch_id, added.new
+        return self.add_patches([folder], dry_run=dry_run, reason=reason)[0]
 
     @in_python
-    def export(self, patch: str, folder: str | Path) -> None:
+    def add_patches(
+        self, folders: Iterable[str | Path], *, dry_run: bool = False, reason: str = ""
+    ) -> tuple[tuple[PatchId, bool], ...]:
+        """Register the patches in folders in one transaction: all of them, or none (`rasura patch add`).
+
+        With `dry_run` they are verified, and nothing is written.
+
+        Returns:
+            For each its identity, and whether it was not here before.
+
+        Raises:
+            VerificationError: a signature that does not count here, or bytes that were not signed; `others` has those
+                of further folders.
+        """
+        from rasura.registry.trust.verified_patch import add_folders
+
+        given = [folders] if isinstance(folders, str | Path) else folders
+        draft = self._draft("patch.add", reason)
+        added = add_folders(self.store, [Path(folder) for folder in given], draft, dry_run=dry_run)
+        return tuple((patch.patch_id, patch.new) for patch in added)
+
+    @in_python
+    def export(self, patch: Ids, folder: str | Path) -> None:
         """Write a patch as a signed folder for diffusers and model_signing (`rasura patch export`).
+
+        Args:
+            patch: a patch; of a list, each goes into a folder of its own inside, named after its concept and id.
+            folder: a new one.
 
         Raises:
             ExistsError: the folder is not empty.
+            InputError: an empty list.
         """
         from rasura.patches.format.patch import write_folder
+        from rasura.registry.stacks.export import list_folders
 
-        write_folder(Path(folder), self.store.patch_files(patch))
+        if isinstance(patch, str):
+            write_folder(Path(folder), self.store.patch_files(patch))
+        else:
+            write_folder(Path(folder), list_folders(self.store, self._resolve(patch)))
 
     @in_python
     def export_kohya(self, patches: GoalRef | Iterable[str]) -> KohyaFile:
@@ -704,7 +751,7 @@ class Registry(LogCalls):
         return self.store.policy()
 
     @in_python
-    def set_policy(self, policy: PolicyRef, *, reason: str = "") -> bool:
+    def set_policy(self, policy: PolicyRef, *, dry_run: bool = False, reason: str = "") -> bool:
         """Put a policy in force: everything that is applied from now on is held to it (`rasura policy set`).
 
         Returns:
@@ -714,7 +761,7 @@ class Registry(LogCalls):
 
         wanted = _read_policy(policy)
         assert wanted is not None
-        return put_in_force(self.store, wanted, self._who(reason))
+        return put_in_force(self.store, wanted, self._who(reason), dry_run=dry_run)
 
     # Models
 

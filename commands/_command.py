@@ -16,6 +16,8 @@ from rasura.commands._completion import complete_names
 from rasura.commands._output import Result, show
 
 if TYPE_CHECKING:
+    from rasura.patches.obstacles import Obstacles
+    from rasura.patches.types import PatchId
     from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +81,8 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
                 used = fill_defaults(context, options)
                 result = function(*args, **options)
             except RasuraError as error:
-                error.hint = fill_hint(error.hint, context, options)
+                for each in (error, *error.others):
+                    each.hint = _complete(fill_hint(each.hint, context, options), context)
                 raise
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_describe_interruption(context, options)) from None
@@ -116,6 +119,15 @@ def retype(**changed: Sequence[str]) -> str:
     return " ".join(words)
 
 
+def _complete(hint: str, context: click.Context) -> str:
+    """A hint that is an option of this command, as the whole command: what was typed, and that option."""
+    option, _, value = hint.partition(" ")
+    found = next((p for p in context.command.params if isinstance(p, click.Option) and option in p.opts), None)
+    if found is None or found.is_flag != (not value):
+        return hint
+    return f"{retype(**{str(found.name): (), 'as_json': ()})} {hint}"
+
+
 @contextmanager
 def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
     """Where a refusal names anchors that would do, its hint is what was typed, with the first of them."""
@@ -132,13 +144,18 @@ def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: s
         raise
 
 
-def open_registry(location: str | None) -> "Registry":
+def open_registry(location: str | None, obstacles: "Obstacles | None" = None) -> "Registry":
     """The registry that was named, or the nearest one upwards from the working folder.
+
+    Args:
+        location: what was typed, or None.
+        obstacles: gets the missing reason; whoever gives it refuses before anything is done.
 
     Raises:
         NoRegistryError: there is none.
         InputError: the policy in force asks for a reason, and none was given to a command that changes something.
     """
+    from rasura.patches.errors import InputError
     from rasura.registry.registry import Registry, find_location
 
     registry = Registry.open(location or find_location(working_folder()))
@@ -148,10 +165,22 @@ def open_registry(location: str | None) -> "Registry":
             if given.get("model"):
                 click.get_current_context().ensure_object(dict)["entries"] = registry.head().size
             registry.check_reason(given["reason"])
-        except BaseException:
+        except BaseException as error:
+            if obstacles is not None and isinstance(error, InputError):
+                obstacles.add(error)
+                return registry
             registry.close()
             raise
     return registry
+
+
+def find_patches(registry: "Registry", refs: Sequence[str], obstacles: "Obstacles") -> "list[PatchId]":
+    """The patches that were named, as far as they are there."""
+    found = []
+    for ref in refs:
+        with obstacles.noting():
+            found.append(registry.resolve_patch(ref))
+    return found
 
 
 def _describe_interruption(context: click.Context, options: dict[str, Any]) -> str:

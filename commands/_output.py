@@ -18,6 +18,9 @@ from rasura.patches.errors import OutputError
 
 SCHEMA: Final = "envelope/1"
 SHORT_ID: Final = 12
+_JUDGING: Final = frozenset({"verdict", "kept"})
+"""Columns of verdicts, and what their cells say."""
+_SAYS: Final[Mapping[str, bool]] = {"ok": True, "yes": True, "REFUSED": False, "NO": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Failure:
         message: a sentence.
         hint: the next command to type, or "".
         details: for machines; JSON values.
+        others: what else stands in the way.
     """
 
     command: str
@@ -74,20 +78,29 @@ class Failure:
     message: str
     hint: str
     details: Mapping[str, object]
+    others: "tuple[Failure, ...]" = ()
+
+    def encode(self) -> dict[str, Any]:
+        """What went wrong, for machines, without what else did."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "details": self.details}
 
 
 def print_failure(failure: Failure, *, as_json: bool) -> None:
     """Print an error: to stdout as an envelope for machines, to stderr as a sentence and a hint for people.
 
-    What standard output does not take goes to stderr.
+    Where several things stand in the way, each has its sentence and its hint. What standard output does not take goes
+    to stderr.
     """
     if as_json and failure.code != OutputError.code:
-        error = {"code": failure.code, "message": failure.message, "hint": failure.hint, "details": failure.details}
+        error = failure.encode() | {"others": [other.encode() for other in failure.others]}
         _print_json(ok=False, command=failure.command, data=None, error=error, changed=False)
         return
-    _complain(f"error: {clean(failure.message)}")
-    if failure.hint:
-        _complain(f"hint: {clean(failure.hint)}")
+    for each in (failure, *failure.others):
+        _complain(f"{tint('error:', good=False, err=True)} {clean(each.message)}")
+        if each.hint:
+            _complain(f"hint: {clean(each.hint)}")
+    if failure.others:
+        _complain(f"{len(failure.others) + 1} things stand in the way: nothing was done")
 
 
 def _complain(text: str) -> None:
@@ -114,8 +127,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, head: bool =
     left_out = _fit(widths, _columns())
     for row in shown if head else shown[1:]:
         cells = [clip(cell, width) for cell, width in zip(row, widths, strict=False)]
-        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=False)]
-        click.echo("  ".join(padded).rstrip())
+        gaps = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=False)]
+        gaps[-1] = ""
+        judged = [_judge(cell) if name in _JUDGING else cell for name, cell in zip(headers, cells, strict=False)]
+        click.echo("  ".join(cell + gap for cell, gap in zip(judged, gaps, strict=True)).rstrip())
     if left_out and head:
         names = ", ".join(headers[len(widths) :])
         click.echo(f"(no room for {names}: a wider terminal, or --json, shows {'it' if left_out == 1 else 'them'})")
@@ -156,20 +171,33 @@ def clip(text: str, width: int) -> str:
 
 def verdict(text: str, *, good: bool) -> None:
     """Print a line that says how it is: in green or red where standard output is a terminal that may have colours."""
-    shown = clean(text)
-    click.echo(click.style(shown, fg="green" if good else "red") if colourful() else shown)
+    click.echo(tint(clean(text), good=good))
 
 
-def colourful() -> bool:
+def tint(text: str, *, good: bool, err: bool = False) -> str:
+    """A verdict in its colour: green or red where it is printed to a terminal that may have colours, else as it is."""
+    return click.style(text, fg="green" if good else "red") if colourful(err=err) else text
+
+
+def _judge(cell: str) -> str:
+    """A cell of a column of verdicts."""
+    return tint(cell, good=_SAYS[cell]) if cell in _SAYS else cell
+
+
+def colourful(*, err: bool = False) -> bool:
     """Whether verdicts may have a colour: on terminals, unless NO_COLOR says otherwise (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    stream = sys.stderr if err else sys.stdout
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:
     """Print `name  value` lines, names aligned."""
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
-        click.echo(f"{name:<{width}}  {clean(value)}".rstrip())
+        shown = clean(value)
+        if name in _JUDGING:
+            shown = tint(shown, good=shown.startswith("accepted"))
+        click.echo(f"{name:<{width}}  {shown}".rstrip())
 
 
 def line(text: str) -> None:

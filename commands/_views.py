@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
 _NOTHING: Final = 1e-9
+_SMALL: Final = 0.001
 FIRST_SCORES: Final = ("forget", "retain", "held_out", "harmonic")  # scores in the order in which people ask for them
 
 
@@ -117,15 +118,36 @@ def list_worst(verdict: "Verdict") -> list[tuple[str, str, str]]:
     from rasura.registry.trust.check import find_worst
 
     limited = {name: worst for name, worst in find_worst(verdict).items() if math.isfinite(worst.limit)}
-    return [(name, format_number(worst.value), format_number(worst.limit)) for name, worst in limited.items()]
+    shown = {name: format_number(worst.value, worst.limit) for name, worst in limited.items()}
+    return [(name, shown[name], format_limit(worst.limit)) for name, worst in limited.items()]
 
 
-def format_number(value: float) -> str:
-    """A share or a ratio as people read it: `0.05`, `0.00012`, `0` for what arithmetic leaves of nothing."""
+def format_number(value: float, limit: float = math.inf) -> str:
+    """A share or a ratio as people read it: `0.05`, `< 0.001`, `0` for what arithmetic leaves of nothing.
+
+    Args:
+        value: the number.
+        limit: what it is held to; beside a small one it is said how small the number is.
+    """
     if not math.isfinite(value):
         return str(value)
     if abs(value) < _NOTHING:
         return "0"
+    if 0 < value < _SMALL <= limit:
+        return f"< {_SMALL}"
+    return format_limit(value)
+
+
+def format_measured(text: str) -> str:
+    """A number of a manifest, which has it as text: what is written with an exponent as people read it."""
+    try:
+        return format_number(float(text)) if "e" in text else text
+    except ValueError:
+        return text
+
+
+def format_limit(value: float) -> str:
+    """A number with the three digits that say something, however small it is: `0.05`, `0.00012`."""
     digits = max(0, 2 - math.floor(math.log10(abs(value))))  # three that say something
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

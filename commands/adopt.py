@@ -7,6 +7,7 @@ import click
 
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, line, progress, short, table
+from rasura.commands._views import format_measured
 
 if TYPE_CHECKING:
     from rasura.registry.erase.adopt import Adoption, Foundling
@@ -133,7 +134,7 @@ def _print(found: "Foundling") -> None:
     if found.retain and found.retain.removed:
         line(f"not retained, because they name the target: {', '.join(found.retain.removed)}")
     rows = [
-        (name.replace("_", " "), measured.get(f"given_{name}", "-"), measured[name])
+        (name.replace("_", " "), format_measured(measured.get(f"given_{name}", "-")), format_measured(measured[name]))
         for name in _COMPARED
         if name in measured
     ]
@@ -149,13 +150,14 @@ def _print(found: "Foundling") -> None:
 
 def _sentences(measured: Any) -> list[str]:
     """What became of the change, part by part; shares are of its Frobenius norm."""
-    rank = f"the rank loses {measured['lost']} of that, {measured['lost_targets']} on the concept"
-    found = [f"taken {measured['taken']} of the change's norm, rank {measured['rank']}; {rank}"]
+    said = {name: format_measured(value) for name, value in measured.items()}
+    rank = f"the rank loses {said['lost']} of that, {said['lost_targets']} on the concept"
+    found = [f"taken {said['taken']} of the change's norm, rank {measured['rank']}; {rank}"]
     scale = float(measured.get("best_scale", "0"))
     if scale and float(measured["best_residual"]) < _BETTER * float(measured["residual"]):
-        found.append(f"with --scale {scale:g} it would erase the most: residual {measured['best_residual']}")
+        found.append(f"with --scale {scale:g} it would erase the most: residual {said['best_residual']}")
     if float(measured["rest"]):
-        found.append(f"rest {measured['rest']}, rank {measured['rest_rank']}: acts on what is kept, not adopted")
+        found.append(f"rest {said['rest']}, rank {measured['rest_rank']}: acts on what is kept, not adopted")
     if int(measured["left_out_layers"]):
-        found.append(f"left out {measured['left_out']}, {measured['left_out_layers']} parameters")
+        found.append(f"left out {said['left_out']}, {measured['left_out_layers']} parameters")
     return found

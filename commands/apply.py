@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._asking import DRY, YES, ask_unerasing
-from rasura.commands._command import MODEL_HELP, command, open_registry
-from rasura.commands._output import Result, line, many, progress, short, table
+from rasura.commands._command import MODEL_HELP, command, find_patches, open_registry
+from rasura.commands._output import Result, line, many, progress, short, table, verdict
 from rasura.commands._views import format_place, format_removal
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ def apply(
     What is in force at that strength stays so: applying it again changes nothing and writes no entry. Or do what a
     plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed outside the registry.
     """
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
+    from rasura.registry.apply.look_ahead import look_ahead
     from rasura.registry.apply.operations import Actor
 
     if any(_is_file(text) for text in ids):
@@ -62,9 +64,16 @@ def apply(
         return _apply_plan(Path(ids[0]), registry_at, Actor(actor, reason), dry_run=dry_run)
     if model is None:
         raise click.UsageError("Missing option '--model'.")
-    factor, stricter = Strength.parse("1" if strength is None else strength), _stricter(policy_file)
-    with open_registry(registry_at) as registry, progress() as tell:
-        found = [registry.resolve_patch(i) for i in ids]
+    obstacles, factor, stricter = Obstacles(), ONE, None
+    with open_registry(registry_at, obstacles) as registry, progress() as tell:
+        with obstacles.noting():
+            factor = Strength.parse("1" if strength is None else strength)
+        with obstacles.noting():
+            stricter = _stricter(policy_file)
+        found = find_patches(registry, ids, obstacles)
+        if obstacles:
+            look_ahead(registry, model, found, obstacles, strength=factor, stricter=stricter)
+            obstacles.refuse()
         tell("applying", 0, 1)
         receipt = operations.apply_to_folder(
             registry, model, found, Actor(actor, reason), strength=factor, out=out, policy=stricter, dry_run=dry_run
@@ -99,13 +108,22 @@ def switch(
 
     Asks first where a concept that is erased on the model would come back.
     """
+    from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
+    from rasura.registry.apply.look_ahead import note_unfit
     from rasura.registry.apply.operations import Actor
     from rasura.registry.stacks.stack_ref import goal_of
 
-    stricter = _stricter(policy_file)
-    with open_registry(registry_at) as registry:
-        goal = goal_of(registry, goal_ref)
+    obstacles, stricter, goal = Obstacles(), None, None
+    with open_registry(registry_at, obstacles) as registry:
+        with obstacles.noting():
+            stricter = _stricter(policy_file)
+        with obstacles.noting():
+            goal = goal_of(registry, goal_ref)
+        if goal is None or obstacles:
+            note_unfit(registry, model, goal, stricter, obstacles)
+            obstacles.refuse()
+        assert goal is not None
         expected = None if out else _agreed(registry, model, goal.patches, yes=yes or dry_run)
         with progress() as tell:
             tell("switching", 0, 1)
@@ -226,7 +244,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         if report.interrupted is not None:
             line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
-        line(f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}")
+        said = f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}"
+        verdict(said, good=not report.drifted)
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         if report.exact:

@@ -10,7 +10,7 @@ import click
 
 from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._documents import write_lines
-from rasura.commands._output import Result, line, short, table, warn
+from rasura.commands._output import Result, line, short, table, verdict, warn
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -222,7 +222,8 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
     }
 
     def text() -> None:
-        line(f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {registry.origin}")
+        whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {registry.origin}"
+        verdict(whole, good=True)
         if report.unfinished:
             line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
         if report.backwards:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from rasura.commands._asking import DRY
 from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, fields, line, progress, short, table
 
@@ -16,17 +17,20 @@ def base() -> None:
 @command(base, "add", mutating=True)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for the base [default: the folder's name].")
-def add(model: Path, name: str | None, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def add(model: Path, name: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Hash every patchable parameter of MODEL (a diffusers folder) and register it."""
     from rasura.registry._storage.records import Draft
     from rasura.registry.erase.base_models import add_base
 
     with open_registry(registry_at) as registry, progress() as tell:
-        opened, new = add_base(registry, model, name, Draft(actor, reason, "base.add", "success"), tell)
+        draft = Draft(actor, reason, "base.add", "success")
+        opened, new = add_base(registry, model, name, draft, tell, dry_run=dry_run)
     record = opened.record
     data = {"digest": record.digest, "name": record.name, "source": record.source, "parameters": len(record.parameters)}
-    said = "added" if new else "is registered already:"
-    return Result(data, lambda: line(f"{said} {record.name} ({short(record.digest)})"), changed=new)
+    said = "is registered already:" if not new else "would add" if dry_run else "added"
+    changed = new and not dry_run
+    return Result(data, lambda: line(f"{said} {record.name} ({short(record.digest)})"), changed=changed)
 
 
 @command(base, "list")
@@ -35,8 +39,11 @@ def list_(registry_at: str | None) -> Result:
     with open_registry(registry_at) as registry:
         found = registry.bases()
     rows = [(b.name, short(b.digest), f"{b.added_at:%Y-%m-%d %H:%M}", b.source) for b in found]
+    headers = ("name", "base", "added", "source")
     data = [{"digest": b.digest, "name": b.name, "source": b.source, "added_at": b.added_at.isoformat()} for b in found]
-    return Result({"bases": data}, lambda: table(("name", "base", "added", "source"), rows))
+    return Result(
+        {"bases": data}, lambda: table(headers, rows) if rows else line("no bases yet: rasura base add MODEL")
+    )
 
 
 @command(base, "show")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._asking import DRY
 from rasura.commands._command import command, open_registry
 from rasura.commands._documents import write_document
 from rasura.commands._output import Result, line, short, table
@@ -57,6 +58,7 @@ def show(file: Path, registry_at: str | None) -> Result:
 @click.option("--trust", multiple=True, metavar="KEY", help="Trust this key of the bundle, by its id; repeatable.")
 @click.option("--lock", "lock_at", type=_PATH, metavar="FILE", help="Write the bundle's lock here.")
 @click.option("--evaluations", is_flag=True, help="Record the sender's evaluations, too: claims, drawn by nobody here.")
+@DRY
 def add(
     file: Path,
     trust: tuple[str, ...],
@@ -66,6 +68,7 @@ def add(
     reason: str,
     actor: str,
     evaluations: bool,
+    dry_run: bool,
 ) -> Result:
     """Verify every patch in a bundle and register all of them, or none."""
     from rasura.evaluation.report.recorded import record_evaluation
@@ -73,23 +76,26 @@ def add(
     from rasura.registry.stacks.bundle import add_bundle
 
     with open_registry(registry_at) as registry:
-        found = add_bundle(registry, file, Draft(actor, reason, "patch.add", "success"), trust=trust)
-        reports = (found.bundle.files.evaluations or {}).values() if evaluations else ()
+        found = add_bundle(registry, file, Draft(actor, reason, "patch.add", "success"), trust=trust, dry_run=dry_run)
+        reports = (found.bundle.files.evaluations or {}).values() if evaluations and not dry_run else ()
         noted = Draft(actor, reason, "evaluation.add", "success", details={"bundle": file.name})
         recorded = [record_evaluation(registry, report, noted)[1] for report in reports]
-    if lock_at is not None and found.bundle.files.lock is not None:
+    if lock_at is not None and not dry_run and found.bundle.files.lock is not None:
         write_document(lock_at, found.bundle.files.lock)
     new = {patch_id: is_new for patch_id, is_new in found.added if is_new}
-    lines = [f"trusting {short(key_id)}" for key_id in found.trusted]
-    lines += [f"{short(p)} {'is new' if is_new else 'was here already'}" for p, is_new in found.added]
+    trusting, fresh = ("would trust", "would be new") if dry_run else ("trusting", "is new")
+    lines = [f"{trusting} {short(key_id)}" for key_id in found.trusted]
+    lines += [f"{short(p)} {fresh if is_new else 'was here already'}" for p, is_new in found.added]
     lines += [f"recorded {len(recorded)} evaluations as the sender has them"] if recorded else []
     data = {
         **_data(found.bundle),
         "added": dict(found.added),
         "trusted": list(found.trusted),
         "recorded": len(recorded),
+        "dry_run": dry_run,
     }
-    return Result(data, lambda: line("\n".join(lines)), changed=bool(new or found.trusted or any(recorded)))
+    changed = not dry_run and bool(new or found.trusted or any(recorded))
+    return Result(data, lambda: line("\n".join(lines)), changed=changed)
 
 
 def _data(found: "Bundle") -> dict[str, Any]:

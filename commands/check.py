@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._command import command, open_registry
-from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands._views import encode_capacity, format_capacity, format_number, format_removal
+from rasura.commands._output import Result, line, progress, short, table, verdict
+from rasura.commands._views import encode_capacity, format_capacity, format_limit, format_number, format_removal
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Reason, Relation
@@ -115,15 +115,15 @@ def _result(
     from rasura.patches.checks.verdict import Accepted, NeedsRebase
     from rasura.patches.errors import CheckRefusedError
 
-    verdict = checked.verdict
-    reasons = () if isinstance(verdict, Accepted) else verdict.reasons
+    found = checked.verdict
+    reasons = () if isinstance(found, Accepted) else found.reasons
     notices = _notices(checked, names)
     data = {
         "accepted": not reasons,
-        "relations": [_relation(relation) for relation in verdict.relations],
+        "relations": [_relation(relation) for relation in found.relations],
         "reasons": [{"text": reason.text, "hint": reason.hint} for reason in reasons],
-        "rebase": [{"patch": p, "protect": list(others)} for p, others in verdict.moves]
-        if isinstance(verdict, NeedsRebase)
+        "rebase": [{"patch": p, "protect": list(others)} for p, others in found.moves]
+        if isinstance(found, NeedsRebase)
         else [],
         "capacity": encode_capacity(checked.capacity),
         "notices": notices,
@@ -132,7 +132,7 @@ def _result(
     }
 
     def text() -> None:
-        print_relations(verdict.relations, names, everything=everything)
+        print_relations(found.relations, names, everything=everything)
         _print_details(details, names)
         for notice in notices:
             line(notice)
@@ -152,8 +152,8 @@ def print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str],
             r.check,
             "all" if r.check in _WHOLE | _ON else f"{short(r.patch)} {names[r.patch]}",
             "" if r.check in _WHOLE | {"own", "moved-own"} else f"{short(r.other)} {names[r.other]}",
-            format_number(r.value),
-            "-" if math.isinf(r.limit) else format_number(r.limit),
+            format_number(r.value, r.limit),
+            "-" if math.isinf(r.limit) else format_limit(r.limit),
             ("ok" if r.limit < math.inf else "shown") if r.holds else "REFUSED",
         )
         for r in shown
@@ -187,12 +187,12 @@ def _pair(pair: Mapping[str, Any], names: Mapping[PatchId, str], word: str) -> s
 
 def _print_verdict(reasons: Sequence[Reason]) -> None:
     for reason in reasons[:_SHOWN]:
-        line(f"refused: {reason.text}")
+        verdict(f"refused: {reason.text}", good=False)
         line(f"  {reason.hint}")
     if len(reasons) > _SHOWN:
         line(f"… and {len(reasons) - _SHOWN} more")
     if not reasons:
-        line("accepted")
+        verdict("accepted", good=True)
 
 
 def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:

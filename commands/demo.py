@@ -68,8 +68,7 @@ def _print(report: "DemoReport") -> None:
         ("classifier accuracy", "n", "before", "after"),
         [(s.name, str(s.n), f"{s.before / s.n:.1%}", f"{s.after / s.n:.1%}") for s in report.scores],
     )
-    line(
-        "reverted both: " + (f"all {report.files} files are the originals again" if report.restored else "FILES DIFFER")
-    )
-    line(f"the log is whole: {report.entries} entries")
+    how = f"all {report.files} files are the originals again" if report.restored else "FILES DIFFER"
+    verdict(f"reverted both: {how}", good=report.restored)
+    verdict(f"the log is whole: {report.entries} entries", good=True)
     line(f"see {report.picture}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from rasura.commands._command import command, open_registry
-from rasura.commands._output import Result, line, progress
+from rasura.commands._output import Result, line, progress, verdict
 
 
 @command(None, "doctor", mutating=True)
@@ -22,9 +22,10 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, 
     """Find what processes that died left behind, and put it right.
 
     Half-written models, motions without an end in the log, originals that nothing needs, dead bisections, temporary
-    files. Exit code 6 if a model is not what it should be and only a person can say what to do.
+    files. Exit code 6 if a model is not what it should be and only a person can say what to do, 8 if one that was named
+    is not there.
     """
-    from rasura.patches.errors import DriftError
+    from rasura.patches.errors import DriftError, NotFoundError
     from rasura.registry.apply.motion import Actor
     from rasura.registry.doctor import examine
 
@@ -39,12 +40,18 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, 
 
     def text() -> None:
         for finding in found:
-            line(f"{finding.outcome}: {finding.where}: {finding.said}")
+            said = f"{finding.outcome}: {finding.where}: {finding.said}"
+            if finding.outcome in {"repaired", "hopeless"}:
+                verdict(said, good=finding.outcome == "repaired")
+            else:
+                line(said)
             if finding.hint:
                 line(f"  {finding.hint}")
         if not found:
-            line("nothing to repair")
+            verdict("nothing to repair", good=True)
 
     hopeless = any(finding.outcome == "hopeless" for finding in found)
     changed = any(finding.outcome == "repaired" for finding in found)
-    return Result(data, text, changed=changed, exit_code=DriftError.exit_code if hopeless else 0)
+    gone = bool(models) and any(finding.kind == "missing" for finding in found)
+    code = DriftError.exit_code if hopeless else NotFoundError.exit_code if gone else 0
+    return Result(data, text, changed=changed, exit_code=code)

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rasura.commands._command import command, open_registry, retyping_anchors
+from rasura.commands._command import command, find_patches, open_registry, retyping_anchors
 from rasura.commands._lists import TRUNCATE, encode_list, say_list
 from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands._views import encode_conditioning, format_conditioning
+from rasura.commands._views import encode_conditioning, format_conditioning, format_measured
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
     from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import HeldOut
     from rasura.patches.types import PatchId
     from rasura.registry.erase.erase import Erased
     from rasura.registry.registry import Registry
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _PATH = click.Path(path_type=Path)
 _METHOD = "null-space"
+_SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
 
 
 @command(None, "erase", mutating=True)
@@ -67,6 +70,7 @@ _METHOD = "null-space"
 @click.option("--work", type=_PATH, metavar="DIR", help="Where a training keeps its state, to go on after a kill.")
 @click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@click.option("--dry-run", is_flag=True, help="Solve, measure and show, and register nothing.")
 def erase(
     *,
     base_ref: str,
@@ -79,26 +83,35 @@ def erase(
     device: str,
     work: Path | None,
     key: str | None,
+    dry_run: bool,
     registry_at: str | None,
     reason: str,
     actor: str,
     **choices: Any,
 ) -> Result:
     """Erase concepts from a base model: one signed, separable patch each, registered and not yet applied."""
+    from rasura.patches.obstacles import Obstacles
     from rasura.registry._storage.records import Draft
     from rasura.registry.erase import erase as erasure
 
     read: list[dict[str, Any]] = []
-    with open_registry(registry_at) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
-        request = _request(_targets(concepts, anchors, template_files), anchor_file, **choices)
+    obstacles, protected = Obstacles(), []
+    with open_registry(registry_at, obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
+        request = _request(_targets(concepts, anchors, template_files, obstacles), anchor_file, obstacles, **choices)
+        protected = _protected(registry, protect, onto_stack, obstacles)
+        if request is None or obstacles:
+            erasure.look_ahead(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
+            obstacles.refuse()
+        assert request is not None
         draft = Draft(actor, reason, "patch.erase", "success")
         made = erasure.erase(
             registry,
             base_ref,
             request,
             key=key,
-            protect=_protected(registry, protect, onto_stack),
+            protect=protected,
             protect_others="all" in protect,
+            dry_run=dry_run,
             draft=draft,
             progress=tell,
             device=device,
@@ -113,12 +126,17 @@ def erase(
         "read": read,
         "conditioning": encode_conditioning(judged) if judged else None,
         "notices": notices,
+        "dry_run": dry_run,
     }
-    return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))
+    changed = not dry_run and any(item.new for item in made)
+    return Result(data, lambda: _print(made, notices, dry_run=dry_run), changed=changed)
 
 
 def _targets(
-    concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...]
+    concepts: tuple[str, ...],
+    anchors: tuple[str, ...],
+    template_files: tuple[Path, ...],
+    obstacles: "Obstacles",
 ) -> "tuple[Target, ...]":
     from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.concept_prompts import Target
@@ -129,7 +147,12 @@ def _targets(
             raise click.UsageError(
                 f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each"
             )
-    templates = [load_texts(path, TEMPLATES) for path in template_files]
+    templates: list[tuple[str, ...]] = []
+    for path in template_files:
+        with obstacles.noting():
+            templates.append(load_texts(path, TEMPLATES))
+    if len(templates) < len(template_files):
+        templates = []
     return tuple(
         Target(concept, anchor, own)
         for concept, anchor, own in zip(
@@ -146,6 +169,7 @@ def _spread(given: "Sequence[_T]", default: "_T", count: int) -> "list[_T]":
 def _request(
     targets: "tuple[Target, ...]",
     anchor_file: Path | None,
+    obstacles: "Obstacles",
     *,
     retain: Path | None,
     retain_column: str | None,
@@ -160,27 +184,42 @@ def _request(
     method: str,
     settings: tuple[str, ...],
     seed: int | None,
-) -> "EraseRequest":
+) -> "EraseRequest | None":
+    """What was asked for; None where something of it could not be read."""
     from rasura.patches.erasers.request_for import request_for
     from rasura.patches.lists.role import ANCHORS
     from rasura.patches.prompts.retain_set import load_held_out, load_retain_set, load_texts
 
-    eraser = _eraser(method, settings, seed)
-    if retain is None and eraser.defaults.needs_retain:
+    kept, eraser = None, None
+    aside: HeldOut = ()
+    general: tuple[str, ...] = ()
+    with obstacles.noting():
+        eraser = _eraser(method, settings, seed)
+    if eraser is not None and retain is None and eraser.defaults.needs_retain:
         raise click.UsageError(f"method {method} needs to know what to keep: --retain FILE")
-    return request_for(
-        eraser,
-        targets,
-        load_retain_set(retain, retain_column, truncate=truncate) if retain else None,
-        strict=strict,
-        layers=layers,
-        tokens=tokens,
-        rank_rule=rank_rule,
-        templates=templates,
-        held_out=load_held_out(held_out, truncate=truncate) if held_out else (),
-        anchors=load_texts(anchor_file, ANCHORS) if anchor_file else (),
-        licence=licence,
-    )
+    with obstacles.noting():
+        kept = load_retain_set(retain, retain_column, truncate=truncate) if retain else None
+    with obstacles.noting():
+        aside = load_held_out(held_out, truncate=truncate) if held_out else ()
+    with obstacles.noting():
+        general = load_texts(anchor_file, ANCHORS) if anchor_file else ()
+    if obstacles or eraser is None:
+        return None
+    with obstacles.noting():
+        return request_for(
+            eraser,
+            targets,
+            kept,
+            strict=strict,
+            layers=layers,
+            tokens=tokens,
+            rank_rule=rank_rule,
+            templates=templates,
+            held_out=aside,
+            anchors=general,
+            licence=licence,
+        )
+    return None
 
 
 def _eraser(method: str, settings: tuple[str, ...], seed: int | None) -> "Eraser":
@@ -193,11 +232,15 @@ def _eraser(method: str, settings: tuple[str, ...], seed: int | None) -> "Eraser
     return eraser(method, chosen | ({} if seed is None else {"seed": str(seed)}))
 
 
-def _protected(registry: "Registry", protect: tuple[str, ...], onto_stack: str | None) -> "list[PatchId]":
+def _protected(
+    registry: "Registry", protect: tuple[str, ...], onto_stack: str | None, obstacles: "Obstacles"
+) -> "list[PatchId]":
     from rasura.registry.stacks.stack_ref import side_of
 
-    named = [registry.resolve_patch(prefix) for prefix in protect if prefix != "all"]
-    return [*named, *(side_of(registry, onto_stack).patches if onto_stack else ())]
+    named = find_patches(registry, [ref for ref in protect if ref != "all"], obstacles)
+    with obstacles.noting():
+        named += side_of(registry, onto_stack).patches if onto_stack else ()
+    return named
 
 
 def _say_lists(request: "EraseRequest") -> "Iterator[dict[str, Any]]":
@@ -250,7 +293,7 @@ def _data(item: "Erased") -> dict[str, Any]:
     }
 
 
-def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
+def _print(made: "tuple[Erased, ...]", notices: list[str], *, dry_run: bool) -> None:
     for notice in notices:
         line(notice)
     rows = [
@@ -258,7 +301,7 @@ def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
             short(data["id"]),
             data["concept"],
             data["anchor"] or "(nothing)",
-            *(data["measured"].get(name, "-") for name in ("rank", "residual", "leak_retained", "leak_held_out")),
+            *(format_measured(data["measured"].get(name, "-")) for name in _SHOWN),
             f"{data['measured']['protected']}/{data['measured']['width']}",
         )
         for data in map(_data, made)
@@ -267,3 +310,5 @@ def _print(made: "tuple[Erased, ...]", notices: list[str]) -> None:
     for data in map(_data, made):
         if not data["separable"]:
             line(f"{short(data['id'])} is not separable: what it does to other prompts is measured, not proved")
+    if dry_run:
+        line("dry run: nothing was signed or registered")

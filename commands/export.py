@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
     from rasura.registry.registry import Registry
 
-_ONE_ALONE = "format peft is one patch as it was signed: name one, without a strength; kohya writes several as one file"
+_AS_SIGNED = (
+    "format peft is each patch as it was signed: name patches, without strengths; kohya has strengths and stacks"
+)
 
 
 @command(None, "export")
@@ -31,6 +33,7 @@ _ONE_ALONE = "format peft is one patch as it was signed: name one, without a str
     show_default=True,
     help="peft: signed folder. kohya: unsigned file.",
 )
+@click.option("--each", is_flag=True, help="A folder or file each, in the new folder PATH; peft: so for several.")
 @click.option("--strength", metavar="S", help="With kohya: multiple of 1/16 from -4 to 4; or ID=S [default: 1].")
 def export(
     *,
@@ -40,23 +43,25 @@ def export(
     spelling: str,
     strength: str | None,
     registry_at: str | None,
+    each: bool,
 ) -> Result:
     """Write patches for other programs.
 
-    As peft: one patch as a folder that `model_signing verify` accepts and diffusers' load_lora_weights reads, into
-    pipelines that have it: those of SD, SDXL, SD3 and FLUX, none of PixArt's. As kohya: one .safetensors file for
-    ComfyUI, A1111 and Forge, of one patch or several of a UNet; that format carries no signature. Of SD3, FLUX and
-    PixArt, ComfyUI reads the weights in the peft folder.
+    As peft: a patch as a folder that `model_signing verify` accepts and diffusers' load_lora_weights reads, into
+    pipelines that have it: those of SD, SDXL, SD3 and FLUX, none of PixArt's; several as folders in a new one. As
+    kohya: one .safetensors file for ComfyUI, A1111 and Forge, of one patch or several of a UNet, or with --each a file
+    each; that format carries no signature. Of SD3, FLUX and PixArt, ComfyUI reads the weights in the peft folder.
     """
     if bool(ids) == bool(stack):
         raise click.UsageError("name the patches to export, or --stack NAME")
     if stack and strength:
         raise click.UsageError("a stack has strengths of its own")
     if spelling == "peft":
-        if len(ids) != 1 or strength or "=" in ids[0]:
-            raise click.UsageError(_ONE_ALONE)
-        return _folder(ids[0], output, registry_at)
-    return _file([f"{i}={strength}" if strength and "=" not in i else i for i in ids], stack, output, registry_at)
+        if stack or strength or any("=" in i for i in ids):
+            raise click.UsageError(_AS_SIGNED)
+        return _folders(ids, output, registry_at) if each or len(ids) > 1 else _folder(ids[0], output, registry_at)
+    named = [f"{i}={strength}" if strength and "=" not in i else i for i in ids]
+    return (_files if each else _file)(named, stack, output, registry_at)
 
 
 def _folder(patch_ref: str, output: Path, registry_at: str | None) -> Result:
@@ -67,6 +72,37 @@ def _folder(patch_ref: str, output: Path, registry_at: str | None) -> Result:
         write_folder(output, registry.patch_files(patch_id))
     data = {"id": patch_id, "folder": str(output), "signed": True}
     return Result(data, lambda: line(f"wrote {output}"), changed=True)
+
+
+def _folders(ids: Sequence[str], output: Path, registry_at: str | None) -> Result:
+    from rasura.patches.format.patch import write_folder
+    from rasura.registry.stacks.export import list_folders, name_patch
+
+    with open_registry(registry_at) as registry:
+        found = list(dict.fromkeys(registry.resolve_patch(i) for i in ids))
+        write_folder(output, list_folders(registry, found))
+        places = {patch_id: str(output / name_patch(registry, patch_id)) for patch_id in found}
+    said = "\n".join(f"wrote {place}" for place in places.values())
+    return Result({"patches": places, "folder": str(output), "signed": True}, lambda: line(said), changed=True)
+
+
+def _files(ids: Sequence[str], stack: str | None, output: Path, registry_at: str | None) -> Result:
+    from rasura.patches.format.kohya_lora import UNSIGNED
+    from rasura.patches.format.patch import write_folder
+    from rasura.registry.stacks.export import list_files
+
+    with open_registry(registry_at) as registry:
+        wanted = _wanted(registry, ids, stack)
+        files = list_files(registry, wanted)
+        write_folder(output, files)
+    places = dict(zip(wanted, (str(output / name) for name in files), strict=True))
+    data = {
+        "patches": {patch_id: str(strength) for patch_id, strength in wanted.items()},
+        "files": places,
+        "signed": False,
+    }
+    said = "\n".join([*(f"wrote {place}" for place in places.values()), f"signed: {UNSIGNED}"])
+    return Result(data, lambda: line(said), changed=True)
 
 
 def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str | None) -> Result:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._asking import DRY
 from rasura.commands._command import Verbs, command, open_registry
-from rasura.commands._output import Result, line, short, table
+from rasura.commands._output import Result, line, many, short, table
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import KeyRecord
@@ -42,7 +43,10 @@ def list_(registry_at: str | None) -> Result:
         vkey = registry.log_vkey()
 
     def text() -> None:
-        table(("name", "key id", "standing", "can sign"), rows)
+        if rows:
+            table(("name", "key id", "standing", "can sign"), rows)
+        else:
+            line("no keys yet: rasura key new")
         line(f"the log is signed by {vkey}")
 
     rows = [(r.name, short(r.key_id), _standing(r), "yes" if r.owned else "no") for r in records]
@@ -71,27 +75,38 @@ def export(name: str, output: Path, registry_at: str | None) -> Result:
 @command(key, "trust", mutating=True)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for the key [default: the file's name].")
-def trust(file: Path, name: str | None, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def trust(file: Path, name: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Trust patches signed by the public key in FILE."""
     from rasura.registry._storage.records import Draft
     from rasura.registry.trust.key_files import trust_file
 
     with open_registry(registry_at) as registry:
-        record = trust_file(registry, file, name, Draft(actor, reason, "key.trust", "success"))
-    return Result(_data(record), lambda: line(f"trusting {record.name} ({short(record.key_id)})"), changed=True)
+        record = trust_file(registry, file, name, Draft(actor, reason, "key.trust", "success"), dry_run=dry_run)
+    said = f"{'would trust' if dry_run else 'trusting'} {record.name} ({short(record.key_id)})"
+    return Result(_data(record), lambda: line(said), changed=not dry_run)
 
 
 @command(key, "revoke", mutating=True)
 @click.argument("key_id")
-def revoke(key_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def revoke(key_id: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Revoke a key (id, abbreviation or name) for good: nothing it signed can be applied from now on."""
     from rasura.registry._storage.records import Draft
 
     with open_registry(registry_at) as registry:
-        changed = registry.revoke_key(key_id, registry.now(), Draft(actor, reason, "key.revoke", "success"))
         record = registry.key(key_id)
-    verb = "revoked" if changed else "was revoked before:"
-    return Result(_data(record), lambda: line(f"{verb} {record.name} ({short(record.key_id)})"), changed=changed)
+        new = record.revoked_at is None
+        if not dry_run:
+            new = registry.revoke_key(key_id, registry.now(), Draft(actor, reason, "key.revoke", "success"))
+            record = registry.key(key_id)
+        signed = sum(patch.key_id == record.key_id for patch in registry.patches())
+    verb = "was revoked before:" if not new else "would revoke" if dry_run else "revoked"
+    said = f"{verb} {record.name} ({short(record.key_id)})"
+    if dry_run and new:
+        said += f": {many(signed, 'patch', 'patches')} that it signed could be applied no more"
+    data = {**_data(record), "signed": signed}
+    return Result(data, lambda: line(said), changed=new and not dry_run)
 
 
 def _standing(record: "KeyRecord") -> str:

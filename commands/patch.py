@@ -8,8 +8,8 @@ import click
 
 from rasura.commands._asking import DRY
 from rasura.commands._command import IDS, Verbs, command, open_registry
-from rasura.commands._output import Result, clip, fields, line, short, table
-from rasura.commands._views import encode_evaluation, format_evaluation, format_place
+from rasura.commands._output import Result, clip, fields, line, short, table, verdict
+from rasura.commands._views import encode_evaluation, format_evaluation, format_measured, format_place
 from rasura.commands.apply import apply, revert, status, switch
 from rasura.commands.bisect import bisect
 from rasura.commands.check import check
@@ -170,7 +170,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
             "protects too",
             ", ".join([*manifest.protected.concepts, *map(short, manifest.protected.patches)]) or "nothing",
         ),
-        *((name.replace("_", " "), value) for name, value in sorted(manifest.measured.items())),
+        *((name.replace("_", " "), format_measured(value)) for name, value in sorted(manifest.measured.items())),
         ("signed by", f"{signer} ({short(record.key_id or '')})"),
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
@@ -190,22 +190,26 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
 
 
 @command(patch, "add", mutating=True)
-@click.argument("folder", type=click.Path(path_type=Path))
-def add(folder: Path, registry_at: str | None, reason: str, actor: str) -> Result:
-    """Register the patch in FOLDER, as export writes it, if a key trusted here has signed it."""
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(path_type=Path))
+@DRY
+def add(folders: tuple[Path, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Register the patches in folders, as export writes them, if a key trusted here has signed each: all, or none."""
     from rasura.registry._storage.records import Draft
-    from rasura.registry.trust.verified_patch import add_folder
+    from rasura.registry.trust.verified_patch import add_folders
 
     with open_registry(registry_at) as registry:
-        added = add_folder(registry, folder, Draft(actor, reason, "patch.add", "success"))
+        added = add_folders(registry, folders, Draft(actor, reason, "patch.add", "success"), dry_run=dry_run)
+    fresh = "would be new" if dry_run else "is new"
 
     def text() -> None:
-        line(f"{short(added.patch_id)} {'is new' if added.new else 'was here already'}")
-        for name in added.ignored:
-            line(f"  ignored {name}: no signature covers it")
+        for patch in added:
+            line(f"{short(patch.patch_id)} {fresh if patch.new else 'was here already'}")
+            for name in patch.ignored:
+                line(f"  ignored {name}: no signature covers it")
 
-    data = {"id": added.patch_id, "new": added.new, "ignored": list(added.ignored)}
-    return Result(data, text, changed=added.new)
+    each = [{"id": patch.patch_id, "new": patch.new, "ignored": list(patch.ignored)} for patch in added]
+    data = {"patches": each, "dry_run": dry_run, **(each[0] if len(each) == 1 else {})}
+    return Result(data, text, changed=not dry_run and any(patch.new for patch in added))
 
 
 @command(patch, "verify")
@@ -217,5 +221,9 @@ def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
     with open_registry(registry_at) as registry:
         found = [registry.resolve_patch(i) for i in ids]
         concepts = [load_verified(registry, patch_id).manifest.concept.text for patch_id in found]
-    lines = [f"{short(p)} is good: {c}" for p, c in zip(found, concepts, strict=True)]
-    return Result({"verified": found}, lambda: line("\n".join(lines)))
+
+    def text() -> None:
+        for patch_id, concept in zip(found, concepts, strict=True):
+            verdict(f"{short(patch_id)} is good: {concept}", good=True)
+
+    return Result({"verified": found}, text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._command import MODEL_HELP, command, open_registry
-from rasura.commands._output import Result, line, many, progress, short, table
+from rasura.commands._output import Result, line, many, progress, short, table, verdict
 from rasura.commands._views import encode_difference, list_differences, list_worst, name_concepts
 
 if TYPE_CHECKING:
@@ -60,10 +60,8 @@ def plan(
         if found.unchanged >= WORTH_SAYING:
             line(f"{found.unchanged:.1%} of the patched weights keep their bits: the change is less than they resolve")
         line(f"state {short(made.before.state)} -> {short(made.after.state)}")
-        line(
-            "accepted"
-            + (f" ({', '.join(f'{name} {value} of {limit}' for name, value, limit in worst)})" if worst else "")
-        )
+        numbers = ", ".join(f"{name} {value} of {limit}" for name, value, limit in worst)
+        verdict(f"accepted ({numbers})" if worst else "accepted", good=True)
         if output is not None:
             line(f"wrote {output}")
 

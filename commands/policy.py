@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._asking import DRY
 from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._output import Result, line, short
 
@@ -35,17 +36,19 @@ def show(registry_at: str | None, output: Path | None) -> Result:
 
 @command(policy, "set", mutating=True)
 @click.argument("file", type=click.Path(path_type=Path))
-def set_(file: Path, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def set_(file: Path, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Put the policy in FILE in force: everything that is applied from now on is held to it."""
     from rasura.registry.apply.motion import Actor
     from rasura.registry.stacks.policy_file import put_in_force, read_policy
 
     with open_registry(registry_at) as registry:
         wanted = read_policy(file)
-        changed = put_in_force(registry, wanted, Actor(actor, reason))
+        changed = put_in_force(registry, wanted, Actor(actor, reason), dry_run=dry_run)
     data = _data(wanted)
-    said = f"the policy in force is {short(data['digest'])}" + ("" if changed else ", as before")
-    return Result(data, lambda: line(said), changed=changed)
+    verb = "would be" if dry_run else "is"
+    said = f"the policy in force {verb} {short(data['digest'])}" + ("" if changed else ", as before")
+    return Result(data, lambda: line(said), changed=changed and not dry_run)
 
 
 def _data(found: "Policy") -> dict[str, Any]:

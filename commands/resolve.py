@@ -7,9 +7,11 @@ import click
 
 from rasura.commands._command import IDS, command, open_registry
 from rasura.commands._output import Result, line, progress, short, table
-from rasura.commands._views import encode_conditioning, format_conditioning
+from rasura.commands._views import encode_conditioning, format_conditioning, format_measured, format_number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import PatchId
     from rasura.registry.erase.rebase import Anew, Resolved
@@ -120,7 +122,7 @@ def _moved(made: "Retargeted") -> Result:
         "own_promise": {"before": made.promise_old, "after": made.promise_new},
         "notices": list(made.doubts),
     }
-    rows = [(name.replace("_", " "), old.get(name, "-"), new.get(name, "-")) for name in _NUMBERS if name in new]
+    rows = [(name.replace("_", " "), *_both(name, old, new)) for name in _NUMBERS if name in new]
     rows.append(("own promise", _number(made.promise_old), _number(made.promise_new)))
 
     def text() -> None:
@@ -128,7 +130,8 @@ def _moved(made: "Retargeted") -> Result:
             line(doubt)
         line(
             f"{short(made.old.patch_id)} ({made.patch.manifest.concept.text}) is {short(made.patch.patch_id)} on "
-            f"{made.base}: responses from {made.way}, fit {made.fit:.1e}, solved in {1000 * made.seconds:.0f} ms"
+            f"{made.base}: responses from {made.way}, fit {format_number(made.fit)}, "
+            f"solved in {1000 * made.seconds:.0f} ms"
         )
         table(("number", "there", "here"), rows)
 
@@ -205,7 +208,7 @@ def _print(made: "tuple[Resolved, ...]", notices: list[str]) -> None:
     for item in made:
         old, new = item.before, item.patch.manifest.measured
         names = (short(item.old.patch_id), short(item.patch.patch_id), item.patch.manifest.concept.text)
-        rows += [(*names, n.replace("_", " "), old.get(n, "-"), new.get(n, "-")) for n in _NUMBERS if n in new]
+        rows += [(*names, n.replace("_", " "), *_both(n, old, new)) for n in _NUMBERS if n in new]
         rows += [
             (*names, f"on {short(pair.other)} {pair.concept}", _number(pair.before), _number(pair.after))
             for pair in item.pairs
@@ -213,5 +216,10 @@ def _print(made: "tuple[Resolved, ...]", notices: list[str]) -> None:
     table(("old", "new", "concept", "number", "before", "after"), rows)
 
 
+def _both(name: str, old: "Mapping[str, str]", new: "Mapping[str, str]") -> tuple[str, str]:
+    """A measured number before and after."""
+    return format_measured(old.get(name, "-")), format_measured(new.get(name, "-"))
+
+
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3e}"
+    return "-" if value is None else format_number(value)

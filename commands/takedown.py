@@ -10,10 +10,12 @@ import click
 
 from rasura.commands._command import MODEL_HELP, command, open_registry, retyping_anchors
 from rasura.commands._lists import TRUNCATE, encode_list, say_list
-from rasura.commands._output import Result, line, progress, short, table
+from rasura.commands._output import Result, line, progress, short, table, verdict
+from rasura.commands._views import format_number
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
+    from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
@@ -79,17 +81,30 @@ def takedown(
     Solves, checks, looks if a judge is named, shows the plan, asks, and moves the model or stack; at no moment is an
     earlier takedown un-erased. Exit code 3 if something stands in the way: then nothing changed.
     """
+    from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.retain_set import load_retain_set
     from rasura.registry._storage.records import Draft
-    from rasura.registry.takedown.plan import plan_takedown
+    from rasura.registry.takedown.plan import look_ahead, plan_takedown
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
-    place, wanted = _place(model, stack), _wanted(concepts, anchors, template_files, request_file)
-    words = load_retain_set(retain, retain_column, truncate=truncate) if retain else None
-    if words is not None:
-        say_list("retain", words)
+    _check_words(concepts, anchors, template_files, request_file)
+    place, obstacles = _place(model, stack), Obstacles()
+    wanted: tuple[Wanted, ...] = ()
+    words = stricter = None
     draft = Draft(actor, reason, "takedown.plan", "success")
-    with open_registry(registry_at) as registry:
+    with open_registry(registry_at, obstacles) as registry:
+        with obstacles.noting():
+            wanted = _wanted(concepts, anchors, template_files, request_file)
+        with obstacles.noting():
+            words = load_retain_set(retain, retain_column, truncate=truncate) if retain else None
+        with obstacles.noting():
+            stricter = _stricter(options["policy_file"])
+        _note_means(registry, obstacles, **options)
+        if obstacles:
+            look_ahead(registry, place, wanted, obstacles, retain=retain is not None)
+            obstacles.refuse()
+        if words is not None:
+            say_list("retain", words)
         with progress() as tell, retyping_anchors(concepts, anchors, "auto"):
             plan = plan_takedown(
                 registry,
@@ -99,7 +114,7 @@ def takedown(
                 templates=(),
                 draft=draft,
                 progress=tell,
-                policy=_stricter(options["policy_file"]),
+                policy=stricter,
             )
         return _finish(registry, plan, draft, words=words, **options)
 
@@ -125,21 +140,26 @@ def withdraw(
     **options: Any,
 ) -> Result:
     """Take takedowns back, in one motion; all others stay erased. With the last one, every byte is the base's."""
+    from rasura.evaluation.look import check_judge
+    from rasura.patches.obstacles import Obstacles
     from rasura.registry._storage.records import Draft
+    from rasura.registry.takedown.ground import sight
     from rasura.registry.takedown.plan import plan_withdrawal
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
+    place, obstacles, stricter = _place(model, stack), Obstacles(), None
     draft = Draft(actor, reason, "takedown.withdraw", "success")
-    with open_registry(registry_at) as registry:
+    with open_registry(registry_at, obstacles) as registry:
+        with obstacles.noting():
+            stricter = _stricter(options["policy_file"])
+        if options["judge"]:
+            with obstacles.noting():
+                check_judge(options["judge"])
+        if obstacles:
+            sight(registry, place, obstacles)
+            obstacles.refuse()
         with progress() as tell:
-            plan = plan_withdrawal(
-                registry,
-                _place(model, stack),
-                names,
-                draft=draft,
-                progress=tell,
-                policy=_stricter(options["policy_file"]),
-            )
+            plan = plan_withdrawal(registry, place, names, draft=draft, progress=tell, policy=stricter)
         return _finish(registry, plan, draft, **options)
 
 
@@ -199,6 +219,31 @@ def _place(model: Path | None, stack: str | None) -> "Place":
     return Place(model, stack)
 
 
+def _check_words(
+    concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
+) -> None:
+    """What no registry is asked for: whether the command says neither too little nor too much."""
+    if (request_file is None) == (not concepts):
+        raise click.UsageError("expected one of --concept and --file")
+    if request_file is not None and (anchors or len(template_files) > 1):
+        raise click.UsageError("with --file, anchors and templates stand in the file; one --templates is for all")
+
+
+def _note_means(
+    registry: "Registry", obstacles: "Obstacles", *, key: str | None, judge: str | None, dry_run: bool, **_: Any
+) -> None:
+    """Note now what would be missing after minutes of solving: a key to sign with, and a judge to look."""
+    from rasura.evaluation.look import check_judge
+    from rasura.registry.trust.key_files import signer
+
+    if not dry_run:
+        with obstacles.noting():
+            signer(registry, key)
+    if judge:
+        with obstacles.noting():
+            check_judge(judge)
+
+
 def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
 ) -> "tuple[Wanted, ...]":
@@ -208,12 +253,8 @@ def _wanted(
     from rasura.registry.takedown.wanted import list_wanted
     from rasura.registry.takedown.wanted_file import read_wanted
 
-    if (request_file is None) == (not concepts):
-        raise click.UsageError("expected one of --concept and --file")
     templates = [load_texts(path, TEMPLATES) for path in template_files]
     if request_file is not None:
-        if anchors or len(templates) > 1:
-            raise click.UsageError("with --file, anchors and templates stand in the file; one --templates is for all")
         return read_wanted(request_file, templates[0] if templates else ())
     try:
         return list_wanted(concepts, anchors, templates)
@@ -261,7 +302,14 @@ def _data(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None") -> 
         "already": dict(plan.already),
         "checks": {str(name): {"value": value, "limit": str(limit)} for name, (value, limit) in plan.worst.items()},
         "seen": [
-            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "erased": s.erased} for s in seen
+            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "erased": s.erased}
+            for s in seen
+            if not s.kept
+        ],
+        "kept": [
+            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "still_seen": s.holds}
+            for s in seen
+            if s.kept
         ],
         "looked_at": bool(seen),
         "notices": list(plan.notices),
@@ -282,12 +330,19 @@ def _print(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None", ho
     if plan.patches and not (plan.covered and not plan.made):
         made = {item.patch.patch_id: item for item in plan.made}
         table(("patch", "concept", "becomes", ""), [_row(i, patch, made) for i, patch in plan.patches.items()])
-    named = [f"{name} {value:.2g}" for name, (value, _) in plan.worst.items() if str(name) in {"pair", "stack", "own"}]
+    worst = {str(name): number for name, number in plan.worst.items() if str(name) in {"pair", "stack", "own"}}
+    named = [f"{name} {format_number(value, limit)}" for name, (value, limit) in worst.items()]
     if named:
-        line(f"checks passed; largest: {', '.join(named)}")
+        verdict(f"checks passed; largest: {', '.join(named)}", good=True)
     if seen:
-        rows = [(s.concept, *((f"{s.before}/{s.n}", f"{s.after}/{s.n}") if s.n else ("-", "-"))) for s in seen]
-        table(("seen", "base", "then"), rows)
+        rows = [
+            (s.concept, *((f"{s.before}/{s.n}", f"{s.after}/{s.n}") if s.n else ("-", "-")), "kept" if s.kept else "")
+            for s in seen
+        ]
+        table(("seen", "base", "then", ""), rows)
+        if kept := [s for s in seen if s.kept]:
+            still = sum(s.holds for s in kept)
+            verdict(f"{still} of {len(kept)} kept concepts are still seen", good=still == len(kept))
         if unseen := [s.concept for s in seen if not s.n]:
             line(f"not looked at, because the judge has no such label: {', '.join(unseen)}")
     else:

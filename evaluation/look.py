@@ -1,35 +1,47 @@
 """A quick look before a model is moved: does the set of a takedown still show what it erases?
 
 A few pictures of each concept, from the base and from the set that is planned, from the same noise; a judge says what
-they show. It is no evaluation (`rasura.evaluation.evaluate`): it asks about the erased concepts only, with few seeds.
+they show. A few concepts that are kept are drawn, too: the nearest to what is newly erased, and some of the rest.
+It is no evaluation (`rasura.evaluation.evaluate`): it asks about few concepts, with few seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.evaluation.images.painter import Sampling, Shot
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Question
-from rasura.evaluation.judges.interface import CLIP
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE
 from rasura.evaluation.judges.open_judge import open_judge
-from rasura.patches.errors import CheckRefusedError, InputError
+from rasura.patches.errors import CheckRefusedError, InputError, NotFoundError
 from rasura.patches.prompts.concept_prompts import normal, prompts_of
+from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.types import Progress
 
 if TYPE_CHECKING:
     from rasura.evaluation.judges.interface import Judge
     from rasura.registry.takedown.plan import TakedownPlan
 
-__all__ = ["MOST", "Seen", "look_at_plan", "require_unseen"]
+__all__ = ["MOST", "Seen", "check_judge", "look_at_plan", "require_unseen"]
 
 MOST: Final = 0.25
 """Share of a concept's pictures that may still show it: one of four, because judges err."""
 _FIRST_SEED: Final = 40_000
 _KEPT: Final = 32
 """Words of the retain list among which a CLIP judge chooses, besides."""
+_NEAREST, _OTHERS = 2, 2
+"""How many kept concepts are drawn: the nearest to what is newly erased, and further ones, spread over the list."""
+_KEPT_PICTURES: Final = 2
+"""Of each of them, at most."""
+_KEPT_SHARE: Final = 0.5
+"""Share of what the base showed of a kept concept that must still be seen."""
+_PLAIN: Final[Mapping[str, str]] = {"style": "a picture in {} style"}
+"""By axis, how a kept concept is asked for; any other: `a picture of a {}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,8 @@ class Seen:
         n: pictures, each drawn twice; 0 where the judge knows no label of this name.
         before: how many of the base's showed it.
         after: how many of the planned set's.
-        erased: whether the planned set erases it; otherwise it is withdrawn, and may be seen again.
+        erased: whether the planned set erases it; otherwise it is withdrawn, and may be seen again, or kept.
+        kept: whether it is one of those that are kept.
     """
 
     concept: str
@@ -49,15 +62,30 @@ class Seen:
     before: int
     after: int
     erased: bool
+    kept: bool = False
 
     @property
     def holds(self) -> bool:
-        """Whether it is seen no more often than allowed, or was not looked at."""
+        """Whether it is seen no more often than allowed, or was not looked at; if it is kept, whether it still is."""
+        if self.kept:
+            return self.after >= _KEPT_SHARE * self.before
         return not self.erased or self.n == 0 or self.after <= MOST * self.n
 
 
+def check_judge(judge_ref: str) -> None:
+    """Refuse a judge that is not there, before minutes are spent on what it shall look at.
+
+    Raises:
+        NotFoundError, FormatError, InputError: see `rasura.evaluation.judges.open_judge.open_judge`.
+    """
+    if not judge_ref.startswith(CLIP):
+        open_judge(judge_ref, ())
+    elif not (folder := Path(judge_ref.removeprefix(CLIP))).is_dir():
+        raise NotFoundError(f"judge {folder} is no folder: expected a CLIP model", hint="rasura evaluate --judge DIR")
+
+
 def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progress) -> tuple[Seen, ...]:
-    """Draw every concept that the plan erases or withdraws, n pictures each, and ask a judge.
+    """Draw what the plan erases or withdraws, n pictures of each concept, and a few of what it keeps, and ask a judge.
 
     Args:
         plan: what would be done.
@@ -78,13 +106,15 @@ def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progre
     back = [plan.ground.patches[i].manifest.concept for i in plan.withdrawn]
     asked = [(concept, templates, True) for concept, templates in erased]
     asked += [(concept.text, concept.templates, False) for concept in back]
-    known = [(c, _axis(judge, c), t, e) for c, t, e in asked]
+    known = [(c, _axis(judge, c), t, e, n) for c, t, e in asked]
+    few = min(n, _KEPT_PICTURES)
+    known += [(c, axis, (_PLAIN.get(axis[0], TEMPLATE),), False, few) for c, axis in _kept(plan, judge)]
     questions = [
         Question("forget" if e else "shown", shot, {axis: label})
-        for concept, found, templates, e in known
+        for concept, found, templates, e, many in known
         if found is not None
         for axis, label in [found]
-        for shot in _shots(concept, templates, n)
+        for shot in _shots(concept, templates, many)
     ]
     shots = [question.shot for question in questions]
     base = plan.ground.base
@@ -96,14 +126,14 @@ def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progre
         model.show(patched=patched)
         answers.append(judge.look(model.painter.draw(shots, stage, progress)).answers if shots else [])
     found_by, place = [], 0
-    for concept, found, _, is_erased in known:
+    for at, (concept, found, _, is_erased, many) in enumerate(known):
         if found is None:
             found_by.append(Seen(concept, 0, 0, 0, is_erased))
             continue
         axis, label = found
-        counts = [sum(answer[axis] == label for answer in side[place : place + n]) for side in answers]
-        found_by.append(Seen(concept, n, counts[0], counts[1], is_erased))
-        place += n
+        counts = [sum(answer[axis] == label for answer in side[place : place + many]) for side in answers]
+        found_by.append(Seen(concept, many, counts[0], counts[1], is_erased, kept=at >= len(asked)))
+        place += many
     return tuple(found_by)
 
 
@@ -113,7 +143,7 @@ def require_unseen(seen: Sequence[Seen]) -> None:
     Raises:
         CheckRefusedError: naming all of them.
     """
-    shown = [s for s in seen if not s.holds]
+    shown = [s for s in seen if not s.holds and not s.kept]
     if shown:
         named = "; ".join(f"{s.concept} in {s.after} of {s.n} pictures (the base: {s.before})" for s in shown)
         raise CheckRefusedError(
@@ -130,6 +160,30 @@ def _choices(plan: TakedownPlan) -> list[Question]:
     named = [name for c in concepts for name in (c.text, c.anchor) if name]
     named += [*(cover.wanted.concept for cover in plan.covered), *words[:_KEPT]]
     return [Question("shown", Shot("", 0), {"concept": name}) for name in dict.fromkeys(named)]
+
+
+def _kept(plan: TakedownPlan, judge: Judge) -> list[tuple[str, tuple[str, str]]]:
+    """Some of what is kept and has a label: the nearest to what is newly erased, then others spread over the list."""
+    words = _retained(plan)
+    known = {word: axis for word in words if (axis := _axis(judge, word)) is not None}
+    chosen: dict[str, None] = {}
+    for made in plan.made:
+        if made.wanted is not None and len(chosen) < _NEAREST and known:
+            near = find_nearest_protected(plan.ground.base.encoder, made.wanted.concept, list(known), {}, _NEAREST)
+            chosen |= dict.fromkeys([each.name for each in near][: _NEAREST - len(chosen)])
+    rest = [word for word in known if word not in chosen]
+    step = max(1, len(rest) // _OTHERS)
+    return [(word, known[word]) for word in (*chosen, *rest[::step][:_OTHERS])]
+
+
+def _retained(plan: TakedownPlan) -> tuple[str, ...]:
+    """The words that the plan keeps, as far as they are known; whole prompts are none."""
+    sets = [made.words for made in plan.made if made.words]
+    if not sets:
+        for patch_id in plan.ground.patches:
+            with suppress(NotFoundError):
+                sets += [words] if (words := plan.ground.words(patch_id)) else []
+    return next((words.concepts for words in sets if not words.whole), ())
 
 
 def _axis(judge: Judge, concept: str) -> tuple[str, str] | None:

@@ -3,7 +3,7 @@
 RasuraError                         1  anything below; `hint` is the next command to type
 ├── InputError                      1  a person's request makes no sense
 │   ├── ConceptError                   empty concept, concept equal to its anchor, prompt too long
-│   ├── ListError                      a list that is missing, empty, unreadable, or can be read in two ways
+│   ├── ListError                      a list that is empty, unreadable, or can be read in two ways
 │   │   └── RetainSetError                 the same of a retain set
 │   └── StrengthError                  a strength off the grid or out of range
 ├── AlgebraError                    1  numbers that the exact arithmetic cannot hold
@@ -55,6 +55,7 @@ class RasuraError(Exception):
         exit_code: what the process ends with.
         hint: the next command to type, or "".
         details: what a machine may want to know (JSON-compatible values).
+        others: what else stands in the way; none of them carries others (`rasura.patches.obstacles`).
     """
 
     code: ClassVar[str] = "error"
@@ -65,6 +66,13 @@ class RasuraError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+        self.others: tuple[RasuraError, ...] = ()
+
+    def say_of(self, what: str) -> None:
+        """Begin the sentence with what it is about, if that does not stand in it."""
+        if what not in self.message:
+            self.message = f"{what}: {self.message}"
+            self.args = (self.message,)
 
 
 class InputError(RasuraError):
@@ -80,13 +88,13 @@ class ConceptError(InputError):
 
 
 class ListError(InputError):
-    """A list that is missing, empty or unreadable, or can be read in more than one way."""
+    """A list that is empty or unreadable, or can be read in more than one way."""
 
     code = "list"
 
 
 class RetainSetError(ListError):
-    """A retain file that is missing, empty or unreadable, or can be read in more than one way."""
+    """A retain file that is empty or unreadable, or can be read in more than one way."""
 
     code = "retain_set"
 

@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import IO, Any, Final
 
 _AT_IMPORT: Final = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "OMP_", "MKL_", "OPENBLAS_", "PYTHON", "HOME", "LD_")
 _OURS: Final = ("rasura.commands", "rasura.registry", "rasura.patches", "rasura.evaluation")
@@ -170,7 +170,7 @@ def _run(arguments: list[str], folder: str, environment: Mapping[str, str], stre
     os._exit(code if isinstance(code, int) else 1)
 
 
-def _open_again(own: int) -> TextIO:
+def _open_again(own: int) -> IO[Any]:
     """A standard stream as the interpreter opens it: by lines where somebody looks, and for errors."""
     mode, by_lines = "r" if own == 0 else "w", own == 2 or os.isatty(own)  # noqa: PLR2004
     return open(own, mode, buffering=1 if by_lines else -1, encoding="utf-8", closefd=False)

@@ -2,7 +2,7 @@
 
 Classifier   a small network of our own: object and style      rasura.evaluation.judges.classifier
 ClipJudge    any CLIP model, asked which label fits best        rasura.evaluation.judges.clip
-OnnxJudge    any ONNX classifier, with a file of labels         rasura.evaluation.judges.onnx
+OnnxJudge    any ONNX classifier or detector, with its labels   rasura.evaluation.judges.onnx
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Any ONNX image classifier as a judge, run by onnxruntime on the CPU: `pip install 'rasura[onnx]'`.
+"""Any ONNX image classifier or detector as a judge, run by onnxruntime on the CPU: `pip install 'rasura[onnx]'`.
 
-The model takes float32 pictures, [n, 3, h, w] or [n, h, w, 3] with h = w, and its first output is [n, labels]. What a
-network of another kind says, such as a detector's boxes, is refused.
+The model takes float32 pictures, [n, 3, h, w] or [n, h, w, 3] with h = w. The first output of a classifier is
+[n, labels], a score each. That of a detector, which its description calls so, is [n, 4 + labels, boxes] or
+[n, boxes, 4 + labels]: four numbers of place and a score a label, for every box before any are left out, as the exports
+of YOLOv8 and of what is built on it have it. A label's score is that of its best box; the places are not looked at.
+Anything else is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ _HINT: Final = f"rasura evaluate --judge {ONNX}FILE:LABELS"
 _BATCH: Final = 16
 _RANK: Final = 4
 _COLOURS: Final = 3
+_BOXES_RANK: Final = 3
+_PLACE: Final = 4  # numbers of a box before its scores
 _SILENT: Final = 4  # onnxruntime's severity "fatal"
 
 
@@ -68,8 +73,8 @@ class OnnxJudge:
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
-        """The labels, on their one axis."""
-        return {self.description.axis: self.description.labels}
+        """The labels, on their one axis; of a detector also the word for none of them."""
+        return {self.description.axis: self.description.answers}
 
     def look(self, pictures: Sequence[Image]) -> Sight:
         """The label of each picture; the features are the scores [n, labels]."""
@@ -81,6 +86,8 @@ class OnnxJudge:
     def _choose(self, scores: npt.NDArray[np.float64]) -> str:
         labels, threshold = self.description.labels, self.description.threshold
         order: list[str] = [labels[i] for i in np.argsort(-scores, kind="stable").tolist()]
+        if (boxes := self.description.boxes) is not None:
+            return order[0] if scores.max() >= boxes.least else boxes.none
         if threshold is None:
             return order[0]
         if scores[labels.index(threshold.label)] >= threshold.least:
@@ -100,10 +107,39 @@ class OnnxJudge:
             raise FormatError(
                 f"{self.title}: the model fails on {batch.shape} numbers: {_first_line(error)}"
             ) from error
+        if self.description.boxes is not None:
+            return self._take_best(found, len(pictures))
         wanted = (len(pictures), len(self.description.labels))
         if not isinstance(found, np.ndarray) or found.shape != wanted or found.dtype.kind != "f":
             got = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
-            raise FormatError(f"{self.title}: expected scores {list(wanted)}, one a label, got {got}", hint=_HINT)
+            said = f"{self.title}: expected scores {list(wanted)}, one a label, got {got}"
+            if isinstance(found, np.ndarray) and found.ndim == _BOXES_RANK:
+                said += "; of a detector, LABELS.json says how a picture without boxes is called"
+                raise FormatError(said, hint='"boxes": {"none": "nothing", "least": 0.25} in LABELS.json')
+            raise FormatError(said, hint=_HINT)
+        return self._finite(found)
+
+    def _take_best(self, found: Any, pictures: int) -> npt.NDArray[np.float64]:
+        """Of boxes, each label's best score in each picture, [n, labels].
+
+        Raises:
+            FormatError: no boxes, or boxes that can be read in two ways.
+        """
+        count = len(self.description.labels)
+        width = _PLACE + count
+        shape: tuple[int, ...] = found.shape if isinstance(found, np.ndarray) and found.dtype.kind == "f" else ()
+        if len(shape) != _BOXES_RANK or shape[0] != pictures or list(shape[1:]).count(width) != 1:
+            got = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise FormatError(
+                f"{self.title}: expected boxes [{pictures}, {width}, any] or [{pictures}, any, {width}], four numbers "
+                f"of place and a score for each of {count} labels, got {got}",
+                hint=_HINT,
+            )
+        boxes = self._finite(found if shape[1] == width else found.transpose(0, 2, 1))
+        best: npt.NDArray[np.float64] = boxes[:, _PLACE:].max(axis=2, initial=0.0)
+        return best
+
+    def _finite(self, found: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         if not np.isfinite(found).all():
             raise FormatError(f"{self.title}: expected finite scores, got NaN or infinity")
         return found.astype(np.float64)

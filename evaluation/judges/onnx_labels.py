@@ -5,6 +5,10 @@ A text file holds a label a line, in the order of the model's outputs. A JSON fi
     {"labels": ["safe", "nsfw"], "axis": "label", "threshold": {"label": "nsfw", "least": 0.2},
      "resize": 256, "size": 224, "channels": "bgr", "mean": [104, 117, 123], "std": [1, 1, 1], "jpeg": true}
 
+A detector of boxes says so, and what a picture shows in which it finds none of its labels:
+
+    {"labels": ["face", "hand"], "boxes": {"none": "nothing", "least": 0.25}}
+
 Only `labels` is needed. A picture is stretched to `resize` x `resize` (default: `size`), sent through JPEG where `jpeg`
 says so, cut to the middle `size` x `size` (default: what the model's input says), put into the order of `channels`, and
 each channel becomes (level - mean) / std of levels from 0 to 255. Without `mean` and `std` that is level / 255.
@@ -41,6 +45,14 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class Boxes:
+    """The model's output is boxes; a picture in which no label reaches this score shows `none`."""
+
+    none: str
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """Labels and the way to the model's input.
 
@@ -54,6 +66,7 @@ class Description:
         mean: of each channel, in levels from 0 to 255, in the order of `channels`.
         std: likewise, over 0.
         jpeg: whether the picture goes through JPEG, as Pillow writes it.
+        boxes: of a detector; None where the output is a score a label.
     """
 
     labels: tuple[str, ...]
@@ -65,11 +78,20 @@ class Description:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (255.0, 255.0, 255.0)
     jpeg: bool = False
+    boxes: Boxes | None = None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Everything that may be said of a picture."""
+        return self.labels if self.boxes is None else (*self.labels, self.boxes.none)
 
     @property
     def digest(self) -> Digest:
         """Over everything that it says."""
-        return digest_of(repr(sorted(asdict(self).items())).encode())
+        said = asdict(self)
+        if self.boxes is None:  # as it was before there were boxes, so that titles in old reports stay
+            del said["boxes"]
+        return digest_of(repr(sorted(said.items())).encode())
 
 
 def read_description(path: Path) -> Description:
@@ -107,7 +129,10 @@ def _parse_json(text: str, what: str) -> Description:
         mean=_parse_levels(fields, "mean", -_MOST_LEVEL, what) if fields.has("mean") else (0.0,) * _CHANNELS,
         std=_parse_levels(fields, "std", 1e-6, what) if fields.has("std") else (255.0,) * _CHANNELS,
         jpeg=fields.flag("jpeg") if fields.has("jpeg") else False,
+        boxes=_parse_boxes(fields.fields("boxes"), labels, what) if fields.has("boxes") else None,
     )
+    if found.boxes is not None and found.threshold is not None:
+        raise FormatError(f"{what}: expected one of boxes and threshold, got both")
     fields.done()
     return found
 
@@ -130,6 +155,14 @@ def _parse_threshold(fields: Fields, labels: tuple[str, ...], what: str) -> Thre
     if len(labels) == 1:
         raise FormatError(f"{what}: threshold: expected a second label for what lies below it, got one label")
     return Threshold(label, least)
+
+
+def _parse_boxes(fields: Fields, labels: tuple[str, ...], what: str) -> Boxes:
+    none, least = fields.text("none", limit=_LONGEST_LABEL), _parse_number(fields.value("least"), 0, what)
+    fields.done()
+    if not none or none in labels:
+        raise FormatError(f"{what}: boxes: expected a word of its own for a picture without boxes, got {show(none)}")
+    return Boxes(none, least)
 
 
 def _parse_levels(fields: Fields, name: str, low: float, what: str) -> tuple[float, ...]:

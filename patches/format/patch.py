@@ -119,6 +119,10 @@ def list_strangers(folder: Path) -> tuple[str, ...]:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a new folder, all of it or nothing.
 
+    Args:
+        folder: its path.
+        files: bytes by name; a name may begin with that of a folder inside, as in `dog/manifest.json`.
+
     Raises:
         ExistsError: something is there already.
         HostWriteError: disk full or not writable; nothing is left.
@@ -132,6 +136,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise HostWriteError(f"cannot write {folder}: {error.strerror}") from error
     try:
         for name, data in files.items():
+            (scratch / name).parent.mkdir(exist_ok=True)
             (scratch / name).write_bytes(data)
         scratch.chmod(0o755)
         os.replace(scratch, folder)  # noqa: PTH105  # over an empty folder, as rename(2) allows

@@ -38,13 +38,14 @@ def read_list_text(path: Path, role: Role, limit: int = LIST_LIMIT) -> str:
         limit: most bytes it may have.
 
     Raises:
-        RasuraError: the role's: missing, no regular file, too long, not UTF-8, or what stands in a list's place
+        NotFoundError: nothing is there.
+        RasuraError: the role's: no regular file, too long, not UTF-8, or what stands in a list's place
             (a Git LFS pointer, a web page, a workbook).
     """
     try:
         data = read_regular(path, limit)
     except NotFoundError:
-        raise role.missing(f"{role.what} {path} does not exist", hint=role.hint, file=str(path)) from None
+        raise NotFoundError(f"{role.what} {path} does not exist", hint=role.hint, file=str(path)) from None
     except FormatError as error:
         raise role.refuse(path, f"cannot be read: {error.message}") from None
     for sign, said in _SIGNS.items():

@@ -93,7 +93,8 @@ def read_list(source: str | Path, role: Role, column: str | None = None) -> Text
         column: which columns, as behind the colon.
 
     Raises:
-        RasuraError: the role's: missing, empty, broken, or with more than one way to read it.
+        NotFoundError: nothing is there.
+        RasuraError: the role's: empty, broken, or with more than one way to read it.
     """
     path, asked = split_source(source, column)
     rows = read_rows(path, read_list_text(path, role), role)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches._io.json_fields import show
-from rasura.patches.errors import ListError, NotFoundError, RasuraError, RetainSetError
+from rasura.patches.errors import ListError, RasuraError, RetainSetError
 
 __all__ = ["ANCHORS", "HELD_OUT_FILE", "KINDS", "PROMPTS", "REQUESTS", "RETAIN", "TEMPLATES", "Role"]
 
@@ -25,14 +25,12 @@ class Role:
         option: the option that names it, or the command where there is none.
         known: columns that need not be named, lower-case and singular.
         error: what a bad file raises.
-        missing: what a missing file raises.
     """
 
     what: str
     option: str
     known: tuple[str, ...] = tuple(KINDS)
     error: type[RasuraError] = ListError
-    missing: type[RasuraError] = ListError
     columns: bool = field(default=True, kw_only=True)
 
     @property
@@ -60,13 +58,9 @@ class Role:
 
 _NAMED: Final = 20  # columns in one message
 
-RETAIN: Final = Role("retain file", "--retain", error=RetainSetError, missing=RetainSetError)
+RETAIN: Final = Role("retain file", "--retain", error=RetainSetError)
 HELD_OUT_FILE: Final = Role("held-out file", "--held-out")
 ANCHORS: Final = Role("file of anchors", "--anchors", ("anchor", "concept"))
 TEMPLATES: Final = Role("template file", "--templates", ("template", "prompt"))
-REQUESTS: Final = Role(
-    "request file", "rasura takedown --file requests.csv --dry-run", ("concept",), missing=NotFoundError, columns=False
-)
-PROMPTS: Final = Role(
-    "prompt file", "rasura evaluate --prompts FILE.jsonl", ("prompt",), missing=NotFoundError, columns=False
-)
+REQUESTS: Final = Role("request file", "rasura takedown --file requests.csv --dry-run", ("concept",), columns=False)
+PROMPTS: Final = Role("prompt file", "rasura evaluate --prompts FILE.jsonl", ("prompt",), columns=False)

@@ -97,7 +97,8 @@ def load_retain_set(path: str | Path, column: str | None = None, *, truncate: bo
         truncate: texts that are longer than the text encoder reads may be cut.
 
     Raises:
-        RetainSetError: missing, empty, broken, or with more than one way to read it.
+        NotFoundError: no such file.
+        RetainSetError: empty, broken, or with more than one way to read it.
     """
     return _read(path, RETAIN, column, truncate=truncate)
 
@@ -106,7 +107,8 @@ def load_held_out(path: str | Path, *, truncate: bool = False) -> RetainSet:
     """Read a file of words or prompts on which leak is only measured, as `load_retain_set` does.
 
     Raises:
-        ListError: missing, empty, broken, or with more than one way to read it.
+        NotFoundError: no such file.
+        ListError: empty, broken, or with more than one way to read it.
     """
     return _read(path, HELD_OUT_FILE, None, truncate=truncate)
 
@@ -115,7 +117,8 @@ def load_texts(path: str | Path, role: Role) -> tuple[str, ...]:
     """The texts of another list: anchors, templates.
 
     Raises:
-        ListError: missing, empty, broken, or with more than one way to read it.
+        NotFoundError: no such file.
+        ListError: empty, broken, or with more than one way to read it.
     """
     return read_list(path, role).texts
 

@@ -26,6 +26,7 @@ from rasura.patches.errors import (
     StrengthError,
 )
 from rasura.patches.hosts.interface import Host
+from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.goal import stricter_of
@@ -39,6 +40,7 @@ from rasura.registry.apply.host_state import (
     look_at,
     settle_unborn,
 )
+from rasura.registry.apply.look_ahead import check_in_use
 from rasura.registry.apply.motion import Actor, Receipt, move
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ __all__ = [
     "apply",
     "apply_to_folder",
     "check_base",
-    "check_in_use",
     "revert",
     "switch",
     "switch_folder",
@@ -85,14 +86,19 @@ def apply(
         raise StrengthError("strength 0 applies nothing: expected another", hint="rasura patch revert ID --model MODEL")
 
     def wanted(applied: Stack) -> Stack:
+        obstacles = Obstacles()
         for patch_id in ids:
             if applied.get(patch_id, strength) != strength:
-                raise AlreadyAppliedError(
-                    f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength {strength}, "
-                    f"got {applied[patch_id]}",
-                    hint=look_at(host),
+                obstacles.add(
+                    AlreadyAppliedError(
+                        f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength "
+                        f"{strength}, got {applied[patch_id]}",
+                        hint=look_at(host),
+                    )
                 )
-        check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
+        with obstacles.noting():
+            check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
+        obstacles.refuse()
         return applied.with_(dict.fromkeys(ids, strength))
 
     draft = Draft(actor.name, actor.reason, APPLY, "success", ids, details={STRENGTH: strength.sixteenths})
@@ -180,21 +186,6 @@ def switch(
 
     draft = Draft(actor.name, actor.reason, SWITCH, "success", tuple(goal.patches), details={"goal": goal.source})
     return move(registry, host, wanted, draft, stricter=stricter_of(goal, policy), dry_run=dry_run)
-
-
-def check_in_use(registry: Registry, patch_ids: Iterable[PatchId]) -> None:
-    """Refuse patches that were retired: nothing that is made later leaves them alone.
-
-    Raises:
-        ConflictError: naming the first.
-    """
-    retired = registry.retired_patches()
-    for patch_id in patch_ids:
-        if patch_id in retired:
-            raise ConflictError(
-                f"patch {patch_id[:SHORT]} is retired: expected one in use",
-                hint=f"rasura patch unretire {patch_id[:SHORT]}",
-            )
 
 
 def check_base(registry: Registry, host: Host, goal: Goal) -> None:

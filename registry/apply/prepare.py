@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
 from rasura.patches.algebra.compose import layers_of
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.checks.check import SHORT, Accepted, Member, Policy, require
-from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
+from rasura.patches.checks.check import Accepted, Member, Policy, require
+from rasura.patches.errors import BaseMismatchError, CheckRefusedError, DriftError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import Host, MadeOf
 from rasura.patches.models.base_identity import check_touched
+from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry._storage.records import BaseRecord, HostRecord
 from rasura.registry.apply import side_branches
@@ -27,8 +28,8 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.apply.require_evaluated import require_evaluated
-from rasura.registry.trust.check import judge_loaded, load_readable, load_stack
+from rasura.registry.apply.look_ahead import note_unready
+from rasura.registry.trust.check import judge_loaded, load_readable
 
 if TYPE_CHECKING:
     import torch
@@ -92,27 +93,36 @@ def prepared(
     Raises:
         VerificationError, BaseMismatchError, DriftError, CheckRefusedError, HostError: this cannot be.
         NotFoundError: the base of the patches is not in this registry.
+        RasuraError: of several of these the first, with the others in `others`.
     """
-    loaded = load_stack(registry, wanted)
+    way, obstacles = present.diff(wanted), Obstacles()
+    asks = policy if way.added or way.changed else None  # taking out is always allowed
+    loaded = note_unready(registry, wanted, asks, obstacles, add_base=add_base(host))
     stack = loaded.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
-    check_names(host, touched)
+    with obstacles.noting():
+        check_names(host, touched)
+        _check_made_for(registry, host, stack)
+    # A missing evaluation keeps nobody from checking, too; patches that are not good, or not for this model, do.
+    if any(not isinstance(error, CheckRefusedError) for error in obstacles.found):
+        obstacles.refuse()
+    with obstacles.noting():
+        host.ensure_writable(touched)
     coded = side_branches.quantised(host, touched)
     plain = [name for name in touched if name not in coded]
     originals, digests = host.originals(plain), host.original_digests(plain)
-    _check_made_for(registry, host, stack)
-    way = present.diff(wanted)
     # What also puts something in is checked as a whole.
     gone = [] if way.added or way.changed else load_readable(registry, way.removed)
     found = judge_loaded(registry, loaded, policy, gone=gone, originals=originals, host=host)
+    with obstacles.noting():
+        require(found.verdict)
+    with obstacles.noting():
+        base = _base_of(registry, host, stack, originals, coded)
+        if stack:
+            _check_text_encoder(registry.base(base), host)
+    obstacles.refuse()
     verdict = require(found.verdict)
-    base = _base_of(registry, host, stack, originals, coded)
-    if stack:
-        _check_text_encoder(registry.base(base), host)
-    if way.added or way.changed:  # taking out is always allowed
-        require_evaluated(registry, base, wanted, policy)
-    host.ensure_writable(touched)
     merged = {name: layer for name, layer in layers.items() if name in originals}
     values = host.compose(merged, originals, _made_of(stack, digests))
     tensors = originals | {name: value.tensor for name, value in values.items()}
@@ -214,13 +224,7 @@ def _base_of(
 ) -> Digest:
     """The base of a stack, or for an empty one that of the host, whose originals it must then have."""
     if stack:
-        base = stack[0].patch.manifest.base.sha256
-        if all(known.digest != base for known in registry.bases()):
-            raise NotFoundError(
-                f"the base {base[:SHORT]} of patch {stack[0].patch_id[:SHORT]} is not in this registry",
-                hint=add_base(host),
-            )
-        return base
+        return stack[0].patch.manifest.base.sha256
     record = find_record(registry, host)
     assert record is not None  # only a host that had patches can come to have none
     expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in registry.base(record.base).parameters]

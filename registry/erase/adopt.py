@@ -142,7 +142,7 @@ def _opened(registry: Registry, base: str, model: Path | None, draft: Draft, pro
         try:
             return open_base(registry, base, draft, progress)
         except NotFoundError as error:
-            if Path(base).exists() or error.hint:
+            if "moved_from" not in error.details:
                 raise
             raise NotFoundError(
                 error.message, hint="rasura adopt FILE --base MODEL --model DIR", **error.details

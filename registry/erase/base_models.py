@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import DriftError, NotFoundError
+from rasura.patches.errors import DriftError, ExistsError, NotFoundError
 from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class OpenBase:
 
 
 def add_base(
-    registry: Registry, folder: Path, name: str | None, draft: Draft, progress: Progress
+    registry: Registry, folder: Path, name: str | None, draft: Draft, progress: Progress, *, dry_run: bool = False
 ) -> tuple[OpenBase, bool]:
-    """Hash every patchable parameter of a model folder and register it.
+    """Hash every patchable parameter of a model folder and register it. With `dry_run`, nothing is written.
 
     Returns:
         The base, and whether it is new here.
@@ -64,26 +64,54 @@ def add_base(
         ),
         added_at=registry.now(),
     )
-    return OpenBase(record, identity, host, encoder), registry.add_base(record, draft)
+    opened = OpenBase(record, identity, host, encoder)
+    if dry_run:
+        if known is not None:
+            raise ExistsError(f"these weights are base {known.name!r} already", hint="rasura base list")
+        if any(base.name == record.name for base in registry.bases()):
+            raise ExistsError(f"another base is called {record.name!r} already", hint="rasura base list")
+        return opened, True
+    return opened, registry.add_base(record, draft)
 
 
-def open_base(registry: Registry, reference: str, draft: Draft, progress: Progress) -> OpenBase:
+def check_base_there(registry: Registry, reference: str) -> BaseRecord | None:
+    """The base with this name or digest, whose folder is still there; None of a folder.
+
+    Raises:
+        NotFoundError: neither a registered base nor a folder, or its folder is gone.
+    """
+    from rasura.patches.hosts.disk.compvis_layout import is_single_name
+
+    folder = Path(reference)
+    if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
+        return None
+    try:
+        record = registry.base(reference)
+    except NotFoundError as error:
+        raise NotFoundError(f"no base and no folder is called {reference!r}", hint="rasura base add MODEL") from error
+    if not Path(record.source).exists():
+        raise NotFoundError(
+            f"base {record.name!r} was added from {record.source}, where nothing is any more: expected its model",
+            hint="rasura base add MODEL",
+            moved_from=record.source,
+        )
+    return record
+
+
+def open_base(
+    registry: Registry, reference: str, draft: Draft, progress: Progress, *, dry_run: bool = False
+) -> OpenBase:
     """The base with this name, digest or folder, opened and compared with what was registered; a new folder is added.
+
+    With `dry_run`, nothing is written.
 
     Raises:
         NotFoundError: neither a registered base nor a folder.
         UnsupportedHostError: a single file, which has no tokenizer.
         DriftError: the folder no longer holds the weights that were registered under this name.
     """
-    from rasura.patches.hosts.disk.compvis_layout import is_single_name
-
-    folder = Path(reference)
-    if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
-        return add_base(registry, folder, None, draft, progress)[0]
-    try:
-        record = registry.base(reference)
-    except NotFoundError as error:
-        raise NotFoundError(f"no base and no folder is called {reference!r}", hint="rasura base add MODEL") from error
+    if (record := check_base_there(registry, reference)) is None:
+        return add_base(registry, Path(reference), None, draft, progress, dry_run=dry_run)[0]
     identity, host, encoder = _identified(Path(record.source), progress)
     if identity.digest != record.digest:
         raise DriftError(

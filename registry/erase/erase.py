@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.increment import ONE
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
-from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.patches.obstacles import Obstacles
+from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
@@ -60,6 +63,7 @@ def erase(
     device: str = "cpu",
     work: Path | None = None,
     protect_others: bool = False,
+    dry_run: bool = False,
     told: Callable[[EraseRequest], None] | None = None,
 ) -> tuple[Erased, ...]:
     """Erase the request's concepts from a base: one signed, registered patch each.
@@ -75,6 +79,7 @@ def erase(
         device: where methods that look through the UNet compute.
         work: a folder where a long training leaves checkpoints; asked again with the same one, it goes on from there.
         told: called once, before anything is solved, with the request as its lists fit the text encoder.
+        dry_run: solve and measure, and register nothing; not logged, and no key is needed.
         protect_others: leave alone also whatever `find_others` finds: patches of this base and of other concepts.
 
     Raises:
@@ -84,8 +89,10 @@ def erase(
     from rasura.patches.solving.fit_request import fit_request
 
     try:
-        private = signer(registry, key)
-        opened = open_base(registry, base, replace(draft, action="base.add"), progress)
+        obstacles = Obstacles()
+        look_ahead(registry, base, key, protect, obstacles, dry_run=dry_run)
+        obstacles.refuse()
+        opened = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         request = fit_request(opened.encoder, request)
         if told is not None:
             told(request)
@@ -96,15 +103,47 @@ def erase(
         full = _anchored(opened, find_guarded(request, known, opened.identity), registry.policy())
         patches = _built(opened, full, progress, open_moments(registry, opened), device=device, work=work)
         doubts = judge_patches(opened, full, patches, registry.policy(), progress)
-        source = f"erased from {opened.record.name}"
+        if dry_run:
+            known_here = {record.patch_id for record in registry.patches()}
+            pairs = zip(patches, doubts, strict=True)
+            return tuple(Erased(patch, patch.patch_id not in known_here, own) for patch, own in pairs)
+        source, private = f"erased from {opened.record.name}", signer(registry, key)
         signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
         added = add_signed(registry, signed)
     except RasuraError as error:
         if isinstance(error, ErasureRefusedError):
             suggest_anchor(error, f"rasura erase --base {shlex.quote(base)}", name_retain(request.retain))
-        registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
+        if not dry_run:
+            registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
         raise
     return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
+
+
+def look_ahead(
+    registry: Registry,
+    base: str,
+    key: str | None,
+    protect: Sequence[PatchId],
+    obstacles: Obstacles,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Note all that stands in the way of an erasure and can be seen before the base is opened; nothing is written.
+
+    Args:
+        registry: where the patches would go.
+        base: name, digest or folder of the base.
+        key: name of the key to sign with.
+        protect: registered patches whose targets must stay untouched.
+        obstacles: gets what is found.
+        dry_run: nothing will be signed.
+    """
+    if not dry_run:
+        with obstacles.noting():
+            signer(registry, key)
+    with obstacles.noting():
+        check_base_there(registry, base)
+    load_stack(registry, dict.fromkeys(protect, ONE), obstacles=obstacles)
 
 
 def judge_patches(

@@ -249,7 +249,8 @@ class LiveModel:
         try:
             yield
         except RasuraError as error:
-            error.hint = self._say(error.hint)
+            for each in (error, *error.others):
+                each.hint = self._say(each.hint)
             raise
 
     def _who(self, actor: str | None, reason: str) -> Actor:

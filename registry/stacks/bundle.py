@@ -7,6 +7,7 @@ person names it, by digits of its id and not by the name that the sender gave it
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,7 +148,9 @@ def read_bundle(registry: Registry, path: Path) -> Bundle:
     return Bundle(files, patches, _keys(registry, files, patches), lock)
 
 
-def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[str] = ()) -> TakenIn:
+def add_bundle(
+    registry: Registry, path: Path, draft: Draft, *, trust: Sequence[str] = (), dry_run: bool = False
+) -> TakenIn:
     """Verify every patch of a bundle and register all of them, or none.
 
     Args:
@@ -155,6 +158,7 @@ def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[
         path: the file.
         draft: the audit entry of each patch.
         trust: keys of the bundle that are to be trusted from now on, by at least twelve digits of their ids.
+        dry_run: verify everything, and write nothing, no entry either.
 
     Raises:
         UntrustedKeyError, RevokedKeyError: a key does not count here; nothing was changed.
@@ -164,9 +168,13 @@ def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[
     draft = replace(draft, details={"bundle": path.name})
     try:
         bundle = read_bundle(registry, path)
-        chosen = [_named(bundle, digits) for digits in trust]
+        chosen = [_named(bundle, digits, path) for digits in trust]
         _check_keys(bundle, {key.key_id for key in chosen}, path)
         _check_patches(bundle)
+        if dry_run:
+            here = {record.patch_id for record in registry.patches()}
+            added = tuple((patch.patch_id, patch.patch_id not in here) for patch in bundle.patches)
+            return TakenIn(bundle, added, tuple(key.key_id for key in chosen))
         for key in chosen:
             taken = {known.name for known in registry.keys()}
             given = key.name if is_key_name(key.name) and key.name not in taken else key.key_id[:SHORT]
@@ -175,7 +183,8 @@ def add_bundle(registry: Registry, path: Path, draft: Draft, *, trust: Sequence[
         source = f"bundle {path.name}"
         added = add_signed(registry, [SignedPatch(files, source, draft) for files in bundle.files.patches.values()])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
     return TakenIn(bundle, added, tuple(key.key_id for key in chosen))
 
@@ -242,13 +251,13 @@ def _keys(registry: Registry, files: BundleFiles, patches: Sequence[BundledPatch
     )
 
 
-def _named(bundle: Bundle, digits: str) -> BundledKey:
+def _named(bundle: Bundle, digits: str, path: Path) -> BundledKey:
     found = [key for key in bundle.keys if key.sent and key.key_id.startswith(digits)]
     if len(digits) < _LEAST or len(found) != 1:
         raise InputError(
             f"expected {_LEAST} digits or more of the id of one key in the bundle, got {digits[:64]!r}; it holds "
             f"{', '.join(key.key_id for key in bundle.keys if key.sent) or 'none'}",
-            hint="rasura bundle show FILE",
+            hint=f"rasura bundle show {shlex.quote(str(path))}",
         )
     return found[0]
 
@@ -269,7 +278,7 @@ def _check_keys(bundle: Bundle, chosen: set[KeyId], path: Path) -> None:
         raise UntrustedKeyError(
             f"{path}: signed by keys that this registry does not trust: {named}; compare the id with its owner's, who "
             "sees it in rasura key list",
-            hint=f"rasura bundle add FILE {digits}",
+            hint=f"rasura bundle add {shlex.quote(str(path))} {digits}",
             keys=[key.key_id for key in unknown],
         )
 

@@ -26,7 +26,7 @@ from rasura.patches.errors import (
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name
 from rasura.registry._storage.records import Draft
-from rasura.registry.apply.operations import check_in_use
+from rasura.registry.apply.look_ahead import check_in_use
 from rasura.registry.stacks.versions import Versions
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.checks.check import require
+from rasura.patches.types import SHORT
 from rasura.registry.trust.check import judge_stack, merge_policies
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
     from rasura.patches.types import PatchId
     from rasura.registry.registry import Registry
 
-__all__ = ["export_kohya"]
+__all__ = ["export_kohya", "list_files", "list_folders"]
 
 _ENCODER: Final = "text_encoder."
 _SECOND: Final = "text_encoder_2."
+_WORD: Final = 40  # characters of a concept in a file's name: four bytes each fit every file system
 
 
 def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> KohyaFile:
@@ -37,6 +39,38 @@ def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Kohy
     found = judge_stack(registry, wanted, merge_policies(registry, None))
     require(found.verdict)
     return encode_kohya(found.stack, two_encoders=_two_encoders(registry, found.stack))
+
+
+def list_folders(registry: Registry, ids: Sequence[PatchId]) -> dict[str, bytes]:
+    """Every patch as a signed folder of its own: bytes by `NAME/FILE`.
+
+    Raises:
+        NotFoundError, DigestMismatchError: a patch is not here, or was changed.
+    """
+    found: dict[str, bytes] = {}
+    for patch_id in dict.fromkeys(ids):
+        name = name_patch(registry, patch_id)
+        found |= {f"{name}/{file}": data for file, data in registry.patch_files(patch_id).items()}
+    return found
+
+
+def list_files(registry: Registry, wanted: Mapping[PatchId, Strength]) -> dict[str, bytes]:
+    """Every patch as a file of its own in kohya's spelling, checked alone: bytes by `NAME.safetensors`.
+
+    Raises:
+        RasuraError: see `export_kohya`.
+    """
+    return {
+        f"{name_patch(registry, patch_id)}.safetensors": export_kohya(registry, {patch_id: strength}).data
+        for patch_id, strength in wanted.items()
+    }
+
+
+def name_patch(registry: Registry, patch_id: PatchId) -> str:
+    """What a patch's file or folder is called: its concept as a file's name may have it, and its id."""
+    concept = registry.patch(patch_id).concepts[0]
+    word = "-".join("".join(c if c.isalnum() else " " for c in concept).split())[:_WORD]
+    return f"{word}-{patch_id[:SHORT]}" if word else patch_id[:SHORT]
 
 
 def _two_encoders(registry: Registry, stack: Sequence[Member]) -> bool:

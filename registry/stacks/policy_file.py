@@ -33,6 +33,8 @@ def read_policy(path: Path) -> Policy:
         raise InputError(f"{path}: {error.message}", hint=error.hint) from None
 
 
-def put_in_force(registry: Registry, policy: Policy, actor: Actor) -> bool:
-    """Make a policy the registry's; False where it is already."""
+def put_in_force(registry: Registry, policy: Policy, actor: Actor, *, dry_run: bool = False) -> bool:
+    """Make a policy the registry's; False where it is already. With `dry_run`, nothing is written."""
+    if dry_run:
+        return registry.policy() != policy
     return registry.set_policy(policy, Draft(actor.name, actor.reason, "policy.set", "success"))

@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.errors import RasuraError, UnsupportedHostError
+from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.stacks.stack_ref import side_of
+from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.retain_words import retained
-from rasura.registry.trust.verified_patch import load_verified
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.format.patch import Patch
     from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry._storage.records import Draft
+    from rasura.registry.apply.goal import Goal
     from rasura.registry.registry import Registry
+    from rasura.registry.trust.check import Loaded
 
-__all__ = ["Ground", "Place", "stand_on"]
+__all__ = ["Ground", "Place", "Sighted", "sight", "stand_on"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,23 +89,58 @@ class Ground:
         return retained(self.registry, protected.retain, names=names)
 
 
-def stand_on(registry: Registry, place: Place, draft: Draft, progress: Progress) -> Ground:
-    """Look at what is there, open the base, verify every patch.
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighted:
+    """What is there, with every patch verified anew, before anything of the base is read."""
+
+    goal: Goal
+    loaded: Loaded
+
+
+def sight(registry: Registry, place: Place, obstacles: Obstacles) -> Sighted | None:
+    """Look at what is there; what is found wrong is noted, all of it. None where there is no such place."""
+    try:
+        goal = side_of(registry, place.source)
+    except RasuraError as error:
+        obstacles.add(error)
+        return None
+    loaded = load_stack(registry, goal.patches, obstacles=obstacles)
+    for member in loaded.stack:
+        patch, patch_id = member.patch, member.patch_id
+        if any(name.partition(".")[0].startswith("text_encoder") for name in patch.tensors.increments):
+            obstacles.add(
+                UnsupportedHostError(
+                    f"{place.source} holds patch {patch_id[:SHORT]} ({patch.manifest.concept.text}), which changes the "
+                    "text encoder: expected patches of what reads it; a takedown is solved for the base's embeddings",
+                    hint=f"rasura erase --base MODEL --concept TEXT --protect {patch_id[:SHORT]}",
+                )
+            )
+    return Sighted(goal, loaded)
+
+
+def stand_on(
+    registry: Registry, place: Place, draft: Draft, progress: Progress, sighted: Sighted | None = None
+) -> Ground:
+    """Look at what is there, verify every patch, open the base.
+
+    Args:
+        registry: which says what is there.
+        place: the model or the stack.
+        draft: of a base that is seen first.
+        progress: told what is going on.
+        sighted: what somebody saw there just now.
 
     Raises:
         NotFoundError: no such model or stack.
         DriftError: the model is not what the registry last wrote.
         UnsupportedHostError: a patch of the text encoder is applied: beside it, other embeddings count.
         VerificationError: a patch that does not count here.
+        RasuraError: of several of these the first, with the others in `others`.
     """
-    goal = side_of(registry, place.source)
+    obstacles = Obstacles()
+    seen = sighted or sight(registry, place, obstacles)
+    obstacles.refuse()
+    assert seen is not None
+    goal = seen.goal
     base = open_base(registry, str(goal.base) if place.model is None else str(place.model), draft, progress)
-    patches = {patch_id: load_verified(registry, patch_id) for patch_id in sorted(goal.patches)}
-    for patch_id, patch in patches.items():
-        if any(name.partition(".")[0].startswith("text_encoder") for name in patch.tensors.increments):
-            raise UnsupportedHostError(
-                f"{place.source} holds patch {patch_id[:SHORT]} ({patch.manifest.concept.text}), which changes the "
-                "text encoder: expected patches of what reads it; a takedown is solved for the base's embeddings",
-                hint=f"rasura erase --base MODEL --concept TEXT --protect {patch_id[:SHORT]}",
-            )
-    return Ground(registry, place, base, patches, goal.patches)
+    return Ground(registry, place, base, {m.patch_id: m.patch for m in seen.loaded.stack}, goal.patches)

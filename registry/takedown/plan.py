@@ -12,6 +12,7 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.checks.verdict import CheckName
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
+from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.types import SHORT, PatchId
@@ -19,7 +20,7 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by
-from rasura.registry.takedown.ground import Ground, Place, stand_on
+from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
 from rasura.registry.takedown.wanted import Wanted, check_wanted
 from rasura.registry.trust.check import merge_policies
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
 
-__all__ = ["Made", "TakedownPlan", "plan_takedown", "plan_withdrawal"]
+__all__ = ["Made", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
 
 NEAR: Final = 0.4
 """Share of a withdrawn patch's effect from which on a near one that stays may lose pictures (docs/composer.md)."""
@@ -124,16 +125,13 @@ def plan_takedown(
         RasuraError: whatever stands in the way, all of it at once; logged.
     """
     try:
-        check_wanted(wanted)
-        ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
+        obstacles = Obstacles()
+        seen = look_ahead(registry, place, wanted, obstacles, retain=retain is not None)
+        obstacles.refuse()
+        ground = stand_on(registry, place, replace(draft, action="base.add"), progress, seen)
         standing = find_covered(registry, ground)
         already, changed = _sorted_out(ground, standing, wanted)
         new = tuple(item for item in wanted if item.concept not in already)
-        if retain is None and not ground.patches and new:
-            raise RetainSetError(
-                f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
-                hint=f"rasura takedown --concept {shlex.quote(new[0].concept)} --retain FILE",
-            )
         fresh = [item for item in new if ground.erasing(item.concept) is None]
         covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
         covered = {cover.wanted.concept for cover in covers}
@@ -146,6 +144,31 @@ def plan_takedown(
         registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
         raise
     return _planned(ground, new, solution, covers=covers, already=already)
+
+
+def look_ahead(
+    registry: Registry, place: Place, wanted: Sequence[Wanted], obstacles: Obstacles, *, retain: bool
+) -> Sighted | None:
+    """Note all that stands in the way of a takedown and can be seen before the base is opened; nothing is written.
+
+    Args:
+        registry: which says what is there.
+        place: the model or stack.
+        wanted: what to take down; none where it could not be read.
+        obstacles: gets what is found.
+        retain: whether a retain list was given.
+    """
+    with obstacles.noting():
+        check_wanted(wanted)
+    seen = sight(registry, place, obstacles)
+    if seen is not None and not seen.goal.patches and not retain and wanted:
+        obstacles.add(
+            RetainSetError(
+                f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
+                hint=f"rasura takedown --concept {shlex.quote(wanted[0].concept)} --retain FILE",
+            )
+        )
+    return seen
 
 
 def plan_withdrawal(

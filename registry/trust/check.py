@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.checks.policy import Policy, combine_policies
 from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
+from rasura.patches.obstacles import Obstacles
+from rasura.patches.types import SHORT
 from rasura.registry.trust.encoder_check import look_across
 from rasura.registry.trust.verified_patch import load_signed
 
@@ -87,21 +89,41 @@ class Loaded:
     keys: Mapping[PatchId, KeyId]
 
 
-def load_stack(registry: Registry, patches: Mapping[PatchId, Strength], progress: Progress = lambda *_: None) -> Loaded:
+def load_stack(
+    registry: Registry,
+    patches: Mapping[PatchId, Strength],
+    progress: Progress = lambda *_: None,
+    *,
+    obstacles: Obstacles | None = None,
+) -> Loaded:
     """Verify every patch of a set.
+
+    Args:
+        registry: where they are.
+        patches: the set.
+        progress: told what is going on.
+        obstacles: gets what is raised; then those that are good are given.
 
     Raises:
         VerificationError: a signature, digest or number is not good, or a key does not count here.
         NotFoundError: a patch or its files are not here.
+        RasuraError: the first of these, with the others in `others`.
     """
     from rasura.patches.format.member import Member
 
-    stack, keys = [], {}
+    stack, keys, found = [], {}, Obstacles() if obstacles is None else obstacles
     for done, (patch_id, strength) in enumerate(patches.items()):
         progress("verifying patches", done, len(patches))
-        verified = load_signed(registry, patch_id)
+        try:
+            verified = load_signed(registry, patch_id)
+        except RasuraError as error:
+            error.say_of(f"patch {patch_id[:SHORT]}")
+            found.add(error)
+            continue
         stack.append(Member(verified.patch, strength))
         keys[patch_id] = verified.key_id
+    if obstacles is None:
+        found.refuse()
     return Loaded(tuple(stack), keys)
 
 

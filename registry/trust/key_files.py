@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,8 +63,8 @@ def _take_orphan(path: Path) -> PrivateKey:
         ) from None
 
 
-def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -> KeyRecord:
-    """Trust the public key in a PEM file; the name is the file's unless given.
+def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft, *, dry_run: bool = False) -> KeyRecord:
+    """Trust the public key in a PEM file; the name is the file's unless given. With `dry_run`, nothing is written.
 
     Raises:
         FormatError: no P-256 public key.
@@ -76,11 +77,11 @@ def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft) -
         raise NotFoundError(f"key file {path} does not exist", hint="rasura key export NAME -o FILE") from None
     except FormatError as error:
         raise FormatError(f"key file {path}: {error.message}", hint="rasura key export NAME -o FILE") from None
-    return trust_key(registry, public, name or path.name.partition(".")[0], draft)
+    return trust_key(registry, public, name or path.name.partition(".")[0], draft, dry_run=dry_run)
 
 
-def trust_key(registry: Registry, public: PublicKey, name: str, draft: Draft) -> KeyRecord:
-    """Trust a public key from now on, under this name where it is new here.
+def trust_key(registry: Registry, public: PublicKey, name: str, draft: Draft, *, dry_run: bool = False) -> KeyRecord:
+    """Trust a public key from now on, under this name where it is new here. With `dry_run`, nothing is written.
 
     Raises:
         RevokedKeyError, ExistsError: as for `trust_file`.
@@ -92,11 +93,16 @@ def trust_key(registry: Registry, public: PublicKey, name: str, draft: Draft) ->
             raise RevokedKeyError(
                 f"key {known.name!r} was revoked on {known.revoked_at:%Y-%m-%d}: expected another key"
             )
+        if dry_run:
+            return replace(known, trusted=True)
         registry.set_trusted(public.key_id, True, draft)  # noqa: FBT003
         return registry.key(public.key_id)
     _check_name(name)
     record = _record(registry, public, name, owned=False)
-    registry.add_key(record, draft)
+    if not dry_run:
+        registry.add_key(record, draft)
+    elif any(other.name == name for other in registry.keys()):
+        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
     return record
 
 
@@ -113,7 +119,9 @@ def signer(registry: Registry, name: str | None) -> PrivateKey:
         if not owned:
             raise NotFoundError("this registry holds no key to sign with", hint="rasura key new NAME")
         if len(owned) > 1:
-            raise InputError(f"several keys can sign: {', '.join(r.name for r in owned)}", hint="--key NAME")
+            raise InputError(
+                f"several keys can sign: {', '.join(r.name for r in owned)}", hint=f"--key {owned[0].name}"
+            )
         name = owned[0].name
     record = registry.key(name)
     if record.revoked_at is not None:

@@ -50,7 +50,8 @@ def retained(
     Raises:
         NotFoundError: the store does not hold it.
         DigestMismatchError: the file holds another retain set, or the blob was changed.
-        RetainSetError: the file is missing, or no retain file.
+        NotFoundError: the file is missing.
+        RetainSetError: it is no retain file.
     """
     if file is not None:
         return _from_file(spec, load_retain_set(file, column), tuple(names))

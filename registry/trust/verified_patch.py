@@ -15,6 +15,7 @@ from rasura.patches.errors import RasuraError, RevokedKeyError, SignatureError, 
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.durable_files import translated
@@ -203,25 +204,53 @@ class Added:
     ignored: tuple[str, ...]
 
 
-def add_folder(registry: Registry, folder: Path, draft: Draft) -> Added:
-    """Verify the patch in a folder, as `rasura patch export` writes it, and register it.
+def add_folders(
+    registry: Registry, folders: Sequence[Path], draft: Draft, *, dry_run: bool = False
+) -> tuple[Added, ...]:
+    """Verify the patches in folders, as `rasura patch export` writes them, and register all of them, or none.
+
+    Args:
+        registry: where they go.
+        folders: a patch each.
+        draft: the audit entry of each; its folder is filled in.
+        dry_run: verify them only; nothing is written, no entry either.
+
+    Returns:
+        Each as it was taken in.
 
     Raises:
         NotFoundError: no such folder, or no patch in it.
-        VerificationError: see `verify_files`; nothing was registered.
+        VerificationError: see `verify_files`.
+        RasuraError: the first that is not good, with the others in `others`; nothing was registered.
     """
     from rasura.patches.format.patch import list_strangers, read_folder
 
-    draft = replace(draft, details={"folder": str(folder)})
+    read: list[tuple[SignedPatch, PatchId, tuple[str, ...]]] = []
+    obstacles = Obstacles()
+    for folder in dict.fromkeys(folders):
+        noted = replace(draft, details={"folder": str(folder)})
+        try:
+            patch = SignedPatch(read_folder(folder), f"folder {folder.name}", noted)
+            with translated(f"read {folder}"):
+                strangers = list_strangers(folder)
+            read.append((patch, verify_files(registry, patch.files).patch.patch_id, strangers))
+        except RasuraError as error:
+            if len(folders) > 1:
+                error.say_of(str(folder))
+            obstacles.add(error)
+            if not dry_run:
+                registry.note(describe_outcome(noted, error))
+    obstacles.refuse()
+    if dry_run:
+        known = {record.patch_id for record in registry.patches()}
+        return tuple(Added(patch_id, patch_id not in known, ignored) for _, patch_id, ignored in read)
     try:
-        files = read_folder(folder)
-        with translated(f"read {folder}"):
-            ignored = list_strangers(folder)
-        patch_id, new = add_signed(registry, [SignedPatch(files, f"folder {folder.name}", draft)])[0]
+        added = add_signed(registry, [patch for patch, _, _ in read])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        for patch, _, _ in read:
+            registry.note(describe_outcome(patch.draft, error))
         raise
-    return Added(patch_id, new, ignored)
+    return tuple(Added(*new, ignored) for new, (_, _, ignored) in zip(added, read, strict=True))
 
 
 def _retain_record(retain: RetainSpec) -> RetainSetRecord:

@@ -28,7 +28,7 @@ WRITTEN_OTHERWISE = {
     "--json", "--registry", "--reason", "--actor", "--output", "-o", "--exit-code", "--detailed-exitcode",
     "--templates", "--seed", "--yes", "-y",
     "--layers of patch check", "--angles", "--all", "--plot", "--check",
-    "--format", "--stack of patch export", "--strength of patch export",
+    "--format", "--each", "--stack of patch export", "--strength of patch export",
     "--in-force of patch list", "--superseded of patch list", "--current of patch list", "--retired of patch list",
     "--method of patch list", "--model of log", "--stack of log", "--patch of log",
     "--no-evaluations", "--evaluations of bundle add", "--lock of bundle add",

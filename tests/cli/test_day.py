@@ -2,16 +2,20 @@
 """What people type without thinking: status, log, undo, and the question before something is un-erased."""
 
 import io
+import math
+import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from support.commandline import Run, rasura
 from support.registries.workshop import Workshop, workshop
 
 from rasura.commands import _output
+from rasura.commands._views import format_number
 from rasura.registry.erase.others import find_others
 
 MODEL = ("--model", "the model")
@@ -367,4 +371,35 @@ def test_verdicts_have_colours_on_terminals_only(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setenv("NO_COLOR", no_color)
         _output.verdict("good", good=True)
-        assert ("\x1b[32m" in out.getvalue()) == coloured
+        _output.table(("check", "verdict", "why"), [("own", "ok", "ok"), ("pair", "REFUSED", "")])
+        _output.fields([("verdict", "refused: it disturbs"), ("stack", "accepted")])
+        said = out.getvalue()
+        assert (said.count("\x1b[32m"), said.count("\x1b[31m")) == ((2, 2) if coloured else (0, 0))
+        plain = click.unstyle(said).splitlines()
+        assert plain[1:4] == ["CHECK  VERDICT  WHY", "own    ok       ok", "pair   REFUSED"]
+
+
+def test_colours_come_from_one_place() -> None:
+    modules = sorted(Path(_output.__file__).parent.glob("*.py"))
+    assert [m.name for m in modules if "click.style(" in m.read_text() or "secho" in m.read_text()] == ["_output.py"]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "said"),
+    [
+        (0.05, math.inf, "0.05"), (4.69e-7, 0.001, "< 0.001"), (4.69e-7, 1e-6, "0.000000469"), (0, 0.001, "0"),
+        (1e-12, 0.001, "0"), (0.00099, math.inf, "< 0.001"), (0.001, 0.001, "0.001"), (1.9666, 256, "1.97"),
+        (-0.0004, math.inf, "-0.0004"), (math.inf, math.inf, "inf"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_as_people_read_them(value: float, limit: float, said: str) -> None:
+    assert format_number(value, limit) == said
+
+
+def test_no_exponents_for_people_and_exact_numbers_for_machines(workshop: Workshop) -> None:
+    for words in (("patch", "show", workshop.dog), ("patch", "check", *workshop.all)):
+        people = rasura(*words, cwd=workshop.folder).out
+        assert re.findall(r"(?<![0-9a-f])[0-9]+\.[0-9]+e-[0-9]+", people) == []
+        assert re.search(r"0\.000[0-9]", people) is None
+    checked = rasura("patch", "check", *workshop.all, "--json", cwd=workshop.folder).data["relations"]
+    assert any(0 < relation["value"] < 0.001 for relation in checked)

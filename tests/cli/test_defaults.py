@@ -88,7 +88,8 @@ def test_a_policy_may_ask_for_reasons(workshop: Workshop) -> None:
     assert "reason = true" in rasura("policy", "show", cwd=workshop.folder).out
     with workshop.unchanged():
         run = rasura("patch", "apply", workshop.dog, *MODEL, cwd=workshop.folder)
-        assert (run.code, run.err.splitlines()[-1]) == (1, "hint: --reason TEXT")
+        again = f"hint: rasura patch apply {workshop.dog} --model 'the model' --reason TEXT"
+        assert (run.code, run.err.splitlines()[-1]) == (1, again)
         assert rasura("stack", "create", "x", "--reason", " ", cwd=workshop.folder).code == 1
         assert rasura("patch", "apply", workshop.dog, *MODEL, "--dry-run", cwd=workshop.folder).code == 0
     assert rasura("patch", "apply", workshop.dog, *MODEL, "--reason", "t 1", cwd=workshop.folder).code == 0

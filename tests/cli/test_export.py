@@ -9,6 +9,8 @@ from safetensors import safe_open
 from support.commandline import Run, rasura
 from support.registries.workshop import Workshop, workshop
 
+from rasura import open as rasura_open
+
 
 def typed(shop: Workshop, *arguments: str | Path, code: int = 0) -> Run:
     run = rasura("patch", "export", *arguments, cwd=shop.folder)
@@ -55,13 +57,66 @@ def test_what_may_not_be_applied_is_not_exported_either(workshop: Workshop) -> N
     assert not (workshop.folder / "out.safetensors").exists()
 
 
+def test_several_patches_are_a_folder_each_and_come_back_in_one_command(workshop: Workshop, tmp_path: Path) -> None:
+    """Exported together, taken in elsewhere together: all, or none."""
+    done = typed(workshop, *workshop.all, "-o", "all", "--json").data
+    folders = {patch_id: workshop.folder / place for patch_id, place in done["patches"].items()}
+    assert sorted(folders) == sorted(workshop.all)
+    assert folders[workshop.van_gogh].name == f"van-gogh-{workshop.van_gogh[:12]}"
+    typed(workshop, workshop.dog, "-o", "dog")
+    same = [p.read_bytes() for p in sorted((workshop.folder / "dog").iterdir())]
+    assert [p.read_bytes() for p in sorted(folders[workshop.dog].iterdir())] == same
+    typed(workshop, workshop.dog, "--each", "-o", "one")
+    assert [p.name for p in (workshop.folder / "one").iterdir()] == [f"dog-{workshop.dog[:12]}"]
+
+    home = tmp_path / "home"
+    home.mkdir()
+    assert rasura("init", cwd=home).code == 0
+    rasura("key", "export", "alice", "-o", home / "alice.pem", cwd=workshop.folder)
+    add = ("patch", "add", *folders.values())
+    refused = rasura(*add, "--json", cwd=home)
+    assert (refused.code, refused.envelope["error"]["code"]) == (4, "untrusted_key")
+    assert [other["code"] for other in refused.envelope["error"]["others"]] == ["untrusted_key"] * 2
+    said = rasura(*add, cwd=home).err
+    assert all(f"error: {folder}: " in said for folder in folders.values())
+    assert "3 things stand in the way: nothing was done" in said
+
+    assert rasura("key", "trust", "alice.pem", cwd=home).code == 0
+    weights = folders[workshop.photo] / "basis.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert rasura(*add, cwd=home).code == 4
+    assert rasura("patch", "list", "--json", cwd=home).data["patches"] == []
+    weights.write_bytes(whole)
+    dry = rasura(*add, "--dry-run", "--json", cwd=home)
+    assert ([p["new"] for p in dry.data["patches"]], dry.envelope["changed"]) == ([True] * 3, False)
+    assert rasura("patch", "list", "--json", cwd=home).data["patches"] == []
+    assert [p["id"] for p in rasura(*add, "--json", cwd=home).data["patches"]] == list(folders)
+    with rasura_open(home) as registry:
+        assert sorted(p.patch_id for p in registry.patches()) == sorted(workshop.all)
+        assert registry.add_patches(folders.values()) == tuple((p, False) for p in folders)
+        registry.export(workshop.all[:1], home / "again")
+    assert [p.name for p in (home / "again").iterdir()] == [f"dog-{workshop.dog[:12]}"]
+
+
+def test_kohya_files_of_several(workshop: Workshop) -> None:
+    done = kohya(workshop, workshop.dog, f"{workshop.photo}=0.5", "--each", output="files").data
+    names = {patch_id: (workshop.folder / place).name for patch_id, place in done["files"].items()}
+    assert names[workshop.photo] == f"photo-{workshop.photo[:12]}.safetensors"
+    kohya(workshop, f"{workshop.photo}=0.5", output="alone.safetensors")
+    alone = (workshop.folder / "alone.safetensors").read_bytes()
+    assert (workshop.folder / "files" / names[workshop.photo]).read_bytes() == alone
+    again = kohya(workshop, workshop.dog, "--each", output="files", code=7)
+    assert again.envelope["error"]["code"] == "exists"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         (),
         ("abcd", "--stack", "brand"),
         ("--stack", "brand", "--strength", "0.5", "--format", "kohya"),
-        ("abcd", "ef01"),
+        ("abcd=1", "ef01"),
         ("abcd", "--strength", "0.5"),
         ("abcd=0.5",),
         ("--stack", "brand"),

@@ -279,6 +279,11 @@ def test_a_judge_looks_before_the_model_is_moved(home: Path) -> None:
     )  # fmt: skip
     assert run.data["seen"] == [{"concept": "dog", "n": 2, "before": 2, "after": 0, "erased": True}]
     assert run.data["looked_at"] is True
+    kept = run.data["kept"]
+    words = RETAIN.split()
+    assert [k["concept"] in words for k in kept] == [True] * 4
+    assert len({k["concept"] for k in kept}) == 4
+    assert [(k["n"], k["before"] <= 2, k["still_seen"]) for k in kept] == [(2, True, True)] * 4
 
 
 def test_a_clip_judge_chooses_among_what_the_plan_names(home: Path) -> None:

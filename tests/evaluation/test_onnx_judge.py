@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.judges import tiny_onnx
+from support.judges import tiny_detector, tiny_onnx
 
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
@@ -65,6 +65,46 @@ def test_a_threshold_speaks_before_the_highest_score(tmp_path: Path) -> None:
         assert load_onnx_judge(f"{model}:{labels}").look(PLAIN[:1]).answers == [{"label": answer}]
     labels = described(tmp_path, threshold={"label": "red", "least": 2})
     assert load_onnx_judge(f"{model}:{labels}").look(PLAIN[:1]).answers == [{"label": "blue"}]
+
+
+def detector(folder: Path, **more: Any) -> Path:
+    path = folder / "boxes.json"
+    boxes = {"none": "nothing", "least": 0.5}
+    path.write_text(json.dumps({"labels": ["green", "blue"], "boxes": boxes, **more}))
+    return path
+
+
+@pytest.mark.parametrize("boxes_last", [True, False])
+def test_a_detector_of_boxes_says_its_best_label_or_none(tmp_path: Path, boxes_last: bool) -> None:
+    model = tiny_detector(tmp_path / "d.onnx", boxes_last=boxes_last)
+    judge = open_judge(f"onnx:{model}:{detector(tmp_path)}", [question(label="nothing"), question(label="blue")])
+    assert judge.labels == {"label": ("green", "blue", "nothing")}
+    spot = Image.new("RGB", (8, 8), (250, 0, 0))
+    spot.putpixel((3, 5), (0, 0, 200))  # one box among 64
+    seen = judge.look([*PLAIN, spot])
+    assert [answer["label"] for answer in seen.answers] == ["nothing", "green", "blue", "blue"]
+    np.testing.assert_allclose(seen.features[3], [0, 200 / 255], rtol=1e-6)
+
+
+def test_boxes_that_nobody_described_are_named(tmp_path: Path) -> None:
+    model = tiny_detector(tmp_path / "d.onnx")
+    with pytest.raises(FormatError, match=r"got float32 \[1, 6, 64\]; of a detector") as caught:
+        load_onnx_judge(f"{model}:{described(tmp_path)}")
+    assert '"boxes"' in caught.value.hint
+    for labels, got in ((["green"], r"\[1, 5, any\]"), (["a", "b", "c"], r"\[1, 7, any\]")):
+        with pytest.raises(FormatError, match=f"expected boxes {got} or"):
+            load_onnx_judge(f"{model}:{detector(tmp_path, labels=labels)}")
+    classifier = tiny_onnx(tmp_path / "m.onnx", 2)
+    with pytest.raises(FormatError, match=r"expected boxes .* got float32 \[1, 2\]"):
+        load_onnx_judge(f"{classifier}:{detector(tmp_path)}")
+    square = tiny_detector(tmp_path / "s.onnx", side=2)
+    with pytest.raises(FormatError, match="expected boxes"):  # 4 + 0 labels would fit twice; 6 fits once of [6, 4]
+        load_onnx_judge(f"{square}:{detector(tmp_path, labels=['green', 'blue', 'x'])}")
+    for boxes in ({"none": "green", "least": 0.5}, {"none": "", "least": 0.5}, {"none": "x"}, {"least": 1}):
+        with pytest.raises(FormatError):
+            load_onnx_judge(f"{model}:{detector(tmp_path, boxes=boxes)}")
+    with pytest.raises(FormatError, match="got both"):
+        load_onnx_judge(f"{model}:{detector(tmp_path, threshold={'label': 'green', 'least': 0.1})}")
 
 
 def test_the_title_covers_model_and_labels(tmp_path: Path) -> None:

@@ -79,6 +79,29 @@ def tiny_onnx(
     return path
 
 
+def tiny_detector(path: Path, *, boxes_last: bool = True, side: int = 8) -> Path:
+    """An ONNX model of which each pixel is a box: place red, green, blue, red, scores green and blue. Byte by byte."""
+    import numpy as np
+
+    flat = np.array([0, 3, side * side], dtype="<i8")
+    shape = _number(1, 3) + _number(2, 7) + _part(8, "s") + _part(9, flat.tobytes())
+    order = np.array([0, 1, 2, 0, 1, 2], dtype="<i8")
+    picked = _number(1, 6) + _number(2, 7) + _part(8, "i") + _part(9, order.tobytes())
+    channels = _part(1, "axis") + _number(3, 1) + _number(20, 2)
+    turned = _part(1, "perm") + b"".join(_number(8, i) for i in (0, 2, 1)) + _number(20, 7)
+    nodes = [
+        _part(1, "x") + _part(1, "s") + _part(2, "f") + _part(4, "Reshape"),
+        _part(1, "f") + _part(1, "i") + _part(2, "y" if boxes_last else "g") + _part(4, "Gather") + _part(5, channels),
+    ]
+    if not boxes_last:
+        nodes.append(_part(1, "g") + _part(2, "y") + _part(4, "Transpose") + _part(5, turned))
+    graph = b"".join(_part(1, node) for node in nodes) + _part(2, "boxes") + _part(5, shape) + _part(5, picked)
+    graph += _part(11, _value("x", ("n", 3, side, side)))
+    graph += _part(12, _value("y", ("n", 6, side * side) if boxes_last else ("n", side * side, 6)))
+    path.write_bytes(_number(1, 8) + _part(7, graph) + _part(8, _part(1, "") + _number(2, 13)))
+    return path
+
+
 def _value(name: str, shape: Sequence[int | str]) -> bytes:
     dims = b"".join(_part(1, _number(1, d) if isinstance(d, int) else _part(2, d)) for d in shape)
     return _part(1, name) + _part(2, _part(1, _number(1, 1) + _part(2, dims)))

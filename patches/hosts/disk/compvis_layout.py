@@ -35,7 +35,9 @@ def find_model(path: Path) -> Path:
             return path.parent.resolve(strict=True) / path.name
         return path.resolve(strict=True)
     except OSError as error:
-        raise NotFoundError(f"expected a model folder at {path}, got {error.strerror}") from None
+        raise NotFoundError(
+            f"expected a model folder at {path}, got {error.strerror}", hint="rasura host list"
+        ) from None
 
 
 def find_layout_of(model: Path) -> Layout:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasura.patches.errors import ListError
+from rasura.patches.errors import ListError, NotFoundError
 from rasura.patches.lists.list_rows import read_rows
 from rasura.patches.lists.list_text import read_list_text
 from rasura.patches.lists.read_list import TextList, read_list
@@ -149,7 +149,7 @@ def test_templates_are_texts(tmp_path: Path) -> None:
 
 def test_a_file_is_called_what_it_is_for(tmp_path: Path) -> None:
     for role, said in ((HELD_OUT_FILE, "held-out file"), (ANCHORS, "file of anchors"), (TEMPLATES, "template file")):
-        with pytest.raises(ListError, match=f"^{said} .*nope does not exist") as caught:
+        with pytest.raises(NotFoundError, match=f"^{said} .*nope does not exist") as caught:
             read_list(tmp_path / "nope", role)
         assert caught.value.hint.startswith(role.option)
 

@@ -170,7 +170,7 @@ def test_several_keys_ask_for_a_name(registry: Registry) -> None:
         make_key(registry, name, NEW)
     with pytest.raises(InputError, match="alice, bob") as caught:
         signer(registry, None)
-    assert caught.value.hint == "--key NAME"
+    assert caught.value.hint == "--key alice"
     assert signer(registry, "bob").public.key_id == registry.key("bob").key_id
 
 

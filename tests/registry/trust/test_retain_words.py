@@ -51,7 +51,7 @@ def test_without_the_words_the_file_does_as_well(workshop: Workshop, tmp_path: P
         file.write_text("a dog\n")
         with pytest.raises(DigestMismatchError, match="got 1 with"):
             retained(registry, spec, file, names=["dog"])
-        with pytest.raises(RetainSetError, match="does not exist"):
+        with pytest.raises(NotFoundError, match="does not exist"):
             retained(registry, spec, tmp_path / "none.txt")
 
 

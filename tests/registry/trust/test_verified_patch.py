@@ -44,8 +44,12 @@ def _keys(shop: Workshop) -> list[str]:
 def test_a_patch_goes_out_and_in_again_as_the_same(workshop: Workshop, registry: Registry, second: Registry) -> None:
     folder = workshop.folder / "exported"
     write_folder(folder, registry.patch_files(workshop.dog))
-    assert verified_patch.add_folder(second, folder, ADD) == verified_patch.Added(workshop.dog, new=True, ignored=())
-    assert verified_patch.add_folder(second, folder, ADD) == verified_patch.Added(workshop.dog, new=False, ignored=())
+    assert verified_patch.add_folders(second, [folder], ADD) == (
+        verified_patch.Added(workshop.dog, new=True, ignored=()),
+    )
+    assert verified_patch.add_folders(second, [folder], ADD) == (
+        verified_patch.Added(workshop.dog, new=False, ignored=()),
+    )
     record, first = second.patch(workshop.dog), registry.patch(workshop.dog)
     for field in ("patch_id", "concepts", "anchor", "method", "base", "basis", "retain_set", "key_id", "files", "size"):
         assert getattr(record, field) == getattr(first, field), field
@@ -96,7 +100,7 @@ def test_a_refusal_is_logged_and_registers_nothing(workshop: Workshop, registry:
     write_folder(folder, registry.patch_files(workshop.dog))
     (folder / "model.sig").unlink()
     with pytest.raises(SignatureError, match=r"no model\.sig"):
-        verified_patch.add_folder(second, folder, ADD)
+        verified_patch.add_folders(second, [folder], ADD)
     entry = second.entries(limit=1)[0]
     assert (entry.outcome, entry.error, entry.details["folder"]) == ("refused", "signature", str(folder))
     assert second.patches() == ()

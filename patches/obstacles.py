@@ -1,0 +1,81 @@
+"""All that stands in the way at once: checks that need not each other, and one error that names what they found.
+
+    obstacles = Obstacles()
+    with obstacles.noting():
+        check_reason(...)
+    with obstacles.noting():
+        check_evaluated(...)
+    obstacles.refuse()  # raises the first, which carries the others
+
+Whoever handles one error handles several: what is raised is the first that was found, of its own type and exit code,
+with the others in `RasuraError.others`.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rasura.patches.errors import RasuraError
+
+__all__ = ["Obstacles", "together"]
+
+
+class Obstacles:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self._found: list[RasuraError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    @property
+    def found(self) -> tuple[RasuraError, ...]:
+        """What was found, in that order."""
+        return tuple(self._found)
+
+    def noting(self) -> "_Noting":
+        """A context that keeps what is raised inside, and what it carries, and goes on after it."""
+        return _Noting(self)
+
+    def add(self, error: RasuraError) -> None:
+        """Keep an error and those that it carries; the same sentence once."""
+        for each in (error, *error.others):
+            if all(each.message != known.message for known in self._found):
+                self._found.append(each)
+
+    def refuse(self) -> None:
+        """Raise what was found, if anything was.
+
+        Raises:
+            RasuraError: the first, with the others in `others`.
+        """
+        if self._found:
+            raise together(self._found) from None
+
+
+class _Noting:
+    """A class, so that type checkers know that what follows may run although not all that is inside did."""
+
+    def __init__(self, obstacles: Obstacles) -> None:
+        self._obstacles = obstacles
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, RasuraError):
+            self._obstacles.add(error)
+            return True
+        return False
+
+
+def together(found: Sequence[RasuraError]) -> RasuraError:
+    """The first of these errors, which carries the others; Python's tracebacks show them as notes."""
+    first, *others = found
+    first.others = tuple(others)
+    first.__notes__ = [f"and: {error.message}" for error in others]
+    for error in others:
+        error.others = ()
+    return first

@@ -1,0 +1,126 @@
+"""What stands in the way of a set of patches, looked at before anything is computed: all of it at once.
+
+Nothing here writes, and nothing needs the weights: signatures and trust, bases that are registered, evaluations that
+the policy demands, a model that is there. What the weights say comes after it (`rasura.registry.apply.prepare`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.errors import ConflictError, NotFoundError, RasuraError
+from rasura.patches.types import SHORT
+from rasura.registry.apply.goal import stricter_of
+from rasura.registry.apply.require_evaluated import require_evaluated
+from rasura.registry.trust.check import load_stack, merge_policies
+
+if TYPE_CHECKING:
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.obstacles import Obstacles
+    from rasura.patches.types import PatchId
+    from rasura.registry.apply.goal import Goal
+    from rasura.registry.registry import Registry
+    from rasura.registry.trust.check import Loaded
+
+__all__ = ["check_in_use", "look_ahead", "note_unfit", "note_unready"]
+
+
+def look_ahead(
+    registry: Registry,
+    model: Path,
+    patch_ids: Iterable[PatchId],
+    obstacles: Obstacles,
+    *,
+    strength: Strength,
+    stricter: Policy | None,
+) -> None:
+    """Note what stands in the way of putting patches on a model, besides what is known already; nothing is written.
+
+    Args:
+        registry: where the patches are.
+        model: a folder or file, which need not be there.
+        patch_ids: those of the patches that were found.
+        obstacles: what was found so far; gets the rest.
+        strength: of each.
+        stricter: limits beside those of the registry's policy.
+    """
+    present, ids = _present(registry, model, obstacles), tuple(patch_ids)
+    with obstacles.noting():
+        check_in_use(registry, (patch_id for patch_id in ids if patch_id not in present))
+    wanted = present.with_({patch_id: strength for patch_id in ids if patch_id not in present})
+    note_unready(registry, wanted, merge_policies(registry, stricter), obstacles, add_base=_add_base(model))
+
+
+def note_unfit(
+    registry: Registry, model: Path, goal: Goal | None, stricter: Policy | None, obstacles: Obstacles
+) -> None:
+    """As `look_ahead`, of a whole set; None where that could not be found."""
+    _present(registry, model, obstacles)
+    if goal is not None:
+        policy = merge_policies(registry, stricter_of(goal, stricter))
+        note_unready(registry, goal.patches, policy, obstacles, add_base=_add_base(model))
+
+
+def _present(registry: Registry, model: Path, obstacles: Obstacles) -> Stack:
+    """What is applied to a model, as far as it can be told."""
+    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.registry.apply.host_state import applied_of, sighted
+
+    try:
+        return applied_of(sighted(registry, CheckpointHost.open(model)))
+    except RasuraError as error:
+        obstacles.add(error)
+        return Stack()
+
+
+def _add_base(model: Path) -> str:
+    return f"rasura base add {shlex.quote(str(model))}"
+
+
+def note_unready(
+    registry: Registry, wanted: Stack, policy: Policy | None, obstacles: Obstacles, *, add_base: str
+) -> Loaded:
+    """Verify every patch of a set, and note those that are not good, bases that are not here, and what nobody drew.
+
+    Args:
+        registry: where they are.
+        wanted: the set.
+        policy: whose demands for evaluations count; None: nobody's.
+        obstacles: gets what is found.
+        add_base: the command that would register the base.
+
+    Returns:
+        The patches that are good.
+    """
+    loaded = load_stack(registry, wanted, obstacles=obstacles)
+    known = {base.digest for base in registry.bases()}
+    bases = {member.patch_id: member.patch.manifest.base.sha256 for member in loaded.stack}
+    for base in sorted(set(bases.values()) - known):
+        those = ", ".join(patch_id[:SHORT] for patch_id, own in bases.items() if own == base)
+        obstacles.add(NotFoundError(f"the base {base[:SHORT]} of patch {those} is not in this registry", hint=add_base))
+    here = sorted(set(bases.values()) & known)
+    if policy is not None and len(here) == 1:
+        with obstacles.noting():
+            require_evaluated(registry, here[0], wanted, policy)
+    return loaded
+
+
+def check_in_use(registry: Registry, patch_ids: Iterable[PatchId]) -> None:
+    """Refuse patches that were retired: nothing that is made later leaves them alone.
+
+    Raises:
+        ConflictError: naming all of them.
+    """
+    retired = registry.retired_patches()
+    found = [patch_id[:SHORT] for patch_id in patch_ids if patch_id in retired]
+    if found:
+        named = f"patch {found[0]} is" if len(found) == 1 else f"patches {', '.join(found)} are"
+        raise ConflictError(
+            f"{named} retired: expected {'one' if len(found) == 1 else 'those'} in use",
+            hint=f"rasura patch unretire {' '.join(found)}",
+        )
