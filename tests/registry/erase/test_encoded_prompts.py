@@ -20,6 +20,7 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import Digest
 from rasura.registry._storage.cache import Cache
 from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
@@ -101,7 +102,7 @@ def test_what_is_damaged_is_computed_anew_and_put_right(base: OpenBase, tmp_path
             case "a link":
                 path.symlink_to(tmp_path / "elsewhere")
             case _:
-                Cache(folder).write(path.parent.name + path.name, b"not a moment")
+                Cache(folder).write(Digest(path.parent.name + path.name), b"not a moment")
     made, encoded = built(base, request, folder)
     assert made == whole
     assert encoded
@@ -141,8 +142,8 @@ def test_another_encoder_configuration_or_program_is_another_key(
         first = reader(base)
         assert reader(base) == first
         other = {first}
-        for name in ("text_encoder", "tokenizer"):
-            other.add(reader(replace(base, identity=replace(base.identity, **{name: "0" * 64}))))
+        other.add(reader(replace(base, identity=replace(base.identity, text_encoder=Digest("0" * 64)))))
+        other.add(reader(replace(base, identity=replace(base.identity, tokenizer=Digest("0" * 64)))))
         config = base.encoder.module.config
         monkeypatch.setattr(config, "num_attention_heads", config.num_attention_heads * 2)
         other.add(reader(base))
@@ -186,7 +187,7 @@ def test_gc_takes_what_nobody_used_and_says_so(workshop: Workshop) -> None:
 
 
 def test_reading_counts_as_use(tmp_path: Path) -> None:
-    cache, key = Cache(tmp_path), "ab" * 32
+    cache, key = Cache(tmp_path), Digest("ab" * 32)
     cache.write(key, b"result")
     path = next(path for path in tmp_path.rglob("*") if path.is_file())
     os.utime(path, (1, 1))
