@@ -172,8 +172,10 @@ def _run(arguments: list[str], folder: str, environment: Mapping[str, str], stre
 
 def _open_again(own: int) -> IO[Any]:
     """A standard stream as the interpreter opens it: by lines where somebody looks, and for errors."""
-    mode, by_lines = "r" if own == 0 else "w", own == 2 or os.isatty(own)  # noqa: PLR2004
-    return open(own, mode, buffering=1 if by_lines else -1, encoding="utf-8", closefd=False)
+    by_lines = own == 2 or os.isatty(own)  # noqa: PLR2004
+    if own == 0:
+        return open(own, encoding="utf-8", closefd=False)
+    return open(own, "w", buffering=1 if by_lines else -1, encoding="utf-8", closefd=False)
 
 
 def _read(line: socket.socket) -> tuple[list[str], str, dict[str, str], list[int]]:

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["EncodedPrompts", "open_moments"]
 
 _FORMAT: Final = 1
+_ENCODING: Final = (
+    "algebra.protected_subspace",
+    "models.clip_or_t5",
+    "models.load_encoder",
+    "models.plain_text",
+    "models.text_encoder",
+)
 _COUNT_BYTES: Final = 8
 _NUMBER_BYTES: Final = 8
 
@@ -102,17 +109,24 @@ def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
     import torch
     import transformers
 
-    from rasura import __version__
-
     decides = {
         "format": _FORMAT,
         "text_encoder": identity.text_encoder,
         "tokenizer": identity.tokenizer,
         "reading": encoder.reading(),
-        "programs": [__version__, torch.__version__, transformers.__version__, torch.__config__.show()],
+        "programs": [_digest_sources(), torch.__version__, transformers.__version__, torch.__config__.show()],
         "arithmetic": [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), _processor()],
     }
     return sha256(json.dumps(decides, sort_keys=True, default=str).encode())
+
+
+@cache
+def _digest_sources() -> str:
+    """Of the modules that turn prompts into moments: a change in one of them may change bits, whatever the version."""
+    import importlib.util
+
+    found = [importlib.util.find_spec(f"rasura.patches.{name}") for name in _ENCODING]
+    return sha256(b"".join(Path(spec.origin).read_bytes() for spec in found if spec is not None and spec.origin))
 
 
 @cache

@@ -329,7 +329,7 @@ def test_a_warm_command_is_the_cold_one(warm: Path, tmp_path: Path) -> None:
 
 def test_a_warm_command_runs_where_nobody_imported_anything(warm: Path, tmp_path: Path) -> None:
     """A child of the warm process, once; and by itself, where what is read at the imports differs."""
-    probe = [warm / "rasura", "--version"]
+    probe = [str(warm / "rasura"), "--version"]
     environment = _tool("session").environment(warm)
     trace = {**environment, "PYTHONPROFILEIMPORTTIME": "1"}  # which an interpreter reads when it starts
     quiet = subprocess.run(probe, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 # ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """Encoded prompts that are kept: asked for once, bit for bit the same, and never believed when damaged."""
 
+import importlib.util
 import os
 import time
 from dataclasses import replace
@@ -24,7 +25,7 @@ from rasura.patches.types import Digest
 from rasura.registry._storage.cache import Cache
 from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
-from rasura.registry.erase.encoded_prompts import EncodedPrompts, open_moments
+from rasura.registry.erase.encoded_prompts import _ENCODING, EncodedPrompts, open_moments
 from rasura.registry.standing.garbage import collect
 
 DRAFT = Draft("bob", "", "patch.erase", "success")
@@ -142,9 +143,8 @@ def test_another_encoder_configuration_or_program_is_another_key(
         first = reader(base)
         assert reader(base) == first
         other = {first}
-        nothing = Digest("0" * 64)
-        other.add(reader(replace(base, identity=replace(base.identity, text_encoder=nothing))))
-        other.add(reader(replace(base, identity=replace(base.identity, tokenizer=nothing))))
+        other.add(reader(replace(base, identity=replace(base.identity, text_encoder=Digest("0" * 64)))))
+        other.add(reader(replace(base, identity=replace(base.identity, tokenizer=Digest("0" * 64)))))
         config = base.encoder.module.config
         monkeypatch.setattr(config, "num_attention_heads", config.num_attention_heads * 2)
         other.add(reader(base))
@@ -152,7 +152,7 @@ def test_another_encoder_configuration_or_program_is_another_key(
         monkeypatch.setattr(torch, "__version__", "0.0")
         other.add(reader(base))
         monkeypatch.undo()
-        monkeypatch.setattr("rasura.__version__", "0.0")
+        monkeypatch.setattr("rasura.registry.erase.encoded_prompts._digest_sources", lambda: "other code")
         other.add(reader(base))
         assert len(other) == 6
 
@@ -209,3 +209,8 @@ def test_a_moment_comes_back_bit_for_bit(tmp_path: Path) -> None:
         True,
     )
     assert "p" not in EncodedPrompts(Cache(tmp_path), "y")
+
+
+@pytest.mark.parametrize("name", _ENCODING)
+def test_the_code_that_decides_the_bits_is_there(name: str) -> None:
+    assert importlib.util.find_spec(f"rasura.patches.{name}") is not None

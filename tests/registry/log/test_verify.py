@@ -114,14 +114,6 @@ def intruder(place: Place) -> Iterator[Intruder]:
             server.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
-@pytest.fixture
-def full(made: Place) -> Place:
-    """A registry with a bit of everything and no open connection."""
-    with made.open() as registry:
-        filled(registry)
-    return made
-
-
 def verify(place: Place) -> LogReport:
     with place.open() as registry:
         return verify_log(registry)

@@ -3,7 +3,7 @@
 A conftest.py that wants the fixtures imports them:
 
     from support.registries.postgres import postgres_cluster, postgres_url  # noqa: F401
-    from support.registries.registry_fixtures import folder, kind, made, place, registry, templates  # noqa: F401
+    from support.registries.registry_fixtures import folder, full, kind, made, place, registry, templates  # noqa: F401
 """
 
 import hashlib
@@ -67,25 +67,36 @@ class Place:
 
 @dataclass(slots=True)
 class Templates:
-    """One new registry a database kind, copied for each test: a copy costs a tenth of a migration."""
+    """One new registry a database kind, and one with a bit of everything, copied for each test.
+
+    A copy costs a tenth of a migration; of one with a bit of everything, a tenth of a dozen signed entries.
+    """
 
     folder: Path
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[bool, str] = field(default_factory=dict)
 
-    def sqlite(self, folder: Path) -> Place:
-        template = self.folder / "sqlite"
+    def sqlite(self, folder: Path, *, full: bool = False) -> Place:
+        template = self.folder / f"sqlite-{full}"
         if not template.exists():
             Registry.create(template, actor="tester", now=Clock()).close()
+            _prepare(_on_sqlite(template), full=full)
         shutil.copytree(template / ".rasura", folder / ".rasura")
         return _on_sqlite(folder)
 
-    def postgresql(self, folder: Path, cluster: Cluster) -> Place:
-        template = self.folder / "postgresql"
-        if "postgresql" not in self.names:
-            name = self.names["postgresql"] = cluster.create_database()
+    def postgresql(self, folder: Path, cluster: Cluster, *, full: bool = False) -> Place:
+        template = self.folder / f"postgresql-{full}"
+        if full not in self.names:
+            name = self.names[full] = cluster.create_database()
             Registry.create(cluster.url(name), home=template, actor="tester", now=Clock()).close()
+            _prepare(_on_postgresql(cluster.url(name), template), full=full)
         shutil.copytree(template, folder / "home")
-        return _on_postgresql(cluster.url(cluster.create_database(self.names["postgresql"])), folder / "home")
+        return _on_postgresql(cluster.url(cluster.create_database(self.names[full])), folder / "home")
+
+
+def _prepare(place: Place, *, full: bool) -> None:
+    if full:
+        with place.open() as registry:
+            filled(registry)
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +132,14 @@ def made(request: pytest.FixtureRequest, kind: str, folder: Path, templates: Tem
     if kind == "sqlite":
         return templates.sqlite(folder)
     return templates.postgresql(folder, request.getfixturevalue("postgres_cluster"))
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest, kind: str, folder: Path, templates: Templates) -> Place:
+    """A place with a registry that holds a bit of everything (`filled`), and no open connection."""
+    if kind == "sqlite":
+        return templates.sqlite(folder, full=True)
+    return templates.postgresql(folder, request.getfixturevalue("postgres_cluster"), full=True)
 
 
 @pytest.fixture
