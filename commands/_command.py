@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rasura.commands._completion import complete_names
+from rasura.commands._nearest import find_nearest
 from rasura.commands._output import Result, show
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
         InputError: the policy in force asks for a reason, and none was given to a command that changes something.
     """
     from rasura.patches.errors import InputError
-    from rasura.registry.registry import Registry, find_location
+    from rasura.registry.registry import Registry
 
-    registry = Registry.open(location or find_location(working_folder()))
+    registry = Registry.open(location or find_nearest())
     given = click.get_current_context().params
     if "reason" in given and not given.get("dry_run"):
         try:
@@ -196,20 +196,6 @@ def _describe_interruption(context: click.Context, options: dict[str, Any]) -> s
             return describe_interruption(registry, options.get("out") or model, size)
     except RasuraError as error:
         return error.message
-
-
-def working_folder() -> Path:
-    """Where the command was typed.
-
-    Raises:
-        NoRegistryError: that folder is gone.
-    """
-    from rasura.patches.errors import NoRegistryError
-
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise NoRegistryError(f"expected a working folder, got {error.strerror}", hint="cd ELSEWHERE") from None
 
 
 def _login() -> str:

@@ -22,14 +22,13 @@ class Named(click.types.StringParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """What begins like this."""
         del param
-        from pathlib import Path
-
+        from rasura.commands._nearest import find_nearest
         from rasura.patches.errors import RasuraError
         from rasura.registry._storage.completion import list_names
-        from rasura.registry._storage.location import Location, find_location
+        from rasura.registry._storage.location import Location
 
         try:
-            place = Location.of(ctx.params.get("registry_at") or find_location(Path.cwd()))
+            place = Location.of(ctx.params.get("registry_at") or find_nearest())
         except (RasuraError, OSError):
             return []
         return [CompletionItem(name, help=said) for name, said in list_names(place, self.kind, incomplete)]

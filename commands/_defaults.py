@@ -81,10 +81,11 @@ def _taken(option: str, options: Mapping[str, Any]) -> bool:
 
 def _folder(location: str | None) -> Path | None:
     """The registry's folder; None where there is none, which the command will say itself."""
+    from rasura.commands._nearest import find_nearest
     from rasura.patches.errors import RasuraError
-    from rasura.registry._storage.location import Location, find_location
+    from rasura.registry._storage.location import Location
 
     try:
-        return (Location.of(location) if location else Location.of(find_location(Path.cwd()))).folder
+        return (Location.of(location or find_nearest())).folder
     except (RasuraError, OSError):
         return None

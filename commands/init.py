@@ -2,7 +2,8 @@
 
 import click
 
-from rasura.commands._command import command, working_folder
+from rasura.commands._command import command
+from rasura.commands._nearest import find_nearest, working_folder
 from rasura.commands._output import Result, line
 
 
@@ -20,9 +21,9 @@ def init(*, upgrade: bool, registry_at: str | None, reason: str, actor: str) -> 
 
 
 def _upgraded(registry_at: str | None, reason: str, actor: str) -> Result:
-    from rasura.registry.registry import Registry, find_location
+    from rasura.registry.registry import Registry
 
-    place = registry_at or find_location(working_folder())
+    place = registry_at or find_nearest()
     before = Registry.upgrade(place, actor=actor, reason=reason)
     with Registry.open(place) as registry:
         where, origin = str(registry.location), registry.origin

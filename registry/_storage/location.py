@@ -12,6 +12,7 @@ With `postgresql://user@server/database?blobs=/srv/rasura` the rows are in Postg
 """
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,17 +80,36 @@ class Location:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # never the password
 
 
-def find_location(start: Path) -> Path:
+def find_location(start: Path, *, caller: int | None = None) -> Path:
     """The nearest `.rasura` folder with a database, from `start` upwards.
 
+    It must belong to whoever asks; any other has to be named. In a folder that others write to, somebody else's
+    registry would say what is trusted.
+
+    Args:
+        start: where to look first.
+        caller: the user who became root to ask, whose registries count too.
+
     Raises:
-        NoRegistryError: there is none up to the root.
+        NoRegistryError: there is none up to the root, or the nearest one is somebody else's.
     """
     start = start.absolute()
     for folder in (start, *start.parents):
         if (folder / FOLDER / DATABASE).is_file():
+            _check_owner(folder / FOLDER, caller)
             return folder / FOLDER
     raise NoRegistryError(f"expected a {FOLDER} folder in {start} or above, got none", hint="rasura init")
+
+
+def _check_owner(folder: Path, caller: int | None) -> None:
+    mine = {os.geteuid(), caller}
+    strange = {os.stat(path).st_uid for path in (folder, folder / DATABASE)} - mine  # noqa: PTH116  # follows links
+    if strange:
+        raise NoRegistryError(
+            f"the nearest registry, {folder}, belongs to somebody else (user {max(strange)}): expected your own, or "
+            "one that is named",
+            hint=f"rasura status --registry {shlex.quote(str(folder))}",
+        )
 
 
 def _checked(path: str | Path) -> Path:

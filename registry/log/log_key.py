@@ -12,6 +12,8 @@ Two files lie in `.rasura/keys`, outside the database, because they must survive
 
 import fcntl
 import os
+import shlex
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LastSigned", "LogKey"]
 
 _PRIVATE: Final = 0o600
+_OTHERS: Final = 0o077  # what group and others may do
 _LIMIT: Final = 4096
 _HEADER: Final = "rasura last-signed v1"
 _POLL_SECONDS: Final = 0.02
@@ -96,7 +99,19 @@ class LogKey:
         return self.verify_key if os.access(self._folder / "log.pem", os.R_OK) else None
 
     def sign(self, tree: Checkpoint) -> str:
-        """The checkpoint as a signed note."""
+        """The checkpoint as a signed note.
+
+        Raises:
+            RegistryError: there is no key, or others may read it: they could write a log that verifies.
+        """
+        path = self._folder / "log.pem"
+        with translated(f"look at {path}"):
+            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _PRIVATE
+        if mode & _OTHERS:
+            raise RegistryError(
+                f"{path}: expected a key that only its owner can read (mode 0600), got {mode:04o}",
+                hint=f"chmod 600 {shlex.quote(str(path))}",
+            )
         return str(sign_note(tree.text, self.origin, self._private()))
 
     @contextmanager

@@ -11,6 +11,9 @@ import pytest
 from support.commandline import rasura
 from support.registries.workshop import Workshop, workshop  # noqa: F401
 
+from rasura.patches._io.files import check_regular_files
+from rasura.patches.errors import FormatError
+
 KINDS = ("pipe", "device", "endless", "folder")
 SECONDS = 120  # on a slow machine; who waits for a pipe waits for ever
 
@@ -103,14 +106,10 @@ def test_in_the_registry(workshop: Workshop, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_in_a_model(workshop: Workshop, kind: str) -> None:
+def test_in_a_folder_that_a_library_reads(tmp_path: Path, kind: str) -> None:
     """Where libraries read files by themselves, they are looked at before."""
-    (workshop.folder / "retain.txt").write_text("painting\ncat\n")
-    tokenizer = next(path.name for path in (workshop.model / "tokenizer").glob("*.json"))
-    for name in (f"tokenizer/{tokenizer}", "text_encoder/config.json"):
-        whole = (workshop.model / name).read_bytes()
-        put(workshop.model / name, kind)
-        command = ("erase", "--base", "tiny", "--concept", "dog", "--retain", "retain.txt")
-        assert typed(workshop, *command) == "unsupported_host", name
-        (workshop.model / name).unlink()
-        (workshop.model / name).write_bytes(whole)
+    (tmp_path / "config.json").write_text("{}")
+    check_regular_files(tmp_path)
+    put(tmp_path / "vocab.json", kind)
+    with pytest.raises(FormatError, match="a pipe, socket or device"):
+        check_regular_files(tmp_path)
