@@ -1,3 +1,4 @@
+# ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """A pushed repository as a stranger finds it: downloaded by stock tools, checked by OpenSSF's, loaded by other programs."""
 
 import importlib.util
@@ -12,7 +13,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from support.hubserver import TOKEN, HubServer
 from support.models.tiny import tiny_pipeline
-from support.registries.workshop import SPEC, Workshop, workshop  # noqa: F401
+from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE
@@ -29,7 +30,7 @@ REPO = "acme/erasures"
 
 
 @pytest.fixture
-def downloaded(workshop: Workshop, plain_hub: HubServer, tmp_path: Path) -> Path:  # noqa: F811
+def downloaded(workshop: Workshop, plain_hub: HubServer, tmp_path: Path) -> Path:
     """One patch in the root, then two beside it; all of it, as `hf download` fetches it."""
     with workshop.open() as registry:
         for patches in ((workshop.dog,), (workshop.photo, workshop.van_gogh)):
@@ -62,7 +63,7 @@ def weights(pipeline: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:.*:FutureWarning")
-def test_stock_diffusers_and_the_file_for_comfyui_give_what_we_write(workshop: Workshop, downloaded: Path) -> None:  # noqa: F811
+def test_stock_diffusers_and_the_file_for_comfyui_give_what_we_write(workshop: Workshop, downloaded: Path) -> None:
     with workshop.open() as registry:
         patch = load_verified(registry, workshop.photo)
     ours = tiny_pipeline(SPEC)
@@ -89,7 +90,7 @@ def test_stock_diffusers_and_the_file_for_comfyui_give_what_we_write(workshop: W
 
 def test_the_names_in_the_file_are_those_that_comfyui_looks_for_and_those_of_the_folder_are_not(
     workshop: Workshop,
-    downloaded: Path,  # noqa: F811
+    downloaded: Path,
 ) -> None:
     """ComfyUI knows a UNet's layers as `lora_unet_…`, and as `unet.….processor.to_k` (`comfy/lora.py`)."""
     with workshop.open() as registry:
@@ -108,7 +109,7 @@ def test_the_names_in_the_file_are_those_that_comfyui_looks_for_and_those_of_the
     assert not modules(folder / "pytorch_lora_weights.safetensors") & known
 
 
-def test_the_card_names_every_file_and_every_file_of_the_card_is_there(workshop: Workshop, downloaded: Path) -> None:  # noqa: F811
+def test_the_card_names_every_file_and_every_file_of_the_card_is_there(workshop: Workshop, downloaded: Path) -> None:
     front, body = split((downloaded / "README.md").read_text())
     rows = front["rasura"]["patches"]
     assert {row["id"] for row in rows} == set(workshop.all)
@@ -120,7 +121,7 @@ def test_the_card_names_every_file_and_every_file_of_the_card_is_there(workshop:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("model_signing") is None, reason="needs model_signing: rasura[dev]")
-def test_the_stock_verifier_accepts_the_root_as_the_card_says(workshop: Workshop, downloaded: Path) -> None:  # noqa: F811
+def test_the_stock_verifier_accepts_the_root_as_the_card_says(workshop: Workshop, downloaded: Path) -> None:
     text = (downloaded / "README.md").read_text()
     assert "--public_key KEY.pub --ignore_unsigned_files" in text
 
