@@ -92,7 +92,7 @@ def test_the_names_in_the_file_are_those_that_comfyui_looks_for_and_those_of_the
     workshop: Workshop,
     downloaded: Path,
 ) -> None:
-    """ComfyUI knows a UNet's layers as `lora_unet_…`, and as `unet.….processor.to_k` (`comfy/lora.py`)."""
+    """ComfyUI knows a UNet's layers as `lora_unet_…`, and as `unet.….processor.to_k` in its map of LoRA keys."""
     with workshop.open() as registry:
         names = load_verified(registry, workshop.photo).tensors.increments
     known = {name_module_key(name) for name in names}
