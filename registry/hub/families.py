@@ -1,6 +1,6 @@
 """What a card has to know of a family of models: its tag on the Hub, and which programs load its patches from a file.
 
-Read in the sources of diffusers 0.42 (`loaders/lora_pipeline.py`) and ComfyUI (`comfy/lora.py`): diffusers has LoRA
+Read in the sources of diffusers 0.42 (its LoRA mixins) and of ComfyUI (its map of LoRA keys): diffusers has LoRA
 loaders for the pipelines of all these families but PixArt. ComfyUI knows the layers of a UNet only in kohya's spelling;
 of SD3, FLUX and PixArt it knows `transformer.<name>`, which is how a patch's own file names them.
 """

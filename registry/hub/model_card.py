@@ -4,7 +4,7 @@ Concept names come from people who want something erased, and from files that we
 can neither end the front matter nor turn into Markdown or HTML: first `plain` removes what is not visible text, then
 `inline` turns punctuation into character references.
 
-What the card says of a patch stands in its front matter too (`rasura.patches`, `rasura.bases`), so that the next push,
+What the card says of a patch stands in its front matter too (below `rasura`: `patches`, `bases`): the next push,
 from a registry that may not hold that patch, says it again.
 """
 

@@ -1,4 +1,4 @@
-# ruff: noqa: F811 - a test asks for a fixture by its name
+# ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """A pushed repository as a stranger finds it: downloaded by stock tools, checked by OpenSSF's, loaded by other programs."""
 
 import importlib.util
@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from support.hubserver import TOKEN, HubServer
 from support.models.tiny import tiny_pipeline
-from support.registries.workshop import SPEC, Workshop, workshop  # noqa: F401
+from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import ONE
@@ -92,7 +92,7 @@ def test_the_names_in_the_file_are_those_that_comfyui_looks_for_and_those_of_the
     workshop: Workshop,
     downloaded: Path,
 ) -> None:
-    """ComfyUI knows a UNet's layers as `lora_unet_…`, and as `unet.….processor.to_k` (`comfy/lora.py`)."""
+    """ComfyUI knows a UNet's layers as `lora_unet_…`, and as `unet.….processor.to_k` in its map of LoRA keys."""
     with workshop.open() as registry:
         names = load_verified(registry, workshop.photo).tensors.increments
     known = {name_module_key(name) for name in names}
