@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,7 @@ GAP: Final = 6
 LEFT: Final = 190
 TOP: Final = 46
 LINE: Final = 15
+_TITLE_LINE: Final = 19
 PAPER: Final = "#ffffff"
 INK: Final = "#202020"
 SOFT: Final = "#707070"
@@ -36,23 +37,43 @@ class Row:
 
 
 def draw_grid(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image:
-    """Lay pictures out with a title, column heads, row labels and captions."""
+    """Lay pictures out with a title, column heads, row labels and captions; a long title takes more lines."""
     from PIL import Image as Images
     from PIL import ImageDraw, ImageFont
 
     step_x, step_y = CELL + GAP, CELL + LINE + GAP
-    sheet = Images.new("RGB", (LEFT + step_x * len(columns), TOP + step_y * len(rows) + GAP), PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    pen.text((GAP, GAP), title, INK, font=ImageFont.load_default(size=15))
+    font, large = ImageFont.load_default(size=12), ImageFont.load_default(size=15)
+    width = LEFT + step_x * len(columns)
+    lines = wrap_text(title, lambda text: large.getlength(text) <= width - 2 * GAP)
+    top = TOP + (len(lines) - 1) * _TITLE_LINE
+    sheet = Images.new("RGB", (width, top + step_y * len(rows) + GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for at, line in enumerate(lines):
+        pen.text((GAP, GAP + at * _TITLE_LINE), line, INK, font=large)
     for x, head in enumerate(columns):
-        pen.text((LEFT + x * step_x, TOP - LINE - 3), head, INK, font=font)
+        pen.text((LEFT + x * step_x, top - LINE - 3), head, INK, font=font)
     for y, row in enumerate(rows):
-        pen.multiline_text((GAP, TOP + y * step_y + GAP), row.label, INK, font=font, spacing=3)
+        pen.multiline_text((GAP, top + y * step_y + GAP), row.label, INK, font=font, spacing=3)
         for x, (picture, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
-            place = (LEFT + x * step_x, TOP + y * step_y)
+            place = (LEFT + x * step_x, top + y * step_y)
             sheet.paste(picture.resize((CELL, CELL), Images.Resampling.NEAREST), place)
             pen.text((place[0], place[1] + CELL + 1), caption, SOFT, font=font)
     return sheet
+
+
+def wrap_text(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """The text in lines that fit, broken between words; a word that is too long for a line is broken, too."""
+    lines = [""]
+    for word in text.split():
+        rest = word
+        if lines[-1] and not fits(f"{lines[-1]} {rest}"):
+            lines.append("")
+        while not fits(rest) and len(rest) > 1:
+            part = next((rest[:size] for size in range(len(rest) - 1, 0, -1) if fits(rest[:size])), rest[:1])
+            lines[-1:] = [part, ""]
+            rest = rest[len(part) :]
+        lines[-1] = f"{lines[-1]} {rest}".strip()
+    return lines
 
 
 def save_grid(path: Path, sheet: Image) -> None:

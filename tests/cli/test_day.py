@@ -379,6 +379,37 @@ def test_verdicts_have_colours_on_terminals_only(monkeypatch: pytest.MonkeyPatch
         assert plain[1:4] == ["CHECK  VERDICT  WHY", "own    ok       ok", "pair   REFUSED"]
 
 
+def test_empty_lists_are_sentences(tmp_path: Path) -> None:
+    rasura("init", cwd=tmp_path)
+    said = {
+        noun: rasura(noun, "list", cwd=tmp_path).out.splitlines()[0]
+        for noun in ("patch", "stack", "base", "key", "host", "evaluation")
+    }
+    assert [line for line in said.values() if not line.startswith("no ")] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("erase", "--base", "tiny", "--concept", "x", "--retain", "nope"),
+        ("erase", "--base", "tiny", "--concept", "x", "--retain", "retain.txt", "--held-out", "nope"),
+        ("erase", "--base", "tiny", "--concept", "x", "--retain", "retain.txt", "--templates", "nope"),
+        ("erase", "--base", "nope", "--concept", "x", "--retain", "retain.txt"),
+        ("takedown", "--model", "the model", "--file", "nope", "--yes"),
+        ("takedown", "--model", "nope", "--concept", "x", "--retain", "retain.txt", "--yes"),
+        ("patch", "apply", "nope", *MODEL),
+        ("patch", "add", "nope"),
+        ("policy", "set", "nope"),
+        ("doctor", "--model", "nope"),
+        ("bundle", "show", "nope"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_there_ends_with_8(workshop: Workshop, words: tuple[str, ...]) -> None:
+    (workshop.folder / "retain.txt").write_text("the\n")
+    typed(workshop, *words, code=8)
+
+
 def test_colours_come_from_one_place() -> None:
     modules = sorted(Path(_output.__file__).parent.glob("*.py"))
     assert [m.name for m in modules if "click.style(" in m.read_text() or "secho" in m.read_text()] == ["_output.py"]

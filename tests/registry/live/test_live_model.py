@@ -176,6 +176,28 @@ def test_the_readmes_example_runs(pipe: Any, workshop: Workshop, monkeypatch: py
     assert told == [("patch.apply", "done", 1), ("patch.switch", "done", 2), ("patch.revert", "done", 1)]
 
 
+def test_a_server_follows_its_stack_as_the_page_says(
+    pipe: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a takedown does to a stack, a live model has after one call, and keeps where nothing changed."""
+    page = (Path(rasura.__file__).parent / "docs" / "takedowns.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    first, then = Stack({workshop.dog: Strength(16)}), Stack({workshop.dog: Strength(16), workshop.photo: Strength(16)})
+    with workshop.open() as registry:
+        edit.create(registry, "prod", first, ALICE)
+    monkeypatch.chdir(workshop.folder)
+    names: dict[str, Any] = {"pipe": pipe}
+    exec(code, names)
+    assert dict(names["model"].status().applied) == dict(first)
+    assert names["follow"]("nothing new") is False
+    with workshop.open() as registry:
+        edit.set_members(registry, "prod", then, ALICE, expected=first)
+    assert names["follow"]("takedown 118") is True
+    assert dict(names["model"].status().applied) == dict(then)
+    names["model"].revert()
+    names["model"].detach()
+
+
 def test_what_is_no_model_and_no_registry(pipe: Any, workshop: Workshop, tmp_path: Any) -> None:
     with pytest.raises(UnsupportedHostError):
         attach(object(), workshop.folder)
