@@ -29,6 +29,7 @@ from rasura.registry.apply.host_state import (
 )
 from rasura.registry.apply.require_evaluated import require_evaluated
 from rasura.registry.trust.check import judge_loaded, load_readable, load_stack
+from rasura.registry.trust.tokenizer_check import check_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +111,8 @@ def prepared(
     base = _base_of(registry, host, stack, originals, coded)
     if stack:
         _check_text_encoder(registry.base(base), host)
+    if way.added or way.changed:
+        check_tokenizer(registry, host, stack)
     if way.added or way.changed:  # taking out is always allowed
         require_evaluated(registry, base, wanted, policy)
     host.ensure_writable(touched)
