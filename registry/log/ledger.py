@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session, aliased
 from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, Outcome
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
+from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
 from rasura.registry.log.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
-from rasura.registry.log.signed_note import Checkpoint, parse_note
+from rasura.registry.log.rotation import read_key
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
 
-__all__ = ["EntryFilter", "Telling", "append", "changes_of", "every", "find_unfinished", "root_at", "tree"]
+__all__ = ["EntryFilter", "Telling", "append", "changes_of", "every", "find_unfinished", "root_at", "settle", "tree"]
 
 _BATCH = 500
 
@@ -71,8 +72,33 @@ def _parsed(row: CheckpointRow, origin: str) -> tuple[Checkpoint, Frontier]:
     return checkpoint, frontier
 
 
-def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[tuple[EntryRecord, ...], Checkpoint]:
+def settle(session: Session, key: LogKey) -> VerifyKey:
+    """The key that the log is signed with now; a rotation that a crash kept from its end is ended.
+
+    Where the newest checkpoint names the key that is here and no other, that is it: no entry need be searched for.
+
+    Raises:
+        AuditError: the registry names no key.
+    """
+    mine = key.verify_key
+    newest = session.scalar(select(CheckpointRow.note).order_by(CheckpointRow.size.desc()).limit(1))
+    if newest is not None and [s.key_id for s in parse_note(newest.encode()).signatures] == [mine.key_id]:
+        return mine
+    named = read_key(session)
+    key.settle(named)
+    return named
+
+
+def append(
+    session: Session, key: LogKey, tellings: Sequence[Telling], *, renewed: VerifyKey | None = None
+) -> tuple[tuple[EntryRecord, ...], Checkpoint]:
     """Adds entries to the transaction, each with its signed checkpoint; gives them and the last checkpoint.
+
+    Args:
+        session: the transaction.
+        key: which signs.
+        tellings: the entries.
+        renewed: the key that signs beside it, and from then on in its place.
 
     Raises:
         AuditError: the key is not this log's, or the database was cut or exchanged.
@@ -80,12 +106,10 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
         InputError: a draft cannot be an entry.
     """
     # 1. The key must be the registry's own: what another signed would verify for nobody, and stay in the log for ever.
-    row = session.get(RegistryRow, 1)
-    mine = str(key.verify_key)
-    if row is None or row.vkey != mine:
+    named, mine = settle(session, key), key.verify_key
+    if named != mine:
         raise AuditError(
-            f"audit log: expected to sign with {row.vkey if row else 'the key of a registry'}, got {mine}; nothing was "
-            "written",
+            f"audit log: expected to sign with {named}, got {mine}; nothing was written",
             hint="restore keys/log.pem from a backup",
             check="key",
         )
@@ -114,7 +138,11 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
     signed = trees[-1][0] if trees else present
     key.remember(LastSigned(present, signed))
     for checkpoint, grown in trees:
-        session.add(CheckpointRow(size=grown.size, note=key.sign(checkpoint), frontier=grown.to_bytes()))
+        session.add(
+            CheckpointRow(
+                size=grown.size, note=key.sign(checkpoint, renewed=renewed is not None), frontier=grown.to_bytes()
+            )
+        )
     session.flush()
     return tuple(entries), signed
 

@@ -25,12 +25,13 @@ from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest
 from rasura.registry._storage.durable_files import read_regular, translated, write_atomic
-from rasura.registry._storage.tables import CheckpointRow, EntryRow, RegistryRow
+from rasura.registry._storage.tables import CheckpointRow, EntryRow
 from rasura.registry.log.entry import RowChange, identify_record
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record, fingerprint
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.rotation import read_key
+from rasura.registry.log.signed_note import Checkpoint, parse_note, verified_by
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -239,8 +240,7 @@ class ToldIndex:
 
     def _check_signed(self, session: Session, head: Checkpoint) -> None:
         """The newest checkpoint is signed by the log's key."""
-        row = session.get(RegistryRow, 1)
-        key = self._key.public_here() or VerifyKey.parse(row.vkey if row is not None else "")
+        key = self._key.public_here() or read_key(session)
         note = session.scalar(select(CheckpointRow.note).where(CheckpointRow.size == head.size)) or ""
         verified_by(parse_note(note.encode()), [key])
 

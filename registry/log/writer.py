@@ -16,6 +16,7 @@ intention explains.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -31,6 +32,7 @@ from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
+from rasura.registry.log.rotation import NEW, OLD
 from rasura.registry.log.signed_note import Checkpoint
 from rasura.registry.log.told import Told, ToldIndex
 
@@ -116,6 +118,30 @@ class LogWriter:
         """
         (entry,) = self._write([(draft, work)], always=True, first=True)
         assert entry is not None
+        return entry
+
+    def rotate(self, draft: Draft) -> EntryRecord:
+        """Hands the log to a new key: the old one and the new sign the entry that says so.
+
+        A crash before the commit leaves a key that nobody uses, which the next rotation replaces; after it, one that
+        the next writer puts in its place, because the registry names it.
+
+        Raises:
+            InputError: the draft cannot be an entry.
+            BusyError, RegistryError, AuditError: nothing was changed.
+        """
+        _check_outcome(draft)
+        with self.key.locked(self._busy):
+            with self._database.writing() as session:
+                told = self._told(session)
+                ledger.settle(session, self.key)
+                old, new = self.key.verify_key, self.key.prepare_next()
+                said = replace(draft, details={**draft.details, OLD: str(old), NEW: str(new)})
+                (entry,), signed = ledger.append(session, self.key, [Telling(said, (), self.now())], renewed=new)
+            self.key.adopt_next()
+            self.key.remember(LastSigned(signed))
+            if told is not None:
+                self.told.store(told)
         return entry
 
     def close(self) -> None:
