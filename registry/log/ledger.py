@@ -18,7 +18,18 @@ from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
 
-__all__ = ["EntryFilter", "Telling", "append", "changes_of", "every", "find_unfinished", "root_at", "settle", "tree"]
+__all__ = [
+    "Appended",
+    "EntryFilter",
+    "Telling",
+    "append",
+    "changes_of",
+    "every",
+    "find_unfinished",
+    "root_at",
+    "settle",
+    "tree",
+]
 
 _BATCH = 500
 
@@ -42,6 +53,21 @@ class Telling:
     draft: Draft
     changes: Sequence[RowChange]
     time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What a transaction adds to the log.
+
+    Attributes:
+        entries: as they will be read.
+        signed: the checkpoint after the last of them.
+        grown: the bytes of each, and the root after it.
+    """
+
+    entries: tuple[EntryRecord, ...]
+    signed: Checkpoint
+    grown: tuple[tuple[bytes, bytes], ...]
 
 
 def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
@@ -89,10 +115,8 @@ def settle(session: Session, key: LogKey) -> VerifyKey:
     return named
 
 
-def append(
-    session: Session, key: LogKey, tellings: Sequence[Telling], *, renewed: VerifyKey | None = None
-) -> tuple[tuple[EntryRecord, ...], Checkpoint]:
-    """Adds entries to the transaction, each with its signed checkpoint; gives them and the last checkpoint.
+def append(session: Session, key: LogKey, tellings: Sequence[Telling], *, renewed: VerifyKey | None = None) -> Appended:
+    """Adds entries to the transaction, each with its signed checkpoint.
 
     Args:
         session: the transaction.
@@ -124,6 +148,7 @@ def append(
         )
     # 3. The entries, each in its place.
     entries: list[EntryRecord] = []
+    bodies: list[bytes] = []
     trees: list[tuple[Checkpoint, Frontier]] = []
     for telling in tellings:
         draft = _closing(session, telling.draft)
@@ -132,6 +157,7 @@ def append(
         frontier = frontier.append(hash_leaf(body))
         trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
         _insert(session, draft, place, body)
+        bodies.append(body)
         entries.append(decode(body, draft.patches)[0])
     # 4. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
     #    last tree only, because the transaction shows all of them or none.
@@ -144,7 +170,8 @@ def append(
             )
         )
     session.flush()
-    return tuple(entries), signed
+    roots = (checkpoint.root for checkpoint, _ in trees)
+    return Appended(tuple(entries), signed, tuple(zip(bodies, roots, strict=True)))
 
 
 def every(

@@ -104,6 +104,10 @@ class Told:
         """The root over all entries."""
         return self.lines[-1].root if self.lines else EMPTY_ROOT
 
+    def fork(self) -> Told:
+        """A copy to go on from, while others still read what this one tells of."""
+        return Told(list(self.lines), dict(self.records), set(self.open), dict(self.seen))
+
     def follow(self, line: Line) -> None:
         """Go on by one entry."""
         self.change(line.changes)
@@ -116,6 +120,7 @@ class Told:
     def change(self, changes: Iterable[tuple[str, str, Digest | None]]) -> None:
         """Take over what rows have become."""
         for kind, key, record in changes:
+            self.seen.pop((kind, key), None)
             if record is None:
                 self.records.pop((kind, key), None)
             else:
@@ -154,9 +159,24 @@ class ToldIndex:
     def changed(self, session: Session, changes: Sequence[RowChange]) -> None:
         """Rows that the session's own transaction changed: later readings in it expect them so."""
         told = cast("Told | None", session.info.get(_INFO))
-        if told is not None and changes:
-            self._told = None  # what is under way may be rolled back
+        if told is not None:
             told.change((change.kind, change.id, change.record) for change in changes)
+
+    def fork(self, session: Session, memory: LastSigned) -> Told:
+        """As `attach`, for a transaction that goes on from there, and may be rolled back.
+
+        Raises:
+            AuditError: see `attach`.
+        """
+        told = self.attach(session, memory).fork()
+        session.info[_INFO] = told
+        return told
+
+    def grow(self, told: Told, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take over what a transaction committed: its entries' bytes, each with the root after it."""
+        for body, root in entries:
+            told.follow(_line(body, hash_leaf(body), root))
+        self._told = told
 
     def store(self, told: Told) -> None:
         """Keep what was caught up in the file; called by whoever holds the right to append.
