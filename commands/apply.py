@@ -222,7 +222,9 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     from rasura.registry.apply.status import survey
 
     with open_registry(registry_at) as registry, progress() as tell:
-        report = survey(registry, CheckpointHost.open(model), deep=deep, progress=tell)
+        host = CheckpointHost.open(model)
+        report = survey(registry, host, deep=deep, progress=tell)
+        cast = host.cast_since()
         names = {p: ", ".join(registry.patch(p).concepts) for p in report.applied}
     rows = [(short(p), names[p], str(strength)) for p, strength in report.applied.items()]
     data = {
@@ -252,7 +254,9 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
             _list(report.drifted)
         else:
             line(f"which of them: rasura patch status --deep --model {shlex.quote(str(model))}")
-        if rows and report.drifted:
+        if cast is not None:
+            line(f"it was saved in another type than when it was patched: {host.say_way_back(cast)}")
+        elif rows and report.drifted:
             line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
 
     return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)

@@ -217,6 +217,8 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
         "unfinished": list(report.unfinished),
         "backwards": list(report.backwards),
         "pinned": report.pinned,
+        "replaced": report.replaced,
+        "rotations": list(report.rotations),
         "remembered": report.remembered,
         "kept": report.kept,
     }
@@ -230,6 +232,10 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
             line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
         if report.kept is not None:
             line(f"it continues the checkpoint of {report.kept} entries that was kept")
+        if report.rotations:
+            line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
+        if report.replaced:
+            warn(f"the key that was given has handed the log on; give this one from now on: {report.vkey}")
         if not report.pinned:
             warn(_UNPINNED)
         if not report.remembered and report.kept is None:
@@ -306,6 +312,27 @@ def _said(entry: "EntryRecord") -> Iterator[tuple[str, str]]:
     for patch in entry.patches:
         yield "patch", patch
     yield "leaf", entry.leaf_hash.hex()
+
+
+@command(audit, "rotate-key", mutating=True)
+def rotate_key(registry_at: str | None, reason: str, actor: str) -> Result:
+    """Hand the log to a new key: the old one and the new sign the entry that says so.
+
+    The old key is gone from this machine afterwards. Whoever pinned it can verify on; pin the new one.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.log.rotation import NEW, OLD, ROTATE
+
+    with open_registry(registry_at) as registry:
+        entry = registry.rotate_log_key(Draft(actor, reason, ROTATE, "success"))
+    data = {"index": entry.index, "old": entry.details[OLD], "new": entry.details[NEW]}
+
+    def text() -> None:
+        line(f"entry {entry.index} hands the log from {data['old']}")
+        line(f"to {data['new']}")
+        line("give the new key to everybody who verifies: rasura audit verify --vkey KEY")
+
+    return Result(data, text, changed=True)
 
 
 def read_vkey(text: str) -> "VerifyKey":

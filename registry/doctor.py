@@ -170,7 +170,10 @@ def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Itera
     yield from _of_kept(host, needless, repair=repair)
     if odd := [name for name in report.drifted if name in touched]:
         said = f"of {len(odd)} touched parameters, not all are what the registry last wrote"
+        cast = host.cast_since()
         hint = f"rasura patch revert --all --force {host_state.model_option(host)}"
+        if cast is not None:
+            hint = host.say_way_back(cast)
         yield Finding("drifted", host.location, said, "hopeless", hint)
 
 

@@ -72,8 +72,8 @@ class Limits:
 PATCH_LIMITS: Final = Limits()
 """For the files of a patch, which are read into memory whole."""
 
-CHECKPOINT_LIMITS: Final = Limits(file_bytes=2**40)
-"""For the weights of models, of which only the header is read."""
+CHECKPOINT_LIMITS: Final = Limits(header_bytes=2**24, file_bytes=2**40)
+"""For the weights of models, of which only the header is read; people keep thumbnails and training records in it."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._/-]{1,512}")  # ASCII, so that no two spellings of one name exist
 _RANK: Final = 8  # dimensions; a convolution over video has five
@@ -124,7 +124,8 @@ def read_header(file: BinaryIO, size: int, *, what: str, limits: Limits) -> Head
     length = int.from_bytes(_read(file, 8, what), "little")
     most = min(limits.header_bytes, size - 8)
     if not len("{}") <= length <= most:
-        raise _bad(what, f"a header of 2 to {most} bytes", f"{length}")
+        hint = "save the file again without its metadata" if limits.header_bytes < length <= size - 8 else ""
+        raise _bad(what, f"a header of 2 to {most} bytes", f"{length}", hint)
     fields = _header_fields(_read(file, length, what), what, limits)
     metadata = _metadata(fields) if fields.has("__metadata__") else {}
     names = [name for name in fields.names() if name != "__metadata__"]
@@ -264,5 +265,5 @@ def _tensor(data: bytes, info: TensorInfo) -> "torch.Tensor":
     return torch.frombuffer(bytearray(data), dtype=torch_dtype(info.dtype)).reshape(info.shape)
 
 
-def _bad(what: str, expected: str, got: str) -> FormatError:
-    return FormatError(f"{what}: expected {expected}, got {got}", what=what)
+def _bad(what: str, expected: str, got: str, hint: str = "") -> FormatError:
+    return FormatError(f"{what}: expected {expected}, got {got}", hint=hint, what=what)

@@ -44,6 +44,9 @@ _CLIP_ROOT = "text_model."
 # The children of that root; other text encoders (T5) have none of these at the top and keep their names.
 _CLIP_CHILDREN = ("embeddings.", "encoder.layers.", "final_layer_norm.")
 
+_OUTER = "module."
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
@@ -233,8 +236,13 @@ class Host(Protocol):
 def name_parameter(component: str, key: str) -> ParamName:
     """The one name of a module's parameter, whichever of CLIP's two spellings the file or the module uses.
 
-    transformers has saved the same text encoder with and without `text_model.`; the longer spelling is the name.
+    transformers has saved the same text encoder with and without `text_model.`; the longer spelling is the name. What
+    wrappers put around a module (torch.compile, FSDP, DataParallel) is no part of it, in a file as little as live.
     """
+    while key.startswith(_OUTER):
+        key = key.removeprefix(_OUTER)
+    if any(wrapper in key for wrapper in _WRAPPERS):
+        key = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
     if component.startswith("text_encoder") and key.startswith(_CLIP_CHILDREN):
         key = _CLIP_ROOT + key
     return ParamName(f"{component}.{key}")

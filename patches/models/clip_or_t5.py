@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.families import Encoder
 from rasura.patches.models.plain_text import check_plain
+from rasura.patches.models.tokenizer_reading import describe_loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ class Tower:
         kind: what the family's table says of it.
         tokenizer: transformers' own; its types are unions of hundreds.
         module: the encoder's torch module, pristine; whoever changes it works on a copy.
+        said: what the tokenizer's files say otherwise than its class, for programs that obey them.
     """
 
     kind: Encoder
     tokenizer: Any
     module: Any
+    said: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def component(self) -> str:
@@ -138,7 +142,22 @@ class Tower:
         )
 
     def state(self) -> dict[str, Any]:
-        """What decides how text becomes ids: vocabulary, merges or scores, length, special ids; JSON without floats."""
+        """What decides how text becomes ids; JSON without floats.
+
+        Vocabulary, merges or scores, length, special ids; under `reading` what is otherwise than the class has it,
+        which an ordinary tokenizer has nothing of (`rasura.patches.models.tokenizer_reading`).
+        """
+        reading = self.reading()
+        return self.plain_state() | ({"reading": dict(reading)} if reading else {})
+
+    def reading(self) -> Mapping[str, JsonValue]:
+        """What the tokenizer does otherwise than its class, as it was loaded or as its files say; often nothing."""
+        loaded = describe_loaded(self.tokenizer)
+        odd = {name: value for name, value in self.said.items() if name not in loaded or loaded[name] != value}
+        return loaded | ({"file": odd} if odd else {})
+
+    def plain_state(self) -> dict[str, Any]:
+        """Vocabulary, merges or scores, length, special ids: all that older identities cover."""
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
         last = [int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)]
         if self.kind.kind == "T5":

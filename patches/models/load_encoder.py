@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
@@ -12,8 +14,10 @@ from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import CLIP, Encoder
 from rasura.patches.models.library_output import quiet
+from rasura.patches.models.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
 
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 _LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 _PLAIN: Final = "CLIPTextModel"
 _PROJECTED: Final = "CLIPTextModelWithProjection"
@@ -47,7 +51,38 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
             f"{model.config.vocab_size}, as many as the text encoder can read"
         )
     model.train(mode=False)
-    return Tower(kind, tokenizer, model)
+    return _towered(folder, kind, tokenizer, model)
+
+
+def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
+    """A tokenizer alone, in a tower whose module holds a configuration and no weights.
+
+    Raises:
+        UnsupportedHostError: as `load_tower`.
+    """
+    import transformers
+
+    name = _class(folder / kind.component, kind)
+    settings = getattr(transformers, "T5Config" if kind.kind == "T5" else "CLIPTextConfig")
+    try:
+        with quiet():
+            config = settings.from_pretrained(folder / kind.component, local_files_only=True)
+            tokenizer = _tokenizer(folder / kind.tokenizer, kind)
+    except _UNREADABLE as error:
+        raise UnsupportedHostError(f"{folder}: {kind.tokenizer}/ cannot be loaded: {error}") from error
+    return _towered(folder, kind, tokenizer, SimpleNamespace(config=config, name=name))
+
+
+def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
+    check_one_tokenizer(folder / kind.tokenizer)
+    return Tower(kind, tokenizer, module, describe_file(folder / kind.tokenizer, tokenizer))
+
+
+def _tokenizer(folder: Path, kind: Encoder) -> Any:
+    import transformers
+
+    reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
+    return reader.from_pretrained(folder, local_files_only=True)
 
 
 def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", component: str = "text_encoder") -> None:
@@ -67,14 +102,12 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
 def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[Any, Any, set[str]]:
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
     import transformers
-    from safetensors import SafetensorError
 
     try:
         check_regular_files(tokenizer_folder)
         check_regular_files(model_folder)
         with quiet():
-            reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
-            tokenizer = reader.from_pretrained(tokenizer_folder, local_files_only=True)
+            tokenizer = _tokenizer(tokenizer_folder, kind)
             found: Any = getattr(transformers, _class(model_folder, kind))  # annotated without the report
             model, report = found.from_pretrained(
                 model_folder,
@@ -84,7 +117,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
                 variant=_variant(model_folder),
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, RasuraError) as error:
+    except (*_UNREADABLE, RasuraError) as error:
         raise UnsupportedHostError(f"{model_folder.parent}: {model_folder.name}/ cannot be loaded: {error}") from error
     return tokenizer, model, set(report["missing_keys"])
 

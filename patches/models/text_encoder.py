@@ -26,8 +26,8 @@ from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.clip_or_t5 import PhrasePosition, Tower
-from rasura.patches.models.families import CLIP, Family, find_family
-from rasura.patches.models.load_encoder import load_tower, put_back
+from rasura.patches.models.families import CLIP, Encoder, Family, find_family
+from rasura.patches.models.load_encoder import load_reader, load_tower, put_back
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
 _SHORT: Final = 77  # positions up to which so many go together: attention grows with the square
@@ -172,9 +172,7 @@ class TextEncoder:
 
     def tokenizer_state(self) -> dict[str, Any]:
         """What decides how text becomes ids; JSON without floats. Of several tokenizers, each by its name."""
-        if len(self.towers) == 1:
-            return self.towers[0].state()
-        return {tower.component.replace("text_encoder", "tokenizer"): tower.state() for tower in self.towers}
+        return state_of(self.towers)
 
     def reading(self) -> dict[str, Any]:
         """What decides the embeddings besides weights and tokenizers: how each encoder is built, read and put together.
@@ -219,3 +217,24 @@ class TextEncoder:
                     hint="--concept TEXT",
                 )
         return place
+
+
+def state_of(towers: Sequence[Tower]) -> dict[str, Any]:
+    """What decides how text becomes ids, of one tokenizer or of several by their names; JSON without floats."""
+    if len(towers) == 1:
+        return towers[0].state()
+    return {tower.component.replace("text_encoder", "tokenizer"): tower.state() for tower in towers}
+
+
+def load_readers(folder: Path, family: Family | None = None) -> list[Tower]:
+    """The tokenizers of a diffusers folder without the weights of their encoders.
+
+    Raises:
+        UnsupportedHostError: they cannot be loaded.
+    """
+    return [load_reader(folder, encoder) for encoder in encoders_of(family)]
+
+
+def encoders_of(family: Family | None) -> list[Encoder]:
+    """The encoders of a family in the order of its sequence; without one, CLIP."""
+    return [CLIP] if family is None else [encoder for part in family.sequence for encoder in part]

@@ -5,9 +5,9 @@ from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint
 from rasura.registry.log.told import check_actions, check_entries, check_unfinished
-from rasura.registry.log.verify import read_key
 
 __all__ = ["Log"]
 
@@ -23,6 +23,15 @@ class Log(Opened):
             NotFoundError: the entry it closes is not open.
         """
         return self._journal.append(draft)
+
+    def rotate_log_key(self, draft: Draft) -> EntryRecord:
+        """Hands the log to a new key, which signs from now on; `log.rotate` names both, and both sign it.
+
+        Raises:
+            InputError: the draft cannot be an entry.
+            RegistryError: the key is not here, or cannot be written; nothing was changed.
+        """
+        return self._journal.rotate(draft)
 
     def entries(
         self,

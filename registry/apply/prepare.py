@@ -30,6 +30,7 @@ from rasura.registry.apply.host_state import (
 )
 from rasura.registry.apply.look_ahead import note_unready
 from rasura.registry.trust.check import judge_loaded, load_readable
+from rasura.registry.trust.tokenizer_check import check_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +122,9 @@ def prepared(
         base = _base_of(registry, host, stack, originals, coded)
         if stack:
             _check_text_encoder(registry.base(base), host)
+    with obstacles.noting():
+        if asks is not None:
+            check_tokenizer(registry, host, stack)
     obstacles.refuse()
     verdict = require(found.verdict)
     merged = {name: layer for name, layer in layers.items() if name in originals}

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.errors import DriftError, ExistsError, NotFoundError
+from rasura.patches.models.tokenizer_reading import say_reading
 from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
+from rasura.registry.erase.known_copies import refuse_patched_copy
+from rasura.registry.trust.tokenizer_check import remember_tokenizer
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -40,16 +43,19 @@ def add_base(
 
     Raises:
         NotFoundError: no such folder.
-        UnsupportedHostError: no cross-attention, no CLIP text encoder, or a single file, which has no tokenizer.
+        UnsupportedHostError: no cross-attention, no CLIP text encoder, a single file, which has no tokenizer, or a copy
+            of a model that this registry patched.
         ExistsError: the name belongs to another base.
     """
     from rasura.patches.models.base_identity import TEXT_LAYERS, find_casts, find_cross_attention
     from rasura.patches.models.hidden_states import find_fc2_layers
 
     identity, host, encoder = _identified(folder, progress)
+    remember_tokenizer(registry, host, identity.tokenizer)
     known = next((base for base in registry.bases() if base.digest == identity.digest), None)
     if known is not None and name in (None, known.name):
         return OpenBase(registry.base(known.digest), identity, host, encoder), False
+    refuse_patched_copy(registry, identity, host.location)
     infos = host.parameters()
     touched = host.originals([*find_cross_attention(infos, TEXT_LAYERS), *find_fc2_layers(infos).values()])
     record = BaseRecord(
@@ -113,13 +119,26 @@ def open_base(
     if (record := check_base_there(registry, reference)) is None:
         return add_base(registry, Path(reference), None, draft, progress, dry_run=dry_run)[0]
     identity, host, encoder = _identified(Path(record.source), progress)
+    remember_tokenizer(registry, host, identity.tokenizer)
     if identity.digest != record.digest:
+        if identity.text_encoder == record.text_encoder and identity.tokenizer != record.tokenizer:
+            raise _read_otherwise(record, encoder)
         raise DriftError(
             f"{record.source} no longer holds base {record.name!r}: expected {record.digest[:12]}, got "
             f"{identity.digest[:12]}",
             hint=f"rasura base add {shlex.quote(record.source)} --name NEW",
         )
     return OpenBase(record, identity, host, encoder)
+
+
+def _read_otherwise(record: BaseRecord, encoder: TextEncoder) -> DriftError:
+    """Another tokenizer; or the same, registered when added tokens and the like were not part of an identity."""
+    odd = "; ".join(f"{t.kind.tokenizer}: {say_reading(reading)}" for t in encoder.towers if (reading := t.reading()))
+    return DriftError(
+        f"{record.source} reads text otherwise than base {record.name!r} is registered: its tokenizer is another"
+        f"{odd and f' ({odd}), or is told by more than it was at the time'}",
+        hint=f"rasura base add {shlex.quote(record.source)} --name NEW",
+    )
 
 
 def identify_folder(record: BaseRecord, folder: Path, progress: Progress) -> OpenBase:

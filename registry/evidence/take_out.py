@@ -14,8 +14,8 @@ from rasura.registry.log.entry import MAX_LISTED, decode, identify_record
 from rasura.registry.log.ledger import body_at, newest_note, read_stored
 from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.record_digest import encode_record, fingerprint
+from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey
-from rasura.registry.log.verify import read_key
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

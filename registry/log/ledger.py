@@ -11,13 +11,15 @@ from sqlalchemy.orm import Session, aliased
 from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, Outcome
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
+from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
 from rasura.registry.log.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
-from rasura.registry.log.signed_note import Checkpoint, parse_note
+from rasura.registry.log.rotation import read_key
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
 
 __all__ = [
+    "Appended",
     "EntryFilter",
     "Telling",
     "append",
@@ -27,6 +29,7 @@ __all__ = [
     "newest_note",
     "read_stored",
     "root_at",
+    "settle",
     "tree",
 ]
 
@@ -52,6 +55,21 @@ class Telling:
     draft: Draft
     changes: Sequence[RowChange]
     time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What a transaction adds to the log.
+
+    Attributes:
+        entries: as they will be read.
+        signed: the checkpoint after the last of them.
+        grown: the bytes of each, and the root after it.
+    """
+
+    entries: tuple[EntryRecord, ...]
+    signed: Checkpoint
+    grown: tuple[tuple[bytes, bytes], ...]
 
 
 def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
@@ -82,8 +100,31 @@ def _parsed(row: CheckpointRow, origin: str) -> tuple[Checkpoint, Frontier]:
     return checkpoint, frontier
 
 
-def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[tuple[EntryRecord, ...], Checkpoint]:
-    """Adds entries to the transaction, each with its signed checkpoint; gives them and the last checkpoint.
+def settle(session: Session, key: LogKey) -> VerifyKey:
+    """The key that the log is signed with now; a rotation that a crash kept from its end is ended.
+
+    Where the newest checkpoint names the key that is here and no other, that is it: no entry need be searched for.
+
+    Raises:
+        AuditError: the registry names no key.
+    """
+    mine = key.verify_key
+    newest = session.scalar(select(CheckpointRow.note).order_by(CheckpointRow.size.desc()).limit(1))
+    if newest is not None and [s.key_id for s in parse_note(newest.encode()).signatures] == [mine.key_id]:
+        return mine
+    named = read_key(session)
+    key.settle(named)
+    return named
+
+
+def append(session: Session, key: LogKey, tellings: Sequence[Telling], *, renewed: VerifyKey | None = None) -> Appended:
+    """Adds entries to the transaction, each with its signed checkpoint.
+
+    Args:
+        session: the transaction.
+        key: which signs.
+        tellings: the entries.
+        renewed: the key that signs beside it, and from then on in its place.
 
     Raises:
         AuditError: the key is not this log's, or the database was cut or exchanged.
@@ -91,12 +132,10 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
         InputError: a draft cannot be an entry.
     """
     # 1. The key must be the registry's own: what another signed would verify for nobody, and stay in the log for ever.
-    row = session.get(RegistryRow, 1)
-    mine = str(key.verify_key)
-    if row is None or row.vkey != mine:
+    named, mine = settle(session, key), key.verify_key
+    if named != mine:
         raise AuditError(
-            f"audit log: expected to sign with {row.vkey if row else 'the key of a registry'}, got {mine}; nothing was "
-            "written",
+            f"audit log: expected to sign with {named}, got {mine}; nothing was written",
             hint="restore keys/log.pem from a backup",
             check="key",
         )
@@ -111,6 +150,7 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
         )
     # 3. The entries, each in its place.
     entries: list[EntryRecord] = []
+    bodies: list[bytes] = []
     trees: list[tuple[Checkpoint, Frontier]] = []
     for telling in tellings:
         draft = _closing(session, telling.draft)
@@ -119,15 +159,21 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling]) -> tuple[
         frontier = frontier.append(hash_leaf(body))
         trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
         _insert(session, draft, place, body)
+        bodies.append(body)
         entries.append(decode(body, draft.patches)[0])
     # 4. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
     #    last tree only, because the transaction shows all of them or none.
     signed = trees[-1][0] if trees else present
     key.remember(LastSigned(present, signed))
     for checkpoint, grown in trees:
-        session.add(CheckpointRow(size=grown.size, note=key.sign(checkpoint), frontier=grown.to_bytes()))
+        session.add(
+            CheckpointRow(
+                size=grown.size, note=key.sign(checkpoint, renewed=renewed is not None), frontier=grown.to_bytes()
+            )
+        )
     session.flush()
-    return tuple(entries), signed
+    roots = (checkpoint.root for checkpoint, _ in trees)
+    return Appended(tuple(entries), signed, tuple(zip(bodies, roots, strict=True)))
 
 
 def every(

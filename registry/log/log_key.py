@@ -1,8 +1,9 @@
 """The key that signs the audit log, and the memory of what it signed last.
 
-Two files lie in `.rasura/keys`, outside the database, because they must survive its replacement:
+Two files, at times three, lie in `.rasura/keys`, outside the database, because they must survive its replacement:
 
 * `log.pem`: Ed25519, PKCS#8, 0600. Who can read it can write a log that verifies.
+* `log.pem.next`: only while the key is rotated, the one that takes its place as soon as the log says so;
 * `last_signed`: the tree that was committed last and the one that is being committed. A database that is shorter, or
   has another root at that size, was cut or exchanged for an old copy. It is written before the database commits and
   again after, so a crash in between leaves a state that either line explains.
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AuditError, BusyError, NotFoundError, RegistryError
-from rasura.registry._storage.durable_files import make_folder, read_regular, translated, write_atomic
+from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, translated, write_atomic
 from rasura.registry.log.merkle import EMPTY_ROOT
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, sign_note
+from rasura.registry.log.signed_note import Checkpoint, Note, VerifyKey, sign_note
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +35,8 @@ __all__ = ["LastSigned", "LogKey"]
 _PRIVATE: Final = 0o600
 _OTHERS: Final = 0o077  # what group and others may do
 _LIMIT: Final = 4096
+_PEM: Final = "log.pem"
+_NEXT: Final = "log.pem.next"
 _HEADER: Final = "rasura last-signed v1"
 _POLL_SECONDS: Final = 0.02
 
@@ -64,16 +67,10 @@ class LogKey:
         Raises:
             RegistryError: the folder already has one, or cannot be written.
         """
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
         make_folder(folder, private=True)
-        if (folder / "log.pem").exists():
+        if (folder / _PEM).exists():
             raise RegistryError(f"expected no log key in {folder} yet, got one")
-        pem = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        write_atomic(folder / "log.pem", pem, mode=_PRIVATE)
+        write_atomic(folder / _PEM, _new_pem(), mode=_PRIVATE)
         key = cls(folder, origin)
         key.remember(LastSigned(Checkpoint(origin, 0, EMPTY_ROOT)))
         return key
@@ -81,12 +78,12 @@ class LogKey:
     @property
     def verify_key(self) -> VerifyKey:
         """The public half."""
-        return VerifyKey(self.origin, self._private().public_key().public_bytes_raw())
+        return self._public(_PEM)
 
     def is_here(self) -> bool:
         """Whether key or memory lie in the folder for this process to read; of a copy for an auditor neither does."""
         try:
-            return any(os.access(self._folder / name, os.R_OK) for name in ("log.pem", "last_signed"))
+            return any(os.access(self._folder / name, os.R_OK) for name in (_PEM, "last_signed"))
         except OSError:
             return False
 
@@ -96,23 +93,56 @@ class LogKey:
         Raises:
             RegistryError: it is no key.
         """
-        return self.verify_key if os.access(self._folder / "log.pem", os.R_OK) else None
+        return self.verify_key if os.access(self._folder / _PEM, os.R_OK) else None
 
-    def sign(self, tree: Checkpoint) -> str:
-        """The checkpoint as a signed note.
+    def next_here(self) -> VerifyKey | None:
+        """The public half of the key of a rotation that did not end, where there is one.
+
+        Raises:
+            RegistryError: it is no key.
+        """
+        return self._public(_NEXT) if os.access(self._folder / _NEXT, os.R_OK) else None
+
+    def sign(self, tree: Checkpoint, *, renewed: bool = False) -> str:
+        """The checkpoint as a signed note; where the key is rotated, signed by the old and by the new.
 
         Raises:
             RegistryError: there is no key, or others may read it: they could write a log that verifies.
         """
-        path = self._folder / "log.pem"
-        with translated(f"look at {path}"):
-            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _PRIVATE
-        if mode & _OTHERS:
-            raise RegistryError(
-                f"{path}: expected a key that only its owner can read (mode 0600), got {mode:04o}",
-                hint=f"chmod 600 {shlex.quote(str(path))}",
-            )
-        return str(sign_note(tree.text, self.origin, self._private()))
+        for name in (_PEM, _NEXT) if renewed else (_PEM,):
+            _check_private(self._folder / name)
+        note = sign_note(tree.text, self.origin, self._private(_PEM))
+        if renewed:
+            note = Note(note.text, note.signatures + sign_note(tree.text, self.origin, self._private(_NEXT)).signatures)
+        return str(note)
+
+    def prepare_next(self) -> VerifyKey:
+        """Makes the key that shall take this one's place, durably, and changes nothing else.
+
+        Raises:
+            RegistryError: it cannot be written.
+        """
+        write_atomic(self._folder / _NEXT, _new_pem(), mode=_PRIVATE)
+        return self._public(_NEXT)
+
+    def adopt_next(self) -> None:
+        """Puts the next key in this one's place, after the log has said so.
+
+        Raises:
+            RegistryError: it cannot be moved.
+        """
+        with translated(f"write {self._folder}"):
+            (self._folder / _NEXT).replace(self._folder / _PEM)
+            sync_folder(self._folder)
+
+    def settle(self, named: VerifyKey) -> None:
+        """Ends a rotation that the log tells of and that a crash kept from its end.
+
+        Args:
+            named: the key that the log was handed to last.
+        """
+        if self.verify_key != named and self.next_here() == named:
+            self.adopt_next()
 
     @contextmanager
     def locked(self, seconds: float) -> Iterator[None]:
@@ -155,11 +185,14 @@ class LogKey:
         text = "\n".join([f"{_HEADER}\n", *(tree.text for tree in trees)])
         write_atomic(self._folder / "last_signed", text.encode(), mode=_PRIVATE)
 
-    def _private(self) -> "Ed25519PrivateKey":
+    def _public(self, file: str) -> VerifyKey:
+        return VerifyKey(self.origin, self._private(file).public_key().public_bytes_raw())
+
+    def _private(self, file: str) -> "Ed25519PrivateKey":
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        path = self._folder / "log.pem"
+        path = self._folder / file
         try:
             key = load_pem_private_key(read_regular(path, limit=_LIMIT, what="key of the audit log"), password=None)
         except NotFoundError as error:
@@ -171,6 +204,15 @@ class LogKey:
         return key
 
 
+def _new_pem() -> bytes:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def _wait_for_lock(descriptor: int, seconds: float, folder: Path) -> None:
     deadline = time.monotonic() + seconds
     while True:
@@ -180,3 +222,13 @@ def _wait_for_lock(descriptor: int, seconds: float, folder: Path) -> None:
             if time.monotonic() >= deadline:
                 raise BusyError(f"another process is writing to the audit log of {folder}", hint="try again") from None
         time.sleep(_POLL_SECONDS)
+
+
+def _check_private(path: Path) -> None:
+    with translated(f"look at {path}"):
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _PRIVATE
+    if mode & _OTHERS:
+        raise RegistryError(
+            f"{path}: expected a key that only its owner can read (mode 0600), got {mode:04o}",
+            hint=f"chmod 600 {shlex.quote(str(path))}",
+        )

@@ -25,12 +25,13 @@ from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest
 from rasura.registry._storage.durable_files import read_regular, translated, write_atomic
-from rasura.registry._storage.tables import CheckpointRow, EntryRow, RegistryRow
+from rasura.registry._storage.tables import CheckpointRow, EntryRow
 from rasura.registry.log.entry import RowChange, identify_record
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record, fingerprint
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.rotation import read_key
+from rasura.registry.log.signed_note import Checkpoint, parse_note, verified_by
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -103,6 +104,10 @@ class Told:
         """The root over all entries."""
         return self.lines[-1].root if self.lines else EMPTY_ROOT
 
+    def fork(self) -> Told:
+        """A copy to go on from, while others still read what this one tells of."""
+        return Told(list(self.lines), dict(self.records), set(self.open), dict(self.seen))
+
     def follow(self, line: Line) -> None:
         """Go on by one entry."""
         self.change(line.changes)
@@ -115,6 +120,7 @@ class Told:
     def change(self, changes: Iterable[tuple[str, str, Digest | None]]) -> None:
         """Take over what rows have become."""
         for kind, key, record in changes:
+            self.seen.pop((kind, key), None)
             if record is None:
                 self.records.pop((kind, key), None)
             else:
@@ -153,9 +159,24 @@ class ToldIndex:
     def changed(self, session: Session, changes: Sequence[RowChange]) -> None:
         """Rows that the session's own transaction changed: later readings in it expect them so."""
         told = cast("Told | None", session.info.get(_INFO))
-        if told is not None and changes:
-            self._told = None  # what is under way may be rolled back
+        if told is not None:
             told.change((change.kind, change.id, change.record) for change in changes)
+
+    def fork(self, session: Session, memory: LastSigned) -> Told:
+        """As `attach`, for a transaction that goes on from there, and may be rolled back.
+
+        Raises:
+            AuditError: see `attach`.
+        """
+        told = self.attach(session, memory).fork()
+        session.info[_INFO] = told
+        return told
+
+    def grow(self, told: Told, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take over what a transaction committed: its entries' bytes, each with the root after it."""
+        for body, root in entries:
+            told.follow(_line(body, hash_leaf(body), root))
+        self._told = told
 
     def store(self, told: Told) -> None:
         """Keep what was caught up in the file; called by whoever holds the right to append.
@@ -239,8 +260,7 @@ class ToldIndex:
 
     def _check_signed(self, session: Session, head: Checkpoint) -> None:
         """The newest checkpoint is signed by the log's key."""
-        row = session.get(RegistryRow, 1)
-        key = self._key.public_here() or VerifyKey.parse(row.vkey if row is not None else "")
+        key = self._key.public_here() or read_key(session)
         note = session.scalar(select(CheckpointRow.note).where(CheckpointRow.size == head.size)) or ""
         verified_by(parse_note(note.encode()), [key])
 

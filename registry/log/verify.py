@@ -23,17 +23,18 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import EntryRecord
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, RegistryRow
+from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
 from rasura.registry.log.entry import Placement, RowChange, decode
 from rasura.registry.log.ledger import patches_of
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.replay import Replay, compare
+from rasura.registry.log.rotation import KeyChain, read_chain
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.signers import Trust
 
-__all__ = ["Audited", "LogReport", "read_key", "verify_log"]
+__all__ = ["Audited", "LogReport", "verify_log"]
 
 _BATCH: Final = 500
 _HINT: Final = "keep this copy as evidence, then restore the registry from a backup"
@@ -58,7 +59,7 @@ class LogReport:
     """What a sound log says of itself."""
 
     vkey: str
-    """The public key that verified every checkpoint, in the spelling of C2SP signed notes; its name is the log's."""
+    """The public key that signs now, in the spelling of C2SP signed notes; its name is the log's."""
     size: int
     root: bytes
     """Merkle root over all entries: 32 bytes."""
@@ -72,6 +73,10 @@ class LogReport:
     """Entries whose time is before that of the entry in front of them: a clock was set back."""
     pinned: bool = False
     """Whether the key came from outside the registry; else the registry was believed when it named its own."""
+    replaced: bool = False
+    """Whether the key from outside is an older one, which has handed the log on since: pin `vkey` from now on."""
+    rotations: tuple[int, ...] = ()
+    """Entries at which the log was handed to another key, signed by the old one and the new."""
     remembered: bool = True
     """Whether the registry's memory of what it signed last was at hand, which shows a cut tail."""
     kept: int | None = None
@@ -85,7 +90,8 @@ def verify_log(
 
     Args:
         registry: which; a copy without the folder `keys` will do.
-        vkey: the log's public key, from somebody who kept it. None: the registry is believed when it names its own.
+        vkey: the log's public key, from somebody who kept it, or one that handed the log on. None: the registry is
+            believed when it names its own.
         kept: a checkpoint of this log that somebody kept, a signed note: the log must continue it.
         batch: entries in memory at a time.
 
@@ -95,15 +101,17 @@ def verify_log(
     """
     # (1): the key and its memory, before the database: between the two readings the log can only have grown.
     memory = registry.log_key.recall().committed if registry.log_key.is_here() else None
-    here = registry.log_key.public_here()
+    here = [key for key in (registry.log_key.public_here(), registry.log_key.next_here()) if key is not None]
     with registry.snapshot() as session:
-        key = vkey or here or read_key(session)
-        for found in (read_key(session), here or key):
-            if found != key:
-                raise AuditError(f"audit log: expected key {key}, got {found}", hint=_HINT, check="key")
+        chain = read_chain(session)
+        named = chain.last
+        if here and named not in here:  # of a rotation that a crash interrupted, either
+            raise AuditError(f"audit log: expected key {here[0]}, got {named}", hint=_HINT, check="key")
+        if vkey is not None and vkey not in chain.keys:
+            raise AuditError(f"audit log: expected key {vkey}, got {named}", hint=_HINT, check="key")
         _check_registry(session)
-        old = _read_kept(kept, key) if kept is not None else None
-        walk = _Walk(key, [tree for tree in (memory, old) if tree is not None])
+        old = _read_kept(kept, chain) if kept is not None else None
+        walk = _Walk(chain, [tree for tree in (memory, old) if tree is not None])
         for row, patches, note in _rows(session, batch):
             # (2): each entry's place, bytes and copied columns. (3): its checkpoint's signature, size and root.
             walk.step(row, patches, note)
@@ -113,32 +121,21 @@ def verify_log(
         _check_whole(session)
         compare(registry.records(session), walk.replay)
     return replace(
-        walk.report(), pinned=vkey is not None, remembered=memory is not None, kept=old.size if old else None
+        walk.report(),
+        pinned=vkey is not None,
+        replaced=vkey not in (None, chain.last),
+        remembered=memory is not None,
+        kept=old.size if old else None,
     )
-
-
-def read_key(session: Session) -> VerifyKey:
-    """The public key that a registry says its log is signed with.
-
-    Raises:
-        AuditError: it names none, or one that is none.
-    """
-    row = session.get(RegistryRow, 1)
-    if row is None:
-        raise AuditError("audit log: expected a registry that names its key, got none", hint=_HINT, check="key")
-    key = VerifyKey.parse(row.vkey)
-    if key.name != row.origin:
-        raise AuditError(f"audit log: expected a key of {row.origin}, got {key}", hint=_HINT, check="key")
-    return key
 
 
 class _Walk:
     """The verifier between two entries."""
 
-    def __init__(self, key: VerifyKey, known: Sequence[Checkpoint]) -> None:
+    def __init__(self, chain: KeyChain, known: Sequence[Checkpoint]) -> None:
         self.replay = Replay()
         self._trust = Trust()
-        self._key = key
+        self._chain = chain
         self._known = known
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._tree = Frontier()
@@ -180,7 +177,8 @@ class _Walk:
     def report(self) -> LogReport:
         """What was found, all of it sound."""
         return LogReport(
-            vkey=str(self._key),
+            vkey=str(self._chain.last),
+            rotations=self._chain.at,
             size=self._tree.size,
             root=self._tree.root(),
             checkpoint=self._note,
@@ -203,7 +201,7 @@ class _Walk:
         return entry, changes
 
     def _check_place(self, index: int, place: Placement) -> None:
-        if (place.log, place.index) != (self._key.name, index):
+        if (place.log, place.index) != (self._chain.name, index):
             _broken("place", index, f"its bytes say entry {place.index} of {place.log}")
 
     def _check_note(self, index: int, note: CheckpointRow | None) -> None:
@@ -211,11 +209,12 @@ class _Walk:
             _broken("checkpoint", index, "it has no checkpoint")
         try:
             parsed = parse_note(note.note.encode())
-            verified_by(parsed, [self._key])
+            for key in self._chain.signers(index):
+                verified_by(parsed, [key])
             signed = Checkpoint.parse(parsed.text)
         except AuditError as error:
             _broken("signature", index, error.message)
-        if signed != Checkpoint(self._key.name, self._tree.size, self._tree.root()):
+        if signed != Checkpoint(self._chain.name, self._tree.size, self._tree.root()):
             _broken("root", index, "the entries up to it are not those that its checkpoint signs")
         if note.frontier != self._tree.to_bytes():
             _broken("frontier", index, "the tree stored with its checkpoint is another")
@@ -251,11 +250,11 @@ def _rows(session: Session, batch: int) -> Iterator[tuple[EntryRow, Sequence[Pat
         session.expunge_all()
 
 
-def _read_kept(note: bytes, key: VerifyKey) -> Checkpoint:
-    """The checkpoint that somebody kept, if this log's key signed it."""
+def _read_kept(note: bytes, chain: KeyChain) -> Checkpoint:
+    """The checkpoint that somebody kept, if one of this log's keys signed it."""
     try:
         parsed = parse_note(note)
-        verified_by(parsed, [key])
+        verified_by(parsed, chain.keys)
         return Checkpoint.parse(parsed.text)
     except AuditError as error:
         raise AuditError(f"kept checkpoint: {error.message}", hint="--checkpoint FILE", check="kept") from None

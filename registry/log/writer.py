@@ -16,6 +16,7 @@ intention explains.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -29,9 +30,9 @@ from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry._storage.tables import CheckpointRow
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
-from rasura.registry.log.ledger import Telling
+from rasura.registry.log.ledger import Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
-from rasura.registry.log.signed_note import Checkpoint
+from rasura.registry.log.rotation import NEW, OLD
 from rasura.registry.log.told import Told, ToldIndex
 
 __all__ = ["Clock", "LogWriter", "Work"]
@@ -118,6 +119,28 @@ class LogWriter:
         assert entry is not None
         return entry
 
+    def rotate(self, draft: Draft) -> EntryRecord:
+        """Hands the log to a new key: the old one and the new sign the entry that says so.
+
+        A crash before the commit leaves a key that nobody uses, which the next rotation replaces; after it, one that
+        the next writer puts in its place, because the registry names it.
+
+        Raises:
+            InputError: the draft cannot be an entry.
+            BusyError, RegistryError, AuditError: nothing was changed.
+        """
+        _check_outcome(draft)
+        with self.key.locked(self._busy):
+            with self._database.writing() as session:
+                told = self._told(session)
+                ledger.settle(session, self.key)
+                old, new = self.key.verify_key, self.key.prepare_next()
+                said = replace(draft, details={**draft.details, OLD: str(old), NEW: str(new)})
+                added = ledger.append(session, self.key, [Telling(said, (), self.now())], renewed=new)
+            self.key.adopt_next()
+            self._keep(added, told)
+        return added.entries[0]
+
     def close(self) -> None:
         """Gives up the connections."""
         self._database.close()
@@ -125,7 +148,7 @@ class LogWriter:
     def _write(
         self, steps: Sequence[tuple[Draft, Work]], *, always: bool, first: bool = False
     ) -> tuple[EntryRecord | None, ...]:
-        signed: Checkpoint | None = None
+        added: Appended | None = None
         found: list[EntryRecord | None] = [None] * len(steps)
         with self.key.locked(self._busy):
             with self._database.writing() as session:
@@ -139,20 +162,25 @@ class LogWriter:
                     if changes or always:
                         tellings[at] = Telling(draft, changes, self.now())
                 if tellings:
-                    entries, signed = ledger.append(session, self.key, tuple(tellings.values()))
-                    for at, entry in zip(tellings, entries, strict=True):
+                    added = ledger.append(session, self.key, tuple(tellings.values()))
+                    for at, entry in zip(tellings, added.entries, strict=True):
                         found[at] = entry
-            if signed is not None:
-                self.key.remember(LastSigned(signed))
-                if told is not None:
-                    self.told.store(told)
+            if added is not None:
+                self._keep(added, told)
         return tuple(found)
+
+    def _keep(self, added: Appended, told: Told | None) -> None:
+        """What the next reading would have to find out again, of a transaction that was committed."""
+        self.key.remember(LastSigned(added.signed))
+        if told is not None:
+            self.told.grow(told, added.grown)
+            self.told.store(told)
 
     def _told(self, session: Session) -> Told | None:
         """What the log tells before this transaction; None while the registry is being made or brought up to date."""
         if not inspect(session.connection()).has_table(CheckpointRow.__tablename__):
             return None
-        return self.told.attach(session, self.key.recall())
+        return self.told.fork(session, self.key.recall())
 
 
 def _check_outcome(draft: Draft) -> None:

@@ -1,6 +1,8 @@
 """Verification by somebody who has a copy and a public key, and no secret; and attacks that only they can see."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from support.registries.registry_fixtures import Place, draft, filled
 
 from rasura.patches.errors import AuditError
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
 
 
@@ -156,3 +158,97 @@ def test_the_command_line_takes_key_file_and_environment_and_says_loudly_when_it
     assert rasura("audit", "verify", cwd=folder).code == 4
     monkeypatch.setenv("RASURA_VKEY", vkey)
     assert rasura("audit", "verify", "--json", cwd=folder).data["pinned"]
+
+
+def rotated(place: Place) -> str:
+    """The key that signs from now on."""
+    with place.open() as registry:
+        return str(registry.rotate_log_key(draft("log.rotate")).details["new"])
+
+
+def test_a_log_verifies_across_rotations_with_whichever_key_was_pinned(place: Place, vkey: str, tmp_path: Path) -> None:
+    before = verify(place).checkpoint.encode()
+    second = rotated(place)
+    with place.open() as registry:
+        registry.note(draft("doctor.repair"))
+        assert registry.log_vkey() == second
+    between = verify(place).checkpoint.encode()
+    third = rotated(place)
+    assert len({vkey, second, third}) == 3
+    copy = copied(place, tmp_path / "copy")
+    for where in (place, copy):
+        for pinned in (vkey, second, third):
+            for kept in (before, between):
+                found = verify(where, pinned, kept)
+                assert (found.vkey, found.pinned, found.replaced) == (third, True, pinned != third)
+                assert len(found.rotations) == 2
+    assert verify(place).remembered
+    assert not (place.folder / "keys" / "log.pem.next").exists()
+
+
+def test_the_note_of_a_rotation_is_signed_by_both_keys_and_the_next_by_the_new_one_alone(
+    place: Place, vkey: str
+) -> None:
+    new = rotated(place)
+    note = parse_note(verify(place).checkpoint.encode())
+    assert {str(key) for key in verified_by(note, [VerifyKey.parse(vkey), VerifyKey.parse(new)])} == {vkey, new}
+    with place.open() as registry:
+        registry.note(draft("doctor.repair"))
+    (only,) = parse_note(verify(place).checkpoint.encode()).signatures
+    assert only.key_id == VerifyKey.parse(new).key_id
+
+
+class Died(BaseException):
+    """The process, between two steps."""
+
+
+@pytest.mark.parametrize("step", ["adopt_next", "remember", "sign"])
+def test_a_rotation_that_dies_between_two_steps_is_ended_or_undone(
+    place: Place, vkey: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the commit the old key signs on; after it the new one, by whoever writes next."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patched, place.open() as registry:
+        patched.setattr(LogKey, step, die)
+        with pytest.raises(Died):
+            registry.rotate_log_key(draft("log.rotate"))
+    assert verify(place, vkey).pinned
+    with place.open() as registry:
+        named = registry.log_vkey()
+        assert (named == vkey) == (step != "adopt_next")
+        registry.note(draft("doctor.repair"))
+    found = verify(place, vkey)
+    assert found.vkey == named
+    assert str(LogKey(place.folder / "keys", VerifyKey.parse(vkey).name).verify_key) == named
+    rotated(place)  # and it can be rotated again
+    assert verify(place, vkey).pinned
+
+
+def test_a_log_that_was_handed_on_without_the_old_key_fails(place: Place, vkey: str) -> None:
+    """Whoever writes the database and has no key names one of their own."""
+    foreign = rotated(place)
+    with closing(sqlite3.connect(place.folder / "registry.db")) as database, database:
+        database.execute("DROP TRIGGER checkpoint_no_update")
+        size, note = database.execute("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+        lines = note.splitlines(keepends=True)
+        own = VerifyKey.parse(foreign)
+        signatures = {s.key_id: str(s) for s in parse_note(note.encode()).signatures}
+        forged = "".join(lines[:4]) + signatures[own.key_id]
+        database.execute("UPDATE checkpoint SET note = ? WHERE size = ?", (forged, size))
+        database.execute(
+            "CREATE TRIGGER checkpoint_no_update BEFORE UPDATE ON checkpoint"
+            " BEGIN SELECT RAISE(ABORT, 'checkpoint is append-only'); END"
+        )
+    assert refused(place, vkey) == "signature"
+    assert refused(place, foreign) == "signature"
+
+
+def test_the_command_rotates_and_says_which_key_to_keep(place: Place, vkey: str) -> None:
+    done = rasura("audit", "rotate-key", "--reason", "a laptop was lost", cwd=place.folder.parent)
+    assert (done.code, vkey in done.out) == (0, True), done.err
+    looked = rasura("audit", "verify", "--vkey", vkey, cwd=place.folder.parent)
+    assert looked.code == 0, looked.err
+    assert "give this one from now on" in " ".join(looked.err.split())

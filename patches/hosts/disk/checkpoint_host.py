@@ -5,6 +5,7 @@ folder, writing an exclusive one, each for the length of one call and without wa
 mapped into its memory sees the new values at once; load models afresh after a write.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -140,6 +141,29 @@ class CheckpointHost(Host):
                 self._check_only(name.partition(".")[0])
                 files.descriptor(self._place(name).file)
 
+    def cast_since(self) -> str | None:
+        """The dtype that a patched parameter had, where its file was written again in another since; else None."""
+        infos = self.parameters()
+        odd = (k.info.dtype for n, k in self._state.kept().items() if n in infos and infos[n].dtype != k.info.dtype)
+        return next(odd, None)
+
+    def say_way_back(self, dtype: str) -> str:
+        """What helps a model that was saved again in another type than `dtype`, in which it was patched."""
+        return (
+            f"put a fresh copy there; or save it in {dtype} again, then: rasura patch revert --all --force --model "
+            f"{shlex.quote(self.location)}"
+        )
+
+    def _check_uncast(self, now: ParameterInfo, original: ParameterInfo) -> None:
+        if now.shape == original.shape and now.dtype != original.dtype:
+            raise UnsupportedHostError(
+                f"{self.location}: {now.name}: expected {original.dtype}, as when it was patched, got {now.dtype}: the "
+                "model was saved again in another type since, which rounds or widens every number",
+                hint=self.say_way_back(original.dtype),
+                parameter=now.name,
+            )
+        check_same(now, original)
+
     def _check_only(self, component: str) -> None:
         """Refuse a component whose weights lie there a second time, in a format that is not patched."""
         if (second := self._layout.second.get(component)) is not None:
@@ -270,7 +294,7 @@ class CheckpointHost(Host):
         places = {name: self._place(name) for name in names}
         for name, place in places.items():
             if name in kept:
-                check_same(place.info, kept[name].info)
+                self._check_uncast(place.info, kept[name].info)
             else:
                 files.descriptor(place.file)  # opened before threads share the files
         data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)

@@ -9,7 +9,15 @@ from typing import Final
 from rasura.patches._io.safetensors_file import Header
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.disk.compvis_names import find_unmatched, list_averages, parts
-from rasura.patches.hosts.disk.diffusers_layout import FLOATS, Layout, TensorLocation, find_layout, read_weights
+from rasura.patches.hosts.disk.diffusers_layout import (
+    ADOPT,
+    FLOATS,
+    Layout,
+    TensorLocation,
+    find_layout,
+    read_weights,
+    refuse_coded,
+)
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
 
@@ -18,6 +26,9 @@ __all__ = ["find_layout_of", "find_model", "find_single_layout", "is_single_name
 _SUFFIXES: Final = (".safetensors", ".sft")
 _PICKLES: Final = frozenset({".ckpt", ".pt", ".pth", ".bin"})
 _NAME_BYTES: Final = 220  # of a file's name; with what is added to it, it must stay below 255
+_ADAPTED: Final = ("lora_A", "lora_B", "lora_up", "lora_down", "hada_w1", "lokr_w1")
+_EMBEDDED: Final = ("emb_params", "clip_l", "clip_g", "string_to_param.*")
+_EMBEDDING: Final = "give the model's folder; erase the word's concept there: rasura erase --base DIR --concept TEXT"
 _CONVERT: Final = "convert it with diffusers' from_single_file(…).save_pretrained(DIR)"
 
 
@@ -79,6 +90,8 @@ def find_single_layout(file: Path) -> Layout:
     except OSError as error:
         raise HostError(f"{file}: expected a readable file, got {error.strerror}", errno=error.errno) from None
     places = _places(file, header)
+    for part in parts(header.tensors):
+        refuse_coded(part.name.partition(".")[0], part.tensor, file)
     if not places:
         raise _unknown(file, header)
     average = list_averages(header.tensors)
@@ -105,9 +118,23 @@ def _places(file: Path, header: Header) -> dict[ParamName, TensorLocation]:
 
 def _unknown(file: Path, header: Header) -> UnsupportedHostError:
     pipeline = next((above for above in file.parents if (above / "model_index.json").is_file()), None)
+    if what := _stranger(header):
+        return UnsupportedHostError(
+            f"{file}: expected a diffusers folder or a Stable Diffusion checkpoint, got {what[0]}", hint=what[1]
+        )
     got = f"a single file with names like {header.tensors[0].name}" if header.tensors else "a single file of no tensors"
     return UnsupportedHostError(
         f"{file}: expected a diffusers folder or the names of a Stable Diffusion checkpoint "
         f"(model.diffusion_model.…), got {got}",
         hint=f"--model {shlex.quote(str(pipeline))}" if pipeline else _CONVERT,
     )
+
+
+def _stranger(header: Header) -> tuple[str, str] | None:
+    """What a file of weights is that holds no model, and what to do with it."""
+    names = [tensor.name for tensor in header.tensors]
+    if any(mark in name for name in names for mark in _ADAPTED):
+        return "an adapter (LoRA), which changes a model and is none", ADOPT
+    if names and len(names) <= len(_EMBEDDED) and all("." not in name or name in _EMBEDDED for name in names):
+        return "the embedding of a word (textual inversion), which changes what is read and no weight", _EMBEDDING
+    return None

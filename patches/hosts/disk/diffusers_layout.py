@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
-from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, Header, read_header
+from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, Header, TensorInfo, read_header
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.disk.weight_files import FileIdentity, open_weights
@@ -29,6 +29,7 @@ from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_param
 from rasura.patches.types import ParamName
 
 __all__ = [
+    "ADOPT",
     "FLOATS",
     "Layout",
     "TensorLocation",
@@ -36,11 +37,15 @@ __all__ = [
     "find_layout",
     "is_second_copy",
     "read_weights",
+    "refuse_coded",
 ]
 
 FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 """Element types that a patch can be added to; anything else is quantised, or no weight at all."""
 
+_ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+ADOPT: Final = "if it erases something, make a patch of it: rasura adopt --help"
+_DENOISERS: Final = ("unet", "transformer")
 _CONVERT: Final = "convert with diffusers: save_pretrained(DIR, safe_serialization=True)"
 _STEMS: Final = ("diffusion_pytorch_model", "model")
 _INDEX_LIMIT: Final = 16 * 2**20  # bytes; that of Stable Diffusion XL's UNet has 0.2 MiB
@@ -125,6 +130,12 @@ def find_layout(folder: Path) -> Layout:
                 _add_component(folder, component, places, files)
     except OSError as error:
         raise HostError(f"{folder}: expected a readable folder, got {error.strerror}", errno=error.errno) from None
+    if not places and any((folder / name).is_file() for name in _ADAPTERS):
+        raise UnsupportedHostError(
+            f"{folder}: expected a diffusers folder with one of {', '.join(COMPONENTS)}, got an adapter, which changes "
+            "a model and is none",
+            hint=ADOPT,
+        )
     if not places:
         raise UnsupportedHostError(
             f"{folder}: expected a diffusers folder with one of {', '.join(COMPONENTS)}, got none of them",
@@ -179,6 +190,7 @@ def _add_component(
         header, files[file] = read_weights(folder, file)
         for tensor in header.tensors:
             found[tensor.name] = file
+            refuse_coded(component, tensor, folder / file)
             if tensor.dtype in FLOATS:
                 name = name_parameter(named or component, tensor.name)
                 if name in places:
@@ -189,6 +201,17 @@ def _add_component(
     if owners is not None and found != owners:
         odd = sorted(key for key in found.keys() | owners.keys() if found.get(key) != owners.get(key))
         raise FormatError(f"{folder / choice}: expected the index to name every tensor's file, got another: {odd[0]}")
+
+
+def refuse_coded(component: str, tensor: TensorInfo, path: Path) -> None:
+    """Refuse a denoiser whose layers are stored as 8-bit floats: a rounding away from what a patch is exact on."""
+    if component in _DENOISERS and tensor.dtype.startswith("F8_") and len(tensor.shape) > 1:
+        raise UnsupportedHostError(
+            f"{path}: expected layers of type {', '.join(sorted(FLOATS))}, got {tensor.name} as {tensor.dtype}, into "
+            "which nothing is merged: its steps are larger than what a patch changes",
+            hint="apply to the model that it was made of, and convert the result",
+            path=str(path),
+        )
 
 
 def _choose(folder: Path, component: str) -> str:
