@@ -129,6 +129,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "audit prove": Call("registry.prove", ("index",), _WRITTEN),
     "audit checkpoint": Call("registry.checkpoint", renamed=_WRITTEN),
     "audit export": Call("registry.export_log", renamed=_WRITTEN),
+    "audit rotate-key": Call("registry.rotate_log_key"),
     "audit verify": Call("registry.verify", renamed={"--checkpoint": "kept"}),
     "attest": Call("registry.attest", renamed=_WRITTEN),
     "verify": Call("rasura.verify_model"),
@@ -136,7 +137,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "bundle make": Call("registry.make_bundle", ("*ids",), {"-o": "", "--output": ""}),
     "bundle show": Call("registry.bundle", ("file",)),
     "bundle add": Call("registry.add_bundle", ("file",)),
-    "push": Call("registry.push", ("*ids", "repo")),
+    "push": Call("registry.push", ("*ids", "repo"), {"--license": "licence"}),
     "pull": Call("registry.pull", ("reference",)),
 }
 """By the words of the command, without `rasura`. The longest that fits counts."""

@@ -25,6 +25,7 @@ class LogCalls:
     """What a registry says of its log. `Registry` is one."""
 
     store: Store
+    actor: str
     _progress: Progress
 
     # The log, and what leaves it
@@ -154,6 +155,18 @@ class LogCalls:
             return export_bundle(self.store, choose_indexes(self.store, choice), kept=checkpoint)
         spell = EVENT_FORMATS[format]
         return (spell(entry, body) + b"\n" for entry, body in export_entries(self.store, choice))
+
+    @in_python
+    def rotate_log_key(self, *, reason: str = "") -> EntryRecord:
+        """Hand the log to a new key, signed by the old one and the new (`rasura audit rotate-key`).
+
+        Raises:
+            RegistryError: the key is not here, or cannot be written; nothing was changed.
+        """
+        from rasura.registry._storage.records import Draft
+        from rasura.registry.log.rotation import ROTATE
+
+        return self.store.rotate_log_key(Draft(self.actor, reason, ROTATE, "success"))
 
     @in_python
     def attest(

@@ -14,6 +14,7 @@ RasuraError                         1  anything below; `hint` is the next comman
 │   ├── UnsupportedHostError           no cross-attention, links into a cache, meta tensors, fused projections
 │   ├── HostWriteError                 disk full, read-only, I/O error; nothing was changed
 │   └── ProcessGroupError              a process that holds a part of the model died or did not come
+├── OutputError                     1  standard output does not take what there is to say
 ├── RegistryError                   1  the registry itself
 │   ├── NoRegistryError                none found upwards from here
 │   └── SchemaError                    the database is of another version

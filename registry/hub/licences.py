@@ -104,4 +104,4 @@ def choose(
         return Licence(found, (changed,) if old.shown and dict(written) != found else ())
     if written or inherited:
         return Licence(written or inherited)
-    return Licence({}, ("the card names no licence: say one with --license, or sign it with `rasura erase --licence`",))
+    return Licence({}, ("the card names no licence: say one with --license, or have it signed when the patch is made",))

@@ -416,9 +416,9 @@ def _others(current: Sequence[PatchFacts]) -> str:
     names = "ComfyUI, A1111 and Forge" if files else "ComfyUI"
     text = "Put these into the folder for LoRA files and load each with strength 1:"
     signed = (
-        "No signature covers the files in `comfyui/`: the format has no place for one. `rasura patch export` makes "
+        "No signature covers the files in `comfyui/`: the format has no place for one. The signed patches give them "
     )
-    signed += "them anew from the signed patches."
+    signed += "anew, exported as kohya."
     return "\n".join([f"## Use with {names}", "", text, "", *lines, *(["", signed] if files else [])])
 
 

@@ -16,6 +16,7 @@ WITHOUT: Final = {
     "init": "makes a new folder, and changes nothing that is there",
     "demo": "works in a new folder with a registry of its own",
     "key new": "makes a key under a new name, and changes nothing that is there",
+    "audit rotate-key": "it says nothing but what it does; who pinned the old key verifies on",
     "adopt": "what it makes is applied nowhere; its table says all, and patch retire puts it away",
     "patch join": "as adopt",
     "patch rebase": "as adopt",

@@ -44,7 +44,7 @@ FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 """Element types that a patch can be added to; anything else is quantised, or no weight at all."""
 
 _ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
-ADOPT: Final = "if it erases something, make a patch of it: rasura adopt --help"
+ADOPT: Final = "if it erases something, make a patch of it: rasura adopt FILE --base BASE"
 _DENOISERS: Final = ("unet", "transformer")
 _CONVERT: Final = "convert with diffusers: save_pretrained(DIR, safe_serialization=True)"
 _STEMS: Final = ("diffusion_pytorch_model", "model")
