@@ -37,7 +37,10 @@ _THEIRS: Final = (
 )
 _HEAD: Final = 4  # bytes that say how long a request is
 
-_CLIENT: Final = """#!{python} -ISE
+# The first lines are read by a shell, which finds an interpreter in a path with spaces, and to Python are a text.
+_CLIENT: Final = """#!/bin/sh
+'''exec' "{python}" -ISE "$0" "$@"
+' '''
 import array, json, os, socket, sys
 asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 line = socket.socket(socket.AF_UNIX)
