@@ -16,7 +16,7 @@ def test_texts_are_one_several_or_a_file(tmp_path: Path) -> None:
     assert rasura.request("dog", retain=KEEP, templates="a {} at night").templates == ("a {} at night",)
     assert rasura.request("dog", retain=KEEP, held_out=["tree", "car"]).held_out == ("tree", "car")
     assert rasura.request("dog", retain=KEEP, anchor="auto", anchors="animal").anchors == ("animal",)
-    with pytest.raises(rasura.errors.ListError):
+    with pytest.raises(rasura.errors.NotFoundError):
         rasura.request("dog", retain=KEEP, held_out=tmp_path / "nothing.txt")
 
 
