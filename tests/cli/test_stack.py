@@ -57,10 +57,8 @@ def test_a_refused_stack_and_one_that_cannot_be_judged_are_shown(made: Workshop)
     typed(made, "stack", "lock", "bad", code=3)
     assert not (made.folder / "rasura.lock").exists()
     typed(made, "key", "revoke", "alice")
-    assert (
-        "cannot be judged: the patch is signed by key 'alice', which was revoked"
-        in typed(made, "stack", "show", "brand").out
-    )
+    said = typed(made, "stack", "show", "brand").out
+    assert f"cannot be judged: patch {made.photo[:12]}: the patch is signed by key 'alice', which was revoked" in said
 
 
 def test_what_differs(made: Workshop) -> None:
