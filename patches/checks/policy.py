@@ -174,7 +174,7 @@ def _document(data: bytes) -> Mapping[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"policy: expected TOML, got something else: {error}", hint=_HINT) from None
     except (ValueError, RecursionError):  # a number of thousands of digits, tables in tables in tables
-        raise InputError("policy: expected numbers of a sensible length, and no nesting", hint=_HINT) from None
+        raise InputError("policy: expected TOML with numbers of a sensible length and no nesting", hint=_HINT) from None
 
 
 def _table(document: Mapping[str, object], name: str) -> Mapping[str, Any]:

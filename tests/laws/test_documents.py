@@ -41,6 +41,18 @@ tensors = st.builds(
 )
 
 
+def _name(tensor: TensorIdentity) -> str:
+    return tensor.name
+
+
+def _by_name(found: list[TensorIdentity]) -> tuple[TensorIdentity, ...]:
+    return tuple(sorted(found, key=_name))
+
+
+def _is_file_name(text: str) -> bool:
+    return not set("/\\") & set(text)
+
+
 @st.composite
 def bases(draw: st.DrawFn) -> BasisSpec:
     dimension = draw(st.integers(1, 4096))
@@ -52,13 +64,13 @@ manifests = st.builds(
     Manifest,
     st.builds(ConceptSpec, texts, texts, words, st.lists(texts, max_size=2).map(tuple)),
     st.builds(EraserSpec, words, st.dictionaries(texts, texts, max_size=2), st.none() | st.integers(0, 2**53 - 1)),
-    st.builds(BaseSpec, digests, st.lists(tensors, max_size=2).map(tuple), digests, digests),
+    st.builds(BaseSpec, digests, st.lists(tensors, max_size=2, unique_by=_name).map(_by_name), digests, digests),
     st.builds(
         ProtectedSpec,
         bases(),
-        st.none() | st.builds(RetainSpec, texts, st.integers(0, 2**53 - 1), digests),
+        st.none() | st.builds(RetainSpec, texts.filter(_is_file_name), st.integers(0, 2**53 - 1), digests),
         st.lists(texts, max_size=2).map(tuple),
-        ids,
+        ids.map(lambda found: tuple(sorted(set(found)))),
     ),
     st.lists(st.builds(TensorSpec, words.map(lambda w: w.replace(":", "").replace("+", "")), tensors), max_size=2).map(
         tuple
