@@ -473,11 +473,14 @@ def test_a_model_cast_while_patched_is_not_put_back_from_other_bits(family: Tiny
         host.originals([KEYS])
 
 
-def test_wrappers_that_rename_everything_are_refused(family: TinyFamily) -> None:
-    """DataParallel's parameters are `module.…`; taken by position or suffix, they would be somebody else's guess."""
-    host = TorchHost({"unet": nn.DataParallel(unet_of(family))}, "wrapped")
-    with pytest.raises(UnsupportedHostError, match=f"expected a parameter {KEYS}, got none"):
-        host.read([KEYS])
+def test_a_wrapper_in_front_of_every_name_is_no_part_of_it(family: TinyFamily) -> None:
+    """DataParallel's parameters are `module.…`: the module's own tensors, which a file may hold under these names, too."""
+    wrapped = nn.DataParallel(unet_of(family))
+    host = TorchHost({"unet": wrapped}, "wrapped")
+    (value,) = host.read([KEYS]).values()
+    assert torch.equal(value, host_of(family).read([KEYS])[KEYS])
+    host.write({KEYS: torch.ones_like(value)})
+    assert torch.equal(host_of(family).read([KEYS])[KEYS], torch.ones_like(value))
 
 
 def test_reparametrised_layers_are_refused(family: TinyFamily) -> None:
