@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rasura.patches.errors import RetainSetError
+from rasura.patches.errors import NotFoundError, RetainSetError
 from rasura.patches.prompts.retain_set import RETAIN_LIMIT, RetainSet, load_retain_set
 
 
@@ -127,8 +127,13 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
 def test_files_that_are_none_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("missing.txt", "pipe", "link", "."):
-        with pytest.raises(RetainSetError):
+    for name, kind in (
+        ("missing.txt", NotFoundError),
+        ("link", RetainSetError),
+        ("pipe", RetainSetError),
+        (".", RetainSetError),
+    ):
+        with pytest.raises(kind):
             load_retain_set(tmp_path / name)
 
 
