@@ -1,38 +1,46 @@
-"""A signed statement as a file of its own: a DSSE envelope with one ECDSA P-256 signature over an in-toto payload.
+"""DSSE: what is signed is a payload and its type together; and a signed statement as a file of its own.
 
     {"payload":"<base64>","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"<id>","sig":"<base64>"}]}
 
-The signature covers the payload and its type (PAE, https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md).
-A key's identity in it is a hint; what counts is whether one of the reader's keys made the signature.
+The signature is ECDSA P-256 over the pre-authentication encoding of an in-toto payload
+(PAE, https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md). A key's identity in the file is a hint; what
+counts is whether one of the reader's keys made the signature.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable
 from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
+from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, SignatureError, UntrustedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 
-__all__ = ["MAX_ENVELOPE_BYTES", "open_envelope", "sign_envelope"]
+__all__ = [
+    "MAX_ENVELOPE_BYTES",
+    "PAYLOAD_TYPE",
+    "check_signature",
+    "encode_pae",
+    "open_envelope",
+    "read_bytes",
+    "sign_envelope",
+]
 
 MAX_ENVELOPE_BYTES: Final = 64 * 1024**2
 """Longest envelope read. A statement over a model with a thousand patched parameters has 0.3 MB."""
 
-_PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _WHAT: Final = "attestation"
 
 
 def sign_envelope(payload: bytes, key: PrivateKey) -> bytes:
     """The envelope's bytes, RFC 8785 JSON; ECDSA is deterministic here (RFC 6979)."""
-    signature = key.sign(_encode_pae(payload))
+    signature = key.sign(encode_pae(payload))
     return canonical_json.dumps(
         {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": _PAYLOAD_TYPE,
-            "signatures": [{"keyid": key.public.key_id, "sig": base64.b64encode(signature).decode()}],
+            "payload": encode_base64(payload),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": key.public.key_id, "sig": encode_base64(signature)}],
         }
     )
 
@@ -48,10 +56,6 @@ def open_envelope(data: bytes, keys: Iterable[PublicKey]) -> tuple[bytes, Public
         UntrustedKeyError: signed by none of them.
         SignatureError: no envelope, or a signature that does not verify.
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     try:
         payload, key_id, signature = _read(data)
     except FormatError as error:
@@ -59,41 +63,55 @@ def open_envelope(data: bytes, keys: Iterable[PublicKey]) -> tuple[bytes, Public
     key = next((key for key in keys if key.key_id == key_id), None)
     if key is None:
         raise UntrustedKeyError(f"{_WHAT}: expected a known key, got one by {key_id}", key_id=key_id)
-    try:
-        key.cryptography_key().verify(signature, _encode_pae(payload), ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        raise SignatureError(
-            f"{_WHAT}: expected a signature by key {key_id}, got one that does not verify", key_id=key_id
-        ) from None
+    check_signature(key, payload, signature, _WHAT)
     return payload, key
 
 
-def _encode_pae(payload: bytes) -> bytes:
+def encode_pae(payload: bytes) -> bytes:
+    """What is signed: the payload bound to its type."""
     from securesystemslib.dsse import Envelope
 
-    return Envelope(payload, _PAYLOAD_TYPE, {}).pae()
+    return Envelope(payload, PAYLOAD_TYPE, {}).pae()
+
+
+def check_signature(key: PublicKey, payload: bytes, signature: bytes, what: str) -> None:
+    """Refuse a signature that is not the key's over this payload; `what` is the document, for the message.
+
+    Raises:
+        SignatureError: naming the key.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        key.cryptography_key().verify(signature, encode_pae(payload), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise SignatureError(
+            f"{what}: expected a signature by key {key.key_id}, got one that does not verify", key_id=key.key_id
+        ) from None
+
+
+def read_bytes(fields: Fields, name: str, what: str, limit: int = MAX_ENVELOPE_BYTES) -> bytes:
+    """A field in base64, in its one spelling.
+
+    Raises:
+        FormatError: it is none.
+    """
+    data = decode_base64(fields.text(name, limit=limit))
+    if data is None:
+        raise FormatError(f"{what}: {name}: expected base64 (RFC 4648 §4), got something else")
+    return data
 
 
 def _read(data: bytes) -> tuple[bytes, str, bytes]:
     top = Fields.of(canonical_json.parse(data, what=_WHAT, limit=MAX_ENVELOPE_BYTES), _WHAT)
-    top.choice("payloadType", (_PAYLOAD_TYPE,))
-    payload = _decode(top, "payload")
+    top.choice("payloadType", (PAYLOAD_TYPE,))
+    payload = read_bytes(top, "payload", _WHAT)
     signatures = list(top.records("signatures", limit=1))
     top.done()
     if len(signatures) != 1:
         raise FormatError(f"{_WHAT}: expected one signature, got none")
-    key_id, signature = signatures[0].digest("keyid"), _decode(signatures[0], "sig")
+    key_id, signature = signatures[0].digest("keyid"), read_bytes(signatures[0], "sig", _WHAT)
     signatures[0].done()
     return payload, key_id, signature
-
-
-def _decode(fields: Fields, name: str) -> bytes:
-    """Standard base64 in its one spelling."""
-    text = fields.text(name, limit=MAX_ENVELOPE_BYTES)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if base64.b64encode(data).decode() != text:
-        raise FormatError(f"{_WHAT}: {name}: expected base64 (RFC 4648 §4), got something else")
-    return data

@@ -20,8 +20,6 @@ Formats: https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md,
 https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -30,6 +28,7 @@ from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, FormatError, SignatureError, UntrustedKeyError
 from rasura.patches.format import intoto_statement
+from rasura.patches.format.dsse_envelope import PAYLOAD_TYPE, check_signature, read_bytes
 from rasura.patches.format.file_names import SIGNATURE
 from rasura.patches.format.intoto_statement import Statement
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
@@ -51,7 +50,6 @@ MAX_BUNDLE_BYTES: Final = 1024 * 1024
 """Longest bundle read. One over three files has 2 KB."""
 
 _BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
-_PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 
 
 def sign(files: Mapping[str, bytes], *, name: str, key: PrivateKey) -> bytes:
@@ -68,7 +66,7 @@ def sign(files: Mapping[str, bytes], *, name: str, key: PrivateKey) -> bytes:
     from securesystemslib.dsse import Envelope
     from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # its documented home
 
-    envelope = Envelope(intoto_statement.payload(files, name), _PAYLOAD_TYPE, {})
+    envelope = Envelope(intoto_statement.payload(files, name), PAYLOAD_TYPE, {})
     envelope.signatures[""] = Signature("", key.sign(envelope.pae()).hex())
     return canonical_json.dumps(
         {
@@ -97,7 +95,7 @@ def read_statement(bundle: bytes, keys: Iterable[PublicKey]) -> Statement:
     key = next((key for key in keys if key.hint == hint), None)
     if key is None:
         raise UntrustedKeyError(f"{SIGNATURE}: expected a known key, got one with the hint {hint}", key_hint=hint)
-    _verify(key, payload, signature)
+    check_signature(key, payload, signature, SIGNATURE)
     try:
         return intoto_statement.read_payload(payload, key.key_id)
     except FormatError as error:
@@ -168,42 +166,13 @@ def _open_bundle(bundle: bytes) -> tuple[str, bytes, bytes]:
     material.done()
     envelope = top.fields("dsseEnvelope")
     top.done()
-    payload = _base64(envelope, "payload")
-    envelope.choice("payloadType", (_PAYLOAD_TYPE,))
+    payload = read_bytes(envelope, "payload", SIGNATURE, MAX_BUNDLE_BYTES)
+    envelope.choice("payloadType", (PAYLOAD_TYPE,))
     signatures = list(envelope.records("signatures", limit=1))
     envelope.done()
     if len(signatures) != 1:
         raise FormatError(f"{SIGNATURE}: expected one signature, got none")
-    signature = _base64(signatures[0], "sig")
+    signature = read_bytes(signatures[0], "sig", SIGNATURE, MAX_BUNDLE_BYTES)
     signatures[0].choice("keyid", ("",))
     signatures[0].done()
     return hint, payload, signature
-
-
-def _base64(fields: Fields, name: str) -> bytes:
-    """Standard base64 in its one spelling: unused bits zero, padding complete (RFC 4648 §3.5)."""
-    text = fields.text(name, limit=MAX_BUNDLE_BYTES)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if base64.b64encode(data).decode() != text:
-        raise FormatError(f"{SIGNATURE}: {name}: expected base64 (RFC 4648 §4), got something else")
-    return data
-
-
-def _verify(key: PublicKey, payload: bytes, signature: bytes) -> None:
-    """(3): over the envelope's pre-authentication encoding, which binds the payload to its type."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from securesystemslib.dsse import Envelope
-
-    message = Envelope(payload, _PAYLOAD_TYPE, {}).pae()
-    try:
-        key.cryptography_key().verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        raise SignatureError(
-            f"{SIGNATURE}: expected a signature by key {key.key_id}, got one that does not verify",
-            key_id=key.key_id,
-        ) from None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from rasura.patches._io import canonical_json
+from rasura.patches._io.canonical_json import Fields
+from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.errors import AuditError, DriftError, NotFoundError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.validation import instant
 from rasura.registry.apply.host_state import applied_of, find_record, touched_by
 from rasura.registry.apply.status import survey
 from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
 from rasura.registry.evidence.proof_file import verify_proof
 from rasura.registry.evidence.take_out import prove_entry
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.record_digest import encode_record
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files
 
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["VerifiedModel", "attest", "state_model", "verify_model"]
 
 Progress = Callable[[str, int, int], None]
+_HOST: Final = "host"
+"""What the log calls the record of a model."""
+_RECORD_BYTES: Final = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class VerifiedModel:
     Attributes:
         statement: what it says, all of it true of the files that lie here.
         key: who signed it.
-        entry: the log's entry that wrote the model last, proved; None where no key of the log was given, or none did.
+        entry: the log's entry about this very state, proved; None where no key of the log was given.
     """
 
     statement: ModelStatement
@@ -82,6 +89,7 @@ def state_model(registry: Registry, model: Path, progress: Progress) -> ModelSta
         patches=tuple(patches),
         touched=tuple(StatedParameter(n, infos[n].dtype, infos[n].shape, digests[n]) for n in sorted(touched)),
         compared=found.hashed - len(touched),
+        record=encode_record(record).decode(),
         proof=_prove_last(registry, record),
         time=instant(registry.now()),
     )
@@ -112,11 +120,11 @@ def verify_model(
         SignatureError, UntrustedKeyError: it is not signed by one of the keys.
         FormatError: it says something else.
         DriftError: the model is another; names the first difference.
-        AuditError: the entry in it is not in the log of `vkey`.
+        AuditError: the entry in it is not in the log of `vkey`, or not about this state.
     """
     payload, key = open_envelope(attestation, keys)
     statement = ModelStatement.parse(payload)
-    _compare(dict(statement.files), dict(hash_files(model, progress)), "file")
+    _compare(statement.files, hash_files(model, progress), "file")
     host = CheckpointHost.open(model)
     infos = host.parameters()
     names = [p.name for p in statement.touched]
@@ -128,29 +136,35 @@ def verify_model(
     return VerifiedModel(statement, key, _read_entry(statement, vkey))
 
 
-def _compare(expected: dict[str, str], got: dict[str, str], what: str) -> None:
+def _compare(expected: Mapping[str, str], got: Mapping[str, str], what: str) -> None:
     for name in sorted({*expected, *got}):
-        if expected.get(name) != got.get(name):
-            said = (
-                "is not in the attestation"
-                if name not in expected
-                else "is missing"
-                if name not in got
-                else "is another"
-            )
-            raise DriftError(f"the model is not the one that was attested: {what} {name} {said}")
+        if expected.get(name) == got.get(name):
+            continue
+        said = "is another"
+        if name not in expected:
+            said = "is not in the attestation"
+        elif name not in got:
+            said = "is missing"
+        raise DriftError(f"the model is not the one that was attested: {what} {name} {said}")
 
 
 def _read_entry(statement: ModelStatement, vkey: VerifyKey | None) -> EntryRecord | None:
-    if vkey is None or not statement.proof:
+    """The log's entry, if it is about the state that the statement tells of: base, set and touched parameters."""
+    if vkey is None:
         return None
-    entry = verify_proof(statement.proof.encode(), vkey).entry
-    if entry.outcome != "done" or entry.base != statement.base:
-        raise AuditError(f"attestation: entry {entry.index} of the log did not write a model of this base")
-    return entry
+    found = verify_proof(statement.proof.encode(), vkey)
+    fields = Fields.of(canonical_json.loads(statement.record.encode(), what="record", limit=_RECORD_BYTES), "record")
+    digest = sha256(statement.record.encode())
+    told = (_HOST, fields.text("host_id"), digest) in {(c.kind, c.id, c.record) for c in found.changes}
+    stated = {str(patch.patch_id): patch.strength.sixteenths for patch in statement.patches}
+    state = digest_tensor_set((p.name, p.dtype, p.shape, p.sha256) for p in statement.touched)
+    said = fields.value("base"), fields.value("applied"), fields.value("state")
+    if not told or said != (statement.base, stated, state):
+        raise AuditError(f"attestation: entry {found.entry.index} of the log is not about this model as it is")
+    return found.entry
 
 
 def _prove_last(registry: Registry, record: HostRecord) -> str:
-    """Of the entry that wrote the model last."""
-    found = registry.entries(EntryFilter(host=record.host_id, outcome="done"), limit=1)
-    return prove_entry(registry, found[0].index).decode() if found else ""
+    """Of the entry that changed what is known of the model last."""
+    entry, _ = registry.changes_of_host(record.host_id)[-1]
+    return prove_entry(registry, entry.index).decode()

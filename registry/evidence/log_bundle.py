@@ -31,7 +31,7 @@ from rasura.registry.evidence.proof_file import read_checkpoint
 from rasura.registry.log.entry import MAX_ENTRY_BYTES, decode
 from rasura.registry.log.merkle import Frontier, hash_leaf, verify_consistency, verify_inclusion
 from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey
-from rasura.registry.log.strict_base64 import from_base64, to_base64
+from rasura.registry.log.strict_base64 import encode_base64, read_base64
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import EntryRecord
@@ -89,7 +89,7 @@ class Head:
         }
         if self.consistency is not None:
             size, proof = self.consistency
-            value["consistency"] = {"size": size, "proof": [to_base64(each) for each in proof]}
+            value["consistency"] = {"size": size, "proof": [encode_base64(each) for each in proof]}
         return value
 
     @classmethod
@@ -143,7 +143,7 @@ class BundleLine:
         """The line."""
         value: dict[str, JsonValue] = {"entry": self.entry.decode()}
         if self.proof is not None:
-            value["proof"] = [to_base64(each) for each in self.proof]
+            value["proof"] = [encode_base64(each) for each in self.proof]
         if self.beside:
             value["patches"] = list(self.beside)
         return value
@@ -317,4 +317,4 @@ def _read_entry(line: bytes) -> BundleLine:
 
 
 def _read_hashes(fields: Fields, name: str) -> tuple[bytes, ...]:
-    return tuple(from_base64(each, _WHAT, size=_HASH_BYTES) for each in fields.texts(name, _MAX_HASHES))
+    return tuple(read_base64(each, _WHAT, size=_HASH_BYTES) for each in fields.texts(name, _MAX_HASHES))

@@ -2,12 +2,13 @@
 
     subject        every file of the model, by its path and SHA-256
     predicateType  urn:rasura:model-state:v1
-    predicate      {"format":"rasura-model/1", "base":{…}, "patches":[…], "touched":[…], "compared":712, "proof":"…",
-                    "time":"…", "means":"…"}
+    predicate      {"format":"rasura-model/1", "base":{…}, "patches":[…], "touched":[…], "compared":712, "record":"…",
+                    "proof":"…", "time":"…", "means":"…"}
 
 `patches` names what is applied by its identity, which is the root digest of its signed files. `touched` has the digest
 of each parameter that they change, as it is now. `compared` counts the other parameters that were hashed and are the
-base's. `proof` is a C2SP tlog-proof of the log's entry that wrote the model last; "" of a model that was never written.
+base's. `record` is what the registry says of the model, as the JSON whose digest the log's entry about it
+gives; `proof` a C2SP tlog-proof of that entry. Who has the log's key sees that the entry is about this very state.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
@@ -46,6 +47,7 @@ _MAX_FILES: Final = 10_000
 _MAX_PATCHES: Final = 100_000
 _MAX_PARAMETERS: Final = 100_000
 _MAX_PROOF: Final = 256 * 1024
+_MAX_RECORD: Final = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class ModelStatement:
         patches: what is applied, by identity.
         touched: what they touch, by name.
         compared: how many other parameters were found to be the base's.
-        proof: of the log's entry that wrote the model last.
+        record: what the registry says of the model: the JSON that the log's entry has the digest of.
+        proof: of the log's entry that changed that record last.
         time: when it was looked at, RFC 3339 in UTC.
     """
 
@@ -89,6 +92,7 @@ class ModelStatement:
     patches: tuple[StatedPatch, ...]
     touched: tuple[StatedParameter, ...]
     compared: int
+    record: str
     proof: str
     time: str
 
@@ -108,6 +112,7 @@ class ModelStatement:
             "patches": patches,
             "touched": touched,
             "compared": self.compared,
+            "record": self.record,
             "proof": self.proof,
             "time": self.time,
             "means": MEANS,
@@ -143,6 +148,7 @@ class ModelStatement:
             tuple(map(_read_patch, said.records("patches", limit=_MAX_PATCHES))),
             tuple(map(_read_parameter, said.records("touched", limit=_MAX_PARAMETERS))),
             said.integer("compared", 0, canonical_json.MAX_INTEGER),
+            said.text("record", limit=_MAX_RECORD),
             said.text("proof", limit=_MAX_PROOF),
             said.text("time", limit=32),
         )
@@ -158,7 +164,7 @@ def hash_files(model: Path, progress: Progress) -> dict[str, Digest]:
     """SHA-256 of every file of a model folder by its path in it, or of the one file; hidden ones are left out.
 
     Raises:
-        HostError: a file cannot be read.
+        HostError: a file or folder cannot be read, or a folder is a link, behind which nobody would look.
     """
     paths = dict(_list_files(model)) if model.is_dir() else {model.name: model}
     found: dict[str, Digest] = {}
@@ -176,13 +182,19 @@ def hash_files(model: Path, progress: Progress) -> dict[str, Digest]:
 def _list_files(model: Path) -> list[tuple[str, Path]]:
     """Regular files, also behind links as in a cache of the Hub; nothing whose path has a hidden part."""
     found = []
-    for folder, below, names in os.walk(model):
+    for folder, below, names in os.walk(model, onerror=_refuse_unreadable):
         below[:] = [name for name in below if not name.startswith(".")]
+        for link in (Path(folder) / name for name in below if (Path(folder) / name).is_symlink()):
+            raise HostError(f"{link}: expected a folder, got a link to one: what is behind it would not be covered")
         for name in names:
             path = Path(folder) / name
             if not name.startswith(".") and path.is_file():
                 found.append((path.relative_to(model).as_posix(), path))
     return found
+
+
+def _refuse_unreadable(error: OSError) -> NoReturn:
+    raise HostError(f"{error.filename}: expected a readable folder, got {error.strerror}") from None
 
 
 def _read_patch(fields: Fields) -> StatedPatch:

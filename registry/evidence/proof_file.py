@@ -19,10 +19,10 @@ from typing import Final
 
 from rasura.patches.errors import AuditError
 from rasura.registry._storage.records import EntryRecord
-from rasura.registry.log.entry import MAX_ENTRY_BYTES, decode
+from rasura.registry.log.entry import MAX_ENTRY_BYTES, RowChange, decode
 from rasura.registry.log.merkle import hash_leaf, verify_inclusion
 from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
-from rasura.registry.log.strict_base64 import from_base64, to_base64
+from rasura.registry.log.strict_base64 import encode_base64, read_base64
 
 __all__ = ["HEADER", "MAX_PROOF_BYTES", "EntryProof", "ProvenEntry", "read_checkpoint", "verify_proof"]
 
@@ -54,7 +54,14 @@ class EntryProof:
 
     def to_bytes(self) -> bytes:
         """The file."""
-        lines = [HEADER, f"extra {to_base64(self.entry)}", f"index {self.index}", *map(to_base64, self.proof), "", ""]
+        lines = [
+            HEADER,
+            f"extra {encode_base64(self.entry)}",
+            f"index {self.index}",
+            *map(encode_base64, self.proof),
+            "",
+            "",
+        ]
         return "\n".join(lines).encode() + self.note.encode()
 
     @classmethod
@@ -80,8 +87,8 @@ class EntryProof:
         index = lines[2].removeprefix("index ")
         if not index.isascii() or not index.isdecimal() or str(int(index[:_INDEX_DIGITS])) != index:
             raise AuditError(f"{_WHAT}: expected an index in plain decimals, got {index[:40]!r}")
-        proof = tuple(from_base64(line, _WHAT, size=_HASH_BYTES) for line in lines[3:])
-        return cls(int(index), from_base64(lines[1].removeprefix("extra "), _WHAT), proof, note)
+        proof = tuple(read_base64(line, _WHAT, size=_HASH_BYTES) for line in lines[3:])
+        return cls(int(index), read_base64(lines[1].removeprefix("extra "), _WHAT), proof, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +97,14 @@ class ProvenEntry:
 
     Attributes:
         entry: what it says.
+        changes: what the rows became that it changed.
         text: its bytes, which are RFC 8785 JSON.
         checkpoint: the log that it is in.
         note: that checkpoint as it was signed.
     """
 
     entry: EntryRecord
+    changes: tuple[RowChange, ...]
     text: str
     checkpoint: Checkpoint
     note: str
@@ -115,12 +124,12 @@ def verify_proof(data: bytes, key: VerifyKey) -> ProvenEntry:
     found = EntryProof.parse(data)
     checkpoint = read_checkpoint(found.note.encode(), key)
     verify_inclusion(found.index, checkpoint.size, hash_leaf(found.entry), found.proof, checkpoint.root)
-    entry, place, _ = decode(found.entry, None)
+    entry, place, changes = decode(found.entry, None)
     if (place.log, place.index) != (checkpoint.origin, found.index):
         raise AuditError(
             f"{_WHAT}: expected entry {found.index} of {checkpoint.origin}, its bytes say {place.index} of {place.log}"
         )
-    return ProvenEntry(entry, found.entry.decode(), checkpoint, found.note)
+    return ProvenEntry(entry, changes, found.entry.decode(), checkpoint, found.note)
 
 
 def read_checkpoint(note: bytes, key: VerifyKey) -> Checkpoint:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AuditError
-from rasura.registry.log.strict_base64 import from_base64, to_base64
+from rasura.registry.log.strict_base64 import encode_base64, read_base64
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -77,7 +77,7 @@ class VerifyKey:
         """
         name, _, rest = text.partition("+")
         key_id, _, encoded = rest.partition("+")
-        raw = from_base64(encoded, "note key")
+        raw = read_base64(encoded, "note key")
         if not raw or raw[0] != _ED25519:
             raise AuditError(f"note key {show(name)}: expected Ed25519 (type 01), got type {raw[:1].hex() or 'none'}")
         key = cls(name, raw[1:])
@@ -86,7 +86,7 @@ class VerifyKey:
         return key
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{to_base64(bytes([_ED25519]) + self.public)}"
+        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([_ED25519]) + self.public)}"
 
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's over the message (RFC 8032 §5.1.7)."""
@@ -109,7 +109,7 @@ class NoteSignature:
     value: bytes
 
     def __str__(self) -> str:
-        return f"{_DASH}{self.name} {to_base64(self.key_id + self.value)}\n"
+        return f"{_DASH}{self.name} {encode_base64(self.key_id + self.value)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Checkpoint:
     @property
     def text(self) -> str:
         """The three lines that are signed."""
-        return f"{self.origin}\n{self.size}\n{to_base64(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
@@ -149,7 +149,7 @@ class Checkpoint:
         origin, size, root = lines[:3]
         if not origin or not _SIZE.fullmatch(size) or int(size) > _MAX_SIZE:
             raise AuditError(f"checkpoint: expected an origin and a decimal size, got {show(origin)} and {show(size)}")
-        digest = from_base64(root, "checkpoint root")
+        digest = read_base64(root, "checkpoint root")
         if len(digest) != hashlib.sha256().digest_size:
             raise AuditError(f"checkpoint: expected a root of 32 bytes, got {len(digest)}")
         return cls(origin, int(size), digest)
@@ -213,7 +213,7 @@ def _parse_signature(line: str) -> NoteSignature:
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not _NAME.fullmatch(name):
         raise AuditError(f"note: expected a signature line, got {show(line)}")
-    raw = from_base64(encoded, "note signature")
+    raw = read_base64(encoded, "note signature")
     if len(raw) <= _ID_BYTES:
         raise AuditError(f"note: expected a key id and a signature by {show(name)}, got {len(raw)} bytes")
     return NoteSignature(name, raw[:_ID_BYTES], raw[_ID_BYTES:])

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from in_toto_attestation.v1.statement import Statement
 from support.commandline import rasura
 from support.registries.workshop import ALICE, Workshop, silent, workshop  # noqa: F401
 
-from rasura.patches.errors import DriftError, NotFoundError, RasuraError, UntrustedKeyError
+from rasura.patches.errors import AuditError, DriftError, HostError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.registry.apply import operations
@@ -113,6 +114,27 @@ def test_another_model_is_refused(patched: Workshop, change: str) -> None:
             vocabulary.write_bytes(vocabulary.read_bytes() + b" ")
     with pytest.raises(DriftError, match="not the one that was attested"):
         verify_model(patched.model, data, [key], progress=silent)
+
+
+def test_an_entry_about_another_state_proves_nothing(patched: Workshop) -> None:
+    """Of the same model at another time, with its own record or with that of now."""
+    with patched.open() as registry:
+        before = state_model(registry, patched.model, silent)
+        operations.revert(registry, patched.host(), [patched.photo], ALICE)
+        now = state_model(registry, patched.model, silent)
+        data = [attest(registry, replace(now, proof=before.proof, record=r), None) for r in (now.record, before.record)]
+        key, vkey = PublicKey.load(registry.key("alice").pem), VerifyKey.parse(registry.log_vkey())
+    for forged in data:
+        assert verify_model(patched.model, forged, [key], progress=silent).entry is None
+        with pytest.raises(AuditError, match="is not about this model as it is"):
+            verify_model(patched.model, forged, [key], vkey=vkey, progress=silent)
+
+
+def test_nothing_is_said_of_what_lies_behind_a_link(patched: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (patched.model / "linked").symlink_to(tmp_path / "vae")
+    with patched.open() as registry, pytest.raises(HostError, match="got a link"):
+        state_model(registry, patched.model, silent)
 
 
 def test_no_byte_of_an_attestation_can_be_another(patched: Workshop) -> None:
