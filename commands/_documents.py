@@ -1,8 +1,11 @@
 """Documents that commands write for people to keep: written whole, and never over something else."""
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+
+import click
 
 _LIMIT: Final = 16 * 1024**2
 _MODE: Final = 0o644
@@ -34,16 +37,16 @@ def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
     Raises:
         ExistsError: the file is there.
         HostWriteError: it cannot be written; nothing is left of it.
+        OutputError: standard output takes no more.
     """
     import os
-    import sys
     import tempfile
 
     from rasura.patches.errors import HostWriteError
     from rasura.registry._storage.durable_files import sync_folder
 
     if path is None:
-        return sum(sys.stdout.buffer.write(piece) for piece in lines)
+        return _print_pieces(lines)
     _check_place(path, None)
     try:
         descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
@@ -61,6 +64,17 @@ def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
         raise HostWriteError(f"cannot write {path}: {error.strerror}", hint="-o another file") from None
     finally:
         Path(name).unlink(missing_ok=True)
+    return size
+
+
+def _print_pieces(pieces: Iterable[bytes]) -> int:
+    """Printed one by one, so that what fails while a piece is made is not taken for the output's failure."""
+    from rasura.commands._output import printing
+
+    size, command = 0, click.get_current_context().command_path.removeprefix("rasura ")
+    for piece in pieces:
+        with printing(command):
+            size += sys.stdout.buffer.write(piece)
     return size
 
 

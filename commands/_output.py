@@ -46,17 +46,27 @@ def show(result: Result, command: str, *, as_json: bool) -> None:
     Raises:
         OutputError: standard output takes no more.
     """
-    try:
+    with printing(command, "; what it was asked to do is done" if result.changed else ""):
         if as_json:
             ok = result.exit_code == 0
             _print_json(ok=ok, command=command, data=result.data, error=None, changed=result.changed)
         else:
             result.text()
+
+
+@contextmanager
+def printing(command: str, done: str = "") -> Iterator[None]:
+    """What is printed inside stands on standard output at the end; `done` is what a failure does not undo.
+
+    Raises:
+        OutputError: standard output takes no more.
+    """
+    try:
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        done = "; what it was asked to do is done" if result.changed else ""
         raise OutputError(f"expected to print what {command} found, got {error.strerror}{done}") from None
 
 

@@ -10,7 +10,7 @@ import click
 
 from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._documents import write_lines
-from rasura.commands._output import Result, line, short, table, verdict, warn
+from rasura.commands._output import Result, line, printing, short, table, verdict, warn
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -72,7 +72,8 @@ def log(limit: int | None, oldest: bool, registry_at: str | None, **which: str |
         pages = iter(lambda: [_row(entry) for entry in itertools.islice(chosen, _PAGE)], [])
         number = -1
         for number, rows in enumerate(pages):
-            table(_HEADERS, rows, head=number == 0)
+            with printing("audit log"):
+                table(_HEADERS, rows, head=number == 0)
         if number < 0:
             line("no entries like that")
     return Result({}, lambda: None)

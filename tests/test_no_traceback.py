@@ -203,7 +203,8 @@ def test_nobody_hears_the_answer(workshop: Workshop) -> None:
             )
         return run.returncode, (run.stderr if where == "out" else run.stdout) or ""
 
-    for arguments in (("--help",), ("key", "list"), ("key", "list", "--json"), ("patch", "show", "no", "--json")):
+    lists = ("key", "list"), ("key", "list", "--json"), ("audit", "log"), ("audit", "export", "--format", "jsonl")
+    for arguments in (("--help",), *lists, ("patch", "show", "no", "--json")):
         code, told = type_(*arguments)
         assert (code, told.count("\n")) == (1, 1), told
         assert told.startswith("error: expected to print")
