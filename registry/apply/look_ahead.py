@@ -17,6 +17,7 @@ from rasura.patches.types import SHORT
 from rasura.registry.apply.goal import stricter_of
 from rasura.registry.apply.require_evaluated import require_evaluated
 from rasura.registry.trust.check import load_stack, merge_policies
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
@@ -97,6 +98,9 @@ def note_unready(
     Returns:
         The patches that are good.
     """
+    if policy is not None:
+        with obstacles.noting():
+            require_checkpoint(registry, policy)
     loaded = load_stack(registry, wanted, obstacles=obstacles)
     known = {base.digest for base in registry.bases()}
     bases = {member.patch_id: member.patch.manifest.base.sha256 for member in loaded.stack}

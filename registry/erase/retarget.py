@@ -12,6 +12,7 @@ from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
@@ -86,6 +87,7 @@ def retarget(
     from rasura.patches.solving.retarget import check_layers, retarget_patch
 
     try:
+        require_checkpoint(registry, registry.policy())
         private = signer(registry, how.key)
         old = load_verified(registry, patch_id)
         other = open_base(registry, base, replace(draft, action="base.add"), progress)
