@@ -80,7 +80,7 @@ def test_an_entry_that_is_no_checkpoint_is_not_believed_to_be_one(workshop: Work
         operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
 
 
-def test_a_file_that_cannot_be_written_is_not_noted_as_given(workshop: Workshop, tmp_path: Path) -> None:
+def test_what_was_not_written_is_not_noted_as_given(workshop: Workshop, tmp_path: Path) -> None:
     before = len(workshop.entries())
     with workshop.open() as registry, pytest.raises(OSError, match="nowhere"):
         give(registry, tmp_path / "nowhere" / "kept")
