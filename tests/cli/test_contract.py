@@ -20,8 +20,8 @@ from support.registries.workshop import Workshop, start, workshop
 
 from rasura import __version__
 from rasura import cli as front_door
-from rasura.commands._command import command
-from rasura.commands._output import Result
+from rasura.commands._shared.command import command
+from rasura.commands._shared.output import Result
 
 MODEL = ("--model", "the model")
 
