@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.api.arguments import Lines, read_held_out, read_lines
 from rasura.api.hints import in_python
 from rasura.api.progress import Progress, ignore_progress
-from rasura.api.registry import Lines, Registry, read_held_out, read_lines
+from rasura.api.registry import Registry
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method

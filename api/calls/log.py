@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
-from rasura.api.progress import Progress, ignore_progress
+from rasura.api.progress import ignore_progress
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import EntryRecord
@@ -16,17 +17,12 @@ if TYPE_CHECKING:
     from rasura.registry.evidence.choose_entries import Choice
     from rasura.registry.evidence.verify_file import VerifiedFile
     from rasura.registry.log.verify import LogReport
-    from rasura.registry.registry import Registry as Store
 
 __all__ = ["LogCalls", "verify_file", "verify_model"]
 
 
-class LogCalls:
+class LogCalls(Calls):
     """What a registry says of its log. `Registry` is one."""
-
-    store: Store
-    actor: str
-    _progress: Progress
 
     # The log, and what leaves it
 
