@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
     from rasura.registry.trust.check import Judged
+    from rasura.registry.trust.revocation import Reach
 
 __all__ = ["Lines", "PolicyRef", "Registry", "read_held_out", "read_lines"]
 
@@ -179,10 +180,22 @@ class Registry(LogCalls):
         return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
 
     @in_python
-    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
-        """Revoke a key for good: nothing it signed can be applied from now on (`rasura key revoke`).
+    def reach_of_key(self, key: str) -> Reach:
+        """What the revocation of a key touches: patches, models, stacks (`rasura key revoke --dry-run`).
 
-        With `dry_run` nothing is written.
+        Raises:
+            NotFoundError: no such key.
+        """
+        from rasura.registry.trust.revocation import find_reach
+
+        return find_reach(self.store, key)
+
+    @in_python
+    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
+        """Revoke a key for good: nothing that it alone signed is put on a model any more (`rasura key revoke`).
+
+        Nobody is asked here; `reach_of_key` says what it touches. What is in force stays until it is reverted, and
+        other patches of the same model can be moved as before. With `dry_run` nothing is written.
 
         Returns:
             Whether it was not revoked before.
@@ -190,9 +203,11 @@ class Registry(LogCalls):
         Raises:
             NotFoundError: no such key.
         """
+        from rasura.registry.trust.revocation import revoke
+
         if dry_run:
             return self.store.key(key).revoked_at is None
-        return self.store.revoke_key(key, self.store.now(), self._draft("key.revoke", reason))
+        return revoke(self.store, key, self._draft("key.revoke", reason)) is not None
 
     @in_python
     def keys(self) -> tuple[KeyRecord, ...]:

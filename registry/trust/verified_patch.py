@@ -19,12 +19,14 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.durable_files import translated
-from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
+from rasura.registry._storage.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import NewPatch
 from rasura.registry.trust.retain_words import keep_retained
+from rasura.registry.trust.revocation import find_reason
 
 if TYPE_CHECKING:
+    from rasura.patches.format.intoto_statement import Statement
     from rasura.patches.format.patch import Patch
     from rasura.patches.format.signing_key import PrivateKey, PublicKey
     from rasura.patches.prompts.retain_set import RetainSet
@@ -52,10 +54,17 @@ class SignedPatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verified:
-    """A patch whose signature, trust, digests and numbers were all found good, and the key that signed it."""
+    """A patch whose signature, trust, digests and numbers were all found good, and the key that signed it.
+
+    Attributes:
+        patch: the patch.
+        key_id: whose signature it is.
+        counts: whether that key counts here; only what is in force already is given with one that counts no more.
+    """
 
     patch: Patch
     key_id: KeyId
+    counts: bool = True
 
 
 def list_trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
@@ -73,6 +82,13 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
         RevokedKeyError: a good signature by a revoked key.
         UntrustedKeyError: a signature by a key that is not trusted here.
     """
+    statement, record = _read_bundle(registry, bundle)
+    check_counts(registry, record)
+    return statement.key_id, statement.files
+
+
+def _read_bundle(registry: Registry, bundle: bytes) -> tuple[Statement, KeyRecord]:
+    """What a known key signed, whether or not it counts."""
     from rasura.patches.format.model_signature import read_statement
     from rasura.patches.format.signing_key import PublicKey
 
@@ -81,40 +97,60 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
         statement = read_statement(bundle, [PublicKey.load(record.pem) for record in known.values()])
     except UntrustedKeyError as error:
         raise UntrustedKeyError(error.message, hint="rasura key trust FILE", **error.details) from None
-    record = known[statement.key_id]
-    if record.revoked_at is not None:
+    return statement, known[statement.key_id]
+
+
+def check_counts(registry: Registry, key: KeyRecord) -> None:
+    """Refuse a key whose signatures do not count here.
+
+    Raises:
+        RevokedKeyError: it was revoked; when and why is said.
+        UntrustedKeyError: it is not trusted.
+    """
+    if key.revoked_at is not None:
+        why = find_reason(registry, key.key_id)
         raise RevokedKeyError(
-            f"the patch is signed by key {record.name!r}, which was revoked on {record.revoked_at:%Y-%m-%d}",
+            f"the patch is signed by key {key.name!r}, which was revoked on {key.revoked_at:%Y-%m-%d}"
+            + (f": {why}" if why else ""),
             hint="rasura key list",
-            key=record.key_id,
+            key=key.key_id,
         )
-    if not record.trusted:
+    if not key.trusted:
         raise UntrustedKeyError(
-            f"the patch is signed by key {record.name!r}, which this registry does not trust",
+            f"the patch is signed by key {key.name!r}, which this registry does not trust",
             hint="rasura key trust FILE",
-            key=record.key_id,
+            key=key.key_id,
         )
-    return statement.key_id, statement.files
 
 
-def verify_files(registry: Registry, files: Mapping[str, bytes]) -> Verified:
+def verify_files(registry: Registry, files: Mapping[str, bytes], *, in_force: bool = False) -> Verified:
     """Verify a patch's bytes completely and read it.
+
+    Args:
+        registry: whose keys count.
+        files: content and signature.
+        in_force: the patch is applied already, and stays as it is: then a key that is known here proves the bytes, even
+            one that was revoked since. The log wrote down which patch that is while the key counted, and a patch's
+            identity covers its bytes: nobody who has the key now can make them others.
 
     Raises:
         SignatureError: unsigned, or the signature does not verify.
         UntrustedKeyError, RevokedKeyError: the key does not count here.
         DigestMismatchError, FormatError, AlgebraError: the content is not what was signed, or breaks its format.
     """
-    from rasura.patches.format.model_signature import verify
+    from rasura.patches.format.model_signature import check_files
     from rasura.patches.format.patch import Patch
 
     if SIGNATURE not in files:
         raise SignatureError(
             f"the patch has no {SIGNATURE}: expected a signature by a trusted key", hint="rasura erase … --key NAME"
         )
-    key_id, _ = open_bundle(registry, files[SIGNATURE])
-    verify(files, list_trusted_keys(registry))
-    return Verified(Patch.from_files(files), key_id)
+    statement, key = _read_bundle(registry, files[SIGNATURE])
+    counts = key.trusted and key.revoked_at is None
+    if not counts and not in_force:
+        check_counts(registry, key)
+    check_files(statement, {name: data for name, data in files.items() if name != SIGNATURE})
+    return Verified(Patch.from_files(files), key.key_id, counts)
 
 
 def load_verified(registry: Registry, patch_id: PatchId) -> Patch:
@@ -127,9 +163,9 @@ def load_verified(registry: Registry, patch_id: PatchId) -> Patch:
     return load_signed(registry, patch_id).patch
 
 
-def load_signed(registry: Registry, patch_id: PatchId) -> Verified:
-    """As `load_verified`, and the key that signed it."""
-    verified = verify_files(registry, registry.patch_files(patch_id))
+def load_signed(registry: Registry, patch_id: PatchId, *, in_force: bool = False) -> Verified:
+    """As `load_verified`, and the key that signed it; `in_force` as for `verify_files`."""
+    verified = verify_files(registry, registry.patch_files(patch_id), in_force=in_force)
     if verified.patch.patch_id != patch_id:
         raise SignatureError(f"the store holds patch {verified.patch.patch_id} where {patch_id} was expected")
     return verified
