@@ -74,6 +74,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "patch unretire": Call("registry.unretire", ("*ids",)),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),
     "patch verify": Call("registry.patch", ("patch",)),
+    "patch sign": Call("registry.sign_patches", ("*patches",)),
     "patch add": Call("registry.add_patches", ("*folders",)),
     "patch export": Call(
         "registry.export", ("patch",), {"-o": "folder", "--output": "folder", "--format": "", "--each": ""}

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from rasura.registry.takedown.plan import TakedownPlan
     from rasura.registry.trust.check import Judged
     from rasura.registry.trust.revocation import Reach
+    from rasura.registry.trust.sign_again import SignedAgain
 
 __all__ = ["Lines", "PolicyRef", "Registry", "read_held_out", "read_lines"]
 
@@ -701,6 +702,40 @@ class Registry(LogCalls):
         draft = self._draft("patch.add", reason)
         added = add_folders(self.store, [Path(folder) for folder in given], draft, dry_run=dry_run)
         return tuple((patch.patch_id, patch.new) for patch in added)
+
+    @in_python
+    def sign_patches(
+        self, patches: Ids, *, key: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> tuple[SignedAgain, ...]:
+        """Sign registered patches with another key, beside the signatures that are there (`rasura patch sign`).
+
+        With `dry_run` they are verified, and nothing is written.
+
+        Args:
+            patches: which: all of them are signed, or none.
+            key: name of the key to sign with; None: the only one.
+            dry_run: only say what would be new.
+            reason: why.
+
+        Raises:
+            NotFoundError, RevokedKeyError: there is no such key to sign with.
+            VerificationError: a patch is not what a key that is known here signed.
+        """
+        from rasura.registry.trust.sign_again import sign_patches
+
+        draft = self._draft("patch.sign", reason)
+        return sign_patches(self.store, self._resolve(patches), key, draft, dry_run=dry_run)
+
+    @in_python
+    def signers(self, patch: str) -> tuple[KeyRecord, ...]:
+        """The keys whose signatures over a patch are kept here, the first signer first (`rasura patch show`).
+
+        Raises:
+            NotFoundError: no such patch.
+        """
+        from rasura.registry.trust.verified_patch import find_signers
+
+        return tuple(map(self.store.key, find_signers(self.store, self.store.resolve_patch(patch))))
 
     @in_python
     def export(self, patch: Ids, folder: str | Path) -> None:

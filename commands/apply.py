@@ -24,6 +24,7 @@ _POLICY = click.option(
     "--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Limits that must hold, too."
 )
 _SHOWN = 10  # parameters that drifted
+_UNSIGNED = "no key that counts has signed it; revert it, or vouch for it: rasura patch sign"
 
 
 @command(None, "apply", mutating=True)
@@ -247,7 +248,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         else:
             line("nothing is applied")
         for patch_id in uncounted:
-            line(f"{short(patch_id)} is in force, though no key that counts has signed it: rasura key list")
+            line(f"{short(patch_id)} is in force, though {_UNSIGNED} {short(patch_id)}")
         if report.interrupted is not None:
             line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
@@ -298,7 +299,7 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *
         for notice in notices:
             line(notice)
         for patch_id in receipt.revoked:
-            line(f"{short(patch_id)} stays, though no key that counts has signed it: rasura key list")
+            line(f"{short(patch_id)} stays, though {_UNSIGNED} {short(patch_id)}")
         if receipt.pristine:
             would = "would be" if dry_run else "is"
             line(f"nothing {would} applied any more: all that patches touched is the original again")

@@ -27,6 +27,7 @@ _DONE: Final = {
     "patch.add": "registered",
     "patch.pull": "pulled",
     "patch.push": "pushed",
+    "patch.sign": "signed",
     "patch.rebase": "solved anew",
     "patch.join": "joined",
     "patch.retarget": "carried to another base",

@@ -51,7 +51,13 @@ def find_reach(registry: Registry, ref: str) -> Reach:
         NotFoundError, AmbiguousIdError: no such key, or several.
     """
     key = registry.key(ref)
-    patches = tuple(patch for patch in registry.patches() if patch.key_id == key.key_id)
+    others = {other.key_id for other in registry.keys() if _counts(other)} - {key.key_id}
+    signed = _signers(registry)
+    patches = tuple(
+        patch
+        for patch in registry.patches()
+        if key.key_id in signed[patch.patch_id] and not signed[patch.patch_id] & others
+    )
     mine = {patch.patch_id for patch in patches}
     hosts = {host.location: _of(mine, host.applied) for host in registry.hosts()}
     stacks = {stack.name: _of(mine, stack.patches) for stack in registry.stacks()}
@@ -88,9 +94,27 @@ def find_reasons(registry: Registry) -> dict[KeyId, str]:
 
 
 def find_uncounted(registry: Registry) -> dict[PatchId, KeyRecord]:
-    """Patches that no key which counts here has signed any more, and the key that once did."""
-    keys = {key.key_id: key for key in registry.keys() if key.revoked_at is not None or not key.trusted}
-    return {patch.patch_id: keys[patch.key_id] for patch in registry.patches() if patch.key_id in keys}
+    """Patches that no key which counts here has signed any more, and the key that did so first."""
+    keys = {key.key_id: key for key in registry.keys()}
+    good = {key_id for key_id, key in keys.items() if _counts(key)}
+    signed = _signers(registry)
+    return {
+        patch.patch_id: keys[patch.key_id]
+        for patch in registry.patches()
+        if patch.key_id is not None and not signed[patch.patch_id] & good
+    }
+
+
+def _counts(key: KeyRecord) -> bool:
+    return key.trusted and key.revoked_at is None
+
+
+def _signers(registry: Registry) -> dict[PatchId, set[KeyId]]:
+    """Who signed each patch."""
+    found = {patch.patch_id: {patch.key_id} if patch.key_id else set() for patch in registry.patches()}
+    for signature in registry.signatures():
+        found[signature.patch_id].add(signature.key_id)
+    return found
 
 
 def _of(mine: set[PatchId], patches: Iterable[PatchId]) -> tuple[PatchId, ...]:

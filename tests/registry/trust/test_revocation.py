@@ -1,3 +1,4 @@
+# ruff: noqa: F401, F811 - a test asks for a fixture by its name
 """Revoking a key: what it touches is said, what is in force can be taken out, and nothing else is blocked."""
 
 from collections.abc import Iterator
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.commandline import rasura
-from support.registries.workshop import ALICE, Workshop, workshop  # noqa: F401
+from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.errors import AuditError, RevokedKeyError
@@ -47,7 +48,7 @@ class Two:
 
 
 @pytest.fixture
-def two(workshop: Workshop, tmp_path: Path) -> Iterator[Two]:  # noqa: F811
+def two(workshop: Workshop, tmp_path: Path) -> Iterator[Two]:
     bob = PrivateKey.generate()
     with workshop.open() as first:
         dog, pem = first.patch_files(workshop.dog), first.key("alice").pem
@@ -126,7 +127,7 @@ def test_an_audit_finds_a_motion_that_keeps_what_no_trusted_key_ever_signed(two:
 # --- from the command line ------------------------------------------------------------------------------------------
 
 
-def test_the_command_says_what_it_touches_and_asks(workshop: Workshop) -> None:  # noqa: F811
+def test_the_command_says_what_it_touches_and_asks(workshop: Workshop) -> None:
     rasura("patch", "apply", workshop.dog, "--model", "the model", cwd=workshop.folder)
     rasura("stack", "create", "brand", workshop.photo, cwd=workshop.folder)
     with workshop.unchanged():
@@ -153,7 +154,7 @@ def test_the_command_says_what_it_touches_and_asks(workshop: Workshop) -> None: 
     assert (again.envelope["changed"], again.data["revoked_because"]) == (False, "left")
 
 
-def test_a_key_that_signed_nothing(workshop: Workshop) -> None:  # noqa: F811
+def test_a_key_that_signed_nothing(workshop: Workshop) -> None:
     rasura("key", "new", "bob", cwd=workshop.folder)
     assert "no patch here depends on it" in rasura("key", "revoke", "bob", "--dry-run", cwd=workshop.folder).out
     assert rasura("key", "revoke", "bob", "--yes", cwd=workshop.folder).code == 0
