@@ -10,6 +10,7 @@ from rasura.api.hints import in_python
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import BaseRecord, BaseSummary, KeyRecord
+    from rasura.registry.trust.revocation import Reach
 
 __all__ = ["BaseAndKeyCalls"]
 
@@ -46,10 +47,22 @@ class BaseAndKeyCalls(Calls):
         return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
 
     @in_python
-    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
-        """Revoke a key for good: nothing it signed can be applied from now on (`rasura key revoke`).
+    def reach_of_key(self, key: str) -> Reach:
+        """What the revocation of a key touches: patches, models, stacks (`rasura key revoke --dry-run`).
 
-        With `dry_run` nothing is written.
+        Raises:
+            NotFoundError: no such key.
+        """
+        from rasura.registry.trust.revocation import find_reach
+
+        return find_reach(self.store, key)
+
+    @in_python
+    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
+        """Revoke a key for good: nothing that it alone signed is put on a model any more (`rasura key revoke`).
+
+        Nobody is asked here; `reach_of_key` says what it touches. What is in force stays until it is reverted, and
+        other patches of the same model can be moved as before. With `dry_run` nothing is written.
 
         Returns:
             Whether it was not revoked before.
@@ -57,9 +70,11 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError: no such key.
         """
+        from rasura.registry.trust.revocation import revoke
+
         if dry_run:
             return self.store.key(key).revoked_at is None
-        return self.store.revoke_key(key, self.store.now(), self._draft("key.revoke", reason))
+        return revoke(self.store, key, self._draft("key.revoke", reason)) is not None
 
     @in_python
     def keys(self) -> tuple[KeyRecord, ...]:

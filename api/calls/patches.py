@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from rasura.patches.format.kohya_lora import KohyaFile
     from rasura.patches.format.patch import Patch
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import PatchRecord
+    from rasura.registry._storage.records import KeyRecord, PatchRecord
     from rasura.registry.live.arguments import GoalRef, Ids
+    from rasura.registry.trust.sign_again import SignedAgain
 
 __all__ = ["PatchCalls"]
 
@@ -79,6 +80,40 @@ class PatchCalls(Calls):
         draft = self._draft("patch.add", reason)
         added = add_folders(self.store, [Path(folder) for folder in given], draft, dry_run=dry_run)
         return tuple((patch.patch_id, patch.new) for patch in added)
+
+    @in_python
+    def sign_patches(
+        self, patches: Ids, *, key: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> tuple[SignedAgain, ...]:
+        """Sign registered patches with another key, beside the signatures that are there (`rasura patch sign`).
+
+        With `dry_run` they are verified, and nothing is written.
+
+        Args:
+            patches: which: all of them are signed, or none.
+            key: name of the key to sign with; None: the only one.
+            dry_run: only say what would be new.
+            reason: why.
+
+        Raises:
+            NotFoundError, RevokedKeyError: there is no such key to sign with.
+            VerificationError: a patch is not what a key that is known here signed.
+        """
+        from rasura.registry.trust.sign_again import sign_patches
+
+        draft = self._draft("patch.sign", reason)
+        return sign_patches(self.store, self._resolve(patches), key, draft, dry_run=dry_run)
+
+    @in_python
+    def signers(self, patch: str) -> tuple[KeyRecord, ...]:
+        """The keys whose signatures over a patch are kept here, the first signer first (`rasura patch show`).
+
+        Raises:
+            NotFoundError: no such patch.
+        """
+        from rasura.registry.trust.verified_patch import find_signers
+
+        return tuple(map(self.store.key, find_signers(self.store, self.store.resolve_patch(patch))))
 
     @in_python
     def export(self, patch: Ids, folder: str | Path) -> None:

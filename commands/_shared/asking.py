@@ -1,4 +1,4 @@
-"""The question before something is un-erased: scripts answer it with `--yes`; where nobody can, nothing happens."""
+"""The question before what cannot be undone: scripts answer it with `--yes`; where nobody can, nothing happens."""
 
 import sys
 from collections.abc import Sequence
@@ -24,7 +24,21 @@ def ask_unerasing(losses: "Sequence[Loss]", place: str, *, yes: bool) -> None:
     """
     if yes or not losses:
         return
-    said = f"on {place}, this brings back: {', '.join(map(str, losses))}"
+    _ask(f"on {place}, this brings back: {', '.join(map(str, losses))}")
+
+
+def ask_revoking(said: Sequence[str], *, yes: bool) -> None:
+    """Say what a revocation touches, and ask.
+
+    Raises:
+        UsageError: nobody is there to ask.
+        Abort: the answer is no.
+    """
+    if not yes:
+        _ask("\n".join(said))
+
+
+def _ask(said: str) -> None:
     if click.get_current_context().params.get("as_json") or not sys.stdin.isatty():
         raise click.UsageError(
             f"{clean(said)}; nobody can be asked here: expected --yes to do it, or --dry-run to see what it would do"

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Relation, Verdict
     from rasura.patches.solving.conditioning import Conditioning
-    from rasura.patches.types import PatchId
+    from rasura.patches.types import KeyId, PatchId
     from rasura.registry._storage.records import EvaluationRecord
     from rasura.registry.registry import Registry
 
@@ -31,6 +31,19 @@ def format_removal(relation: "Relation", names: "Mapping[PatchId, str]") -> str:
     if relation.check == "lost":
         return f"without {p}, patch {q} loses up to {relation.value:.2g} of its effect, which was the other's doing"
     return f"{p} stays and goes on changing what comes back: {relation.value:.2g} of the effect of {q}"
+
+
+def format_ignored(path: str) -> str:
+    """A file beside a patch that was not taken in."""
+    from rasura.patches.format.file_names import is_signature
+
+    why = "by a key that does not count here" if is_signature(path.rpartition("/")[2]) else "no signature covers it"
+    return f"ignored {path}: {why}"
+
+
+def format_new_signers(keys: "Sequence[KeyId]", *, dry_run: bool = False) -> str:
+    """Signatures that came with a patch that was here."""
+    return f"{'would be' if dry_run else 'is'} signed by {', '.join(map(short, keys))}, too"
 
 
 def format_capacity(room: "Capacity") -> str:

@@ -24,6 +24,7 @@ _POLICY = click.option(
     "--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Limits that must hold, too."
 )
 _SHOWN = 10  # parameters that drifted
+_UNSIGNED = "no key that counts has signed it; revert it, or vouch for it: rasura patch sign"
 
 
 @command(None, "apply", mutating=True)
@@ -220,12 +221,14 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     from rasura.patches.errors import DriftError
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply.status import survey
+    from rasura.registry.trust.revocation import find_uncounted
 
     with open_registry(registry_at) as registry, progress() as tell:
         host = CheckpointHost.open(model)
         report = survey(registry, host, deep=deep, progress=tell)
         cast = host.cast_since()
         names = {p: ", ".join(registry.patch(p).concepts) for p in report.applied}
+        uncounted = [p for p in find_uncounted(registry) if p in report.applied]
     rows = [(short(p), names[p], str(strength)) for p, strength in report.applied.items()]
     data = {
         "location": report.location,
@@ -236,6 +239,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "exact": report.exact,
         "interrupted": report.interrupted,
         "beside": list(report.beside),
+        "revoked": uncounted,
     }
 
     def text() -> None:
@@ -243,6 +247,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
             table(("patch", "concept", "strength"), rows)
         else:
             line("nothing is applied")
+        for patch_id in uncounted:
+            line(f"{short(patch_id)} is in force, though {_UNSIGNED} {short(patch_id)}")
         if report.interrupted is not None:
             line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
@@ -280,6 +286,7 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *
         "after": receipt.after,
         "pristine": receipt.pristine,
         "beside": receipt.beside,
+        "revoked": list(receipt.revoked),
         "notices": list(notices),
     }
 
@@ -291,6 +298,8 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *
         line(f"{many(receipt.parameters, 'parameter')}: {short(receipt.before)} -> {short(receipt.after)}")
         for notice in notices:
             line(notice)
+        for patch_id in receipt.revoked:
+            line(f"{short(patch_id)} stays, though {_UNSIGNED} {short(patch_id)}")
         if receipt.pristine:
             would = "would be" if dry_run else "is"
             line(f"nothing {would} applied any more: all that patches touched is the original again")

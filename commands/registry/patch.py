@@ -9,7 +9,14 @@ import click
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import IDS, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, fields, line, short, table, verdict
-from rasura.commands._shared.views import encode_evaluation, format_evaluation, format_measured, format_place
+from rasura.commands._shared.views import (
+    encode_evaluation,
+    format_evaluation,
+    format_ignored,
+    format_measured,
+    format_new_signers,
+    format_place,
+)
 from rasura.commands.applying.apply import apply, revert, status, switch
 from rasura.commands.checking.bisect import bisect
 from rasura.commands.checking.check import check
@@ -18,6 +25,7 @@ from rasura.commands.sharing.export import export
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import KeyRecord
     from rasura.registry.standing.catalogue import Listed
 
 _DIGEST: Final = 64
@@ -28,7 +36,7 @@ _EVALUATIONS = 5  # lines of `show`
 
 @click.group(cls=Verbs)
 def patch() -> None:
-    """Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm."""
+    """Patches: list, sign, check, apply, switch, revert, solve anew, retire, find the one that does harm."""
 
 
 for _moving in (export, check, apply, switch, revert, status, rebase, join, retarget, bisect):
@@ -138,18 +146,50 @@ def _retired(
     return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
 
 
+@command(patch, "sign", mutating=True)
+@IDS
+@click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@DRY
+def sign(
+    ids: tuple[str, ...], key: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool
+) -> Result:
+    """Sign registered patches, too: kept beside the signatures that are there. All, or none.
+
+    A patch whose first signer was revoked counts again once somebody who is trusted has signed it.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.sign_again import sign_patches
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i) for i in ids]
+        signed = sign_patches(registry, found, key, Draft(actor, reason, "patch.sign", "success"), dry_run=dry_run)
+        names = {record.key_id: record.name for record in registry.keys()}
+    verb = "would be signed" if dry_run else "is signed"
+    lines = [
+        f"{short(each.patch_id)} {verb if each.new else 'was signed already'} by {names[each.key_id]}"
+        for each in signed
+    ]
+    data = {
+        "patches": [{"id": each.patch_id, "key_id": each.key_id, "new": each.new} for each in signed],
+        "dry_run": dry_run,
+    }
+    changed = not dry_run and any(each.new for each in signed)
+    return Result(data, lambda: line("\n".join(lines)), changed=changed)
+
+
 @command(patch, "show")
 @click.argument("patch_ref", metavar="ID")
 def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
     import json
 
-    from rasura.registry.trust.verified_patch import manifest_of
+    from rasura.registry.trust.verified_patch import find_signers, manifest_of
 
     with open_registry(registry_at) as registry:
         record = registry.patch(patch_ref)
         manifest = manifest_of(registry, record.patch_id)
-        signer = next((k.name for k in registry.keys() if k.key_id == record.key_id), "unknown")
+        keys = {key.key_id: key for key in registry.keys()}
+        signers = [keys[key_id] for key_id in find_signers(registry, record.patch_id)]
         evaluations = registry.evaluations(record.patch_id)
     basis, retain = manifest.protected.basis, manifest.protected.retain
     layers = manifest.eraser.options.get("layers", "?")
@@ -171,7 +211,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
             ", ".join([*manifest.protected.concepts, *map(short, manifest.protected.patches)]) or "nothing",
         ),
         *((name.replace("_", " "), format_measured(value)) for name, value in sorted(manifest.measured.items())),
-        ("signed by", f"{signer} ({short(record.key_id or '')})"),
+        *(("signed by", f"{key.name} ({short(key.key_id)}){_doubt(key)}") for key in signers),
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
@@ -181,12 +221,22 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
     data = {
         "id": record.patch_id,
-        "signer": signer,
+        "signer": signers[0].name if signers else "unknown",
+        "signers": [
+            {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
+            for key in signers
+        ],
         "separable": manifest.separable,
         "manifest": json.loads(manifest.to_bytes()),
     }
     judged = [encode_evaluation(e) for e in evaluations]
     return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
+
+
+def _doubt(key: "KeyRecord") -> str:
+    if key.revoked_at is not None:
+        return f", revoked {key.revoked_at:%Y-%m-%d}"
+    return "" if key.trusted else ", not trusted"
 
 
 @command(patch, "add", mutating=True)
@@ -204,12 +254,22 @@ def add(folders: tuple[Path, ...], registry_at: str | None, reason: str, actor: 
     def text() -> None:
         for patch in added:
             line(f"{short(patch.patch_id)} {fresh if patch.new else 'was here already'}")
+            if patch.signers and not patch.new:
+                line(f"  {format_new_signers(patch.signers, dry_run=dry_run)}")
             for name in patch.ignored:
-                line(f"  ignored {name}: no signature covers it")
+                line(f"  {format_ignored(name)}")
 
-    each = [{"id": patch.patch_id, "new": patch.new, "ignored": list(patch.ignored)} for patch in added]
+    each = [
+        {
+            "id": patch.patch_id,
+            "new": patch.new,
+            "ignored": list(patch.ignored),
+            "signers": list(patch.signers),
+        }
+        for patch in added
+    ]
     data = {"patches": each, "dry_run": dry_run, **(each[0] if len(each) == 1 else {})}
-    return Result(data, text, changed=not dry_run and any(patch.new for patch in added))
+    return Result(data, text, changed=not dry_run and any(patch.new or patch.signers for patch in added))
 
 
 @command(patch, "verify")

@@ -27,6 +27,7 @@ _DONE: Final = {
     "patch.add": "registered",
     "patch.pull": "pulled",
     "patch.push": "pushed",
+    "patch.sign": "signed",
     "patch.rebase": "solved anew",
     "patch.join": "joined",
     "patch.retarget": "carried to another base",
@@ -182,11 +183,27 @@ def _print_open(found: "Standing") -> None:
         newer = found.superseded[patch_id]
         concept = ", ".join(found.patches[patch_id].concepts)
         said.append(f"{short(patch_id)} ({concept}) is in force though {short(newer)} supersedes it")
+    said += _unsigned(found)
     line("")
     for each in said:
         verdict(f"open: {each}", good=False)
     if not said:
         verdict("nothing is open", good=True)
+
+
+def _unsigned(found: "Standing") -> list[str]:
+    """What is in force, or in a stack, although no key that counts has signed it any more."""
+    said = []
+    for patch_id, key in found.uncounted.items():
+        places = [format_place(placed.host.location) for placed in found.placed if patch_id in placed.applied]
+        places += [f"stack {stack.name}" for stack in found.stacks if patch_id in stack.patches]
+        if places:
+            since = f"was revoked on {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "is not trusted"
+            concept = ", ".join(found.patches[patch_id].concepts)
+            said.append(
+                f"{short(patch_id)} ({concept}), at {', '.join(places)}, is signed by key {key.name}, which {since}"
+            )
+    return said
 
 
 def _names(registry: "Registry") -> "dict[Any, str]":
@@ -226,6 +243,7 @@ def _standing_data(found: "Standing") -> dict[str, Any]:
             "in_force": sorted(found.in_force),
             "superseded": dict(found.superseded),
             "retired": sorted(found.retired),
+            "uncounted": {patch_id: key.key_id for patch_id, key in sorted(found.uncounted.items())},
         },
         "hosts": [_placed_data(each) for each in found.placed],
         "stacks": [{"name": stack.name, "patches": len(stack.patches)} for stack in found.stacks],

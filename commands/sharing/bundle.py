@@ -9,6 +9,7 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, short, table
+from rasura.commands._shared.views import format_new_signers
 
 if TYPE_CHECKING:
     from rasura.registry.stacks.bundle import Bundle
@@ -86,22 +87,25 @@ def add(
     trusting, fresh = ("would trust", "would be new") if dry_run else ("trusting", "is new")
     lines = [f"{trusting} {short(key_id)}" for key_id in found.trusted]
     lines += [f"{short(p)} {fresh if is_new else 'was here already'}" for p, is_new in found.added]
+    lines += [f"{short(p)} {format_new_signers(keys)}" for p, keys in found.signed.items()]
     lines += [f"recorded {len(recorded)} evaluations as the sender has them"] if recorded else []
     data = {
         **_data(found.bundle),
         "added": dict(found.added),
+        "signed": {patch_id: list(keys) for patch_id, keys in found.signed.items()},
         "trusted": list(found.trusted),
         "recorded": len(recorded),
         "dry_run": dry_run,
     }
-    changed = not dry_run and bool(new or found.trusted or any(recorded))
+    changed = not dry_run and bool(new or found.signed or found.trusted or any(recorded))
     return Result(data, lambda: line("\n".join(lines)), changed=changed)
 
 
 def _data(found: "Bundle") -> dict[str, Any]:
     return {
         "patches": [
-            {"id": p.patch_id, "concept": p.concept, "method": p.method, "key": p.key_id} for p in found.patches
+            {"id": p.patch_id, "concept": p.concept, "method": p.method, "key": p.key_id, "signers": list(p.signers)}
+            for p in found.patches
         ],
         "keys": [{"id": k.key_id, "name": k.name, "standing": k.standing, "sent": k.sent} for k in found.keys],
         "lock": None if found.lock is None else found.lock.stack,
@@ -119,4 +123,4 @@ def _print(found: "Bundle") -> None:
 
 
 def _row(patch: Any) -> tuple[str, str, str, str]:
-    return short(patch.patch_id), patch.concept, patch.method, short(patch.key_id)
+    return short(patch.patch_id), patch.concept, patch.method, ", ".join(map(short, patch.signers))

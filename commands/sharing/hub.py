@@ -5,6 +5,7 @@ import click
 from rasura import __version__
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, line, short
+from rasura.commands._shared.views import format_ignored, format_new_signers
 from rasura.patches.errors import VerificationError
 
 _ENDPOINT = click.option("--endpoint", envvar="HF_ENDPOINT", metavar="URL", help="Hub [default: huggingface.co].")
@@ -100,7 +101,10 @@ def pull(
     data = {
         "repo": done.repo.repo,
         "commit": done.repo.commit,
-        "patches": [{"id": p.patch_id, "new": p.new, "ignored": list(p.ignored)} for p in done.patches],
+        "patches": [
+            {"id": p.patch_id, "new": p.new, "ignored": list(p.ignored), "signers": list(p.signers)}
+            for p in done.patches
+        ],
         "refused": [
             {
                 "path": r.path,
@@ -117,12 +121,14 @@ def pull(
     def text() -> None:
         for item in done.patches:
             line(f"{short(item.patch_id)} {'is new' if item.new else 'was here already'}")
+            if item.signers and not item.new:
+                line(f"  {format_new_signers(item.signers)}")
             for name in item.ignored:
-                line(f"  ignored {name}: no signature covers it")
+                line(f"  {format_ignored(name)}")
         for each in done.refused:
             line(f"refused {each.sentence}")
         for hint in dict.fromkeys(each.error.hint for each in done.refused if each.error.hint):
             line(f"hint: {hint}")
 
-    changed = any(p.new for p in done.patches)
+    changed = any(p.new or p.signers for p in done.patches)
     return Result(data, text, changed=changed, exit_code=VerificationError.exit_code if done.refused else 0)

@@ -176,8 +176,8 @@ def test_a_whole_day(workshop: Workshop, tmp_path: Path) -> None:
     log = run("audit", "log", "-n", "3", changed=False)["entries"]
     assert [entry["action"] for entry in log] == ["patch.revert", "patch.revert", "patch.apply"]
     assert run("audit", "verify", changed=False)["size"] == log[0]["index"] + 1
-    assert run("key", "revoke", key["key_id"][:9], changed=True)["trusted"] is False
-    assert run("key", "revoke", "alice", changed=False)["revoked_at"]
+    assert run("key", "revoke", key["key_id"][:9], "--yes", changed=True)["trusted"] is False
+    assert run("key", "revoke", "alice", "--yes", changed=False)["revoked_at"]
     assert len(run("key", "list", changed=False)["keys"]) == 1
 
 
@@ -295,7 +295,7 @@ def test_two_people_and_a_hub(workshop: Workshop, plain_hub: HubServer, tmp_path
     assert there("base", "add", model).code == 0
     after = there("patch", "apply", workshop.photo, workshop.dog, "--model", model).data["after"]
     assert here("patch", "apply", workshop.dog, workshop.photo, *MODEL).data["after"] == after
-    assert there("key", "revoke", "alice").code == 0
+    assert there("key", "revoke", "alice", "--yes").code == 0
     assert there("pull", "acme/erasures").envelope["error"]["code"] == "revoked_key"
     assert there("audit", "verify").code == here("audit", "verify").code == 0
     assert there("pull", "not a repo").envelope["error"]["code"] == "input"

@@ -160,7 +160,7 @@ def test_undo_refuses_what_has_no_inverse(workshop: Workshop) -> None:
     assert f"hint: rasura patch apply {workshop.dog[:12]} --model " in run.err
     typed(workshop, "patch", "apply", workshop.dog, *MODEL)
     typed(workshop, "patch", "revert", workshop.dog, *MODEL)
-    typed(workshop, "key", "revoke", "alice")
+    typed(workshop, "key", "revoke", "alice", "--yes")
     with workshop.unchanged("refused revoked_key"):
         typed(workshop, "undo", code=4)
 
@@ -256,7 +256,7 @@ def test_a_name_that_is_none_says_what_was_meant(workshop: Workshop) -> None:
     typed(workshop, "stack", "create", "brand")
     assert "got none; did you mean 'brand'?" in typed(workshop, "stack", "show", "brnad", code=8).err
     assert "did you mean 'tiny'?" in typed(workshop, "base", "show", "tinny", code=8).err
-    assert "did you mean 'alice'?" in typed(workshop, "key", "revoke", "alcie", code=8).err
+    assert "did you mean 'alice'?" in typed(workshop, "key", "revoke", "alcie", "--yes", code=8).err
 
 
 def test_a_concept_that_reads_as_digits(workshop: Workshop) -> None:
