@@ -87,10 +87,13 @@ def verify(model: Path, attestation: Path, keys: tuple[Path, ...], vkey: str | N
             line(
                 f"entry {entry.index} of the log wrote it: {entry.action} by {entry.actor}, {entry.time:%Y-%m-%d %H:%M}"
             )
+            if found.log_key != pinned:
+                warn(f"the key that was given has handed the log on; give this one from now on: {found.log_key}")
         else:
             warn("the log's entry was not checked: give its public key with --vkey")
 
     data = {**_data(said), "key_id": found.key.key_id, "entry": None if entry is None else entry.index}
+    data["log_key"] = None if found.log_key is None else str(found.log_key)
     return Result(data, text)
 
 

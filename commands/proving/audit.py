@@ -28,6 +28,7 @@ _PAGE: Final = 500
 _PATH: Final = click.Path(path_type=Path)
 _HEADERS: Final = ("#", "time (utc)", "actor", "action", "outcome", "what", "reason")
 _UNPINNED: Final = "no key was given from outside (--vkey): whoever forges a whole registry passes this"
+_REPLACED: Final = "the key that was given has handed the log on; give this one from now on: {}"
 
 
 @click.group(cls=Verbs)
@@ -236,7 +237,7 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
         if report.rotations:
             line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
         if report.replaced:
-            warn(f"the key that was given has handed the log on; give this one from now on: {report.vkey}")
+            warn(_REPLACED.format(report.vkey))
         if not report.pinned:
             warn(_UNPINNED)
         if not report.remembered and report.kept is None:
@@ -258,6 +259,7 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
         "root": found.checkpoint.root.hex(),
         "key": str(found.key),
         "pinned": found.pinned,
+        "replaced": found.replaced,
         "kept": found.kept,
         "entries": found.count,
         "records": found.records,
@@ -275,6 +277,8 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
             table(_HEADERS, [_row(entry) for entry in found.shown])
         if found.count > len(found.shown):
             line(f"… and {found.count - len(found.shown)} earlier")
+        if found.replaced:
+            warn(_REPLACED.format(found.key))
         if not found.pinned:
             warn("no key was given from outside (--vkey): whoever forges a whole bundle passes this")
 
