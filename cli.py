@@ -38,6 +38,7 @@ _COMMANDS: Final = {
     "withdraw": ("rasura.commands.takedown:withdraw", "Take takedowns back; all others stay erased."),
     "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
     "adopt": ("rasura.commands.adopt:adopt", "Make a signed patch of an erasure that another program made."),
+    "probe": ("rasura.commands.probe:probe", "Find what of a model reads text alone."),
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (
         "rasura.commands.patch:patch",
