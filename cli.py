@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "withdraw": ("erasing.takedown:withdraw", "Take takedowns back; all others stay erased."),
     "erase": ("erasing.erase:erase", "Erase concepts: one signed, separable patch each."),
     "adopt": ("erasing.adopt:adopt", "Make a signed patch of an erasure that another program made."),
+    "probe": ("registry.probe:probe", "Find what of a model reads text alone."),
     "methods": ("erasing.methods:methods", "List the erasers and their choices."),
     "patch": (
         "registry.patch:patch",
