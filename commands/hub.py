@@ -3,6 +3,7 @@
 import click
 
 from rasura import __version__
+from rasura.commands._asking import DRY
 from rasura.commands._command import command, open_registry
 from rasura.commands._output import Result, line, short
 from rasura.patches.errors import VerificationError
@@ -25,6 +26,7 @@ _TOKEN = click.option("--token", envvar="HF_TOKEN", metavar="TOKEN", help="Acces
 @click.option("--private", is_flag=True, help="Make the repository private if it is new.")
 @_ENDPOINT
 @_TOKEN
+@DRY
 def push(
     *,
     ids: tuple[str, ...],
@@ -37,6 +39,7 @@ def push(
     registry_at: str | None,
     reason: str,
     actor: str,
+    dry_run: bool,
 ) -> Result:
     """Push patches to a Hub repository, with a model card, as one commit."""
     from rasura.registry._storage.records import Draft
@@ -53,6 +56,7 @@ def push(
             tool_version=__version__,
             remote=Remote(endpoint, token),
             draft=Draft(actor, reason, "patch.push", "success"),
+            dry_run=dry_run,
         )
     data = {
         "repo": repo,
@@ -60,15 +64,27 @@ def push(
         "url": receipt.url,
         "paths": dict(receipt.paths),
         "notes": [*receipt.notes],
+        "written": [*receipt.written],
+        "removed": [*receipt.removed],
+        "dry_run": dry_run,
     }
 
     def text() -> None:
-        did = "pushed" if receipt.changed else "nothing to push:"
-        line(f"{did} {len(receipt.paths)} to {repo} at {receipt.commit[:12]}")
+        done = "would push" if dry_run else "pushed"
+        where = (
+            f"{'on top of' if dry_run and receipt.changed else 'at'} {receipt.commit[:12]}" if receipt.commit else ""
+        )
+        did = f"{done if receipt.changed else 'nothing to push:'} {len(receipt.paths)} to {repo} {where}"
+        line(did.rstrip())
+        if dry_run:
+            for path in receipt.written:
+                line(f"  + {path}")
+        for path in receipt.removed:
+            line(f"  - {path}: its patch is no longer there, or not current")
         for note in receipt.notes:
             line(note)
 
-    return Result(data, text, changed=receipt.changed)
+    return Result(data, text, changed=receipt.changed and not dry_run)
 
 
 @command(None, "pull", mutating=True)
@@ -76,6 +92,7 @@ def push(
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_ENDPOINT
 @_TOKEN
+@DRY
 def pull(
     *,
     reference: str,
@@ -85,6 +102,7 @@ def pull(
     registry_at: str | None,
     reason: str,
     actor: str,
+    dry_run: bool,
 ) -> Result:
     """Pull the patches of a Hub repository that a key trusted here has signed, or those that are named.
 
@@ -96,7 +114,8 @@ def pull(
 
     with open_registry(registry_at) as registry:
         draft = Draft(actor, reason, "patch.pull", "success")
-        done = pull_patches(registry, reference, only=ids, remote=Remote(endpoint, token), draft=draft)
+        remote = Remote(endpoint, token)
+        done = pull_patches(registry, reference, only=ids, remote=remote, draft=draft, dry_run=dry_run)
     data = {
         "repo": done.repo.repo,
         "commit": done.repo.commit,
@@ -112,17 +131,19 @@ def pull(
             }
             for r in done.refused
         ],
+        "dry_run": dry_run,
     }
+    fresh = "would be new" if dry_run else "is new"
 
     def text() -> None:
         for item in done.patches:
-            line(f"{short(item.patch_id)} {'is new' if item.new else 'was here already'}")
+            line(f"{short(item.patch_id)} {fresh if item.new else 'was here already'}")
             for name in item.ignored:
                 line(f"  ignored {name}: no signature covers it")
         for each in done.refused:
-            line(f"refused {each.sentence}")
+            line(f"{'would refuse' if dry_run else 'refused'} {each.sentence}")
         for hint in dict.fromkeys(each.error.hint for each in done.refused if each.error.hint):
             line(f"hint: {hint}")
 
-    changed = any(p.new for p in done.patches)
+    changed = not dry_run and any(p.new for p in done.patches)
     return Result(data, text, changed=changed, exit_code=VerificationError.exit_code if done.refused else 0)

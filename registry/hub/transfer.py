@@ -17,7 +17,7 @@ from rasura.registry.hub.describe import Describer, encode_beside
 from rasura.registry.hub.licences import parse
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, open_bundle, verify_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, open_bundle, verify_files
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -72,6 +72,7 @@ def push_patches(
     tool_version: str,
     remote: Remote,
     draft: Draft,
+    dry_run: bool = False,
 ) -> hub.PushReceipt:
     """Push registered patches and a model card as one commit.
 
@@ -86,6 +87,7 @@ def push_patches(
         tool_version: which rasura says on the card that it wrote it.
         remote: which Hub.
         draft: the audit entry.
+        dry_run: look at the repository and say what would be written; nothing is, here neither.
 
     Raises:
         VerificationError: a patch that this registry would not apply is not pushed either.
@@ -102,19 +104,32 @@ def push_patches(
             [files for files, _ in leaving],
             repo,
             message=f"Add {len(leaving)} concept-erasure patch{'es' if len(leaving) > 1 else ''}",
-            card=CardFacts(tool_version, tuple(facts for _, facts in leaving), licence),
+            card=CardFacts(
+                tool_version, tuple(facts for _, facts in leaving), licence, describe.later, describe.retired
+            ),
             endpoint=remote.endpoint,
             token=remote.token,
             private=private,
+            dry_run=dry_run,
         )
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
-    registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
+    if not dry_run:
+        registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
     return receipt
 
 
-def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: Draft, only: Sequence[str] = ()) -> Pull:
+def pull_patches(
+    registry: Registry,
+    reference: str,
+    *,
+    remote: Remote,
+    draft: Draft,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pull:
     """Pull signed patches of a repository at one pinned commit, and register those that count here, all in one go.
 
     What a key that is not trusted here signed, or is not what was signed, is left out and named; the log says so.
@@ -125,6 +140,7 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         remote: which Hub.
         draft: the audit entry of each patch.
         only: ids, beginnings of ids, or concepts of those that are wanted; none: all.
+        dry_run: read and verify them, and register nothing; not logged.
 
     Raises:
         VerificationError: none of them counts here; nothing is registered.
@@ -144,11 +160,16 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         good, refused = _sorted_out(registry, fetched)
         if not good:
             raise hub.explain(pinned, refused)
+        if dry_run:
+            ids = [PatchId(sha256(patch.files[MANIFEST])) for patch in good]
+            fresh = zip(good, ids, find_new(registry, ids), strict=True)
+            return Pull(pinned, [Pulled(patch_id, new, patch.ignored) for patch, patch_id, new in fresh], refused)
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
         added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in good])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
     for each in refused:
         where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}

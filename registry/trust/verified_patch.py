@@ -189,6 +189,12 @@ def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
     )
 
 
+def find_new(registry: Registry, patch_ids: Sequence[PatchId]) -> tuple[bool, ...]:
+    """Which of these patches the registry does not hold yet; nothing is written."""
+    known = {record.patch_id for record in registry.patches()}
+    return tuple(patch_id not in known for patch_id in patch_ids)
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """A patch that came from a folder.
@@ -242,8 +248,8 @@ def add_folders(
                 registry.note(describe_outcome(noted, error))
     obstacles.refuse()
     if dry_run:
-        known = {record.patch_id for record in registry.patches()}
-        return tuple(Added(patch_id, patch_id not in known, ignored) for _, patch_id, ignored in read)
+        fresh = find_new(registry, [patch_id for _, patch_id, _ in read])
+        return tuple(Added(patch_id, new, ignored) for (_, patch_id, ignored), new in zip(read, fresh, strict=True))
     try:
         added = add_signed(registry, [patch for patch, _, _ in read])
     except RasuraError as error:
