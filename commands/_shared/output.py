@@ -18,6 +18,7 @@ from rasura.patches.errors import OutputError
 
 SCHEMA: Final = "envelope/1"
 SHORT_ID: Final = 12
+NOTHING_MADE: Final = "dry run: nothing was signed or registered"
 _JUDGING: Final = frozenset({"verdict", "kept"})
 """Columns of verdicts, and what their cells say."""
 _SAYS: Final[Mapping[str, bool]] = {"ok": True, "yes": True, "REFUSED": False, "NO": False}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.commands._shared.output import short
+from rasura.patches.plain_numbers import NOTHING, SMALL, say_beside, say_number
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.increment import Strength
@@ -20,17 +21,16 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import EvaluationRecord
     from rasura.registry.registry import Registry
 
-_NOTHING: Final = 1e-9
-_SMALL: Final = 0.001
 FIRST_SCORES: Final = ("forget", "retain", "held_out", "harmonic")  # scores in the order in which people ask for them
 
 
 def format_removal(relation: "Relation", names: "Mapping[PatchId, str]") -> str:
     """What a patch that is taken out means to one that stays."""
     p, q = (f"{short(i)} {names[i]}" for i in (relation.patch, relation.other))
+    share = say_number(relation.value, 2)
     if relation.check == "lost":
-        return f"without {p}, patch {q} loses up to {relation.value:.2g} of its effect, which was the other's doing"
-    return f"{p} stays and goes on changing what comes back: {relation.value:.2g} of the effect of {q}"
+        return f"without {p}, patch {q} loses up to {share} of its effect, which was the other's doing"
+    return f"{p} stays and goes on changing what comes back: {share} of the effect of {q}"
 
 
 def format_ignored(path: str) -> str:
@@ -67,7 +67,8 @@ def encode_capacity(room: "Capacity | None") -> dict[str, int] | None:
 def format_conditioning(judged: "Conditioning") -> list[str]:
     """Sentences on concepts that can hardly be told apart; none where all can."""
     return [
-        f"{', '.join(group.concepts)} can hardly be told apart (condition {group.condition:.3g}): {group.suggestion}"
+        f"{', '.join(group.concepts)} can hardly be told apart (condition {say_number(group.condition)}): "
+        f"{group.suggestion}"
         for group in judged.groups
     ]
 
@@ -131,8 +132,7 @@ def list_worst(verdict: "Verdict") -> list[tuple[str, str, str]]:
     from rasura.registry.trust.check import find_worst
 
     limited = {name: worst for name, worst in find_worst(verdict).items() if math.isfinite(worst.limit)}
-    shown = {name: format_number(worst.value, worst.limit) for name, worst in limited.items()}
-    return [(name, shown[name], format_limit(worst.limit)) for name, worst in limited.items()]
+    return [(name, *say_beside(worst.value, worst.limit)) for name, worst in limited.items()]
 
 
 def format_number(value: float, limit: float = math.inf) -> str:
@@ -142,13 +142,11 @@ def format_number(value: float, limit: float = math.inf) -> str:
         value: the number.
         limit: what it is held to; beside a small one it is said how small the number is.
     """
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) < _NOTHING:
+    if abs(value) < NOTHING:
         return "0"
-    if 0 < value < _SMALL <= limit:
-        return f"< {_SMALL}"
-    return format_limit(value)
+    if 0 < value < SMALL <= limit:
+        return f"< {SMALL}"
+    return say_number(value)
 
 
 def format_measured(text: str) -> str:
@@ -157,13 +155,6 @@ def format_measured(text: str) -> str:
         return format_number(float(text)) if "e" in text else text
     except ValueError:
         return text
-
-
-def format_limit(value: float) -> str:
-    """A number with the three digits that say something, however small it is: `0.05`, `0.00012`."""
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))  # three that say something
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def format_evaluation(record: "EvaluationRecord") -> str:

@@ -21,6 +21,7 @@ from rasura.commands._shared.views import (
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Verdict
     from rasura.registry._storage.choices import StackRecord
+    from rasura.registry._storage.records import HostRecord
     from rasura.registry.stacks.overview import Overview
 
 _NAME = click.argument("name")
@@ -250,16 +251,17 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
         ("patches", str(len(record.patches))),
         ("verdict", _verdict_line(view)),
         *((("room", format_capacity(view.capacity)),) if view.capacity else ()),
-        *(("applied to", _place(host.location)) for host in view.hosts),
+        *(("applied to", _place(host)) for host in view.hosts),
         ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
     ]
 
 
-def _place(location: str) -> str:
-    """A model's location; of one that was moved or deleted, that it is not there."""
-    gone = Path(location).is_absolute() and not Path(location).exists()
-    return f"{location} (nothing lies there any more)" if gone else location
+def _place(host: "HostRecord") -> str:
+    """A model's location; of one that was moved or deleted, where it lies now, or that it is not there."""
+    from rasura.registry.apply.moved import is_gone, say_gone
+
+    return f"{host.location} ({say_gone(host)})" if is_gone(host) else host.location
 
 
 def _verdict_line(view: "Overview") -> str:

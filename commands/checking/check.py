@@ -11,7 +11,8 @@ import click
 
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, line, progress, short, table, verdict
-from rasura.commands._shared.views import encode_capacity, format_capacity, format_limit, format_number, format_removal
+from rasura.commands._shared.views import encode_capacity, format_capacity, format_number, format_removal
+from rasura.patches.plain_numbers import say_beside
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Reason, Relation
@@ -152,8 +153,7 @@ def print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str],
             r.check,
             "all" if r.check in _WHOLE | _ON else f"{short(r.patch)} {names[r.patch]}",
             "" if r.check in _WHOLE | {"own", "moved-own"} else f"{short(r.other)} {names[r.other]}",
-            format_number(r.value, r.limit),
-            "-" if math.isinf(r.limit) else format_limit(r.limit),
+            *((format_number(r.value), "-") if math.isinf(r.limit) else say_beside(r.value, r.limit)),
             ("ok" if r.limit < math.inf else "shown") if r.holds else "REFUSED",
         )
         for r in shown

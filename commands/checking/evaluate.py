@@ -1,17 +1,19 @@
 """`rasura evaluate`."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, fields, line, progress, short, table
 
 if TYPE_CHECKING:
-    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.evaluate import EvaluationRequest, Planned
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.evaluation.report.limits import Outcome
     from rasura.patches.algebra.increment import Strength
@@ -81,14 +83,23 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--max", "maximum", multiple=True, metavar="NAME=VALUE", help="Most that a number may be; repeatable.")
 @click.option("--keep-pictures", is_flag=True, help="Write every picture to --out, too.")
+@DRY
 def evaluate(
-    *, out: Path | None, keep_pictures: bool, registry_at: str | None, reason: str, actor: str, **choices: Any
+    *,
+    out: Path | None,
+    keep_pictures: bool,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+    dry_run: bool,
+    **choices: Any,
 ) -> Result:
     """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw.
 
     With --min and --max, exit code 3 if a number misses its limit.
     """
     from rasura.evaluation.evaluate import evaluate as run
+    from rasura.evaluation.evaluate import plan_evaluation
     from rasura.evaluation.report.write_outputs import check_folder, write_outputs
     from rasura.patches.errors import RefusedError
     from rasura.registry._storage.records import Draft
@@ -97,13 +108,36 @@ def evaluate(
         raise click.UsageError("--keep-pictures needs --out DIR")
     if out is not None:
         check_folder(out)
+    draft = Draft(actor, reason, "base.add", "success")
     with open_registry(registry_at) as registry, progress() as tell:
-        found = run(registry, _request(registry, **choices), Draft(actor, reason, "base.add", "success"), tell)
+        if dry_run:
+            return _planned(plan_evaluation(registry, _request(registry, **choices), draft, tell))
+        found = run(registry, _request(registry, **choices), draft, tell)
         if out is not None:
             write_outputs(out, found, keep_pictures=keep_pictures)
         digest, new = _recorded(registry, found.report, Draft(actor, reason, "evaluation.add", "success"))
     code = RefusedError.exit_code if found.missed else 0
     return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
+
+
+def _planned(plan: "Planned") -> Result:
+    counts = Counter((each.group, each.kind) for each in plan.asked)
+    rows = [(group.replace("_", " "), kind, str(n)) for (group, kind), n in counts.items()]
+    data = {
+        "base": plan.base,
+        "judge": plan.judge,
+        "questions": [{"group": group, "kind": kind, "n": n} for (group, kind), n in counts.items()],
+        "limits": plan.limits,
+        "dry_run": True,
+    }
+
+    def text() -> None:
+        line(f"would be judged by {plan.judge}")
+        table(("group", "kind", "n"), rows)
+        line(f"would draw at most {2 * len(plan.asked)} pictures, half of them with the patches, besides any attack")
+        line("dry run: nothing was drawn or recorded")
+
+    return Result(data, text)
 
 
 def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import command, open_registry
-from rasura.commands._shared.output import Result, line, progress, short, table
+from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import format_measured
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _COMPARED = ("residual", "effect", "leak_null", "leak_retained", "leak_held_out"
 @click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched; repeatable.")
 @click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@DRY
 def adopt(
     *,
     base_ref: str,
@@ -58,6 +60,7 @@ def adopt(
     registry_at: str | None,
     reason: str,
     actor: str,
+    dry_run: bool,
     **choices: Any,
 ) -> Result:
     """Make a signed patch of an erasure that another program made: weights, a LoRA or an SPM."""
@@ -74,8 +77,10 @@ def adopt(
             progress=tell,
             model=model,
             protect=[registry.resolve_patch(prefix) for prefix in protect],
+            dry_run=dry_run,
         )
-    return Result(_data(found), lambda: _print(found), changed=found.new)
+    data = {**_data(found), "dry_run": dry_run}
+    return Result(data, lambda: _print(found, dry_run=dry_run), changed=found.new and not dry_run)
 
 
 def _adoption(
@@ -128,7 +133,7 @@ def _data(found: "Foundling") -> dict[str, Any]:
     }
 
 
-def _print(found: "Foundling") -> None:
+def _print(found: "Foundling", *, dry_run: bool) -> None:
     manifest = found.patch.manifest
     measured = manifest.measured
     if found.retain and found.retain.removed:
@@ -141,11 +146,14 @@ def _print(found: "Foundling") -> None:
     table(("number", "as it came", "adopted"), rows)
     for text in _sentences(measured):
         line(text)
-    said = "is new" if found.new else "was here already"
+    fresh = "would be new" if dry_run else "is new"
+    said = fresh if found.new else "was here already"
     proof = (
         "separable" if manifest.separable else "not separable: what it does to other prompts is measured, not proved"
     )
     line(f"{short(found.patch.patch_id)} {said}: {manifest.concept.text}, {proof}")
+    if dry_run:
+        line(NOTHING_MADE)
 
 
 def _sentences(measured: Any) -> list[str]:

@@ -8,7 +8,7 @@ import click
 
 from rasura.commands._shared.command import command, find_patches, open_registry, retyping_anchors
 from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
-from rasura.commands._shared.output import Result, line, progress, short, table
+from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
 
 if TYPE_CHECKING:
@@ -311,4 +311,4 @@ def _print(made: "tuple[Erased, ...]", notices: list[str], *, dry_run: bool) -> 
         if not data["separable"]:
             line(f"{short(data['id'])} is not separable: what it does to other prompts is measured, not proved")
     if dry_run:
-        line("dry run: nothing was signed or registered")
+        line(NOTHING_MADE)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import IDS, command, open_registry
-from rasura.commands._shared.output import Result, line, progress, short, table
+from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured, format_number
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _NUMBERS = ("residual", "effect", "leak_retained", "leak_held_out", "free", "pro
 @_COLUMN
 @_HELD_OUT
 @_KEY
+@DRY
 def rebase(
     *,
     ids: tuple[str, ...],
@@ -47,6 +49,7 @@ def rebase(
     registry_at: str | None,
     reason: str,
     actor: str,
+    dry_run: bool,
     **options: Any,
 ) -> Result:
     """Solve patches anew beside the targets of others, and of each other: new patches that supersede the old ones."""
@@ -57,8 +60,9 @@ def rebase(
         found = [registry.resolve_patch(i) for i in ids]
         stack = registry.stack(onto_stack).patches if onto_stack else ()
         how = _how(registry, found, (*protect, *stack), **options)
-        made = resolving.rebase(registry, found, how, Draft(actor, reason, "patch.rebase", "success"), tell)
-    return _result(made, None)
+        draft = Draft(actor, reason, "patch.rebase", "success")
+        made = resolving.rebase(registry, found, how, draft, tell, dry_run=dry_run)
+    return _result(made, None, dry_run=dry_run)
 
 
 @command(None, "join", mutating=True)
@@ -69,8 +73,16 @@ def rebase(
 @_COLUMN
 @_HELD_OUT
 @_KEY
+@DRY
 def join(
-    *, ids: tuple[str, ...], protect: tuple[str, ...], registry_at: str | None, reason: str, actor: str, **options: Any
+    *,
+    ids: tuple[str, ...],
+    protect: tuple[str, ...],
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+    dry_run: bool,
+    **options: Any,
 ) -> Result:
     """Solve patches together that were made alike: still one a concept, and each leaves the others alone."""
     from rasura.registry._storage.records import Draft
@@ -79,8 +91,9 @@ def join(
     with open_registry(registry_at) as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         how = _how(registry, found, protect, **options)
-        made, judged = resolving.join(registry, found, how, Draft(actor, reason, "patch.join", "success"), tell)
-    return _result(made, judged)
+        draft = Draft(actor, reason, "patch.join", "success")
+        made, judged = resolving.join(registry, found, how, draft, tell, dry_run=dry_run)
+    return _result(made, judged, dry_run=dry_run)
 
 
 @command(None, "retarget", mutating=True)
@@ -90,8 +103,16 @@ def join(
 @_COLUMN
 @_HELD_OUT
 @_KEY
+@DRY
 def retarget(
-    *, patch_ref: str, base_ref: str, registry_at: str | None, reason: str, actor: str, **options: Any
+    *,
+    patch_ref: str,
+    base_ref: str,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+    dry_run: bool,
+    **options: Any,
 ) -> Result:
     """Express a closed-form patch on another UNet that shares the text encoder: same detector, its own responses."""
     from rasura.registry._storage.records import Draft
@@ -100,13 +121,12 @@ def retarget(
     with open_registry(registry_at) as registry, progress() as tell:
         how = _how(registry, [], (), drop=(), **options)
         draft = Draft(actor, reason, "patch.retarget", "success")
-        made = retargeting.retarget(
-            registry, registry.resolve_patch(patch_ref), base_ref, how, draft=draft, progress=tell
-        )
-    return _moved(made)
+        old = registry.resolve_patch(patch_ref)
+        made = retargeting.retarget(registry, old, base_ref, how, draft=draft, progress=tell, dry_run=dry_run)
+    return _moved(made, dry_run=dry_run)
 
 
-def _moved(made: "Retargeted") -> Result:
+def _moved(made: "Retargeted", *, dry_run: bool) -> Result:
     old, new = made.old.manifest.measured, made.patch.manifest.measured
     data = {
         "id": made.patch.patch_id,
@@ -121,6 +141,7 @@ def _moved(made: "Retargeted") -> Result:
         "measured": dict(new),
         "own_promise": {"before": made.promise_old, "after": made.promise_new},
         "notices": list(made.doubts),
+        "dry_run": dry_run,
     }
     rows = [(name.replace("_", " "), *_both(name, old, new)) for name in _NUMBERS if name in new]
     rows.append(("own promise", _number(made.promise_old), _number(made.promise_new)))
@@ -128,14 +149,17 @@ def _moved(made: "Retargeted") -> Result:
     def text() -> None:
         for doubt in made.doubts:
             line(doubt)
+        verb = "would be" if dry_run else "is"
         line(
-            f"{short(made.old.patch_id)} ({made.patch.manifest.concept.text}) is {short(made.patch.patch_id)} on "
+            f"{short(made.old.patch_id)} ({made.patch.manifest.concept.text}) {verb} {short(made.patch.patch_id)} on "
             f"{made.base}: responses from {made.way}, fit {format_number(made.fit)}, "
             f"solved in {1000 * made.seconds:.0f} ms"
         )
         table(("number", "there", "here"), rows)
+        if dry_run:
+            line(NOTHING_MADE)
 
-    return Result(data, text, changed=made.new)
+    return Result(data, text, changed=made.new and not dry_run)
 
 
 def _how(
@@ -165,7 +189,7 @@ def _how(
     )
 
 
-def _result(made: "tuple[Resolved, ...]", judged: "Conditioning | None") -> Result:
+def _result(made: "tuple[Resolved, ...]", judged: "Conditioning | None", *, dry_run: bool) -> Result:
     notices = [
         f"{short(item.patch.patch_id)} may touch {concept}, which {short(item.old.patch_id)} left alone: no patch here "
         "erases it"
@@ -180,10 +204,11 @@ def _result(made: "tuple[Resolved, ...]", judged: "Conditioning | None") -> Resu
     notices += [doubt for item in made for doubt in item.doubts]
     if judged is not None:
         notices += format_conditioning(judged)
-    data: dict[str, Any] = {"patches": [_data(item) for item in made], "notices": notices}
+    data: dict[str, Any] = {"patches": [_data(item) for item in made], "notices": notices, "dry_run": dry_run}
     if judged is not None:
         data["conditioning"] = encode_conditioning(judged)
-    return Result(data, lambda: _print(made, notices), changed=any(item.new for item in made))
+    changed = not dry_run and any(item.new for item in made)
+    return Result(data, lambda: _print(made, notices, dry_run=dry_run), changed=changed)
 
 
 def _data(item: "Resolved") -> dict[str, Any]:
@@ -201,7 +226,7 @@ def _data(item: "Resolved") -> dict[str, Any]:
     }
 
 
-def _print(made: "tuple[Resolved, ...]", notices: list[str]) -> None:
+def _print(made: "tuple[Resolved, ...]", notices: list[str], *, dry_run: bool) -> None:
     for notice in notices:
         line(notice)
     rows = []
@@ -214,6 +239,8 @@ def _print(made: "tuple[Resolved, ...]", notices: list[str]) -> None:
             for pair in item.pairs
         ]
     table(("old", "new", "concept", "number", "before", "after"), rows)
+    if dry_run:
+        line(NOTHING_MADE)
 
 
 def _both(name: str, old: "Mapping[str, str]", new: "Mapping[str, str]") -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, printing, short, table, verdict, warn
@@ -320,7 +321,8 @@ def _said(entry: "EntryRecord") -> Iterator[tuple[str, str]]:
 
 
 @command(audit, "rotate-key", mutating=True)
-def rotate_key(registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def rotate_key(registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Hand the log to a new key: the old one and the new sign the entry that says so.
 
     The old key is gone from this machine afterwards. Whoever pinned it can verify on; pin the new one.
@@ -329,6 +331,10 @@ def rotate_key(registry_at: str | None, reason: str, actor: str) -> Result:
     from rasura.registry.log.rotation import NEW, OLD, ROTATE
 
     with open_registry(registry_at) as registry:
+        if dry_run:
+            now = str(registry.foresee_rotation())
+            said = f"would hand the log from {now} to a new key; who verifies would have to be given that"
+            return Result({"index": None, "old": now, "new": None}, lambda: line(said))
         entry = registry.rotate_log_key(Draft(actor, reason, ROTATE, "success"))
     data = {"index": entry.index, "old": entry.details[OLD], "new": entry.details[NEW]}
 

@@ -27,12 +27,17 @@ def key() -> None:
 
 @command(key, "new", mutating=True)
 @click.argument("name")
-def new(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
+@DRY
+def new(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once."""
     from rasura.registry._storage.records import Draft
-    from rasura.registry.trust.key_files import find_private_path, make_key
+    from rasura.registry.trust.key_files import find_private_path, foresee_key, make_key
 
     with open_registry(registry_at) as registry:
+        if dry_run:
+            place = foresee_key(registry, name)
+            said = f"would make key {name}; its private half would be {place}"
+            return Result({"name": name, "private_key": str(place)}, lambda: line(said))
         record = make_key(registry, name, Draft(actor, reason, "key.add", "success"))
         where = find_private_path(registry, name)
     return Result(

@@ -142,7 +142,7 @@ def _print(found: "Standing") -> None:
         line("")
         rows = [(s.name, str(len(s.patches)), _where(found, s.name)) for s in found.stacks]
         table(("stack", "patches", "in force at"), rows)
-    _print_open(found)
+    _print_open(found, names)
 
 
 def _counted(found: "Standing") -> str:
@@ -170,11 +170,16 @@ def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None
             line(f"{format_place(each.host.location)}: {each.said}")
 
 
-def _print_open(found: "Standing") -> None:
+def _print_open(found: "Standing", names: "dict[Any, str]") -> None:
     said = []
     for entry in found.unfinished:
         where = format_place(str(entry.details.get("location", "")))
         said.append(f"entry {entry.index}, {entry.action} of {where}, has no end; to end it: rasura doctor")
+    said += [
+        f"{format_place(p.host.location)}, where {format_set(p.applied, names)} is in force, is gone"
+        for p in found.placed
+        if p.sight == "gone" and p.applied
+    ]
     if found.bisection is not None:
         where = format_place(found.bisection.location)
         said.append(f"a bisection of stack {found.bisection.stack} is going on at {where}")

@@ -3,6 +3,7 @@
 import click
 
 from rasura import __version__
+from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, line, short
 from rasura.commands._shared.views import format_ignored, format_new_signers
@@ -26,6 +27,7 @@ _TOKEN = click.option("--token", envvar="HF_TOKEN", metavar="TOKEN", help="Acces
 @click.option("--private", is_flag=True, help="Make the repository private if it is new.")
 @_ENDPOINT
 @_TOKEN
+@DRY
 def push(
     *,
     ids: tuple[str, ...],
@@ -38,6 +40,7 @@ def push(
     registry_at: str | None,
     reason: str,
     actor: str,
+    dry_run: bool,
 ) -> Result:
     """Push patches to a Hub repository, with a model card, as one commit."""
     from rasura.registry._storage.records import Draft
@@ -54,6 +57,7 @@ def push(
             tool_version=__version__,
             remote=Remote(endpoint, token),
             draft=Draft(actor, reason, "patch.push", "success"),
+            dry_run=dry_run,
         )
     data = {
         "repo": repo,
@@ -61,15 +65,27 @@ def push(
         "url": receipt.url,
         "paths": dict(receipt.paths),
         "notes": [*receipt.notes],
+        "written": [*receipt.written],
+        "removed": [*receipt.removed],
+        "dry_run": dry_run,
     }
 
     def text() -> None:
-        did = "pushed" if receipt.changed else "nothing to push:"
-        line(f"{did} {len(receipt.paths)} to {repo} at {receipt.commit[:12]}")
+        done = "would push" if dry_run else "pushed"
+        where = (
+            f"{'on top of' if dry_run and receipt.changed else 'at'} {receipt.commit[:12]}" if receipt.commit else ""
+        )
+        did = f"{done if receipt.changed else 'nothing to push:'} {len(receipt.paths)} to {repo} {where}"
+        line(did.rstrip())
+        if dry_run:
+            for path in receipt.written:
+                line(f"  + {path}")
+        for path in receipt.removed:
+            line(f"  - {path}: its patch is no longer there, or not current")
         for note in receipt.notes:
             line(note)
 
-    return Result(data, text, changed=receipt.changed)
+    return Result(data, text, changed=receipt.changed and not dry_run)
 
 
 @command(None, "pull", mutating=True)
@@ -77,6 +93,7 @@ def push(
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_ENDPOINT
 @_TOKEN
+@DRY
 def pull(
     *,
     reference: str,
@@ -86,6 +103,7 @@ def pull(
     registry_at: str | None,
     reason: str,
     actor: str,
+    dry_run: bool,
 ) -> Result:
     """Pull the patches of a Hub repository that a key trusted here has signed, or those that are named.
 
@@ -97,7 +115,8 @@ def pull(
 
     with open_registry(registry_at) as registry:
         draft = Draft(actor, reason, "patch.pull", "success")
-        done = pull_patches(registry, reference, only=ids, remote=Remote(endpoint, token), draft=draft)
+        remote = Remote(endpoint, token)
+        done = pull_patches(registry, reference, only=ids, remote=remote, draft=draft, dry_run=dry_run)
     data = {
         "repo": done.repo.repo,
         "commit": done.repo.commit,
@@ -116,19 +135,21 @@ def pull(
             }
             for r in done.refused
         ],
+        "dry_run": dry_run,
     }
+    fresh = "would be new" if dry_run else "is new"
 
     def text() -> None:
         for item in done.patches:
-            line(f"{short(item.patch_id)} {'is new' if item.new else 'was here already'}")
+            line(f"{short(item.patch_id)} {fresh if item.new else 'was here already'}")
             if item.signers and not item.new:
-                line(f"  {format_new_signers(item.signers)}")
+                line(f"  {format_new_signers(item.signers, dry_run=dry_run)}")
             for name in item.ignored:
                 line(f"  {format_ignored(name)}")
         for each in done.refused:
-            line(f"refused {each.sentence}")
+            line(f"{'would refuse' if dry_run else 'refused'} {each.sentence}")
         for hint in dict.fromkeys(each.error.hint for each in done.refused if each.error.hint):
             line(f"hint: {hint}")
 
-    changed = any(p.new or p.signers for p in done.patches)
+    changed = not dry_run and any(p.new or p.signers for p in done.patches)
     return Result(data, text, changed=changed, exit_code=VerificationError.exit_code if done.refused else 0)

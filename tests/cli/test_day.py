@@ -69,7 +69,7 @@ def test_status_looks_when_asked(workshop: Workshop) -> None:
     assert "changed" in typed(workshop, "status", "--look", code=6).out
     assert "changed" in typed(workshop, "host", "list", "--look", code=6).out
     shutil.move(workshop.model, workshop.folder / "elsewhere")
-    assert "nothing lies there any more" in typed(workshop, "host", "list").out
+    assert "it was moved to" in typed(workshop, "host", "list").out
 
 
 def test_the_log_is_a_line_an_event(workshop: Workshop) -> None:
@@ -432,6 +432,6 @@ def test_no_exponents_for_people_and_exact_numbers_for_machines(workshop: Worksh
     for words in (("patch", "show", workshop.dog), ("patch", "check", *workshop.all)):
         people = rasura(*words, cwd=workshop.folder).out
         assert re.findall(r"(?<![0-9a-f])[0-9]+\.[0-9]+e-[0-9]+", people) == []
-        assert re.search(r"0\.000[0-9]", people) is None
+        assert re.search(r"(?<!< )0\.000[0-9]", people) is None
     checked = rasura("patch", "check", *workshop.all, "--json", cwd=workshop.folder).data["relations"]
     assert any(0 < relation["value"] < 0.001 for relation in checked)
