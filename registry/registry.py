@@ -28,7 +28,7 @@ from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
 from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
-from rasura.registry._resources.signatures import Signatures
+from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
@@ -38,7 +38,7 @@ from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.writer import Clock
 
-__all__ = ["EntryFilter", "NewPatch", "Registry", "find_location"]
+__all__ = ["EntryFilter", "NewPatch", "NewSignature", "Registry", "find_location"]
 
 
 def _utc_now() -> datetime:
