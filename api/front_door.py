@@ -46,13 +46,18 @@ def init(
 
 @in_python
 def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here opens files
-    location: str | Path | None = None, *, actor: str | None = None, progress: Progress = ignore_progress
+    location: str | Path | None = None,
+    *,
+    actor: str | None = None,
+    password_file: str | Path | None = None,
+    progress: Progress = ignore_progress,
 ) -> Registry:
     """Open a registry.
 
     Args:
         location: its folder or PostgreSQL URL; None: the nearest `.rasura` upwards from the working folder.
         actor: who acts, for the log; None: the user's login name.
+        password_file: holds the password of the key to sign with, where it has one.
         progress: told what is going on in every call of the handle.
 
     Raises:
@@ -62,7 +67,9 @@ def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here 
     from rasura.registry.registry import Registry as Store
     from rasura.registry.registry import find_location
 
-    return Registry(Store.open(location or find_location(Path.cwd())), actor or _login(), progress)
+    store = Store.open(location or find_location(Path.cwd()))
+    store.ask_password = lambda _: _find_password(password_file)
+    return Registry(store, actor or _login(), progress)
 
 
 @in_python
@@ -185,6 +192,12 @@ def request(
         anchors=read_lines(anchors, ANCHORS),
         licence=licence,
     )
+
+
+def _find_password(path: str | Path | None) -> bytes | None:
+    from rasura.registry.trust.passwords import read_password_file
+
+    return None if path is None else read_password_file(Path(path))
 
 
 def _login() -> str:

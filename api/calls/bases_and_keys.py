@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import BaseRecord, BaseSummary, KeyRecord
@@ -21,15 +22,35 @@ class BaseAndKeyCalls(Calls):
     # Keys
 
     @in_python
-    def new_key(self, name: str, *, reason: str = "") -> KeyRecord:
+    def new_key(
+        self,
+        name: str,
+        *,
+        encrypt: bool = False,
+        password_file: str | Path | None = None,
+        reason: str = "",
+    ) -> KeyRecord:
         """Make an ECDSA P-256 key pair; this registry trusts it at once (`rasura key new`).
+
+        Args:
+            name: what to call it.
+            encrypt: lock the private half with a password.
+            password_file: holds it; None: that of `rasura.open`.
+            reason: why.
 
         Raises:
             ExistsError: there is a key of this name.
+            InputError: no password was given, or one that cannot be one.
         """
         from rasura.registry.trust.key_files import make_key
+        from rasura.registry.trust.passwords import read_password_file
 
-        return make_key(self.store, name, self._draft("key.add", reason))
+        password = None
+        if encrypt:
+            password = read_password_file(Path(password_file)) if password_file else self.store.ask_password(name)
+            if password is None:
+                raise InputError("a locked key: expected its password in a file, got none", hint="--password-file FILE")
+        return make_key(self.store, name, self._draft("key.add", reason), password=password)
 
     @in_python
     def trust_key(

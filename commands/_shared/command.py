@@ -14,6 +14,7 @@ import click
 from rasura.commands._shared.completion import complete_names
 from rasura.commands._shared.nearest import find_nearest
 from rasura.commands._shared.output import Result, show
+from rasura.commands._shared.password import PASSWORD_FILE, ask_password
 
 if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
@@ -92,7 +93,7 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
             show(result, path, as_json=as_json)
             return result.exit_code
 
-        wrapped: Callable[..., Any] = _REGISTRY(_JSON(run))
+        wrapped: Callable[..., Any] = _unlocking(function, _REGISTRY(_JSON(run)))
         if mutating:
             wrapped = _ACTOR(_REASON(wrapped))
         made = click.command(name)(wrapped)
@@ -102,6 +103,12 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
         return made
 
     return decorate
+
+
+def _unlocking(function: Callable[..., Any], wrapped: Callable[..., Any]) -> Callable[..., Any]:
+    """What signs takes the password of a locked key."""
+    signs = any(parameter.name == "key" for parameter in getattr(function, "__click_params__", ()))
+    return PASSWORD_FILE(wrapped) if signs else wrapped
 
 
 def retype(**changed: Sequence[str]) -> str:
@@ -159,6 +166,7 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
     from rasura.registry.registry import Registry
 
     registry = Registry.open(location or find_nearest())
+    registry.ask_password = ask_password
     given = click.get_current_context().params
     if "reason" in given and not given.get("dry_run"):
         try:

@@ -9,6 +9,7 @@ import click
 from rasura.commands._shared.asking import DRY, ask_revoking
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, short, table
+from rasura.commands._shared.password import PASSWORD_FILE, ask_new_password
 from rasura.commands._shared.views import format_place
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ def key() -> None:
 
 @command(key, "new", mutating=True)
 @click.argument("name")
+@click.option("--encrypt", is_flag=True, help="Lock the private half with a password.")
+@PASSWORD_FILE
 @DRY
-def new(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
-    """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once."""
+def new(name: str, registry_at: str | None, reason: str, actor: str, *, encrypt: bool, dry_run: bool) -> Result:
+    """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once.
+
+    With --encrypt the private half is PKCS#8 under a password, which is asked for twice, or comes from a file or the
+    environment; whatever signs asks for it.
+    """
     from rasura.registry._storage.records import Draft
     from rasura.registry.trust.key_files import find_private_path, foresee_key, make_key
 
@@ -38,11 +45,13 @@ def new(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run:
             place = foresee_key(registry, name)
             said = f"would make key {name}; its private half would be {place}"
             return Result({"name": name, "private_key": str(place)}, lambda: line(said))
-        record = make_key(registry, name, Draft(actor, reason, "key.add", "success"))
+        password = ask_new_password(name) if encrypt else None
+        record = make_key(registry, name, Draft(actor, reason, "key.add", "success"), password=password)
         where = find_private_path(registry, name)
+    locked = ", locked with a password" if encrypt else ""
     return Result(
-        {**_data(record), "private_key": str(where)},
-        lambda: line(f"made key {record.name} ({short(record.key_id)}); its private half is {where}"),
+        {**_data(record), "private_key": str(where), "locked": encrypt},
+        lambda: line(f"made key {record.name} ({short(record.key_id)}); its private half is {where}{locked}"),
         changed=True,
     )
 
@@ -50,10 +59,12 @@ def new(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run:
 @command(key, "list")
 def list_(registry_at: str | None) -> Result:
     """List the keys that this registry knows, and the public key of its log."""
+    from rasura.registry.trust.key_files import is_key_locked
     from rasura.registry.trust.revocation import find_reasons
 
     with open_registry(registry_at) as registry:
         records = registry.keys()
+        locked = {record.key_id for record in records if is_key_locked(registry, record)}
         vkey = registry.log_vkey()
         why = find_reasons(registry)
 
@@ -66,10 +77,11 @@ def list_(registry_at: str | None) -> Result:
 
     whys = [why.get(r.key_id, "") for r in records]
     rows = [
-        (r.name, short(r.key_id), _standing(r, own), "yes" if r.owned else "no")
+        (r.name, short(r.key_id), _standing(r, own), _signing(r, locked=r.key_id in locked))
         for r, own in zip(records, whys, strict=True)
     ]
-    return Result({"keys": [_data(*each) for each in zip(records, whys, strict=True)], "log_key": vkey}, text)
+    data = [{**_data(*each), "locked": each[0].key_id in locked} for each in zip(records, whys, strict=True)]
+    return Result({"keys": data, "log_key": vkey}, text)
 
 
 @command(key, "export")
@@ -162,6 +174,12 @@ def _reached(reach: "Reach") -> list[str]:
         ),
         *(f"in stack {name}: {listed(found)}" for name, found in reach.stacks.items()),
     ]
+
+
+def _signing(record: "KeyRecord", *, locked: bool) -> str:
+    if not record.owned:
+        return "no"
+    return "with a password" if locked else "yes"
 
 
 def _standing(record: "KeyRecord", why: str) -> str:

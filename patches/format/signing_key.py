@@ -30,6 +30,10 @@ MAX_PASSWORD_BYTES: Final = 1023
 _CURVE: Final = "secp256r1"  # P-256 in SEC 2's spelling, which `cryptography` uses
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _OTHERS: Final = 0o077  # what group and others may do
+_LOCKED: Final = (
+    b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
+    b"Proc-Type: 4,ENCRYPTED",
+)  # PKCS#8, and OpenSSL's older way
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,17 @@ def _write_new(path: Path, pem: bytes) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(name)  # noqa: PTH108  # a plain name
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a key file is encrypted, so that a password is needed to sign with it.
+
+    Raises:
+        NotFoundError, FormatError: nothing is there, or no regular file.
+    """
+    with open_regular(path) as (file, _):
+        pem = file.read(MAX_KEY_BYTES + 1)
+    return any(mark in pem for mark in _LOCKED)
 
 
 def read_private(path: Path, password: bytes | None = None) -> PrivateKey:

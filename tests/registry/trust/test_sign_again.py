@@ -192,17 +192,17 @@ def test_signatures_travel_over_the_hub(
     for name in ("alice", "bob"):
         (tmp_path / f"{name}.pem").write_text(registry.key(name).pem)
     to = ("--endpoint", plain_hub.url, "--token", TOKEN)
-    pushed = rasura("push", workshop.dog, "org/dog", "--base-model", "org/model", *to, cwd=workshop.folder)
+    pushed = rasura("push", workshop.dog, "acme/dog", "--base-model", "acme/model", *to, cwd=workshop.folder)
     assert pushed.code == 0, pushed.err
     there = tmp_path / "there"
     there.mkdir()
     rasura("init", cwd=there)
-    assert rasura("pull", "org/dog", *to, cwd=there).code == 4
+    assert rasura("pull", "acme/dog", *to, cwd=there).code == 4
     rasura("key", "trust", tmp_path / "bob.pem", cwd=there)
-    run = rasura("pull", "org/dog", *to, "--json", cwd=there)
+    run = rasura("pull", "acme/dog", *to, "--json", cwd=there)
     assert [(p["id"], p["new"], p["ignored"]) for p in run.data["patches"]] == [(workshop.dog, True, ["model.sig"])]
     rasura("key", "trust", tmp_path / "alice.pem", cwd=there)
-    again = rasura("pull", "org/dog", *to, "--json", cwd=there)
+    again = rasura("pull", "acme/dog", *to, "--json", cwd=there)
     assert again.envelope["changed"] is True
     assert [p["signers"] for p in again.data["patches"]] == [[key(registry, "alice")]]
     assert rasura("audit", "verify", cwd=there).code == 0
