@@ -9,7 +9,7 @@ import click
 
 from rasura.commands._asking import DRY, YES, ask_unerasing
 from rasura.commands._command import MODEL_HELP, command, find_patches, open_registry
-from rasura.commands._output import Result, line, many, progress, short, table, verdict
+from rasura.commands._output import Result, line, many, progress, short, table, verdict, warn
 from rasura.commands._views import format_place, format_removal
 
 if TYPE_CHECKING:
@@ -236,6 +236,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "exact": report.exact,
         "interrupted": report.interrupted,
         "beside": list(report.beside),
+        "uncovered": list(report.uncovered),
     }
 
     def text() -> None:
@@ -248,6 +249,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
         said = f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}"
         verdict(said, good=not report.drifted)
+        for uncovered in report.uncovered:
+            warn(uncovered)
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         if report.exact:
