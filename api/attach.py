@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,10 @@ def attach(
             cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
             are refused; taking them out needs none.
 
+    Warns:
+        UserWarning: the pipeline has a part that reads text or pictures and that no patch touches, such as a
+            ControlNet.
+
     Raises:
         UnsupportedHostError: neither a pipeline nor such a module.
         InputError: `keep_on` is neither a place nor a folder.
@@ -69,4 +74,6 @@ def attach(
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
     host = open_live_host(model, label, base, keep_on=place, remember=remember)
+    for uncovered in host.uncovered():
+        warnings.warn(f"{host.location}: {uncovered}", UserWarning, stacklevel=3)
     return LiveModel(host, location, actor or read_login(), say=live_hint)

@@ -9,7 +9,7 @@ import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, command, find_patches, open_registry
-from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict
+from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
 from rasura.commands._shared.views import format_place, format_removal
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "interrupted": report.interrupted,
         "beside": list(report.beside),
         "revoked": uncounted,
+        "uncovered": list(report.uncovered),
     }
 
     def text() -> None:
@@ -254,6 +255,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
         said = f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}"
         verdict(said, good=not report.drifted)
+        for uncovered in report.uncovered:
+            warn(uncovered)
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         if report.exact:

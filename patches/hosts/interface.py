@@ -201,6 +201,10 @@ class Host(Protocol):
         """The diffusers folder that this model is, with tokenizer and text encoder; None of every other host."""
         return None
 
+    def uncovered(self) -> tuple[str, ...]:
+        """Sentences about parts of the pipeline that read text or pictures and that no patch touches."""
+        return ()
+
     def quantised_part(self) -> QuantisedPart | None:
         """The quantised layers, if this host can have some."""
         return None

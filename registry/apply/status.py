@@ -46,6 +46,7 @@ class Survey:
             one of them differs, `drifted` names all.
         interrupted: the log's entry of a motion that never ended; the next one ends it.
         beside: parameters beside which something runs, because they are quantised; from the hooks.
+        uncovered: parts of the pipeline that no patch touches, and what they bring to the picture.
     """
 
     location: str
@@ -56,6 +57,7 @@ class Survey:
     interrupted: int | None = None
     beside: tuple[ParamName, ...] = ()
     exact: bool = True
+    uncovered: tuple[str, ...] = ()
 
 
 def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
@@ -85,12 +87,14 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
             # What is expected holds the present codes, so that of all that was written only they can make a difference.
             found |= coded if digest_set(host, touched, expected) != record.state else frozenset()
         drifted = tuple(sorted(found))
-        return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted, tuple(sorted(running)))
+        sides = interrupted, tuple(sorted(running))
+        return Survey(host.location, applied, len(touched), len(expected), drifted, *sides, uncovered=host.uncovered())
     whole = record is None or not applied or state_of(host, touched) == record.state
     strange = frozenset(host.kept()) - frozenset(touched)
     drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
     sides = interrupted, tuple(sorted(running))
-    return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, whole or len(touched) == 1)
+    exact = whole or len(touched) == 1
+    return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, exact, host.uncovered())
 
 
 def _predicted(registry: Registry, host: Host, applied: Stack) -> dict[ParamName, Digest]:

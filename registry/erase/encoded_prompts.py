@@ -37,6 +37,7 @@ _ENCODING: Final = (
     "models.clip_or_t5",
     "models.load_encoder",
     "models.plain_text",
+    "models.spelling",
     "models.text_encoder",
 )
 _COUNT_BYTES: Final = 8

@@ -24,6 +24,7 @@ from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, ParameterInfo
+from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
@@ -93,6 +94,10 @@ class CheckpointHost(Host):
     def model_folder(self) -> Path | None:
         """The folder; None of a single file."""
         return None if self.single else self.path
+
+    def uncovered(self) -> tuple[str, ...]:
+        """What `model_index.json` names that patches do not touch."""
+        return () if self.single else find_uncovered_on_disk(self.path)
 
     @property
     def location(self) -> str:
