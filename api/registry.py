@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.look import Seen
     from rasura.evaluation.report.evaluated import Evaluated
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.checks.policy import Policy
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.kohya_lora import KohyaFile
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         PatchRecord,
     )
     from rasura.registry.apply.goal import Goal
-    from rasura.registry.apply.motion import Actor, Receipt
+    from rasura.registry.apply.receipt import Actor, Receipt
     from rasura.registry.apply.status import Survey
     from rasura.registry.doctor import Finding
     from rasura.registry.erase.adopt import Foundling
@@ -793,7 +793,7 @@ class Registry(LogCalls):
             AlreadyAppliedError: one of them is applied at another strength; nothing changed. At this one it stays.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
-        from rasura.patches.algebra.increment import Strength
+        from rasura.patches.algebra.strength import Strength
         from rasura.registry.apply.operations import apply_to_folder
         from rasura.registry.live.arguments import listed_for_one_strength
 
@@ -1337,7 +1337,7 @@ class Registry(LogCalls):
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:
-        from rasura.registry.apply.motion import Actor
+        from rasura.registry.apply.receipt import Actor
 
         self.store.check_reason(reason)
         return Actor(self.actor, reason)

@@ -27,7 +27,7 @@ def bisect() -> None:
 @click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 def start(name: str, model: Path, registry_at: str | None, reason: str, actor: str) -> Result:
     """Begin: with the whole stack the model is bad, with none of it good. The model is given half of it."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
@@ -60,7 +60,7 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
 
     A command's own options go after `--`. What it prints goes to standard error.
     """
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
@@ -78,7 +78,7 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
 @click.option("--leave", is_flag=True, help="Leave the model as it is now.")
 def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool) -> Result:
     """End the bisection and give the model back what it had before."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
@@ -88,7 +88,7 @@ def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool) -> R
 
 
 def _judged(judgement: "Judgement", registry_at: str | None, actor: str, reason: str) -> Result:
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:

@@ -48,7 +48,7 @@ def create(
     actor: str,
 ) -> Result:
     """Make a stack of patches of one base, each at strength 1 unless another is named."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -74,7 +74,7 @@ def add(
     actor: str,
 ) -> Result:
     """Add patches to a stack, or with --replace give them another strength."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -93,7 +93,7 @@ def remove(
     *, name: str, ids: tuple[str, ...], dry_run: bool, registry_at: str | None, reason: str, actor: str
 ) -> Result:
     """Take patches out of a stack; models that have them keep them until they are switched."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -108,7 +108,7 @@ def remove(
 @DRY
 def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Replace patches of a stack by the newest registered ones that supersede them."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -125,7 +125,7 @@ def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_r
 @DRY
 def delete(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Delete a stack; its patches, and models that have them, stay as they are."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
