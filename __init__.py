@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.patches import errors
-    from rasura.patches.algebra.increment import Strength
     from rasura.patches.algebra.stack import Stack
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.checks.policy import Policy
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.patch import Patch

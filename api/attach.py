@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.api.hints import in_python, live_hint
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.live.originals import KeepOn
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
+from rasura.registry.apply.side_branches import told
 from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
+from rasura.registry.live.open_host import open_live_host
+from rasura.registry.live.sharded_model import ShardedModel
 from rasura.registry.registry import Registry, find_location
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.live.originals import KeepOn
 
 __all__ = ["attach"]
 
@@ -55,11 +57,6 @@ def attach(
         NotFoundError: the base that was named is not in it.
         ProcessGroupError: the model is sharded, and another process died or did not come.
     """
-    from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-    from rasura.registry.apply.side_branches import open_live_host, told
-    from rasura.registry.live.sharded_model import ShardedModel
-
     parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
     refuse_flat(parts)
     if holds_shards(parts):

@@ -15,7 +15,7 @@ from rasura.commands._shared.views import format_place, format_removal
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
-    from rasura.registry.apply.operations import Actor, Receipt
+    from rasura.registry.apply.receipt import Actor, Receipt
     from rasura.registry.registry import Registry
 
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
@@ -53,11 +53,11 @@ def apply(
     What is in force at that strength stays so: applying it again changes nothing and writes no entry. Or do what a
     plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed outside the registry.
     """
-    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.algebra.strength import ONE, Strength
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.look_ahead import look_ahead
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
 
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
@@ -112,7 +112,7 @@ def switch(
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.look_ahead import note_unfit
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks.stack_ref import goal_of
 
     obstacles, stricter, goal = Obstacles(), None, None
@@ -170,7 +170,7 @@ def revert(
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
     from rasura.registry.apply.host_state import applied_of, find_record
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")

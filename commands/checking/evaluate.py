@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest, Planned
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.evaluation.report.limits import Outcome
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
@@ -193,7 +193,7 @@ def _limits(given: tuple[str, ...], option: str) -> dict[str, str]:
 
 
 def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
-    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.algebra.strength import ONE, Strength
     from rasura.patches.errors import InputError, StrengthError
 
     found: dict[PatchId, Strength] = {}

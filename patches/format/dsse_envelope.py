@@ -10,6 +10,11 @@ counts is whether one of the reader's keys made the signature.
 from collections.abc import Iterable
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from securesystemslib.dsse import Envelope
+
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
@@ -69,8 +74,6 @@ def open_envelope(data: bytes, keys: Iterable[PublicKey]) -> tuple[bytes, Public
 
 def encode_pae(payload: bytes) -> bytes:
     """What is signed: the payload bound to its type."""
-    from securesystemslib.dsse import Envelope
-
     return Envelope(payload, PAYLOAD_TYPE, {}).pae()
 
 
@@ -80,10 +83,6 @@ def check_signature(key: PublicKey, payload: bytes, signature: bytes, what: str)
     Raises:
         SignatureError: naming the key.
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     try:
         key.cryptography_key().verify(signature, encode_pae(payload), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:

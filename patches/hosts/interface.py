@@ -13,19 +13,18 @@ All answer `digests` with the SHA-256 of the same raw bytes, so a live model can
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from rasura.patches._io.tensor_bytes import digest_tensors
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from rasura.patches.algebra.compose import Layer
     from rasura.patches.algebra.factors import BranchFactors
-    from rasura.patches.format.manifest_parts import TensorIdentity
-
 __all__ = [
     "COMPONENTS",
     "Host",
@@ -229,7 +228,6 @@ class Host(Protocol):
         Raises:
             AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
         """
-        from rasura.patches._io.tensor_bytes import digest_tensors
         from rasura.patches.algebra.compose import compose_all
 
         del made_of  # nothing is remembered here

@@ -6,10 +6,11 @@ trigger of somebody else's, or without one of ours, is not written to. Opening n
 right to write, and an upgrade is an entry of the log. Alembic is imported only where it is needed.
 """
 
+import io
 import re
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import text
+from sqlalchemy import Connection, inspect, text
 
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import NoRegistryError, SchemaError
@@ -17,8 +18,6 @@ from rasura.registry._storage.digests import sha256
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from sqlalchemy import Connection
-
 __all__ = ["HEAD", "check", "check_known", "find_drift", "pin", "upgrade", "version"]
 
 HEAD: Final = "0004"
@@ -147,8 +146,6 @@ def find_drift(connection: "Connection") -> str:
 
 
 def _config(connection: "Connection") -> "Config":
-    import io
-
     from alembic.config import Config
 
     config = Config(stdout=io.StringIO())  # Alembic would print
@@ -160,8 +157,6 @@ def _config(connection: "Connection") -> "Config":
 
 def version(connection: "Connection") -> str | None:
     """The migration that a database is at, None where it has none."""
-    from sqlalchemy import inspect
-
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

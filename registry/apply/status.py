@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rasura.patches._io.tensor_bytes import digest_tensors
-from rasura.patches.algebra.compose import compose_all, layers_of
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName
+from rasura.registry._storage.records import HostRecord
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.host_state import (
     add_base,
@@ -23,11 +21,7 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.trust.verified_patch import load_signed
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import HostRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 Progress = Callable[[str, int, int], None]
 
@@ -78,7 +72,9 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     applied = applied_of(record)
     touched, running = touched_by(registry, applied), beside.running(host)
     if deep:
-        expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
+        from rasura.registry.apply.predict import predict_digests  # needs torch; a shallow look does not
+
+        expected = {**_base_digests(registry, record, host), **predict_digests(registry, host, applied)}
         progress("hashing", 0, 1)
         present = host.digests(expected)
         progress("hashing", 1, 1)
@@ -95,16 +91,6 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     sides = interrupted, tuple(sorted(running))
     exact = whole or len(touched) == 1
     return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, exact, host.uncovered())
-
-
-def _predicted(registry: Registry, host: Host, applied: Stack) -> dict[ParamName, Digest]:
-    read = {patch_id: load_signed(registry, patch_id, in_force=True).patch for patch_id in applied}
-    layers = {layer.name: layer for layer in layers_of((read[p].tensors.increments, s) for p, s in applied.items())}
-    coded = beside.quantised(host, layers)
-    originals = host.originals(name for name in layers if name not in coded)
-    merged = digest_tensors(compose_all(originals, [layers[name] for name in originals]))
-    branches = beside.entries(host, beside.make_branches(coded, layers))
-    return {**merged, **{name: digest for name, (_, _, _, digest) in branches.items()}}
 
 
 def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:

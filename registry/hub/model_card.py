@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import yaml
+
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.families import FAMILIES, FamilyFacts, facts_of
@@ -168,8 +170,6 @@ def render(facts: CardFacts, repo: str, existing: str = "", licence: Licence | N
     Raises:
         FormatError: the existing front matter cannot be read.
     """
-    import yaml
-
     known, body = split(existing)
     front = yaml.safe_dump(
         _front(facts, known, licence or Licence(written_licence(known))),
@@ -215,8 +215,6 @@ def split(text: str) -> tuple[dict[str, Any], str]:
     match = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", text, re.DOTALL)
     if match is None and not text.startswith("---"):
         return {}, text
-    import yaml
-
     try:
         front = yaml.safe_load(match[1]) if match else None
     except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError

@@ -17,28 +17,24 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import Final, NoReturn, cast
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest
 from rasura.registry._storage.durable_files import read_regular, translated, write_atomic
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry._storage.tables import CheckpointRow, EntryRow
 from rasura.registry.log.entry import RowChange, identify_record
-from rasura.registry.log.log_key import LogKey
+from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record, fingerprint
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint, parse_note, verified_by
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from rasura.patches._io.json_fields import JsonValue
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.log.log_key import LastSigned
 
 __all__ = [
     "Told",

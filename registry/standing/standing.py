@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError, RasuraError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
+from rasura.patches.types import PatchId
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
 from rasura.registry.apply.moved import is_gone, say_gone
+from rasura.registry.apply.status import survey
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state
+from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.revocation import find_uncounted
-
-if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
-    from rasura.registry.registry import Registry
-    from rasura.registry.stacks.bisect_state import Bisection
 
 __all__ = ["Placed", "Sight", "Standing", "find_placed", "is_live", "take_stock"]
 
@@ -164,9 +164,6 @@ def _sighted(registry: Registry, host: HostRecord, *, look: bool) -> tuple[Sight
         return "gone", say_gone(host)
     if not look:
         return "recorded", ""
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.status import survey
-
     try:
         report = survey(registry, CheckpointHost.open(Path(host.location)), deep=False, progress=lambda *_: None)
     except RasuraError as error:
