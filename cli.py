@@ -41,7 +41,7 @@ _COMMANDS: Final = {
     "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
     "patch": (
         "rasura.commands.patch:patch",
-        "Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
+        "Patches: list, sign, approve, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
     "stack": ("rasura.commands.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
     "host": ("rasura.commands.status:host", "Models that something was applied to: list."),
@@ -49,6 +49,7 @@ _COMMANDS: Final = {
     "log": ("rasura.commands.status:log", "Say what happened lately, a line an event."),
     "undo": ("rasura.commands.undo:undo", "Take the last motion of a model or a stack back."),
     "policy": ("rasura.commands.policy:policy", "The policy in force: show, set."),
+    "trust": ("rasura.commands.trust:trust", "Who may approve what, and how many must: show, sign, set."),
     "plan": ("rasura.commands.plan:plan", "Say what switching a model to a stack would change."),
     "evaluate": ("rasura.commands.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),

@@ -28,6 +28,7 @@ from rasura.registry._storage.choices import StackRecord, check_stack_name
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.look_ahead import check_in_use
 from rasura.registry.stacks.versions import Versions
+from rasura.registry.trust.approvals.demand import require_approved
 
 if TYPE_CHECKING:
     from rasura.registry.apply.operations import Actor
@@ -100,6 +101,7 @@ def create(
     versions = Versions.of(registry, digest)
     _check_bases(registry, members, digest)
     _check_versions(versions, members, name)
+    require_approved(registry, members, stack=name, on_model=False)
     now = registry.now()
     record = StackRecord(name, digest, Stack(members).sixteenths, now, now)
     if dry_run:
@@ -229,6 +231,8 @@ def delete(registry: Registry, name: str, actor: Actor, *, dry_run: bool = False
 def _changed(
     registry: Registry, before: StackRecord, patches: Stack, draft: Draft, *, dry_run: bool
 ) -> tuple[StackRecord, bool]:
+    way = Stack.of_sixteenths(before.patches).diff(patches)
+    require_approved(registry, (*way.added, *way.changed), stack=before.name, on_model=False)
     after = replace(before, patches=patches.sixteenths, updated_at=registry.now())
     if dry_run:
         return after, after.patches != before.patches
