@@ -68,6 +68,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "adopt": Call("registry.adopt", ("source",), {"--template": "templates"}),
     "takedown": Call("registry.takedown", renamed={"--concept": "concepts", "--anchor": "anchors", "--yes": ""}),
     "withdraw": Call("registry.withdraw", ("*names",), {"--yes": ""}),
+    "probe": Call("rasura.probe", ("model",), {"--json": ""}),
     "methods": Call("rasura.methods"),
     "patch list": Call("registry.patches"),
     "patch retire": Call("registry.retire", ("*ids",)),

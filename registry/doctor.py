@@ -3,6 +3,7 @@
     half-written    a model in the middle of a write: it goes back, or forward, by its journal
     unfinished      an entry of the log that began a motion and has no end: it is ended as done or as failed
     drifted         a model with other weights than the registry last wrote: a person has to decide
+    moved           a model that is no longer where the registry saw it last: it notes where it lies now
     kept            an original that is kept though nothing is applied to its parameter
     bisection       a bisection that died between two steps: it goes on, or the model goes back
     leftover        temporary files, half-made copies
@@ -25,6 +26,7 @@ from rasura.registry._storage.leftovers import find_leftovers, remove_leftover
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state
 from rasura.registry.apply.motion import Actor
+from rasura.registry.apply.moved import find_moved
 from rasura.registry.stacks import bisect_state
 
 if TYPE_CHECKING:
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
 
-Kind: TypeAlias = Literal["half-written", "unfinished", "drifted", "kept", "bisection", "leftover", "missing", "busy"]
+Kind: TypeAlias = Literal[
+    "half-written", "unfinished", "drifted", "moved", "kept", "bisection", "leftover", "missing", "busy"
+]
 Outcome: TypeAlias = Literal["repaired", "repairable", "left", "hopeless"]
 """repairable: with --dry-run, what would be repaired; left: nobody is misled by it; hopeless: a person must decide."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 _ACTION: Final = "doctor.repair"
+_MOVE: Final = "host.move"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def examine(
     places = [place for place in places if str(place) not in {finding.where for finding in found}]
     for index, model in enumerate(places):
         progress("looking at models", index, len(places))
-        found += _of_model(registry, model, repair=not dry_run)
+        found += _of_model(registry, model, actor, repair=not dry_run)
     progress("looking at models", len(places), len(places))
     found += _of_bisection(registry, actor, repair=not dry_run)
     left = find_leftovers(registry.location, places, registry.now())
@@ -105,7 +110,7 @@ def _known(registry: Registry) -> list[Path]:
     return [Path(location) for location in dict.fromkeys(locations) if Path(location).is_absolute()]
 
 
-def _of_model(registry: Registry, model: Path, *, repair: bool) -> Iterator[Finding]:
+def _of_model(registry: Registry, model: Path, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     try:
@@ -121,11 +126,16 @@ def _of_model(registry: Registry, model: Path, *, repair: bool) -> Iterator[Find
             )
             yield Finding("half-written", str(model), said, "repaired")
         with host.alone():
-            yield from _of_host(registry, host, repair=repair)
+            yield from _of_host(registry, host, actor, repair=repair)
     except BusyError as error:
         yield Finding("busy", str(model), error.message, "left", error.hint)
     except NotFoundError as error:
-        yield Finding("missing", str(model), error.message, "left", _missing_hint(model))
+        record = registry.find_host(str(model.absolute()))
+        place = find_moved(record) if record is not None else None
+        if place is not None:
+            yield from _of_model(registry, place, actor, repair=repair)
+        else:
+            yield Finding("missing", str(model), error.message, "left", _missing_hint(model, known=record is not None))
     except RasuraError as error:
         yield Finding("drifted", str(model), error.message, "hopeless", error.hint)
 
@@ -147,14 +157,29 @@ def _journal(model: Path) -> tuple[bool, bool]:
         return journal.interrupted(), journal.unsettled()
 
 
-def _missing_hint(model: Path) -> str:
+def _missing_hint(model: Path, *, known: bool) -> str:
     from rasura.patches.hosts.disk.state_folder import StateFolder
 
     state = StateFolder(model)
-    return f"move the model back beside {state.path}, which keeps its originals" if state.exists() else ""
+    if state.exists():
+        return f"move the model back beside {state.path}, which keeps its originals"
+    return "if it was moved: rasura doctor --model WHERE" if known else ""
 
 
-def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Iterator[Finding]:
+def _of_moved(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: bool) -> Iterator[Finding]:
+    """What is known of a model by another place, where it is no longer: of a copy, `find_record` refuses to tell."""
+    record = host_state.find_record(registry, host)
+    if record is None or record.location == host.location:
+        return
+    said = f"it was {record.location} when the registry saw it last"
+    if repair:
+        details = {"from": record.location, "location": host.location}
+        draft = Draft(actor.name, actor.reason, _MOVE, "success", tuple(record.applied), details=details)
+        registry.set_host(replace(record, location=host.location), draft)
+    yield Finding("moved", host.location, said, _done(repair))
+
+
+def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     from rasura.registry.apply.status import survey
 
     entry = host_state.find_unfinished_motion(registry, host)
@@ -164,6 +189,7 @@ def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Itera
         if repair:
             host_state.settle(registry, host)
         yield Finding("unfinished", host.location, said, _done(repair))
+    yield from _of_moved(registry, host, actor, repair=repair)
     report = survey(registry, host, deep=False, progress=lambda *_: None)
     touched = frozenset(host_state.touched_by(registry, report.applied))
     needless = sorted(host.kept() - touched)

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from rasura.registry._resources import bases, evaluations, hosts, keys, patches, policies, signatures, stacks
 from rasura.registry._resources.bases import Bases
-from rasura.registry._resources.create import found, open_journal, upgrade
+from rasura.registry._resources.create import foresee, found, open_journal, upgrade
 from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
@@ -81,6 +81,18 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
         return cls(open_journal(place, now, busy_seconds))
 
     @classmethod
+    def foresee(cls, location: str | Path, *, home: Path | None = None, busy_seconds: float = BUSY_SECONDS) -> Location:
+        """Says where `create` would make a registry; nothing is written. Arguments as for `create`.
+
+        Raises:
+            ExistsError: there is one already.
+            RegistryError: the database cannot be read.
+        """
+        place = Location.of(location, home)
+        foresee(place, _utc_now, busy_seconds)
+        return place
+
+    @classmethod
     def open(
         cls,
         location: str | Path,
@@ -107,8 +119,11 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
         home: Path | None = None,
         now: Clock = _utc_now,
         busy_seconds: float = BUSY_SECONDS,
+        dry_run: bool = False,
     ) -> str | None:
         """Brings a registry that an older program made to this one's schema. Arguments as for `create`.
+
+        With `dry_run`, nothing is written.
 
         Returns:
             The version it was at; None where there was nothing to do.
@@ -119,7 +134,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
             RegistryError: it cannot be written; nothing was changed.
         """
         draft = Draft(actor, reason, "registry.upgrade", "success")
-        return upgrade(Location.of(location, home), draft, now, busy_seconds)
+        return upgrade(Location.of(location, home), draft, now, busy_seconds, dry_run=dry_run)
 
     def close(self) -> None:
         """Gives up the connections."""

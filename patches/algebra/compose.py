@@ -15,6 +15,7 @@ from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
 from rasura.patches.algebra.rounding import Blocks
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
+from rasura.patches.plain_numbers import say_beside
 from rasura.patches.types import ParamName
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def _responses(terms: Sequence[Term], device: torch.device | None = None) -> tor
 def _check_bound(B: torch.Tensor) -> None:
     bound = _bound_of(B)
     if bound >= SUM_LIMIT:
+        reached, limit = say_beside(bound, SUM_LIMIT)
         raise BoundExceededError(
-            f"the stack may reach {bound:.4g}: expected less than {SUM_LIMIT:g}, beyond which float64 would round",
+            f"the stack may reach {reached}: expected less than {limit}, beyond which float64 would round",
             hint="rasura patch apply ID... --model MODEL --strength 0.5",
             bound=f"{bound:.6g}",
         )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError, OffGridError, StrengthError
+from rasura.patches.plain_numbers import say_number
 
 if TYPE_CHECKING:
     import torch
@@ -199,6 +200,6 @@ def _check_range(A: torch.Tensor, B: torch.Tensor) -> None:
     largest = float(B.abs().max())
     if largest >= RESPONSE_LIMIT:
         raise BoundExceededError(
-            f"a response reaches {largest:.6g}: expected less than {RESPONSE_LIMIT:g}; the target is too close to what "
-            "is protected"
+            f"a response reaches {say_number(largest)}: expected less than {RESPONSE_LIMIT:g}; the target is "
+            "too close to what is protected"
         )

@@ -13,7 +13,7 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +100,7 @@ def adopt(
     progress: Progress,
     model: Path | None = None,
     protect: Sequence[PatchId] = (),
+    dry_run: bool = False,
 ) -> Foundling:
     """Make a signed, registered patch of an erasure that another program made.
 
@@ -112,6 +113,7 @@ def adopt(
         progress: told what is going on.
         model: where the base's folder lies now, if not where it was registered.
         protect: registered patches whose targets the separable part must not touch.
+        dry_run: read, split and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
         RefusedError: it changes what a patch cannot hold, or nothing of it is separable; logged as refused.
@@ -119,12 +121,15 @@ def adopt(
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
     try:
-        private = signer(registry, key)
-        opened = _opened(registry, base, model, replace(draft, action="base.add"), progress)
+        private = None if dry_run else signer(registry, key)
+        opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
         eraser, sizes = _read(opened, adoption, progress)
         request = _request(opened, adoption, eraser)
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         patch = _built(registry, opened, find_guarded(request, known, opened.identity), progress)
+        if private is None:
+            (new,) = find_new(registry, [patch.patch_id])
+            return Foundling(patch, new, eraser.form, sizes, request.retain)
         source = f"adopted from {adoption.source.name}"
         noted = replace(draft, details={"file": adoption.source.name, "made_by": adoption.made_by, "take": eraser.take})
         ((_, new),) = add_signed(
@@ -132,15 +137,18 @@ def adopt(
         )
     except RasuraError as error:
         details = {"base": base, "file": adoption.source.name, "concepts": adoption.target.concept[:1000]}
-        registry.note(describe_outcome(replace(draft, details=details), error))
+        if not dry_run:
+            registry.note(describe_outcome(replace(draft, details=details), error))
         raise
     return Foundling(patch, new, eraser.form, sizes, request.retain)
 
 
-def _opened(registry: Registry, base: str, model: Path | None, draft: Draft, progress: Progress) -> OpenBase:
+def _opened(
+    registry: Registry, base: str, model: Path | None, draft: Draft, progress: Progress, *, dry_run: bool
+) -> OpenBase:
     if model is None:
         try:
-            return open_base(registry, base, draft, progress)
+            return open_base(registry, base, draft, progress, dry_run=dry_run)
         except NotFoundError as error:
             if "moved_from" not in error.details:
                 raise

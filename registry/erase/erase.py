@@ -17,7 +17,7 @@ from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -104,9 +104,8 @@ def erase(
         patches = _built(opened, full, progress, open_moments(registry, opened), device=device, work=work)
         doubts = judge_patches(opened, full, patches, registry.policy(), progress)
         if dry_run:
-            known_here = {record.patch_id for record in registry.patches()}
-            pairs = zip(patches, doubts, strict=True)
-            return tuple(Erased(patch, patch.patch_id not in known_here, own) for patch, own in pairs)
+            fresh = find_new(registry, [patch.patch_id for patch in patches])
+            return tuple(Erased(patch, new, own) for patch, new, own in zip(patches, fresh, doubts, strict=True))
         source, private = f"erased from {opened.record.name}", signer(registry, key)
         signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
         added = add_signed(registry, signed)

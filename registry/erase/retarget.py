@@ -13,7 +13,7 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,14 @@ class Retargeted:
 
 
 def retarget(
-    registry: Registry, patch_id: PatchId, base: str, how: Anew, *, draft: Draft, progress: Progress
+    registry: Registry,
+    patch_id: PatchId,
+    base: str,
+    how: Anew,
+    *,
+    draft: Draft,
+    progress: Progress,
+    dry_run: bool = False,
 ) -> Retargeted:
     """Express a closed-form patch on another base's weights.
 
@@ -75,6 +82,7 @@ def retarget(
         how: `retain`, `column`, `held_out` and `key` count.
         draft: the audit entry.
         progress: told what is going on.
+        dry_run: solve and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
         BaseMismatchError: another text encoder or tokenizer, or without the patch's layers.
@@ -86,13 +94,13 @@ def retarget(
     from rasura.patches.solving.retarget import check_layers, retarget_patch
 
     try:
-        private = signer(registry, how.key)
+        private = None if dry_run else signer(registry, how.key)
         old = load_verified(registry, patch_id)
-        other = open_base(registry, base, replace(draft, action="base.add"), progress)
+        other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         words = _words(registry, old, how)
         _check_reader(old, other)
         check_layers(old, other.host.parameters(), other.record.name)
-        own = _own_weights(registry, old, other, draft, progress)
+        own = _own_weights(registry, old, other, draft, progress, dry_run=dry_run)
         responses, increments, seconds = _solved(old, own, other)
         reference = _reference(registry, old, other, words, how=how, progress=progress)
         weights = other.host.originals(old.tensors.increments)
@@ -100,9 +108,13 @@ def retarget(
         doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
         noted = replace(draft, details={"from": patch_id, "responses": responses.way})
         source = f"retarget of {patch_id[:12]} to {other.record.name}"
-        ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
+        if private is None:
+            (new,) = find_new(registry, [patch.patch_id])
+        else:
+            ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
     except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
+        if not dry_run:
+            registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
         raise
     return Retargeted(
         old,
@@ -156,13 +168,14 @@ def _check_reader(old: Patch, other: OpenBase) -> None:
 
 
 def _own_weights(
-    registry: Registry, old: Patch, other: OpenBase, draft: Draft, progress: Progress
+    registry: Registry, old: Patch, other: OpenBase, draft: Draft, progress: Progress, *, dry_run: bool
 ) -> Mapping[ParamName, torch.Tensor] | None:
     """The pristine weights that the patch was computed on; None where they are no longer at hand."""
     if old.manifest.base.sha256 == other.record.digest:
         return other.host.originals(old.tensors.increments)
     try:
-        own = open_base(registry, old.manifest.base.sha256, replace(draft, action="base.add"), progress)
+        noted = replace(draft, action="base.add")
+        own = open_base(registry, old.manifest.base.sha256, noted, progress, dry_run=dry_run)
     except (NotFoundError, DriftError):
         return None
     return own.host.originals(old.tensors.increments)

@@ -107,9 +107,16 @@ class Workbench:
 
     @classmethod
     def opened(
-        cls, registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress
+        cls,
+        registry: Registry,
+        ids: Sequence[PatchId],
+        how: Anew,
+        draft: Draft,
+        progress: Progress,
+        *,
+        dry_run: bool = False,
     ) -> Workbench:
-        """Load the patches and open their base.
+        """Load the patches and open their base; with `dry_run`, nothing is written.
 
         Raises:
             BaseMismatchError: they are of different bases.
@@ -121,7 +128,7 @@ class Workbench:
         if len(bases) > 1:
             named = " and ".join(f"{patch_id[:12]} on {base[:12]}" for base, patch_id in bases.items())
             raise BaseMismatchError(f"expected patches of one base, got {named}", hint="rasura patch list")
-        base = open_base(registry, next(iter(bases)), replace(draft, action="base.add"), progress)
+        base = open_base(registry, next(iter(bases)), replace(draft, action="base.add"), progress, dry_run=dry_run)
         return cls(registry, how, old, base, progress, open_moments(registry, base))
 
     def request(self, ids: Sequence[PatchId]) -> EraseRequest:

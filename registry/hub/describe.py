@@ -35,21 +35,26 @@ class Describer:
         base_model: the base's id on the Hub, or None.
         bases: those that the registry knows.
         later: for every patch that one here supersedes, such a one.
+        retired: for every patch here, whether it is retired.
     """
 
     registry: Registry
     base_model: str | None
     bases: Mapping[Digest, BaseRecord]
     later: Mapping[PatchId, PatchId]
+    retired: Mapping[PatchId, bool]
     _seen: set[Digest] = field(default_factory=set)
 
     @classmethod
     def of(cls, registry: Registry, base_model: str | None) -> Describer:
         """Read what all patches here supersede."""
         later: dict[PatchId, PatchId] = {}
+        retired = dict.fromkeys(registry.retired_patches(), True)
         for record in registry.patches():
             later |= dict.fromkeys(registry.list_superseded(record), record.patch_id)
-        return cls(registry, base_model, {base.digest: registry.base(base.digest) for base in registry.bases()}, later)
+            retired.setdefault(record.patch_id, False)
+        bases = {base.digest: registry.base(base.digest) for base in registry.bases()}
+        return cls(registry, base_model, bases, later, retired)
 
     def patch(self, manifest: Manifest) -> PatchFacts:
         """The line of one patch.
@@ -69,6 +74,7 @@ class Describer:
             supersedes=manifest.supersedes,
             successor=self.later.get(patch_id),
             comfyui=f"comfyui/{_slug(manifest.concept.text)}-{patch_id[:SHORT]}.safetensors" if kohya else "",
+            retired=self.retired.get(patch_id, False),
         )
 
     def has_two_encoders(self, base: BaseFacts) -> bool:

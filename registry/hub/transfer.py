@@ -21,6 +21,7 @@ from rasura.registry.trust.verified_patch import (
     SignedPatch,
     Verified,
     add_signed,
+    find_new,
     find_new_signers,
     list_left,
     open_bundle,
@@ -83,6 +84,7 @@ def push_patches(
     tool_version: str,
     remote: Remote,
     draft: Draft,
+    dry_run: bool = False,
 ) -> hub.PushReceipt:
     """Push registered patches and a model card as one commit.
 
@@ -97,6 +99,7 @@ def push_patches(
         tool_version: which rasura says on the card that it wrote it.
         remote: which Hub.
         draft: the audit entry.
+        dry_run: look at the repository and say what would be written; nothing is, here neither.
 
     Raises:
         VerificationError: a patch that this registry would not apply is not pushed either.
@@ -113,19 +116,32 @@ def push_patches(
             [files for files, _ in leaving],
             repo,
             message=f"Add {len(leaving)} concept-erasure patch{'es' if len(leaving) > 1 else ''}",
-            card=CardFacts(tool_version, tuple(facts for _, facts in leaving), licence),
+            card=CardFacts(
+                tool_version, tuple(facts for _, facts in leaving), licence, describe.later, describe.retired
+            ),
             endpoint=remote.endpoint,
             token=remote.token,
             private=private,
+            dry_run=dry_run,
         )
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
-    registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
+    if not dry_run:
+        registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
     return receipt
 
 
-def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: Draft, only: Sequence[str] = ()) -> Pull:
+def pull_patches(
+    registry: Registry,
+    reference: str,
+    *,
+    remote: Remote,
+    draft: Draft,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pull:
     """Pull signed patches of a repository at one pinned commit, and register those that count here, all in one go.
 
     What a key that is not trusted here signed, or is not what was signed, is left out and named; the log says so.
@@ -136,6 +152,7 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         remote: which Hub.
         draft: the audit entry of each patch.
         only: ids, beginnings of ids, or concepts of those that are wanted; none: all.
+        dry_run: read and verify them, and register nothing; not logged.
 
     Raises:
         VerificationError: none of them counts here; nothing is registered.
@@ -156,20 +173,33 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         if not good:
             raise hub.explain(pinned, refused)
         signers = [find_new_signers(registry, verified) for _, verified in good]
+        if dry_run:
+            ids = [verified.patch.patch_id for _, verified in good]
+            told = list(zip(ids, find_new(registry, ids), strict=True))
+            return Pull(pinned, _list_pulled(good, told, signers), refused)
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
         added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch, _ in good])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
     for each in refused:
         where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}
         registry.note(describe_outcome(replace(draft, details=where), each.error))
-    pulled = [
+    return Pull(pinned, _list_pulled(good, added, signers), refused)
+
+
+def _list_pulled(
+    good: Sequence[tuple[hub.FetchedPatch, Verified]],
+    added: Sequence[tuple[PatchId, bool]],
+    signers: Sequence[tuple[KeyId, ...]],
+) -> list[Pulled]:
+    """What a pull took in, or would take in: each patch with whether it is new and who signed it, too."""
+    return [
         Pulled(patch_id, new, (*patch.ignored, *_left(patch, verified)), keys)
         for (patch, verified), (patch_id, new), keys in zip(good, added, signers, strict=True)
     ]
-    return Pull(pinned, pulled, refused)
 
 
 def _left(patch: hub.FetchedPatch, verified: Verified) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError, RasuraError
+from rasura.registry.apply.moved import is_gone, say_gone
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.versions import Versions
@@ -155,8 +156,8 @@ def is_live(location: str) -> bool:
 def _sighted(registry: Registry, host: HostRecord, *, look: bool) -> tuple[Sight, str]:
     if is_live(host.location):
         return "live", ""
-    if not Path(host.location).exists():
-        return "gone", "nothing lies there any more"
+    if is_gone(host):
+        return "gone", say_gone(host)
     if not look:
         return "recorded", ""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import CheckRefusedError
+from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.concept_prompts import Target, align_columns, normal
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
@@ -131,7 +132,9 @@ def check_covers(ground: Ground, covers: Iterable[Cover], anew: Mapping[str, tup
         if patch is not None and strength is not None:
             left = measure_left(ground, patch, strength, cover.wanted)
             if left > LEFT:
-                lost.append(f"{cover.wanted.concept} (erased with {cover.by}; {left:.2f} would be left, limit {LEFT})")
+                lost.append(
+                    f"{cover.wanted.concept} (erased with {cover.by}; what would be left of it: {say_over(left, LEFT)})"
+                )
     if lost:
         raise CheckRefusedError(
             f"solved anew, patches would no longer erase what they cover: {'; '.join(lost)}; expected each covered "

@@ -22,6 +22,19 @@ _PEM_LIMIT: Final = 16 * 1024
 _SUFFIX: Final = ".signer.pem"
 
 
+def foresee_key(registry: Registry, name: str) -> Path:
+    """Where the private half of a key goes that `make_key` would make; nothing is written.
+
+    Raises:
+        InputError, ExistsError: as for `make_key`.
+    """
+    _check_free(registry, name)
+    path = find_private_path(registry, name)
+    if path.exists() and not is_locked(path):
+        _take_orphan(path, None)
+    return path
+
+
 def make_key(registry: Registry, name: str, draft: Draft, *, password: bytes | None = None) -> KeyRecord:
     """Make a P-256 key pair; the registry trusts it at once.
 
@@ -34,9 +47,7 @@ def make_key(registry: Registry, name: str, draft: Draft, *, password: bytes | N
         InputError: a name that is no plain word, or a password that cannot be one.
         ExistsError: the name is taken, or a file that is no private key lies where the private half goes.
     """
-    _check_name(name)
-    if any(record.name == name for record in registry.keys()):
-        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
+    _check_free(registry, name)
     path = find_private_path(registry, name)
     private, mine = PrivateKey.generate(), True
     try:
@@ -53,6 +64,12 @@ def make_key(registry: Registry, name: str, draft: Draft, *, password: bytes | N
     if not new:  # another process took the file before us
         raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
     return record
+
+
+def _check_free(registry: Registry, name: str) -> None:
+    _check_name(name)
+    if any(record.name == name for record in registry.keys()):
+        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
 
 
 def _take_orphan(path: Path, password: bytes | None) -> PrivateKey:

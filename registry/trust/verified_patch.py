@@ -280,6 +280,12 @@ def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
     )
 
 
+def find_new(registry: Registry, patch_ids: Sequence[PatchId]) -> tuple[bool, ...]:
+    """Which of these patches the registry does not hold yet; nothing is written."""
+    known = {record.patch_id for record in registry.patches()}
+    return tuple(patch_id not in known for patch_id in patch_ids)
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """A patch that came from a folder.
