@@ -43,7 +43,7 @@ _COMMANDS: Final = {
     "methods": ("erasing.methods:methods", "List the erasers and their choices."),
     "patch": (
         "registry.patch:patch",
-        "Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
+        "Patches: list, sign, approve, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
     "stack": ("applying.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
     "host": ("registry.status:host", "Models that something was applied to: list."),
@@ -51,6 +51,7 @@ _COMMANDS: Final = {
     "log": ("registry.status:log", "Say what happened lately, a line an event."),
     "undo": ("applying.undo:undo", "Take the last motion of a model or a stack back."),
     "policy": ("checking.policy:policy", "The policy in force: show, set."),
+    "trust": ("proving.trust:trust", "Who may approve what, and how many must: show, sign, set."),
     "plan": ("applying.plan:plan", "Say what switching a model to a stack would change."),
     "evaluate": ("checking.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "evaluation": ("checking.evaluation:evaluation", "Evaluation results: list, show."),

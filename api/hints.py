@@ -75,6 +75,10 @@ CALLS: Final[Mapping[str, Call]] = {
     "patch unretire": Call("registry.unretire", ("*ids",)),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),
     "patch verify": Call("registry.patch", ("patch",)),
+    "patch approve": Call("registry.approve_patches", ("*patches",)),
+    "trust show": Call("registry.trust_policy"),
+    "trust sign": Call("registry.sign_trust_policy", ("file",), _WRITTEN),
+    "trust set": Call("registry.set_trust_policy", ("file",)),
     "patch sign": Call("registry.sign_patches", ("*patches",)),
     "patch add": Call("registry.add_patches", ("*folders",)),
     "patch export": Call(

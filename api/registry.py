@@ -17,6 +17,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rasura.api.calls.approvals import ApprovalCalls
 from rasura.api.calls.bases_and_keys import BaseAndKeyCalls
 from rasura.api.calls.checks import CheckCalls
 from rasura.api.calls.evaluations import EvaluationCalls
@@ -45,6 +46,7 @@ class Registry(
     CheckCalls,
     ModelCalls,
     StackCalls,
+    ApprovalCalls,
     HubCalls,
     EvaluationCalls,
     LogCalls,

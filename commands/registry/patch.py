@@ -36,7 +36,7 @@ _EVALUATIONS = 5  # lines of `show`
 
 @click.group(cls=Verbs)
 def patch() -> None:
-    """Patches: list, sign, check, apply, switch, revert, solve anew, retire, find the one that does harm."""
+    """Patches: list, sign, approve, check, apply, switch, revert, solve anew, retire, find the one that does harm."""
 
 
 for _moving in (export, check, apply, switch, revert, status, rebase, join, retarget, bisect):
@@ -177,12 +177,57 @@ def sign(
     return Result(data, lambda: line("\n".join(lines)), changed=changed)
 
 
+@command(patch, "approve", mutating=True)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...|PLAN")
+@click.option("--key", metavar="NAME", help="Key that approves [default: the only one].")
+@DRY
+def approve(
+    ids: tuple[str, ...], key: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool
+) -> Result:
+    """Approve patches, or what a plan of `rasura plan -o plan.json` puts in, as the trust policy asks for.
+
+    The key needs the role approve there (`rasura trust show`).
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.stacks.plan_file import read_plan
+    from rasura.registry.trust.approvals.approve import approve_patches, approve_plan
+
+    draft = Draft(actor, reason, "patch.approve", "success")
+    with open_registry(registry_at) as registry:
+        if any(text.endswith(".json") or "/" in text for text in ids):
+            if len(ids) > 1:
+                raise click.UsageError("a plan stands alone: it names the patches")
+            plan = read_plan(Path(ids[0]))
+            way = plan.diff
+            done = [
+                approve_plan(registry, plan.digest, (*way.added, *way.changed), key, draft, dry_run=dry_run),
+            ]
+        else:
+            found = [registry.resolve_patch(i) for i in ids]
+            done = list(approve_patches(registry, found, key, draft, dry_run=dry_run))
+        names = {record.key_id: record.name for record in registry.keys()}
+    verb = "would be approved" if dry_run else "is approved"
+    lines = [
+        f"{'plan ' if each.subject.kind == 'plan' else ''}{short(each.subject.digest)} "
+        f"{verb if each.new else 'was approved already'} by {names[each.key_id]}"
+        for each in done
+    ]
+    data = {
+        "approved": [
+            {"kind": e.subject.kind, "digest": e.subject.digest, "key_id": e.key_id, "new": e.new} for e in done
+        ],
+        "dry_run": dry_run,
+    }
+    return Result(data, lambda: line("\n".join(lines)), changed=not dry_run and any(each.new for each in done))
+
+
 @command(patch, "show")
 @click.argument("patch_ref", metavar="ID")
 def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
     import json
 
+    from rasura.registry.trust.approvals.approve import Subject, find_approvals
     from rasura.registry.trust.verified_patch import find_signers, manifest_of
 
     with open_registry(registry_at) as registry:
@@ -191,6 +236,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         keys = {key.key_id: key for key in registry.keys()}
         signers = [keys[key_id] for key_id in find_signers(registry, record.patch_id)]
         evaluations = registry.evaluations(record.patch_id)
+        approved = sorted(key.name for key in find_approvals(registry, Subject("patch", record.patch_id)).values())
     basis, retain = manifest.protected.basis, manifest.protected.retain
     layers = manifest.eraser.options.get("layers", "?")
     pairs = [
@@ -212,6 +258,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         ),
         *((name.replace("_", " "), format_measured(value)) for name, value in sorted(manifest.measured.items())),
         *(("signed by", f"{key.name} ({short(key.key_id)}){_doubt(key)}") for key in signers),
+        *([("approved by", ", ".join(approved))] if approved else []),
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
@@ -226,6 +273,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
             {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
             for key in signers
         ],
+        "approved": approved,
         "separable": manifest.separable,
         "manifest": json.loads(manifest.to_bytes()),
     }

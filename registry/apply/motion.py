@@ -2,7 +2,8 @@
 
 The steps, in this order:
 
-(1) verify: signatures, trust and digests of every wanted patch; the host is what the registry last wrote; its pristine
+(1) verify: what is put in has the approvals that the trust policy asks for; signatures, trust and digests of every
+    wanted patch; the host is what the registry last wrote; its pristine
     weights are the base of every wanted patch;
 (2) check: the composer accepts the wanted stack under the policy in force;
 (3) an entry *begun* with the digests before and the predicted digests after;
@@ -49,6 +50,7 @@ from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
+from rasura.registry.trust.approvals.demand import require_approved
 from rasura.registry.trust.check import merge_policies
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
@@ -83,8 +85,9 @@ def move(
     Raises:
         RasuraError: whatever a step finds; nothing changed.
     """
+    asked = _asking(registry, wanted, draft)
     if dry_run:
-        return _foresee(registry, host, wanted, merge_policies(registry, stricter), expect, force=force)
+        return _foresee(registry, host, asked, merge_policies(registry, stricter), expect, force=force)
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
@@ -92,7 +95,7 @@ def move(
             host = Glance(host)
             settle(registry, host)
             present = applied_of(find_record(registry, host)) if force else present_set(registry, host)
-            target = Stack(wanted(present))
+            target = Stack(asked(present))
             if not present and not target:
                 nothing = digest_tensor_set(())
                 return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
@@ -107,6 +110,24 @@ def move(
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
         return _carried_out(registry, host, replace(draft, patches=moved), motion, limits)
+
+
+def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
+    """The same, refusing what is put in, or gets another strength, without the approvals that the policy asks for."""
+    goal, plan = draft.details.get("goal"), draft.details.get("plan")
+
+    def asked(present: Stack) -> Mapping[PatchId, Strength]:
+        target = Stack(wanted(present))
+        way = present.diff(target)
+        require_approved(
+            registry,
+            (*way.added, *way.changed),
+            stack=goal if isinstance(goal, str) else None,
+            plan=plan if isinstance(plan, str) else None,
+        )
+        return target
+
+    return asked
 
 
 def _foresee(

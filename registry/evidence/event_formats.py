@@ -26,6 +26,7 @@ _OCSF_CLASS: Final = 3004
 _CREATE, _READ, _UPDATE, _DELETE, _ACTIVATE, _DEACTIVATE, _OTHER = 1, 2, 3, 4, 10, 11, 99
 _OCSF_ACTIVITY: Final = {
     "apply": _ACTIVATE,
+    "approve": _UPDATE,
     "revert": _DEACTIVATE,
     "add": _CREATE,
     "adopt": _CREATE,
