@@ -6,18 +6,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.api.arguments import Lines, read_held_out, read_lines
 from rasura.api.hints import in_python
 from rasura.api.progress import Progress, ignore_progress
-from rasura.api.registry import Lines, Registry, read_held_out, read_lines
+from rasura.api.registry import Registry
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method
     from rasura.patches.erasers.options import Option
     from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.models.probe.trace import Trace
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import RetainSet
 
-__all__ = ["init", "methods", "open", "options", "request", "upgrade"]
+__all__ = ["init", "methods", "open", "options", "probe", "request", "upgrade"]
 
 
 @in_python
@@ -44,13 +46,18 @@ def init(
 
 @in_python
 def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here opens files
-    location: str | Path | None = None, *, actor: str | None = None, progress: Progress = ignore_progress
+    location: str | Path | None = None,
+    *,
+    actor: str | None = None,
+    password_file: str | Path | None = None,
+    progress: Progress = ignore_progress,
 ) -> Registry:
     """Open a registry.
 
     Args:
         location: its folder or PostgreSQL URL; None: the nearest `.rasura` upwards from the working folder.
         actor: who acts, for the log; None: the user's login name.
+        password_file: holds the password of the key to sign with, where it has one.
         progress: told what is going on in every call of the handle.
 
     Raises:
@@ -60,7 +67,9 @@ def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here 
     from rasura.registry.registry import Registry as Store
     from rasura.registry.registry import find_location
 
-    return Registry(Store.open(location or find_location(Path.cwd())), actor or _login(), progress)
+    store = Store.open(location or find_location(Path.cwd()))
+    store.ask_password = lambda _: _find_password(password_file)
+    return Registry(store, actor or _login(), progress)
 
 
 @in_python
@@ -99,6 +108,24 @@ def options(method: str) -> tuple[Option, ...]:
     from rasura.patches.erasers.options import options_of
 
     return tuple(options_of(load_method(method)))
+
+
+@in_python
+def probe(model: object) -> Trace:
+    """Find what of a model reads text alone, by running a small random twin of its denoiser.
+
+    Args:
+        model: a diffusers folder, a live pipeline, or a denoiser; its own weights are neither read nor run.
+
+    Raises:
+        NotFoundError: a folder without a denoiser.
+        UnsupportedHostError: a class that a probe cannot run, with what was seen; or one that reads text otherwise than
+            the family that it looks like.
+    """
+    from rasura.patches.models.probe.agreement import probe_model
+    from rasura.patches.models.probe.probe import probe_live
+
+    return probe_model(Path(model))[0] if isinstance(model, str | Path) else probe_live(model)
 
 
 @in_python
@@ -165,6 +192,12 @@ def request(
         anchors=read_lines(anchors, ANCHORS),
         licence=licence,
     )
+
+
+def _find_password(path: str | Path | None) -> bytes | None:
+    from rasura.registry.trust.passwords import read_password_file
+
+    return None if path is None else read_password_file(Path(path))
 
 
 def _login() -> str:

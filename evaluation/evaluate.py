@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
 from rasura.evaluation.images.image_cache import PictureCache
@@ -32,16 +32,13 @@ from rasura.evaluation.report.prompt_file import check_prompt, read_questions
 from rasura.evaluation.report.protocols import Format, Protocol, read_protocol
 from rasura.evaluation.report.report import GROUPS, Compared, decimal, encode_report, summarise
 from rasura.evaluation.report.report_details import build_body
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import InputError
-from rasura.patches.types import Progress
+from rasura.patches.types import PatchId, Progress
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 PICTURES: Final = "pictures"
 """Folder of the cache, in the registry's."""
@@ -102,10 +99,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
         UnsupportedHostError: no pipeline that can draw, or an attack on a model with several text encoders.
     """
     limits = parse_limits(request.minimum, request.maximum)
-    stack = tuple(EvaluatedPatch(load_verified(registry, p), strength) for p, strength in request.patches.items())
-    opened = open_base(registry, request.base, draft, progress)  # (1)
-    check_stack(opened.host, opened.identity, stack)
-    check_attacks(opened.host, request.attack)
+    stack, opened = _opened(registry, request, draft, progress)  # (1)
     asked, judge = questions_and_judge(request, opened, stack)  # (2)
     model = PatchedModel.load(opened.host, opened.identity, stack, request.sampling, request.device)
     cache = PictureCache(request.cache or registry.location.folder / PICTURES)
@@ -120,6 +114,45 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     report = encode_report(opened.identity.digest, applied, judge.title, numbers, document)  # (6)
     name = opened.record.name
     return Evaluated(report, name, judge.title, stack, compared, numbers, attacked, cache.effort, outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What an evaluation would do, as far as it shows before anything is drawn.
+
+    Attributes:
+        base: the base's name.
+        judge: who would answer.
+        asked: the questions; each is drawn with the base and with the patches, if that was not done before.
+        limits: how many numbers would be compared with a limit.
+    """
+
+    base: str
+    judge: str
+    asked: tuple[Question, ...]
+    limits: int
+
+
+def plan_evaluation(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Planned:
+    """Steps (1) and (2) of `evaluate`, which refuse what can be refused before a picture; nothing is written.
+
+    Raises:
+        RasuraError: as for `evaluate`.
+    """
+    limits = parse_limits(request.minimum, request.maximum)
+    stack, opened = _opened(registry, request, draft, progress, dry_run=True)
+    asked, judge = questions_and_judge(request, opened, stack)
+    return Planned(opened.record.name, judge.title, asked, len(limits))
+
+
+def _opened(
+    registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress, *, dry_run: bool = False
+) -> tuple[tuple[EvaluatedPatch, ...], OpenBase]:
+    stack = tuple(EvaluatedPatch(load_verified(registry, p), strength) for p, strength in request.patches.items())
+    opened = open_base(registry, request.base, draft, progress, dry_run=dry_run)
+    check_stack(opened.host, opened.identity, stack)
+    check_attacks(opened.host, request.attack)
+    return stack, opened
 
 
 def questions_and_judge(

@@ -233,6 +233,12 @@ class CheckRefusedError(RefusedError):
     code = "check_refused"
 
 
+class NotApprovedError(RefusedError):
+    """The trust policy asks for approvals that are not there, or it has expired."""
+
+    code = "not_approved"
+
+
 class VerificationError(RasuraError):
     """Bytes, signatures or trust."""
 

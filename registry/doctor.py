@@ -3,6 +3,7 @@
     half-written    a model in the middle of a write: it goes back, or forward, by its journal
     unfinished      an entry of the log that began a motion and has no end: it is ended as done or as failed
     drifted         a model with other weights than the registry last wrote: a person has to decide
+    moved           a model that is no longer where the registry saw it last: it notes where it lies now
     kept            an original that is kept though nothing is applied to its parameter
     bisection       a bisection that died between two steps: it goes on, or the model goes back
     leftover        temporary files, half-made copies
@@ -17,29 +18,37 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from rasura.patches._io.file_lock import locked
 from rasura.patches.errors import BusyError, FormatError, NotFoundError, RasuraError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.compvis_layout import find_model
+from rasura.patches.hosts.disk.new_copy import find_dead, is_place, remove_dead
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.state_folder import StateFolder
+from rasura.patches.types import ParamName
 from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.leftovers import find_leftovers, remove_leftover
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state
-from rasura.registry.apply.motion import Actor
-from rasura.registry.stacks import bisect_state
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.types import ParamName
-    from rasura.registry.registry import Registry
+from rasura.registry.apply.moved import find_moved
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.apply.status import survey
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import bisect, bisect_state
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
 
-Kind: TypeAlias = Literal["half-written", "unfinished", "drifted", "kept", "bisection", "leftover", "missing", "busy"]
+Kind: TypeAlias = Literal[
+    "half-written", "unfinished", "drifted", "moved", "kept", "bisection", "leftover", "missing", "busy"
+]
 Outcome: TypeAlias = Literal["repaired", "repairable", "left", "hopeless"]
 """repairable: with --dry-run, what would be repaired; left: nobody is misled by it; hopeless: a person must decide."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 _ACTION: Final = "doctor.repair"
+_MOVE: Final = "host.move"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ def examine(
     places = [place for place in places if str(place) not in {finding.where for finding in found}]
     for index, model in enumerate(places):
         progress("looking at models", index, len(places))
-        found += _of_model(registry, model, repair=not dry_run)
+        found += _of_model(registry, model, actor, repair=not dry_run)
     progress("looking at models", len(places), len(places))
     found += _of_bisection(registry, actor, repair=not dry_run)
     left = find_leftovers(registry.location, places, registry.now())
@@ -105,9 +114,7 @@ def _known(registry: Registry) -> list[Path]:
     return [Path(location) for location in dict.fromkeys(locations) if Path(location).is_absolute()]
 
 
-def _of_model(registry: Registry, model: Path, *, repair: bool) -> Iterator[Finding]:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
+def _of_model(registry: Registry, model: Path, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     try:
         half, leftovers = _journal(model)
         if (half or leftovers) and not repair:
@@ -121,11 +128,16 @@ def _of_model(registry: Registry, model: Path, *, repair: bool) -> Iterator[Find
             )
             yield Finding("half-written", str(model), said, "repaired")
         with host.alone():
-            yield from _of_host(registry, host, repair=repair)
+            yield from _of_host(registry, host, actor, repair=repair)
     except BusyError as error:
         yield Finding("busy", str(model), error.message, "left", error.hint)
     except NotFoundError as error:
-        yield Finding("missing", str(model), error.message, "left", _missing_hint(model))
+        record = registry.find_host(str(model.absolute()))
+        place = find_moved(record) if record is not None else None
+        if place is not None:
+            yield from _of_model(registry, place, actor, repair=repair)
+        else:
+            yield Finding("missing", str(model), error.message, "left", _missing_hint(model, known=record is not None))
     except RasuraError as error:
         yield Finding("drifted", str(model), error.message, "hopeless", error.hint)
 
@@ -136,27 +148,33 @@ def _journal(model: Path) -> tuple[bool, bool]:
     Raises:
         BusyError: somebody is writing right now.
     """
-    from rasura.patches._io.file_lock import locked
-    from rasura.patches.hosts.disk.compvis_layout import find_model
-    from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
-    from rasura.patches.hosts.disk.state_folder import StateFolder
-
     path = find_model(model)
     with locked(path, exclusive=False):
         journal = RollbackJournal(StateFolder(path))
         return journal.interrupted(), journal.unsettled()
 
 
-def _missing_hint(model: Path) -> str:
-    from rasura.patches.hosts.disk.state_folder import StateFolder
-
+def _missing_hint(model: Path, *, known: bool) -> str:
     state = StateFolder(model)
-    return f"move the model back beside {state.path}, which keeps its originals" if state.exists() else ""
+    if state.exists():
+        return f"move the model back beside {state.path}, which keeps its originals"
+    return "if it was moved: rasura doctor --model WHERE" if known else ""
 
 
-def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Iterator[Finding]:
-    from rasura.registry.apply.status import survey
+def _of_moved(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: bool) -> Iterator[Finding]:
+    """What is known of a model by another place, where it is no longer: of a copy, `find_record` refuses to tell."""
+    record = host_state.find_record(registry, host)
+    if record is None or record.location == host.location:
+        return
+    said = f"it was {record.location} when the registry saw it last"
+    if repair:
+        details = {"from": record.location, "location": host.location}
+        draft = Draft(actor.name, actor.reason, _MOVE, "success", tuple(record.applied), details=details)
+        registry.set_host(replace(record, location=host.location), draft)
+    yield Finding("moved", host.location, said, _done(repair))
 
+
+def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     entry = host_state.find_unfinished_motion(registry, host)
     if entry is not None:
         done = host_state.reached(registry, host, entry) is not None
@@ -164,6 +182,7 @@ def _of_host(registry: Registry, host: CheckpointHost, *, repair: bool) -> Itera
         if repair:
             host_state.settle(registry, host)
         yield Finding("unfinished", host.location, said, _done(repair))
+    yield from _of_moved(registry, host, actor, repair=repair)
     report = survey(registry, host, deep=False, progress=lambda *_: None)
     touched = frozenset(host_state.touched_by(registry, report.applied))
     needless = sorted(host.kept() - touched)
@@ -194,8 +213,6 @@ def _of_kept(host: CheckpointHost, names: Sequence[ParamName], *, repair: bool) 
 
 def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     """One whose process died in a step goes on if the step was taken, else the model gets back what it had before."""
-    from rasura.registry.stacks import bisect
-
     try:
         state = bisect_state.load(registry)
     except NotFoundError:
@@ -227,8 +244,6 @@ def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator
 
 
 def _dead_copies(registry: Registry, models: Sequence[Path]) -> list[Path]:
-    from rasura.patches.hosts.disk.new_copy import find_dead
-
     folders = dict.fromkeys([*(model.parent for model in models), registry.location.folder.parent])
     with translated("look for copies of models"):
         return [path for folder in folders for path in find_dead(beside=folder)]
@@ -245,8 +260,6 @@ def _of_copies(registry: Registry, dead: Sequence[Path], *, repair: bool) -> Ite
 
 
 def _of_leftovers(leftovers: Sequence[Path], *, repair: bool) -> Iterator[Finding]:
-    from rasura.patches.hosts.disk.new_copy import is_place, remove_dead
-
     for path in leftovers:
         if repair:
             with translated(f"remove {path}"):

@@ -19,15 +19,16 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._resources import bases, evaluations, hosts, keys, patches, policies, stacks
+from rasura.registry._resources import bases, evaluations, hosts, keys, patches, policies, signatures, stacks
 from rasura.registry._resources.bases import Bases
-from rasura.registry._resources.create import found, open_journal, upgrade
+from rasura.registry._resources.create import foresee, found, open_journal, upgrade
 from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
 from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
+from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
@@ -37,14 +38,14 @@ from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.writer import Clock
 
-__all__ = ["EntryFilter", "NewPatch", "Registry", "find_location"]
+__all__ = ["EntryFilter", "NewPatch", "NewSignature", "Registry", "find_location"]
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
+class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Policies, Log):
     """One registry, open. Use it as a context manager, from one thread at a time; open another for another thread.
 
     What it does with each noun stands in `rasura.registry._resources`; here it is made, opened and closed.
@@ -80,6 +81,18 @@ class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
         return cls(open_journal(place, now, busy_seconds))
 
     @classmethod
+    def foresee(cls, location: str | Path, *, home: Path | None = None, busy_seconds: float = BUSY_SECONDS) -> Location:
+        """Says where `create` would make a registry; nothing is written. Arguments as for `create`.
+
+        Raises:
+            ExistsError: there is one already.
+            RegistryError: the database cannot be read.
+        """
+        place = Location.of(location, home)
+        foresee(place, _utc_now, busy_seconds)
+        return place
+
+    @classmethod
     def open(
         cls,
         location: str | Path,
@@ -106,8 +119,11 @@ class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
         home: Path | None = None,
         now: Clock = _utc_now,
         busy_seconds: float = BUSY_SECONDS,
+        dry_run: bool = False,
     ) -> str | None:
         """Brings a registry that an older program made to this one's schema. Arguments as for `create`.
+
+        With `dry_run`, nothing is written.
 
         Returns:
             The version it was at; None where there was nothing to do.
@@ -118,7 +134,7 @@ class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
             RegistryError: it cannot be written; nothing was changed.
         """
         draft = Draft(actor, reason, "registry.upgrade", "success")
-        return upgrade(Location.of(location, home), draft, now, busy_seconds)
+        return upgrade(Location.of(location, home), draft, now, busy_seconds, dry_run=dry_run)
 
     def close(self) -> None:
         """Gives up the connections."""
@@ -159,6 +175,7 @@ class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Log):
         yield from bases.every_retain_set(session)
         yield from bases.every_basis(session)
         yield from patches.every(session)
+        yield from signatures.every(session)
         yield from hosts.every(session)
         yield from evaluations.every(session)
         yield from stacks.every(session)

@@ -11,7 +11,8 @@ from rasura.patches.checks.footprint import proves
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import SHORT, CheckName, Reason, Relation
 from rasura.patches.format.member import Member
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.models.plain_text import normal
+from rasura.patches.plain_numbers import say_number, say_over
 from rasura.patches.types import PatchId
 
 
@@ -31,7 +32,7 @@ def reason(relation: Relation, relations: Relations) -> Reason:
     """Why a relation that does not hold stands in the way."""
     members = {member.patch_id: member for member in relations.stack}
     concepts = {i: member.patch.manifest.concept.text for i, member in members.items()}
-    number = f"{relation.value:.3g}, limit {relation.limit:.3g}"
+    number = say_over(relation.value, relation.limit)
     p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
     match relation.check:
         case CheckName.OWN:
@@ -63,7 +64,7 @@ def reason(relation: Relation, relations: Relations) -> Reason:
 def explain_encoder_effect(relation: Relation, stack: Sequence[Member]) -> Reason:
     """Why a number that was measured behind the patched text encoder stands in the way."""
     concepts = {member.patch_id: member.patch.manifest.concept.text for member in stack}
-    number = f"{relation.value:.3g}, limit {relation.limit:.3g}"
+    number = say_over(relation.value, relation.limit)
     p, q = (f"{i[:SHORT]} ({concepts[i]})" for i in (relation.patch, relation.other))
     apart = suggest_erase([concepts[relation.other]]) + " --method clip-null-space"
     match relation.check:
@@ -125,7 +126,7 @@ def _most(relation: Relation, relations: Relations) -> str:
     shares = relations.contributions(relations.places[relation.other])
     place = max(range(len(shares)), key=shares.__getitem__)
     member = relations.stack[place]
-    return f"{member.patch_id[:SHORT]} ({member.patch.manifest.concept.text}), {shares[place]:.3g} alone"
+    return f"{member.patch_id[:SHORT]} ({member.patch.manifest.concept.text}), {say_number(shares[place])} alone"
 
 
 def _missing(stack: Sequence[Member], ids: set[PatchId]) -> Iterator[Reason]:

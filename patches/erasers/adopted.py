@@ -27,6 +27,7 @@ from rasura.patches.errors import ErasureRefusedError, InputError, UnsupportedHo
 from rasura.patches.format.manifest_parts import IMAGE
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, find_cross_attention
+from rasura.patches.plain_numbers import say_beside
 from rasura.patches.types import ParamName
 
 __all__ = ["MAKERS", "NAME", "SEPARABLE", "WHOLE", "Adopted", "Given", "name_layers"]
@@ -199,10 +200,10 @@ def _refuse_empty(
         raise ErasureRefusedError(
             f"the change does nothing to {columns.name!r}: expected an erasure of it", hint="--concept TEXT"
         )
+    free, least = say_beside((own / whole) ** 0.5, NOTHING)
     raise ErasureRefusedError(
-        f"what the change does to {columns.name!r} lies inside what is protected: {(own / whole) ** 0.5:.2e} of it is "
-        f"separable, expected at least {NOTHING:g}; with a coarser rank rule less is protected, with --take whole "
-        "nothing is",
+        f"what the change does to {columns.name!r} lies inside what is protected: {free} of it is separable, expected "
+        f"at least {least}; with a coarser rank rule less is protected, with --take whole nothing is",
         hint=f"rasura adopt FILE --base MODEL --concept TEXT --retain FILE --rank-rule {basis.rule.coarser}",
         separable=f"{(own / whole) ** 0.5:.3e}",
     )

@@ -24,6 +24,7 @@ from rasura.patches.foreign.open_foreign import ADAPTER, Foreign
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention
 from rasura.patches.models.families import find_family
+from rasura.patches.plain_numbers import say_number
 from rasura.patches.types import ParamName, Progress
 
 __all__ = ["OTHER", "PICTURE", "TEXT", "Change", "Size", "find_changes", "refuse_other", "sort_layers"]
@@ -138,7 +139,7 @@ def refuse_other(sizes: Iterable[Size], *, picture: bool, leave_out: bool, what:
 
 def _refusal(found: list[Size], out: list[Size], *, picture: bool, what: str) -> ErasureRefusedError:
     share = (sum(s.change**2 for s in out) / sum(s.change**2 for s in found)) ** 0.5
-    named = "; ".join(f"{s.name} {list(s.shape)} by {s.relative:.2g} of its norm" for s in out[:_SHOWN])
+    named = "; ".join(f"{s.name} {list(s.shape)} by {say_number(s.relative, 2)} of its norm" for s in out[:_SHOWN])
     more = f"; and {len(out) - _SHOWN} more" if len(out) > _SHOWN else ""
     reading = sum(s.kind == PICTURE for s in out)
     text = sum(s.kind == TEXT for s in found)
@@ -156,8 +157,8 @@ def _refusal(found: list[Size], out: list[Size], *, picture: bool, what: str) ->
         ways.append("erase anew with a method of ours, or serve that model as it is")
     kinds = "neither read text nor the picture through a linear layer" if picture else "do not read text"
     return ErasureRefusedError(
-        f"{what} changes {len(out)} of {len(found)} parameters that {kinds}, with {share:.2g} of the change's norm: "
-        f"{named}{more}. A patch that lacks them is another erasure. What may help: {'; '.join(ways)}",
+        f"{what} changes {len(out)} of {len(found)} parameters that {kinds}, with {say_number(share, 2)} of the "
+        f"change's norm: {named}{more}. A patch that lacks them is another erasure. What may help: {'; '.join(ways)}",
         hint="rasura adopt FILE --base MODEL --concept TEXT " + ("--leave-out" if text else ""),
         share=f"{share:.3e}",
         parameters={s.name: f"{s.relative:.3e}" for s in out[:100]},

@@ -24,6 +24,7 @@ from typing import Any, Final
 import torch
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.byte_ranges import read_whole
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.safetensors_file import TensorInfo, torch_dtype
 from rasura.patches._io.tensor_bytes import DTYPES
@@ -136,8 +137,6 @@ def _layout(what: Path, root: Path, layout: Layout, infos: Mapping[ParamName, Pa
 
 
 def _read_place(root: Path, layout: Layout, name: ParamName) -> torch.Tensor:
-    from rasura.patches._io.byte_ranges import read_whole
-
     place = layout.places[name]
     with WeightFiles(root, layout.files) as files:
         data = read_whole(files.descriptor(place.file), place.start, place.stop)

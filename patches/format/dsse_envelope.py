@@ -1,28 +1,38 @@
-"""DSSE: what is signed is a payload and its type together; and a signed statement as a file of its own.
+"""DSSE: what is signed is a payload and its type together; and signed statements as files of their own.
 
     {"payload":"<base64>","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"<id>","sig":"<base64>"}]}
 
 The signature is ECDSA P-256 over the pre-authentication encoding of an in-toto payload
 (PAE, https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md). A key's identity in the file is a hint; what
-counts is whether one of the reader's keys made the signature.
+counts is whether one of the reader's keys made the signature. A document that several people sign has its own type, and
+a signature of each, sorted by key (`join_signature`, `read_joined`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from securesystemslib.dsse import Envelope
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, SignatureError, UntrustedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.types import KeyId
 
 __all__ = [
     "MAX_ENVELOPE_BYTES",
     "PAYLOAD_TYPE",
     "check_signature",
+    "encode_joined",
     "encode_pae",
+    "join_signature",
     "open_envelope",
     "read_bytes",
+    "read_joined",
     "sign_envelope",
 ]
 
@@ -31,6 +41,7 @@ MAX_ENVELOPE_BYTES: Final = 64 * 1024**2
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _WHAT: Final = "attestation"
+_MAX_SIGNATURES: Final = 64
 
 
 def sign_envelope(payload: bytes, key: PrivateKey) -> bytes:
@@ -67,25 +78,54 @@ def open_envelope(data: bytes, keys: Iterable[PublicKey]) -> tuple[bytes, Public
     return payload, key
 
 
-def encode_pae(payload: bytes) -> bytes:
+def join_signature(payload: bytes, kind: str, key: PrivateKey) -> bytes:
+    """The signature of one of several people over a payload of this type."""
+    return key.sign(encode_pae(payload, kind))
+
+
+def encode_joined(payload: bytes, kind: str, signatures: Mapping[KeyId, bytes]) -> bytes:
+    """The envelope of a payload that several people signed, RFC 8785 JSON."""
+    return canonical_json.dumps(
+        {
+            "payload": encode_base64(payload),
+            "payloadType": kind,
+            "signatures": [{"keyid": k, "sig": encode_base64(sig)} for k, sig in sorted(signatures.items())],
+        }
+    )
+
+
+def read_joined(data: bytes, kind: str, what: str, *, limit: int) -> tuple[bytes, dict[KeyId, bytes]]:
+    """The payload of such an envelope, and its signatures by the keys that they name; none of them is verified here.
+
+    Raises:
+        FormatError: no envelope of this type in its one spelling, or two signatures by one key.
+    """
+    top = Fields.of(canonical_json.loads(data, what=what, limit=limit), what)
+    top.choice("payloadType", (kind,))
+    payload = read_bytes(top, "payload", what, limit=limit)
+    found: dict[KeyId, bytes] = {}
+    for record in top.records("signatures", limit=_MAX_SIGNATURES):
+        found[KeyId(record.digest("keyid"))] = read_bytes(record, "sig", what)
+        record.done()
+    top.done()
+    if encode_joined(payload, kind, found) != data:
+        raise FormatError(f"{what}: expected signatures once, sorted by key, got others")
+    return payload, found
+
+
+def encode_pae(payload: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
     """What is signed: the payload bound to its type."""
-    from securesystemslib.dsse import Envelope
-
-    return Envelope(payload, PAYLOAD_TYPE, {}).pae()
+    return Envelope(payload, kind, {}).pae()
 
 
-def check_signature(key: PublicKey, payload: bytes, signature: bytes, what: str) -> None:
+def check_signature(key: PublicKey, payload: bytes, signature: bytes, what: str, kind: str = PAYLOAD_TYPE) -> None:
     """Refuse a signature that is not the key's over this payload; `what` is the document, for the message.
 
     Raises:
         SignatureError: naming the key.
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     try:
-        key.cryptography_key().verify(signature, encode_pae(payload), ec.ECDSA(hashes.SHA256()))
+        key.cryptography_key().verify(signature, encode_pae(payload, kind), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise SignatureError(
             f"{what}: expected a signature by key {key.key_id}, got one that does not verify", key_id=key.key_id

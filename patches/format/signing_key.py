@@ -10,16 +10,24 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from rasura.patches._io.byte_ranges import sync_folder
 from rasura.patches._io.files import open_regular
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, InputError
 from rasura.patches.types import KeyId
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 MAX_KEY_BYTES: Final = 16 * 1024
 """Longest PEM read. A P-256 key has 0.2 KB, an encrypted one 0.4 KB."""
@@ -30,6 +38,10 @@ MAX_PASSWORD_BYTES: Final = 1023
 _CURVE: Final = "secp256r1"  # P-256 in SEC 2's spelling, which `cryptography` uses
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _OTHERS: Final = 0o077  # what group and others may do
+_LOCKED: Final = (
+    b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
+    b"Proc-Type: 4,ENCRYPTED",
+)  # PKCS#8, and OpenSSL's older way
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +95,6 @@ class PrivateKey:
     @classmethod
     def generate(cls) -> "PrivateKey":
         """A new key from the operating system's randomness."""
-        from cryptography.hazmat.primitives.asymmetric import ec
-
         return _private(ec.generate_private_key(ec.SECP256R1()))
 
     @classmethod
@@ -95,10 +105,6 @@ class PrivateKey:
             FormatError: no P-256 private key.
             InputError: a password is missing, wrong, or given for a key that has none.
         """
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
         if len(pem) > MAX_KEY_BYTES:
             raise FormatError(f"private key: expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}")
         try:
@@ -120,8 +126,6 @@ class PrivateKey:
         Raises:
             InputError: a password of no bytes, or of more than OpenSSL takes.
         """
-        from cryptography.hazmat.primitives import serialization
-
         if password is not None and not 1 <= len(password) <= MAX_PASSWORD_BYTES:
             raise InputError(f"expected a password of 1 to {MAX_PASSWORD_BYTES} bytes, got {len(password)}")
         lock = serialization.NoEncryption() if password is None else serialization.BestAvailableEncryption(password)
@@ -129,9 +133,6 @@ class PrivateKey:
 
     def sign(self, message: bytes) -> bytes:
         """The DER ECDSA signature over SHA-256 of `message`; the same for the same message and key (RFC 6979)."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
         return self._key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
@@ -179,6 +180,17 @@ def _write_new(path: Path, pem: bytes) -> None:
             os.unlink(name)  # noqa: PTH108  # a plain name
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a key file is encrypted, so that a password is needed to sign with it.
+
+    Raises:
+        NotFoundError, FormatError: nothing is there, or no regular file.
+    """
+    with open_regular(path) as (file, _):
+        pem = file.read(MAX_KEY_BYTES + 1)
+    return any(mark in pem for mark in _LOCKED)
+
+
 def read_private(path: Path, password: bytes | None = None) -> PrivateKey:
     """The key of a file that only its owner can read.
 
@@ -205,10 +217,6 @@ def _private(key: "EllipticCurvePrivateKey") -> PrivateKey:
 
 
 def _load_public(pem: bytes) -> "EllipticCurvePublicKey":
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     if len(pem) > MAX_KEY_BYTES:
         raise FormatError(f"public key: expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}")
     if pem.count(b"-----BEGIN ") > 1:  # the library would take the first and keep silent
@@ -223,12 +231,8 @@ def _load_public(pem: bytes) -> "EllipticCurvePublicKey":
 
 
 def _pem(key: "EllipticCurvePublicKey") -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
 
 def _key_id(key: "EllipticCurvePublicKey") -> KeyId:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return KeyId(digest_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
@@ -19,9 +21,6 @@ from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
 from rasura.patches.models.families import find_family, refuse_unread
 from rasura.patches.types import SHORT, Digest, ParamName
 
-if TYPE_CHECKING:
-    import torch
-
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
 """The dtypes in which people load a model; a cast is one IEEE rounding, so its digest can be known beforehand."""
 
@@ -29,6 +28,7 @@ _BOTH: Final = (".to_k.weight", ".to_v.weight")
 TEXT_LAYERS: Final = "text"
 LAYERS: Final = {"k": _BOTH[:1], "v": _BOTH[1:], "kv": _BOTH, TEXT_LAYERS: _BOTH}
 _CROSS_ATTENTION: Final = ".attn2"
+_OVER_FRAMES: Final = ".motion_modules."
 _DENOISERS: Final = ("unet.", "transformer.")
 _TEXT_ENCODERS: Final = tuple(f"{name}." for name in COMPONENTS if name.startswith("text_encoder"))
 
@@ -100,7 +100,10 @@ def find_cross_attention(
         found = [
             name
             for name in sorted(infos)
-            if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
+            if name.startswith(_DENOISERS)
+            and _CROSS_ATTENTION in name
+            and name.endswith(LAYERS[layers])
+            and _OVER_FRAMES not in name
         ]
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
     if width is None:
@@ -142,8 +145,6 @@ def check_touched(expected: Iterable[TensorIdentity], pristine: Mapping[ParamNam
 
 
 def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -> BaseMismatchError:
-    import torch
-
     own, got = torch_dtype(expected.dtype), dtype_name(tensor.dtype)
     if torch.promote_types(own, tensor.dtype) != tensor.dtype:
         wide = [name for name in CAST_DTYPES if torch.promote_types(own, torch_dtype(name)) == torch_dtype(name)]
@@ -164,8 +165,6 @@ def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -
 
 
 def _same(expected: TensorIdentity, tensor: torch.Tensor) -> bool:
-    import torch
-
     own = torch_dtype(expected.dtype)
     if digest_tensor(tensor.to(own)) != expected.sha256:
         return False

@@ -21,8 +21,10 @@ from rasura.patches.errors import ConceptError, ErasureRefusedError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
+from rasura.patches.models.plain_text import normal
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, normal, prompts_of
+from rasura.patches.plain_numbers import say_over
+from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO, GENERAL
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.types import ParamName
@@ -181,7 +183,7 @@ def _refusal(judgement: Judgement, judge: Judge, policy: Policy) -> ErasureRefus
     named = ", ".join(f"{word} ({max(0.0, 1 - apart):.2f})" for word, apart in better)
     return ErasureRefusedError(
         f"erasing {judgement.concept!r} to {judgement.anchor!r} erases little or nothing: the anchor is like the "
-        f"target by {judgement.alike:.2f}, limit {policy.alike:g}" + (f"; less alike: {named}" if named else ""),
+        f"target by {say_over(judgement.alike, policy.alike)}" + (f"; less alike: {named}" if named else ""),
         hint=_hint(judgement.concept, better),
         concept=judgement.concept,
         alike=f"{judgement.alike:.3f}",

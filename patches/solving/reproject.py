@@ -21,7 +21,7 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
 from rasura.patches.checks.capacity import GUARD
 from rasura.patches.erasers.columns import Columns
-from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
+from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.manifest_parts import BasisSpec
@@ -138,7 +138,7 @@ def _free(patch: Patch, columns: Columns, basis: ProtectedBasis) -> float:
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
             f"concept {columns.name!r} lies inside the targets that are to be left alone and what patch "
-            f"{patch.patch_id[:SHORT]} protects: {share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
+            f"{patch.patch_id[:SHORT]} protects: {say_free(share)}",
             hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --rank-rule {basis.rule.coarser}",
             concept=columns.name,
             free=f"{share:.3e}",

@@ -30,6 +30,7 @@ from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.patch import Patch, PatchTensors
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, BaseIdentity, find_cross_attention
+from rasura.patches.plain_numbers import say_beside
 from rasura.patches.solving.from_manifest import DERIVED, trained
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.reproject import read_stored_erasure
@@ -225,7 +226,7 @@ def _from_targets(patch: Patch) -> Responses:
 
 def _no_form(patch: Patch, fit: float | None) -> ErasureRefusedError:
     how = (
-        f"W·Q misses them by {fit:.2g}, expected at most {FIT:g}"
+        "W·Q misses them by {}, expected at most {}".format(*say_beside(fit, FIT))
         if fit is not None
         else "they were trained, or made elsewhere"
     )

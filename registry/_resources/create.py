@@ -25,7 +25,7 @@ from rasura.registry.log.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.writer import Clock, LogWriter
 
-__all__ = ["found", "open_journal", "upgrade"]
+__all__ = ["foresee", "found", "open_journal", "upgrade"]
 
 
 def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> None:
@@ -45,6 +45,19 @@ def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> Non
             journal.begin(draft, lambda session: _install(session, journal, str(key.verify_key), str(place)))
 
 
+def foresee(place: Location, now: Clock, busy_seconds: float) -> None:
+    """Looks whether `found` would find the place free; nothing is written.
+
+    Raises:
+        ExistsError: the folder has files, or the database tables.
+        RegistryError: the database cannot be read.
+    """
+    _check_free(place.folder)
+    if place.url is not None:
+        with closing(LogWriter(place, "", now, busy_seconds)) as journal, journal.snapshot() as session:
+            _check_empty(session, str(place))
+
+
 def open_journal(place: Location, now: Clock, busy_seconds: float) -> LogWriter:
     """The registry at a place, its schema checked; nothing is written.
 
@@ -58,8 +71,8 @@ def open_journal(place: Location, now: Clock, busy_seconds: float) -> LogWriter:
     return LogWriter(place, origin, now, busy_seconds)
 
 
-def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> str | None:
-    """Brings the tables to this program's version, and says so in the log: both or neither.
+def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float, *, dry_run: bool = False) -> str | None:
+    """Brings the tables to this program's version, and says so in the log: both or neither; a dry run only looks.
 
     Returns:
         The version they were at; None where there was nothing to do.
@@ -74,6 +87,8 @@ def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> s
         origin = _origin(session, place)
     if version == schema.HEAD:
         return None
+    if dry_run:
+        return version
     draft = replace(draft, details={**draft.details, "from": version, "to": schema.HEAD})
     with closing(LogWriter(place, origin, now, busy_seconds)) as journal:
         journal.append(draft, lambda session: _migrate(session, str(place), version))
@@ -106,23 +121,32 @@ def _migrate(session: Session, where: str, version: str) -> list[RowChange | Non
 
 def _install(session: Session, journal: LogWriter, vkey: str, where: str) -> list[RowChange | None]:
     connection = session.connection()
-    present = inspect(connection).get_table_names()
-    if present:
-        got = "a registry" if "alembic_version" in present else f"the table {present[0]}"
-        raise ExistsError(f"{where}: expected an empty database, got {got}")
+    _check_empty(session, where)
     schema.upgrade(connection)
     schema.check(connection, where)  # what is made here must open again
     session.add(RegistryRow(number=1, origin=journal.origin, vkey=vkey, created_at=journal.now()))
     return []
 
 
+def _check_empty(session: Session, where: str) -> None:
+    present = inspect(session.connection()).get_table_names()
+    if present:
+        got = "a registry" if "alembic_version" in present else f"the table {present[0]}"
+        raise ExistsError(f"{where}: expected an empty database, got {got}")
+
+
+def _check_free(folder: Path) -> None:
+    with translated(f"make {folder}"):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ExistsError(f"registry: expected nothing at {folder}, got something", hint="rasura status")
+
+
 @contextmanager
 def _building(place: Location) -> Iterator[Location]:
     """A folder beside the final one, renamed at the end; a crash leaves at most this folder."""
     folder = place.folder
+    _check_free(folder)
     with translated(f"make {folder}"):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ExistsError(f"registry: expected nothing at {folder}, got something", hint="rasura status")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}-new-", dir=folder.parent))
     try:

@@ -1,7 +1,9 @@
 """Public keys that sign patches: adding, trusting, revoking, finding."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,14 +16,24 @@ from rasura.registry._storage.records import Draft, KeyRecord
 from rasura.registry._storage.tables import KeyRow
 from rasura.registry.log.entry import RowChange, encode_change
 from rasura.registry.log.told import check_absent, check_kind, check_told
+from rasura.registry.log.writer import LogWriter
 
-__all__ = ["Keys", "every"]
+__all__ = ["AskPassword", "Keys", "every"]
 
 _HINT = "rasura key list"
 
 
+AskPassword: TypeAlias = Callable[[str], bytes | None]
+"""From the name of a key that is locked to its password; None where nobody gave one."""
+
+
 class Keys(Opened):
     """What a registry does with keys."""
+
+    def __init__(self, journal: LogWriter) -> None:
+        super().__init__(journal)
+        self.ask_password: AskPassword = lambda _: None
+        """How a locked key's password is found; whoever opens the registry may say."""
 
     def add_key(self, record: KeyRecord, entry: Draft) -> bool:
         """Adds a public key; False where it is here under this name.

@@ -1,12 +1,13 @@
 """The audit log: adding to it, and reading it."""
 
+from rasura.patches.errors import AuditError
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.signed_note import Checkpoint
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey
 from rasura.registry.log.told import check_actions, check_entries, check_newest, check_unfinished
 
 __all__ = ["Log"]
@@ -32,6 +33,19 @@ class Log(Opened):
             RegistryError: the key is not here, or cannot be written; nothing was changed.
         """
         return self._journal.rotate(draft)
+
+    def foresee_rotation(self) -> VerifyKey:
+        """The key that `rotate_log_key` would take out of use, which signs now; nothing is written.
+
+        Raises:
+            RegistryError: its private half is not here.
+            AuditError: what is here is another key.
+        """
+        named = VerifyKey.parse(self.log_vkey())
+        here = self._journal.key.verify_key
+        if here != named:
+            raise AuditError(f"the log is signed by {named}, and the key that is here is {here}", check="key")
+        return named
 
     def entries(
         self,

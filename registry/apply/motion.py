@@ -2,7 +2,8 @@
 
 The steps, in this order:
 
-(1) verify: signatures, trust and digests of every wanted patch; the host is what the registry last wrote; its pristine
+(1) verify: what is put in has the approvals that the trust policy asks for; signatures, trust and digests of every
+    wanted patch; the host is what the registry last wrote; its pristine
     weights are the base of every wanted patch;
 (2) check: the composer accepts the wanted stack under the policy in force;
 (3) an entry *begun* with the digests before and the predicted digests after;
@@ -17,17 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TypeAlias
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.policy import Policy
-from rasura.patches.checks.verdict import CROSSING, Relation
+from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import PatchId
 from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import side_branches as beside
@@ -45,53 +46,17 @@ from rasura.registry.apply.host_state import (
     sighted,
 )
 from rasura.registry.apply.prepare import Motion, prepared
+from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, SIGNERS, name_signers
+from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.registry import Registry
+from rasura.registry.trust.approvals.demand import require_approved
 from rasura.registry.trust.check import merge_policies
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
 
 Wanted: TypeAlias = Callable[[Stack], Mapping[PatchId, Strength]]
 """From the set that is applied to the set that is wanted; raises where that cannot be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who does something, and why; both go into the audit log."""
-
-    name: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a motion did.
-
-    Attributes:
-        location: the host.
-        applied: the set that is applied now.
-        parameters: how many parameters the motion touched.
-        before: tensor-set digest of those parameters before.
-        after: the same after; equal to what was predicted.
-        pristine: whether nothing is applied any more.
-        changed: whether anything was written; a switch to what is applied already writes nothing.
-        beside: how many of them run as a side branch now, because they are quantised
-            (`rasura.registry.apply.side_branches`).
-        crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
-    """
-
-    location: str
-    applied: Stack
-    parameters: int
-    before: Digest
-    after: Digest
-    pristine: bool
-    changed: bool = True
-    crossing: tuple[Relation, ...] = ()
-    beside: int = 0
 
 
 def move(
@@ -120,8 +85,9 @@ def move(
     Raises:
         RasuraError: whatever a step finds; nothing changed.
     """
+    asked = _asking(registry, wanted, draft)
     if dry_run:
-        return _foresee(registry, host, wanted, merge_policies(registry, stricter), expect, force=force)
+        return _foresee(registry, host, asked, merge_policies(registry, stricter), expect, force=force)
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
@@ -129,7 +95,7 @@ def move(
             host = Glance(host)
             settle(registry, host)
             present = applied_of(find_record(registry, host)) if force else present_set(registry, host)
-            target = Stack(wanted(present))
+            target = Stack(asked(present))
             if not present and not target:
                 nothing = digest_tensor_set(())
                 return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
@@ -144,6 +110,24 @@ def move(
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
         return _carried_out(registry, host, replace(draft, patches=moved), motion, limits)
+
+
+def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
+    """The same, refusing what is put in, or gets another strength, without the approvals that the policy asks for."""
+    goal, plan = draft.details.get("goal"), draft.details.get("plan")
+
+    def asked(present: Stack) -> Mapping[PatchId, Strength]:
+        target = Stack(wanted(present))
+        way = present.diff(target)
+        require_approved(
+            registry,
+            (*way.added, *way.changed),
+            stack=goal if isinstance(goal, str) else None,
+            plan=plan if isinstance(plan, str) else None,
+        )
+        return target
+
+    return asked
 
 
 def _foresee(
@@ -165,6 +149,8 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    if motion.revoked:
+        details[REVOKED] = name_signers(motion.revoked.values())
     if draft.action == SWITCH:  # so that an interrupted one can be settled
         details[SET] = keep_set(registry, applied_of(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)
@@ -187,4 +173,5 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
     crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
     sides = motion.before, motion.after
     beside_now = sum(factors is not None for factors in motion.branches.values())
-    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now)
+    stays = tuple(sorted(motion.revoked))
+    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now, stays)

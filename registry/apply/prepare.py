@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
 from rasura.patches.algebra.compose import layers_of
@@ -18,6 +20,7 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry._storage.records import BaseRecord, HostRecord
 from rasura.registry.apply import side_branches
+from rasura.registry.apply.branches import Branches, make_branches
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.host_state import (
     add_base,
@@ -29,14 +32,9 @@ from rasura.registry.apply.host_state import (
     touched_by,
 )
 from rasura.registry.apply.look_ahead import note_unready
+from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_loaded, load_readable
 from rasura.registry.trust.tokenizer_check import check_tokenizer
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.registry.apply.side_branches import Branches
-    from rasura.registry.registry import Registry
 
 _TEXT_ENCODER: Final = "text_encoder"
 _POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
@@ -52,6 +50,7 @@ class Motion:
         present: the set that is applied.
         verdict: what the composer said of the wanted set; accepted.
         keys: who signed each wanted patch.
+        revoked: of those that stay as they are and that no key which counts has signed: who once did.
         tensors: the new value of every plain parameter that the old or the new set touches.
         branches: what shall run beside every quantised layer that they touch (`rasura.registry.apply.side_branches`).
         forget: those that get their originals back.
@@ -68,6 +67,7 @@ class Motion:
     forget: frozenset[ParamName]
     before: Digest
     after: Digest
+    revoked: Mapping[PatchId, KeyId] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -98,7 +98,8 @@ def prepared(
     """
     way, obstacles = present.diff(wanted), Obstacles()
     asks = policy if way.added or way.changed else None  # taking out is always allowed
-    loaded = note_unready(registry, wanted, asks, obstacles, add_base=add_base(host))
+    stays = [patch_id for patch_id, strength in wanted.items() if present.get(patch_id) == strength]
+    loaded = note_unready(registry, wanted, asks, obstacles, in_force=stays, add_base=add_base(host))
     stack = loaded.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
@@ -131,7 +132,7 @@ def prepared(
     values = host.compose(merged, originals, _made_of(stack, digests))
     tensors = originals | {name: value.tensor for name, value in values.items()}
     digests |= {name: value.digest for name, value in values.items()}
-    branches = side_branches.make_branches(coded, layers)
+    branches = make_branches(coded, layers)
     entries: dict[ParamName, tuple[str, str, tuple[int, ...], Digest]] = {
         n: (n, dtype_name(t.dtype), tuple(t.shape), digests[n]) for n, t in tensors.items()
     }
@@ -146,6 +147,7 @@ def prepared(
         frozenset(name for name in plain if name not in layers),
         state_of(host, touched),
         digest_tensor_set(entries.values()),
+        loaded.revoked,
     )
 
 

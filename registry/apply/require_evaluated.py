@@ -5,18 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError
-from rasura.patches.types import SHORT
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.stack import Stack
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.types import Digest
-    from rasura.registry._storage.records import EvaluationRecord
-    from rasura.registry.registry import Registry
+from rasura.patches.types import SHORT, Digest
+from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry.registry import Registry
 
 __all__ = ["require_evaluated"]
 

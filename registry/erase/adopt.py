@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from rasura.patches._io.sha256 import digest_of
+from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.split import LowRank, reduce_alone
+from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given, name_layers
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError, RasuraError
+from rasura.patches.foreign.changes import PICTURE, TEXT, Size, find_changes, refuse_other
+from rasura.patches.foreign.open_foreign import open_foreign
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import ParamName, PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.algebra.split import LowRank
-    from rasura.patches.erasers.adopted import Adopted
-    from rasura.patches.erasers.request import EraseRequest
-    from rasura.patches.foreign.changes import Size
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.types import ParamName, PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Adoption", "Foundling", "adopt"]
 
@@ -101,6 +103,7 @@ def adopt(
     progress: Progress,
     model: Path | None = None,
     protect: Sequence[PatchId] = (),
+    dry_run: bool = False,
 ) -> Foundling:
     """Make a signed, registered patch of an erasure that another program made.
 
@@ -113,6 +116,7 @@ def adopt(
         progress: told what is going on.
         model: where the base's folder lies now, if not where it was registered.
         protect: registered patches whose targets the separable part must not touch.
+        dry_run: read, split and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
         RefusedError: it changes what a patch cannot hold, or nothing of it is separable; logged as refused.
@@ -121,12 +125,15 @@ def adopt(
     """
     try:
         require_checkpoint(registry, registry.policy())
-        private = signer(registry, key)
-        opened = _opened(registry, base, model, replace(draft, action="base.add"), progress)
+        private = None if dry_run else signer(registry, key)
+        opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
         eraser, sizes = _read(opened, adoption, progress)
         request = _request(opened, adoption, eraser)
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         patch = _built(registry, opened, find_guarded(request, known, opened.identity), progress)
+        if private is None:
+            (new,) = find_new(registry, [patch.patch_id])
+            return Foundling(patch, new, eraser.form, sizes, request.retain)
         source = f"adopted from {adoption.source.name}"
         noted = replace(draft, details={"file": adoption.source.name, "made_by": adoption.made_by, "take": eraser.take})
         ((_, new),) = add_signed(
@@ -134,15 +141,18 @@ def adopt(
         )
     except RasuraError as error:
         details = {"base": base, "file": adoption.source.name, "concepts": adoption.target.concept[:1000]}
-        registry.note(describe_outcome(replace(draft, details=details), error))
+        if not dry_run:
+            registry.note(describe_outcome(replace(draft, details=details), error))
         raise
     return Foundling(patch, new, eraser.form, sizes, request.retain)
 
 
-def _opened(registry: Registry, base: str, model: Path | None, draft: Draft, progress: Progress) -> OpenBase:
+def _opened(
+    registry: Registry, base: str, model: Path | None, draft: Draft, progress: Progress, *, dry_run: bool
+) -> OpenBase:
     if model is None:
         try:
-            return open_base(registry, base, draft, progress)
+            return open_base(registry, base, draft, progress, dry_run=dry_run)
         except NotFoundError as error:
             if "moved_from" not in error.details:
                 raise
@@ -161,13 +171,6 @@ def _opened(registry: Registry, base: str, model: Path | None, draft: Draft, pro
 
 def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Adopted, tuple[Size, ...]]:
     """Everything that the file changes, as the eraser that it becomes."""
-    from rasura.patches._io.sha256 import digest_of
-    from rasura.patches._io.tensor_bytes import digest_tensor
-    from rasura.patches.algebra.split import reduce_alone
-    from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given
-    from rasura.patches.foreign.changes import PICTURE, TEXT, find_changes, refuse_other
-    from rasura.patches.foreign.open_foreign import open_foreign
-
     foreign = open_foreign(adoption.source, opened.host.parameters())
     if not foreign.scaled and adoption.scale is None:
         raise InputError(
@@ -202,9 +205,6 @@ def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Ado
 
 
 def _request(opened: OpenBase, adoption: Adoption, eraser: Adopted) -> EraseRequest:
-    from rasura.patches.erasers.adopted import name_layers
-    from rasura.patches.erasers.request_for import request_for
-
     taken = {**eraser.given.text, **eraser.given.picture}
     return request_for(
         eraser,
@@ -220,7 +220,5 @@ def _request(opened: OpenBase, adoption: Adoption, eraser: Adopted) -> EraseRequ
 
 
 def _built(registry: Registry, opened: OpenBase, request: EraseRequest, progress: Progress) -> Patch:
-    from rasura.patches.solving.solve import build_patches
-
     moments = open_moments(registry, opened)
     return build_patches(opened.host, opened.encoder, opened.identity, request, progress, moments=moments)[0]

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.plain_numbers import say_over
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
+from rasura.patches.solving.from_manifest import trained
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, manifest_of, read_signed_files
-
-if TYPE_CHECKING:
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.format.signing_key import PrivateKey
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.solving.conditioning import Conditioning
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
 
 __all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
 
@@ -79,7 +79,7 @@ def find_all_others(registry: Registry, ids: Sequence[PatchId]) -> tuple[PatchId
 
 
 def rebase(
-    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress
+    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress, *, dry_run: bool = False
 ) -> tuple[Resolved, ...]:
     """Solve each patch anew with the others' targets in its protected set; several leave each other alone, too.
 
@@ -91,6 +91,7 @@ def rebase(
         how: what to protect, and what to solve it with.
         draft: the audit entry of each new patch.
         progress: told what is going on.
+        dry_run: solve and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
         RefusedError: the mathematics says no; logged as refused.
@@ -100,9 +101,7 @@ def rebase(
     """
 
     def made() -> list[_Made]:
-        from rasura.patches.solving.from_manifest import trained
-
-        bench = Workbench.opened(registry, ids, how, draft, progress)
+        bench = Workbench.opened(registry, ids, how, draft, progress, dry_run=dry_run)
         found = []
         for i, old in bench.old.items():
             guards = bench.guards([i], [other for other in ids if other != i])
@@ -115,11 +114,11 @@ def rebase(
             found.append(_Made(old, bench.measured(old), patch, guards, bench.lost([i]), words, doubts))
         return found
 
-    return _registered(registry, ids, how, draft, made)
+    return _registered(registry, ids, how, draft, made, dry_run=dry_run)
 
 
 def join(
-    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress
+    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, progress: Progress, *, dry_run: bool = False
 ) -> tuple[tuple[Resolved, ...], Conditioning]:
     """Solve patches together that were made in the same way: still one patch a concept, each superseding its old one.
 
@@ -129,6 +128,7 @@ def join(
         how: what to protect besides, and what to solve it with.
         draft: the audit entry of each new patch.
         progress: told what is going on.
+        dry_run: as for `rebase`.
 
     Returns:
         The patches, and how well their concepts are told apart.
@@ -141,11 +141,9 @@ def join(
     judged: list[Conditioning] = []
 
     def made() -> list[_Made]:
-        from rasura.patches.solving.conditioning import measure_conditioning_of
-
         if len(ids) < 2:  # noqa: PLR2004
             raise InputError(f"expected two patches or more to join, got {len(ids)}", hint="rasura patch rebase ID")
-        bench = Workbench.opened(registry, ids, how, draft, progress)
+        bench = Workbench.opened(registry, ids, how, draft, progress, dry_run=dry_run)
         request, guards = bench.request(ids), bench.guards(ids, ())
         judged.append(measure_conditioning_of(list(bench.old.values())))
         _check_told_apart(judged[0])
@@ -157,7 +155,7 @@ def join(
             for old, patch, own in zip(bench.old.values(), patches, doubts, strict=True)
         ]
 
-    return _registered(registry, ids, how, draft, made), judged[0]
+    return _registered(registry, ids, how, draft, made, dry_run=dry_run), judged[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,22 +172,32 @@ class _Made:
 
 
 def _registered(
-    registry: Registry, ids: Sequence[PatchId], how: Anew, draft: Draft, make: Callable[[], list[_Made]]
+    registry: Registry,
+    ids: Sequence[PatchId],
+    how: Anew,
+    draft: Draft,
+    make: Callable[[], list[_Made]],
+    *,
+    dry_run: bool,
 ) -> tuple[Resolved, ...]:
-    """Make all, then register all; a failure is logged and registers nothing."""
+    """Make all, then register all; a failure is logged and registers nothing. A dry run makes all, and stops."""
     try:
         if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
         require_checkpoint(registry, registry.policy())
-        private = signer(registry, how.key)
+        private = None if dry_run else signer(registry, how.key)
         made = make()
-        added = add_signed(registry, [_signed(item, private, draft) for item in made])
+        if private is None:
+            fresh = find_new(registry, [item.patch.patch_id for item in made])
+        else:
+            fresh = tuple(new for _, new in add_signed(registry, [_signed(item, private, draft) for item in made]))
     except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
+        if not dry_run:
+            registry.note(describe_outcome(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
         raise
     successors = {item.old.patch_id: item.patch for item in made}
     found = []
-    for item, (_, new) in zip(made, added, strict=True):
+    for item, new in zip(made, fresh, strict=True):
         beside = {other.old.patch_id: other.old for other in made if other is not item}
         pairs = _pairs(item, {**item.guards, **beside}, successors)
         found.append(Resolved(item.old, item.before, item.patch, new, pairs, item.lost, item.doubts))
@@ -203,8 +211,6 @@ def _signed(item: _Made, key: PrivateKey, draft: Draft) -> SignedPatch:
 
 
 def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
-    from rasura.patches.checks.disturbance import measure_disturbance
-
     return tuple(
         Pair(
             patch_id,
@@ -217,13 +223,11 @@ def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[Pat
 
 
 def _check_told_apart(found: Conditioning) -> None:
-    from rasura.patches.solving.conditioning import REFUSE
-
     worst = next(iter(found.groups), None)
     if worst is not None and worst.condition > REFUSE:
         raise ErasureRefusedError(
-            f"{', '.join(worst.concepts)} cannot be told apart: their targets have condition {worst.condition:.3g}, "
-            f"limit {REFUSE:g}; {worst.suggestion}",
+            f"{', '.join(worst.concepts)} cannot be told apart: their targets have condition "
+            f"{say_over(worst.condition, REFUSE)}; {worst.suggestion}",
             hint="rasura patch join ID ID",
             condition=f"{worst.condition:.3e}",
             concepts=list(worst.concepts),

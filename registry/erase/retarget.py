@@ -5,28 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import torch
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.fit_request import fit_request
+from rasura.patches.solving.from_manifest import request_prompts
+from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
+from rasura.patches.solving.solve import reference_of
+from rasura.patches.types import ParamName, PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.algebra.increment import Increment
-    from rasura.patches.erasers.interface import Reference
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.solving.retarget import Responses
-    from rasura.patches.types import ParamName, PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Retargeted", "retarget"]
 
@@ -63,7 +64,14 @@ class Retargeted:
 
 
 def retarget(
-    registry: Registry, patch_id: PatchId, base: str, how: Anew, *, draft: Draft, progress: Progress
+    registry: Registry,
+    patch_id: PatchId,
+    base: str,
+    how: Anew,
+    *,
+    draft: Draft,
+    progress: Progress,
+    dry_run: bool = False,
 ) -> Retargeted:
     """Express a closed-form patch on another base's weights.
 
@@ -76,6 +84,7 @@ def retarget(
         how: `retain`, `column`, `held_out` and `key` count.
         draft: the audit entry.
         progress: told what is going on.
+        dry_run: solve and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
         BaseMismatchError: another text encoder or tokenizer, or without the patch's layers.
@@ -83,18 +92,15 @@ def retarget(
         InputError: the patch touches the text encoder.
         BoundExceededError: a response too large for the grid.
     """
-    from rasura.patches.checks.disturbance import measure_own_leak
-    from rasura.patches.solving.retarget import check_layers, retarget_patch
-
     try:
         require_checkpoint(registry, registry.policy())
-        private = signer(registry, how.key)
+        private = None if dry_run else signer(registry, how.key)
         old = load_verified(registry, patch_id)
-        other = open_base(registry, base, replace(draft, action="base.add"), progress)
+        other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         words = _words(registry, old, how)
         _check_reader(old, other)
         check_layers(old, other.host.parameters(), other.record.name)
-        own = _own_weights(registry, old, other, draft, progress)
+        own = _own_weights(registry, old, other, draft, progress, dry_run=dry_run)
         responses, increments, seconds = _solved(old, own, other)
         reference = _reference(registry, old, other, words, how=how, progress=progress)
         weights = other.host.originals(old.tensors.increments)
@@ -102,9 +108,13 @@ def retarget(
         doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
         noted = replace(draft, details={"from": patch_id, "responses": responses.way})
         source = f"retarget of {patch_id[:12]} to {other.record.name}"
-        ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
+        if private is None:
+            (new,) = find_new(registry, [patch.patch_id])
+        else:
+            ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
     except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
+        if not dry_run:
+            registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
         raise
     return Retargeted(
         old,
@@ -134,8 +144,6 @@ def _solved(
     old: Patch, own: Mapping[ParamName, torch.Tensor] | None, other: OpenBase
 ) -> tuple[Responses, Mapping[ParamName, Increment], float]:
     """The responses, the increments on the other base, and the seconds that took without reading any weights."""
-    from rasura.patches.solving.retarget import build_increments_on, responses_of
-
     weights = other.host.originals(old.tensors.increments)
     started = time.perf_counter()
     responses = responses_of(old, own)
@@ -158,13 +166,14 @@ def _check_reader(old: Patch, other: OpenBase) -> None:
 
 
 def _own_weights(
-    registry: Registry, old: Patch, other: OpenBase, draft: Draft, progress: Progress
+    registry: Registry, old: Patch, other: OpenBase, draft: Draft, progress: Progress, *, dry_run: bool
 ) -> Mapping[ParamName, torch.Tensor] | None:
     """The pristine weights that the patch was computed on; None where they are no longer at hand."""
     if old.manifest.base.sha256 == other.record.digest:
         return other.host.originals(old.tensors.increments)
     try:
-        own = open_base(registry, old.manifest.base.sha256, replace(draft, action="base.add"), progress)
+        noted = replace(draft, action="base.add")
+        own = open_base(registry, old.manifest.base.sha256, noted, progress, dry_run=dry_run)
     except (NotFoundError, DriftError):
         return None
     return own.host.originals(old.tensors.increments)
@@ -173,9 +182,5 @@ def _own_weights(
 def _reference(
     registry: Registry, old: Patch, other: OpenBase, words: RetainSet | None, *, how: Anew, progress: Progress
 ) -> Reference:
-    from rasura.patches.solving.fit_request import fit_request
-    from rasura.patches.solving.from_manifest import request_prompts
-    from rasura.patches.solving.solve import reference_of
-
     request = fit_request(other.encoder, request_prompts([old.manifest], words, how.held_out))
     return reference_of(other.encoder, request, progress, open_moments(registry, other))

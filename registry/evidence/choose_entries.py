@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.models.plain_text import normal
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
-
-if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["EVERYTHING", "Choice", "choose_entries", "parse_moment", "prepare_choice"]
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry._storage.validation import instant
-
-if TYPE_CHECKING:
-    from rasura.patches._io.json_fields import JsonValue
-    from rasura.registry._storage.records import EntryRecord
 
 __all__ = ["EVENT_FORMATS", "to_cef", "to_cloudevent", "to_jsonl", "to_ocsf", "to_statement"]
 
@@ -28,6 +26,7 @@ _OCSF_CLASS: Final = 3004
 _CREATE, _READ, _UPDATE, _DELETE, _ACTIVATE, _DEACTIVATE, _OTHER = 1, 2, 3, 4, 10, 11, 99
 _OCSF_ACTIVITY: Final = {
     "apply": _ACTIVATE,
+    "approve": _UPDATE,
     "revert": _DEACTIVATE,
     "add": _CREATE,
     "adopt": _CREATE,
@@ -43,6 +42,7 @@ _OCSF_ACTIVITY: Final = {
     "retire": _DEACTIVATE,
     "revoke": _DEACTIVATE,
     "set": _UPDATE,
+    "sign": _UPDATE,
     "switch": _UPDATE,
     "trust": _UPDATE,
     "unretire": _ACTIVATE,

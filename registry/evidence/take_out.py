@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
+from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.evidence.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
 from rasura.registry.evidence.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.log_bundle import BundleLine, Head, RecordLine, write_lines
@@ -17,13 +19,8 @@ from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.record_digest import encode_record, fingerprint
 from rasura.registry.log.rotation import read_chain, read_key
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
+from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import GIVEN
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from rasura.registry._storage.records import Draft, EntryRecord
-    from rasura.registry.registry import Registry
 
 __all__ = [
     "choose_indexes",

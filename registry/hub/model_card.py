@@ -11,8 +11,10 @@ from a registry that may not hold that patch, says it again.
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+import yaml
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
@@ -79,7 +81,8 @@ class PatchFacts:
         licence: as signed in its manifest, or "".
         supersedes: the patches that it takes the place of.
         successor: a patch that takes its place, as the registry knows, or None; those of the repository count anyway.
-        comfyui: its file for ComfyUI in the repository, or "".
+        comfyui: its file for ComfyUI in the repository, or ""; current patches alone have one.
+        retired: whether who pushed it, or knows it, has retired it.
     """
 
     patch_id: PatchId
@@ -92,6 +95,7 @@ class PatchFacts:
     supersedes: tuple[PatchId, ...] = ()
     successor: PatchId | None = None
     comfyui: str = ""
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,15 @@ class CardFacts:
         tool_version: version of rasura that writes the card.
         patches: the patches that are pushed.
         license: the licence that was asked for, or None; `rasura.registry.hub.licences` says what counts then.
+        later: for patches that the registry has a successor of, such a one; those of the repository are told so, too.
+        retired: for every patch that the registry holds, whether it is retired.
     """
 
     tool_version: str
     patches: tuple[PatchFacts, ...]
     license: str | None = None
+    later: Mapping[PatchId, PatchId] = field(default_factory=dict)
+    retired: Mapping[PatchId, bool] = field(default_factory=dict)
 
 
 def plain(text: str) -> str:
@@ -130,6 +138,12 @@ def superseded(patches: Sequence[PatchFacts]) -> dict[PatchId, PatchId]:
     later |= {old: patch.patch_id for patch in patches for old in patch.supersedes if old != patch.patch_id}
     here = {patch.patch_id for patch in patches}
     return {old: new for old in later if old in here and (new := _last(old, later)) is not None}
+
+
+def list_current(patches: Sequence[PatchFacts]) -> list[PatchFacts]:
+    """Those that are to be loaded: neither retired nor superseded."""
+    after = superseded(patches)
+    return [patch for patch in patches if patch.patch_id not in after and not patch.retired]
 
 
 def _last(start: PatchId, later: Mapping[PatchId, PatchId]) -> PatchId | None:
@@ -156,8 +170,6 @@ def render(facts: CardFacts, repo: str, existing: str = "", licence: Licence | N
     Raises:
         FormatError: the existing front matter cannot be read.
     """
-    import yaml
-
     known, body = split(existing)
     front = yaml.safe_dump(
         _front(facts, known, licence or Licence(written_licence(known))),
@@ -203,8 +215,6 @@ def split(text: str) -> tuple[dict[str, Any], str]:
     match = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", text, re.DOTALL)
     if match is None and not text.startswith("---"):
         return {}, text
-    import yaml
-
     try:
         front = yaml.safe_load(match[1]) if match else None
     except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
@@ -245,6 +255,7 @@ def _row(row: object, bases: Mapping[Digest, BaseFacts]) -> PatchFacts | None:
                 _ids(rest.get("supersedes")),
                 PatchId(successor) if _ID.fullmatch(successor) else None,
                 file if COMFYUI.fullmatch(file) else "",
+                rest.get("retired") is True,
             )
     return None
 
@@ -301,6 +312,7 @@ def _listed(patch: PatchFacts) -> dict[str, Any]:
         "supersedes": [str(old) for old in patch.supersedes],
         "successor": str(patch.successor or ""),
         "comfyui": patch.comfyui,
+        "retired": patch.retired,
     }
     return row | {key: value for key, value in more.items() if value}
 
@@ -314,8 +326,7 @@ def _place(body: str, section: str) -> str:
 
 
 def _section(facts: CardFacts, repo: str) -> str:
-    after = superseded(facts.patches)
-    current = [patch for patch in facts.patches if patch.patch_id not in after]
+    after, current = superseded(facts.patches), list_current(facts.patches)
     groups = [(base, [p for p in current if p.base == base]) for base in _bases(current)]
     parts = [
         _about(facts),
@@ -361,7 +372,7 @@ def _table(patches: Sequence[PatchFacts], after: Mapping[PatchId, PatchId]) -> s
         new = after.get(patch.patch_id)
         cells = [f"`{patch.patch_id[:SHORT]}`", concepts, inline(patch.anchor), inline(patch.method)]
         cells += [inline(patch.base.name)] if several else []
-        cells += [f"superseded by `{new[:SHORT]}`" if new else "current"]
+        cells += [f"superseded by `{new[:SHORT]}`" if new else "retired" if patch.retired else "current"]
         cells += [f"`{patch.path}`" if patch.path else "the root"]
         cells += [inline(patch.licence)] if licensed else []
         lines.append(f"| {' | '.join(cells)} |")

@@ -2,6 +2,10 @@
 
 Where a patch goes: the first one, into a repository that holds nothing else, goes to the root, so that diffusers loads
 it by the repository's name alone; every other one goes to `patches/<id>/`.
+
+`comfyui/` holds a file of every current patch. One that the card names, of a patch that is no longer there, retired or
+superseded, is taken away: who loads all of them would erase what nobody wants erased, or twice. A file that no card of
+ours names is somebody else's, and stays.
 """
 
 import hashlib
@@ -45,11 +49,14 @@ class PushReceipt:
     """What a push did.
 
     Attributes:
-        commit: the commit that now holds the patches, 40 hexadecimal digits.
+        commit: the commit that now holds the patches, 40 hexadecimal digits; of a dry run, the one that was looked at,
+            "" for a repository that is not there.
         url: its page.
         paths: where each patch lies; "" is the root.
         changed: False when the repository held the same bytes already and nothing was written.
         notes: what a person should know, one sentence each.
+        written: the files that differed, by their paths.
+        removed: the files that were taken away.
     """
 
     commit: str
@@ -57,16 +64,23 @@ class PushReceipt:
     paths: Mapping[PatchId, str]
     changed: bool
     notes: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to write on top of `head`: path to bytes of the files that differ; and what a person should know."""
+    """What to do on top of `head`: files that differ, by path, and those to remove; and what a person should know."""
 
     head: str
     paths: Mapping[PatchId, str]
     changes: Mapping[str, bytes]
+    removed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not self.changes and not self.removed
 
 
 def push(
@@ -81,6 +95,7 @@ def push(
     create: bool = True,
     revision: str = DEFAULT_BRANCH,
     patience: Patience | None = None,
+    dry_run: bool = False,
 ) -> PushReceipt:
     """Write patches and the model card in one commit.
 
@@ -95,6 +110,7 @@ def push(
         create: create the repository if it does not exist.
         revision: the branch.
         patience: how failures that may pass are met.
+        dry_run: look, and write nothing.
 
     Raises:
         InputError: names or patches that cannot be.
@@ -109,10 +125,13 @@ def push(
     if not patches or len({patch.patch_id for patch in patches}) != len(patches) or not message.strip():
         raise InputError("expected one or more different patches and a message, got none or the same one twice")
     wire = Wire(endpoint, token, patience or Patience())
-    head = _head(wire, repo, revision, private=private, create=create)
+    head = _head(wire, repo, revision, private=private, create=create, dry_run=dry_run)
     plan = _plan(wire, repo, head, patches, card)
-    if not plan.changes:
+    if plan.empty:
         return _receipt(wire, repo, plan, head, changed=False, notes=("the repository holds the same files already",))
+    if dry_run:
+        made = () if head else (f"there is no {repo}: it would be made, {'private' if private else 'public'}",)
+        return _receipt(wire, repo, plan, head, changed=True, notes=made)
     return _write(wire, repo, revision, plan, message)
 
 
@@ -129,12 +148,15 @@ def _check(patch: PatchFiles) -> None:
         raise DigestMismatchError(f"patch {short}: expected {MANIFEST} with SHA-256 {patch.patch_id}, got {got}")
 
 
-def _head(wire: Wire, repo: str, revision: str, *, private: bool, create: bool) -> str:
+def _head(wire: Wire, repo: str, revision: str, *, private: bool, create: bool, dry_run: bool) -> str:
+    """The branch's commit; "" of a repository that a dry run does not make."""
     try:
         head, is_private = wire.head(repo, revision)
     except NotFoundError:
         if not create:
             raise
+        if dry_run:
+            return ""
         wire.create(repo, private=private)
         head, is_private = wire.head(repo, revision)
     if private and not is_private:
@@ -144,16 +166,18 @@ def _head(wire: Wire, repo: str, revision: str, *, private: bool, create: bool) 
 
 
 def _plan(wire: Wire, repo: str, head: str, patches: Sequence[PatchFiles], card: CardFacts) -> _Plan:
-    present = wire.files(repo, head, limit=MAX_ENTRIES)
+    present = wire.files(repo, head, limit=MAX_ENTRIES) if head else {}
     paths = _paths(patches, present)
     wanted = {_join(paths[patch.patch_id], name): data for patch in patches for name, data in patch.files.items()}
-    wanted |= {path: data for patch in patches for path, data in patch.beside.items()}
     readme = _read_card(wire, repo, head, present)
     merged = _merged(card, readme, paths, present)
+    named = {row.comfyui for row in merged.patches}
+    wanted |= {path: data for patch in patches for path, data in patch.beside.items() if path in named}
+    ours = {row.comfyui for row in cards.rows(readme)}
     licence = _licence(wire, merged, readme)
     wanted[README] = cards.render(merged, repo, readme, licence).encode()
     changes = {path: data for path, data in wanted.items() if not _same(present.get(path), data)}
-    return _Plan(head, paths, changes, licence.notes)
+    return _Plan(head, paths, changes, tuple(sorted((ours - named) & present.keys())), licence.notes)
 
 
 def _paths(patches: Sequence[PatchFiles], present: Mapping[str, RemoteFile]) -> dict[PatchId, str]:
@@ -187,16 +211,28 @@ def _read_card(wire: Wire, repo: str, head: str, present: Mapping[str, RemoteFil
 
 
 def _merged(card: CardFacts, readme: str, paths: Mapping[PatchId, str], present: Mapping[str, RemoteFile]) -> CardFacts:
-    """The card's facts with the rows of the patches that are there already and stay there."""
-    pushed = [replace(patch, path=paths.get(patch.patch_id, "")) for patch in card.patches]
+    """The card's facts with the rows of the patches that are there already and stay there, in the registry's light."""
     known: dict[str, PatchFacts] = {
-        row.path: replace(row, comfyui=row.comfyui if row.comfyui in present else "")
+        row.path: _in_light_of(card, replace(row, comfyui=row.comfyui if row.comfyui in present else ""))
         for row in cards.rows(readme)
         if _join(row.path, SIGNATURE) in present
     }
+    files = {row.patch_id: row.comfyui for row in known.values()}
+    pushed = [
+        replace(row, path=paths.get(row.patch_id, ""), comfyui=row.comfyui or files.get(row.patch_id, ""))
+        for row in card.patches
+    ]
     rows = {**known, **{row.path: row for row in pushed if row.patch_id in paths}}
     bases = _bases([*known.values()], pushed, cards.written_base(readme))
-    return replace(card, patches=tuple(replace(rows[at], base=bases[rows[at].base.digest]) for at in sorted(rows)))
+    found = [replace(rows[at], base=bases[rows[at].base.digest]) for at in sorted(rows)]
+    current = {row.patch_id for row in cards.list_current(found)}
+    return replace(card, patches=tuple(row if row.patch_id in current else replace(row, comfyui="") for row in found))
+
+
+def _in_light_of(card: CardFacts, row: PatchFacts) -> PatchFacts:
+    """A row that was there, with what the registry that pushes knows of its patch."""
+    successor = card.later.get(row.patch_id, row.successor)
+    return replace(row, successor=successor, retired=card.retired.get(row.patch_id, row.retired))
 
 
 def _bases(known: Sequence[PatchFacts], pushed: Sequence[PatchFacts], written: str) -> dict[Digest, BaseFacts]:
@@ -223,7 +259,7 @@ def _licence(wire: Wire, card: CardFacts, readme: str) -> Licence:
 
 def _write(wire: Wire, repo: str, revision: str, plan: _Plan, message: str) -> PushReceipt:
     try:
-        oid = commit_files(wire, repo, revision, plan.changes, message=message, parent=plan.head)
+        oid = commit_files(wire, repo, revision, plan.changes, message=message, parent=plan.head, removed=plan.removed)
     except (ConflictError, HubError):
         # The answer may have been lost, or somebody else pushed the same: what counts is what is there.
         head = _held(wire, repo, revision, plan)
@@ -235,16 +271,19 @@ def _write(wire: Wire, repo: str, revision: str, plan: _Plan, message: str) -> P
 
 
 def _held(wire: Wire, repo: str, revision: str, plan: _Plan) -> str | None:
-    """The branch's head, if it is not the old one and holds every file of the plan; None otherwise."""
+    """The branch's head, if it is not the old one and is as planned in every file; None otherwise."""
     try:
         head, _ = wire.head(repo, revision)
         present = wire.files(repo, head, limit=MAX_ENTRIES)
     except (HubError, NotFoundError):
         return None
-    return head if head != plan.head and all(_same(present.get(p), d) for p, d in plan.changes.items()) else None
+    done = all(_same(present.get(p), d) for p, d in plan.changes.items()) and not present.keys() & set(plan.removed)
+    return head if head != plan.head and done else None
 
 
 def _receipt(
     wire: Wire, repo: str, plan: _Plan, commit: str, *, changed: bool, notes: tuple[str, ...] = ()
 ) -> PushReceipt:
-    return PushReceipt(commit, f"{wire.endpoint}/{repo}/commit/{commit}", plan.paths, changed, (*notes, *plan.notes))
+    url = f"{wire.endpoint}/{repo}{f'/commit/{commit}' if commit else ''}"
+    said = (*notes, *plan.notes)
+    return PushReceipt(commit, url, plan.paths, changed, said, tuple(sorted(plan.changes)), plan.removed)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import RasuraError, VerificationError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.model_signature import read_claim
-from rasura.patches.types import PatchId
+from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
@@ -17,10 +16,17 @@ from rasura.registry.hub.describe import Describer, encode_beside
 from rasura.registry.hub.licences import parse
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, open_bundle, verify_files
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import (
+    SignedPatch,
+    Verified,
+    add_signed,
+    find_new,
+    find_new_signers,
+    list_left,
+    open_bundle,
+    verify_files,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +44,15 @@ class Pulled:
     Attributes:
         patch_id: its identity.
         new: whether the registry did not hold it before.
-        ignored: files beside it that no signature covers; they were not read.
+        ignored: files beside it that no signature covers, which were not read; and signatures by keys that do not count
+            here, which were not kept.
+        signers: keys whose signatures over it are new here.
     """
 
     patch_id: PatchId
     new: bool
     ignored: tuple[str, ...]
+    signers: tuple[KeyId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ def push_patches(
     tool_version: str,
     remote: Remote,
     draft: Draft,
+    dry_run: bool = False,
 ) -> hub.PushReceipt:
     """Push registered patches and a model card as one commit.
 
@@ -86,6 +96,7 @@ def push_patches(
         tool_version: which rasura says on the card that it wrote it.
         remote: which Hub.
         draft: the audit entry.
+        dry_run: look at the repository and say what would be written; nothing is, here neither.
 
     Raises:
         VerificationError: a patch that this registry would not apply is not pushed either.
@@ -102,19 +113,32 @@ def push_patches(
             [files for files, _ in leaving],
             repo,
             message=f"Add {len(leaving)} concept-erasure patch{'es' if len(leaving) > 1 else ''}",
-            card=CardFacts(tool_version, tuple(facts for _, facts in leaving), licence),
+            card=CardFacts(
+                tool_version, tuple(facts for _, facts in leaving), licence, describe.later, describe.retired
+            ),
             endpoint=remote.endpoint,
             token=remote.token,
             private=private,
+            dry_run=dry_run,
         )
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
-    registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
+    if not dry_run:
+        registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
     return receipt
 
 
-def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: Draft, only: Sequence[str] = ()) -> Pull:
+def pull_patches(
+    registry: Registry,
+    reference: str,
+    *,
+    remote: Remote,
+    draft: Draft,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pull:
     """Pull signed patches of a repository at one pinned commit, and register those that count here, all in one go.
 
     What a key that is not trusted here signed, or is not what was signed, is left out and named; the log says so.
@@ -125,6 +149,7 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         remote: which Hub.
         draft: the audit entry of each patch.
         only: ids, beginnings of ids, or concepts of those that are wanted; none: all.
+        dry_run: read and verify them, and register nothing; not logged.
 
     Raises:
         VerificationError: none of them counts here; nothing is registered.
@@ -144,31 +169,55 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         good, refused = _sorted_out(registry, fetched)
         if not good:
             raise hub.explain(pinned, refused)
+        signers = [find_new_signers(registry, verified) for _, verified in good]
+        if dry_run:
+            ids = [verified.patch.patch_id for _, verified in good]
+            told = list(zip(ids, find_new(registry, ids), strict=True))
+            return Pull(pinned, _list_pulled(good, told, signers), refused)
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
-        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in good])
+        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch, _ in good])
     except RasuraError as error:
-        registry.note(describe_outcome(draft, error))
+        if not dry_run:
+            registry.note(describe_outcome(draft, error))
         raise
     for each in refused:
         where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}
         registry.note(describe_outcome(replace(draft, details=where), each.error))
-    pulled = [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(good, added, strict=True)]
-    return Pull(pinned, pulled, refused)
+    return Pull(pinned, _list_pulled(good, added, signers), refused)
 
 
-def _sorted_out(registry: Registry, fetched: hub.Fetched) -> tuple[list[hub.FetchedPatch], list[hub.Refused]]:
+def _list_pulled(
+    good: Sequence[tuple[hub.FetchedPatch, Verified]],
+    added: Sequence[tuple[PatchId, bool]],
+    signers: Sequence[tuple[KeyId, ...]],
+) -> list[Pulled]:
+    """What a pull took in, or would take in: each patch with whether it is new and who signed it, too."""
+    return [
+        Pulled(patch_id, new, (*patch.ignored, *_left(patch, verified)), keys)
+        for (patch, verified), (patch_id, new), keys in zip(good, added, signers, strict=True)
+    ]
+
+
+def _left(patch: hub.FetchedPatch, verified: Verified) -> list[str]:
+    """Paths of signatures that are not kept."""
+    return [f"{patch.path}/{name}" if patch.path else name for name in list_left(verified, patch.files)]
+
+
+def _sorted_out(
+    registry: Registry, fetched: hub.Fetched
+) -> tuple[list[tuple[hub.FetchedPatch, Verified]], list[hub.Refused]]:
     """What verifies, and what does not although its bytes are those that a trusted key signed."""
     good, refused = [], [*fetched.refused]
     for patch in fetched.patches:
         try:
-            verify_files(registry, patch.files)
+            verified = verify_files(registry, patch.files)
         except VerificationError as error:
             manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
             signer = str(read_claim(patch.files[SIGNATURE]).key_id)
             refused.append(hub.Refused(patch.path, manifest, signer, error))
         else:
-            good.append(patch)
+            good.append((patch, verified))
     return good, refused
 
 

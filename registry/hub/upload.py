@@ -11,7 +11,7 @@ command with a deadline cannot have.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final
@@ -47,8 +47,17 @@ class _Target:
         )
 
 
-def commit_files(wire: Wire, repo: str, revision: str, files: Mapping[str, bytes], *, message: str, parent: str) -> str:
-    """Write files by path in one commit on top of `parent`; returns the commit.
+def commit_files(
+    wire: Wire,
+    repo: str,
+    revision: str,
+    files: Mapping[str, bytes],
+    *,
+    message: str,
+    parent: str,
+    removed: Sequence[str] = (),
+) -> str:
+    """Write files by path, and remove others, in one commit on top of `parent`; returns the commit.
 
     Raises:
         ConflictError: the branch is no longer at `parent`.
@@ -66,6 +75,7 @@ def commit_files(wire: Wire, repo: str, revision: str, files: Mapping[str, bytes
         else:
             content = base64.b64encode(data).decode()
             lines.append({"key": "file", "value": {"content": content, "path": path, "encoding": "base64"}})
+    lines += [{"key": "deletedFile", "value": {"path": path}} for path in removed]
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     path = f"/api/models/{repo}/commit/{quote(revision, safe='')}"
     answer = wire.post(path, target.what, repo, body, headers={"Content-Type": "application/x-ndjson"})

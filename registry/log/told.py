@@ -16,26 +16,22 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError
 from rasura.patches.types import Digest
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry._storage.tables import CheckpointRow, EntryRow
 from rasura.registry.log.entry import RowChange, identify_record
-from rasura.registry.log.log_key import LogKey
+from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.record_digest import Record, fingerprint
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint, parse_note, verified_by
 from rasura.registry.log.told_file import Line, ToldFile
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.log.log_key import LastSigned
 
 __all__ = [
     "Told",

@@ -16,23 +16,21 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError, InputError, NotFoundError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import PatchId
+from rasura.registry._storage.choices import StackRecord
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.host_state import applied_of, sighted
-from rasura.registry.apply.operations import switch
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.trust.verified_patch import manifest_of
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry.apply.motion import Actor
-    from rasura.registry.registry import Registry
 
 __all__ = ["Judgement", "Step", "judge", "present", "reset", "run", "start"]
 
@@ -56,16 +54,14 @@ class Step:
     refused: tuple[int, ...] = ()
 
 
-def start(registry: Registry, name: str, model: Path, actor: Actor) -> Step:
-    """Begin with a stack on a model folder, and give the model half of it.
+def start(registry: Registry, name: str, model: Path, actor: Actor, *, dry_run: bool = False) -> Step:
+    """Begin with a stack on a model folder, and give the model half of it. With `dry_run`, nothing is written.
 
     Raises:
         ConflictError: a bisection is going on.
         InputError: a stack without patches.
         RasuraError: see `rasura.registry.apply.operations.switch`; nothing has begun.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     stack = registry.stack(name)
     _check_free(registry)
     if not stack.patches:
@@ -73,6 +69,8 @@ def start(registry: Registry, name: str, model: Path, actor: Actor) -> Step:
     host = CheckpointHost.open(model)
     before = applied_of(sighted(registry, host))
     state = Bisection(stack.name, stack.base, host.location, before, _ordered(registry, stack), 0, len(stack.patches))
+    if dry_run:
+        return _advance(registry, state, actor, dry_run=True)
     try:
         return _advance(registry, state, actor)
     except Exception:
@@ -81,8 +79,10 @@ def start(registry: Registry, name: str, model: Path, actor: Actor) -> Step:
         raise
 
 
-def judge(registry: Registry, judgement: Judgement, actor: Actor) -> Step:
+def judge(registry: Registry, judgement: Judgement, actor: Actor, *, dry_run: bool = False) -> Step:
     """Say what the model is with the subset that it has, and go on to the next one, or to the end.
+
+    With `dry_run`, nothing is written, and what was said is forgotten again.
 
     Raises:
         NotFoundError: no bisection is going on.
@@ -100,7 +100,7 @@ def judge(registry: Registry, judgement: Judgement, actor: Actor) -> Step:
             state = replace(state, bad=tried)
         case "skip":
             state = replace(state, skipped=state.skipped | {tried})
-    return _advance(registry, state, actor)
+    return _advance(registry, state, actor, dry_run=dry_run)
 
 
 def run(registry: Registry, command: Callable[[], int], actor: Actor, tell: Callable[[Step], None]) -> Step:
@@ -125,13 +125,14 @@ def run(registry: Registry, command: Callable[[], int], actor: Actor, tell: Call
     return step
 
 
-def reset(registry: Registry, actor: Actor, *, leave: bool = False) -> Bisection:
+def reset(registry: Registry, actor: Actor, *, leave: bool = False, dry_run: bool = False) -> Bisection:
     """Give the model back what it had before, and end the bisection, whatever state it is in.
 
     Args:
         registry: where.
         actor: who and why.
         leave: leave the model as it is; also where its folder is gone.
+        dry_run: see whether it can be done; nothing is written.
 
     Raises:
         NotFoundError: no bisection is going on, or the model's folder is gone.
@@ -139,36 +140,40 @@ def reset(registry: Registry, actor: Actor, *, leave: bool = False) -> Bisection
     """
     state = bisect_state.load(registry)
     if not (leave or (state.over and state.reached)):
-        _switch(registry, state, state.before, actor)
-    bisect_state.forget(registry)
+        _switch(registry, state, state.before, actor, dry_run=dry_run)
+    if not dry_run:
+        bisect_state.forget(registry)
     return state
 
 
-def _advance(registry: Registry, state: Bisection, actor: Actor) -> Step:
+def _advance(registry: Registry, state: Bisection, actor: Actor, *, dry_run: bool = False) -> Step:
     """Move on to the next subset that the composer accepts; at the end, back to what was before."""
     refused: list[int] = []
     while True:
-        state = bisect_state.save(registry, replace(state, testing=state.next(), reached=False))
+        state = replace(state, testing=state.next(), reached=False)
+        if not dry_run:
+            bisect_state.save(registry, state)
         try:
-            _switch(registry, state, state.subset, actor)
+            _switch(registry, state, state.subset, actor, dry_run=dry_run)
         except CheckRefusedError:
             if state.testing is None:
                 raise
             refused.append(state.testing)
             state = replace(state, skipped=state.skipped | {state.testing})
         else:
-            return Step(bisect_state.save(registry, replace(state, reached=True)), tuple(refused))
+            state = replace(state, reached=True)
+            return Step(state if dry_run else bisect_state.save(registry, state), tuple(refused))
 
 
-def _switch(registry: Registry, state: Bisection, patches: Stack, actor: Actor) -> None:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+def _switch(registry: Registry, state: Bisection, patches: Stack, actor: Actor, *, dry_run: bool = False) -> None:
+    from rasura.registry.apply.operations import switch  # needs torch; the doctor's look at a bisection does not
 
     try:
         host = CheckpointHost.open(Path(state.location))
     except NotFoundError as error:
         raise NotFoundError(error.message, hint=f"{_RESET} --leave") from None
     base = state.base if patches or not state.before else None
-    switch(registry, host, Goal(f"bisection of {state.stack}", base, patches), actor)
+    switch(registry, host, Goal(f"bisection of {state.stack}", base, patches), actor, dry_run=dry_run)
 
 
 def _ordered(registry: Registry, stack: StackRecord) -> tuple[tuple[PatchId, Strength], ...]:
@@ -226,8 +231,6 @@ def present(registry: Registry, state: Bisection) -> Stack:
         NotFoundError: it is gone.
         DriftError: it changed outside the registry.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     return applied_of(sighted(registry, CheckpointHost.open(Path(state.location))))
 
 

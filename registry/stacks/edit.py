@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -26,12 +25,11 @@ from rasura.patches.errors import (
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name
 from rasura.registry._storage.records import Draft
-from rasura.registry.apply.look_ahead import check_in_use
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.apply.require_in_use import check_in_use
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
-
-if TYPE_CHECKING:
-    from rasura.registry.apply.operations import Actor
-    from rasura.registry.registry import Registry
+from rasura.registry.trust.approvals.demand import require_approved
 
 __all__ = ["Update", "add", "create", "delete", "members_of", "remove", "set_members", "update"]
 
@@ -100,6 +98,7 @@ def create(
     versions = Versions.of(registry, digest)
     _check_bases(registry, members, digest)
     _check_versions(versions, members, name)
+    require_approved(registry, members, stack=name, on_model=False)
     now = registry.now()
     record = StackRecord(name, digest, Stack(members).sixteenths, now, now)
     if dry_run:
@@ -229,6 +228,8 @@ def delete(registry: Registry, name: str, actor: Actor, *, dry_run: bool = False
 def _changed(
     registry: Registry, before: StackRecord, patches: Stack, draft: Draft, *, dry_run: bool
 ) -> tuple[StackRecord, bool]:
+    way = Stack.of_sixteenths(before.patches).diff(patches)
+    require_approved(registry, (*way.added, *way.changed), stack=before.name, on_model=False)
     after = replace(before, patches=patches.sixteenths, updated_at=registry.now())
     if dry_run:
         return after, after.patches != before.patches

@@ -18,23 +18,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
 from rasura.patches._io.tensor_bytes import digest_tensor_set
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.policy import Policy, list_limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name, digest_policy
+from rasura.registry.registry import Registry
 from rasura.registry.trust.check import find_worst, judge_stack
-from rasura.registry.trust.verified_patch import manifest_of
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
+from rasura.registry.trust.verified_patch import find_signers, manifest_of
 
 __all__ = [
     "FORMAT",
@@ -193,10 +191,10 @@ def check_claims(registry: Registry, lock: LockFile) -> None:
     for patch in lock.patches:
         record = registry.patch(patch.patch_id)
         for what, told, here in (
-            ("concept", patch.concept, record.concepts[0]),
-            ("key", patch.key_id, record.key_id),
+            ("concept", patch.concept, (record.concepts[0],)),
+            ("key", patch.key_id, find_signers(registry, patch.patch_id)),
         ):
-            if told != here:
+            if told not in here:
                 found.append(f"{patch.patch_id[:SHORT]} has another {what}")
     if found:
         raise ConflictError(

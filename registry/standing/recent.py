@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["Told", "find_ticket", "list_recent"]
 

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import RasuraError
+from rasura.patches.format.signing_key import PrivateKey
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records import Draft
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.operations import Actor, Receipt, switch
+from rasura.registry.apply.operations import switch
+from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
+from rasura.registry.takedown.plan import Made, TakedownPlan
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
-
-if TYPE_CHECKING:
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.format.signing_key import PrivateKey
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
-    from rasura.registry.takedown.plan import Made, TakedownPlan
 
 __all__ = ["Done", "carry_out"]
 

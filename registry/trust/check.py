@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.strength import Strength
+from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.check import check
+from rasura.patches.checks.encoder_effects import with_across
 from rasura.patches.checks.policy import Policy, combine_policies
+from rasura.patches.checks.removal import check_revert
+from rasura.patches.checks.verdict import Accepted, Reason, Refused, Relation, Verdict
+from rasura.patches.checks.weigh import Originals
 from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
+from rasura.patches.format.member import Member
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import Host
+from rasura.patches.models.base_identity import check_touched
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.types import SHORT
+from rasura.patches.types import SHORT, KeyId, PatchId
+from rasura.registry.registry import Registry
 from rasura.registry.trust.encoder_check import look_across
 from rasura.registry.trust.verified_patch import load_signed
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.checks.capacity import Capacity
-    from rasura.patches.checks.verdict import Relation, Verdict
-    from rasura.patches.checks.weigh import Originals
-    from rasura.patches.format.member import Member
-    from rasura.patches.hosts.interface import Host
-    from rasura.patches.types import KeyId, PatchId
-    from rasura.registry.registry import Registry
 
 __all__ = [
     "Judged",
@@ -70,8 +71,6 @@ class Judged:
     @property
     def capacity(self) -> Capacity | None:
         """The room that the set takes; None where nothing reads text embeddings."""
-        from rasura.patches.checks.capacity import Capacity
-
         return Capacity.of([member.patch for member in self.stack])
 
 
@@ -83,10 +82,17 @@ def merge_policies(registry: Registry, stricter: Policy | None) -> Policy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A set of patches, verified anew, and who signed each."""
+    """A set of patches, verified anew, and who signed each.
+
+    Attributes:
+        stack: the patches.
+        keys: whose signature counts, of each.
+        revoked: of those that are in force and that no key which counts has signed: who once did.
+    """
 
     stack: tuple[Member, ...]
     keys: Mapping[PatchId, KeyId]
+    revoked: Mapping[PatchId, KeyId] = field(default_factory=dict)
 
 
 def load_stack(
@@ -94,6 +100,7 @@ def load_stack(
     patches: Mapping[PatchId, Strength],
     progress: Progress = lambda *_: None,
     *,
+    in_force: Collection[PatchId] = (),
     obstacles: Obstacles | None = None,
 ) -> Loaded:
     """Verify every patch of a set.
@@ -102,6 +109,8 @@ def load_stack(
         registry: where they are.
         patches: the set.
         progress: told what is going on.
+        in_force: those of them that are applied already and stay as they are; a key that was revoked since takes none
+            of them out, and keeps nobody from moving others (`rasura.registry.trust.verified_patch.verify_files`).
         obstacles: gets what is raised; then those that are good are given.
 
     Raises:
@@ -109,22 +118,22 @@ def load_stack(
         NotFoundError: a patch or its files are not here.
         RasuraError: the first of these, with the others in `others`.
     """
-    from rasura.patches.format.member import Member
-
-    stack, keys, found = [], {}, Obstacles() if obstacles is None else obstacles
+    stack, found = [], Obstacles() if obstacles is None else obstacles
+    keys: dict[PatchId, KeyId] = {}
+    revoked: dict[PatchId, KeyId] = {}
     for done, (patch_id, strength) in enumerate(patches.items()):
         progress("verifying patches", done, len(patches))
         try:
-            verified = load_signed(registry, patch_id)
+            verified = load_signed(registry, patch_id, in_force=patch_id in in_force)
         except RasuraError as error:
             error.say_of(f"patch {patch_id[:SHORT]}")
             found.add(error)
             continue
         stack.append(Member(verified.patch, strength))
-        keys[patch_id] = verified.key_id
+        (keys if verified.counts else revoked)[patch_id] = verified.key_id
     if obstacles is None:
         found.refuse()
-    return Loaded(tuple(stack), keys)
+    return Loaded(tuple(stack), keys, revoked)
 
 
 def judge_stack(
@@ -175,10 +184,6 @@ def judge_loaded(
         host: the model that the set is for, if there is one.
         progress: told what is going on.
     """
-    from rasura.patches.checks.check import check
-    from rasura.patches.checks.encoder_effects import with_across
-    from rasura.patches.checks.removal import check_revert
-
     progress("checking", 0, 1)
     stack, left = loaded.stack, [member.patch_id for member in gone]
     if gone:
@@ -200,9 +205,6 @@ def find_originals(registry: Registry, stack: Sequence[Member]) -> Originals | N
 
     What does not have the digests that the patches name is not the base, and is not used.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.base_identity import check_touched
-
     if not stack:
         return None
     expected = {p.name: p for member in stack for p in member.patch.manifest.base.parameters}
@@ -230,8 +232,6 @@ def find_worst(verdict: Verdict) -> dict[str, Worst]:
 
 def load_readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:
     """What leaves, as far as it can be verified: a revoked key is a reason to take a patch out, not to keep it in."""
-    from rasura.patches.format.member import Member
-
     found = []
     for patch_id, strength in leaving.items():
         try:
@@ -243,8 +243,6 @@ def load_readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> li
 
 def _unseen(verdict: Verdict, error: NotFoundError) -> Verdict:
     """Refused: the stack cannot be checked behind its patched text encoder, and nothing is assumed of it."""
-    from rasura.patches.checks.verdict import Accepted, Reason, Refused
-
     known = () if isinstance(verdict, Accepted) else verdict.reasons
     return Refused(verdict.relations, (*known, Reason(error.message, error.hint)))
 

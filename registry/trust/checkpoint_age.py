@@ -8,14 +8,11 @@ may bound that time: `checkpoint_age`. What counts is the newest entry `log.chec
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from rasura.patches.checks.policy import show_age
+from rasura.patches.checks.policy import Policy, show_age
 from rasura.patches.errors import CheckRefusedError
-
-if TYPE_CHECKING:
-    from rasura.patches.checks.policy import Policy
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["GIVEN", "require_checkpoint"]
 

@@ -6,40 +6,52 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, is_locked, read_private, write_private
 from rasura.registry._storage.records import Draft, KeyRecord
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
+from rasura.registry.trust.passwords import VARIABLE
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PEM_LIMIT: Final = 16 * 1024
 _SUFFIX: Final = ".signer.pem"
 
 
-def make_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
+def foresee_key(registry: Registry, name: str) -> Path:
+    """Where the private half of a key goes that `make_key` would make; nothing is written.
+
+    Raises:
+        InputError, ExistsError: as for `make_key`.
+    """
+    _check_free(registry, name)
+    path = find_private_path(registry, name)
+    if path.exists() and not is_locked(path):  # a locked one is looked at when its password is here
+        _take_orphan(path, None)
+    return path
+
+
+def make_key(registry: Registry, name: str, draft: Draft, *, password: bytes | None = None) -> KeyRecord:
     """Make a P-256 key pair; the registry trusts it at once.
+
+    With a password the private half is encrypted (PKCS#8, PBES2 with AES-256), and signing asks for it.
 
     A private half of this name that no row speaks of is what a process left that died before it could register it: it
     is taken, and so is one that another process writes at this moment.
 
     Raises:
-        InputError: a name that is no plain word.
+        InputError: a name that is no plain word, or a password that cannot be one.
         ExistsError: the name is taken, or a file that is no private key lies where the private half goes.
     """
-    _check_name(name)
-    if any(record.name == name for record in registry.keys()):
-        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
+    _check_free(registry, name)
     path = find_private_path(registry, name)
     private, mine = PrivateKey.generate(), True
     try:
-        write_private(path, private)
+        write_private(path, private, password)
     except ExistsError:
-        private, mine = _take_orphan(path), False
+        private, mine = _take_orphan(path, password), False
     record = _record(registry, private.public, name, owned=True)
     try:
         new = registry.add_key(record, draft)
@@ -52,9 +64,15 @@ def make_key(registry: Registry, name: str, draft: Draft) -> KeyRecord:
     return record
 
 
-def _take_orphan(path: Path) -> PrivateKey:
+def _check_free(registry: Registry, name: str) -> None:
+    _check_name(name)
+    if any(record.name == name for record in registry.keys()):
+        raise ExistsError(f"a key named {name!r} exists already", hint="rasura key list")
+
+
+def _take_orphan(path: Path, password: bytes | None) -> PrivateKey:
     try:
-        return read_private(path)
+        return read_private(path, password)
     except RasuraError as error:
         raise ExistsError(
             f"{path} lies where the private half of this key goes, and is none that can be used: {error.message}",
@@ -111,7 +129,7 @@ def signer(registry: Registry, name: str | None) -> PrivateKey:
 
     Raises:
         NotFoundError: none here, or not by that name.
-        InputError: several, and none was named.
+        InputError: several, and none was named; or its password is missing or wrong.
         RevokedKeyError: the named one is revoked.
     """
     owned = [record for record in registry.keys() if record.owned and record.revoked_at is None]
@@ -128,10 +146,33 @@ def signer(registry: Registry, name: str | None) -> PrivateKey:
         raise RevokedKeyError(f"key {record.name!r} is revoked and signs no more", hint="rasura key new NAME")
     if not record.owned:
         raise NotFoundError(f"the private half of key {record.name!r} is not in this registry", hint="rasura key list")
-    key = read_private(find_private_path(registry, record.name))
+    key = _unlock(registry, record.name)
     if key.public.key_id != record.key_id:
         raise FormatError(f"the private key of {record.name!r} is not the one that was registered")
     return key
+
+
+def _unlock(registry: Registry, name: str) -> PrivateKey:
+    path = find_private_path(registry, name)
+    if not is_locked(path):
+        return read_private(path)
+    password = registry.ask_password(name)
+    if password is None:
+        raise InputError(
+            f"key {name!r} is locked with a password: expected it in {VARIABLE} or in a file, got none",
+            hint="--password-file FILE",
+            key=name,
+        )
+    try:
+        return read_private(path, password)
+    except InputError as error:
+        raise InputError(f"key {name!r}: {error.message}", hint="--password-file FILE", **error.details) from None
+
+
+def is_key_locked(registry: Registry, record: KeyRecord) -> bool:
+    """Whether signing with a key of this registry takes a password; of one whose private half is not here, no."""
+    path = find_private_path(registry, record.name)
+    return record.owned and path.is_file() and is_locked(path)
 
 
 def find_private_path(registry: Registry, name: str) -> Path:

@@ -119,6 +119,33 @@ ATTACKS: dict[str, list[tuple[str, str, str]]] = {
         ("one key counted twice", PASS, "signing_twice_counts_once"),
         ("a key of another kind", REFUSED, "keys_of_other_kinds_are_refused"),
         ("a certificate", REFUSED, BUNDLES),
+        (
+            "the approval of a key without the role, or of other concepts",
+            REFUSED,
+            "roles_scopes_and_revoked_keys_decide_what_counts",
+        ),
+        (
+            "one approval where two are asked for",
+            REFUSED,
+            "a_patch_is_put_on_a_protected_base_when_two_have_approved_it",
+        ),
+        ("an older trust policy", REFUSED, "an_old_version_does_not_come_back"),
+        ("a trust policy that expired", REFUSED, "after_it_expired_what_it_protects_is_only_taken_out"),
+        (
+            "a trust policy signed by its own keys alone",
+            REFUSED,
+            "a_version_is_signed_by_its_predecessors_and_its_own_keys",
+        ),
+        (
+            "a further signature under another's name",
+            REFUSED,
+            "a_further_signature_is_by_the_key_of_its_name_over_these_files",
+        ),
+        (
+            "what a revoked key signed, signed again by another",
+            PASS,
+            "a_patch_counts_again_once_somebody_trusted_signed_it",
+        ),
         ("a wrong password", REFUSED, "passwords_that_do_not_fit_are_refused_without_a_trace"),
         ("a key file that others can read", REFUSED, "key_files_that_others_may_touch_are_refused"),
         ("a secret in a message", PASS, "no_secret_in_repr_nor_pickle"),
@@ -204,11 +231,7 @@ ATTACKS: dict[str, list[tuple[str, str, str]]] = {
 }
 
 ELSEWHERE = {
-    "roles and namespaces of keys",
     "keys that expire",
-    "signatures by a key that was revoked later",
-    "thresholds of several signers",
-    "a trust policy as a signed file",
     "version numbers of patches",
     "witnesses and cosignatures",
     "timestamp tokens",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.commandline import rasura
-from support.registries.workshop import ALICE, Workshop, workshop
+from support.registries.workshop import ALICE, Workshop, digests, workshop
 
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -91,7 +91,9 @@ def test_a_patched_model_that_was_cast_is_told_a_way_back_that_works(workshop: W
     revert = rasura("patch", "revert", "--all", "--force", "--yes", "--model", workshop.model, cwd=workshop.folder)
     assert revert.code != 0
     for shown in (status, doctor, revert):
-        assert "put a fresh copy there; or save it in F16 again" in " ".join((shown.out + shown.err).split())
+        assert "put a fresh copy there, or save it in F16 again; then: rasura patch revert --all --force" in " ".join(
+            (shown.out + shown.err).split()
+        )
     _rewritten(workshop.model / UNET, lambda found: {key: tensor.half() for key, tensor in found.items()})
     revert = rasura("patch", "revert", "--all", "--force", "--yes", "--model", workshop.model, cwd=workshop.folder)
     assert revert.code == 0, revert.err
@@ -112,12 +114,14 @@ def test_a_patched_model_that_was_rounded_is_promised_no_way_back_but_a_fresh_co
     assert revert.code != 0
     for shown in (status, doctor, revert):
         said = " ".join((shown.out + shown.err).split())
-        assert "put a fresh copy there: BF16 rounded what no patch touches, too" in said
-        assert "again, then" not in said
+        assert "put a fresh copy there, because BF16 rounded what no patch touches, too" in said
+        assert "save it in" not in said
     shutil.rmtree(workshop.model)
     shutil.copytree(fresh, workshop.model)
-    line = ("patch", "apply", workshop.dog, "--model", workshop.model)
-    assert rasura(*line, cwd=workshop.folder).code == 0
+    revert = rasura("patch", "revert", "--all", "--force", "--yes", "--model", workshop.model, cwd=workshop.folder)
+    assert revert.code == 0, revert.err
+    assert digests(workshop.model) == digests(fresh)
+    assert rasura("patch", "apply", workshop.dog, "--model", workshop.model, cwd=workshop.folder).code == 0
 
 
 def test_a_copy_of_a_patched_model_is_no_new_base(workshop: Workshop) -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.registries.tampering import X, run
 from support.registries.workshop import ALICE, Workshop, workshop
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError
 from rasura.registry._storage.records import Draft

@@ -10,7 +10,7 @@ import pytest
 from support.commandline import Run, rasura
 from support.judges import tiny_clip
 
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError
 from rasura.patches.types import Digest
 from rasura.registry._storage.records import Draft, EntryRecord, EvaluationRecord

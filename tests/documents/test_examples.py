@@ -68,7 +68,7 @@ def test_the_server_says_404_for_what_is_not_there(client: Any) -> None:
 def test_a_patch_goes_through_mlflow_and_is_verified_again(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="an extra: rasura[examples]")
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'rasura[examples]'")
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     module = example("mlflow_model")

@@ -16,7 +16,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.format.kohya_lora import name_module_key
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import PatchId

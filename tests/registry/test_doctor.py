@@ -15,7 +15,7 @@ from support.models.single_files import single_file
 from support.registries.workshop import ALICE, Mortal, Workshop, digests, silent, workshop
 
 from rasura.patches._io.file_lock import locked
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.goal import Goal
@@ -213,3 +213,46 @@ def test_a_bisection_without_its_model_or_with_a_broken_file(workshop: Workshop,
     file.write_text("{}")
     (finding,) = [f for f in examine(registry, [], ALICE, dry_run=False, progress=silent) if f.kind == "bisection"]
     assert finding == Finding("bisection", str(file), finding.said, "left", f"rm '{file}'")
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["beside", "elsewhere"])
+def test_a_model_that_was_moved(far: bool, workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    """It is said where it lies, or what to type; then the registry knows, and undo, status and the log go on."""
+    home, model = workshop.folder, workshop.model
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    rasura("stack", "create", "prod", "--base", "tiny", cwd=home)
+    rasura("stack", "add", "prod", workshop.dog, cwd=home)
+    place = (tmp_path / "elsewhere" if far else home) / "moved here"
+    place.parent.mkdir(exist_ok=True)
+    model.rename(place)
+    hint = "rasura doctor --model " + ("WHERE" if far else f"'{place}'")
+    for words in (("stack", "show", "prod"), ("host", "list"), ("status",)):
+        said = rasura(*words, cwd=home).out
+        assert hint in said, said
+        assert ("it was moved to" in said) is not far
+    assert "open: " in rasura("status", cwd=home).out
+    told = [("missing", "left")] if far else [("moved", "repairable")]
+    assert look(registry, dry_run=True) == told
+    if far:
+        assert hint in rasura("doctor", cwd=home).out
+    named = [place] if far else []
+    assert look(registry, *named) == [("moved", "repaired")]
+    assert look(registry) == []
+    assert [host.location for host in registry.hosts()] == [str(place)]
+    (entry,) = registry.entries(limit=1)
+    assert (entry.action, entry.details["from"], entry.details["location"]) == ("host.move", str(model), str(place))
+    assert str(place) in rasura("stack", "show", "prod", cwd=home).out
+    assert "nothing is open" in rasura("status", cwd=home).out
+    assert "found again" in rasura("log", "-n", "1", cwd=home).out
+    undone = rasura("undo", "--model", place, "--yes", cwd=home)
+    assert undone.code == 0, undone.err
+    assert registry.hosts()[0].applied == {}
+    assert verify_log(registry).size == registry.head().size
+
+
+def test_a_copy_is_not_taken_for_the_model_that_was_moved(workshop: Workshop, registry: Registry) -> None:
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    copy = shutil.copytree(workshop.model, workshop.folder / "copy")
+    assert look(registry) == []
+    assert look(registry, Path(copy)) == [("drifted", "hopeless")]
+    assert [host.location for host in registry.hosts()] == [str(workshop.model)]

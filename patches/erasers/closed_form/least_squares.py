@@ -21,10 +21,10 @@ import torch
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, count_for
 from rasura.patches.erasers.columns import Columns
-from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
+from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.models.plain_text import normal
 from rasura.patches.types import ParamName
 
 Project = Callable[[torch.Tensor], torch.Tensor]
@@ -210,8 +210,7 @@ def compute_free_share(columns: Columns, basis: ProtectedBasis) -> float:
     if share >= FREE_FLOOR:
         return share**2
     raise ErasureRefusedError(
-        f"concept {columns.name!r} lies inside the protected set: {share:.2e} of it is free, "
-        f"expected at least {FREE_FLOOR:g}",
+        f"concept {columns.name!r} lies inside the protected set: {say_free(share)}",
         hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --retain FILE "
         f"--rank-rule {basis.rule.coarser}",
         concept=columns.name,

@@ -29,7 +29,7 @@ import torch
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, find_leading
 from rasura.patches.erasers.columns import Columns
-from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
+from rasura.patches.erasers.free_share import FREE_FLOOR, say_free, share_of
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import ErasureRefusedError
@@ -129,8 +129,7 @@ def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: Protect
     share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
-            f"concept {columns.name!r} lies inside {where}: "
-            f"{share:.2e} of it is free, expected at least {FREE_FLOOR:g}",
+            f"concept {columns.name!r} lies inside {where}: {say_free(share)}",
             hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --retain FILE "
             f"--rank-rule {basis.rule.coarser}",
             concept=columns.name,

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import torch
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guarded_basis
-from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm
+from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
@@ -126,7 +126,7 @@ class Edit:
         if share < FREE_FLOOR:
             raise ErasureRefusedError(
                 f"concept {self.target.concept!r} lies inside the protected set of layer {space.layer}: "
-                f"{share:.2e} of its keys is free, expected at least {FREE_FLOOR:g}",
+                f"{say_free(share)}",
                 hint=f"rasura erase --base MODEL --concept {shlex.quote(self.target.concept)} --retain FILE "
                 f"--method clip-null-space {coarser}",
                 concept=self.target.concept,

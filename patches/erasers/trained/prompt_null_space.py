@@ -17,7 +17,7 @@ import torch
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, build_guarded_basis, build_protected_basis
 from rasura.patches.erasers.columns import Columns
-from rasura.patches.erasers.free_share import FREE_FLOOR, share_of
+from rasura.patches.erasers.free_share import FREE_FLOOR, say_free, share_of
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.models.text_encoder import TextEncoder
@@ -168,8 +168,7 @@ def detectors(columns: Columns, basis: ProtectedBasis, rank: int) -> tuple[torch
     share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
-            f"concept {columns.name!r} lies inside what is protected: {share:.2e} of it is free, "
-            f"expected at least {FREE_FLOOR:g}",
+            f"concept {columns.name!r} lies inside what is protected: {say_free(share)}",
             hint=f"rasura erase --base MODEL --concept {shlex.quote(columns.name)} --rank-rule {basis.rule.coarser}",
             concept=columns.name,
             free=f"{share:.3e}",

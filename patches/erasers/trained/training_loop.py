@@ -24,6 +24,7 @@ import torch
 
 from rasura.patches.erasers.trained.checkpoints import Checkpoints, State
 from rasura.patches.errors import NotFiniteError
+from rasura.patches.plain_numbers import say_number
 from rasura.patches.types import Progress
 
 EARLIEST: Final = 11
@@ -155,7 +156,7 @@ class _Run:
     @property
     def stage(self) -> str:
         """What is going on, and behind a tab how well."""
-        return f"training {self._task.name}" + (f"\tloss {self.mean:.2e}" if self.updates else "")
+        return f"training {self._task.name}" + (f"\tloss {say_number(self.mean)}" if self.updates else "")
 
     @property
     def over(self) -> bool:

@@ -24,6 +24,7 @@ from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, ParameterInfo
+from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
@@ -97,6 +98,10 @@ class CheckpointHost(Host):
         """The folder; None of a single file."""
         return None if self.single else self.path
 
+    def uncovered(self) -> tuple[str, ...]:
+        """What `model_index.json` names that patches do not touch."""
+        return () if self.single else find_uncovered_on_disk(self.path)
+
     @property
     def location(self) -> str:
         """The absolute path."""
@@ -154,14 +159,14 @@ class CheckpointHost(Host):
         """What helps a model that was saved again in another type than the one in which it was patched.
 
         A wider type holds every number as it was. Any other rounded them, and originals are kept only of what patches
-        touch, so that no way leads back from there.
+        touch, so that no way leads back from there. What is put there is no model without patches before the registry
+        was told so: that is what the revert is for.
         """
-        fresh = "put a fresh copy there"
+        how = f", or save it in {was} again"
         if (was, now) not in _WIDENED:
-            return f"{fresh}: {now} rounded what no patch touches, too, and of that no original is kept"
+            how = f", because {now} rounded what no patch touches, too, and of that no original is kept"
         return (
-            f"{fresh}; or save it in {was} again, then: rasura patch revert --all --force --model "
-            f"{shlex.quote(self.location)}"
+            f"put a fresh copy there{how}; then: rasura patch revert --all --force --model {shlex.quote(self.location)}"
         )
 
     def _check_uncast(self, now: ParameterInfo, original: ParameterInfo) -> None:

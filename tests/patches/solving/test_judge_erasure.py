@@ -1,5 +1,6 @@
 """Judging erasures on the model whose pictures gave the limits: what is refused, what is said, what is offered."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.base_identity import identify
+from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention, identify
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
-from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure, list_doubts
+from rasura.patches.solving.judge_erasure import Judge, choose_anchors, judge_erasure, list_doubts
 from rasura.patches.solving.solve import build_patches
 
 REFERENCE = Path(__file__).parents[3] / "examples" / "reference_model"
@@ -107,6 +108,25 @@ def test_a_word_that_the_model_never_learnt_is_said_and_not_refused(model: Model
     assert found.alike > DEFAULT_POLICY.alike  # which says little of such a word
     (doubt, *_) = list_doubts([found])
     assert "hardly knows 'neno'" in doubt
+
+
+def test_what_the_model_draws_is_known_and_slips_are_not(model: Model) -> None:
+    """All 26 objects and 5 styles; of the slips of docs/gates.md, those that share no part with a learnt word."""
+    known = json.loads((REFERENCE / "concepts.json").read_text())
+    names = [n for n in find_cross_attention(model.host.parameters(), TEXT_LAYERS) if ".to_v." in n]
+    judge = Judge.of(model.host, model.encoder, model.request(Target("dog", "cat")), names)
+    assert judge is not None
+
+    def spread(word: str) -> float:
+        columns = judge.encode(word)
+        assert columns is not None
+        return judge.scale.spread(columns)
+
+    words = [*known["objects"], *known["styles"]]
+    assert len(words) == 26 + 5
+    assert {word: spread(word) for word in words if spread(word) < LEAST_SPREAD} == {}
+    slips = ("dgo", "catt", "lionn", "pengiun", "roze", "cactis", "aple", "piza", "umbrela", "skul", "neno", "sketh")
+    assert {word: spread(word) for word in (*slips, "bird", "horse") if spread(word) >= LEAST_SPREAD} == {}
 
 
 def test_with_whole_prompts_to_keep_everyday_words_are_the_scale(model: Model) -> None:

@@ -43,6 +43,7 @@ from rasura.registry.hub.push import PushReceipt
 from rasura.registry.hub.transfer import Remote, pull_patches, push_patches
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
+from rasura.registry.standing.retire import retire, unretire
 from rasura.registry.trust.key_files import signer, trust_file
 from rasura.registry.trust.verified_patch import manifest_of
 
@@ -414,3 +415,79 @@ def test_a_base_that_is_not_here_is_known_by_what_was_touched_or_not_at_all(
     base = replace(manifest.base, sha256=Digest("c" * 64), parameters=(touched,))
     facts = Describer.of(registry, None).patch(replace(manifest, base=base))
     assert (facts.base.family, facts.comfyui) == (family, "")
+
+
+def files_of(hub: HubServer) -> set[str]:
+    return set(HfApi(endpoint=hub.url, token=TOKEN).list_repo_files(REPO))
+
+
+def comfyui(hub: HubServer) -> set[str]:
+    """The first digits of the patches that have a file for ComfyUI, and names that are nobody's id."""
+    found = {path.removesuffix(".safetensors") for path in files_of(hub) if path.startswith("comfyui/")}
+    return {path.rpartition("-")[2] for path in found}
+
+
+def test_comfyui_holds_the_current_patches_alone_and_what_others_put_there(
+    workshop: Workshop, registry: Registry, plain_hub: HubServer
+) -> None:
+    api = HfApi(endpoint=plain_hub.url, token=TOKEN)
+    push(registry, plain_hub, workshop.dog, workshop.photo, workshop.van_gogh)
+    theirs = "comfyui/somebody-elses-000000000000.safetensors"
+    api.upload_file(path_or_fileobj=b"not ours", path_in_repo=theirs, repo_id=REPO)
+    dog, photo, van = (patch_id[:12] for patch_id in (workshop.dog, workshop.photo, workshop.van_gogh))
+    assert comfyui(plain_hub) == {dog, photo, van, "000000000000"}
+    retire(registry, [workshop.photo], ALICE)
+    new = solve_anew(registry, workshop.dog, workshop.van_gogh)
+    receipt = push(registry, plain_hub, new)
+    assert {path.rpartition("-")[2] for path in receipt.removed} == {f"{dog}.safetensors", f"{photo}.safetensors"}
+    assert comfyui(plain_hub) == {new[:12], van, "000000000000"}
+    card = readme(plain_hub)
+    assert "| retired |" in card
+    assert not any(photo in line for line in card.splitlines() if line.startswith("pipe."))
+    assert push(registry, plain_hub, new).changed is False
+    unretire(registry, [workshop.photo], ALICE)
+    push(registry, plain_hub, workshop.photo)
+    assert comfyui(plain_hub) == {new[:12], photo, van, "000000000000"}
+    assert "| retired |" not in readme(plain_hub)
+
+
+def test_the_file_of_a_patch_that_somebody_took_out_of_the_repository_goes_too(
+    workshop: Workshop, registry: Registry, plain_hub: HubServer
+) -> None:
+    push(registry, plain_hub, workshop.dog, workshop.photo)
+    HfApi(endpoint=plain_hub.url, token=TOKEN).delete_folder(f"patches/{workshop.photo}", repo_id=REPO)
+    receipt = push(registry, plain_hub, workshop.dog)
+    assert len(receipt.removed) == 1
+    assert comfyui(plain_hub) == {workshop.dog[:12]}
+    assert workshop.photo[:12] not in readme(plain_hub)
+
+
+def test_dry_runs_say_what_would_go_and_come_and_write_nothing(
+    workshop: Workshop, registry: Registry, second: Registry, plain_hub: HubServer, tmp_path: Path
+) -> None:
+    at = ("--endpoint", plain_hub.url, "--dry-run")
+    there = ("--token", TOKEN, *at)
+    with workshop.unchanged():
+        done = rasura("push", workshop.dog, REPO, *there, cwd=workshop.folder)
+        assert done.code == 0, done.err
+        assert f"would push 1 to {REPO}" in done.out
+        assert f"there is no {REPO}: it would be made, public" in done.out
+        assert "  + model.sig" in done.out
+        assert not HfApi(endpoint=plain_hub.url, token=TOKEN).repo_exists(REPO)
+    push(registry, plain_hub, workshop.dog, workshop.photo)
+    before = HfApi(endpoint=plain_hub.url, token=TOKEN).model_info(REPO).sha
+    retire(registry, [workshop.photo], ALICE)
+    with workshop.unchanged():
+        told = rasura("push", workshop.van_gogh, REPO, *there, "--json", cwd=workshop.folder)
+        assert (told.envelope["changed"], told.data["dry_run"], told.data["commit"]) == (False, True, before)
+        assert f"patches/{workshop.van_gogh}/model.sig" in told.data["written"]
+        assert [path.endswith(f"{workshop.photo[:12]}.safetensors") for path in told.data["removed"]] == [True]
+    assert HfApi(endpoint=plain_hub.url, token=TOKEN).model_info(REPO).sha == before
+    size = len(second.entries())
+    refused = rasura("pull", REPO, *at, cwd=tmp_path / "second")
+    assert (refused.code, len(second.entries())) == (4, size)
+    trust_alice(workshop, second)
+    size = len(second.entries())
+    seen = rasura("pull", REPO, *at, "--json", cwd=tmp_path / "second")
+    assert {(p["id"], p["new"]) for p in seen.data["patches"]} == {(workshop.dog, True), (workshop.photo, True)}
+    assert (seen.envelope["changed"], second.patches(), len(second.entries())) == (False, (), size)

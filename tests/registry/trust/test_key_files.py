@@ -1,18 +1,22 @@
 """Keys: made, trusted, revoked, and which one signs."""
 
+import functools
 import shlex
 import stat
 from pathlib import Path
 
 import pytest
+from support.commandline import rasura
 from support.registries.registry_fixtures import Place
 
+from rasura.api import front_door as api
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RegistryError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
 from rasura.registry._storage.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import find_private_path, make_key, signer, trust_file
+from rasura.registry.trust.key_files import find_private_path, is_key_locked, make_key, signer, trust_file
+from rasura.registry.trust.passwords import read_password_file
 
 NEW = Draft("alice", "", "key.add", "success")
 TRUST = Draft("alice", "", "key.trust", "success")
@@ -182,3 +186,103 @@ def test_a_private_key_that_was_exchanged(registry: Registry) -> None:
     with pytest.raises(FormatError, match="not the one that was registered"):
         signer(registry, "alice")
     assert read_private(path).public.key_id != registry.key("alice").key_id
+
+
+# --- with a password ------------------------------------------------------------------------------------------------
+
+
+def test_a_locked_key_signs_with_its_password_only(registry: Registry) -> None:
+    record = make_key(registry, "alice", NEW, password=b"correct horse")
+    pem = find_private_path(registry, "alice").read_bytes()
+    assert pem.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert (is_key_locked(registry, record), b"correct" in pem) == (True, False)
+    with pytest.raises(InputError, match="locked with a password: expected it in RASURA_KEY_PASSWORD") as caught:
+        signer(registry, "alice")
+    assert caught.value.hint == "--password-file FILE"
+    asked: list[str] = []
+    for password in (b"wrong horse", b"correct horse"):
+        registry.ask_password = functools.partial(_answer, asked, password)
+        if password == b"wrong horse":
+            with pytest.raises(InputError, match="got another one") as caught:
+                signer(registry, "alice")
+            assert "horse" not in f"{caught.value!r} {caught.value.hint} {caught.value.details}"
+    assert signer(registry, None).public.key_id == record.key_id
+    assert asked == ["alice", "alice"]
+    make_key(registry, "bob", NEW)
+    assert (is_key_locked(registry, registry.key("bob")), signer(registry, "bob").public.key_id) == (
+        False,
+        registry.key("bob").key_id,
+    )
+    assert len(asked) == 2
+
+
+def _answer(asked: list[str], password: bytes, name: str) -> bytes:
+    asked.append(name)
+    return password
+
+
+@pytest.mark.parametrize("password", [b"", b"x" * 1024])
+def test_what_cannot_be_a_password(registry: Registry, password: bytes) -> None:
+    with pytest.raises(InputError, match="a password of 1 to 1023 bytes"):
+        make_key(registry, "alice", NEW, password=password)
+    assert registry.keys() == ()
+    assert not find_private_path(registry, "alice").exists()
+
+
+def test_an_orphan_that_is_locked_is_taken_with_its_password(registry: Registry) -> None:
+    private = PrivateKey.generate()
+    write_private(find_private_path(registry, "alice"), private, b"secret")
+    with pytest.raises(ExistsError, match="none that can be used"):
+        make_key(registry, "alice", NEW)
+    assert make_key(registry, "alice", NEW, password=b"secret").key_id == private.public.key_id
+
+
+def test_a_password_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pass word"
+    path.write_bytes(b"p\xc3\xa4ss \n\n")
+    path.chmod(0o644)
+    with pytest.raises(InputError, match="only its owner can read") as caught:
+        read_password_file(path)
+    assert caught.value.hint == f"chmod 600 {shlex.quote(str(path))}"
+    path.chmod(0o600)
+    assert read_password_file(path) == b"p\xc3\xa4ss \n"
+    path.write_bytes(b"\r\n")
+    with pytest.raises(InputError, match="got 0"):
+        read_password_file(path)
+    with pytest.raises(NotFoundError):
+        read_password_file(tmp_path / "none")
+
+
+def test_the_commands_take_a_password_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    rasura("init", cwd=tmp_path)
+    none = rasura("key", "new", "alice", "--encrypt", cwd=tmp_path)
+    assert (none.code, "expected a password in RASURA_KEY_PASSWORD" in none.err) == (2, True)
+    file = tmp_path / "secret"
+    file.write_text("correct horse\n")
+    file.chmod(0o600)
+    made = rasura("key", "new", "alice", "--encrypt", "--password-file", file, "--json", cwd=tmp_path)
+    assert (made.data["locked"], "horse" in made.out) == (True, False)
+    assert "with a password" in rasura("key", "list", cwd=tmp_path).out
+    known = {"RASURA_KEY_PASSWORD": "correct horse"}
+    assert rasura("key", "new", "bob", "--encrypt", cwd=tmp_path, variables=known).code == 0
+    with Registry.open(tmp_path) as registry:
+        registry.ask_password = lambda _: b"correct horse"
+        assert {signer(registry, name).public.key_id for name in ("alice", "bob")} == {
+            key.key_id for key in registry.keys()
+        }
+
+
+def test_python_takes_a_password_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("correct horse\n")
+    file.chmod(0o600)
+    api.init(tmp_path).close()
+    with api.open(tmp_path, password_file=file) as registry:
+        record = registry.new_key("alice", encrypt=True)
+        assert signer(registry.store, "alice").public.key_id == record.key_id
+    with api.open(tmp_path) as registry:
+        with pytest.raises(InputError, match="locked with a password"):
+            signer(registry.store, "alice")
+        with pytest.raises(InputError, match="expected its password"):
+            registry.new_key("bob", encrypt=True)
+        assert registry.new_key("bob", encrypt=True, password_file=file).name == "bob"

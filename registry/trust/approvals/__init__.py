@@ -1,0 +1,1 @@
+"""Who may approve what, as a signed policy says, and what they approved."""
