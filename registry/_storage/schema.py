@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "check", "check_known", "find_drift", "pin", "upgrade", "version"]
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The migration that this program's tables belong to."""
 
 PINS: Final = {
@@ -36,6 +36,10 @@ PINS: Final = {
     "0003": {
         "sqlite": "4adc6a33685fc50e97d586443ee4d28746188c315732a200340085a766f1621d",
         "postgresql": "ec4e1badb3b3f2530f59874cceeec7b4c5013e60ea19e0e48998f54c922a8443",
+    },
+    "0004": {
+        "sqlite": "6cc73320a04317efc4d2da3881c7ae0669811ffc20b28b465cdde9dd0391a546",
+        "postgresql": "44a6b6febe2d5bb264c9b8807286f49452bcc309e8fdd8943b03416142686dd4",
     },
 }
 """What `pin` must give for a database at each version. A new migration needs new ones; a test prints them."""

@@ -46,7 +46,7 @@ from rasura.registry.apply.host_state import (
 )
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, SIGNERS, name_signers
+from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Receipt:
         beside: how many of them run as a side branch now, because they are quantised
             (`rasura.registry.apply.side_branches`).
         crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
+        revoked: patches that stay as they were although no key that counts has signed them any more.
     """
 
     location: str
@@ -92,6 +93,7 @@ class Receipt:
     changed: bool = True
     crossing: tuple[Relation, ...] = ()
     beside: int = 0
+    revoked: tuple[PatchId, ...] = ()
 
 
 def move(
@@ -165,6 +167,8 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    if motion.revoked:
+        details[REVOKED] = name_signers(motion.revoked.values())
     if draft.action == SWITCH:  # so that an interrupted one can be settled
         details[SET] = keep_set(registry, applied_of(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)
@@ -187,4 +191,5 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
     crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
     sides = motion.before, motion.after
     beside_now = sum(factors is not None for factors in motion.branches.values())
-    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now)
+    stays = tuple(sorted(motion.revoked))
+    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now, stays)

@@ -43,6 +43,7 @@ _OCSF_ACTIVITY: Final = {
     "retire": _DEACTIVATE,
     "revoke": _DEACTIVATE,
     "set": _UPDATE,
+    "sign": _UPDATE,
     "switch": _UPDATE,
     "trust": _UPDATE,
     "unretire": _ACTIVATE,

@@ -18,6 +18,7 @@ from rasura.registry._storage.records import (
     KeyRecord,
     PatchRecord,
     RetainSetRecord,
+    SignatureRecord,
 )
 from rasura.registry._storage.validation import instant
 
@@ -29,6 +30,7 @@ Record: TypeAlias = (
     | RetainSetRecord
     | BasisRecord
     | PatchRecord
+    | SignatureRecord
     | HostRecord
     | EvaluationRecord
     | StackRecord

@@ -149,8 +149,10 @@ def test_a_schema_older_than_any_is_refused(made: Place, sql: Sql) -> None:
 
 
 # What registries of older schemas do not have. That nothing else differs is what their pins say.
+BACK_TO_0003 = "DROP TABLE patch_signature; UPDATE alembic_version SET version_num = '0003';"
 BACK_TO_0002 = (
-    "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy; UPDATE alembic_version SET version_num = '0002';"
+    BACK_TO_0003
+    + "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy; UPDATE alembic_version SET version_num = '0002';"
 )
 BACK_TO_0001 = (
     BACK_TO_0002
