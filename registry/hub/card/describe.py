@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.registry.hub.model_card import SHORT, BaseFacts, PatchFacts
+from rasura.patches.types import SHORT
+from rasura.registry.hub.card.facts import BaseFacts, PatchFacts
 
 if TYPE_CHECKING:
     from rasura.patches.format.manifest import Manifest
