@@ -67,7 +67,7 @@ def verify(model: Path, attestation: Path, keys: tuple[Path, ...], vkey: str | N
 
     Exit code 4 where the signature is bad, 6 where the model is another.
     """
-    from rasura.commands.proving.audit import read_vkey
+    from rasura.commands.proving.pinned import read_vkey
     from rasura.patches._io.files import read_regular
     from rasura.registry.evidence.attest import verify_model
 

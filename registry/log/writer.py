@@ -33,7 +33,8 @@ from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.rotation import NEW, OLD
-from rasura.registry.log.told import Told, ToldIndex
+from rasura.registry.log.told.index import ToldIndex
+from rasura.registry.log.told.lines import Told
 
 __all__ = ["Clock", "LogWriter", "Work"]
 
