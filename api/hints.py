@@ -133,7 +133,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "audit log": Call("registry.log"),
     "audit show": Call("registry.entry", ("index",)),
     "audit prove": Call("registry.prove", ("index",), _WRITTEN),
-    "audit checkpoint": Call("registry.checkpoint", renamed=_WRITTEN),
+    "audit checkpoint": Call("registry.checkpoint", renamed={"-o": "file", "--output": "file"}),
     "audit export": Call("registry.export_log", renamed=_WRITTEN),
     "audit rotate-key": Call("registry.rotate_log_key"),
     "audit verify": Call("registry.verify", renamed={"--checkpoint": "kept"}),

@@ -102,15 +102,30 @@ class LogCalls(Calls):
         return prove_entry(self.store, index)
 
     @in_python
-    def checkpoint(self) -> bytes:
+    def checkpoint(self, file: str | Path | None = None, *, reason: str = "") -> bytes:
         """The newest signed checkpoint, to keep where nobody can change it (`rasura audit checkpoint`).
+
+        Args:
+            file: a new file to write it to; the log then notes that it was given out. None: it is only returned.
+            reason: why; goes into the log.
 
         Raises:
             AuditError: it is not signed by the log's key.
+            ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
-        from rasura.registry.evidence.take_out import export_checkpoint
+        from rasura.patches.errors import ExistsError
+        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.records import Draft
+        from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+        from rasura.registry.trust.checkpoint_age import GIVEN
 
-        return export_checkpoint(self.store)
+        if file is None:
+            return export_checkpoint(self.store)
+        self.store.check_reason(reason)
+        if Path(file).exists():
+            raise ExistsError(f"{file} exists already")
+        draft = Draft(self.actor, reason, GIVEN, "success")
+        return give_checkpoint(self.store, lambda data: write_atomic(Path(file), data), draft)[0]
 
     @in_python
     def export_log(

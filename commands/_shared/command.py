@@ -160,7 +160,8 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
 
     Raises:
         NoRegistryError: there is none.
-        InputError: the policy in force asks for a reason, and none was given to a command that changes something.
+        InputError: the policy in force asks for a reason, and none was given to a command that changes something: not
+            to one that is asked what it would do, or that names no file for what it would print.
     """
     from rasura.patches.errors import InputError
     from rasura.registry.registry import Registry
@@ -168,7 +169,7 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
     registry = Registry.open(location or find_nearest())
     registry.ask_password = ask_password
     given = click.get_current_context().params
-    if "reason" in given and not given.get("dry_run"):
+    if "reason" in given and not given.get("dry_run") and given.get("output", "") is not None:
         try:
             if given.get("model"):
                 click.get_current_context().ensure_object(dict)["entries"] = registry.head().size

@@ -91,19 +91,28 @@ def prove(index: int, output: Path | None, registry_at: str | None) -> Result:
     )
 
 
-@command(audit, "checkpoint")
+@command(audit, "checkpoint", mutating=True)
 @_OUTPUT
-def checkpoint(output: Path | None, registry_at: str | None) -> Result:
-    """Write the newest signed checkpoint, to keep where nobody can change it: a file, or standard output."""
-    from rasura.registry.evidence.take_out import export_checkpoint
+def checkpoint(output: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Print the newest signed checkpoint, or write it to a file, to keep where nobody can change it.
 
+    The log notes that a file was written, as `log.checkpoint`: a policy can ask for one of the last days.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+    from rasura.registry.trust.checkpoint_age import GIVEN
+
+    entry = None
     with open_registry(registry_at) as registry:
-        note = export_checkpoint(registry)
-    if output is not None:
-        write_lines(output, [note])
+        if output is None or not registry.log_key.is_here():  # a copy for an auditor cannot note anything
+            note = export_checkpoint(registry)
+            write_lines(output, [note] if output is not None else [])
+        else:
+            draft = Draft(actor, reason, GIVEN, "success")
+            note, entry = give_checkpoint(registry, lambda data: write_lines(output, [data]), draft)
     said = note.decode()
     return Result(
-        {"file": str(output) if output else None, "checkpoint": said},
+        {"file": str(output) if output else None, "checkpoint": said, "entry": None if entry is None else entry.index},
         lambda: line(f"wrote {output}: {said.splitlines()[1]} entries") if output else line(said.removesuffix("\n")),
         changed=output is not None,
     )

@@ -144,6 +144,7 @@ class LogWriter:
 
     def close(self) -> None:
         """Gives up the connections."""
+        self.told.close()
         self._database.close()
 
     def _write(
