@@ -20,6 +20,7 @@ from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
     from rasura.api.attach import attach
+    from rasura.api.case_calls import verify_report
     from rasura.api.front_door import init, methods, open, options, request, upgrade  # noqa: A004  # see there
     from rasura.api.log_calls import verify_file, verify_model
     from rasura.api.registry import Registry
@@ -54,6 +55,7 @@ __all__ = [
     "upgrade",
     "verify_file",
     "verify_model",
+    "verify_report",
 ]
 
 __version__ = "0.1.0"
@@ -80,6 +82,7 @@ _PLACES: Final = {
     "upgrade": "rasura.api.front_door",
     "verify_file": "rasura.api.log_calls",
     "verify_model": "rasura.api.log_calls",
+    "verify_report": "rasura.api.case_calls",
 }
 
 use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment

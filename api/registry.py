@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from rasura.api.case_calls import CaseCalls
 from rasura.api.hints import in_python, python_hint
 from rasura.api.log_calls import LogCalls
 from rasura.api.progress import Progress, ignore_progress
@@ -115,7 +116,7 @@ def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
     return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
 
 
-class Registry(LogCalls):
+class Registry(LogCalls, CaseCalls):
     """A registry, open. Made by `open` and `init`; a context manager.
 
     `model` is a model on disk: a diffusers folder or a single file. Patches are named by identifier or abbreviation,
@@ -1284,10 +1285,12 @@ class Registry(LogCalls):
             VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.
         """
         from rasura.evaluation.evaluate import evaluate
+        from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
         from rasura.evaluation.report.recorded import record_evaluation
 
         found = evaluate(self.store, request, self._draft("base.add", reason), self._progress)
         record_evaluation(self.store, found.report, self._draft("evaluation.add", reason))
+        keep_with_cases(self.store, found, self._who(reason))
         return found
 
     @in_python

@@ -11,6 +11,7 @@ import click
 from rasura.commands._command import Verbs, command, open_registry
 from rasura.commands._documents import write_lines
 from rasura.commands._output import Result, line, printing, short, table, verdict, warn
+from rasura.commands.anchor import anchor, witness
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +36,9 @@ def audit() -> None:
     """The tamper-evident log: show, prove, take out, verify."""
 
 
+audit.add_command(anchor)
+audit.add_command(witness)
+
 _CHOICE = (
     click.option(
         "--since", metavar="TIME", help="Not earlier: 2026-11-29, 2026-11-29T14:00Z, or 3d (ago; m, h, d, w)."
@@ -44,6 +48,7 @@ _CHOICE = (
     click.option("--patch", metavar="ID", help="That name this patch."),
     click.option("--concept", metavar="TEXT", help="That name a patch which erases this concept."),
     click.option("--model", metavar="DIR|UUID", help="About this model."),
+    click.option("--case", metavar="ID", help="That belong to this case."),
     click.option("--type", "type_", metavar="TYPE", help="Of this type, as patch.apply, or of a noun, as patch."),
 )
 _OUTPUT = click.option("-o", "--output", type=_PATH, metavar="FILE", help="The file to write.")
@@ -98,18 +103,28 @@ def show(index: int, registry_at: str | None) -> Result:
 
 
 @command(audit, "prove")
-@click.argument("index", type=click.IntRange(0), metavar="N")
+@click.argument("index", type=click.IntRange(0), metavar="[N]", required=False)
+@click.option("--case", metavar="ID", help="All entries of this case, as a bundle.")
 @_OUTPUT
-def prove(index: int, output: Path | None, registry_at: str | None) -> Result:
-    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry."""
-    from rasura.registry.evidence.take_out import prove_entry
+def prove(index: int | None, case: str | None, output: Path | None, registry_at: str | None) -> Result:
+    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry.
 
-    path = output or Path(f"entry-{index}.tlog-proof")
+    With --case, every entry of the case with its proof, and the records that they tell of: a bundle.
+    """
+    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
+
+    if (index is None) == (case is None):
+        raise click.UsageError("expected the number of an entry, or --case ID")
+    path = output or Path(f"entry-{index}.tlog-proof" if case is None else "case.jsonl")
     with open_registry(registry_at) as registry:
-        size = write_lines(path, [prove_entry(registry, index)])
+        if index is not None:
+            size = write_lines(path, [prove_entry(registry, index)])
+        else:
+            size = write_lines(path, export_bundle(registry, choose_indexes(registry, Choice(case=case))))
         vkey = registry.log_vkey()
     return Result(
-        {"file": str(path), "bytes": size, "index": index, "key": vkey},
+        {"file": str(path), "bytes": size, "index": index, "case": case, "key": vkey},
         lambda: line(f"wrote {path}; who has the log's key verifies it: rasura audit verify {path} --vkey {vkey}"),
         changed=True,
     )
@@ -297,6 +312,7 @@ def _choice(registry: "Registry", which: Mapping[str, str | None]) -> "Choice":
         concept=which["concept"],
         model=which["model"],
         type=which["type_"],
+        case=which["case"],
     )
 
 

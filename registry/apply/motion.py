@@ -45,6 +45,7 @@ from rasura.registry.apply.host_state import (
     sighted,
 )
 from rasura.registry.apply.prepare import Motion, prepared
+from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.log.signers import POLICY, SIGNERS, name_signers
 from rasura.registry.trust.check import merge_policies
@@ -165,6 +166,9 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    rests_on = find_evaluation(registry, record.base, applied_of(record))
+    if rests_on is not None:
+        details[EVALUATION] = rests_on
     if draft.action == SWITCH:  # so that an interrupted one can be settled
         details[SET] = keep_set(registry, applied_of(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)
