@@ -20,9 +20,9 @@ from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
     from rasura.api.attach import attach
-    from rasura.api.case_calls import verify_report
-    from rasura.api.front_door import init, methods, open, options, request, upgrade  # noqa: A004  # see there
-    from rasura.api.log_calls import verify_file, verify_model
+    from rasura.api.calls.cases import verify_report
+    from rasura.api.calls.log import verify_file, verify_model
+    from rasura.api.front_door import init, methods, open, options, probe, request, upgrade  # noqa: A004  # see there
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.patches import errors
@@ -51,6 +51,7 @@ __all__ = [
     "methods",
     "open",
     "options",
+    "probe",
     "request",
     "upgrade",
     "verify_file",
@@ -78,11 +79,12 @@ _PLACES: Final = {
     "methods": "rasura.api.front_door",
     "open": "rasura.api.front_door",
     "options": "rasura.api.front_door",
+    "probe": "rasura.api.front_door",
     "request": "rasura.api.front_door",
     "upgrade": "rasura.api.front_door",
-    "verify_file": "rasura.api.log_calls",
-    "verify_model": "rasura.api.log_calls",
-    "verify_report": "rasura.api.case_calls",
+    "verify_file": "rasura.api.calls.log",
+    "verify_model": "rasura.api.calls.log",
+    "verify_report": "rasura.api.calls.cases",
 }
 
 use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment

@@ -1,4 +1,4 @@
-"""The front door: `rasura` parses, calls one function, prints. Commands live in `rasura.commands`, one module a noun.
+"""The front door: `rasura` parses, calls one function, prints. `rasura.commands` has the commands, one module a noun.
 
 This module imports click and nothing heavy, and a noun's module is imported when the noun is typed, so that
 `rasura --help` answers at once. It is also the one place where errors become exit codes:
@@ -19,7 +19,7 @@ from typing import Any, Final
 import click
 
 from rasura import __version__
-from rasura.commands._command import Verbs
+from rasura.commands._shared.command import Verbs
 from rasura.patches.errors import InputError, OutputError, RasuraError
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
@@ -28,40 +28,42 @@ _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
 _ERROR: Final = 1
 _INTERRUPTED: Final = 130
 
-# Noun or verb: the module and attribute that hold it, and the line that help shows without importing it.
+# Noun or verb: the module of `rasura.commands` and the attribute that hold it, and the line that help shows without
+# importing it.
 _COMMANDS: Final = {
-    "init": ("rasura.commands.init:init", "Make a registry here."),
-    "demo": ("rasura.commands.demo:demo", "Erase, check, apply, revert and verify on a small real model."),
-    "key": ("rasura.commands.key:key", "Signing keys: make, list, export, trust, revoke."),
-    "base": ("rasura.commands.base:base", "Base models: add, list, show."),
-    "takedown": ("rasura.commands.takedown:takedown", "Take concepts down beside all that is erased, in one motion."),
-    "withdraw": ("rasura.commands.takedown:withdraw", "Take takedowns back; all others stay erased."),
-    "erase": ("rasura.commands.erase:erase", "Erase concepts: one signed, separable patch each."),
-    "adopt": ("rasura.commands.adopt:adopt", "Make a signed patch of an erasure that another program made."),
-    "methods": ("rasura.commands.methods:methods", "List the erasers and their choices."),
+    "init": ("registry.init:init", "Make a registry here."),
+    "demo": ("erasing.demo:demo", "Erase, check, apply, revert and verify on a small real model."),
+    "key": ("proving.key:key", "Signing keys: make, list, export, trust, revoke."),
+    "base": ("registry.base:base", "Base models: add, list, show."),
+    "takedown": ("erasing.takedown:takedown", "Take concepts down beside all that is erased, in one motion."),
+    "withdraw": ("erasing.takedown:withdraw", "Take takedowns back; all others stay erased."),
+    "erase": ("erasing.erase:erase", "Erase concepts: one signed, separable patch each."),
+    "adopt": ("erasing.adopt:adopt", "Make a signed patch of an erasure that another program made."),
+    "probe": ("registry.probe:probe", "Find what of a model reads text alone."),
+    "methods": ("erasing.methods:methods", "List the erasers and their choices."),
     "patch": (
-        "rasura.commands.patch:patch",
+        "registry.patch:patch",
         "Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
-    "stack": ("rasura.commands.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
-    "host": ("rasura.commands.status:host", "Models that something was applied to: list."),
-    "status": ("rasura.commands.status:status", "Say where the registry stands: what is in force where, what is open."),
-    "log": ("rasura.commands.status:log", "Say what happened lately, a line an event."),
-    "undo": ("rasura.commands.undo:undo", "Take the last motion of a model or a stack back."),
-    "policy": ("rasura.commands.policy:policy", "The policy in force: show, set."),
-    "plan": ("rasura.commands.plan:plan", "Say what switching a model to a stack would change."),
-    "evaluate": ("rasura.commands.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
-    "evaluation": ("rasura.commands.evaluation:evaluation", "Evaluation results: list, show."),
-    "doctor": ("rasura.commands.doctor:doctor", "Find what processes that died left behind, and put it right."),
-    "gc": ("rasura.commands.gc:gc", "Remove stored bytes that nothing refers to."),
-    "case": ("rasura.commands.case:case", "Requests with their clocks: open, list, show, close, hold, forget."),
-    "audit": ("rasura.commands.audit:audit", "The tamper-evident log: show, prove, take out, verify."),
-    "report": ("rasura.commands.report:report", "Write what was asked, done and measured as one signed page."),
-    "attest": ("rasura.commands.attest:attest", "Say what a model on disk is, signed, for those without a registry."),
-    "verify": ("rasura.commands.attest:verify", "Check a report, or a model on disk with what was attested of it."),
-    "bundle": ("rasura.commands.bundle:bundle", "Patches for a colleague in one file: make, show, add."),
-    "push": ("rasura.commands.hub:push", "Push patches to a Hugging Face Hub repository."),
-    "pull": ("rasura.commands.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),
+    "stack": ("applying.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
+    "host": ("registry.status:host", "Models that something was applied to: list."),
+    "status": ("registry.status:status", "Say where the registry stands: what is in force where, what is open."),
+    "log": ("registry.status:log", "Say what happened lately, a line an event."),
+    "undo": ("applying.undo:undo", "Take the last motion of a model or a stack back."),
+    "policy": ("checking.policy:policy", "The policy in force: show, set."),
+    "plan": ("applying.plan:plan", "Say what switching a model to a stack would change."),
+    "evaluate": ("checking.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
+    "evaluation": ("checking.evaluation:evaluation", "Evaluation results: list, show."),
+    "doctor": ("registry.doctor:doctor", "Find what processes that died left behind, and put it right."),
+    "gc": ("registry.gc:gc", "Remove stored bytes that nothing refers to."),
+    "case": ("proving.case:case", "Requests with their clocks: open, list, show, close, hold, forget."),
+    "audit": ("proving.audit:audit", "The tamper-evident log: show, prove, take out, verify."),
+    "report": ("proving.report:report", "Write what was asked, done and measured as one signed page."),
+    "attest": ("proving.attest:attest", "Say what a model on disk is, signed, for those without a registry."),
+    "verify": ("proving.attest:verify", "Check a report, or a model on disk with what was attested of it."),
+    "bundle": ("sharing.bundle:bundle", "Patches for a colleague in one file: make, show, add."),
+    "push": ("sharing.hub:push", "Push patches to a Hugging Face Hub repository."),
+    "pull": ("sharing.hub:pull", "Pull verified patches from a Hugging Face Hub repository."),
 }
 
 
@@ -78,7 +80,7 @@ class Nouns(Verbs):
         if cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = getattr(importlib.import_module(f"rasura.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -176,7 +178,7 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _refuse(seen: Mapping[str, str], error: RasuraError) -> int:
-    from rasura.commands._output import Failure, print_failure
+    from rasura.commands._shared.output import Failure, print_failure
 
     first, *others = (
         Failure(seen.get("command", ""), each.code, each.message, each.hint, each.details)
@@ -194,7 +196,7 @@ def _report(
     *,
     hint: str = "",
 ) -> int:
-    from rasura.commands._output import Failure, print_failure
+    from rasura.commands._shared.output import Failure, print_failure
 
     failure = Failure(seen.get("command", ""), code, message, hint, {})
     print_failure(failure, as_json=_wants_json())

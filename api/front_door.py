@@ -6,18 +6,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura.api.arguments import Lines, read_held_out, read_lines
 from rasura.api.hints import in_python
 from rasura.api.progress import Progress, ignore_progress
-from rasura.api.registry import Lines, Registry, read_held_out, read_lines
+from rasura.api.registry import Registry
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method
     from rasura.patches.erasers.options import Option
     from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.models.probe.trace import Trace
     from rasura.patches.prompts.concept_prompts import Target
     from rasura.patches.prompts.retain_set import RetainSet
 
-__all__ = ["init", "methods", "open", "options", "request", "upgrade"]
+__all__ = ["init", "methods", "open", "options", "probe", "request", "upgrade"]
 
 
 @in_python
@@ -99,6 +101,24 @@ def options(method: str) -> tuple[Option, ...]:
     from rasura.patches.erasers.options import options_of
 
     return tuple(options_of(load_method(method)))
+
+
+@in_python
+def probe(model: object) -> Trace:
+    """Find what of a model reads text alone, by running a small random twin of its denoiser.
+
+    Args:
+        model: a diffusers folder, a live pipeline, or a denoiser; its own weights are neither read nor run.
+
+    Raises:
+        NotFoundError: a folder without a denoiser.
+        UnsupportedHostError: a class that a probe cannot run, with what was seen; or one that reads text otherwise than
+            the family that it looks like.
+    """
+    from rasura.patches.models.probe.agreement import probe_model
+    from rasura.patches.models.probe.probe import probe_live
+
+    return probe_model(Path(model))[0] if isinstance(model, str | Path) else probe_live(model)
 
 
 @in_python

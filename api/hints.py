@@ -55,7 +55,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "key list": Call("registry.keys"),
     "key export": Call("registry.key", ("key",), {"-o": "", "--output": ""}, end=".pem"),
     "key trust": Call("registry.trust_key", ("file",)),
-    "key revoke": Call("registry.revoke_key", ("key",)),
+    "key revoke": Call("registry.revoke_key", ("key",), {"--yes": ""}),
     "base add": Call("registry.add_base", ("model",)),
     "case open": Call("registry.open_case", ("case",)),
     "case list": Call("registry.cases"),
@@ -83,6 +83,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "patch unretire": Call("registry.unretire", ("*ids",)),
     "patch show": Call("registry.patch", ("patch",), end=".manifest"),
     "patch verify": Call("registry.patch", ("patch",)),
+    "patch sign": Call("registry.sign_patches", ("*patches",)),
     "patch add": Call("registry.add_patches", ("*folders",)),
     "patch export": Call(
         "registry.export", ("patch",), {"-o": "folder", "--output": "folder", "--format": "", "--each": ""}

@@ -1,1 +1,1 @@
-"""The command line, one module a noun. Each command parses, calls one function, and prints."""
+"""The command line, one module a noun, in rooms by what its user does: parse, call one function, print."""

@@ -1,8 +1,9 @@
 """Check a bundle or a proof of a rasura log, with none of rasura: `python verify_log.py FILE VKEY`.
 
-VKEY is the log's public key, from somebody who kept it. Needs Python 3.11 and `pip install cryptography`. What is
-checked: the Ed25519 signature under the checkpoint (C2SP signed note), and that every entry is a leaf of the tree whose
-root it signs (RFC 9162 §2.1), or, of a whole log, that the entries give that root. Prints one line an entry.
+VKEY is the log's public key, from somebody who kept it, or an older one that handed the log on. Needs Python 3.11 and
+`pip install cryptography`. What is checked: the Ed25519 signature under the checkpoint (C2SP signed note), that every
+entry is a leaf of the tree whose root it signs (RFC 9162 §2.1), or, of a whole log, that the entries give that root,
+and where the log was handed on, that both keys signed it there. Prints one line an entry.
 """
 
 import base64
@@ -77,6 +78,50 @@ def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     return here
 
 
+def continues(old: int, size: int, before: bytes, root: bytes, proof: list[bytes]) -> bool:
+    """RFC 9162 §2.1.4.2: whether the tree of `old` leaves is the beginning of the one of `size`."""
+    if old == size:
+        return not proof and before == root
+    path = [before, *proof] if old & (old - 1) == 0 else proof
+    check(0 < old < size and bool(path), "no consistency proof is like that")
+    node, last = old - 1, size - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    left = here = path[0]
+    for sibling in path[1:]:
+        check(last > 0, "the proof is too long")
+        if node & 1 or node == last:
+            left, here = sha256(b"\x01", sibling, left), sha256(b"\x01", sibling, here)
+            while node and not node & 1:
+                node, last = node >> 1, last >> 1
+        else:
+            here = sha256(b"\x01", here, sibling)
+        node, last = node >> 1, last >> 1
+    return last == 0 and (left, here) == (before, root)
+
+
+def open_head(note: str, links: list[dict[str, Any]], vkey: str) -> tuple[str, int, bytes]:
+    """The checkpoint, signed by the key or by the one to which it led; every link is signed by both its keys."""
+    keys: list[str] = []
+    trees: list[tuple[int, bytes, list[bytes]]] = []
+    for link in links:
+        entry, leaf = json.loads(link["entry"]), sha256(b"\x00", link["entry"].encode())
+        old, new = entry["details"]["old"], entry["details"]["new"]
+        tree = open_note(link["checkpoint"], old)
+        check(entry["type"] == "log.rotate" and entry["outcome"]["status"] == "success", "the entry hands nothing on")
+        check(open_note(link["checkpoint"], new) == tree and old != new, "the two keys did not sign the same")
+        check((tree[0], tree[1]) == (entry["log"], entry["index"] + 1), "the link is not of its own entry")
+        check(root_of(leaf, tree[1] - 1, tree[1], list(map(decode, link["proof"]))) == tree[2], "the link's proof")
+        check(not keys or (old == keys[-1] and tree[1] > trees[-1][0]), "the links are no chain")
+        keys += [new] if keys else [old, new]
+        trees.append((tree[1], tree[2], list(map(decode, link["consistency"]))))
+    check(not keys or vkey in keys, "the key is none of the log's")
+    origin, size, root = open_note(note, keys[-1] if keys else vkey)
+    for old_size, before, proof in trees:
+        check(continues(old_size, size, before, root, proof), "the log does not continue its links")
+    return origin, size, root
+
+
 def root_of_all(leaves: list[bytes]) -> bytes:
     """RFC 9162 §2.1.1: the root over leaf hashes."""
     if len(leaves) < 2:
@@ -92,18 +137,23 @@ def verify(data: bytes, vkey: str) -> list[dict[str, Any]]:
         above, _, note = text.partition("\n\n")
         _, extra, index, *path = above.split("\n")
         check(extra.startswith("extra "), "the entry's bytes are missing")
-        lines: list[dict[str, Any]] = [{"entry": decode(extra.removeprefix("extra ")).decode(), "proof": path}]
+        body, newline, beside = decode(extra.removeprefix("extra ")).decode().partition("\n")
+        lines: list[dict[str, Any]] = [{"entry": body, "proof": path}]
+        links = json.loads(beside)["links"] if newline else []
         check(index == f"index {json.loads(lines[0]['entry'])['index']}", "another entry")
         head: dict[str, Any] = {"whole": False, "entries": 1, "records": 0}
     else:
         check(text.endswith("\n"), "the last line is cut")
         first, *rest = [json.loads(line) for line in text[:-1].split("\n")]
         head, note, lines = first, first["checkpoint"], rest[first["records"] :]
-        check(head["format"] == "rasura-log/1" and head["vkey"] == vkey, "another format, or a log of another key")
+        links = head.get("links", [])
+        check(head["format"] == "rasura-log/1", "another format")
+        check(links or head["vkey"] == vkey, "a log of another key")
+        check(not links or json.loads(links[-1]["entry"])["details"]["new"] == head["vkey"], "a log of another key")
         records = {sha256(r["record"].encode()).hex(): (r["kind"], r["id"]) for r in rest[: first["records"]]}
         told = {c.get("record"): (c["kind"], c["id"]) for e in lines for c in json.loads(e["entry"])["changes"]}
         check(all(told.get(digest) == name for digest, name in records.items()), "a record that no entry tells of")
-    origin, size, root = open_note(note, vkey)
+    origin, size, root = open_head(note, links, vkey)
     check(len(lines) == head["entries"], "entries are missing, or there are more")
     leaves = [sha256(b"\x00", line["entry"].encode()) for line in lines]
     entries = [json.loads(line["entry"]) for line in lines]

@@ -19,7 +19,7 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patches, policies, stacks
+from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patches, policies, signatures, stacks
 from rasura.registry._resources.bases import Bases
 from rasura.registry._resources.cases import Cases
 from rasura.registry._resources.create import found, open_journal, upgrade
@@ -29,6 +29,7 @@ from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
 from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
+from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
@@ -38,14 +39,14 @@ from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.writer import Clock
 
-__all__ = ["EntryFilter", "NewPatch", "Registry", "find_location"]
+__all__ = ["EntryFilter", "NewPatch", "NewSignature", "Registry", "find_location"]
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Cases, Log):
+class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Policies, Cases, Log):
     """One registry, open. Use it as a context manager, from one thread at a time; open another for another thread.
 
     What it does with each noun stands in `rasura.registry._resources`; here it is made, opened and closed.
@@ -160,6 +161,7 @@ class Registry(Keys, Bases, Patches, Hosts, Evaluations, Stacks, Policies, Cases
         yield from bases.every_retain_set(session)
         yield from bases.every_basis(session)
         yield from patches.every(session)
+        yield from signatures.every(session)
         yield from hosts.every(session)
         yield from evaluations.every(session)
         yield from stacks.every(session)

@@ -211,7 +211,7 @@ def test_a_key_that_nobody_here_trusts(workshop: Workshop, tmp_path: Path) -> No
 
 
 def test_a_revoked_key(workshop: Workshop) -> None:
-    assert rasura("key", "revoke", "alice", "--json", cwd=workshop.folder).data["trusted"] is False
+    assert rasura("key", "revoke", "alice", "--yes", "--json", cwd=workshop.folder).data["trusted"] is False
     apply = ("patch", "apply", workshop.dog, "--model", "the model")
     said = refused(workshop, *apply, exit_code=4, code="revoked_key", entries=("refused revoked_key",))
     assert "revoked on 20" in said
@@ -225,7 +225,7 @@ def test_what_a_revoked_key_signed_can_still_be_taken_out(workshop: Workshop) ->
     first = workshop.digests()
     with workshop.open() as registry:
         operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
-    rasura("key", "revoke", "alice", cwd=workshop.folder)
+    rasura("key", "revoke", "alice", "--yes", cwd=workshop.folder)
     run = rasura("patch", "revert", "--all", "--yes", "--model", "the model", cwd=workshop.folder)
     assert run.code == 0, run.err
     assert workshop.digests() == first
@@ -424,7 +424,7 @@ def test_a_place_that_may_not_be_written(workshop: Workshop, tmp_path: Path) -> 
         for look in (("patch", "list"), ("audit", "verify"), ("patch", "status", "--deep", "--model", "the model")):
             assert rasura(*look, cwd=shop.folder).code == 0
         refused(shop, "key", "new", "bob", exit_code=1, code="host_write")
-        refused(shop, "key", "revoke", "alice", exit_code=1, code="registry")
+        refused(shop, "key", "revoke", "alice", "--yes", exit_code=1, code="registry")
         refused(shop, "patch", "apply", shop.dog, "--model", "the model", exit_code=1, code="registry")
         refused(shop, "init", "--registry", "deeper", exit_code=1, code="registry")
         assert rasura("patch", "export", shop.dog, "-o", "out", "--json", cwd=shop.folder).code == 1

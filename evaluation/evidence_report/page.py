@@ -124,12 +124,16 @@ def _short_measured(document: Any) -> Iterator[str]:
         yield "Nobody has looked at pictures: <strong>what the change does was not measured</strong>."
         return
     newest = document["evaluations"][0]
-    rows = [row for row in newest["scores"] if row["group"] == "forget" and row["kind"] != "paraphrase"]
-    if rows:
-        n, before, after = (sum(row[name] for row in rows) for name in ("n", "base_right", "patched_right"))
-        yield f"Of {n} pictures that ask for it, a judge found it in {before} before and in <strong>{after}</strong> after."
-    if "retain" in newest["summary"]:
-        yield f"Of what should stay and was drawn right before, {_percent(newest['summary']['retain'])} is still drawn right."
+    asked = [row for row in newest["scores"] if row["group"] == "forget"]
+    for named, how in ((True, "ask for it by name"), (False, "ask for it in other words")):
+        rows = [row for row in asked if (row["kind"] != "paraphrase") == named]
+        if rows:
+            n, before, after = (sum(row[name] for row in rows) for name in ("n", "base_right", "patched_right"))
+            yield f"Of {n} pictures that {how}, a judge found it in {before} before and in <strong>{after}</strong> after."
+    kept = [(name, newest["summary"][name]) for name in ("retain", "held_out") if name in newest["summary"]]
+    if kept:
+        said = " and ".join(f"{_percent(share)} of what was {_e(GROUPS[name])}" for name, share in kept)
+        yield f"Of other things that were drawn right before, still drawn right: {said}."
 
 
 def _short_force(document: Any) -> Iterator[str]:
@@ -198,18 +202,23 @@ def _done(document: Any) -> str:
             f"<li{key}><strong>{_when(event['time'])}</strong>, {_e(event['actor'])}: {said}{reason}<br>"
             f"<small>Entry {event['index']} of the record ({_e(event['action'])}, {_e(event['outcome'])})</small></li>"
         )
+    force = {
+        patch["id"]: ", ".join(place["model"] for place in document["places"] if patch["id"] in place["patches"])
+        for patch in document["patches"]
+    }
     patches = "".join(
         f'<tr><th scope="row">{_e(", ".join(patch["concepts"]))}</th>'
         f'<td data-label="becomes">{_e(patch["becomes"] or "nothing in particular")}</td>'
         f'<td data-label="made">{_when(patch["made_at"])}</td>'
         f'<td data-label="signed by">{_e(patch["signed_by"] or "nobody that is known here")}</td>'
+        f'<td data-label="in force on">{_e(force[patch["id"]] or "no model")}</td>'
         f'<td data-label="identity"><span class="digest">{patch["id"]}</span></td></tr>'
         for patch in document["patches"]
     )
     table = (
         '<h3>The changes</h3><table class="stack"><caption>Each change suppresses one thing and is signed.</caption><thead>'
         '<tr><th scope="col">Suppresses</th><th scope="col">Is drawn instead</th><th scope="col">Made</th>'
-        f'<th scope="col">Signed by</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
+        f'<th scope="col">Signed by</th><th scope="col">In force on</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
     )
     return f'<ol class="line">{"".join(items)}</ol>{table if patches else ""}'
 
@@ -262,7 +271,7 @@ def _measured(document: Any) -> str:
     for each in document["evaluations"]:
         rows = [row for row in each["scores"] if row["group"] == "forget"]
         parts.append(
-            f"<p>Recorded {_when(each['made_at'])}; judged by {_e(each['judge'])}. The black line is the range in which the "
+            f"<p>Recorded {_when(each['made_at'])}; judged by {_e(each['judge'])}. The thin line is the range in which the "
             "true share lies with about 95 % certainty, if only chance is at work.</p>"
         )
         parts += [

@@ -67,6 +67,7 @@ footer { margin-top: 3rem; padding-bottom: 2rem; border-top: 2px solid var(--lin
   table.stack tr { border-bottom: 2px solid var(--line); padding: .5rem 0; }
   table.stack td, table.stack th { border: 0; padding: .1rem 0; }
   td.number { white-space: normal; }
+  table.stack caption { display: block; }
   table.stack td::before { content: attr(data-label) ": "; color: var(--soft); }
 }
 @media print {

@@ -12,8 +12,8 @@ __all__ = ["GROUPS", "NOT_PROMISED", "SIGHTS", "WORDS", "describe_entry", "forma
 
 GROUPS: Final = {
     "forget": "asked to be suppressed",
-    "retain": "to be kept",
-    "held_out": "to be kept, and never named when the patch was made",
+    "retain": "named as to be kept",
+    "held_out": "not named when the change was made",
 }
 
 SIGHTS: Final = {

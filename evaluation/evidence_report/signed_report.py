@@ -111,7 +111,8 @@ def verify_report(data: bytes, *, vkey: VerifyKey | None = None, keys: Collectio
 
     Args:
         data: the page or its twin.
-        vkey: the log's public key, from somebody who kept it. None: the file is believed when it names its own.
+        vkey: the log's public key, from somebody who kept it, or one that has handed the log on since. None: the file
+            is believed when it names its own.
         keys: whose own signatures count; with any, the report must have one of them.
 
     Raises:
@@ -129,16 +130,16 @@ def verify_report(data: bytes, *, vkey: VerifyKey | None = None, keys: Collectio
     said.choice("format", (FORMAT,))
     log = said.fields("log")
     named = VerifyKey.parse(log.text("vkey", limit=1024))
-    key = vkey or named
-    if named != key:
-        raise AuditError(f"{_WHAT}: expected a log of key {key}, got one of {named}", check="key")
-    digests = _read_note(note, key)
+    digests = _read_note(note, named)
     if digests[0] != digest_of(canonical_json.dumps(document)):
         raise AuditError(f"{_WHAT}: what it says is not what was signed")
     if page and digests[1] != digest_of(_empty(data)):
         raise AuditError(f"{_WHAT}: the page is not the one that was signed")
     signer = _read_envelope(said, envelope, digests, keys)
-    checkpoint, entries = _read_bundle(log.text("bundle", limit=MAX_REPORT_BYTES).encode(), key)
+    # The bundle ties the key that signed to the one that was kept, across rotations.
+    key, checkpoint, entries = _read_bundle(log.text("bundle", limit=MAX_REPORT_BYTES).encode(), vkey)
+    if key != named:
+        raise AuditError(f"{_WHAT}: expected a log of key {key}, got one of {named}", check="key")
     _compare_events(said, entries)
     assert isinstance(document, Mapping)
     return VerifiedReport(document, key, vkey is not None, signer, checkpoint, len(entries), page)
@@ -180,10 +181,10 @@ def _read_envelope(
     return own
 
 
-def _read_bundle(bundle: bytes, key: VerifyKey) -> tuple[Checkpoint, tuple[EntryRecord, ...]]:
+def _read_bundle(bundle: bytes, vkey: VerifyKey | None) -> tuple[VerifyKey, Checkpoint, tuple[EntryRecord, ...]]:
     try:
-        found = read_log_bundle(io.BytesIO(bundle), vkey=key)
-        return found.checkpoint, tuple(found.entries())
+        found = read_log_bundle(io.BytesIO(bundle), vkey=vkey)
+        return found.key, found.checkpoint, tuple(found.entries())
     except RasuraError as error:
         raise AuditError(f"{_WHAT}: its entries of the log: {error.message}") from None
 

@@ -1,7 +1,7 @@
 """A bundle: patches, the public keys of their signers, a lock and evaluations in one file for somebody else.
 
     bundle.json                      inventory: format, SHA-256 of every other file, the sender's names of the keys
-    patches/<PatchId>/<file>         each patch's folder, as `patch export` writes it
+    patches/<PatchId>/<file>         each patch's folder, as `patch export` writes it, further signatures among it
     keys/<KeyId>.pem                 public keys
     rasura.lock                      at most one lock of a stack
     evaluations/<digest>.json        evaluation reports
@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,12 +28,14 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, FormatError
-from rasura.patches.format.file_names import BASIS, MANIFEST, SIGNATURE, TARGETS, WEIGHTS
+from rasura.patches.format.file_names import BASIS, FURTHER, MANIFEST, SIGNATURE, TARGETS, WEIGHTS
 from rasura.patches.types import Digest, KeyId, PatchId
 
 __all__ = ["BUNDLE_LIMIT", "FORMAT", "LOCK", "BundleFiles", "decode_bundle", "encode_bundle"]
 
 FORMAT: Final = "rasura-bundle/1"
+FORMAT_2: Final = "rasura-bundle/2"
+"""Of a bundle with further signatures: a file has the lowest number that can say what is in it."""
 INVENTORY: Final = "bundle.json"
 LOCK: Final = "rasura.lock"
 BUNDLE_LIMIT: Final = 2**30
@@ -43,7 +45,7 @@ _INVENTORY_LIMIT: Final = 8 * 2**20
 _PATCH: Final = "|".join(re.escape(name) for name in (BASIS, MANIFEST, SIGNATURE, TARGETS, WEIGHTS))
 _NAME: Final = re.compile(
     rf"(?:bundle\.json|rasura\.lock|keys/[0-9a-f]{{64}}\.pem|evaluations/[0-9a-f]{{64}}\.json"
-    rf"|patches/[0-9a-f]{{64}}/(?:{_PATCH}))"
+    rf"|patches/[0-9a-f]{{64}}/(?:{_PATCH}|{FURTHER.pattern}))"
 )
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
@@ -123,8 +125,12 @@ def _files(bundle: BundleFiles) -> dict[str, bytes]:
     files |= {} if bundle.lock is None else {LOCK: bundle.lock}
     digests: dict[str, JsonValue] = {name: digest_of(data) for name, data in files.items()}
     names: dict[str, JsonValue] = {str(key_id): name for key_id, name in bundle.key_names.items()}
-    inventory = canonical_json.dumps({"format": FORMAT, "files": digests, "keys": names})
+    inventory = canonical_json.dumps({"format": _format(files), "files": digests, "keys": names})
     return {**files, INVENTORY: inventory}
+
+
+def _format(files: Iterable[str]) -> str:
+    return FORMAT_2 if any(FURTHER.fullmatch(name.rpartition("/")[2]) for name in files) else FORMAT
 
 
 def _check_inventory(files: Mapping[str, bytes], what: str) -> dict[KeyId, str]:
@@ -133,8 +139,9 @@ def _check_inventory(files: Mapping[str, bytes], what: str) -> dict[KeyId, str]:
         raise _bad(what, f"a {INVENTORY}", "none")
     where = f"{what}: {INVENTORY}"
     fields = Fields.of(canonical_json.loads(files[INVENTORY], what=where, limit=_INVENTORY_LIMIT), where)
-    if (found := fields.text("format")) != FORMAT:
-        raise FormatError(f"{where}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura")
+    expected = _format(files)
+    if (found := fields.text("format")) != expected:
+        raise FormatError(f"{where}: expected format {expected!r}, got {found!r}", hint="pip install --upgrade rasura")
     named, keys = fields.fields("files"), fields.fields("keys")
     digests = {name: named.digest(name) for name in named.names()}
     names = {KeyId(key_id): keys.text(key_id, limit=64) for key_id in keys.names()}

@@ -9,6 +9,7 @@
                                       Both may hold more: `STEM.rows`, `STEM.energy`, `STEM.targets`, `STEM.anchors`
                                       for a parameter STEM.weight whose promise or input space is its own
     model.sig                         OpenSSF Model Signing bundle over the four files above (absent until signed)
+    KEY.sig                           the same by another key, named by its identity; any number up to sixteen
 
 Every file has exactly one encoding, so equal content has equal bytes.
 """
@@ -27,7 +28,16 @@ from rasura.patches._io.files import read_regular
 from rasura.patches._io.safetensors_file import PATCH_LIMITS
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, NotFoundError
-from rasura.patches.format.file_names import BASIS, MANIFEST, SIGNATURE, TARGETS, WEIGHTS
+from rasura.patches.format.file_names import (
+    BASIS,
+    FURTHER,
+    MANIFEST,
+    MAX_FURTHER,
+    SIGNATURE,
+    TARGETS,
+    WEIGHTS,
+    is_signature,
+)
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import HIDDEN, TEXT
 from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span, check_rows, check_width
@@ -75,7 +85,7 @@ class Patch:
         """Read a patch from bytes that were verified, never from a path.
 
         Args:
-            files: at least the four content files; `model.sig` is ignored here.
+            files: at least the four content files; signatures are ignored here.
 
         Raises:
             FormatError: a missing file, or one that breaks its format.
@@ -97,23 +107,35 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 
     Raises:
         NotFoundError: no folder, or a content file is missing.
-        FormatError: a link, a pipe, or a file too large.
+        FormatError: a link, a pipe, a file too large, or too many signatures.
+        HostWriteError: the folder cannot be listed.
     """
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is no patch folder", hint="rasura patch list")
-    limits = {MANIFEST: MANIFEST_LIMIT, SIGNATURE: _SIGNATURE_LIMIT}
-    present = [*CONTENT, *([SIGNATURE] if (folder / SIGNATURE).exists() else [])]
-    return {name: read_regular(folder / name, limits.get(name, PATCH_LIMITS.file_bytes)) for name in present}
+    try:
+        further = sorted(path.name for path in folder.iterdir() if FURTHER.fullmatch(path.name))
+    except OSError as error:
+        raise HostWriteError(f"cannot read {folder}: {error.strerror}") from error
+    if len(further) > MAX_FURTHER:
+        raise FormatError(f"{folder}: expected at most {MAX_FURTHER} further signatures, got {len(further)}")
+    present = [*CONTENT, *([SIGNATURE] if (folder / SIGNATURE).exists() else []), *further]
+    return {name: read_regular(folder / name, _limit(name)) for name in present}
+
+
+def _limit(name: str) -> int:
+    if is_signature(name):
+        return _SIGNATURE_LIMIT
+    return MANIFEST_LIMIT if name == MANIFEST else PATCH_LIMITS.file_bytes
 
 
 def list_strangers(folder: Path) -> tuple[str, ...]:
-    """What lies in a patch folder that no signature covers; `read_folder` does not read it.
+    """What lies in a patch folder that no signature covers and that is none; `read_folder` does not read it.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    known = {*CONTENT, SIGNATURE}
-    return tuple(sorted(path.name for path in folder.iterdir() if path.name not in known))
+    names = (path.name for path in folder.iterdir())
+    return tuple(sorted(name for name in names if name not in CONTENT and not is_signature(name)))
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

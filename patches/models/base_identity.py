@@ -29,6 +29,7 @@ _BOTH: Final = (".to_k.weight", ".to_v.weight")
 TEXT_LAYERS: Final = "text"
 LAYERS: Final = {"k": _BOTH[:1], "v": _BOTH[1:], "kv": _BOTH, TEXT_LAYERS: _BOTH}
 _CROSS_ATTENTION: Final = ".attn2"
+_OVER_FRAMES: Final = ".motion_modules."
 _DENOISERS: Final = ("unet.", "transformer.")
 _TEXT_ENCODERS: Final = tuple(f"{name}." for name in COMPONENTS if name.startswith("text_encoder"))
 
@@ -100,7 +101,10 @@ def find_cross_attention(
         found = [
             name
             for name in sorted(infos)
-            if name.startswith(_DENOISERS) and _CROSS_ATTENTION in name and name.endswith(LAYERS[layers])
+            if name.startswith(_DENOISERS)
+            and _CROSS_ATTENTION in name
+            and name.endswith(LAYERS[layers])
+            and _OVER_FRAMES not in name
         ]
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
     if width is None:

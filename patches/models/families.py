@@ -20,6 +20,7 @@ has attended to the picture; `attn2` of SD3.5's dual blocks reads the picture al
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import prod
 from typing import Final, Literal
 
 from rasura.patches.errors import UnsupportedHostError
@@ -92,6 +93,7 @@ class Family:
             fill it side by side.
         lacks: patterns that must match none.
         dimensions: a pattern, and of how many dimensions the parameters are that it matches.
+        doubled: a matrix, and a convolution of which one filter has half as many numbers as the matrix has rows.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Family:
     sequence: tuple[tuple[Encoder, ...], ...]
     lacks: tuple[str, ...] = ()
     dimensions: tuple[str, int] | None = None
+    doubled: tuple[ParamName, ParamName] | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -113,6 +116,10 @@ class Family:
             return False
         if any(any(_matching(infos, pattern)) for pattern in self.lacks):
             return False
+        if self.doubled is not None:
+            rows, patch = (infos[name].shape if name in infos else () for name in self.doubled)
+            if not rows or rows[0] != 2 * prod(patch[1:]):
+                return False
         if self.dimensions is None:
             return True
         pattern, count = self.dimensions
@@ -129,7 +136,11 @@ class Family:
 
 
 _ATTENTION: Final = ("unet.*.attn2.to_k.weight", "unet.*.attn2.to_v.weight")
-_UNET: Final = tuple(Reader(pattern, "text") for pattern in _ATTENTION)
+_MOTION: Final = ".motion_modules."
+_UNET: Final = (
+    *(Reader(f"unet.*{_MOTION}*.attn2.to_{role}.weight", "picture") for role in "kv"),  # AnimateDiff's: over frames
+    *(Reader(pattern, "text") for pattern in _ATTENTION),
+)
 # A UNet with this projects its text first, as Kolors does; its attn2 does not see the encoder's output.
 _PROJECTED: Final = "unet.encoder_hid_proj.*"
 _POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
@@ -199,6 +210,9 @@ FAMILIES: Final = (
             *(Reader(f"transformer.*.attn2.to_{role}.weight", "projected") for role in "kv"),
         ),
         has=("transformer.caption_projection.linear_1.weight", "transformer.adaln_single.linear.weight"),
+        # Latte and Allegro call their layers alike: films, of which PixArt's noise and its variance tell it.
+        lacks=("transformer.temporal_transformer_blocks.*",),
+        doubled=(ParamName("transformer.proj_out.weight"), ParamName("transformer.pos_embed.proj.weight")),
         sequence=((_T5_OF_PIXART,),),
     ),
 )

@@ -1,8 +1,9 @@
 """Patches and their files."""
 
+import functools
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from sqlalchemy import Select, select
@@ -10,15 +11,16 @@ from sqlalchemy.orm import Session
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AmbiguousIdError, DigestMismatchError, ExistsError, NotFoundError
-from rasura.patches.format.file_names import MANIFEST
+from rasura.patches.format.file_names import MANIFEST, SIGNATURE, name_further
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.registry._resources import signatures
 from rasura.registry._resources.bases import insert_basis, insert_retain_set
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.choices import RETIRE, UNRETIRE
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.lookup import expand_id, is_abbreviation
-from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
+from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
 from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
 from rasura.registry.log.entry import RowChange, encode_change
 from rasura.registry.log.ledger import EntryFilter
@@ -47,6 +49,7 @@ class NewPatch:
         entry: the audit entry; it names the patch and its base where it names nothing.
         basis: added in the same transaction where it is new.
         retain_set: added in the same transaction where it is new.
+        further: signatures by other keys than the record's, each verified: they are kept beside it.
     """
 
     record: PatchRecord
@@ -54,6 +57,7 @@ class NewPatch:
     entry: Draft
     basis: BasisRecord | None = None
     retain_set: RetainSetRecord | None = None
+    further: Mapping[KeyId, bytes] = field(default_factory=dict)
 
     @property
     def draft(self) -> Draft:
@@ -78,13 +82,25 @@ class NewPatch:
                 raise DigestMismatchError(f"{what}: expected {name} with SHA-256 {expected[name]}, got {got}")
 
     def insert(self, session: Session) -> Sequence[RowChange | None]:
-        """Its rows; what it refers to goes first, and a patch that is here already brings nothing new."""
+        """Its rows; what it refers to goes first. Of a patch that is here already, only signatures can be new."""
         if session.get(PatchRow, self.record.patch_id) is not None:
-            return [insert(session, self.record)]
+            return [insert(session, self.record), *self._sign(session)]
         space = None if self.basis is None else insert_basis(session, self.basis)
         prompts = None if self.retain_set is None else insert_retain_set(session, self.retain_set)
         session.flush()
-        return [space, prompts, insert(session, self.record)]
+        added = insert(session, self.record)
+        session.flush()
+        return [space, prompts, added, *self._sign(session)]
+
+    def _sign(self, session: Session) -> list[RowChange | None]:
+        """Every signature that came with it; the patch's own one is left out where it is the first."""
+        record, signed = self.record, dict(self.further)
+        if record.key_id is not None and SIGNATURE in self.files:
+            signed[record.key_id] = self.files[SIGNATURE]
+        return [
+            signatures.insert(session, SignatureRecord(sha256(bundle), record.patch_id, key_id, record.added_at))
+            for key_id, bundle in sorted(signed.items())
+        ]
 
 
 class Patches(Opened):
@@ -135,8 +151,16 @@ class Patches(Opened):
         for each in new:
             for name, data in each.files.items():  # before the row, which promises that they are there
                 self.blobs.put(data, each.record.files[name])
-        entries = self._journal.change_all([(each.draft, each.insert) for each in new])
-        return tuple(entry is not None for entry in entries)
+            for bundle in each.further.values():
+                self.blobs.put(bundle, sha256(bundle))
+        found = [False] * len(new)
+
+        def work(at: int, session: Session) -> Sequence[RowChange | None]:
+            found[at] = session.get(PatchRow, new[at].record.patch_id) is None
+            return new[at].insert(session)
+
+        self._journal.change_all([(each.draft, functools.partial(work, at)) for at, each in enumerate(new)])
+        return tuple(found)
 
     def patches(self, *, concept: str | None = None, base: Digest | None = None) -> tuple[PatchRecord, ...]:
         """All patches, the oldest first, or those that erase `concept` or were computed on `base`."""
@@ -217,13 +241,17 @@ class Patches(Opened):
         return [record.patch_id for record in records if (record.patch_id, record.base) not in old]
 
     def patch_files(self, ref: str) -> dict[str, bytes]:
-        """All files of a patch, verified against their digests.
+        """All files of a patch, verified against their digests: its own, and further signatures.
 
         Raises:
             NotFoundError, AmbiguousIdError: no such patch, several, or a blob is missing.
             DigestMismatchError: a blob was changed.
         """
-        return {name: self.blobs.read(digest) for name, digest in self.patch(ref).files.items()}
+        with self.reading() as session:
+            record = load(session, self._resolved(session, ref, ()))
+            further = signatures.of_patch(session, record.patch_id)
+        named = {**record.files, **{name_further(signature.key_id): signature.digest for signature in further}}
+        return {name: self.blobs.read(digest) for name, digest in named.items()}
 
 
 def insert(session: Session, record: PatchRecord) -> RowChange | None:
@@ -360,7 +388,7 @@ def _record(row: PatchRow, concepts: list[ConceptRow], files: list[FileRow]) -> 
 
 def _check_same(here: PatchRecord, new: PatchRecord) -> None:
     """Files that both have must agree; a signature may differ, because signing again is no new patch."""
-    for name in here.files.keys() & new.files.keys() - {"model.sig"}:
+    for name in here.files.keys() & new.files.keys() - {SIGNATURE}:
         if here.files[name] != new.files[name]:
             raise ExistsError(f"patch {here.patch_id[:12]}: it is here with another {name}", hint="rasura audit verify")
 

@@ -35,6 +35,7 @@ __all__ = [
     "Outcome",
     "PatchRecord",
     "RetainSetRecord",
+    "SignatureRecord",
 ]
 
 Outcome: TypeAlias = Literal["success", "refused", "failed", "begun", "done"]
@@ -193,6 +194,24 @@ class PatchRecord:
         check_time("added_at", self.added_at)
         check_text("source", self.source, empty=True)
         object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureRecord:
+    """A further signature over a patch; the first is the patch's own `model.sig`."""
+
+    digest: Digest
+    """Of the bundle's bytes, which lie in the blob store."""
+    patch_id: PatchId
+    key_id: KeyId
+    """Whose it is: verified when it came."""
+    added_at: datetime
+
+    def __post_init__(self) -> None:
+        check_digest("signature digest", self.digest)
+        check_digest("patch id", self.patch_id)
+        check_digest("key id", self.key_id)
+        check_time("added_at", self.added_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "check", "check_known", "find_drift", "pin", "upgrade", "version"]
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The migration that this program's tables belong to."""
 
 PINS: Final = {
@@ -38,8 +38,12 @@ PINS: Final = {
         "postgresql": "ec4e1badb3b3f2530f59874cceeec7b4c5013e60ea19e0e48998f54c922a8443",
     },
     "0004": {
-        "sqlite": "a903a0e574093c524bcd8c97f10670c4dd89e836ddfeba1995fdd8e1431bb045",
-        "postgresql": "ba6ebcef8a029ed11d4fe7f3db774ddc22ce3f58408010df872d74a162adf664",
+        "sqlite": "6cc73320a04317efc4d2da3881c7ae0669811ffc20b28b465cdde9dd0391a546",
+        "postgresql": "44a6b6febe2d5bb264c9b8807286f49452bcc309e8fdd8943b03416142686dd4",
+    },
+    "0005": {
+        "sqlite": "265e1b35ebc0857bb1de1a2aa05096e44ccb4b8763a7c80f087ebb648cab43e6",
+        "postgresql": "e3848b790fc600b6dd348730374b0a2a681cf6b241c51d0a94a6b9f5ee168680",
     },
 }
 """What `pin` must give for a database at each version. A new migration needs new ones; a test prints them."""

@@ -198,6 +198,17 @@ class FileRow(Table):
     digest: Mapped[str]
 
 
+class SignatureRow(Table):
+    """A further signature over a patch, by another key than its first; the bundle's bytes are a blob."""
+
+    __tablename__ = "patch_signature"
+    __table_args__ = _table(_hex64("digest"), UniqueConstraint("patch_id", "key_id"))
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"))
+    key_id: Mapped[str] = mapped_column(ForeignKey("signing_key.key_id"))
+    added_at: Mapped[datetime]
+
+
 class HostRow(Table):
     """A model that patches are applied to."""
 

@@ -7,7 +7,7 @@ the policy demands, a model that is there. What the weights say comes after it (
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,17 +53,19 @@ def look_ahead(
     with obstacles.noting():
         check_in_use(registry, (patch_id for patch_id in ids if patch_id not in present))
     wanted = present.with_({patch_id: strength for patch_id in ids if patch_id not in present})
-    note_unready(registry, wanted, merge_policies(registry, stricter), obstacles, add_base=_add_base(model))
+    limits = merge_policies(registry, stricter)
+    note_unready(registry, wanted, limits, obstacles, in_force=present, add_base=_add_base(model))
 
 
 def note_unfit(
     registry: Registry, model: Path, goal: Goal | None, stricter: Policy | None, obstacles: Obstacles
 ) -> None:
     """As `look_ahead`, of a whole set; None where that could not be found."""
-    _present(registry, model, obstacles)
+    present = _present(registry, model, obstacles)
     if goal is not None:
         policy = merge_policies(registry, stricter_of(goal, stricter))
-        note_unready(registry, goal.patches, policy, obstacles, add_base=_add_base(model))
+        stays = [patch_id for patch_id, strength in goal.patches.items() if present.get(patch_id) == strength]
+        note_unready(registry, goal.patches, policy, obstacles, in_force=stays, add_base=_add_base(model))
 
 
 def _present(registry: Registry, model: Path, obstacles: Obstacles) -> Stack:
@@ -83,7 +85,13 @@ def _add_base(model: Path) -> str:
 
 
 def note_unready(
-    registry: Registry, wanted: Stack, policy: Policy | None, obstacles: Obstacles, *, add_base: str
+    registry: Registry,
+    wanted: Stack,
+    policy: Policy | None,
+    obstacles: Obstacles,
+    *,
+    in_force: Collection[PatchId] = (),
+    add_base: str,
 ) -> Loaded:
     """Verify every patch of a set, and note those that are not good, bases that are not here, and what nobody drew.
 
@@ -92,12 +100,13 @@ def note_unready(
         wanted: the set.
         policy: whose demands for evaluations count; None: nobody's.
         obstacles: gets what is found.
+        in_force: those of the set that are applied already and stay as they are.
         add_base: the command that would register the base.
 
     Returns:
         The patches that are good.
     """
-    loaded = load_stack(registry, wanted, obstacles=obstacles)
+    loaded = load_stack(registry, wanted, in_force=in_force, obstacles=obstacles)
     known = {base.digest for base in registry.bases()}
     bases = {member.patch_id: member.patch.manifest.base.sha256 for member in loaded.stack}
     for base in sorted(set(bases.values()) - known):

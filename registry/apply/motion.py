@@ -47,7 +47,7 @@ from rasura.registry.apply.host_state import (
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, SIGNERS, name_signers
+from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.trust.check import merge_policies
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Receipt:
         beside: how many of them run as a side branch now, because they are quantised
             (`rasura.registry.apply.side_branches`).
         crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
+        revoked: patches that stay as they were although no key that counts has signed them any more.
     """
 
     location: str
@@ -93,6 +94,7 @@ class Receipt:
     changed: bool = True
     crossing: tuple[Relation, ...] = ()
     beside: int = 0
+    revoked: tuple[PatchId, ...] = ()
 
 
 def move(
@@ -169,6 +171,8 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     rests_on = find_evaluation(registry, record.base, applied_of(record))
     if rests_on is not None:
         details[EVALUATION] = rests_on
+    if motion.revoked:
+        details[REVOKED] = name_signers(motion.revoked.values())
     if draft.action == SWITCH:  # so that an interrupted one can be settled
         details[SET] = keep_set(registry, applied_of(record))
     draft = replace(draft, base=record.base, host=record.host_id, details=details)
@@ -191,4 +195,5 @@ def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:
     crossing = tuple(relation for relation in motion.verdict.relations if relation.check in CROSSING)
     sides = motion.before, motion.after
     beside_now = sum(factors is not None for factors in motion.branches.values())
-    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now)
+    stays = tuple(sorted(motion.revoked))
+    return Receipt(host.location, applied, motion.parameters, *sides, not applied, changed, crossing, beside_now, stays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
@@ -52,6 +52,7 @@ class Motion:
         present: the set that is applied.
         verdict: what the composer said of the wanted set; accepted.
         keys: who signed each wanted patch.
+        revoked: of those that stay as they are and that no key which counts has signed: who once did.
         tensors: the new value of every plain parameter that the old or the new set touches.
         branches: what shall run beside every quantised layer that they touch (`rasura.registry.apply.side_branches`).
         forget: those that get their originals back.
@@ -68,6 +69,7 @@ class Motion:
     forget: frozenset[ParamName]
     before: Digest
     after: Digest
+    revoked: Mapping[PatchId, KeyId] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -98,7 +100,8 @@ def prepared(
     """
     way, obstacles = present.diff(wanted), Obstacles()
     asks = policy if way.added or way.changed else None  # taking out is always allowed
-    loaded = note_unready(registry, wanted, asks, obstacles, add_base=add_base(host))
+    stays = [patch_id for patch_id, strength in wanted.items() if present.get(patch_id) == strength]
+    loaded = note_unready(registry, wanted, asks, obstacles, in_force=stays, add_base=add_base(host))
     stack = loaded.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
@@ -146,6 +149,7 @@ def prepared(
         frozenset(name for name in plain if name not in layers),
         state_of(host, touched),
         digest_tensor_set(entries.values()),
+        loaded.revoked,
     )
 
 

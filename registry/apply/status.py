@@ -23,7 +23,7 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.trust.verified_patch import load_verified
+from rasura.registry.trust.verified_patch import load_signed
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records import HostRecord
@@ -94,8 +94,8 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
 
 
 def _predicted(registry: Registry, host: Host, applied: Stack) -> dict[ParamName, Digest]:
-    stack = [(load_verified(registry, patch_id).tensors.increments, strength) for patch_id, strength in applied.items()]
-    layers = {layer.name: layer for layer in layers_of(stack)}
+    read = {patch_id: load_signed(registry, patch_id, in_force=True).patch for patch_id in applied}
+    layers = {layer.name: layer for layer in layers_of((read[p].tensors.increments, s) for p, s in applied.items())}
     coded = beside.quantised(host, layers)
     originals = host.originals(name for name in layers if name not in coded)
     merged = digest_tensors(compose_all(originals, [layers[name] for name in originals]))

@@ -17,7 +17,7 @@ from rasura.registry._storage.validation import instant
 from rasura.registry.apply.host_state import applied_of, find_record, touched_by
 from rasura.registry.apply.status import survey
 from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
-from rasura.registry.evidence.proof_file import verify_proof
+from rasura.registry.evidence.proof_file import ProvenEntry, verify_proof
 from rasura.registry.evidence.take_out import prove_entry
 from rasura.registry.log.record_digest import encode_record
 from rasura.registry.trust.key_files import signer
@@ -47,11 +47,13 @@ class VerifiedModel:
         statement: what it says, all of it true of the files that lie here.
         key: who signed it.
         entry: the log's entry about this very state, proved; None where no key of the log was given.
+        log_key: the key that signs the log now, where one was given; another than that if it has handed the log on.
     """
 
     statement: ModelStatement
     key: PublicKey
     entry: EntryRecord | None
+    log_key: VerifyKey | None
 
 
 def state_model(registry: Registry, model: Path, progress: Progress) -> ModelStatement:
@@ -113,7 +115,7 @@ def verify_model(
         model: folder or single file.
         attestation: the envelope.
         keys: whose signatures count.
-        vkey: of the log, to verify the entry in it, too.
+        vkey: of the log, or of one that has handed it on since, to verify the entry in it, too.
         progress: told of the files.
 
     Raises:
@@ -133,7 +135,10 @@ def verify_model(
         raise DriftError(f"{model}: expected the parameter {missing[0]}, got none")
     got = host.digests(names)
     _compare({str(p.name): p.sha256 for p in statement.touched}, {str(n): got[n] for n in names}, "parameter")
-    return VerifiedModel(statement, key, _read_entry(statement, vkey))
+    proven = _read_entry(statement, vkey) if vkey is not None else None
+    if proven is None:
+        return VerifiedModel(statement, key, None, None)
+    return VerifiedModel(statement, key, proven.entry, proven.signer.key)
 
 
 def _compare(expected: Mapping[str, str], got: Mapping[str, str], what: str) -> None:
@@ -148,10 +153,8 @@ def _compare(expected: Mapping[str, str], got: Mapping[str, str], what: str) -> 
         raise DriftError(f"the model is not the one that was attested: {what} {name} {said}")
 
 
-def _read_entry(statement: ModelStatement, vkey: VerifyKey | None) -> EntryRecord | None:
+def _read_entry(statement: ModelStatement, vkey: VerifyKey) -> ProvenEntry:
     """The log's entry, if it is about the state that the statement tells of: base, set and touched parameters."""
-    if vkey is None:
-        return None
     found = verify_proof(statement.proof.encode(), vkey)
     fields = Fields.of(canonical_json.loads(statement.record.encode(), what="record", limit=_RECORD_BYTES), "record")
     digest = sha256(statement.record.encode())
@@ -161,7 +164,7 @@ def _read_entry(statement: ModelStatement, vkey: VerifyKey | None) -> EntryRecor
     said = fields.value("base"), fields.value("applied"), fields.value("state")
     if not told or said != (statement.base, stated, state):
         raise AuditError(f"attestation: entry {found.entry.index} of the log is not about this model as it is")
-    return found.entry
+    return found
 
 
 def _prove_last(registry: Registry, record: HostRecord) -> str:

@@ -11,7 +11,8 @@ An `entry` holds the bytes that the tree hashes. A whole log has all of them and
 Of some entries each has its inclusion proof (RFC 9162 §2.1.3). `patches` spells out a list that the entry names by
 number and digest alone. A `record` is what an entry's change gives the digest of, so that the digest can be read: a
 patch with the digests of its files, the public key that signed it. `consistency`, in the head, holds the proof from an
-older tree (RFC 9162 §2.1.4), for a reader who kept that one's checkpoint.
+older tree (RFC 9162 §2.1.4), for a reader who kept that one's checkpoint. `links`, in the head of a log whose key was
+rotated, leads from its older keys to the one that signs (`rasura.registry.evidence.handed_on`).
 
 Nothing in the file is believed: not its key, where another is given, and no line that the signed root does not cover.
 """
@@ -27,7 +28,7 @@ from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import AuditError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry.evidence.proof_file import read_checkpoint
+from rasura.registry.evidence.handed_on import MAX_LINKS, KeyLink, find_signer, read_links, write_links
 from rasura.registry.log.entry import MAX_ENTRY_BYTES, decode
 from rasura.registry.log.merkle import Frontier, hash_leaf, verify_consistency, verify_inclusion
 from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey
@@ -68,6 +69,7 @@ class Head:
         entries: how many entries follow.
         records: how many records follow.
         consistency: an older size and the proof that this log continues that tree; None: there is none.
+        links: how the log came to its present key, from the first that it had.
     """
 
     note: str
@@ -76,6 +78,7 @@ class Head:
     entries: int
     records: int
     consistency: tuple[int, tuple[bytes, ...]] | None = None
+    links: tuple[KeyLink, ...] = ()
 
     def to_json(self) -> JsonValue:
         """The line."""
@@ -90,6 +93,8 @@ class Head:
         if self.consistency is not None:
             size, proof = self.consistency
             value["consistency"] = {"size": size, "proof": [encode_base64(each) for each in proof]}
+        if self.links:
+            value["links"] = write_links(self.links)
         return value
 
     @classmethod
@@ -106,6 +111,7 @@ class Head:
         if inside is not None:
             older = inside.integer("size", 1, canonical_json.MAX_INTEGER), _read_hashes(inside, "proof")
             inside.done()
+        links = read_links(tuple(fields.records("links", limit=MAX_LINKS))) if fields.has("links") else ()
         head = cls(
             fields.text("checkpoint", limit=MAX_NOTE_BYTES),
             fields.text("vkey", limit=1024),
@@ -113,6 +119,7 @@ class Head:
             fields.integer("entries", 0, canonical_json.MAX_INTEGER),
             fields.integer("records", 0, canonical_json.MAX_INTEGER),
             older,
+            links,
         )
         fields.done()
         return head
@@ -166,7 +173,7 @@ class LogBundle:
         head: the first line.
         checkpoint: the log that its entries are in; signed by `key`.
         key: whose signature was verified.
-        pinned: whether the key came from outside the file.
+        pinned: the key that came from outside the file, if one did: this one, or one that led to it.
         kept: size of the older checkpoint that this log was shown to continue; None where none was given.
         records: what was read of them, by kind and identifier; each is the one that an entry tells of once the end is
             reached.
@@ -175,7 +182,7 @@ class LogBundle:
     head: Head
     checkpoint: Checkpoint
     key: VerifyKey
-    pinned: bool
+    pinned: VerifyKey | None
     kept: int | None
     records: dict[tuple[str, str], str]
     _file: IO[bytes]
@@ -240,7 +247,8 @@ def read_log_bundle(file: IO[bytes], *, vkey: VerifyKey | None = None, kept: byt
 
     Args:
         file: opened for reading bytes.
-        vkey: the log's public key, from somebody who kept it. None: the file is believed when it names its own.
+        vkey: the log's public key, from somebody who kept it, or one that has handed the log on since. None: the file
+            is believed when it names its own.
         kept: a checkpoint of this log that somebody kept, a signed note: the log must continue it.
 
     Raises:
@@ -249,13 +257,14 @@ def read_log_bundle(file: IO[bytes], *, vkey: VerifyKey | None = None, kept: byt
     """
     head = Head.parse(_next_line(file))
     named = VerifyKey.parse(head.vkey)
-    key = vkey or named
-    if named != key:
-        raise AuditError(f"{_WHAT}: expected a log of key {key}, got one of {named}", check="key")
-    checkpoint = read_checkpoint(head.note.encode(), key)
+    if vkey is not None and vkey != named and not head.links:
+        raise AuditError(f"{_WHAT}: expected a log of key {vkey}, got one of {named}", check="key")
+    checkpoint, signer = find_signer(head.note, head.links, vkey or named)
+    if signer.key != named:
+        raise AuditError(f"{_WHAT}: expected the key {signer.key}, which signs the log, got {named}", check="key")
     if head.entries > checkpoint.size or (head.whole and head.entries != checkpoint.size):
         raise AuditError(f"{_WHAT}: expected entries of a log of {checkpoint.size}, got {head.entries}")
-    old = None if kept is None else read_checkpoint(kept, key)
+    old = None if kept is None else signer.read(kept)
     if old is not None:
         _check_continues(head, checkpoint, old)
     records: dict[tuple[str, str], str] = {}
@@ -267,7 +276,7 @@ def read_log_bundle(file: IO[bytes], *, vkey: VerifyKey | None = None, kept: byt
             raise AuditError(f"{_WHAT}: {record.kind} {record.id} stands there twice")
         records[at] = record.text
         untold[sha256(record.text.encode())] = at
-    return LogBundle(head, checkpoint, key, vkey is not None, old.size if old else None, records, file, old, untold)
+    return LogBundle(head, checkpoint, signer.key, vkey, old.size if old else None, records, file, old, untold)
 
 
 def _check_continues(head: Head, checkpoint: Checkpoint, old: Checkpoint) -> None:

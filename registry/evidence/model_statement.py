@@ -25,6 +25,7 @@ from rasura.patches._io.canonical_json import Fields
 from rasura.patches.algebra.increment import Strength
 from rasura.patches.errors import FormatError, HostError
 from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.registry.evidence.proof_file import MAX_PROOF_BYTES
 
 if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
@@ -46,7 +47,6 @@ _MAX_PAYLOAD: Final = 48 * 1024**2
 _MAX_FILES: Final = 10_000
 _MAX_PATCHES: Final = 100_000
 _MAX_PARAMETERS: Final = 100_000
-_MAX_PROOF: Final = 256 * 1024
 _MAX_RECORD: Final = 16 * 1024**2
 
 
@@ -149,7 +149,7 @@ class ModelStatement:
             tuple(map(_read_parameter, said.records("touched", limit=_MAX_PARAMETERS))),
             said.integer("compared", 0, canonical_json.MAX_INTEGER),
             said.text("record", limit=_MAX_RECORD),
-            said.text("proof", limit=_MAX_PROOF),
+            said.text("proof", limit=MAX_PROOF_BYTES),
             said.text("time", limit=32),
         )
         said.text("means", limit=1024)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
 from rasura.registry.evidence.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
+from rasura.registry.evidence.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.log_bundle import BundleLine, Head, RecordLine, write_lines
 from rasura.registry.evidence.proof_file import EntryProof, read_checkpoint
 from rasura.registry.log.entry import MAX_LISTED, decode, identify_record
-from rasura.registry.log.ledger import body_at, newest_note, read_stored
+from rasura.registry.log.ledger import body_at, newest_note, note_at, read_stored
 from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.record_digest import encode_record, fingerprint
-from rasura.registry.log.rotation import read_key
+from rasura.registry.log.rotation import read_chain, read_key
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class _Log:
     """Of the entries that were asked for: bytes and patches; their proofs are in the tree."""
     told: frozenset[tuple[str, str, str]]
     """Kind, identifier and digest of every record that a chosen entry tells of."""
+    links: tuple[KeyLink, ...]
+    """How it came to its key, from the first that it had."""
 
 
 def prove_entry(registry: Registry, index: int) -> bytes:
@@ -49,7 +52,7 @@ def prove_entry(registry: Registry, index: int) -> bytes:
     """
     with registry.snapshot() as session:
         log = _read_log(session, {index})
-    return EntryProof(index, log.chosen[0].entry, log.tree.prove_inclusion(index), log.note).to_bytes()
+    return EntryProof(index, log.chosen[0].entry, log.tree.prove_inclusion(index), log.note, log.links).to_bytes()
 
 
 def read_entry(registry: Registry, index: int) -> tuple[EntryRecord, bytes]:
@@ -139,8 +142,8 @@ def export_bundle(
             if (*identify_record(record), fingerprint(record)) in log.told
         )
         records = [RecordLine(kind, key, text) for (kind, key), text in lines]
-        count = log.tree.size if chosen is None else len(log.chosen)
-        head = Head(log.note, str(log.key), chosen is None, count, len(records), _prove_continues(log, kept))
+        count, continues = log.tree.size if chosen is None else len(log.chosen), _prove_continues(session, log, kept)
+        head = Head(log.note, str(log.key), chosen is None, count, len(records), continues, log.links)
         entries = iter(log.chosen) if chosen is not None else _whole(session)
         yield from write_lines(head, records, entries)
 
@@ -168,7 +171,19 @@ def _read_log(session: Session, chosen: Collection[int] | None) -> _Log:
             kept.append((index, body, tuple(patches) if len(patches) > MAX_LISTED else ()))
     _check_root(checkpoint, tree)
     lines = tuple(BundleLine(body, tree.prove_inclusion(index), beside) for index, body, beside in kept)
-    return _Log(key, note, checkpoint, tree, lines, frozenset(told))
+    return _Log(key, note, checkpoint, tree, lines, frozenset(told), _link_keys(session, tree))
+
+
+def _link_keys(session: Session, tree: WholeTree) -> tuple[KeyLink, ...]:
+    """A link for each time that the log was handed on."""
+    links = []
+    for index in read_chain(session).at:
+        body, size = body_at(session, index), index + 1
+        assert body is not None  # the chain was read from these rows, in the same snapshot
+        links.append(
+            KeyLink(body, tree.prove_inclusion(index, size), note_at(session, size), tree.prove_consistency(size))
+        )
+    return keep_newest(links)
 
 
 def _missing(index: int, size: int) -> NotFoundError:
@@ -184,10 +199,10 @@ def _check_root(checkpoint: Checkpoint, tree: WholeTree) -> None:
         )
 
 
-def _prove_continues(log: _Log, kept: bytes | None) -> tuple[int, tuple[bytes, ...]] | None:
+def _prove_continues(session: Session, log: _Log, kept: bytes | None) -> tuple[int, tuple[bytes, ...]] | None:
     if kept is None:
         return None
-    old = read_checkpoint(kept, log.key)
+    old = Signer(log.key, read_chain(session).keys).read(kept)
     if old.size > log.tree.size or log.tree.root(old.size) != old.root:
         raise AuditError(
             f"audit log: it does not continue the kept checkpoint of {old.size} entries; it has {log.tree.size}",

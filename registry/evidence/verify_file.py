@@ -15,7 +15,7 @@ from rasura.patches.errors import AuditError, FormatError, NotFoundError
 from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import EntryRecord
 from rasura.registry.evidence.log_bundle import read_log_bundle
-from rasura.registry.evidence.proof_file import HEADER, MAX_PROOF_BYTES, read_checkpoint, verify_proof
+from rasura.registry.evidence.proof_file import HEADER, MAX_PROOF_BYTES, verify_proof
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey
 
 __all__ = ["SHOWN", "VerifiedFile", "verify_file"]
@@ -32,7 +32,8 @@ class VerifiedFile:
         kind: what it is.
         checkpoint: the log that its entries are in.
         key: whose signature was verified.
-        pinned: whether that key came from outside the file.
+        pinned: whether that key, or one that led to it, came from outside the file.
+        replaced: whether it was one that has handed the log on since: pin `key` from now on.
         kept: size of the older checkpoint that the log was shown to continue; None where none was given.
         whole: whether every entry of the log is in the file.
         count: how many entries are.
@@ -44,6 +45,7 @@ class VerifiedFile:
     checkpoint: Checkpoint
     key: VerifyKey
     pinned: bool
+    replaced: bool
     kept: int | None
     whole: bool
     count: int
@@ -56,8 +58,8 @@ def verify_file(path: Path, *, vkey: VerifyKey | None = None, kept: bytes | None
 
     Args:
         path: of a bundle or a proof.
-        vkey: the log's public key, from somebody who kept it. A bundle is believed when it names its own; a proof names
-            none.
+        vkey: the log's public key, from somebody who kept it, or one that has handed the log on since. A bundle is
+            believed when it names its own; a proof names none.
         kept: a checkpoint of this log that somebody kept: the log must continue it.
 
     Raises:
@@ -81,7 +83,8 @@ def verify_file(path: Path, *, vkey: VerifyKey | None = None, kept: bytes | None
         "bundle",
         bundle.checkpoint,
         bundle.key,
-        bundle.pinned,
+        bundle.pinned is not None,
+        bundle.pinned not in (None, bundle.key),
         bundle.kept,
         head.whole,
         head.entries,
@@ -98,7 +101,7 @@ def _verify_proof(data: bytes, vkey: VerifyKey | None, kept: bytes | None) -> Ve
             check="key",
         )
     found = verify_proof(data, vkey)
-    old = None if kept is None else read_checkpoint(kept, vkey)
+    old = None if kept is None else found.signer.read(kept)
     if old is not None and old != found.checkpoint:
         raise AuditError(
             f"a proof is of one tree: expected the {old.size} entries of the kept checkpoint, got "
@@ -108,8 +111,9 @@ def _verify_proof(data: bytes, vkey: VerifyKey | None, kept: bytes | None) -> Ve
     return VerifiedFile(
         kind="proof",
         checkpoint=found.checkpoint,
-        key=vkey,
+        key=found.signer.key,
         pinned=True,
+        replaced=found.signer.key != vkey,
         kept=None if old is None else old.size,
         whole=found.checkpoint.size == 1,
         count=1,

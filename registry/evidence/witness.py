@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AuditError, ConflictError
-from rasura.registry.evidence.log_bundle import read_log_bundle
+from rasura.registry.evidence.log_bundle import LogBundle, read_log_bundle
 from rasura.registry.evidence.proof_file import read_checkpoint
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, parse_note
@@ -42,17 +42,19 @@ def witness(registry: Registry, note: bytes, vkey: VerifyKey, draft: Draft, *, b
         AuditError: it is not signed by the key, or does not continue what was seen last: that log has two pasts.
         ConflictError: a proof is needed, or a later tree was seen already.
     """
-    checkpoint = read_checkpoint(note, vkey)
-    before = _find_last(registry, checkpoint.origin)
+    before = _find_last(registry, vkey.name)
+    proof = None if bundle is None else _read_proof(bundle, vkey, before)
+    key = vkey if proof is None else proof.key  # which the bundle ties to the one that was given, across rotations
+    checkpoint = read_checkpoint(note, key)
     if before is not None:
-        _check_continues(before, checkpoint, vkey, bundle)
+        _check_continues(before, checkpoint, proof)
     now = registry.now()
     signed = parse_note(note)
     details: dict[str, str | int] = {
         "log": checkpoint.origin,
         "size": checkpoint.size,
         "root": checkpoint.root.hex(),
-        "checkpoint": str(replace(signed, signatures=_by(signed, vkey))),
+        "checkpoint": str(replace(signed, signatures=_by(signed, key))),
     }
     mine = registry.note(replace(draft, action=WITNESS, outcome="success", details=details))
     _check_alone(registry, before, mine)
@@ -81,7 +83,16 @@ def _check_alone(registry: Registry, before: EntryRecord | None, mine: EntryReco
         )
 
 
-def _check_continues(before: EntryRecord, checkpoint: Checkpoint, vkey: VerifyKey, bundle: bytes | None) -> None:
+def _read_proof(bundle: bytes, vkey: VerifyKey, before: EntryRecord | None) -> LogBundle:
+    """A bundle, read to its end: it continues what was seen last."""
+    kept = None if before is None else str(before.details["checkpoint"]).encode()
+    found = read_log_bundle(io.BytesIO(bundle), vkey=vkey, kept=kept)
+    for _ in found.entries():  # a whole log proves it by its entries
+        pass
+    return found
+
+
+def _check_continues(before: EntryRecord, checkpoint: Checkpoint, proof: LogBundle | None) -> None:
     size, root = int(before.details["size"]), str(before.details["root"])
     if checkpoint.size < size:
         raise ConflictError(
@@ -98,18 +109,14 @@ def _check_continues(before: EntryRecord, checkpoint: Checkpoint, vkey: VerifyKe
                 check="fork",
             )
         return
-    if bundle is None:
+    if proof is None:
         raise ConflictError(
             f"{checkpoint.origin} has grown from {size} entries to {checkpoint.size}: expected a proof that it "
             "continues them",
             hint="rasura audit witness CHECKPOINT --vkey KEY --bundle FILE",
         )
-    old = str(before.details["checkpoint"]).encode()
-    found = read_log_bundle(io.BytesIO(bundle), vkey=vkey, kept=old)
-    for _ in found.entries():  # a whole log proves it by its entries
-        pass
-    if found.checkpoint != checkpoint:
+    if proof.checkpoint != checkpoint:
         raise AuditError(
-            f"bundle: expected one of the tree of {checkpoint.size} entries, got one of {found.checkpoint.size}",
+            f"bundle: expected one of the tree of {checkpoint.size} entries, got one of {proof.checkpoint.size}",
             hint="rasura audit export --checkpoint OLD -o BUNDLE",
         )

@@ -2,8 +2,8 @@
 
 For each patch, in this order:
 
-    (1) the size of `model.sig` is checked against the listing, and the file is read
-    (2) `open_bundle` says whether to believe it and what it covers, or raises
+    (1) the size of `model.sig` is checked against the listing, and the file is read; further signatures likewise
+    (2) `open_bundle` says whether to believe it and what it covers, or raises; the first that it believes counts
     (3) names and sizes of what it covers are checked before any of it is asked for
     (4) the files are read at the pinned commit, never more bytes than listed, and compared with their SHA-256
 
@@ -26,7 +26,7 @@ from rasura.patches.errors import (
     SignatureError,
     VerificationError,
 )
-from rasura.patches.format.file_names import MANIFEST, SIGNATURE
+from rasura.patches.format.file_names import FURTHER, MANIFEST, MAX_FURTHER, SIGNATURE
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.format.model_signature import read_claim
 from rasura.patches.types import SHORT, Digest, PatchId
@@ -63,7 +63,7 @@ class FetchedPatch:
 
     Attributes:
         path: its folder in the repository, "" for the root.
-        files: name to bytes, `model.sig` and everything that it covers.
+        files: name to bytes, the signatures and everything that they cover.
         ignored: paths beside it that no signature covers; they were not read.
     """
 
@@ -106,11 +106,12 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A patch whose signature is believed."""
+    """A patch of which one signature is believed; the others are as they lie there."""
 
     folder: str
     signature: bytes
     digests: Mapping[str, Digest]
+    signatures: Mapping[str, bytes]
 
     @property
     def patch_id(self) -> str:
@@ -343,25 +344,59 @@ def _spelt(text: str) -> str:
 
 def _open(source: _Source, folder: str) -> None:
     path = f"{folder}/{SIGNATURE}" if folder else SIGNATURE
-    where, limits, size = source.name(path), source.limits, source.listed[path].size
-    signature = b""
+    where, limits = source.name(path), source.limits
+    signature, signatures = b"", dict[str, bytes]()
     try:
-        if size > limits.signature:  # (1)
-            raise FormatError(f"{where}: expected at most {limits.signature} bytes, got {size}")
-        signature = source.read(path)
-        digests = dict(source.open_bundle(signature))  # (2)
+        signature = signatures[SIGNATURE] = _read_signature(source, path)
+        signatures |= _read_further(source, folder)
+        digests = _first_believed(source, signatures)  # (2)
         if len(digests) > limits.files:  # (3)
             raise FormatError(f"{where}: expected at most {limits.files} signed files, got {len(digests)}")
         for name in digests:
             check_file(name, where)
         if folder and MANIFEST in digests and not folder.endswith(digests[MANIFEST]):
             raise FormatError(f"{where}: expected a signature of the patch of that name, got {digests[MANIFEST]}")
-        opened = _Opened(folder, signature, digests)
+        opened = _Opened(folder, signature, digests, signatures)
         _check_sizes(source, opened)
     except VerificationError as error:
         source.refuse(folder, signature, error)
     else:
         source.opened[folder] = opened
+
+
+def _read_signature(source: _Source, path: str) -> bytes:
+    """(1)."""
+    limit, size = source.limits.signature, source.listed[path].size
+    if size > limit:
+        raise FormatError(f"{source.name(path)}: expected at most {limit} bytes, got {size}")
+    return source.read(path)
+
+
+def _read_further(source: _Source, folder: str) -> dict[str, bytes]:
+    """Signatures by other keys, by name; whatever else lies there is not looked at."""
+    start = f"{folder}/" if folder else ""
+    names = [path.removeprefix(start) for path in sorted(source.listed) if path.startswith(start)]
+    further = [name for name in names if FURTHER.fullmatch(name)]
+    if len(further) > MAX_FURTHER:
+        raise FormatError(
+            f"{source.name(folder)}: expected at most {MAX_FURTHER} further signatures, got {len(further)}"
+        )
+    return {name: _read_signature(source, f"{start}{name}") for name in further}
+
+
+def _first_believed(source: _Source, signatures: Mapping[str, bytes]) -> dict[str, Digest]:
+    """What the first signature covers that is believed.
+
+    Raises:
+        VerificationError: none is; the first one's.
+    """
+    refusals: list[VerificationError] = []
+    for bundle in signatures.values():
+        try:
+            return dict(source.open_bundle(bundle))
+        except VerificationError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def _check_sizes(source: _Source, patch: _Opened) -> None:
@@ -419,7 +454,7 @@ def _read_all(source: _Source) -> None:
 
 def _fetched(source: _Source, patch: _Opened) -> FetchedPatch:
     contents, listed = source.read_before, source.listed
-    files = {SIGNATURE: patch.signature, **{name: contents[digest] for name, digest in patch.digests.items()}}
+    files = {**patch.signatures, **{name: contents[digest] for name, digest in patch.digests.items()}}
     if patch.folder:
         beside = {path for path in listed if path.startswith(f"{patch.folder}/")}
     else:

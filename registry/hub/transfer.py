@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rasura.patches.errors import RasuraError, VerificationError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.model_signature import read_claim
-from rasura.patches.types import PatchId
+from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
@@ -17,7 +17,15 @@ from rasura.registry.hub.describe import Describer, encode_beside
 from rasura.registry.hub.licences import parse
 from rasura.registry.hub.model_card import CardFacts, PatchFacts
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, open_bundle, verify_files
+from rasura.registry.trust.verified_patch import (
+    SignedPatch,
+    Verified,
+    add_signed,
+    find_new_signers,
+    list_left,
+    open_bundle,
+    verify_files,
+)
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -38,12 +46,15 @@ class Pulled:
     Attributes:
         patch_id: its identity.
         new: whether the registry did not hold it before.
-        ignored: files beside it that no signature covers; they were not read.
+        ignored: files beside it that no signature covers, which were not read; and signatures by keys that do not count
+            here, which were not kept.
+        signers: keys whose signatures over it are new here.
     """
 
     patch_id: PatchId
     new: bool
     ignored: tuple[str, ...]
+    signers: tuple[KeyId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,31 +155,42 @@ def pull_patches(registry: Registry, reference: str, *, remote: Remote, draft: D
         good, refused = _sorted_out(registry, fetched)
         if not good:
             raise hub.explain(pinned, refused)
+        signers = [find_new_signers(registry, verified) for _, verified in good]
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
-        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch in good])
+        added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch, _ in good])
     except RasuraError as error:
         registry.note(describe_outcome(draft, error))
         raise
     for each in refused:
         where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}
         registry.note(describe_outcome(replace(draft, details=where), each.error))
-    pulled = [Pulled(patch_id, new, patch.ignored) for patch, (patch_id, new) in zip(good, added, strict=True)]
+    pulled = [
+        Pulled(patch_id, new, (*patch.ignored, *_left(patch, verified)), keys)
+        for (patch, verified), (patch_id, new), keys in zip(good, added, signers, strict=True)
+    ]
     return Pull(pinned, pulled, refused)
 
 
-def _sorted_out(registry: Registry, fetched: hub.Fetched) -> tuple[list[hub.FetchedPatch], list[hub.Refused]]:
+def _left(patch: hub.FetchedPatch, verified: Verified) -> list[str]:
+    """Paths of signatures that are not kept."""
+    return [f"{patch.path}/{name}" if patch.path else name for name in list_left(verified, patch.files)]
+
+
+def _sorted_out(
+    registry: Registry, fetched: hub.Fetched
+) -> tuple[list[tuple[hub.FetchedPatch, Verified]], list[hub.Refused]]:
     """What verifies, and what does not although its bytes are those that a trusted key signed."""
     good, refused = [], [*fetched.refused]
     for patch in fetched.patches:
         try:
-            verify_files(registry, patch.files)
+            verified = verify_files(registry, patch.files)
         except VerificationError as error:
             manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
             signer = str(read_claim(patch.files[SIGNATURE]).key_id)
             refused.append(hub.Refused(patch.path, manifest, signer, error))
         else:
-            good.append(patch)
+            good.append((patch, verified))
     return good, refused
 
 

@@ -66,6 +66,7 @@ _KINDS: Final = {
     "RetainSetRecord": ("retain_set", "digest"),
     "BasisRecord": ("basis", "digest"),
     "PatchRecord": ("patch", "patch_id"),
+    "SignatureRecord": ("signature", "digest"),
     "HostRecord": ("host", "host_id"),
     "EvaluationRecord": ("evaluation", "digest"),
     "StackRecord": ("stack", "name"),

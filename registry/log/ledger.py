@@ -27,6 +27,7 @@ __all__ = [
     "every",
     "find_unfinished",
     "newest_note",
+    "note_at",
     "read_stored",
     "root_at",
     "settle",
@@ -236,6 +237,12 @@ def body_at(session: Session, index: int) -> bytes | None:
 def newest_note(session: Session) -> str:
     """The newest signed checkpoint, as it stands; "" of a log without entries."""
     row = session.scalar(select(CheckpointRow).order_by(CheckpointRow.size.desc()).limit(1))
+    return "" if row is None else row.note
+
+
+def note_at(session: Session, size: int) -> str:
+    """The signed checkpoint of the first `size` entries, as it stands; "" where there is none."""
+    row = session.get(CheckpointRow, size)
     return "" if row is None else row.note
 
 

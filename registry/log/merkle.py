@@ -124,13 +124,13 @@ class WholeTree:
             raise AuditError(f"tree of {self.size}: expected a size up to that, got {size}")
         return self._subtree(0, size) if size else EMPTY_ROOT
 
-    def prove_inclusion(self, index: int) -> tuple[bytes, ...]:
-        """What `prove_inclusion` gives for these leaves.
+    def prove_inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
+        """What `prove_inclusion` gives for these leaves, or for the first `size` of them.
 
         Raises:
             AuditError: the tree has no such leaf.
         """
-        return _prove_inclusion(self._subtree, self.size, index)
+        return _prove_inclusion(self._subtree, self.size if size is None else size, index)
 
     def prove_consistency(self, size: int) -> tuple[bytes, ...]:
         """What `prove_consistency` gives for these leaves.

@@ -19,6 +19,7 @@ from rasura.registry._storage.records import (
     KeyRecord,
     PatchRecord,
     RetainSetRecord,
+    SignatureRecord,
 )
 from rasura.registry._storage.validation import instant
 
@@ -30,6 +31,7 @@ Record: TypeAlias = (
     | RetainSetRecord
     | BasisRecord
     | PatchRecord
+    | SignatureRecord
     | HostRecord
     | EvaluationRecord
     | StackRecord

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,13 +25,13 @@ from rasura.patches.errors import (
     UntrustedKeyError,
 )
 from rasura.patches.format.bundle_file import BUNDLE_LIMIT, BundleFiles, decode_bundle, encode_bundle
-from rasura.patches.format.file_names import MANIFEST, SIGNATURE
+from rasura.patches.format.file_names import FURTHER, MANIFEST, SIGNATURE, is_signature, name_further
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.stacks.lock_file import LockFile, lock_stack
 from rasura.registry.trust.key_files import is_key_name, trust_key
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_signed
+from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_signers, load_signed
 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PublicKey
@@ -63,12 +63,26 @@ class BundledKey:
 
 @dataclass(frozen=True, slots=True)
 class BundledPatch:
-    """A patch of a bundle, by what its manifest says; the signature is that of `key_id`, whoever that is."""
+    """A patch of a bundle, by what its manifest says.
+
+    Attributes:
+        patch_id: its identity.
+        concept: what it erases.
+        method: the eraser.
+        key_id: whose its first signature is, whoever that is.
+        further: other keys that signed it, of those that are here or in the bundle.
+    """
 
     patch_id: PatchId
     concept: str
     method: str
     key_id: KeyId
+    further: tuple[KeyId, ...] = ()
+
+    @property
+    def signers(self) -> tuple[KeyId, ...]:
+        """All of them."""
+        return self.key_id, *self.further
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,11 +104,19 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TakenIn:
-    """What came of taking a bundle in: each patch, and whether it is new here; keys that are trusted since."""
+    """What came of taking a bundle in.
+
+    Attributes:
+        bundle: what it holds.
+        added: each patch, and whether it is new here.
+        trusted: keys that are trusted since.
+        signed: patches that were here, and keys whose signatures over them are new.
+    """
 
     bundle: Bundle
     added: tuple[tuple[PatchId, bool], ...]
     trusted: tuple[KeyId, ...]
+    signed: Mapping[PatchId, tuple[KeyId, ...]] = field(default_factory=dict)
 
 
 def make_bundle(
@@ -117,7 +139,9 @@ def make_bundle(
     wanted = sorted({*ids, *(record.patches if record else ())})
     if not wanted:
         raise InputError("nothing to send: expected at least one patch", hint="rasura patch list")
-    signers = {load_signed(registry, patch_id).key_id for patch_id in wanted}
+    for patch_id in wanted:
+        load_signed(registry, patch_id)
+    signers = {key_id for patch_id in wanted for key_id in find_signers(registry, patch_id)}
     keys = {key.key_id: key for key in registry.keys() if key.key_id in signers}
     found = [e for e in registry.evaluations() if set(e.patches) <= set(wanted)] if evaluations else []
     return encode_bundle(
@@ -181,12 +205,16 @@ def add_bundle(
             public = _public(key.key_id, bundle.files.keys[key.key_id], path)
             trust_key(registry, public, given, replace(draft, action="key.trust"))
         source = f"bundle {path.name}"
+        before = {patch.patch_id: set(find_signers(registry, patch.patch_id)) for patch in bundle.patches}
         added = add_signed(registry, [SignedPatch(files, source, draft) for files in bundle.files.patches.values()])
     except RasuraError as error:
         if not dry_run:
             registry.note(describe_outcome(draft, error))
         raise
-    return TakenIn(bundle, added, tuple(key.key_id for key in chosen))
+    after = {patch_id: find_signers(registry, patch_id) for patch_id, new in added if not new}
+    signed = {p: tuple(key for key in keys if key not in before[p]) for p, keys in after.items()}
+    trusted = tuple(key.key_id for key in chosen)
+    return TakenIn(bundle, added, trusted, {patch_id: keys for patch_id, keys in signed.items() if keys})
 
 
 def _public(key_id: KeyId, pem: bytes, path: Path) -> PublicKey:
@@ -204,26 +232,32 @@ def _public(key_id: KeyId, pem: bytes, path: Path) -> PublicKey:
 def _line(
     patch_id: PatchId, files: Mapping[str, bytes], sent: Mapping[KeyId, PublicKey], registry: Registry, path: Path
 ) -> BundledPatch:
-    """A patch's line, its signature verified against whichever key made it."""
+    """A patch's line, its signatures verified against whichever keys made them; others are left alone."""
     from rasura.patches.format.model_signature import check_files, read_statement
     from rasura.patches.format.signing_key import PublicKey
 
     if SIGNATURE not in files or MANIFEST not in files:
         raise SignatureError(f"{path}: patch {patch_id[:SHORT]} lacks its {SIGNATURE} or {MANIFEST}: expected both")
-    known = {key.key_id: PublicKey.load(key.pem) for key in registry.keys()}
-    statement = read_statement(files[SIGNATURE], {**sent, **known}.values())
-    check_files(statement, {name: data for name, data in files.items() if name != SIGNATURE})
+    known = {**sent, **{key.key_id: PublicKey.load(key.pem) for key in registry.keys()}}
+    content = {name: data for name, data in files.items() if not is_signature(name)}
+    statement = read_statement(files[SIGNATURE], known.values())
+    check_files(statement, content)
+    further = [key for key in known.values() if name_further(key.key_id) in files and key.key_id != statement.key_id]
+    for key in further:
+        check_files(read_statement(files[name_further(key.key_id)], [key]), content)
     if str(digest_of(files[MANIFEST])) != patch_id:
         raise DigestMismatchError(f"{path}: expected patch {patch_id[:SHORT]} under its own id, got another")
     manifest = Manifest.from_bytes(files[MANIFEST])
-    return BundledPatch(patch_id, manifest.concept.text, manifest.eraser.name, statement.key_id)
+    others = tuple(sorted(key.key_id for key in further))
+    return BundledPatch(patch_id, manifest.concept.text, manifest.eraser.name, statement.key_id, others)
 
 
 def _lock(files: BundleFiles, path: Path) -> LockFile:
     lock = LockFile.from_bytes(files.lock or b"")
     for locked in lock.patches:
         found = files.patches.get(locked.patch_id)
-        if found is None or {n: digest_of(d) for n, d in found.items()} != dict(locked.files):
+        own = {n: digest_of(d) for n, d in (found or {}).items() if not FURTHER.fullmatch(n)}
+        if found is None or own != dict(locked.files):
             raise DigestMismatchError(
                 f"{path}: its lock of stack {lock.stack!r} names patch {locked.patch_id[:SHORT]}: expected that in the "
                 "bundle, with the same files, got another or none"
@@ -239,7 +273,7 @@ def _keys(registry: Registry, files: BundleFiles, patches: Sequence[BundledPatch
             return "unknown"
         return "revoked" if record.revoked_at is not None else "trusted" if record.trusted else "not trusted"
 
-    ids = sorted({*files.keys, *(patch.key_id for patch in patches)})
+    ids = sorted({*files.keys, *(key_id for patch in patches for key_id in patch.signers)})
     return tuple(
         BundledKey(
             key_id,
@@ -263,7 +297,9 @@ def _named(bundle: Bundle, digits: str, path: Path) -> BundledKey:
 
 
 def _check_keys(bundle: Bundle, chosen: set[KeyId], path: Path) -> None:
-    signers = {patch.key_id for patch in bundle.patches}
+    good = {key.key_id for key in bundle.keys if key.standing == "trusted"} | chosen
+    left = [patch for patch in bundle.patches if not good.intersection(patch.signers)]
+    signers = {key_id for patch in left for key_id in patch.signers}
     for key in bundle.keys:
         if key.standing == "revoked" and key.key_id in signers | chosen:
             raise RevokedKeyError(
@@ -271,7 +307,7 @@ def _check_keys(bundle: Bundle, chosen: set[KeyId], path: Path) -> None:
                 hint="rasura key list",
                 key=key.key_id,
             )
-    unknown = [k for k in bundle.keys if k.key_id in signers - chosen and k.standing != "trusted"]
+    unknown = [key for key in bundle.keys if key.key_id in signers]
     if unknown:
         named = ", ".join(f"{key.key_id} (the bundle calls it {key.name!r})" for key in unknown)
         digits = " ".join(f"--trust {key.key_id[:_LEAST]}" for key in unknown)

@@ -31,7 +31,7 @@ from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name, digest_policy
 from rasura.registry.trust.check import find_worst, judge_stack
-from rasura.registry.trust.verified_patch import manifest_of
+from rasura.registry.trust.verified_patch import find_signers, manifest_of
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -188,10 +188,10 @@ def check_claims(registry: Registry, lock: LockFile) -> None:
     for patch in lock.patches:
         record = registry.patch(patch.patch_id)
         for what, told, here in (
-            ("concept", patch.concept, record.concepts[0]),
-            ("key", patch.key_id, record.key_id),
+            ("concept", patch.concept, (record.concepts[0],)),
+            ("key", patch.key_id, find_signers(registry, patch.patch_id)),
         ):
-            if told != here:
+            if told not in here:
                 found.append(f"{patch.patch_id[:SHORT]} has another {what}")
     if found:
         raise ConflictError(

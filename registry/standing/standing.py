@@ -15,11 +15,12 @@ from rasura.patches.errors import NotFoundError, RasuraError
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.versions import Versions
+from rasura.registry.trust.revocation import find_uncounted
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
     from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, PatchRecord
+    from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
     from rasura.registry.registry import Registry
     from rasura.registry.stacks.bisect_state import Bisection
 
@@ -72,6 +73,7 @@ class Standing:
         stacks: every named stack.
         unfinished: motions of the log that were begun and never ended.
         bisection: the one that is going on, or over and not put away.
+        uncounted: patches that no key which counts has signed any more, and the key that once did.
     """
 
     location: str
@@ -87,6 +89,7 @@ class Standing:
     stacks: tuple[StackRecord, ...]
     unfinished: tuple[EntryRecord, ...]
     bisection: Bisection | None
+    uncounted: Mapping[PatchId, KeyRecord]
 
     @property
     def in_force(self) -> frozenset[PatchId]:
@@ -123,6 +126,7 @@ def take_stock(registry: Registry, *, look: bool, progress: Progress) -> Standin
         stacks=registry.stacks(),
         unfinished=registry.unfinished(),
         bisection=_bisection(registry),
+        uncounted=find_uncounted(registry),
     )
 
 

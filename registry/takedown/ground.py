@@ -104,7 +104,7 @@ def sight(registry: Registry, place: Place, obstacles: Obstacles) -> Sighted | N
     except RasuraError as error:
         obstacles.add(error)
         return None
-    loaded = load_stack(registry, goal.patches, obstacles=obstacles)
+    loaded = load_stack(registry, goal.patches, in_force=goal.patches, obstacles=obstacles)
     for member in loaded.stack:
         patch, patch_id = member.patch, member.patch_id
         if any(name.partition(".")[0].startswith("text_encoder") for name in patch.tensors.increments):

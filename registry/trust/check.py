@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,10 +83,17 @@ def merge_policies(registry: Registry, stricter: Policy | None) -> Policy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A set of patches, verified anew, and who signed each."""
+    """A set of patches, verified anew, and who signed each.
+
+    Attributes:
+        stack: the patches.
+        keys: whose signature counts, of each.
+        revoked: of those that are in force and that no key which counts has signed: who once did.
+    """
 
     stack: tuple[Member, ...]
     keys: Mapping[PatchId, KeyId]
+    revoked: Mapping[PatchId, KeyId] = field(default_factory=dict)
 
 
 def load_stack(
@@ -94,6 +101,7 @@ def load_stack(
     patches: Mapping[PatchId, Strength],
     progress: Progress = lambda *_: None,
     *,
+    in_force: Collection[PatchId] = (),
     obstacles: Obstacles | None = None,
 ) -> Loaded:
     """Verify every patch of a set.
@@ -102,6 +110,8 @@ def load_stack(
         registry: where they are.
         patches: the set.
         progress: told what is going on.
+        in_force: those of them that are applied already and stay as they are; a key that was revoked since takes none
+            of them out, and keeps nobody from moving others (`rasura.registry.trust.verified_patch.verify_files`).
         obstacles: gets what is raised; then those that are good are given.
 
     Raises:
@@ -111,20 +121,22 @@ def load_stack(
     """
     from rasura.patches.format.member import Member
 
-    stack, keys, found = [], {}, Obstacles() if obstacles is None else obstacles
+    stack, found = [], Obstacles() if obstacles is None else obstacles
+    keys: dict[PatchId, KeyId] = {}
+    revoked: dict[PatchId, KeyId] = {}
     for done, (patch_id, strength) in enumerate(patches.items()):
         progress("verifying patches", done, len(patches))
         try:
-            verified = load_signed(registry, patch_id)
+            verified = load_signed(registry, patch_id, in_force=patch_id in in_force)
         except RasuraError as error:
             error.say_of(f"patch {patch_id[:SHORT]}")
             found.add(error)
             continue
         stack.append(Member(verified.patch, strength))
-        keys[patch_id] = verified.key_id
+        (keys if verified.counts else revoked)[patch_id] = verified.key_id
     if obstacles is None:
         found.refuse()
-    return Loaded(tuple(stack), keys)
+    return Loaded(tuple(stack), keys, revoked)
 
 
 def judge_stack(

@@ -27,6 +27,7 @@ NAMES = {
     "methods",
     "open",
     "options",
+    "probe",
     "request",
     "upgrade",
     "verify_file",

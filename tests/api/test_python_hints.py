@@ -230,7 +230,7 @@ def test_every_public_call_is_translated_at_the_edge() -> None:
     methods = {n: m for n, m in inspect.getmembers(Registry, inspect.isfunction) if not n.startswith("_")}
     assert [name for name, method in methods.items() if not hasattr(method, "__wrapped__") and name != "close"] == []
     assert len(methods) > 40
-    for name in ("init", "open", "upgrade", "methods", "options", "request", "verify_file", "verify_model"):
+    for name in ("init", "open", "upgrade", "methods", "options", "probe", "request", "verify_file", "verify_model"):
         assert hasattr(getattr(rasura, name), "__wrapped__"), name
 
 

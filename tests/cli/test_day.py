@@ -14,8 +14,8 @@ import pytest
 from support.commandline import Run, rasura
 from support.registries.workshop import Workshop, workshop
 
-from rasura.commands import _output
-from rasura.commands._views import format_number
+from rasura.commands._shared import output
+from rasura.commands._shared.views import format_number
 from rasura.registry.erase.others import find_others
 
 MODEL = ("--model", "the model")
@@ -160,7 +160,7 @@ def test_undo_refuses_what_has_no_inverse(workshop: Workshop) -> None:
     assert f"hint: rasura patch apply {workshop.dog[:12]} --model " in run.err
     typed(workshop, "patch", "apply", workshop.dog, *MODEL)
     typed(workshop, "patch", "revert", workshop.dog, *MODEL)
-    typed(workshop, "key", "revoke", "alice")
+    typed(workshop, "key", "revoke", "alice", "--yes")
     with workshop.unchanged("refused revoked_key"):
         typed(workshop, "undo", code=4)
 
@@ -256,7 +256,7 @@ def test_a_name_that_is_none_says_what_was_meant(workshop: Workshop) -> None:
     typed(workshop, "stack", "create", "brand")
     assert "got none; did you mean 'brand'?" in typed(workshop, "stack", "show", "brnad", code=8).err
     assert "did you mean 'tiny'?" in typed(workshop, "base", "show", "tinny", code=8).err
-    assert "did you mean 'alice'?" in typed(workshop, "key", "revoke", "alcie", code=8).err
+    assert "did you mean 'alice'?" in typed(workshop, "key", "revoke", "alcie", "--yes", code=8).err
 
 
 def test_a_concept_that_reads_as_digits(workshop: Workshop) -> None:
@@ -353,13 +353,13 @@ def test_tables_stay_inside_the_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setenv("COLUMNS", "60")
     rows = [("0123456789ab", "a" * 50, "b" * 40, "c", "2026-01-02")] * 2
-    _output.table(("patch", "concept", "place", "x", "added"), rows)
+    output.table(("patch", "concept", "place", "x", "added"), rows)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     assert lines[1].startswith("0123456789ab  aaaaaaaa")
     assert "…" in lines[1]
     out.truncate(0)
-    _output.table([f"h{i}" for i in range(7)], [["0123456789ab"] * 7])
+    output.table([f"h{i}" for i in range(7)], [["0123456789ab"] * 7])
     assert "(no room for h4, h5, h6: a wider terminal, or --json, shows them)" in out.getvalue()
 
 
@@ -370,9 +370,9 @@ def test_verdicts_have_colours_on_terminals_only(monkeypatch: pytest.MonkeyPatch
         out = Typed() if terminal else io.StringIO()
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setenv("NO_COLOR", no_color)
-        _output.verdict("good", good=True)
-        _output.table(("check", "verdict", "why"), [("own", "ok", "ok"), ("pair", "REFUSED", "")])
-        _output.fields([("verdict", "refused: it disturbs"), ("stack", "accepted")])
+        output.verdict("good", good=True)
+        output.table(("check", "verdict", "why"), [("own", "ok", "ok"), ("pair", "REFUSED", "")])
+        output.fields([("verdict", "refused: it disturbs"), ("stack", "accepted")])
         said = out.getvalue()
         assert (said.count("\x1b[32m"), said.count("\x1b[31m")) == ((2, 2) if coloured else (0, 0))
         plain = click.unstyle(said).splitlines()
@@ -411,8 +411,9 @@ def test_what_is_not_there_ends_with_8(workshop: Workshop, words: tuple[str, ...
 
 
 def test_colours_come_from_one_place() -> None:
-    modules = sorted(Path(_output.__file__).parent.glob("*.py"))
-    assert [m.name for m in modules if "click.style(" in m.read_text() or "secho" in m.read_text()] == ["_output.py"]
+    modules = sorted(Path(output.__file__).parents[1].rglob("*.py"))
+    styling = [m for m in modules if "click.style(" in m.read_text() or "secho" in m.read_text()]
+    assert styling == [Path(output.__file__)]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_every_command_that_changes_something_can_be_asked_first() -> None:
     ("words", "said"),
     [
         (("key", "trust", "bob.pem"), "would trust bob ("),
-        (("key", "revoke", "alice"), "4 patches that it signed could be applied no more"),
+        (("key", "revoke", "alice"), "4 patches that it alone signed can be put on no model any more"),
         (("base", "add", "the model"), "is registered already"),
         (("policy", "set", "policy.toml"), "the policy in force would be "),
         (
@@ -114,7 +114,7 @@ def test_a_dry_run_of_an_erasure_needs_no_key_and_no_registered_base(workshop: W
 
 def test_a_dry_run_refuses_what_the_command_would_refuse(workshop: Workshop) -> None:
     rasura("key", "export", "alice", "-o", "alice.pem", cwd=workshop.folder)
-    rasura("key", "revoke", "alice", cwd=workshop.folder)
+    rasura("key", "revoke", "alice", "--yes", cwd=workshop.folder)
     with workshop.unchanged():
         trust = rasura("key", "trust", "alice.pem", "--dry-run", "--json", cwd=workshop.folder)
         assert (trust.code, trust.envelope["error"]["code"]) == (4, "revoked_key")

@@ -52,7 +52,7 @@ def test_nothing_is_overwritten(workshop: Workshop) -> None:
 
 def test_what_may_not_be_applied_is_not_exported_either(workshop: Workshop) -> None:
     assert kohya(workshop, workshop.dog, workshop.rival, code=3).envelope["error"]["code"] == "check_refused"
-    rasura("key", "revoke", "alice", cwd=workshop.folder)
+    rasura("key", "revoke", "alice", "--yes", cwd=workshop.folder)
     assert kohya(workshop, workshop.dog, code=4).envelope["error"]["code"] == "revoked_key"
     assert not (workshop.folder / "out.safetensors").exists()
 

@@ -33,7 +33,7 @@ def strict(workshop: Workshop) -> None:
 
 
 def distrust(workshop: Workshop) -> None:
-    assert rasura("key", "revoke", "alice", "--reason", "lost", cwd=workshop.folder).code == 0
+    assert rasura("key", "revoke", "alice", "--yes", "--reason", "lost", cwd=workshop.folder).code == 0
 
 
 def test_several_are_one_error_of_the_first_ones_type() -> None:

@@ -15,7 +15,7 @@ from support.models.tiny import tiny_tokenizer
 from support.registries.workshop import Workshop, start, workshop
 
 from rasura import cli as front_door
-from rasura.commands import _output
+from rasura.commands._shared import output
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"(?<!the )rasura(?: [a-z]+)+")
@@ -37,7 +37,7 @@ def test_exotic_names_stay_inside_their_column(workshop: Workshop) -> None:
     lines = run.out.splitlines()
     assert "\u202e" not in run.out
     assert "a\\u202edog" in run.out
-    assert {_output._width(line[: line.index("null-space")]) for line in lines[1:]} == {lines[0].index("METHOD")}
+    assert {output._width(line[: line.index("null-space")]) for line in lines[1:]} == {lines[0].index("METHOD")}
     patches = rasura("patch", "list", "--json", cwd=workshop.folder).data["patches"]
     assert [p["concepts"] for p in patches[-5:]] == [[name] for name in names]
     shown = rasura("patch", "show", patches[-2]["id"], cwd=workshop.folder).out
@@ -57,20 +57,20 @@ def test_a_reason_cannot_forge_a_line_of_the_log(workshop: Workshop) -> None:
 
 
 def test_tables_are_lines_that_other_tools_can_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    _output.table(("id", "what"), [("1", "猫"), ("22", "a\nb"), ("3", "")])
+    output.table(("id", "what"), [("1", "猫"), ("22", "a\nb"), ("3", "")])
     assert capsys.readouterr().out == "ID  WHAT\n1   猫\n22  a\\u000ab\n3\n"
-    _output.fields([("name", "x"), ("longer name", "")])
+    output.fields([("name", "x"), ("longer name", "")])
     assert capsys.readouterr().out == "name         x\nlonger name\n"
 
 
 def test_progress_goes_to_stderr_and_only_when_it_takes_long(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with _output.progress() as tell:
+    with output.progress() as tell:
         tell("quick", 0, 2)
         tell("quick", 1, 2)
     assert capsys.readouterr() == ("", "")
-    with _output.progress() as tell:
+    with output.progress() as tell:
         tell._started -= 2  # type: ignore[attr-defined]
         for done in range(3):
             tell(f"slow\tloss {done}", done, 2)
@@ -83,7 +83,7 @@ def test_progress_goes_to_stderr_and_only_when_it_takes_long(
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with _output.progress() as tell:
+    with output.progress() as tell:
         tell("drawing", 0, 3)
         tell("drawing", 2, 3)
         for done in range(1, 4):  # a concept's name is nobody's markup; a note changes beside one bar

@@ -56,7 +56,7 @@ def test_a_refused_stack_and_one_that_cannot_be_judged_are_shown(made: Workshop)
     assert (verdict["accepted"], len(verdict["reasons"]) > 0) == (False, True)
     typed(made, "stack", "lock", "bad", code=3)
     assert not (made.folder / "rasura.lock").exists()
-    typed(made, "key", "revoke", "alice")
+    typed(made, "key", "revoke", "alice", "--yes")
     said = typed(made, "stack", "show", "brand").out
     assert f"cannot be judged: patch {made.photo[:12]}: the patch is signed by key 'alice', which was revoked" in said
 

@@ -151,7 +151,8 @@ def test_a_schema_older_than_any_is_refused(made: Place, sql: Sql) -> None:
 
 
 # What registries of older schemas do not have. That nothing else differs is what their pins say.
-BACK_TO_0003 = "DROP TABLE case_item; DROP TABLE case_record; UPDATE alembic_version SET version_num = '0003';"
+BACK_TO_0004 = "DROP TABLE case_item; DROP TABLE case_record; UPDATE alembic_version SET version_num = '0004';"
+BACK_TO_0003 = BACK_TO_0004 + "DROP TABLE patch_signature; UPDATE alembic_version SET version_num = '0003';"
 BACK_TO_0002 = (
     BACK_TO_0003
     + "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy; UPDATE alembic_version SET version_num = '0002';"
@@ -201,11 +202,11 @@ def test_an_older_registry_is_upgraded(first_schema: Place) -> None:
             assert schema.find_drift(connection) == ""
 
 
-def test_a_registry_of_the_third_schema_is_upgraded(made: Place, sql: Sql) -> None:
+def test_a_registry_of_the_fourth_schema_is_upgraded(made: Place, sql: Sql) -> None:
     with made.open() as registry:
         filled(registry)
-    sql(BACK_TO_0003)
-    assert Registry.upgrade(made.location, now=Clock(EPOCH + timedelta(days=2))) == "0003"
+    sql(BACK_TO_0004)
+    assert Registry.upgrade(made.location, now=Clock(EPOCH + timedelta(days=2))) == "0004"
     with made.open() as registry:
         assert registry.cases() == ()
         opened = CaseRecord("118", EPOCH, None, EPOCH, None, held=False, forgotten_at=None, commitments={})

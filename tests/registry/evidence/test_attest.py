@@ -18,6 +18,7 @@ from support.registries.workshop import ALICE, Workshop, silent, workshop  # noq
 from rasura.patches.errors import AuditError, DriftError, HostError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.evidence.attest import attest, state_model, verify_model
 from rasura.registry.evidence.bill_of_materials import write_bill
@@ -128,6 +129,18 @@ def test_an_entry_about_another_state_proves_nothing(patched: Workshop) -> None:
         assert verify_model(patched.model, forged, [key], progress=silent).entry is None
         with pytest.raises(AuditError, match="is not about this model as it is"):
             verify_model(patched.model, forged, [key], vkey=vkey, progress=silent)
+
+
+def test_an_attestation_holds_for_whoever_pinned_an_older_key_of_the_log(patched: Workshop) -> None:
+    with patched.open() as registry:
+        old = VerifyKey.parse(registry.log_vkey())
+        registry.rotate_log_key(Draft("alice", "", "log.rotate", "success"))
+    data, key, new = signed(patched)
+    assert old != new
+    for vkey in (old, new):
+        found = verify_model(patched.model, data, [key], vkey=vkey, progress=silent)
+        assert found.entry is not None
+        assert found.log_key == new
 
 
 def test_nothing_is_said_of_what_lies_behind_a_link(patched: Workshop, tmp_path: Path) -> None:

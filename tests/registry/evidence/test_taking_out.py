@@ -11,15 +11,17 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from support.registries.registry_fixtures import EPOCH, Place, draft, filled
 
+from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry.evidence.choose_entries import Choice, choose_entries, parse_moment
-from rasura.registry.evidence.log_bundle import read_log_bundle
+from rasura.registry.evidence.log_bundle import Head, read_log_bundle
 from rasura.registry.evidence.proof_file import EntryProof, verify_proof
 from rasura.registry.evidence.take_out import (
     choose_indexes,
@@ -31,7 +33,7 @@ from rasura.registry.evidence.take_out import (
 )
 from rasura.registry.evidence.verify_file import verify_file
 from rasura.registry.log.merkle import WholeTree, hash_leaf, hash_root, prove_consistency, prove_inclusion
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 from rasura.registry.registry import Registry
 
 ROOT = Path(__file__).parents[3]
@@ -259,6 +261,133 @@ def test_a_log_that_was_rewritten_is_not_taken_out(full: Place) -> None:
         list(export_entries(registry))
     with pytest.raises(RasuraError), full.open() as registry:
         prove_entry(registry, 1)
+
+
+# ── A log that was handed on ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def hand_on(registry: Registry) -> VerifyKey:
+    registry.rotate_log_key(draft("log.rotate"))
+    registry.note(draft("test.more"))
+    return key_of(registry)
+
+
+def test_whoever_pinned_an_older_key_follows_it_to_the_present_one(
+    full: Place, outsider: ModuleType, tmp_path: Path
+) -> None:
+    with full.open() as registry:
+        kept, keys = export_checkpoint(registry), [key_of(registry)]
+        keys += [hand_on(registry), hand_on(registry)]
+        size = registry.head().size
+        files = {
+            "whole": bundle_of(registry),
+            "part": bundle_of(registry, 1, 4, kept=kept),
+            "proof": prove_entry(registry, 2),
+            "of a rotation": prove_entry(registry, size - 2),
+        }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        for key in keys:
+            old = kept if name in {"whole", "part"} else None
+            found = verify_file(tmp_path / name, vkey=key, kept=old)
+            assert (found.key, found.replaced, found.pinned) == (keys[-1], key != keys[-1], True)
+            assert [entry["index"] for entry in outsider.verify(data, str(key))] == [e.index for e in found.shown]
+    assert verify_file(tmp_path / "whole").replaced is False
+
+
+def test_a_file_that_was_taken_out_in_the_moment_of_a_rotation_holds_for_both_keys(full: Place) -> None:
+    with full.open() as registry:
+        old = key_of(registry)
+        registry.rotate_log_key(draft("log.rotate"))
+        for key in (old, key_of(registry)):
+            assert verify_proof(prove_entry(registry, 0), key).signer.key == key_of(registry)
+            assert read(bundle_of(registry, 0), key) == [0]
+
+
+def _forge(link: dict[str, object], mallory: Ed25519PrivateKey, victim: str, *, first: bool) -> VerifyKey:
+    """A link of which mallory signs both sides, with the victim's key named as the old one or the new."""
+    entry = json.loads(str(link["entry"]))
+    name = entry["log"]
+    own = VerifyKey(name, mallory.public_key().public_bytes_raw())
+    entry["details"] = {"old": victim, "new": str(own)} if first else {"old": str(own), "new": victim}
+    entry["index"] = 0
+    body = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    tree = Checkpoint(name, 1, hash_leaf(body.encode()))
+    signed = sign_note(tree.text, name, mallory)
+    fake = NoteSignature(name, VerifyKey.parse(victim).key_id, signed.signatures[0].value)
+    lines = (*signed.signatures, fake)
+    link.update(entry=body, proof=[], checkpoint=str(Note(signed.text, lines)), consistency=[])
+    return own
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["handed on by the victim", "handed to the victim"])
+@pytest.mark.parametrize("fake", [True, False], ids=["with a signature that is none", "without the signature"])
+def test_a_forged_rotation_is_refused_in_every_file(
+    full: Place, outsider: ModuleType, *, first: bool, fake: bool
+) -> None:
+    mallory = Ed25519PrivateKey.generate()
+    with full.open() as registry:
+        victim = str(key_of(registry))
+        hand_on(registry)
+        lines = bundle_of(registry, 0).splitlines(keepends=True)
+    head = json.loads(lines[0])
+    (link,) = head["links"]
+    own = _forge(link, mallory, victim, first=first)
+    if not fake:
+        link["checkpoint"] = "".join(link["checkpoint"].splitlines(keepends=True)[:-1])
+    tree = Checkpoint(own.name, 1, hash_leaf(link["entry"].encode()))
+    head.update(checkpoint=str(sign_note(tree.text, own.name, mallory)), vkey=str(own) if first else victim)
+    body = json.dumps({"entry": link["entry"], "proof": []}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    forged = canonical_json.dumps(head) + b"\n" + body.encode() + b"\n"
+    proof = EntryProof(0, link["entry"].encode(), (), head["checkpoint"], Head.parse(canonical_json.dumps(head)).links)
+    pinned = VerifyKey.parse(victim)
+    for attempt in (lambda: read(forged, pinned), lambda: verify_proof(proof.to_bytes(), pinned)):
+        with pytest.raises(AuditError):
+            attempt()
+    for data in (forged, proof.to_bytes()):
+        with pytest.raises((ValueError, LookupError)):
+            outsider.verify(data, victim)
+
+
+@pytest.mark.parametrize("what", ["a link is missing", "links in another order", "another tree", "one key signed"])
+def test_links_that_are_no_chain_are_refused(full: Place, outsider: ModuleType, what: str) -> None:
+    with full.open() as registry:
+        first = key_of(registry)
+        hand_on(registry)
+        last = hand_on(registry)
+        data = bundle_of(registry, 0)
+    head, *rest = data.splitlines(keepends=True)
+    said = json.loads(head)
+    if what == "a link is missing":
+        del said["links"][1]
+    elif what == "links in another order":
+        said["links"].reverse()
+    elif what == "another tree":
+        said["links"][0]["consistency"] = said["links"][1]["consistency"]
+    else:
+        note = said["links"][0]["checkpoint"].splitlines(keepends=True)
+        said["links"][0]["checkpoint"] = "".join(note[:-1])
+    forged = b"".join([canonical_json.dumps(said) + b"\n", *rest])
+    assert read(data, first) == read(data, last) == [0]
+    for key in (first, last):
+        with pytest.raises(AuditError):
+            read(forged, key)
+        with pytest.raises((ValueError, LookupError)):
+            outsider.verify(forged, str(key))
+
+
+def test_no_byte_of_a_link_can_be_another(full: Place) -> None:
+    if full.url is not None:
+        pytest.skip("one database is enough")
+    with full.open() as registry:
+        first = key_of(registry)
+        hand_on(registry)
+        head, rest = bundle_of(registry, 0).split(b"\n", 1)
+    start = head.index(b'"links":')
+    for at in range(start, head.index(b'"records":'), 3):
+        forged = head[:at] + bytes([head[at] ^ 1 << at % 7]) + head[at + 1 :] + b"\n" + rest
+        with pytest.raises(RasuraError):
+            read(forged, first)
 
 
 # ── Choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────

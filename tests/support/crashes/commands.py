@@ -101,11 +101,11 @@ def cold(typed: Typed, **variables: str) -> Ended:
 def _serve() -> None:
     import torch
 
-    import rasura.commands.apply
-    import rasura.commands.doctor
-    import rasura.commands.erase
-    import rasura.commands.hub
-    import rasura.commands.takedown
+    import rasura.commands.applying.apply
+    import rasura.commands.erasing.erase
+    import rasura.commands.erasing.takedown
+    import rasura.commands.registry.doctor
+    import rasura.commands.sharing.hub
     import rasura.evaluation.look
     import rasura.patches.solving.solve
     import rasura.registry.erase.erase

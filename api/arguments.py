@@ -1,0 +1,61 @@
+"""What may be written in several ways in a call, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.lists.role import Role
+    from rasura.patches.prompts.retain_set import HeldOut
+
+__all__ = ["Lines", "PolicyRef", "read_held_out", "read_lines", "read_policy"]
+
+PolicyRef: TypeAlias = "Policy | str | Path"
+"""A policy, or the path of its TOML file."""
+Lines: TypeAlias = str | Path | Iterable[str]
+"""A text, several texts, or a `Path`: a list as people have them (docs/lists.md)."""
+
+
+def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:
+    """The texts.
+
+    Args:
+        lines: texts or a file.
+        role: what a file of them is for; None: templates.
+
+    Raises:
+        NotFoundError: the file is missing.
+        ListError: it is empty or unreadable, or can be read in more than one way.
+    """
+    from rasura.patches.lists.role import TEMPLATES
+    from rasura.patches.prompts.retain_set import load_texts
+
+    if isinstance(lines, Path):
+        return load_texts(lines, role or TEMPLATES)
+    return (lines,) if isinstance(lines, str) else tuple(lines)
+
+
+def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
+    """Texts on which leak is only measured; of a file, the list as it was read.
+
+    Raises:
+        ListError: as `read_lines`.
+    """
+    from rasura.patches.prompts.retain_set import load_held_out
+
+    return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
+
+
+def read_policy(given: PolicyRef | None) -> Policy | None:
+    """The policy, read where a path was given; None stays None.
+
+    Raises:
+        NotFoundError: no such file.
+        InputError, FormatError: no policy in it, or no regular file.
+    """
+    from rasura.registry.stacks.policy_file import read_policy
+
+    return read_policy(Path(given)) if isinstance(given, str | Path) else given

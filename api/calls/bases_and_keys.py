@@ -1,0 +1,124 @@
+"""The calls about what patches rest on: the keys that sign them, and the bases that they are computed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rasura.api.calls._calls import Calls
+from rasura.api.hints import in_python
+
+if TYPE_CHECKING:
+    from rasura.registry._storage.records import BaseRecord, BaseSummary, KeyRecord
+    from rasura.registry.trust.revocation import Reach
+
+__all__ = ["BaseAndKeyCalls"]
+
+
+class BaseAndKeyCalls(Calls):
+    """Keys and bases of a registry."""
+
+    # Keys
+
+    @in_python
+    def new_key(self, name: str, *, reason: str = "") -> KeyRecord:
+        """Make an ECDSA P-256 key pair; this registry trusts it at once (`rasura key new`).
+
+        Raises:
+            ExistsError: there is a key of this name.
+        """
+        from rasura.registry.trust.key_files import make_key
+
+        return make_key(self.store, name, self._draft("key.add", reason))
+
+    @in_python
+    def trust_key(
+        self, file: str | Path, *, name: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> KeyRecord:
+        """Trust patches signed by the public key in a PEM file (`rasura key trust`).
+
+        With `dry_run` nothing is written.
+
+        Raises:
+            NotFoundError, FormatError: no such file, or no public key in it.
+        """
+        from rasura.registry.trust.key_files import trust_file
+
+        return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
+
+    @in_python
+    def reach_of_key(self, key: str) -> Reach:
+        """What the revocation of a key touches: patches, models, stacks (`rasura key revoke --dry-run`).
+
+        Raises:
+            NotFoundError: no such key.
+        """
+        from rasura.registry.trust.revocation import find_reach
+
+        return find_reach(self.store, key)
+
+    @in_python
+    def revoke_key(self, key: str, *, dry_run: bool = False, reason: str = "") -> bool:
+        """Revoke a key for good: nothing that it alone signed is put on a model any more (`rasura key revoke`).
+
+        Nobody is asked here; `reach_of_key` says what it touches. What is in force stays until it is reverted, and
+        other patches of the same model can be moved as before. With `dry_run` nothing is written.
+
+        Returns:
+            Whether it was not revoked before.
+
+        Raises:
+            NotFoundError: no such key.
+        """
+        from rasura.registry.trust.revocation import revoke
+
+        if dry_run:
+            return self.store.key(key).revoked_at is None
+        return revoke(self.store, key, self._draft("key.revoke", reason)) is not None
+
+    @in_python
+    def keys(self) -> tuple[KeyRecord, ...]:
+        """The keys that this registry knows (`rasura key list`)."""
+        return self.store.keys()
+
+    @in_python
+    def key(self, key: str) -> KeyRecord:
+        """One key by name, id or abbreviation; `pem` is its public half (`rasura key export`).
+
+        Raises:
+            NotFoundError: no such key.
+        """
+        return self.store.key(key)
+
+    # Bases
+
+    @in_python
+    def add_base(
+        self, model: str | Path, *, name: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> BaseRecord:
+        """Hash every patchable parameter of a model and register it as a base (`rasura base add`).
+
+        With `dry_run` nothing is written.
+
+        Raises:
+            NotFoundError, UnsupportedHostError: no such folder, or no model that can be a base.
+            ExistsError: the name belongs to other weights.
+        """
+        from rasura.registry.erase.base_models import add_base
+
+        draft = self._draft("base.add", reason)
+        return add_base(self.store, Path(model), name, draft, self._progress, dry_run=dry_run)[0].record
+
+    @in_python
+    def bases(self) -> tuple[BaseSummary, ...]:
+        """The registered bases (`rasura base list`)."""
+        return self.store.bases()
+
+    @in_python
+    def base(self, base: str) -> BaseRecord:
+        """One base by name, digest or abbreviation (`rasura base show`).
+
+        Raises:
+            NotFoundError: no such base.
+        """
+        return self.store.base(base)

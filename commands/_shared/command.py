@@ -1,0 +1,220 @@
+"""What every command shares: `--json`, `--registry`, and for those that change something `--reason` and `--actor`."""
+
+import difflib
+import functools
+import getpass
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rasura.commands._shared.completion import complete_names
+from rasura.commands._shared.nearest import find_nearest
+from rasura.commands._shared.output import Result, show
+
+if TYPE_CHECKING:
+    from rasura.patches.obstacles import Obstacles
+    from rasura.patches.types import PatchId
+    from rasura.registry.registry import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Verbs(click.Group):
+    """A group of commands that says what was probably meant where a name is none of them."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which are like it.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        name = click.utils.make_str(args[0])
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = self.find_near(ctx, name)
+            ctx.fail(f"No such command '{name}'." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def find_near(self, ctx: click.Context, name: str) -> str:
+        """The commands whose names are like this one, as they are typed."""
+        near = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
+        return " or ".join(f"'{ctx.command_path} {each}'" for each in near)
+
+
+IDS = click.argument("ids", nargs=-1, required=True, metavar="ID|CONCEPT...")
+MODEL_HELP = "Model folder, or single-file checkpoint."
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON envelope.")
+_REGISTRY = click.option(
+    "--registry",
+    "registry_at",
+    metavar="DIR|URL",
+    envvar="RASURA_REGISTRY",
+    help="Registry to use [default: the nearest .rasura upwards].",
+)
+_REASON = click.option("--reason", default="", metavar="TEXT", help="Why, or a ticket; goes into the audit log.")
+_CASE = click.option("--case", "of_case", metavar="ID", help="The case that this belongs to: rasura case list.")
+_WITHOUT_CASE = frozenset(
+    {"anchor", "audit", "bisect", "case", "key", "policy", "init", "demo", "doctor", "gc", "witness"}
+)
+"""Nouns and verbs that serve no single request."""
+_ACTOR = click.option("--actor", envvar="RASURA_ACTOR", metavar="NAME", help="Who [default: the user's login name].")
+
+
+def command(group: click.Group | None, name: str, *, mutating: bool = False) -> Callable[[F], click.Command]:
+    """Make a command out of a function that returns a `Result`.
+
+    The function gets `registry_at` (str or None) and, if it changes something, `reason` and `actor`.
+    """
+
+    def decorate(function: F) -> click.Command:
+        @functools.wraps(function)
+        def run(*args: Any, as_json: bool, **options: Any) -> int:
+            context = click.get_current_context()
+            path = context.command_path.removeprefix("rasura ")
+            context.ensure_object(dict)["command"] = path
+            if mutating:
+                options["actor"] = options["actor"] or _login()
+            options.pop("of_case", None)  # what is opened below belongs to it: `open_registry`
+            from rasura.commands._shared.defaults import fill_defaults, fill_hint
+            from rasura.patches.errors import RasuraError
+
+            try:
+                used = fill_defaults(context, options)
+                result = function(*args, **options)
+            except RasuraError as error:
+                for each in (error, *error.others):
+                    each.hint = _complete(fill_hint(each.hint, context, options), context)
+                raise
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_describe_interruption(context, options)) from None
+            assert isinstance(result, Result)
+            if used:
+                result = replace(result, data={**result.data, "config": used})
+            show(result, path, as_json=as_json)
+            return result.exit_code
+
+        wrapped: Callable[..., Any] = _REGISTRY(_JSON(run))
+        if mutating:
+            wrapped = _with_who_and_why(wrapped, {name, group.name if group is not None else None})
+        made = click.command(name)(wrapped)
+        complete_names(made)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
+
+
+def _with_who_and_why(wrapped: Callable[..., Any], names: set[str | None]) -> Callable[..., Any]:
+    """What goes into the log with every change: who, why, and the case, where there can be one."""
+    wrapped = _ACTOR(_REASON(wrapped))
+    return wrapped if _WITHOUT_CASE & names else _CASE(wrapped)
+
+
+def retype(**changed: Sequence[str]) -> str:
+    """The command that is running as somebody typed it, with other values for these options."""
+    context = click.get_current_context()
+    words = ["rasura", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        value = changed.get(name, context.params.get(name) if typed else None)
+        values = value if isinstance(value, list | tuple) else () if value in {None, False} else (value,)
+        for item in values:
+            option = parameter.opts[:1] if isinstance(parameter, click.Option) else []
+            words += option if item is True else [*option, shlex.quote(str(item))]
+    return " ".join(words)
+
+
+def _complete(hint: str, context: click.Context) -> str:
+    """A hint that is an option of this command, as the whole command: what was typed, and that option."""
+    option, _, value = hint.partition(" ")
+    found = next((p for p in context.command.params if isinstance(p, click.Option) and option in p.opts), None)
+    if found is None or found.is_flag != (not value):
+        return hint
+    return f"{retype(**{str(found.name): (), 'as_json': ()})} {hint}"
+
+
+@contextmanager
+def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
+    """Where a refusal names anchors that would do, its hint is what was typed, with the first of them."""
+    from rasura.patches.errors import ErasureRefusedError
+
+    try:
+        yield
+    except ErasureRefusedError as error:
+        match error.details:
+            case {"concept": str(concept), "anchors": [str(anchor), *_]} if concept in concepts:
+                own = [*anchors] if len(anchors) == len(concepts) else [*(anchors or [default])[:1]] * len(concepts)
+                own[concepts.index(concept)] = anchor
+                error.hint = retype(anchors=own)
+        raise
+
+
+def open_registry(location: str | None, obstacles: "Obstacles | None" = None) -> "Registry":
+    """The registry that was named, or the nearest one upwards from the working folder.
+
+    Args:
+        location: what was typed, or None.
+        obstacles: gets the missing reason; whoever gives it refuses before anything is done.
+
+    Raises:
+        NoRegistryError: there is none.
+        InputError: the policy in force asks for a reason, and none was given to a command that changes something.
+        NotFoundError, ConflictError: there is no case of the identifier that was given, or it is closed.
+    """
+    from rasura.patches.errors import InputError
+    from rasura.registry.registry import Registry
+
+    registry = Registry.open(location or find_nearest())
+    given = click.get_current_context().params
+    if "reason" in given and not given.get("dry_run"):
+        try:
+            if given.get("model"):
+                click.get_current_context().ensure_object(dict)["entries"] = registry.head().size
+            if given.get("of_case"):
+                registry.belong_to(given["of_case"])
+            registry.check_reason(given["reason"])
+        except BaseException as error:
+            if obstacles is not None and isinstance(error, InputError):
+                obstacles.add(error)
+                return registry
+            registry.close()
+            raise
+    return registry
+
+
+def find_patches(registry: "Registry", refs: Sequence[str], obstacles: "Obstacles") -> "list[PatchId]":
+    """The patches that were named, as far as they are there."""
+    found = []
+    for ref in refs:
+        with obstacles.noting():
+            found.append(registry.resolve_patch(ref))
+    return found
+
+
+def _describe_interruption(context: click.Context, options: dict[str, Any]) -> str:
+    """Whether the motion that was interrupted happened; "" of a command that moves no model on disk."""
+    size, model = context.ensure_object(dict).get("entries"), options.get("model")
+    if size is None or model is None:
+        return ""
+    from rasura.patches.errors import RasuraError
+    from rasura.registry.apply.interrupted import describe_interruption
+
+    try:
+        with open_registry(options.get("registry_at")) as registry:
+            return describe_interruption(registry, options.get("out") or model, size)
+    except RasuraError as error:
+        return error.message
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

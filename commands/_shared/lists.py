@@ -1,0 +1,60 @@
+"""Options that name lists, and what is said of a list that was read."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.output import many, note
+
+if TYPE_CHECKING:
+    from rasura.patches.prompts.retain_set import RetainSet
+
+_BRIEF: Final = 40  # characters of a text
+TRUNCATE = click.option("--truncate", is_flag=True, help="Cut texts that are longer than the model reads.")
+
+
+def encode_list(name: str, words: "RetainSet") -> dict[str, Any]:
+    """What was read of a list, for machines."""
+    read = words.origin
+    return {
+        "list": name,
+        "file": words.source,
+        "format": read.format if read else None,
+        "columns": list(read.columns) if read else [],
+        "whole_prompts": words.whole,
+        "rows": read.rows if read else len(words.concepts),
+        "comments": read.comments if read else 0,
+        "blank": read.blank if read else 0,
+        "kept": len(words.concepts),
+        "repeated": words.repeated,
+        "removed": len(words.removed),
+        "cut": words.cut,
+        "first": words.concepts[0] if words.concepts else None,
+        "last": words.concepts[-1] if words.concepts else None,
+    }
+
+
+def say_list(name: str, words: "RetainSet") -> None:
+    """The same for people, on stderr: one line."""
+    said = encode_list(name, words)
+    form = f" ({said['format']})" if said["format"] else ""
+    columns = f", {'column' if len(said['columns']) == 1 else 'columns'} {', '.join(said['columns'])}"
+    less = [
+        f"{said[key]} {text}"
+        for key, text in (
+            ("comments", "comments"),
+            ("blank", "empty"),
+            ("repeated", "repeated"),
+            ("removed", "removed because they name a target"),
+            ("cut", "cut to what the model reads"),
+        )
+        if said[key]
+    ]
+    kind = "whole prompt" if words.whole else "concept"
+    parts = [f"{name}: {words.source}{form}{columns if said['columns'] else ''}: {many(said['rows'], 'row')}"]
+    parts += [f"{many(said['kept'], kind)} kept", *less]
+    note(f"{', '.join(parts)}; first {_brief(words.concepts[0])}, last {_brief(words.concepts[-1])}")
+
+
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…")

@@ -1,0 +1,1 @@
+"""Commands that move models and stacks: apply, switch, revert, undo, and what a switch would change."""

@@ -1,0 +1,310 @@
+"""`rasura stack`: named, pinned sets of patches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rasura.commands._shared.asking import DRY
+from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.output import Result, fields, line, short, table
+from rasura.commands._shared.views import (
+    encode_capacity,
+    encode_difference,
+    format_capacity,
+    list_differences,
+    list_worst,
+    name_concepts,
+)
+
+if TYPE_CHECKING:
+    from rasura.patches.checks.verdict import Verdict
+    from rasura.registry._storage.choices import StackRecord
+    from rasura.registry.stacks.overview import Overview
+
+_NAME = click.argument("name")
+_MEMBERS = click.argument("members", nargs=-1, metavar="[ID[=STRENGTH]]...")
+
+
+@click.group(cls=Verbs)
+def stack() -> None:
+    """Stacks: create, add, remove, show, list, delete, update, diff, lock."""
+
+
+@command(stack, "create", mutating=True)
+@_NAME
+@_MEMBERS
+@click.option("--base", metavar="NAME", help="Base of a stack without patches [default: the only one].")
+@DRY
+def create(
+    *,
+    name: str,
+    members: tuple[str, ...],
+    base: str | None,
+    dry_run: bool,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Make a stack of patches of one base, each at strength 1 unless another is named."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
+
+    with open_registry(registry_at) as registry:
+        found = edit.members_of(registry, members)
+        record = edit.create(registry, name, found, Actor(actor, reason), base=base, dry_run=dry_run)
+    said = f"{'would make' if dry_run else 'made'} stack {name}: {_count(record)}"
+    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
+
+
+@command(stack, "add", mutating=True)
+@_NAME
+@click.argument("members", nargs=-1, required=True, metavar="ID[=STRENGTH]...")
+@click.option("--replace", "replace_old", is_flag=True, help="Other versions of the same concepts give way.")
+@DRY
+def add(
+    *,
+    name: str,
+    members: tuple[str, ...],
+    replace_old: bool,
+    dry_run: bool,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Add patches to a stack, or with --replace give them another strength."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
+
+    with open_registry(registry_at) as registry:
+        found = edit.members_of(registry, members)
+        record, changed = edit.add(
+            registry, name, found, Actor(actor, reason), replace_old=replace_old, dry_run=dry_run
+        )
+    return _told(record, changed=changed, dry_run=dry_run)
+
+
+@command(stack, "remove", mutating=True)
+@_NAME
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@DRY
+def remove(
+    *, name: str, ids: tuple[str, ...], dry_run: bool, registry_at: str | None, reason: str, actor: str
+) -> Result:
+    """Take patches out of a stack; models that have them keep them until they are switched."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
+
+    with open_registry(registry_at) as registry:
+        there = registry.stack(name).patches
+        found = [registry.resolve_patch(i, among=there) for i in ids]
+        record, changed = edit.remove(registry, name, found, Actor(actor, reason), dry_run=dry_run)
+    return _told(record, changed=changed, dry_run=dry_run)
+
+
+@command(stack, "update", mutating=True)
+@_NAME
+@DRY
+def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Replace patches of a stack by the newest registered ones that supersede them."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
+
+    with open_registry(registry_at) as registry:
+        record, moved = edit.update(registry, name, Actor(actor, reason), dry_run=dry_run)
+    lines = [f"{short(u.old)} -> {short(u.new)}" for u in moved] or [f"stack {name} is up to date"]
+    if dry_run:
+        lines.append("dry run: nothing was written")
+    data = {**_data(record), "updated": {u.old: u.new for u in moved}, "dry_run": dry_run}
+    return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
+
+
+@command(stack, "delete", mutating=True)
+@_NAME
+@DRY
+def delete(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Delete a stack; its patches, and models that have them, stay as they are."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.stacks import edit
+
+    with open_registry(registry_at) as registry:
+        record = edit.delete(registry, name, Actor(actor, reason), dry_run=dry_run)
+    said = f"{'would delete' if dry_run else 'deleted'} stack {name}"
+    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
+
+
+@command(stack, "list")
+def list_(registry_at: str | None) -> Result:
+    """List the stacks, and on how many models each is applied."""
+    from rasura.registry.stacks.overview import list_hosts_of
+
+    with open_registry(registry_at) as registry:
+        records, names = registry.stacks(), {b.digest: b.name for b in registry.bases()}
+        where = {record.name: [host.location for host in list_hosts_of(registry, record)] for record in records}
+    rows = [
+        (r.name, names[r.base], str(len(r.patches)), str(len(where[r.name])), f"{r.updated_at:%Y-%m-%d %H:%M}")
+        for r in records
+    ]
+    data = [{**_data(record), "hosts": where[record.name]} for record in records]
+    headers = ("stack", "base", "patches", "models", "changed")
+    return Result(
+        {"stacks": data}, lambda: table(headers, rows) if rows else line("no stacks yet: rasura stack create")
+    )
+
+
+@command(stack, "show")
+@_NAME
+def show(name: str, registry_at: str | None) -> Result:
+    """Show a stack: patches, strengths, what supersedes them, where it is applied, and the composer's verdict."""
+    from rasura.registry.stacks.overview import overview
+
+    with open_registry(registry_at) as registry:
+        view = overview(registry, name)
+    rows = [
+        (short(m.patch_id), ", ".join(m.concepts), str(m.strength), short(m.newer) if m.newer else "")
+        for m in view.members
+    ]
+
+    def text() -> None:
+        fields(_summary(view))
+        if rows:
+            table(("patch", "concept", "strength", "superseded by"), rows)
+
+    superseded = {m.patch_id: m.newer for m in view.members if m.newer}
+    hosts = [host.location for host in view.hosts]
+    return Result(
+        {
+            **_data(view.record),
+            "hosts": hosts,
+            "superseded": superseded,
+            "verdict": _verdict_data(view),
+            "capacity": encode_capacity(view.capacity),
+        },
+        text,
+    )
+
+
+@command(stack, "diff")
+@click.argument("left", metavar="A")
+@click.argument("right", metavar="B")
+@click.option("--exit-code", "tell", is_flag=True, help="Exit code 1 if they differ.")
+def diff(left: str, right: str, registry_at: str | None, *, tell: bool) -> Result:
+    """Say how B differs from A. Each is a stack, a lock file, or @MODEL for what is applied to a model on disk."""
+    from rasura.registry.stacks.stack_ref import side_of
+
+    with open_registry(registry_at) as registry:
+        sides = side_of(registry, left), side_of(registry, right)
+        concepts = name_concepts(registry, {*sides[0].patches, *sides[1].patches})
+    before, after = sides
+    rows = list_differences(before.patches, after.patches, concepts)
+    bases = None not in (before.base, after.base) and before.base != after.base
+
+    def text() -> None:
+        if bases:
+            line(f"other bases: {short(str(before.base))} and {short(str(after.base))}")
+        table(("", "patch", "concept", "strength"), rows) if rows else line("the same patches at the same strengths")
+
+    data = {**encode_difference(before.patches.diff(after.patches)), "bases": [before.base, after.base]}
+    return Result(data, text, exit_code=int(tell and (bool(rows) or bases)))
+
+
+@command(stack, "lock")
+@_NAME
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("rasura.lock"),
+    show_default=True,
+    metavar="FILE",
+    help="The lock file.",
+)
+@click.option("--check", is_flag=True, help="Write nothing: is the lock still what the stack is, and accepted?")
+def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Result:
+    """Pin a stack in a file: patches by digest, base, policy and verdict. Exit code 3 if it is refused.
+
+    With --check, exit code 7 where the file is not what the stack is now.
+    """
+    from rasura.commands._shared.documents import write_document
+    from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack
+    from rasura.registry.stacks.stack_ref import read_lock
+
+    with open_registry(registry_at) as registry:
+        record = registry.stack(name)
+        found = check_lock(registry, record, read_lock(output)) if check else lock_stack(registry, record)
+    if not check:
+        write_document(output, found.to_bytes(), LockFile.from_bytes)
+    said = f"{output} is what stack {name} is: {_count(record)}, accepted" if check else f"wrote {output}"
+    worst = {check: {"value": value, "limit": limit} for check, (value, limit) in found.worst.items()}
+    data = {**_data(record), "file": str(output), "policy": found.policy_sha256, "worst": worst}
+    return Result(data, lambda: line(said), changed=not check)
+
+
+def _summary(view: "Overview") -> list[tuple[str, str]]:
+    """The lines above the table of `show`, one a property of the whole stack; further ones belong here."""
+    record = view.record
+    return [
+        ("stack", record.name),
+        ("base", f"{view.base} ({short(record.base)})"),
+        ("patches", str(len(record.patches))),
+        ("verdict", _verdict_line(view)),
+        *((("room", format_capacity(view.capacity)),) if view.capacity else ()),
+        *(("applied to", _place(host.location)) for host in view.hosts),
+        ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+
+
+def _place(location: str) -> str:
+    """A model's location; of one that was moved or deleted, that it is not there."""
+    gone = Path(location).is_absolute() and not Path(location).exists()
+    return f"{location} (nothing lies there any more)" if gone else location
+
+
+def _verdict_line(view: "Overview") -> str:
+    from rasura.patches.checks.verdict import Accepted
+    from rasura.patches.errors import RasuraError
+
+    if isinstance(view.verdict, RasuraError):
+        return f"cannot be judged: {view.verdict.message}"
+    if isinstance(view.verdict, Accepted):
+        worst = ", ".join(f"{name} {value} of {limit}" for name, value, limit in list_worst(view.verdict))
+        return f"accepted ({worst})" if worst else "accepted"
+    return f"refused: {_reasons(view.verdict)[0]}" if _reasons(view.verdict) else "refused"
+
+
+def _verdict_data(view: "Overview") -> dict[str, Any]:
+    from rasura.patches.checks.verdict import Accepted
+    from rasura.patches.errors import RasuraError
+
+    if isinstance(view.verdict, RasuraError):
+        return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}
+    worst = {name: {"value": value, "limit": limit} for name, value, limit in list_worst(view.verdict)}
+    return {"accepted": isinstance(view.verdict, Accepted), "worst": worst, "reasons": list(_reasons(view.verdict))}
+
+
+def _reasons(verdict: "Verdict") -> Sequence[str]:
+    return [reason.text for reason in getattr(verdict, "reasons", ())]
+
+
+def _told(record: "StackRecord", *, changed: bool, dry_run: bool) -> Result:
+    has = "would have" if dry_run else "has"
+    said = f"stack {record.name} {has} {_count(record)}" + ("" if changed else ", as before")
+    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=changed and not dry_run)
+
+
+def _count(record: "StackRecord") -> str:
+    return f"{len(record.patches)} patch{'' if len(record.patches) == 1 else 'es'}"
+
+
+def _data(record: "StackRecord") -> dict[str, Any]:
+    from rasura.patches.algebra.stack import Stack
+
+    return {
+        "name": record.name,
+        "base": record.base,
+        "patches": {p: str(strength) for p, strength in Stack.of_sixteenths(record.patches).items()},
+        "created_at": record.created_at.isoformat(),
+        "updated_at": record.updated_at.isoformat(),
+    }

@@ -1,0 +1,1 @@
+"""Commands that ask whether patches are good: checks and their policy, pictures, which patch does harm."""

@@ -1,0 +1,234 @@
+"""`rasura patch check`: whether patches keep their promises and leave each other alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.output import Result, line, progress, short, table, verdict
+from rasura.commands._shared.views import encode_capacity, format_capacity, format_limit, format_number, format_removal
+
+if TYPE_CHECKING:
+    from rasura.patches.checks.verdict import Reason, Relation
+    from rasura.patches.types import PatchId
+    from rasura.registry.trust.check import Judged
+
+_PATH: Final = click.Path(path_type=Path)
+_SHOWN: Final = 40  # relations of a table that nobody asked to be whole
+_WHOLE: Final = frozenset({"bound", "capacity"})
+_ON: Final = frozenset({"stack", "residual", "moved-stack"})
+
+
+@command(None, "check")
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--stack", "stack_name", metavar="NAME", help="Check a stack, together with any patches named.")
+@click.option("--policy", "policy_file", type=_PATH, metavar="FILE", help="Judge by this file's limits, too.")
+@click.option("--revert", "leaving", multiple=True, metavar="ID", help="Judge taking this one out; repeatable.")
+@click.option("--layers", is_flag=True, help="Show each pair parameter by parameter.")
+@click.option("--angles", is_flag=True, help="Show the principal angles of each pair's detectors.")
+@click.option("--all", "everything", is_flag=True, help="Show every relation, not only those nearest their limits.")
+@click.option("--plot", type=_PATH, metavar="FILE", help="Draw who disturbs whom, as .png or .svg.")
+def check(
+    *,
+    ids: tuple[str, ...],
+    stack_name: str | None,
+    policy_file: Path | None,
+    leaving: tuple[str, ...],
+    layers: bool,
+    angles: bool,
+    everything: bool,
+    plot: Path | None,
+    registry_at: str | None,
+) -> Result:
+    """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
+    from rasura.patches.algebra.increment import ONE
+    from rasura.patches.algebra.stack import Stack
+    from rasura.registry.stacks.policy_file import read_policy
+    from rasura.registry.trust.check import judge_stack, merge_policies
+
+    if plot is not None:
+        from rasura.evaluation.plots.save_figure import check_plot
+
+        check_plot(plot)
+    with open_registry(registry_at) as registry, progress() as tell:
+        named = dict.fromkeys((registry.resolve_patch(i) for i in ids), ONE)
+        pinned = Stack.of_sixteenths(registry.stack(stack_name).patches if stack_name else {})
+        wanted = {**pinned, **named}
+        if not wanted:
+            raise click.UsageError("name the patches to check, or --stack NAME")
+        if len(named) < len(ids):
+            raise click.UsageError("a patch is named twice")
+        gone = [registry.resolve_patch(i) for i in leaving]
+        if odd := next((patch_id for patch_id in gone if patch_id not in wanted), None):
+            raise click.UsageError(f"--revert {short(odd)} is not among the patches to check")
+        staying = {patch_id: strength for patch_id, strength in wanted.items() if patch_id not in gone}
+        policy = merge_policies(registry, read_policy(policy_file) if policy_file else None)
+        out = {patch_id: wanted[patch_id] for patch_id in gone}
+        checked = judge_stack(registry, staying, policy, leaving=out, progress=tell)
+        names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
+    details = _details(checked, layers=layers, angles=angles)
+    if plot is not None:
+        _draw(checked, plot)
+    return _result(checked, names, details, everything=everything, plot=plot)
+
+
+def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
+    """What was asked for beyond the verdict, pair by pair."""
+    from rasura.patches.checks.footprint import Footprint
+    from rasura.patches.checks.interference import compute_angles as cosines
+    from rasura.patches.checks.interference import group_by_parameter
+
+    found: dict[str, Any] = {}
+    pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
+    if layers:
+        shares = ((p, q, group_by_parameter(p.patch, q.patch)) for p, q in pairs)
+        found["layers"] = [{"patch": p.patch_id, "other": q.patch_id, "parameters": s} for p, q, s in shares if s]
+    if angles:
+        prints = {member.patch_id: Footprint.of(member.patch) for member in checked.stack}
+        once = [(p, q) for p, q in pairs if p.patch_id < q.patch_id]
+        spectra = ((p, q, cosines(prints[p.patch_id], prints[q.patch_id])) for p, q in once)
+        found["angles"] = [{"patch": p.patch_id, "other": q.patch_id, "cosines": c} for p, q, c in spectra if c]
+    return found
+
+
+def _draw(checked: Judged, path: Path) -> None:
+    from rasura.evaluation.plots.figure import InterferenceData, draw_interference
+    from rasura.patches.checks.footprint import Footprint
+    from rasura.patches.checks.interference import Interference, compute_cosines
+
+    prints = [Footprint.of(member.patch) for member in checked.stack]
+    matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix()
+    names = tuple(member.patch.manifest.concept.text for member in checked.stack)
+    limit = next((r.limit for r in checked.verdict.relations if r.check == "pair"), math.inf)
+    data = InterferenceData(names, matrix.numpy(), limit, checked.capacity, compute_cosines(prints).numpy())
+    draw_interference(data, path)
+
+
+def _result(
+    checked: Judged, names: Mapping[PatchId, str], details: dict[str, Any], *, everything: bool, plot: Path | None
+) -> Result:
+    from rasura.patches.checks.verdict import Accepted, NeedsRebase
+    from rasura.patches.errors import CheckRefusedError
+
+    found = checked.verdict
+    reasons = () if isinstance(found, Accepted) else found.reasons
+    notices = _notices(checked, names)
+    data = {
+        "accepted": not reasons,
+        "relations": [_relation(relation) for relation in found.relations],
+        "reasons": [{"text": reason.text, "hint": reason.hint} for reason in reasons],
+        "rebase": [{"patch": p, "protect": list(others)} for p, others in found.moves]
+        if isinstance(found, NeedsRebase)
+        else [],
+        "capacity": encode_capacity(checked.capacity),
+        "notices": notices,
+        "plot": str(plot) if plot else None,
+        **details,
+    }
+
+    def text() -> None:
+        print_relations(found.relations, names, everything=everything)
+        _print_details(details, names)
+        for notice in notices:
+            line(notice)
+        _print_verdict(reasons)
+
+    return Result(data, text, exit_code=CheckRefusedError.exit_code if reasons else 0)
+
+
+def print_relations(relations: Sequence[Relation], names: Mapping[PatchId, str], *, everything: bool) -> None:
+    """A table of what was measured, against its limits; without `everything`, of the nearest to them."""
+    shown = list(relations)
+    if not everything and len(shown) > _SHOWN:
+        nearest = sorted(shown, key=_nearness, reverse=True)[:_SHOWN]
+        shown = [relation for relation in relations if relation in nearest]
+    rows = [
+        (
+            r.check,
+            "all" if r.check in _WHOLE | _ON else f"{short(r.patch)} {names[r.patch]}",
+            "" if r.check in _WHOLE | {"own", "moved-own"} else f"{short(r.other)} {names[r.other]}",
+            format_number(r.value, r.limit),
+            "-" if math.isinf(r.limit) else format_limit(r.limit),
+            ("ok" if r.limit < math.inf else "shown") if r.holds else "REFUSED",
+        )
+        for r in shown
+    ]
+    if rows:
+        table(("check", "patch", "on", "value", "limit", "verdict"), rows)
+    if len(shown) < len(relations):
+        line(f"… and {len(relations) - len(shown)} more, further from their limits: --all")
+
+
+def _nearness(relation: Relation) -> float:
+    return relation.value / relation.limit if relation.limit > 0 else math.inf
+
+
+def _print_details(details: Mapping[str, Any], names: Mapping[PatchId, str]) -> None:
+    for pair in details.get("layers", ()):
+        line(f"{_pair(pair, names, 'on')}:")
+        table(("parameter", "share"), [(name, format_number(value)) for name, value in pair["parameters"].items()])
+    rows = [
+        (_pair(pair, names, "and"), " ".join(f"{cosine:.3f}" for cosine in pair["cosines"][:8]))
+        for pair in details.get("angles", ())
+    ]
+    if rows:
+        table(("pair", "cosines of the principal angles"), rows)
+
+
+def _pair(pair: Mapping[str, Any], names: Mapping[PatchId, str], word: str) -> str:
+    p, q = pair["patch"], pair["other"]
+    return f"{short(p)} {names[p]} {word} {short(q)} {names[q]}"
+
+
+def _print_verdict(reasons: Sequence[Reason]) -> None:
+    for reason in reasons[:_SHOWN]:
+        verdict(f"refused: {reason.text}", good=False)
+        line(f"  {reason.hint}")
+    if len(reasons) > _SHOWN:
+        line(f"… and {len(reasons) - _SHOWN} more")
+    if not reasons:
+        verdict("accepted", good=True)
+
+
+def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
+    from rasura.patches.checks.footprint import measured_only
+    from rasura.patches.checks.verdict import CROSSING
+
+    found = [format_removal(r, names) for r in checked.verdict.relations if r.check in CROSSING]
+    for member in checked.stack:
+        if bare := measured_only(member.patch):
+            what = f"{len(bare)} of {len(member.patch.tensors.increments)} parameters"
+            found.append(f"measured only, not proved: {what} of {short(member.patch_id)} {names[member.patch_id]}")
+    if checked.stack and not checked.weighed:
+        found.append(
+            "the base's weights are not at hand: leaks are weighed by the patches' own effects; apply weighs anew"
+        )
+    for patch_id in checked.unknown:
+        words = (
+            "the words of its retain set are not here; behind the patched text encoder only the null prompt is judged"
+        )
+        found.append(f"{short(patch_id)} {names[patch_id]}: {words}")
+    if checked.capacity is not None:
+        found.append(format_capacity(checked.capacity))
+    return found
+
+
+def _relation(relation: Relation) -> dict[str, Any]:
+    return {
+        "check": relation.check,
+        "patch": relation.patch,
+        "other": relation.other,
+        "value": _finite(relation.value),
+        "limit": _finite(relation.limit),
+        "holds": relation.holds,
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity."""
+    return number if math.isfinite(number) else None

@@ -1,0 +1,271 @@
+"""`rasura evaluate`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.output import Result, fields, line, progress, short, table
+
+if TYPE_CHECKING:
+    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.report.evaluated import Evaluated
+    from rasura.evaluation.report.limits import Outcome
+    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.registry import Registry
+
+_NUMBERS: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")
+_PATH = click.Path(path_type=Path)
+
+
+@command(None, "evaluate", mutating=True)
+@click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
+@click.option("--patch", "patches", multiple=True, metavar="ID[=STRENGTH]", help="Patch to evaluate; repeatable.")
+@click.option(
+    "--prompts",
+    "prompts",
+    type=_PATH,
+    metavar="FILE",
+    help="Prompts, JSONL or CSV [default: made from the model's concepts.json].",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["i2p", "csv"]),
+    help="What --prompts is, where it is a benchmark's list: I2P, or any CSV with a column of prompts.",
+)
+@click.option("--expect", metavar="[AXIS=]LABEL", help="With --protocol: what the judge should call each picture.")
+@click.option(
+    "--group",
+    type=click.Choice(["forget", "retain", "held_out"]),
+    help="With --protocol: what the list stands for [default: forget].",
+)
+@click.option(
+    "--judge",
+    metavar="DIR|clip:DIR|onnx:FILE[:LABELS]",
+    help="Classifier, CLIP or ONNX model [default: the one beside the model].",
+)
+@click.option(
+    "--judge-template", default="a picture of a {}", show_default=True, metavar="TEXT", help="How CLIP says a label."
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Multiplies the pictures.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=10, show_default=True, help="Steps of the sampler.")
+@click.option("--guidance", type=click.FloatRange(0, 100), default=3.0, show_default=True, help="Guidance scale.")
+@click.option("--batch", type=click.IntRange(1, 256), default=4, show_default=True, help="Pictures drawn together.")
+@click.option(
+    "--attack",
+    type=click.Choice(["none", "embedding", "suffix", "all"]),
+    default="none",
+    show_default=True,
+    help="Look for another way to what was erased.",
+)
+@click.option(
+    "--attack-steps", type=click.IntRange(1, 100_000), default=80, show_default=True, help="How long to look."
+)
+@click.option(
+    "--attack-tokens", type=click.IntRange(1, 32), default=4, show_default=True, help="Free words of an attack."
+)
+@click.option(
+    "--attack-tries", type=click.IntRange(1, 1000), default=12, show_default=True, help="Pictures that test an attack."
+)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the attacks.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to draw: cpu or cuda.")
+@click.option("--cache", type=_PATH, metavar="DIR", help="Pictures drawn before [default: in the registry's folder].")
+@click.option("--out", type=_PATH, metavar="DIR", help="Folder for report.json, scores.csv and grid.png.")
+@click.option(
+    "--min", "minimum", multiple=True, metavar="NAME=VALUE", help="Least that a number must reach; repeatable."
+)
+@click.option("--max", "maximum", multiple=True, metavar="NAME=VALUE", help="Most that a number may be; repeatable.")
+@click.option("--keep-pictures", is_flag=True, help="Write every picture to --out, too.")
+def evaluate(
+    *, out: Path | None, keep_pictures: bool, registry_at: str | None, reason: str, actor: str, **choices: Any
+) -> Result:
+    """Draw the same prompts with and without patches, have a classifier judge them, and record what it saw.
+
+    With --min and --max, exit code 3 if a number misses its limit.
+    """
+    from rasura.evaluation.evaluate import evaluate as run
+    from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
+    from rasura.evaluation.report.write_outputs import check_folder, write_outputs
+    from rasura.patches.errors import RefusedError
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.apply.motion import Actor
+
+    if keep_pictures and out is None:
+        raise click.UsageError("--keep-pictures needs --out DIR")
+    if out is not None:
+        check_folder(out)
+    with open_registry(registry_at) as registry, progress() as tell:
+        found = run(registry, _request(registry, **choices), Draft(actor, reason, "base.add", "success"), tell)
+        if out is not None:
+            write_outputs(out, found, keep_pictures=keep_pictures)
+        digest, new = _recorded(registry, found.report, Draft(actor, reason, "evaluation.add", "success"))
+        keep_with_cases(registry, found, Actor(actor, reason))
+    code = RefusedError.exit_code if found.missed else 0
+    return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
+
+
+def _recorded(registry: "Registry", report: bytes, draft: "Draft") -> tuple[str, bool]:
+    """Record the report; its digest, and whether it is new here."""
+    from rasura.evaluation.report.recorded import record_evaluation
+
+    record, new = record_evaluation(registry, report, draft)
+    return record.digest, new
+
+
+def _request(
+    registry: "Registry",
+    *,
+    base_ref: str,
+    patches: tuple[str, ...],
+    steps: int,
+    guidance: float,
+    batch: int,
+    attack: str,
+    attack_steps: int,
+    attack_tokens: int,
+    attack_tries: int,
+    seed: int,
+    minimum: tuple[str, ...],
+    maximum: tuple[str, ...],
+    **others: Any,
+) -> "EvaluationRequest":
+    from rasura.evaluation.attacks.attack import AttackOptions
+    from rasura.evaluation.evaluate import EvaluationRequest
+    from rasura.evaluation.images.painter import Sampling
+
+    return EvaluationRequest(
+        base_ref,
+        _patches(registry, patches),
+        sampling=Sampling(steps, guidance, batch),
+        attack=AttackOptions(attack, attack_steps, attack_tokens, attack_tries, seed),
+        minimum=_limits(minimum, "--min"),
+        maximum=_limits(maximum, "--max"),
+        **others,
+    )
+
+
+def _limits(given: tuple[str, ...], option: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"{option} expects NAME=VALUE, such as {option} forget=0.9, got {text!r}")
+        if name in found:
+            raise click.UsageError(f"{option} {name} is given twice")
+        found[name] = value
+    return found
+
+
+def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
+    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.errors import InputError, StrengthError
+
+    found: dict[PatchId, Strength] = {}
+    for text in given:
+        prefix, equals, strength = text.partition("=")
+        patch_id = registry.resolve_patch(prefix)
+        if patch_id in found:
+            raise InputError(f"patch {short(patch_id)} is named twice: expected each patch once")
+        found[patch_id] = Strength.parse(strength) if equals else ONE
+        if found[patch_id].sixteenths == 0:
+            raise StrengthError("strength 0 applies nothing: expected another", hint=f"--patch {short(patch_id)}=1")
+    return found
+
+
+def _data(found: "Evaluated", digest: str, new: bool, out: Path | None) -> dict[str, Any]:
+    import json
+
+    effort = found.effort
+    return {
+        "digest": digest,
+        "new": new,
+        "report": json.loads(found.report),
+        "drawn": {"pictures": effort.drawn, "seconds": round(effort.seconds, 3), "reused": effort.reused},
+        "limits": [outcome.encode() for outcome in found.outcomes],
+        "out": None if out is None else str(out),
+    }
+
+
+def _print(found: "Evaluated", digest: str, out: Path | None) -> None:
+    _print_evaluated(found)
+    line(f"recorded as {short(digest)}" + ("" if out is None else f"; see {out}"))
+
+
+def _print_evaluated(found: "Evaluated") -> None:
+    """Print what was evaluated, then accuracies, changes, attacks and the summary."""
+    report = json.loads(found.report)
+    body = report["body"]
+    for patch in body["patches"]:
+        what = f"{patch['concept']!r} -> {patch['anchor'] or '(nothing)'!r}"
+        cost = f"strength {patch['strength']}, rank {patch['rank']}, {patch['bytes']} bytes"
+        line(f"{short(patch['id'])} {what}: {cost}")
+    line(f"judged by {found.judge}")
+    table(("group", "asked", "kind", "n", "base", "patched", "95 %"), list(map(_score, _shown(body["scores"]))))
+    table(("pictures", "n", "SSIM", "change", "identical", "Fréchet"), list(map(_change, body["changes"])))
+    if body["attacks"]:
+        table(("attack", "on", "model", "back", "95 %", "prompt"), list(map(_attack, body["attacks"])))
+    fields([(name.replace("_", " "), report["summary"][name]) for name in _NUMBERS if name in report["summary"]])
+    if found.outcomes:
+        table(("limit", "allowed", "found", "kept"), list(map(_outcome, found.outcomes)))
+    effort = found.effort
+    if effort.drawn:
+        each = f"{effort.seconds / effort.drawn:.2f} s each"
+        line(f"drew {effort.drawn} pictures, {each}; {effort.reused} were at hand")
+    else:
+        line(f"drew no picture; {effort.reused} were at hand")
+
+
+def _shown(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every erased concept by itself; everything else by group."""
+    return [s for s in scores if (s["group"] == "forget") == bool(s["label"])]
+
+
+def _score(score: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        score["group"].replace("_", " "),
+        score["label"] or score["axis"],
+        score["kind"],
+        str(score["n"]),
+        _percent(score["base"]),
+        _percent(score["patched"]),
+        f"{_percent(score['patched_low'])} to {_percent(score['patched_high'])}",
+    )
+
+
+def _change(change: Mapping[str, Any]) -> tuple[str, ...]:
+    distance = change["frechet"] or "-"
+    return (
+        change["group"].replace("_", " "),
+        str(change["n"]),
+        change["ssim"] or "-",
+        _percent(change["change"]),
+        str(change["identical"]),
+        f"{distance} (n ≤ {change['frechet_width']})" if change["frechet_regularised"] else distance,
+    )
+
+
+def _attack(attack: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        attack["attack"],
+        attack["label"],
+        attack["model"],
+        f"{attack['successes']}/{attack['tries']}",
+        f"{_percent(attack['rate_low'])} to {_percent(attack['rate_high'])}",
+        attack["prompt"],
+    )
+
+
+def _outcome(outcome: "Outcome") -> tuple[str, ...]:
+    number = "not measured" if outcome.found is None else str(outcome.found)
+    sign = "≥" if outcome.limit.bound == "min" else "≤"
+    name = outcome.limit.number.replace("_", " ")
+    return name, f"{sign} {outcome.limit.value}", number, "yes" if outcome.kept else "NO"
+
+
+def _percent(decimal: str) -> str:
+    return f"{float(decimal):.1%}"

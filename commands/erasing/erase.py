@@ -1,0 +1,314 @@
+"""`rasura erase`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rasura.commands._shared.command import command, find_patches, open_registry, retyping_anchors
+from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
+from rasura.commands._shared.output import Result, line, progress, short, table
+from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
+
+if TYPE_CHECKING:
+    from rasura.patches.erasers.interface import Eraser
+    from rasura.patches.erasers.request import EraseRequest
+    from rasura.patches.obstacles import Obstacles
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import HeldOut
+    from rasura.patches.types import PatchId
+    from rasura.registry.erase.erase import Erased
+    from rasura.registry.registry import Registry
+
+_T = TypeVar("_T")
+_PATH = click.Path(path_type=Path)
+_METHOD = "null-space"
+_SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
+
+
+@command(None, "erase", mutating=True)
+@click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
+@click.option("--concept", "concepts", multiple=True, required=True, metavar="TEXT", help="What to erase; repeatable.")
+@click.option(
+    "--anchor",
+    "anchors",
+    multiple=True,
+    metavar="TEXT",
+    help="What it becomes: one for all or one each; 'auto' takes the nearest of --anchors.",
+)
+@click.option("--anchors", "anchor_file", type=_PATH, metavar="FILE", help="General concepts for --anchor auto.")
+@click.option(
+    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
+)
+@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
+@click.option("--strict", is_flag=True, help="Refuse a retain set that names a target or repeats itself.")
+@click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
+@TRUNCATE
+@click.option("--method", default=_METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A choice of the method; repeatable.")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of a method that draws random numbers.")
+@click.option("--layers", metavar="NAMES", help="Which layers, such as k, v, kv, text [default: the method's].")
+@click.option(
+    "--tokens",
+    type=click.Choice(["last", "subject", "tail", "end"]),
+    help="Which tokens stand for the concept [default: the method's].",
+)
+@click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")
+@click.option(
+    "--templates",
+    "template_files",
+    type=_PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Prompts, one a line: one file for all concepts or one each.",
+)
+@click.option("--rank-rule", metavar="RULE", help="Cut of the retained spectrum [default: the method's].")
+@click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched, or 'all'; repeatable.")
+@click.option("--onto-stack", metavar="STACK|@MODEL", help="Leave untouched what this stack or model has.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where the UNet runs, if it must.")
+@click.option("--work", type=_PATH, metavar="DIR", help="Where a training keeps its state, to go on after a kill.")
+@click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
+@click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@click.option("--dry-run", is_flag=True, help="Solve, measure and show, and register nothing.")
+def erase(
+    *,
+    base_ref: str,
+    concepts: tuple[str, ...],
+    anchors: tuple[str, ...],
+    anchor_file: Path | None,
+    template_files: tuple[Path, ...],
+    protect: tuple[str, ...],
+    onto_stack: str | None,
+    device: str,
+    work: Path | None,
+    key: str | None,
+    dry_run: bool,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+    **choices: Any,
+) -> Result:
+    """Erase concepts from a base model: one signed, separable patch each, registered and not yet applied."""
+    from rasura.patches.obstacles import Obstacles
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.erase import erase as erasure
+
+    read: list[dict[str, Any]] = []
+    obstacles, protected = Obstacles(), []
+    with open_registry(registry_at, obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
+        request = _request(_targets(concepts, anchors, template_files, obstacles), anchor_file, obstacles, **choices)
+        protected = _protected(registry, protect, onto_stack, obstacles)
+        if request is None or obstacles:
+            erasure.look_ahead(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
+            obstacles.refuse()
+        assert request is not None
+        draft = Draft(actor, reason, "patch.erase", "success")
+        made = erasure.erase(
+            registry,
+            base_ref,
+            request,
+            key=key,
+            protect=protected,
+            protect_others="all" in protect,
+            dry_run=dry_run,
+            draft=draft,
+            progress=tell,
+            device=device,
+            work=work,
+            told=lambda fitted: read.extend(_say_lists(fitted)),
+        )
+        judged = erasure.judge_conditioning(made)
+    notices = _notices(request, made, anchors) + (format_conditioning(judged) if judged else [])
+    data = {
+        "patches": [_data(item) for item in made],
+        "removed_from_retain": list(request.retain.removed) if request.retain else [],
+        "read": read,
+        "conditioning": encode_conditioning(judged) if judged else None,
+        "notices": notices,
+        "dry_run": dry_run,
+    }
+    changed = not dry_run and any(item.new for item in made)
+    return Result(data, lambda: _print(made, notices, dry_run=dry_run), changed=changed)
+
+
+def _targets(
+    concepts: tuple[str, ...],
+    anchors: tuple[str, ...],
+    template_files: tuple[Path, ...],
+    obstacles: "Obstacles",
+) -> "tuple[Target, ...]":
+    from rasura.patches.lists.role import TEMPLATES
+    from rasura.patches.prompts.concept_prompts import Target
+    from rasura.patches.prompts.retain_set import load_texts
+
+    for what, given in (("anchors", anchors), ("template files", template_files)):
+        if len(given) not in {0, 1, len(concepts)}:
+            raise click.UsageError(
+                f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each"
+            )
+    templates: list[tuple[str, ...]] = []
+    for path in template_files:
+        with obstacles.noting():
+            templates.append(load_texts(path, TEMPLATES))
+    if len(templates) < len(template_files):
+        templates = []
+    return tuple(
+        Target(concept, anchor, own)
+        for concept, anchor, own in zip(
+            concepts, _spread(anchors, "", len(concepts)), _spread(templates, (), len(concepts)), strict=True
+        )
+    )
+
+
+def _spread(given: "Sequence[_T]", default: "_T", count: int) -> "list[_T]":
+    """One for all, or one each."""
+    return list(given) if len(given) == count else [given[0] if given else default] * count
+
+
+def _request(
+    targets: "tuple[Target, ...]",
+    anchor_file: Path | None,
+    obstacles: "Obstacles",
+    *,
+    retain: Path | None,
+    retain_column: str | None,
+    strict: bool,
+    held_out: Path | None,
+    truncate: bool,
+    templates: tuple[str, ...],
+    rank_rule: str | None,
+    layers: str | None,
+    tokens: str | None,
+    licence: str,
+    method: str,
+    settings: tuple[str, ...],
+    seed: int | None,
+) -> "EraseRequest | None":
+    """What was asked for; None where something of it could not be read."""
+    from rasura.patches.erasers.request_for import request_for
+    from rasura.patches.lists.role import ANCHORS
+    from rasura.patches.prompts.retain_set import load_held_out, load_retain_set, load_texts
+
+    kept, eraser = None, None
+    aside: HeldOut = ()
+    general: tuple[str, ...] = ()
+    with obstacles.noting():
+        eraser = _eraser(method, settings, seed)
+    if eraser is not None and retain is None and eraser.defaults.needs_retain:
+        raise click.UsageError(f"method {method} needs to know what to keep: --retain FILE")
+    with obstacles.noting():
+        kept = load_retain_set(retain, retain_column, truncate=truncate) if retain else None
+    with obstacles.noting():
+        aside = load_held_out(held_out, truncate=truncate) if held_out else ()
+    with obstacles.noting():
+        general = load_texts(anchor_file, ANCHORS) if anchor_file else ()
+    if obstacles or eraser is None:
+        return None
+    with obstacles.noting():
+        return request_for(
+            eraser,
+            targets,
+            kept,
+            strict=strict,
+            layers=layers,
+            tokens=tokens,
+            rank_rule=rank_rule,
+            templates=templates,
+            held_out=aside,
+            anchors=general,
+            licence=licence,
+        )
+    return None
+
+
+def _eraser(method: str, settings: tuple[str, ...], seed: int | None) -> "Eraser":
+    from rasura.patches.erasers.catalogue import eraser
+
+    pairs = [setting.partition("=") for setting in settings]
+    if odd := next((name for name, equals, _ in pairs if not equals), None):
+        raise click.UsageError(f"--set {odd}: expected NAME=VALUE")
+    chosen = {name: value for name, _, value in pairs}
+    return eraser(method, chosen | ({} if seed is None else {"seed": str(seed)}))
+
+
+def _protected(
+    registry: "Registry", protect: tuple[str, ...], onto_stack: str | None, obstacles: "Obstacles"
+) -> "list[PatchId]":
+    from rasura.registry.stacks.stack_ref import side_of
+
+    named = find_patches(registry, [ref for ref in protect if ref != "all"], obstacles)
+    with obstacles.noting():
+        named += side_of(registry, onto_stack).patches if onto_stack else ()
+    return named
+
+
+def _say_lists(request: "EraseRequest") -> "Iterator[dict[str, Any]]":
+    """What was read, before it is solved."""
+    for name, words in (("retain", request.retain), ("held out", request.held_out_from)):
+        if words is not None:
+            say_list(name, words)
+            yield encode_list(name, words)
+
+
+def _notices(request: "EraseRequest", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:
+    found, retain = [], request.retain
+    if "auto" in anchors:
+        found += [
+            f"anchor of {item.patch.manifest.concept.text}: {item.patch.manifest.concept.anchor}" for item in made
+        ]
+    found += [doubt for item in made for doubt in item.doubts]
+    if retain and retain.removed:
+        found.append(f"not retained, because they name a target: {', '.join(retain.removed)}")
+    if retain and retain.repeated:
+        found.append(f"{retain.repeated} lines of {retain.source} repeat others")
+    if request.held_out_from and not any(True for _ in request.held_out_prompts()):
+        found.append(
+            f"leak held out: not measured, because every text of {request.held_out_from.source} names a target or is "
+            "retained"
+        )
+    return found + [_one_sided(item, other) for item in made for other in item.patch.manifest.protected.patches]
+
+
+def _one_sided(item: "Erased", other: str) -> str:
+    new, concept = short(item.patch.patch_id), item.patch.manifest.concept.text
+    return (
+        f"one-sided: {new} leaves the targets of {short(other)} alone, which is older and does not protect {concept}: "
+        f"where {new} is taken out again, what {short(other)} does to {concept} stays"
+    )
+
+
+def _data(item: "Erased") -> dict[str, Any]:
+    manifest = item.patch.manifest
+    return {
+        "id": item.patch.patch_id,
+        "new": item.new,
+        "concept": manifest.concept.text,
+        "anchor": manifest.concept.anchor,
+        "method": manifest.eraser.name,
+        "separable": manifest.separable,
+        "measured": dict(manifest.measured),
+        "one_sided": list(manifest.protected.patches),
+        "size": sum(map(len, item.patch.files().values())),
+    }
+
+
+def _print(made: "tuple[Erased, ...]", notices: list[str], *, dry_run: bool) -> None:
+    for notice in notices:
+        line(notice)
+    rows = [
+        (
+            short(data["id"]),
+            data["concept"],
+            data["anchor"] or "(nothing)",
+            *(format_measured(data["measured"].get(name, "-")) for name in _SHOWN),
+            f"{data['measured']['protected']}/{data['measured']['width']}",
+        )
+        for data in map(_data, made)
+    ]
+    table(("patch", "concept", "becomes", "rank", "residual", "leak retained", "leak held out", "protected"), rows)
+    for data in map(_data, made):
+        if not data["separable"]:
+            line(f"{short(data['id'])} is not separable: what it does to other prompts is measured, not proved")
+    if dry_run:
+        line("dry run: nothing was signed or registered")

@@ -1,0 +1,382 @@
+"""`rasura audit`: the log and its proof."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.documents import write_lines
+from rasura.commands._shared.output import Result, line, printing, short, table, verdict, warn
+from rasura.commands.proving.anchor import anchor, witness
+from rasura.commands.proving.given_files import read_given, read_vkey
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.registry import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PAGE: Final = 500
+_PATH: Final = click.Path(path_type=Path)
+_HEADERS: Final = ("#", "time (utc)", "actor", "action", "outcome", "what", "reason")
+_UNPINNED: Final = "no key was given from outside (--vkey): whoever forges a whole registry passes this"
+_REPLACED: Final = "the key that was given has handed the log on; give this one from now on: {}"
+
+
+@click.group(cls=Verbs)
+def audit() -> None:
+    """The tamper-evident log: show, prove, take out, verify."""
+
+
+audit.add_command(anchor)
+audit.add_command(witness)
+
+_CHOICE = (
+    click.option(
+        "--since", metavar="TIME", help="Not earlier: 2026-11-29, 2026-11-29T14:00Z, or 3d (ago; m, h, d, w)."
+    ),
+    click.option("--until", metavar="TIME", help="Earlier than this."),
+    click.option("--by", "actor", metavar="NAME", help="By this actor."),
+    click.option("--patch", metavar="ID", help="That name this patch."),
+    click.option("--concept", metavar="TEXT", help="That name a patch which erases this concept."),
+    click.option("--model", metavar="DIR|UUID", help="About this model."),
+    click.option("--case", metavar="ID", help="That belong to this case."),
+    click.option("--type", "type_", metavar="TYPE", help="Of this type, as patch.apply, or of a noun, as patch."),
+)
+_OUTPUT = click.option("-o", "--output", type=_PATH, metavar="FILE", help="The file to write.")
+
+
+def _choosing(function: F) -> F:
+    """Give a command the options that choose entries."""
+    for option in reversed(_CHOICE):
+        function = option(function)
+    return function
+
+
+@command(audit, "log")
+@click.option("-n", "--limit", type=click.IntRange(1), help="At most so many entries.")
+@click.option("--oldest", is_flag=True, help="The oldest first.")
+@_choosing
+def log(limit: int | None, oldest: bool, registry_at: str | None, **which: str | None) -> Result:
+    """Show the log, the newest entry first."""
+    from rasura.registry.evidence.choose_entries import choose_entries
+
+    with open_registry(registry_at) as registry:
+        chosen = choose_entries(registry, _choice(registry, which), newest=not oldest, limit=limit)
+        if click.get_current_context().params["as_json"]:
+            return Result({"entries": [_data(entry) for entry in chosen]}, lambda: None)
+        # Printed a page at a time while they are read: a log has no last page to wait for.
+        pages = iter(lambda: [_row(entry) for entry in itertools.islice(chosen, _PAGE)], [])
+        number = -1
+        for number, rows in enumerate(pages):
+            with printing("audit log"):
+                table(_HEADERS, rows, head=number == 0)
+        if number < 0:
+            line("no entries like that")
+    return Result({}, lambda: None)
+
+
+@command(audit, "show")
+@click.argument("index", type=click.IntRange(0), metavar="N")
+def show(index: int, registry_at: str | None) -> Result:
+    """Show entry N: all that it says, and its bytes."""
+    from rasura.registry.evidence.take_out import read_entry
+
+    with open_registry(registry_at) as registry:
+        entry, body = read_entry(registry, index)
+
+    def text() -> None:
+        for name, value in _said(entry):
+            line(f"{name:8}  {value}")
+        line("")
+        line(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+
+    return Result({"entry": _data(entry), "bytes": body.decode()}, text)
+
+
+@command(audit, "prove")
+@click.argument("index", type=click.IntRange(0), metavar="[N]", required=False)
+@click.option("--case", metavar="ID", help="All entries of this case, as a bundle.")
+@_OUTPUT
+def prove(index: int | None, case: str | None, output: Path | None, registry_at: str | None) -> Result:
+    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry.
+
+    With --case, every entry of the case with its proof, and the records that they tell of: a bundle.
+    """
+    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
+
+    if (index is None) == (case is None):
+        raise click.UsageError("expected the number of an entry, or --case ID")
+    path = output or Path(f"entry-{index}.tlog-proof" if case is None else "case.jsonl")
+    with open_registry(registry_at) as registry:
+        if index is not None:
+            size = write_lines(path, [prove_entry(registry, index)])
+        else:
+            size = write_lines(path, export_bundle(registry, choose_indexes(registry, Choice(case=case))))
+        vkey = registry.log_vkey()
+    return Result(
+        {"file": str(path), "bytes": size, "index": index, "case": case, "key": vkey},
+        lambda: line(f"wrote {path}; who has the log's key verifies it: rasura audit verify {path} --vkey {vkey}"),
+        changed=True,
+    )
+
+
+@command(audit, "checkpoint")
+@_OUTPUT
+def checkpoint(output: Path | None, registry_at: str | None) -> Result:
+    """Write the newest signed checkpoint, to keep where nobody can change it: a file, or standard output."""
+    from rasura.registry.evidence.take_out import export_checkpoint
+
+    with open_registry(registry_at) as registry:
+        note = export_checkpoint(registry)
+    if output is not None:
+        write_lines(output, [note])
+    said = note.decode()
+    return Result(
+        {"file": str(output) if output else None, "checkpoint": said},
+        lambda: line(f"wrote {output}: {said.splitlines()[1]} entries") if output else line(said.removesuffix("\n")),
+        changed=output is not None,
+    )
+
+
+@command(audit, "export")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["bundle", "jsonl", "cloudevents", "ocsf", "cef", "intoto"]),
+    default="bundle",
+    show_default=True,
+    help="bundle: entries with their proofs, and what they tell of; the others: one line an entry.",
+)
+@click.option("--checkpoint", "kept_at", type=_PATH, help="Prove that the log continues this checkpoint (bundle).")
+@_choosing
+@_OUTPUT
+def export(
+    format_: str, kept_at: Path | None, output: Path | None, registry_at: str | None, **which: str | None
+) -> Result:
+    """Take the log out of the registry, or the entries that fit: for somebody without it, or for another system.
+
+    Lines go to standard output where no file is named.
+    """
+    from rasura.patches.errors import InputError
+    from rasura.registry.evidence.event_formats import EVENT_FORMATS
+    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, export_entries
+
+    if kept_at is not None and format_ != "bundle":
+        raise InputError("only a bundle proves that a log continues a checkpoint", hint="--format bundle")
+    as_json = click.get_current_context().params["as_json"]
+    if as_json and output is None:
+        raise InputError("--json says what was written: expected a file for it", hint="-o FILE")
+    kept = read_given(kept_at, "checkpoint") if kept_at else None
+    with open_registry(registry_at) as registry:
+        choice = _choice(registry, which)
+        if format_ == "bundle":
+            lines = export_bundle(registry, choose_indexes(registry, choice), kept=kept)
+        else:
+            spell = EVENT_FORMATS[format_]
+            lines = (spell(entry, body) + b"\n" for entry, body in export_entries(registry, choice))
+        size = write_lines(output, lines)
+        vkey = registry.log_vkey()
+    check = f": rasura audit verify {output} --vkey {vkey}" if format_ == "bundle" else ""
+    return Result(
+        {"file": str(output) if output else None, "format": format_, "bytes": size, "key": vkey},
+        lambda: line(f"wrote {output}{check}") if output else None,
+        changed=output is not None,
+    )
+
+
+@command(audit, "verify")
+@click.argument("file", type=_PATH, required=False, metavar="[BUNDLE|PROOF]")
+@click.option(
+    "--vkey",
+    envvar="RASURA_VKEY",
+    metavar="KEY|FILE",
+    help="The log's public key as `rasura key list` shows it, or a file that holds it: from outside the registry.",
+)
+@click.option(
+    "--checkpoint",
+    type=_PATH,
+    help="A checkpoint of this log that somebody kept; the log must continue it.",
+)
+def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registry_at: str | None) -> Result:
+    """Check the tree, its signatures, and that replaying the log gives the tables. Needs no secret.
+
+    Given a file from `audit export` or `audit prove`, check that: no registry is needed.
+
+    A registry names its own key, and so does one that somebody forged: keep the key elsewhere and give it with --vkey.
+    """
+    from rasura.registry.log.verify import verify_log
+
+    pinned = read_vkey(vkey) if vkey else None
+    kept = read_given(checkpoint, "checkpoint") if checkpoint else None
+    if file is not None:
+        return _verify_file(file, pinned, kept)
+    with open_registry(registry_at) as registry:
+        report = verify_log(registry, vkey=pinned, kept=kept)
+    data = {
+        "size": report.size,
+        "root": report.root.hex(),
+        "origin": registry.origin,
+        "key": report.vkey,
+        "checkpoint": report.checkpoint,
+        "first": report.first.isoformat(),
+        "last": report.last.isoformat(),
+        "unfinished": list(report.unfinished),
+        "backwards": list(report.backwards),
+        "pinned": report.pinned,
+        "replaced": report.replaced,
+        "rotations": list(report.rotations),
+        "remembered": report.remembered,
+        "kept": report.kept,
+    }
+
+    def text() -> None:
+        whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {registry.origin}"
+        verdict(whole, good=True)
+        if report.unfinished:
+            line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
+        if report.backwards:
+            line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
+        if report.kept is not None:
+            line(f"it continues the checkpoint of {report.kept} entries that was kept")
+        if report.rotations:
+            line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
+        if report.replaced:
+            warn(_REPLACED.format(report.vkey))
+        if not report.pinned:
+            warn(_UNPINNED)
+        if not report.remembered and report.kept is None:
+            warn("neither keys/last_signed nor --checkpoint is at hand: entries cut from the end do not show")
+
+    return Result(data, text)
+
+
+def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> Result:
+    """Check a bundle or a proof, without a registry."""
+    from rasura.registry.evidence.verify_file import verify_file
+
+    found = verify_file(file, vkey=pinned, kept=kept)
+    data = {
+        "file": str(file),
+        "kind": found.kind,
+        "origin": found.checkpoint.origin,
+        "size": found.checkpoint.size,
+        "root": found.checkpoint.root.hex(),
+        "key": str(found.key),
+        "pinned": found.pinned,
+        "replaced": found.replaced,
+        "kept": found.kept,
+        "entries": found.count,
+        "records": found.records,
+        "shown": [_data(entry) for entry in found.shown],
+    }
+
+    def text() -> None:
+        size, origin = found.checkpoint.size, found.checkpoint.origin
+        every = f"all {size} entries" if found.whole else f"{found.count} of {size} entries"
+        line(f"{file.name} is sound: {every} of the log {origin}")
+        line(f"root {found.checkpoint.root.hex()[:16]}…, signed by {found.key}")
+        if found.kept is not None:
+            line(f"it continues the checkpoint of {found.kept} entries that was kept")
+        if found.shown:
+            table(_HEADERS, [_row(entry) for entry in found.shown])
+        if found.count > len(found.shown):
+            line(f"… and {found.count - len(found.shown)} earlier")
+        if found.replaced:
+            warn(_REPLACED.format(found.key))
+        if not found.pinned:
+            warn("no key was given from outside (--vkey): whoever forges a whole bundle passes this")
+
+    return Result(data, text)
+
+
+def _choice(registry: "Registry", which: Mapping[str, str | None]) -> "Choice":
+    from rasura.registry.evidence.choose_entries import Choice, parse_moment
+
+    def moment(name: str) -> "datetime | None":
+        text = which[name]
+        return None if text is None else parse_moment(text, registry.now())
+
+    patch = which["patch"]
+    return Choice(
+        since=moment("since"),
+        until=moment("until"),
+        actor=which["actor"],
+        patch=None if patch is None else registry.resolve_patch(patch),
+        concept=which["concept"],
+        model=which["model"],
+        type=which["type_"],
+        case=which["case"],
+    )
+
+
+def _said(entry: "EntryRecord") -> Iterator[tuple[str, str]]:
+    """What an entry says, field by field, what is absent left out."""
+    yield "entry", str(entry.index)
+    yield "time", f"{entry.time:%Y-%m-%d %H:%M:%S} UTC"
+    yield "actor", entry.actor
+    yield "type", entry.action
+    yield "outcome", entry.outcome + (f" ({entry.error})" if entry.error else "")
+    for name in ("reason", "base", "host", "before", "after", "closes"):
+        if getattr(entry, name) not in {None, ""}:
+            yield name, str(getattr(entry, name))
+    for patch in entry.patches:
+        yield "patch", patch
+    yield "leaf", entry.leaf_hash.hex()
+
+
+@command(audit, "rotate-key", mutating=True)
+def rotate_key(registry_at: str | None, reason: str, actor: str) -> Result:
+    """Hand the log to a new key: the old one and the new sign the entry that says so.
+
+    The old key is gone from this machine afterwards. Whoever pinned it can verify on; pin the new one.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.log.rotation import NEW, OLD, ROTATE
+
+    with open_registry(registry_at) as registry:
+        entry = registry.rotate_log_key(Draft(actor, reason, ROTATE, "success"))
+    data = {"index": entry.index, "old": entry.details[OLD], "new": entry.details[NEW]}
+
+    def text() -> None:
+        line(f"entry {entry.index} hands the log from {data['old']}")
+        line(f"to {data['new']}")
+        line("give the new key to everybody who verifies: rasura audit verify --vkey KEY")
+
+    return Result(data, text, changed=True)
+
+
+def _row(entry: "EntryRecord") -> tuple[str, ...]:
+    what = " ".join(short(p) for p in entry.patches[:3]) + (" …" if len(entry.patches) > 3 else "")  # noqa: PLR2004
+    outcome = entry.outcome + (f" ({entry.error})" if entry.error else "")
+    time = f"{entry.time:%Y-%m-%d %H:%M:%S}"
+    return str(entry.index), time, entry.actor, entry.action, outcome, what, entry.reason
+
+
+def _data(entry: "EntryRecord") -> dict[str, Any]:
+    details = json.loads(json.dumps(dict(entry.details)))
+    return {
+        "index": entry.index,
+        "time": entry.time.isoformat(),
+        "actor": entry.actor,
+        "action": entry.action,
+        "outcome": entry.outcome,
+        "error": entry.error,
+        "reason": entry.reason,
+        "patches": list(entry.patches),
+        "base": entry.base,
+        "host": entry.host,
+        "before": entry.before,
+        "after": entry.after,
+        "details": details,
+        "leaf_hash": entry.leaf_hash.hex(),
+    }

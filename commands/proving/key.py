@@ -1,0 +1,177 @@
+"""`rasura key`: signing keys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.asking import DRY, ask_revoking
+from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.output import Result, clip, line, many, short, table
+from rasura.commands._shared.views import format_place
+
+if TYPE_CHECKING:
+    from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import KeyRecord
+    from rasura.registry.trust.revocation import Reach
+
+_NAMED: Final = 5  # patches that a line names
+_WHY: Final = 40
+
+
+@click.group(cls=Verbs)
+def key() -> None:
+    """Signing keys: make, list, export, trust, revoke."""
+
+
+@command(key, "new", mutating=True)
+@click.argument("name")
+def new(name: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once."""
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.key_files import find_private_path, make_key
+
+    with open_registry(registry_at) as registry:
+        record = make_key(registry, name, Draft(actor, reason, "key.add", "success"))
+        where = find_private_path(registry, name)
+    return Result(
+        {**_data(record), "private_key": str(where)},
+        lambda: line(f"made key {record.name} ({short(record.key_id)}); its private half is {where}"),
+        changed=True,
+    )
+
+
+@command(key, "list")
+def list_(registry_at: str | None) -> Result:
+    """List the keys that this registry knows, and the public key of its log."""
+    from rasura.registry.trust.revocation import find_reasons
+
+    with open_registry(registry_at) as registry:
+        records = registry.keys()
+        vkey = registry.log_vkey()
+        why = find_reasons(registry)
+
+    def text() -> None:
+        if rows:
+            table(("name", "key id", "standing", "can sign"), rows)
+        else:
+            line("no keys yet: rasura key new")
+        line(f"the log is signed by {vkey}")
+
+    whys = [why.get(r.key_id, "") for r in records]
+    rows = [
+        (r.name, short(r.key_id), _standing(r, own), "yes" if r.owned else "no")
+        for r, own in zip(records, whys, strict=True)
+    ]
+    return Result({"keys": [_data(*each) for each in zip(records, whys, strict=True)], "log_key": vkey}, text)
+
+
+@command(key, "export")
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File for the public key (PEM).")
+def export(name: str, output: Path, registry_at: str | None) -> Result:
+    """Write the public half of NAME to a file that others can trust."""
+    from rasura.patches.errors import ExistsError, HostWriteError
+
+    with open_registry(registry_at) as registry:
+        record = registry.key(name)
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(record.pem)
+    except FileExistsError:
+        raise ExistsError(f"{output} exists already", hint="-o another file") from None
+    except OSError as error:
+        raise HostWriteError(f"cannot write {output}: {error.strerror}") from error
+    return Result({**_data(record), "file": str(output)}, lambda: line(f"wrote {output}"), changed=True)
+
+
+@command(key, "trust", mutating=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="Name for the key [default: the file's name].")
+@DRY
+def trust(file: Path, name: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Trust patches signed by the public key in FILE."""
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.key_files import trust_file
+
+    with open_registry(registry_at) as registry:
+        record = trust_file(registry, file, name, Draft(actor, reason, "key.trust", "success"), dry_run=dry_run)
+    said = f"{'would trust' if dry_run else 'trusting'} {record.name} ({short(record.key_id)})"
+    return Result(_data(record), lambda: line(said), changed=not dry_run)
+
+
+@command(key, "revoke", mutating=True)
+@click.argument("key_id")
+@click.option("--yes", "-y", is_flag=True, help="Revoke without asking.")
+@DRY
+def revoke(key_id: str, registry_at: str | None, reason: str, actor: str, *, yes: bool, dry_run: bool) -> Result:
+    """Revoke a key (id, abbreviation or name) for good: nothing that it alone signed is put on a model any more.
+
+    Says first which patches that touches, on which models and in which stacks, and asks. What is in force stays until
+    it is reverted, and other patches of the same model can be moved as before.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust import revocation
+
+    with open_registry(registry_at) as registry:
+        reach = revocation.find_reach(registry, key_id)
+        new = reach.key.revoked_at is None
+        told = _reached(reach)
+        if new and not dry_run:
+            ask_revoking(told, yes=yes)
+            draft = Draft(actor, reason, "key.revoke", "success")
+            new = revocation.revoke(registry, reach.key.key_id, draft) is not None
+        record = registry.key(reach.key.key_id)
+        why = revocation.find_reason(registry, record.key_id)
+    verb = "was revoked before:" if not new else "would revoke" if dry_run else "revoked"
+    head = f"{verb} {record.name} ({short(record.key_id)})"
+    data = {
+        **_data(record, why),
+        "signed": len(reach.patches),
+        "patches": [patch.patch_id for patch in reach.patches],
+        "hosts": [{"location": place, "patches": list(patches)} for place, patches in reach.hosts.items()],
+        "stacks": [{"name": name, "patches": list(patches)} for name, patches in reach.stacks.items()],
+        "dry_run": dry_run,
+    }
+    return Result(data, lambda: line("\n".join([head, *told[1:]])), changed=new and not dry_run)
+
+
+def _reached(reach: "Reach") -> list[str]:
+    """What a revocation touches, a line each; the first says of which key."""
+    names = {patch.patch_id: ", ".join(patch.concepts) for patch in reach.patches}
+
+    def listed(patches: "Sequence[PatchId]") -> str:
+        more = len(patches) - _NAMED
+        return ", ".join(f"{short(p)} ({names[p]})" for p in patches[:_NAMED]) + (f", {more} more" if more > 0 else "")
+
+    signed = many(len(names), "patch", "patches")
+    if not names:
+        return [f"revoking {reach.key.name} is for good", "no patch here depends on it"]
+    return [
+        f"revoking {reach.key.name} is for good",
+        f"{signed} that it alone signed can be put on no model any more: {listed(list(names))}",
+        *(
+            f"in force at {format_place(place)}, until taken out: {listed(found)}"
+            for place, found in reach.hosts.items()
+        ),
+        *(f"in stack {name}: {listed(found)}" for name, found in reach.stacks.items()),
+    ]
+
+
+def _standing(record: "KeyRecord", why: str) -> str:
+    if record.revoked_at is not None:
+        return f"revoked {record.revoked_at:%Y-%m-%d}" + (f": {clip(why, _WHY)}" if why else "")
+    return "trusted" if record.trusted else "not trusted"
+
+
+def _data(record: "KeyRecord", why: str = "") -> dict[str, Any]:
+    return {
+        "key_id": record.key_id,
+        "name": record.name,
+        "owned": record.owned,
+        "trusted": record.trusted and record.revoked_at is None,
+        "revoked_at": record.revoked_at.isoformat() if record.revoked_at else None,
+        "revoked_because": why or None,
+        "pem": record.pem,
+    }

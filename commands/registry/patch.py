@@ -1,0 +1,289 @@
+"""`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.asking import DRY
+from rasura.commands._shared.command import IDS, Verbs, command, open_registry
+from rasura.commands._shared.output import Result, clip, fields, line, short, table, verdict
+from rasura.commands._shared.views import (
+    encode_evaluation,
+    format_evaluation,
+    format_ignored,
+    format_measured,
+    format_new_signers,
+    format_place,
+)
+from rasura.commands.applying.apply import apply, revert, status, switch
+from rasura.commands.checking.bisect import bisect
+from rasura.commands.checking.check import check
+from rasura.commands.erasing.resolve import join, rebase, retarget
+from rasura.commands.sharing.export import export
+
+if TYPE_CHECKING:
+    from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import KeyRecord
+    from rasura.registry.standing.catalogue import Listed
+
+_DIGEST: Final = 64
+_MODELS: Final = 2  # that a cell of the list names
+_TICKET: Final = 24
+_EVALUATIONS = 5  # lines of `show`
+
+
+@click.group(cls=Verbs)
+def patch() -> None:
+    """Patches: list, sign, check, apply, switch, revert, solve anew, retire, find the one that does harm."""
+
+
+for _moving in (export, check, apply, switch, revert, status, rebase, join, retarget, bisect):
+    patch.add_command(_moving)
+
+
+@command(patch, "list")
+@click.option("--concept", metavar="TEXT", help="Only those that erase this concept.")
+@click.option("--base", metavar="NAME", help="Only those of this base.")
+@click.option("--method", metavar="NAME", help="Only those that this eraser made.")
+@click.option("--in-force", is_flag=True, help="Only those that are applied somewhere.")
+@click.option("--superseded", is_flag=True, help="Only those that another one supersedes.")
+@click.option("--current", is_flag=True, help="Only those that none supersedes.")
+@click.option("--retired", is_flag=True, help="The retired ones in place of the others.")
+def list_(registry_at: str | None, **which: Any) -> Result:
+    """List the registered patches, the oldest first: what each erases, and where it is in force."""
+    from rasura.registry.standing.catalogue import Choice, list_patches
+
+    with open_registry(registry_at) as registry:
+        found = list_patches(registry, Choice(**which))
+    data = [
+        {
+            "id": p.record.patch_id,
+            "concepts": list(p.record.concepts),
+            "anchor": p.record.anchor,
+            "method": p.record.method,
+            "base": p.record.base,
+            "key_id": p.record.key_id,
+            "size": p.record.size,
+            "source": p.record.source,
+            "added_at": p.record.added_at.isoformat(),
+            "in_force": list(p.in_force),
+            "superseded_by": p.superseded_by,
+            "ticket": p.ticket,
+        }
+        for p in found
+    ]
+    said = "no patches" + (" like that" if any(which.values()) else " yet: rasura takedown, rasura erase")
+    return Result({"patches": data}, lambda: _print_list(found) if found else line(said))
+
+
+def _print_list(found: "tuple[Listed, ...]") -> None:
+    """A table; columns that would be empty are left out."""
+    rows = [
+        (
+            short(p.record.patch_id),
+            ", ".join(p.record.concepts),
+            p.record.anchor or "(nothing)",
+            p.record.method,
+            _places(p.in_force),
+            short(p.superseded_by or ""),
+            clip(p.ticket, _TICKET),
+            p.base if len(p.base) < _DIGEST else short(p.base),
+            f"{p.record.added_at:%Y-%m-%d %H:%M}",
+        )
+        for p in found
+    ]
+    headers = ("patch", "concept", "becomes", "method", "in force at", "superseded by", "ticket", "base", "added")
+    shown = [i for i in range(len(headers)) if any(row[i] for row in rows)]
+    table([headers[i] for i in shown], [[row[i] for i in shown] for row in rows])
+
+
+def _places(locations: "tuple[str, ...]") -> str:
+    if len(locations) > _MODELS:
+        return f"{len(locations)} models"
+    return ", ".join(map(format_place, locations)) or "-"
+
+
+@command(patch, "retire", mutating=True)
+@IDS
+@DRY
+def retire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Retire patches: hidden from lists, left alone by nothing that is made later, still verifiable.
+
+    Exit code 7 where one is in force on a model or in a stack.
+    """
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.standing import retire as retiring
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i) for i in ids]
+        new = retiring.retire(registry, found, Actor(actor, reason), dry_run=dry_run)
+    return _retired(found, new, "would be retired" if dry_run else "is retired", "was retired already", dry_run=dry_run)
+
+
+@command(patch, "unretire", mutating=True)
+@IDS
+@DRY
+def unretire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Take retired patches back into use."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.standing import retire as retiring
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i, among=registry.retired_patches()) for i in ids]
+        back = retiring.unretire(registry, found, Actor(actor, reason), dry_run=dry_run)
+    return _retired(
+        found, back, "would be in use again" if dry_run else "is in use again", "is in use", dry_run=dry_run
+    )
+
+
+def _retired(
+    found: "Sequence[PatchId]", moved: "Sequence[PatchId]", said: str, otherwise: str, *, dry_run: bool
+) -> Result:
+    lines = [f"{short(p)} {said if p in moved else otherwise}" for p in found]
+    data = {"patches": list(found), "moved": list(moved), "dry_run": dry_run}
+    return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
+
+
+@command(patch, "sign", mutating=True)
+@IDS
+@click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@DRY
+def sign(
+    ids: tuple[str, ...], key: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool
+) -> Result:
+    """Sign registered patches, too: kept beside the signatures that are there. All, or none.
+
+    A patch whose first signer was revoked counts again once somebody who is trusted has signed it.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.sign_again import sign_patches
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i) for i in ids]
+        signed = sign_patches(registry, found, key, Draft(actor, reason, "patch.sign", "success"), dry_run=dry_run)
+        names = {record.key_id: record.name for record in registry.keys()}
+    verb = "would be signed" if dry_run else "is signed"
+    lines = [
+        f"{short(each.patch_id)} {verb if each.new else 'was signed already'} by {names[each.key_id]}"
+        for each in signed
+    ]
+    data = {
+        "patches": [{"id": each.patch_id, "key_id": each.key_id, "new": each.new} for each in signed],
+        "dry_run": dry_run,
+    }
+    changed = not dry_run and any(each.new for each in signed)
+    return Result(data, lambda: line("\n".join(lines)), changed=changed)
+
+
+@command(patch, "show")
+@click.argument("patch_ref", metavar="ID")
+def show(patch_ref: str, registry_at: str | None) -> Result:
+    """Show what a patch says of itself."""
+    import json
+
+    from rasura.registry.trust.verified_patch import find_signers, manifest_of
+
+    with open_registry(registry_at) as registry:
+        record = registry.patch(patch_ref)
+        manifest = manifest_of(registry, record.patch_id)
+        keys = {key.key_id: key for key in registry.keys()}
+        signers = [keys[key_id] for key_id in find_signers(registry, record.patch_id)]
+        evaluations = registry.evaluations(record.patch_id)
+    basis, retain = manifest.protected.basis, manifest.protected.retain
+    layers = manifest.eraser.options.get("layers", "?")
+    pairs = [
+        ("patch", record.patch_id),
+        ("concept", manifest.concept.text),
+        ("becomes", manifest.concept.anchor or "(nothing)"),
+        (
+            "method",
+            f"{manifest.eraser.name}, tokens {manifest.concept.tokens}, layers {layers}",
+        ),
+        ("base", record.base),
+        ("touches", f"{len(manifest.base.parameters)} parameters, rank {manifest.measured.get('rank', '?')}"),
+        *(() if manifest.separable else [("separable", "no: what it does to other prompts is measured, not proved")]),
+        ("protects", f"{basis.rank} of {basis.dimension} dimensions ({basis.invariants} exact, {basis.rule})"),
+        ("retain set", f"{retain.source}, {retain.count} concepts, {short(retain.sha256)}" if retain else "none"),
+        (
+            "protects too",
+            ", ".join([*manifest.protected.concepts, *map(short, manifest.protected.patches)]) or "nothing",
+        ),
+        *((name.replace("_", " "), format_measured(value)) for name, value in sorted(manifest.measured.items())),
+        *(("signed by", f"{key.name} ({short(key.key_id)}){_doubt(key)}") for key in signers),
+        ("size", f"{record.size} bytes in {len(record.files)} files"),
+        ("source", record.source),
+        ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
+        *(("evaluated", format_evaluation(e)) for e in evaluations[:_EVALUATIONS]),
+    ]
+    if (more := len(evaluations) - _EVALUATIONS) > 0:
+        pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
+    data = {
+        "id": record.patch_id,
+        "signer": signers[0].name if signers else "unknown",
+        "signers": [
+            {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
+            for key in signers
+        ],
+        "separable": manifest.separable,
+        "manifest": json.loads(manifest.to_bytes()),
+    }
+    judged = [encode_evaluation(e) for e in evaluations]
+    return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
+
+
+def _doubt(key: "KeyRecord") -> str:
+    if key.revoked_at is not None:
+        return f", revoked {key.revoked_at:%Y-%m-%d}"
+    return "" if key.trusted else ", not trusted"
+
+
+@command(patch, "add", mutating=True)
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(path_type=Path))
+@DRY
+def add(folders: tuple[Path, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+    """Register the patches in folders, as export writes them, if a key trusted here has signed each: all, or none."""
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.trust.verified_patch import add_folders
+
+    with open_registry(registry_at) as registry:
+        added = add_folders(registry, folders, Draft(actor, reason, "patch.add", "success"), dry_run=dry_run)
+    fresh = "would be new" if dry_run else "is new"
+
+    def text() -> None:
+        for patch in added:
+            line(f"{short(patch.patch_id)} {fresh if patch.new else 'was here already'}")
+            if patch.signers and not patch.new:
+                line(f"  {format_new_signers(patch.signers, dry_run=dry_run)}")
+            for name in patch.ignored:
+                line(f"  {format_ignored(name)}")
+
+    each = [
+        {
+            "id": patch.patch_id,
+            "new": patch.new,
+            "ignored": list(patch.ignored),
+            "signers": list(patch.signers),
+        }
+        for patch in added
+    ]
+    data = {"patches": each, "dry_run": dry_run, **(each[0] if len(each) == 1 else {})}
+    return Result(data, text, changed=not dry_run and any(patch.new or patch.signers for patch in added))
+
+
+@command(patch, "verify")
+@IDS
+def verify(ids: tuple[str, ...], registry_at: str | None) -> Result:
+    """Verify signatures, trust, digests and numbers of patches, from the stored bytes."""
+    from rasura.registry.trust.verified_patch import load_verified
+
+    with open_registry(registry_at) as registry:
+        found = [registry.resolve_patch(i) for i in ids]
+        concepts = [load_verified(registry, patch_id).manifest.concept.text for patch_id in found]
+
+    def text() -> None:
+        for patch_id, concept in zip(found, concepts, strict=True):
+            verdict(f"{short(patch_id)} is good: {concept}", good=True)
+
+    return Result({"verified": found}, text)

@@ -1,0 +1,283 @@
+"""`rasura status`, `rasura log` and `rasura host`: where the registry stands, and what happened lately."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.output import Result, clip, line, many, progress, short, table, verdict
+from rasura.commands._shared.views import format_place, format_set
+
+if TYPE_CHECKING:
+    from rasura.registry.registry import Registry
+    from rasura.registry.standing.recent import Told
+    from rasura.registry.standing.standing import Placed, Standing
+
+_LOOK = click.option("--look", is_flag=True, help="Hash what is on every model, and compare.")
+_NAMED: Final = 3  # concepts or patches that a line of the log names
+_DONE: Final = {
+    "registry.create": "made the registry",
+    "registry.upgrade": "upgraded the registry",
+    "key.add": "made a key",
+    "key.trust": "trusted a key",
+    "key.revoke": "revoked a key",
+    "base.add": "added a base",
+    "patch.erase": "erased",
+    "patch.add": "registered",
+    "patch.pull": "pulled",
+    "patch.push": "pushed",
+    "patch.sign": "signed",
+    "patch.rebase": "solved anew",
+    "patch.join": "joined",
+    "patch.retarget": "carried to another base",
+    "patch.apply": "applied",
+    "patch.revert": "reverted",
+    "patch.switch": "switched",
+    "patch.retire": "retired",
+    "patch.unretire": "took back into use",
+    "stack.create": "made stack",
+    "stack.add": "added",
+    "stack.remove": "removed",
+    "stack.update": "updated",
+    "stack.set": "moved",
+    "stack.delete": "deleted stack",
+    "policy.set": "set the policy",
+    "evaluation.add": "recorded an evaluation",
+    "takedown.cover": "is covered by",
+    "takedown.uncover": "is covered no more by",
+    "host.move": "found again",
+    "doctor.repair": "repaired",
+    "blob.gc": "collected garbage",
+}
+"""What an action is called in a line of the log; others go by their own name."""
+
+
+@click.group(cls=Verbs)
+def host() -> None:
+    """Models that something was applied to: list."""
+
+
+@command(None, "status")
+@_LOOK
+def status(registry_at: str | None, *, look: bool) -> Result:
+    """Say where the registry stands: what is in force on which model, and what is open.
+
+    In force is what the registry wrote last; with --look, models are hashed, and exit code 6 says that one is
+    something else.
+    """
+    from rasura.patches.errors import DriftError
+    from rasura.registry.standing.standing import take_stock
+
+    with open_registry(registry_at) as registry, progress() as tell:
+        found = take_stock(registry, look=look, progress=tell)
+    drifted = any(placed.sight == "changed" for placed in found.placed)
+    return Result(_standing_data(found), lambda: _print(found), exit_code=DriftError.exit_code if drifted else 0)
+
+
+@command(host, "list")
+@_LOOK
+def list_hosts(registry_at: str | None, *, look: bool) -> Result:
+    """List the models that something was applied to, and what is in force on each.
+
+    Exit code 6 if --look finds one that is something else.
+    """
+    from rasura.patches.errors import DriftError
+    from rasura.registry.standing.standing import find_placed
+
+    with open_registry(registry_at) as registry, progress() as tell:
+        placed = find_placed(registry, look=look, progress=tell)
+        names = _names(registry)
+    drifted = any(each.sight == "changed" for each in placed)
+    data = {"hosts": [_placed_data(each) for each in placed]}
+
+    def text() -> None:
+        _print_placed(placed, names) if placed else line("no models: nothing was ever applied")
+
+    return Result(data, text, exit_code=DriftError.exit_code if drifted else 0)
+
+
+@command(None, "log")
+@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many lines.")
+@click.option("--model", type=click.Path(path_type=Path), metavar="MODEL", help="Only what concerns this model.")
+@click.option("--stack", metavar="NAME", help="Only what concerns this stack.")
+@click.option("--patch", "patch_ref", metavar="ID", help="Only what concerns this patch.")
+def log(limit: int, model: Path | None, stack: str | None, patch_ref: str | None, registry_at: str | None) -> Result:
+    """Say what happened lately, a line an event, the newest first.
+
+    Every entry, with its digests: rasura audit log.
+    """
+    from rasura.registry.log.ledger import EntryFilter
+    from rasura.registry.standing.models import find_host
+    from rasura.registry.standing.recent import list_recent
+
+    with open_registry(registry_at) as registry:
+        which = EntryFilter(
+            patch=None if patch_ref is None else registry.resolve_patch(patch_ref),
+            host=None if model is None else find_host(registry, model).host_id,
+        )
+        told = list_recent(registry, which, limit=limit, stack=stack)
+    rows = [_log_row(each) for each in told]
+    headers = ("#", "when", "who", "what", "why")
+
+    def text() -> None:
+        table(headers, rows) if rows else line("nothing yet")
+
+    return Result({"events": [_event_data(each) for each in told]}, text)
+
+
+def _print(found: "Standing") -> None:
+    names = {patch_id: ", ".join(record.concepts) for patch_id, record in found.patches.items()}
+    line(f"registry {found.location}")
+    bases = ", ".join(base.name for base in found.bases) or "none yet (rasura base add MODEL)"
+    line(f"bases: {bases}")
+    line(f"keys to sign with: {', '.join(found.keys) or 'none yet (rasura key new NAME)'}")
+    line(f"patches: {_counted(found)}")
+    when = f"{found.last.time:%Y-%m-%d %H:%M}"
+    line(f"log: {many(found.entries, 'entry', 'entries')}, the last {found.last.action} by {found.last.actor}, {when}")
+    if found.placed:
+        line("")
+        _print_placed(found.placed, names)
+    if found.stacks:
+        line("")
+        rows = [(s.name, str(len(s.patches)), _where(found, s.name)) for s in found.stacks]
+        table(("stack", "patches", "in force at"), rows)
+    _print_open(found)
+
+
+def _counted(found: "Standing") -> str:
+    counts = (
+        (len(found.in_force), "in force"),
+        (len(found.superseded), "superseded"),
+        (len(found.retired), "retired"),
+    )
+    said = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"{len(found.patches)}" + (f" ({said})" if said else "")
+
+
+def _where(found: "Standing", name: str) -> str:
+    return ", ".join(format_place(p.host.location) for p in found.placed if name in p.stacks) or "nowhere"
+
+
+def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None:
+    rows = []
+    for each in placed:
+        last = f"{each.last.time:%Y-%m-%d %H:%M}" if each.last else "-"
+        rows.append((format_place(each.host.location), format_set(each.applied, names), each.sight, each.base, last))
+    table(("model", "in force", "seen", "base", "moved"), rows)
+    for each in placed:
+        if each.said:
+            line(f"{format_place(each.host.location)}: {each.said}")
+
+
+def _print_open(found: "Standing") -> None:
+    said = []
+    for entry in found.unfinished:
+        where = format_place(str(entry.details.get("location", "")))
+        said.append(f"entry {entry.index}, {entry.action} of {where}, has no end; to end it: rasura doctor")
+    if found.bisection is not None:
+        where = format_place(found.bisection.location)
+        said.append(f"a bisection of stack {found.bisection.stack} is going on at {where}")
+    late = [p for p in found.superseded if p in found.in_force]
+    for patch_id in late:
+        newer = found.superseded[patch_id]
+        concept = ", ".join(found.patches[patch_id].concepts)
+        said.append(f"{short(patch_id)} ({concept}) is in force though {short(newer)} supersedes it")
+    said += _unsigned(found)
+    line("")
+    for each in said:
+        verdict(f"open: {each}", good=False)
+    if not said:
+        verdict("nothing is open", good=True)
+
+
+def _unsigned(found: "Standing") -> list[str]:
+    """What is in force, or in a stack, although no key that counts has signed it any more."""
+    said = []
+    for patch_id, key in found.uncounted.items():
+        places = [format_place(placed.host.location) for placed in found.placed if patch_id in placed.applied]
+        places += [f"stack {stack.name}" for stack in found.stacks if patch_id in stack.patches]
+        if places:
+            since = f"was revoked on {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "is not trusted"
+            concept = ", ".join(found.patches[patch_id].concepts)
+            said.append(
+                f"{short(patch_id)} ({concept}), at {', '.join(places)}, is signed by key {key.name}, which {since}"
+            )
+    return said
+
+
+def _names(registry: "Registry") -> "dict[Any, str]":
+    return {record.patch_id: ", ".join(record.concepts) for record in registry.patches()}
+
+
+def _log_row(told: "Told") -> tuple[str, ...]:
+    from rasura.registry.standing.recent import find_ticket
+
+    entry = told.entry
+    verb = _DONE.get(entry.action, entry.action)
+    if entry.outcome in {"refused", "failed"}:
+        verb = f"{entry.outcome} ({entry.error}): {entry.action}"
+    if told.open:
+        verb = f"begun, no end: {entry.action}"
+    said = [verb]
+    concepts = told.concepts or tuple(short(p) for p in entry.patches)
+    if concepts:
+        more = len(concepts) - _NAMED
+        said.append(", ".join(concepts[:_NAMED]) + (f" and {more} more" if more > 0 else ""))
+    if told.where:
+        said.append(f"@ {format_place(told.where)}")
+    if "undoes" in entry.details:
+        said.append(f"(undoes {entry.details['undoes']})")
+    why = clip(find_ticket(entry), 40)
+    return str(entry.index), f"{entry.time:%m-%d %H:%M}", entry.actor, " ".join(said), why
+
+
+def _standing_data(found: "Standing") -> dict[str, Any]:
+    return {
+        "location": found.location,
+        "log": {"origin": found.origin, "size": found.entries, "last": found.last.time.isoformat()},
+        "bases": [{"name": base.name, "digest": base.digest} for base in found.bases],
+        "keys": list(found.keys),
+        "patches": {
+            "registered": len(found.patches),
+            "in_force": sorted(found.in_force),
+            "superseded": dict(found.superseded),
+            "retired": sorted(found.retired),
+            "uncounted": {patch_id: key.key_id for patch_id, key in sorted(found.uncounted.items())},
+        },
+        "hosts": [_placed_data(each) for each in found.placed],
+        "stacks": [{"name": stack.name, "patches": len(stack.patches)} for stack in found.stacks],
+        "unfinished": [entry.index for entry in found.unfinished],
+        "bisection": None if found.bisection is None else found.bisection.stack,
+    }
+
+
+def _placed_data(placed: "Placed") -> dict[str, Any]:
+    return {
+        "id": placed.host.host_id,
+        "location": placed.host.location,
+        "base": placed.host.base,
+        "applied": {patch_id: str(strength) for patch_id, strength in placed.applied.items()},
+        "stacks": list(placed.stacks),
+        "moved_at": placed.last.time.isoformat() if placed.last else None,
+        "entry": placed.last.index if placed.last else None,
+        "sight": placed.sight,
+        "said": placed.said,
+    }
+
+
+def _event_data(told: "Told") -> dict[str, Any]:
+    entry = told.entry
+    return {
+        "index": entry.index,
+        "time": entry.time.isoformat(),
+        "actor": entry.actor,
+        "action": entry.action,
+        "outcome": entry.outcome,
+        "open": told.open,
+        "error": entry.error,
+        "reason": entry.reason,
+        "patches": list(entry.patches),
+        "concepts": list(told.concepts),
+        "where": told.where,
+    }

@@ -1,0 +1,135 @@
+"""`rasura patch export`: patches as files for other programs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.documents import write_document
+from rasura.commands._shared.output import Result, line
+
+if TYPE_CHECKING:
+    from rasura.patches.algebra.stack import Stack
+    from rasura.registry.registry import Registry
+
+_AS_SIGNED = (
+    "format peft is each patch as it was signed: name patches, without strengths; kohya has strengths and stacks"
+)
+
+
+@command(None, "export")
+@click.argument("ids", nargs=-1, metavar="ID...")
+@click.option("--stack", metavar="NAME", help="The patches and strengths of a stack or lock file, instead of IDs.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="PATH", help="New folder; kohya: file."
+)
+@click.option(
+    "--format",
+    "spelling",
+    type=click.Choice(["peft", "kohya"]),
+    default="peft",
+    show_default=True,
+    help="peft: signed folder. kohya: unsigned file.",
+)
+@click.option("--each", is_flag=True, help="A folder or file each, in the new folder PATH; peft: so for several.")
+@click.option("--strength", metavar="S", help="With kohya: multiple of 1/16 from -4 to 4; or ID=S [default: 1].")
+def export(
+    *,
+    ids: tuple[str, ...],
+    stack: str | None,
+    output: Path,
+    spelling: str,
+    strength: str | None,
+    registry_at: str | None,
+    each: bool,
+) -> Result:
+    """Write patches for other programs.
+
+    As peft: a patch as a folder that `model_signing verify` accepts and diffusers' load_lora_weights reads, into
+    pipelines that have it: those of SD, SDXL, SD3 and FLUX, none of PixArt's; several as folders in a new one. As
+    kohya: one .safetensors file for ComfyUI, A1111 and Forge, of one patch or several of a UNet, or with --each a file
+    each; that format carries no signature. Of SD3, FLUX and PixArt, ComfyUI reads the weights in the peft folder.
+    """
+    if bool(ids) == bool(stack):
+        raise click.UsageError("name the patches to export, or --stack NAME")
+    if stack and strength:
+        raise click.UsageError("a stack has strengths of its own")
+    if spelling == "peft":
+        if stack or strength or any("=" in i for i in ids):
+            raise click.UsageError(_AS_SIGNED)
+        return _folders(ids, output, registry_at) if each or len(ids) > 1 else _folder(ids[0], output, registry_at)
+    named = [f"{i}={strength}" if strength and "=" not in i else i for i in ids]
+    return (_files if each else _file)(named, stack, output, registry_at)
+
+
+def _folder(patch_ref: str, output: Path, registry_at: str | None) -> Result:
+    from rasura.patches.format.patch import write_folder
+
+    with open_registry(registry_at) as registry:
+        patch_id = registry.resolve_patch(patch_ref)
+        write_folder(output, registry.patch_files(patch_id))
+    data = {"id": patch_id, "folder": str(output), "signed": True}
+    return Result(data, lambda: line(f"wrote {output}"), changed=True)
+
+
+def _folders(ids: Sequence[str], output: Path, registry_at: str | None) -> Result:
+    from rasura.patches.format.patch import write_folder
+    from rasura.registry.stacks.export import list_folders, name_patch
+
+    with open_registry(registry_at) as registry:
+        found = list(dict.fromkeys(registry.resolve_patch(i) for i in ids))
+        write_folder(output, list_folders(registry, found))
+        places = {patch_id: str(output / name_patch(registry, patch_id)) for patch_id in found}
+    said = "\n".join(f"wrote {place}" for place in places.values())
+    return Result({"patches": places, "folder": str(output), "signed": True}, lambda: line(said), changed=True)
+
+
+def _files(ids: Sequence[str], stack: str | None, output: Path, registry_at: str | None) -> Result:
+    from rasura.patches.format.kohya_lora import UNSIGNED
+    from rasura.patches.format.patch import write_folder
+    from rasura.registry.stacks.export import list_files
+
+    with open_registry(registry_at) as registry:
+        wanted = _wanted(registry, ids, stack)
+        files = list_files(registry, wanted)
+        write_folder(output, files)
+    places = dict(zip(wanted, (str(output / name) for name in files), strict=True))
+    data = {
+        "patches": {patch_id: str(strength) for patch_id, strength in wanted.items()},
+        "files": places,
+        "signed": False,
+    }
+    said = "\n".join([*(f"wrote {place}" for place in places.values()), f"signed: {UNSIGNED}"])
+    return Result(data, lambda: line(said), changed=True)
+
+
+def _file(ids: Sequence[str], stack: str | None, output: Path, registry_at: str | None) -> Result:
+    import hashlib
+
+    from rasura.patches.format.kohya_lora import UNSIGNED
+    from rasura.registry.stacks.export import export_kohya
+
+    with open_registry(registry_at) as registry:
+        wanted = _wanted(registry, ids, stack)
+        made = export_kohya(registry, wanted)
+        write_document(output, made.data)
+    data = {
+        "patches": {patch_id: str(strength) for patch_id, strength in wanted.items()},
+        "file": str(output),
+        "sha256": hashlib.sha256(made.data).hexdigest(),
+        "modules": made.modules,
+        "rank": made.rank,
+        "signed": False,
+    }
+    patches = "1 patch" if len(wanted) == 1 else f"{len(wanted)} patches"
+    said = f"wrote {output}: {patches}, {made.modules} modules of rank {made.rank}\nsigned: {UNSIGNED}"
+    return Result(data, lambda: line(said), changed=True)
+
+
+def _wanted(registry: "Registry", ids: Sequence[str], stack: str | None) -> "Stack":
+    from rasura.registry.stacks.edit import members_of
+    from rasura.registry.stacks.stack_ref import goal_of
+
+    return members_of(registry, ids) if stack is None else goal_of(registry, stack).patches

@@ -1,0 +1,72 @@
+"""A folder traced, and whether its family's row in the table says what the trace found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.disk.diffusers_layout import find_layout
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.families import Family, find_family
+from rasura.patches.models.probe.probe import probe_folder
+from rasura.patches.models.probe.trace import Trace
+from rasura.patches.types import ParamName
+
+__all__ = ["check_agreement", "find_disagreements", "probe_model"]
+
+_ENTRANCES: Final = frozenset({"text", "normed", "projected"})
+_NOT_TEXT_ALONE: Final = frozenset({"stream", "picture"})
+
+
+def find_disagreements(trace: Trace, family: Family, infos: Mapping[ParamName, ParameterInfo]) -> list[str]:
+    """Every layer of which row and trace say different things, as sentences; none where they agree."""
+    found = []
+    for name in sorted(infos):
+        if not name.startswith(f"{trace.component}.") or not name.endswith(".weight"):
+            continue
+        said, layer = family.reads(name), trace.layer(name)
+        seen = layer.reads if layer else None
+        if said is None and (seen not in _ENTRANCES or len(infos[name].shape) != 2):  # noqa: PLR2004  # a matrix
+            continue
+        if said != seen and not {said, seen} <= _NOT_TEXT_ALONE:
+            found.append(f"{name}: {said or 'nothing'} by the table, {seen or 'nothing'} by the trace")
+    return found
+
+
+def check_agreement(trace: Trace, family: Family, infos: Mapping[ParamName, ParameterInfo]) -> None:
+    """Refuse a model whose layers read otherwise than those of the family that it looks like.
+
+    Raises:
+        UnsupportedHostError: naming the first layer.
+    """
+    if odd := find_disagreements(trace, family, infos):
+        raise UnsupportedHostError(
+            f"a model of class {trace.kind} with the layers of the {family.name} family reads text otherwise: {odd[0]}"
+            + (f"; and {len(odd) - 1} more" if len(odd) > 1 else ""),
+            hint="rasura probe MODEL",
+            family=family.name,
+            disagreements=tuple(odd),
+        )
+
+
+def probe_model(folder: Path) -> tuple[Trace, str]:
+    """Trace a diffusers folder and compare it with the table; the weights may be missing.
+
+    Returns:
+        The trace, and the family's name; "" where the table has none, or the folder no weights to tell.
+
+    Raises:
+        NotFoundError, UnsupportedHostError: see `probe_folder`; or the table says otherwise.
+        FormatError: weights that cannot be read.
+    """
+    trace = probe_folder(folder)
+    if not any((folder / trace.component).glob("*.safetensors*")):
+        return trace, ""
+    infos = {name: place.info for name, place in find_layout(folder).places.items()}
+    family = find_family(infos)
+    if family is None:
+        return trace, ""
+    check_agreement(trace, family, infos)
+    return trace, family.name
