@@ -8,7 +8,7 @@ from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey
-from rasura.registry.log.told import check_actions, check_entries, check_newest, check_unfinished
+from rasura.registry.log.told.checks import check_actions, check_entries, check_newest, check_unfinished
 
 __all__ = ["Log"]
 

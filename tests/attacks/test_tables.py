@@ -15,7 +15,7 @@ from rasura.patches.errors import AuditError
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.log.told_file import ToldFile
+from rasura.registry.log.told.file import ToldFile
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
