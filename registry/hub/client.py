@@ -17,9 +17,9 @@ from huggingface_hub import constants, get_token
 
 from rasura.patches.errors import CutOffError, ForeignAnswerError, FormatError, HubError, NotFoundError, RasuraError
 from rasura.patches.types import Digest
+from rasura.registry.hub.card.licences import KEYS
 from rasura.registry.hub.faults import Fault, foreign_page, translate
 from rasura.registry.hub.http import Answer, Clock, Request, is_foreign_page, late, same_origin, send
-from rasura.registry.hub.licences import KEYS
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
-from rasura.registry.hub.describe import Describer, encode_beside
-from rasura.registry.hub.licences import parse
-from rasura.registry.hub.model_card import CardFacts, PatchFacts
+from rasura.registry.hub.card.describe import Describer, encode_beside
+from rasura.registry.hub.card.facts import CardFacts, PatchFacts
+from rasura.registry.hub.card.licences import parse
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import (

@@ -17,9 +17,9 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models import families
 from rasura.patches.models.families import Family
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import SHORT, Digest, PatchId
 from rasura.registry._storage.records import BaseRecord
-from rasura.registry.hub.model_card import SHORT, BaseFacts, PatchFacts
+from rasura.registry.hub.card.facts import BaseFacts, PatchFacts
 from rasura.registry.registry import Registry
 
 __all__ = ["Describer", "encode_beside"]
