@@ -39,7 +39,7 @@ class Walk:
         if event != "call" or code in self.seen:
             return
         self.seen.add(code)
-        # A class's body is no function; what Python makes itself (`<listcomp>`, dataclasses' methods) nobody reads as one.
+        # A class's body is no function; what Python makes itself (`<listcomp>`) nobody reads as one.
         if not code.co_flags & inspect.CO_OPTIMIZED or code.co_name.startswith("<") or code.co_filename.startswith("<"):
             return
         try:
