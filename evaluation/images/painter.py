@@ -73,7 +73,7 @@ class Painter:
 
     def reload(self, folder: Path) -> None:
         """Read the weights of the UNet and of the text encoders anew from a folder."""
-        from diffusers import UNet2DConditionModel
+        from diffusers import UNet2DConditionModel  # as above
 
         with quiet():
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
@@ -117,7 +117,7 @@ class Painter:
 
 def _pipeline(folder: Path) -> Any:
     """The pipeline of a folder, without what changes a finished picture: a checker or a watermark."""
-    import diffusers
+    import diffusers  # as above
 
     for place in [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]:
         check_regular_files(place)

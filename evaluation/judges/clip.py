@@ -97,7 +97,7 @@ def load_clip_judge(
 
 def _loaded(folder: Path) -> tuple[Any, Any, Any]:
     """Tokenizer, image processor and model."""
-    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel  # seconds, for this judge alone
 
     clip: Any = CLIPModel  # its annotations know nothing of the report
     check_regular_files(folder)

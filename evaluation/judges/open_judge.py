@@ -29,7 +29,7 @@ def open_judge(spec: str, asked: Sequence[Question], template: str = TEMPLATE, d
     if spec.startswith(CLIP):
         judge = load_clip_judge(Path(spec.removeprefix(CLIP)), list_named_labels(asked), template, device)
     elif spec.startswith(ONNX):
-        from rasura.evaluation.judges.onnx import load_onnx_judge
+        from rasura.evaluation.judges.onnx import load_onnx_judge  # needs onnxruntime, an extra
 
         judge = load_onnx_judge(spec.removeprefix(ONNX))
     else:

@@ -33,7 +33,7 @@ from rasura.patches._io.tensor_bytes import (
 from rasura.patches.errors import FormatError, NotFiniteError
 
 if TYPE_CHECKING:
-    import torch
+    import torch  # reading a header needs none
 
 __all__ = [
     "CHECKPOINT_LIMITS",
@@ -257,7 +257,7 @@ def _check_ranges(tensors: tuple[TensorInfo, ...], data_bytes: int, what: str) -
 
 
 def _tensor(data: bytes, info: TensorInfo) -> "torch.Tensor":
-    import torch
+    import torch  # reading a header needs none
 
     require_little_endian()
     if not data:

@@ -13,7 +13,7 @@ from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.types import Digest
 
 if TYPE_CHECKING:
-    import torch
+    import torch  # the light room imports this file for names and digests
 
 K = TypeVar("K")
 
@@ -60,7 +60,7 @@ def torch_dtype(name: str) -> "torch.dtype":
     Raises:
         FormatError: no such dtype.
     """
-    import torch
+    import torch  # the light room imports this file for names and digests
 
     if name not in DTYPES:
         raise FormatError(f"expected one of the dtypes {', '.join(DTYPES)}, got {name[:20]!a}")
@@ -117,7 +117,7 @@ def digest_tensor_set(entries: Iterable[tuple[str, str, tuple[int, ...], Digest]
 
 def _elements(tensor: "torch.Tensor") -> "torch.Tensor":
     """[bytes] uint8 on the CPU."""
-    import torch
+    import torch  # the light room imports this file for names and digests
 
     require_little_endian()
     if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
@@ -127,7 +127,7 @@ def _elements(tensor: "torch.Tensor") -> "torch.Tensor":
 
 def is_finite(tensor: "torch.Tensor") -> bool:
     """Whether no element is NaN or infinite; integers never are."""
-    import torch
+    import torch  # the light room imports this file for names and digests
 
     if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
         return True

@@ -56,7 +56,7 @@ def add_round_store(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor
         sums: contiguous, of that shape, float64; kept.
         broken: [1] int32; becomes 1 if a result is NaN or infinite, and otherwise stays.
     """
-    from rasura.patches.algebra.fused_add_kernel import add_round_store as kernel
+    from rasura.patches.algebra.fused_add_kernel import add_round_store as kernel  # needs triton, which CPUs lack
 
     count = result.numel()
     grid = (-(-count // _LANES),)

@@ -118,17 +118,20 @@ def _weigh_one(
     """For each patch ‖W U √E‖², ‖(W + Δ) T − W C*‖² and ‖W (C* − T)‖² in one parameter."""
     leading = {promise.key: promise for promise in promises}
     wanted = [patch.tensors.pairs_of(name) for patch in patches]
+    # [d, k] for each distinct promise, then [d, m] for each patch: many small products become one GEMM.
     columns = [*(p.columns for p in leading.values()), *((pair.anchors - pair.targets).T for pair in wanted)]
     # float32 is enough for the four digits that anybody looks at, and half the memory
-    inputs = torch.cat(columns, dim=1).to(weight.device, torch.float32)
-    whole = (weight.to(torch.float32) @ inputs).cpu()
+    inputs = torch.cat(columns, dim=1).to(weight.device, torch.float32)  # [d, Σ k + Σ m]
+    whole = (weight.to(torch.float32) @ inputs).cpu()  # [o, Σ k + Σ m] = [o, d] @ [d, Σ k + Σ m]
     outputs = torch.split(whole, [part.shape[1] for part in columns], dim=1)
     heads = zip(leading.values(), outputs[: len(leading)], strict=True)
     energies = {promise.key: float(part.square().sum()) * promise.total for promise, part in heads}
     found = []
     for patch, promise, pair, asked in zip(patches, promises, wanted, outputs[len(leading) :], strict=True):
         increment = patch.tensors.increments[name]
+        # ΔW never stands in memory as a whole: A first, so that what is in between is [r, m].
         done = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ pair.targets.T)  # [o, m]
+        # (W + Δ) T − W C* = Δ T − W (C* − T), and `asked` is W (C* − T) [o, m] already
         found.append((energies[promise.key], float((done - asked).square().sum()), float(asked.square().sum())))
     return found
 
@@ -138,7 +141,7 @@ def _leading(span: Span) -> tuple[torch.Tensor, float]:
     total = float(span.energy.sum())
     if total == 0:
         return span.rows[:0].T, 0.0
-    energy, order = (span.energy / total).sort(descending=True)
+    energy, order = (span.energy / total).sort(descending=True)  # [k], shares of the whole
     kept = int((energy.cumsum(0) < _HELD).sum()) + 1
     return (span.rows[order[:kept]] * energy[:kept].sqrt()[:, None]).T, total
 
@@ -148,7 +151,7 @@ def _estimate(patch: Patch) -> float:
     total = 0.0
     for name in _names(patch):
         pairs, increment = patch.tensors.pairs_of(name), patch.tensors.increments[name]
-        seen = increment.A.to(torch.float64) @ pairs.targets.T  # [r, m]
+        seen = increment.A.to(torch.float64) @ pairs.targets.T  # [r, m] = [r, d] @ [d, m]
         moved = float((increment.B.to(torch.float64) @ seen).square().sum())
         asked = float((pairs.anchors - pairs.targets).square().sum())
         total += moved / asked * float(patch.tensors.span_of(name).energy.sum()) if asked > 0 else 0.0

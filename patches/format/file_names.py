@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from rasura.patches.types import KeyId
+from rasura.patches.types import KeyId
 
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "model.sig"

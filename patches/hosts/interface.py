@@ -228,7 +228,7 @@ class Host(Protocol):
         Raises:
             AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
         """
-        from rasura.patches.algebra.compose import compose_all
+        from rasura.patches.algebra.compose import compose_all  # needs torch; looking at a host does not
 
         del made_of  # nothing is remembered here
         values = compose_all(originals, layers.values())

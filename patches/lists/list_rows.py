@@ -224,7 +224,7 @@ def _arrays(path: Path, text: str, role: Role) -> Rows:
 
 
 def _yaml(path: Path, text: str, role: Role) -> Rows:
-    import yaml
+    import yaml  # only lists in YAML need it
 
     if len(text) > YAML_LIMIT:
         raise role.refuse(

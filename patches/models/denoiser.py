@@ -144,7 +144,7 @@ class Denoiser:
         Raises:
             NotFiniteError: the UNet gives NaN or infinity.
         """
-        from diffusers import DDIMScheduler
+        from diffusers import DDIMScheduler  # seconds, and closed-form erasers draw nothing
 
         with quiet():
             scheduler = DDIMScheduler.from_config(dict(self.schedule), clip_sample=False)
@@ -198,7 +198,7 @@ def _unet(folder: Path, state: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _alphas(schedule: Mapping[str, Any]) -> torch.Tensor:
-    from diffusers import DDPMScheduler
+    from diffusers import DDPMScheduler  # as above
 
     with quiet():
         found: torch.Tensor = DDPMScheduler.from_config(dict(schedule)).alphas_cumprod

@@ -77,7 +77,7 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
     Raises:
         UnsupportedHostError: as `load_tower`.
     """
-    import transformers
+    import transformers  # seconds, and a motion mostly needs no text encoder
 
     name = _class(folder / kind.component, kind)
     settings = getattr(transformers, "T5Config" if kind.kind == "T5" else "CLIPTextConfig")
@@ -96,7 +96,7 @@ def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
 
 
 def _tokenizer(folder: Path, kind: Encoder) -> Any:
-    import transformers
+    import transformers  # seconds, and a motion mostly needs no text encoder
 
     reader = getattr(transformers, "CLIPTokenizer" if kind.kind == "CLIP" else "AutoTokenizer")
     return reader.from_pretrained(folder, local_files_only=True)
@@ -118,7 +118,7 @@ def put_back(model: Any, originals: "Mapping[ParamName, torch.Tensor]", componen
 
 def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[Any, Any, set[str]]:
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
-    import transformers
+    import transformers  # seconds, and a motion mostly needs no text encoder
 
     reading = tokenizer_folder
     try:

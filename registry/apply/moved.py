@@ -7,13 +7,11 @@ import shlex
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.disk.state_folder import StateFolder
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import HostRecord
+from rasura.registry._storage.records import HostRecord
 
 __all__ = ["find_moved", "is_gone", "say_gone"]
 

@@ -104,7 +104,7 @@ def _decode(data: bytes) -> Moment | None:
 
 
 def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
-    import transformers
+    import transformers  # seconds; what is remembered needs none
 
     decides = {
         "format": _FORMAT,

@@ -30,7 +30,7 @@ from rasura.registry.log.merkle import EMPTY_ROOT
 from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # lists sign nothing
 
 __all__ = ["LastSigned", "LogKey"]
 
@@ -215,7 +215,7 @@ class LogKey:
         return VerifyKey(self.origin, self._private(file).public_key().public_bytes_raw())
 
     def _private(self, file: str) -> "Ed25519PrivateKey":
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # lists sign nothing
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         path = self._folder / file
@@ -231,8 +231,8 @@ class LogKey:
 
 
 def _new_pem() -> bytes:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives import serialization  # reading needs no key
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # lists sign nothing
 
     return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

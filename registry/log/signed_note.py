@@ -90,7 +90,7 @@ class VerifyKey:
 
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's over the message (RFC 8032 §5.1.7)."""
-        from cryptography.exceptions import InvalidSignature
+        from cryptography.exceptions import InvalidSignature  # lists verify nothing
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         try:

@@ -31,7 +31,6 @@ from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name, digest_policy
 from rasura.registry.registry import Registry
-from rasura.registry.trust.check import find_worst, judge_stack
 from rasura.registry.trust.verified_patch import find_signers, manifest_of
 
 __all__ = [
@@ -134,6 +133,8 @@ def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
         CheckRefusedError: the composer does not accept the stack under the policy in force.
         VerificationError, NotFoundError: a patch is not good, or not here.
     """
+    from rasura.registry.trust.check import find_worst, judge_stack  # needs torch; reading a lock does not
+
     policy, members = registry.policy(), Stack.of_sixteenths(stack.patches)
     found = judge_stack(registry, members, policy)
     worst = find_worst(require(found.verdict))

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.types import KeyId, PatchId
+from rasura.registry._storage.records import Draft, KeyRecord, PatchRecord
 from rasura.registry.log.ledger import EntryFilter
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import Draft, KeyRecord, PatchRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["Reach", "find_reach", "find_reason", "find_reasons", "find_uncounted", "revoke"]
 

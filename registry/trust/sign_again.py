@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import RasuraError
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import SignatureRecord
+from rasura.registry._storage.records import Draft, SignatureRecord
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.registry import NewSignature
+from rasura.registry.registry import NewSignature, Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import find_signers, load_signed, make_signature
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["SignedAgain", "sign_patches"]
 

@@ -35,7 +35,7 @@ from rasura.registry.trust.revocation import find_reason
 
 if TYPE_CHECKING:
     from rasura.patches.format.intoto_statement import Statement
-    from rasura.patches.format.patch import Patch
+    from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
     from rasura.patches.format.signing_key import PrivateKey, PublicKey
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
 
@@ -76,7 +76,7 @@ class Verified:
 
 def list_trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
     """The keys whose signatures count here: trusted and not revoked."""
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signing_key import PublicKey  # needs cryptography; reading manifests does not
 
     return tuple(PublicKey.load(k.pem) for k in registry.keys() if k.trusted and k.revoked_at is None)
 
@@ -96,8 +96,8 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
 
 def _read_bundle(registry: Registry, bundle: bytes) -> tuple[Statement, KeyRecord]:
     """What a known key signed, whether or not it counts."""
-    from rasura.patches.format.model_signature import read_statement
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.model_signature import read_statement  # needs cryptography, as above
+    from rasura.patches.format.signing_key import PublicKey  # needs cryptography; reading manifests does not
 
     known = {record.key_id: record for record in registry.keys()}
     try:
@@ -148,7 +148,7 @@ def verify_files(registry: Registry, files: Mapping[str, bytes], *, in_force: bo
         UntrustedKeyError, RevokedKeyError: no key that signed counts here; the first is named.
         DigestMismatchError, FormatError, AlgebraError: the content is not what was signed, or breaks its format.
     """
-    from rasura.patches.format.patch import Patch
+    from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
 
     names = sorted(filter(is_signature, files), key=lambda name: (name != SIGNATURE, name))
     if not names:
@@ -168,7 +168,7 @@ def _read_signatures(
     registry: Registry, bundles: Mapping[str, bytes], content: Mapping[str, bytes]
 ) -> tuple[dict[KeyId, bytes], list[KeyId], list[VerificationError]]:
     """The good signatures by keys that count, other keys with a good one, and why those do not count."""
-    from rasura.patches.format.model_signature import check_files
+    from rasura.patches.format.model_signature import check_files  # needs cryptography, as above
 
     known = {name_further(record.key_id) for record in registry.keys()}
     good: dict[KeyId, bytes] = {}
@@ -321,7 +321,7 @@ def add_folders(
         VerificationError: see `verify_files`.
         RasuraError: the first that is not good, with the others in `others`; nothing was registered.
     """
-    from rasura.patches.format.patch import list_strangers, read_folder
+    from rasura.patches.format.patch import list_strangers, read_folder  # needs torch, as above
 
     read: list[tuple[SignedPatch, Added]] = []
     known = {record.patch_id for record in registry.patches()}
@@ -387,6 +387,6 @@ def read_signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
 
 def make_signature(patch: Patch, key: PrivateKey) -> bytes:
     """The bundle of this key over a patch's four files."""
-    from rasura.patches.format.model_signature import sign
+    from rasura.patches.format.model_signature import sign  # needs cryptography, as above
 
     return sign(patch.files(), name=patch.patch_id, key=key)

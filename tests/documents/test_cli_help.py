@@ -113,7 +113,9 @@ def test_reading_the_registry_imports_no_tensors(line: str, folder: Path) -> Non
     assert _imported(*line.split(), cwd=folder) & (HEAVY | {"alembic"}) == set()
 
 
-@pytest.mark.parametrize("line", ["patch list", "patch list --json", "status", "log", "host list", "stack list"])
+@pytest.mark.parametrize(
+    "line", ["patch list", "patch list --json", "status", "log", "host list", "stack list", "doctor", "gc"]
+)
 def test_reading_a_registry_of_real_patches_imports_no_tensors(line: str, workshop: Workshop) -> None:  # noqa: F811
     with workshop.open() as registry:
         assert registry.patches()

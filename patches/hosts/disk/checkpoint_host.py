@@ -28,7 +28,7 @@ from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
-    import torch
+    import torch  # digests of a checkpoint need none
 
 __all__ = ["CheckpointHost"]
 
@@ -359,7 +359,7 @@ def _present(place: TensorLocation, files: WeightFiles) -> bytearray:
 
 
 def _tensor(data: bytearray, info: ParameterInfo) -> "torch.Tensor":
-    import torch
+    import torch  # digests of a checkpoint need none
 
     if not data:
         return torch.empty(info.shape, dtype=torch_dtype(info.dtype))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from json import dumps, loads
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,15 +91,11 @@ def probe_config(component: str, kind: str, config: Mapping[str, Any]) -> Trace:
         UnsupportedHostError: diffusers has no such class, or it does not run on any small input known here; what was
             seen is said.
     """
-    from json import dumps
-
     return _probed(component, kind, dumps({k: v for k, v in config.items() if not k.startswith("_")}, default=list))
 
 
 @lru_cache(maxsize=64)
 def _probed(component: str, kind: str, text: str) -> Trace:
-    from json import loads
-
     config: dict[str, Any] = loads(text)
     said: list[str] = []
     for twin in make_twins(kind, config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,7 +118,5 @@ class Trace:
 
 def digest_config(config: Mapping[str, object]) -> Digest:
     """SHA-256 of a configuration, floats written as they are, without names that begin with `_`."""
-    import json
-
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
     return digest_of(json.dumps(plain, sort_keys=True, separators=(",", ":"), default=list).encode())

@@ -11,25 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
 from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
+from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.in_force import find_trust_policy
-from rasura.registry.trust.approvals.trust_policy import APPROVE, TrustedKey
+from rasura.registry.trust.approvals.trust_policy import APPROVE, TrustedKey, TrustPolicy
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import load_signed
-
-if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import PrivateKey
-    from rasura.registry._storage.records import Draft, EntryRecord
-    from rasura.registry.registry import Registry
-    from rasura.registry.trust.approvals.trust_policy import TrustPolicy
 
 __all__ = ["Approved", "Subject", "approve_patches", "approve_plan", "find_approvals", "read_approvals"]
 

@@ -7,16 +7,13 @@ what is put into it, and what a switch or a plan to it puts on a model.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import NotApprovedError
 from rasura.patches.types import SHORT, PatchId
+from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.approve import Subject, read_approvals
 from rasura.registry.trust.approvals.in_force import find_trust_policy
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
-    from rasura.registry.trust.approvals.trust_policy import TrustPolicy
+from rasura.registry.trust.approvals.trust_policy import TrustPolicy
 
 __all__ = ["require_approved"]
 

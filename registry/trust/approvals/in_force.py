@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
 from rasura.patches.format.signing_key import PublicKey
 from rasura.patches.types import Digest
+from rasura.registry._storage.records import Draft
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.log.signers import name_signers
+from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.trust_policy import (
     MAX_TRUST_BYTES,
     POLICY,
@@ -26,10 +28,6 @@ from rasura.registry.trust.approvals.trust_policy import (
     check_next,
 )
 from rasura.registry.trust.key_files import signer
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["find_trust_policy", "put_trust_in_force", "sign_trust_policy"]
 
