@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, printing, table, verdict, warn
 from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, format_entry, list_fields, read_choice
@@ -262,20 +262,19 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
 
 @command(audit, "rotate-key", mutating=True)
 @DRY
-def rotate_key(registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def rotate_key(order: Order, *, dry_run: bool) -> Result:
     """Hand the log to a new key: the old one and the new sign the entry that says so.
 
     The old key is gone from this machine afterwards. Whoever pinned it can verify on; pin the new one.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.log.rotation import NEW, OLD, ROTATE
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         if dry_run:
             now = str(registry.foresee_rotation())
             said = f"would hand the log from {now} to a new key; who verifies would have to be given that"
             return Result({"index": None, "old": now, "new": None}, lambda: line(said))
-        entry = registry.rotate_log_key(Draft(actor, reason, ROTATE, "success"))
+        entry = registry.rotate_log_key(order.draft(ROTATE))
     data = {"index": entry.index, "old": entry.details[OLD], "new": entry.details[NEW]}
 
     def text() -> None:
