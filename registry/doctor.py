@@ -192,7 +192,7 @@ def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: 
         cast = host.cast_since()
         hint = f"rasura patch revert --all --force {host_state.model_option(host)}"
         if cast is not None:
-            hint = host.say_way_back(cast)
+            hint = host.say_way_back(*cast)
         yield Finding("drifted", host.location, said, "hopeless", hint)
 
 

@@ -255,7 +255,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         else:
             line(f"which of them: rasura patch status --deep --model {shlex.quote(str(model))}")
         if cast is not None:
-            line(f"it was saved in another type than when it was patched: {host.say_way_back(cast)}")
+            line(f"it was saved in another type than when it was patched: {host.say_way_back(*cast)}")
         elif rows and report.drifted:
             line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
 

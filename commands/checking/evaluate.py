@@ -98,6 +98,7 @@ def evaluate(
     """
     from rasura.evaluation.evaluate import evaluate as run
     from rasura.evaluation.evaluate import plan_evaluation
+    from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
     from rasura.evaluation.report.write_outputs import check_folder, write_outputs
     from rasura.patches.errors import RefusedError
 
@@ -113,6 +114,7 @@ def evaluate(
         if out is not None:
             write_outputs(out, found, keep_pictures=keep_pictures)
         digest, new = _recorded(registry, found.report, order.draft("evaluation.add"))
+        keep_with_cases(registry, found, order.actor)
     code = RefusedError.exit_code if found.missed else 0
     return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
 

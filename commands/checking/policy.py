@@ -63,5 +63,6 @@ def _data(found: "Policy") -> dict[str, Any]:
             "min_forget": str(float(found.min_forget)),
             "min_retain": str(float(found.min_retain)),
         },
+        "checkpoint_age_hours": found.checkpoint_age,
         "toml": found.to_toml(),
     }

@@ -11,8 +11,9 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, printing, table, verdict, warn
+from rasura.commands.proving.anchor import anchor, witness
 from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, format_entry, list_fields, read_choice
-from rasura.commands.proving.pinned import read_kept, read_vkey
+from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
     from rasura.registry.log.signed_note import VerifyKey
@@ -28,6 +29,9 @@ _REPLACED: Final = "the key that was given has handed the log on; give this one 
 def audit() -> None:
     """The tamper-evident log: show, prove, take out, verify."""
 
+
+audit.add_command(anchor)
+audit.add_command(witness)
 
 _OUTPUT = click.option("-o", "--output", type=_PATH, metavar="FILE", help="The file to write.")
 
@@ -74,36 +78,54 @@ def show(index: int, registry_at: str | None) -> Result:
 
 
 @command(audit, "prove")
-@click.argument("index", type=click.IntRange(0), metavar="N")
+@click.argument("index", type=click.IntRange(0), metavar="[N]", required=False)
+@click.option("--case", metavar="ID", help="All entries of this case, as a bundle.")
 @_OUTPUT
-def prove(index: int, output: Path | None, registry_at: str | None) -> Result:
-    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry."""
-    from rasura.registry.evidence.take_out import prove_entry
+def prove(index: int | None, case: str | None, output: Path | None, registry_at: str | None) -> Result:
+    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry.
 
-    path = output or Path(f"entry-{index}.tlog-proof")
+    With --case, every entry of the case with its proof, and the records that they tell of: a bundle.
+    """
+    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
+
+    if (index is None) == (case is None):
+        raise click.UsageError("expected the number of an entry, or --case ID")
+    path = output or Path(f"entry-{index}.tlog-proof" if case is None else "case.jsonl")
     with open_registry(registry_at) as registry:
-        size = write_lines(path, [prove_entry(registry, index)])
+        if index is not None:
+            size = write_lines(path, [prove_entry(registry, index)])
+        else:
+            size = write_lines(path, export_bundle(registry, choose_indexes(registry, Choice(case=case))))
         vkey = registry.log_vkey()
     return Result(
-        {"file": str(path), "bytes": size, "index": index, "key": vkey},
+        {"file": str(path), "bytes": size, "index": index, "case": case, "key": vkey},
         lambda: line(f"wrote {path}; who has the log's key verifies it: rasura audit verify {path} --vkey {vkey}"),
         changed=True,
     )
 
 
-@command(audit, "checkpoint")
+@command(audit, "checkpoint", mutating=True)
 @_OUTPUT
-def checkpoint(output: Path | None, registry_at: str | None) -> Result:
-    """Write the newest signed checkpoint, to keep where nobody can change it: a file, or standard output."""
-    from rasura.registry.evidence.take_out import export_checkpoint
+def checkpoint(output: Path | None, order: Order) -> Result:
+    """Print the newest signed checkpoint, or write it to a file, to keep where nobody can change it.
 
-    with open_registry(registry_at) as registry:
-        note = export_checkpoint(registry)
-    if output is not None:
-        write_lines(output, [note])
+    The log notes that a file was written, as `log.checkpoint`: a policy can ask for one of the last days.
+    """
+    from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+    from rasura.registry.trust.checkpoint_age import GIVEN
+
+    entry = None
+    with order.open() as registry:
+        if output is None or not registry.log_key.is_here():  # a copy for an auditor cannot note anything
+            note = export_checkpoint(registry)
+            write_lines(output, [note] if output is not None else [])
+        else:
+            draft = order.draft(GIVEN)
+            note, entry = give_checkpoint(registry, lambda data: write_lines(output, [data]), draft)
     said = note.decode()
     return Result(
-        {"file": str(output) if output else None, "checkpoint": said},
+        {"file": str(output) if output else None, "checkpoint": said, "entry": None if entry is None else entry.index},
         lambda: line(f"wrote {output}: {said.splitlines()[1]} entries") if output else line(said.removesuffix("\n")),
         changed=output is not None,
     )
@@ -137,7 +159,7 @@ def export(
     as_json = click.get_current_context().params["as_json"]
     if as_json and output is None:
         raise InputError("--json says what was written: expected a file for it", hint="-o FILE")
-    kept = read_kept(kept_at, "checkpoint") if kept_at else None
+    kept = read_given(kept_at, "checkpoint") if kept_at else None
     with open_registry(registry_at) as registry:
         choice = read_choice(registry, which)
         if format_ == "bundle":
@@ -178,7 +200,7 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
     from rasura.registry.log.verify import verify_log
 
     pinned = read_vkey(vkey) if vkey else None
-    kept = read_kept(checkpoint, "checkpoint") if checkpoint else None
+    kept = read_given(checkpoint, "checkpoint") if checkpoint else None
     if file is not None:
         return _verify_file(file, pinned, kept)
     with open_registry(registry_at) as registry:

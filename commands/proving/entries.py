@@ -26,6 +26,7 @@ _CHOICE = (
     click.option("--patch", metavar="ID", help="That name this patch."),
     click.option("--concept", metavar="TEXT", help="That name a patch which erases this concept."),
     click.option("--model", metavar="DIR|UUID", help="About this model."),
+    click.option("--case", metavar="ID", help="That belong to this case."),
     click.option("--type", "type_", metavar="TYPE", help="Of this type, as patch.apply, or of a noun, as patch."),
 )
 
@@ -59,6 +60,7 @@ def read_choice(registry: "Registry", which: Mapping[str, str | None]) -> "Choic
         concept=which["concept"],
         model=which["model"],
         type=which["type_"],
+        case=which["case"],
     )
 
 

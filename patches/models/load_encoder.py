@@ -120,11 +120,14 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
     import transformers
 
+    reading = tokenizer_folder
     try:
         check_regular_files(tokenizer_folder)
-        check_regular_files(model_folder)
         with quiet():
             tokenizer = _tokenizer(tokenizer_folder, kind)
+        reading = model_folder
+        check_regular_files(model_folder)
+        with quiet():
             found: Any = getattr(transformers, _class(model_folder, kind))  # annotated without the report
             model, report = found.from_pretrained(
                 model_folder,
@@ -135,7 +138,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
                 output_loading_info=True,
             )
     except (*_UNREADABLE, RasuraError) as error:
-        raise UnsupportedHostError(f"{model_folder.parent}: {model_folder.name}/ cannot be loaded: {error}") from error
+        raise UnsupportedHostError(f"{reading.parent}: {reading.name}/ cannot be loaded: {error}") from error
     return tokenizer, model, set(report["missing_keys"])
 
 

@@ -23,6 +23,7 @@ from rasura.registry.apply.require_evaluated import require_evaluated
 from rasura.registry.apply.require_in_use import check_in_use
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import Loaded, load_stack, merge_policies
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 
 __all__ = ["look_ahead", "note_unfit", "note_unready"]
 
@@ -100,6 +101,9 @@ def note_unready(
     Returns:
         The patches that are good.
     """
+    if policy is not None:
+        with obstacles.noting():
+            require_checkpoint(registry, policy)
     loaded = load_stack(registry, wanted, in_force=in_force, obstacles=obstacles)
     known = {base.digest for base in registry.bases()}
     bases = {member.patch_id: member.patch.manifest.base.sha256 for member in loaded.stack}

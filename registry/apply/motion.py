@@ -47,6 +47,7 @@ from rasura.registry.apply.host_state import (
 )
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
@@ -149,6 +150,9 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    rests_on = find_evaluation(registry, record.base, applied_of(record))
+    if rests_on is not None:
+        details[EVALUATION] = rests_on
     if motion.revoked:
         details[REVOKED] = name_signers(motion.revoked.values())
     if draft.action == SWITCH:  # so that an interrupted one can be settled

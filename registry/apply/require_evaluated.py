@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Final
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE
@@ -14,7 +15,10 @@ from rasura.patches.types import SHORT, Digest
 from rasura.registry._storage.records import EvaluationRecord
 from rasura.registry.registry import Registry
 
-__all__ = ["require_evaluated"]
+__all__ = ["EVALUATION", "find_evaluation", "require_evaluated"]
+
+EVALUATION: Final = "evaluation"
+"""Detail of a motion's entries: the digest of the newest evaluation of exactly the set that it leaves."""
 
 
 def require_evaluated(registry: Registry, base: Digest, wanted: Stack, policy: Policy) -> None:
@@ -55,6 +59,12 @@ def require_evaluated(registry: Registry, base: Digest, wanted: Stack, policy: P
             hint=f"rasura evaluation show {found.digest[:SHORT]}",
             evaluation=found.digest,
         )
+
+
+def find_evaluation(registry: Registry, base: Digest, wanted: Stack) -> Digest | None:
+    """What a motion to this set rests on: the newest evaluation of exactly it; None where nobody looked."""
+    found = _newest(registry, base, wanted, {}) if wanted else None
+    return None if found is None else found.digest
 
 
 def _newest(registry: Registry, base: Digest, wanted: Stack, lowest: Mapping[str, float]) -> EvaluationRecord | None:

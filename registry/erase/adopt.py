@@ -28,6 +28,7 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
@@ -123,6 +124,7 @@ def adopt(
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
     try:
+        require_checkpoint(registry, registry.policy())
         private = None if dry_run else signer(registry, key)
         opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
         eraser, sizes = _read(opened, adoption, progress)

@@ -31,6 +31,7 @@ from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import load_stack
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
@@ -139,6 +140,8 @@ def look_ahead(
     if not dry_run:
         with obstacles.noting():
             signer(registry, key)
+    with obstacles.noting():
+        require_checkpoint(registry, registry.policy())
     with obstacles.noting():
         check_base_there(registry, base)
     load_stack(registry, dict.fromkeys(protect, ONE), obstacles=obstacles)

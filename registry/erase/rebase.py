@@ -23,6 +23,7 @@ from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
 
@@ -183,6 +184,7 @@ def _registered(
     try:
         if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
+        require_checkpoint(registry, registry.policy())
         private = None if dry_run else signer(registry, how.key)
         made = make()
         if private is None:

@@ -144,12 +144,17 @@ def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
     return LockFile(
         stack.name,
         _base(registry, stack.base, stack.patches),
-        digest_policy(policy),
+        digest_policy(_told_of(policy)),
         {name: _number(getattr(policy, name)) for name in list_limit_names()},
         policy.separable,
         {check: (_short(number.value), _short(number.limit)) for check, number in worst.items()},
         tuple(sorted(patches, key=_place)),
     )
+
+
+def _told_of(policy: Policy) -> Policy:
+    """Of a policy what a lock says: what its patches are held to, and not what people are."""
+    return Policy(**{name: getattr(policy, name) for name in list_limit_names()}, separable=policy.separable)
 
 
 def check_lock(registry: Registry, stack: StackRecord, lock: LockFile) -> LockFile:

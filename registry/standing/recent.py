@@ -62,5 +62,5 @@ def list_recent(registry: Registry, which: EntryFilter, *, limit: int, stack: st
 
 
 def find_ticket(entry: EntryRecord) -> str:
-    """The ticket of a takedown, or the reason that somebody gave, or ""."""
-    return str(entry.details.get("ticket") or entry.reason)
+    """The ticket of a takedown, or the case that it belongs to, or the reason that somebody gave, or ""."""
+    return str(entry.details.get("ticket") or entry.details.get("case") or entry.reason)

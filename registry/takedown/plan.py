@@ -28,6 +28,7 @@ from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, f
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
 from rasura.registry.takedown.wanted import Wanted, check_wanted
 from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 
 __all__ = ["Made", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
 
@@ -156,6 +157,8 @@ def look_ahead(
     """
     with obstacles.noting():
         check_wanted(wanted)
+    with obstacles.noting():
+        require_checkpoint(registry, registry.policy())
     seen = sight(registry, place, obstacles)
     if seen is not None and not seen.goal.patches and not retain and wanted:
         obstacles.add(

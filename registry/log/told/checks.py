@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, cast
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from rasura.registry.log.entry import identify_record
 from rasura.registry.log.record_digest import Record, fingerprint
-from rasura.registry.log.told.lines import INFO, Told, refuse
+from rasura.registry.log.told.lines import refuse
+from rasura.registry.log.told.told import INFO, Source, Told
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from rasura.registry._storage.records import EntryRecord
 
-__all__ = ["check_absent", "check_actions", "check_entries", "check_kind", "check_told", "check_unfinished"]
+__all__ = [
+    "check_absent",
+    "check_actions",
+    "check_entries",
+    "check_kind",
+    "check_newest",
+    "check_told",
+    "check_unfinished",
+]
+
+T = TypeVar("T")
 
 
 def check_told(session: Session, record: Record) -> None:
@@ -25,17 +37,19 @@ def check_told(session: Session, record: Record) -> None:
     Raises:
         AuditError: it was changed or added behind the log's back.
     """
-    told = cast("Told | None", session.info.get(INFO))
-    if told is None:
+    source = cast("Source | None", session.info.get(INFO))
+    if source is None:
         return
     what = identify_record(record)
-    if what in told.seen and told.seen[what] == record and what in told.records:
+    if source.told.seen.get(what) == record:
         return
-    if told.records.get(what) is None:
+    digest = fingerprint(record)
+    found = _ask(session, lambda told: told.record(what), lambda told: told == digest)
+    if found is None:
         refuse(f"{what[0]} {what[1][:12]} is in the tables, and no entry of the log tells of it")
-    if told.records[what] != fingerprint(record):
+    if found != digest:
         refuse(f"{what[0]} {what[1][:12]} is not what the last entry about it tells of")
-    told.seen[what] = record
+    source.told.seen[what] = record
 
 
 def check_kind(session: Session, kind: str, found: Iterable[Record]) -> None:
@@ -44,10 +58,10 @@ def check_kind(session: Session, kind: str, found: Iterable[Record]) -> None:
     Raises:
         AuditError: naming one.
     """
-    told = cast("Told | None", session.info.get(INFO))
-    if told is not None:
-        here = {identify_record(record)[1] for record in found}
-        check_absent(session, kind, [key for noun, key in told.records if noun == kind and key not in here])
+    here = {identify_record(record)[1] for record in found}
+    missing = _ask(session, lambda told: told.keys(kind) - here, lambda missing: not missing)
+    for key in sorted(missing or ()):
+        refuse(f"{kind} {key[:12]}, of which the log tells, is not in the tables")
 
 
 def check_absent(session: Session, kind: str, keys: Collection[str]) -> None:
@@ -56,9 +70,9 @@ def check_absent(session: Session, kind: str, keys: Collection[str]) -> None:
     Raises:
         AuditError: naming it.
     """
-    told = cast("Told | None", session.info.get(INFO))
     for key in keys:
-        if told is not None and (kind, key) in told.records:
+        what = kind, key
+        if _ask(session, lambda told, what=what: told.record(what), lambda found: found is None) is not None:  # type: ignore[misc]
             refuse(f"{kind} {key[:12]}, of which the log tells, is not in the tables")
 
 
@@ -68,12 +82,12 @@ def check_entries(session: Session, entries: Iterable[EntryRecord]) -> None:
     Raises:
         AuditError: naming one.
     """
-    told = cast("Told | None", session.info.get(INFO))
+    if session.info.get(INFO) is None:
+        return
     for entry in entries:
-        if told is not None and not (
-            0 <= entry.index < len(told.lines) and told.lines[entry.index].leaf == entry.leaf_hash
-        ):
-            refuse(f"entry {entry.index} is not the one that was signed")
+        index, leaf = entry.index, entry.leaf_hash
+        if _ask(session, lambda told, at=index: told.leaf(at), lambda told, own=leaf: told == own) != leaf:  # type: ignore[misc]
+            refuse(f"entry {index} is not the one that was signed")
 
 
 def check_unfinished(session: Session, found: Iterable[EntryRecord]) -> None:
@@ -82,11 +96,10 @@ def check_unfinished(session: Session, found: Iterable[EntryRecord]) -> None:
     Raises:
         AuditError: naming one.
     """
-    told = cast("Told | None", session.info.get(INFO))
-    if told is not None and (odd := sorted(told.open ^ {entry.index for entry in found})):
-        refuse(
-            f"entry {odd[0]} {'has no end' if odd[0] in told.open else 'has an end'} by the log, and not by its column"
-        )
+    here = {entry.index for entry in found}
+    begun = _ask(session, lambda told: told.begun(), lambda begun: begun == here)
+    if begun is not None and (odd := sorted(begun ^ here)):
+        refuse(f"entry {odd[0]} {'has no end' if odd[0] in begun else 'has an end'} by the log, and not by its column")
 
 
 def check_actions(session: Session, action: str, found: Iterable[EntryRecord]) -> None:
@@ -95,8 +108,52 @@ def check_actions(session: Session, action: str, found: Iterable[EntryRecord]) -
     Raises:
         AuditError: naming one.
     """
-    told = cast("Told | None", session.info.get(INFO))
-    if told is not None:
-        expected = {at for at, line in enumerate(told.lines) if line.action == action}
-        if odd := sorted(expected ^ {entry.index for entry in found}):
-            refuse(f"entry {odd[0]} is {told.lines[odd[0]].action} by the log, and not by its column")
+    here = {entry.index for entry in found}
+    expected = _ask(session, lambda told: told.of_action(action), lambda expected: expected == here)
+    if expected is not None and (odd := sorted(expected ^ here)):
+        refuse(f"entry {odd[0]} is {_action(session, odd[0])} by the log, and not by its column")
+
+
+def check_newest(session: Session, action: str, found: Sequence[EntryRecord]) -> None:
+    """Refuse a newest successful entry of an action that is not the one of the log.
+
+    Raises:
+        AuditError: naming the one that should have been found, or was.
+    """
+    here = [entry.index for entry in found]
+
+    def newest(told: Told) -> list[int]:
+        index = told.newest(action, "success")
+        return [] if index is None else [index]
+
+    expected = _ask(session, newest, lambda expected: expected == here)
+    if expected is not None and (odd := sorted({*expected} ^ {*here})):
+        refuse(f"entry {odd[-1]} is {_action(session, odd[-1])} by the log, and not by its column")
+
+
+def _ask(session: Session, question: Callable[[Told], T], good: Callable[[T], bool]) -> T | None:
+    """What the log tells, asked once more of the log itself where the index gives no good answer or none at all.
+
+    None of a session that is not held to it.
+    """
+    source = cast("Source | None", session.info.get(INFO))
+    if source is None:
+        return None
+    try:
+        answer = question(source.told)
+        if good(answer) or not source.told.stored:
+            return answer
+    except sqlite3.Error:
+        pass
+    file, source = source.told.file, Source(source.anew(session), source.anew)
+    session.info[INFO] = source
+    answer = question(source.told)
+    if good(answer):  # so the file was wrong
+        file.distrusted = True
+    return answer
+
+
+def _action(session: Session, index: int) -> str:
+    found = _ask(session, lambda told: told.action(index), lambda _: True)
+    assert found is not None
+    return found

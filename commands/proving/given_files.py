@@ -1,4 +1,4 @@
-"""What somebody kept of a log outside of its registry: its key, a checkpoint."""
+"""Small files that somebody gives to a command: keys, checkpoints, tokens."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,15 +20,14 @@ def read_vkey(text: str) -> "VerifyKey":
 
     path = Path(text)
     # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.
-    return VerifyKey.parse(read_kept(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
+    return VerifyKey.parse(read_given(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
 
 
-def read_kept(path: Path, what: str) -> bytes:
-    """The bytes of a file that somebody kept.
+def read_given(path: Path, what: str) -> bytes:
+    """The bytes of such a file; `what` it should be is for the message.
 
     Raises:
         NotFoundError: there is none.
-        FormatError: it is larger than a key or a checkpoint can be.
     """
     from rasura.patches._io.files import read_regular
     from rasura.patches.errors import NotFoundError
@@ -36,4 +35,4 @@ def read_kept(path: Path, what: str) -> bytes:
     try:
         return read_regular(path, _LIMIT)
     except NotFoundError:
-        raise NotFoundError(f"{what} file {path} does not exist", hint="rasura audit verify --json") from None
+        raise NotFoundError(f"{what} file {path} does not exist", hint="rasura audit checkpoint -o FILE") from None
