@@ -4,9 +4,10 @@ import difflib
 import functools
 import getpass
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,9 +20,43 @@ from rasura.commands._shared.password import PASSWORD_FILE, ask_password
 if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.types import PatchId
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.apply.motion import Actor
     from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order to change something: of which registry, by whom, and why.
+
+    Attributes:
+        registry_at: what was typed, or None for the nearest registry.
+        name: who; goes into the audit log.
+        reason: why, as it was typed; goes into the audit log.
+    """
+
+    registry_at: str | None
+    name: str
+    reason: str
+
+    def open(self, obstacles: "Obstacles | None" = None) -> "Registry":
+        """The registry; see `open_registry`."""
+        return open_registry(self.registry_at, obstacles)
+
+    @property
+    def actor(self) -> "Actor":
+        """Who and why, for what moves models and stacks."""
+        from rasura.registry.apply.motion import Actor
+
+        return Actor(self.name, self.reason)
+
+    def draft(self, action: str, details: "Mapping[str, str | int]" = MappingProxyType({})) -> "Draft":
+        """The entry of what is about to be done, noun.verb; where it goes wrong, the log says that instead."""
+        from rasura.registry._storage.records import Draft
+
+        return Draft(self.name, self.reason, action, "success", details=details)
 
 
 class Verbs(click.Group):
@@ -69,7 +104,7 @@ _ACTOR = click.option("--actor", envvar="RASURA_ACTOR", metavar="NAME", help="Wh
 def command(group: click.Group | None, name: str, *, mutating: bool = False) -> Callable[[F], click.Command]:
     """Make a command out of a function that returns a `Result`.
 
-    The function gets `registry_at` (str or None) and, if it changes something, `reason` and `actor`.
+    The function gets `registry_at` (str or None) or, if it changes something, `order`.
     """
 
     def decorate(function: F) -> click.Command:
@@ -86,7 +121,7 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
 
             try:
                 used = fill_defaults(context, options)
-                result = function(*args, **options)
+                result = function(*args, **(_give_order(options) if mutating else options))
             except RasuraError as error:
                 for each in (error, *error.others):
                     each.hint = _complete(fill_hint(each.hint, context, options), context)
@@ -121,6 +156,12 @@ def _with_who_and_why(wrapped: Callable[..., Any], names: set[str | None]) -> Ca
     """What goes into the log with every change: who, why, and the case, where there can be one."""
     wrapped = _ACTOR(_REASON(wrapped))
     return wrapped if _WITHOUT_CASE & names else _CASE(wrapped)
+
+
+def _give_order(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with where, who and why as one value."""
+    rest = {name: value for name, value in options.items() if name not in {"registry_at", "actor", "reason"}}
+    return rest | {"order": Order(options["registry_at"], options["actor"], options["reason"])}
 
 
 def retype(**changed: Sequence[str]) -> str:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
-from rasura.commands._shared.command import MODEL_HELP, command, find_patches, open_registry
+from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches, open_registry
 from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
 from rasura.commands._shared.views import format_place, format_removal
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
-    from rasura.registry.apply.receipt import Actor, Receipt
+    from rasura.registry.apply.receipt import Receipt
     from rasura.registry.registry import Registry
 
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
@@ -44,9 +44,7 @@ def apply(
     strength: str | None,
     policy_file: Path | None,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Apply patches to a model, together with those that are applied already: all or nothing.
 
@@ -57,16 +55,15 @@ def apply(
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.look_ahead import look_ahead
-    from rasura.registry.apply.receipt import Actor
 
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
             raise click.UsageError("a plan stands alone: it names the model, patches, strengths and policy")
-        return _apply_plan(Path(ids[0]), registry_at, Actor(actor, reason), dry_run=dry_run)
+        return _apply_plan(Path(ids[0]), order, dry_run=dry_run)
     if model is None:
         raise click.UsageError("Missing option '--model'.")
     obstacles, factor, stricter = Obstacles(), ONE, None
-    with open_registry(registry_at, obstacles) as registry, progress() as tell:
+    with order.open(obstacles) as registry, progress() as tell:
         with obstacles.noting():
             factor = Strength.parse("1" if strength is None else strength)
         with obstacles.noting():
@@ -77,7 +74,7 @@ def apply(
             obstacles.refuse()
         tell("applying", 0, 1)
         receipt = operations.apply_to_folder(
-            registry, model, found, Actor(actor, reason), strength=factor, out=out, policy=stricter, dry_run=dry_run
+            registry, model, found, order.actor, strength=factor, out=out, policy=stricter, dry_run=dry_run
         )
         tell("applying", 1, 1)
     said = f"{'would apply' if dry_run else 'applied'} {len(found)} to {receipt.location}"
@@ -101,9 +98,7 @@ def switch(
     policy_file: Path | None,
     yes: bool,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Move a model to exactly the patches and strengths of a stack or lock file, in one motion.
 
@@ -112,11 +107,10 @@ def switch(
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.look_ahead import note_unfit
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks.stack_ref import goal_of
 
     obstacles, stricter, goal = Obstacles(), None, None
-    with open_registry(registry_at, obstacles) as registry:
+    with order.open(obstacles) as registry:
         with obstacles.noting():
             stricter = _stricter(policy_file)
         with obstacles.noting():
@@ -132,7 +126,7 @@ def switch(
                 registry,
                 model,
                 goal,
-                Actor(actor, reason),
+                order.actor,
                 out=out,
                 policy=stricter,
                 expected=expected,
@@ -158,9 +152,7 @@ def revert(
     model: Path,
     yes: bool,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Take patches out of a model; with the last one, all that patches touched is the original again.
 
@@ -170,13 +162,12 @@ def revert(
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
     from rasura.registry.apply.host_state import applied_of, find_record
-    from rasura.registry.apply.receipt import Actor
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
     if force and not everything:
         raise click.UsageError("--force goes with --all")
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         there = () if everything else applied_of(find_record(registry, CheckpointHost.open(model)))
         found = None if everything else [registry.resolve_patch(i, among=there) for i in ids]
         expected = _agreed(registry, model, Stack(), yes=yes or dry_run, force=force) if everything else None
@@ -186,7 +177,7 @@ def revert(
                 registry,
                 CheckpointHost.open(model),
                 found,
-                Actor(actor, reason),
+                order.actor,
                 force=force,
                 expected=expected,
                 dry_run=dry_run,
@@ -317,14 +308,14 @@ def counted(receipt: "Receipt") -> str:
     return f"{len(receipt.applied)} patch{'' if len(receipt.applied) == 1 else 'es'}"
 
 
-def _apply_plan(path: Path, registry_at: str | None, actor: "Actor", *, dry_run: bool) -> Result:
+def _apply_plan(path: Path, order: Order, *, dry_run: bool) -> Result:
     from rasura.registry.stacks.plan import apply_plan
     from rasura.registry.stacks.plan_file import read_plan
 
-    with open_registry(registry_at) as registry, progress() as tell:
+    with order.open() as registry, progress() as tell:
         plan = read_plan(path)
         tell("applying", 0, 1)
-        receipt = apply_plan(registry, plan, actor, dry_run=dry_run)
+        receipt = apply_plan(registry, plan, order.actor, dry_run=dry_run)
         tell("applying", 1, 1)
     said = f"{receipt.location} {'would be' if dry_run else 'is'} as planned for {plan.source}: {counted(receipt)}"
     return receipt_result(receipt, said, dry_run=dry_run)

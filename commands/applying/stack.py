@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, fields, line, short, table
 from rasura.commands._shared.views import (
     encode_capacity,
@@ -44,17 +44,14 @@ def create(
     members: tuple[str, ...],
     base: str | None,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Make a stack of patches of one base, each at strength 1 unless another is named."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         found = edit.members_of(registry, members)
-        record = edit.create(registry, name, found, Actor(actor, reason), base=base, dry_run=dry_run)
+        record = edit.create(registry, name, found, order.actor, base=base, dry_run=dry_run)
     said = f"{'would make' if dry_run else 'made'} stack {name}: {_count(record)}"
     return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
 
@@ -70,19 +67,14 @@ def add(
     members: tuple[str, ...],
     replace_old: bool,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Add patches to a stack, or with --replace give them another strength."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         found = edit.members_of(registry, members)
-        record, changed = edit.add(
-            registry, name, found, Actor(actor, reason), replace_old=replace_old, dry_run=dry_run
-        )
+        record, changed = edit.add(registry, name, found, order.actor, replace_old=replace_old, dry_run=dry_run)
     return _told(record, changed=changed, dry_run=dry_run)
 
 
@@ -90,30 +82,26 @@ def add(
 @_NAME
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @DRY
-def remove(
-    *, name: str, ids: tuple[str, ...], dry_run: bool, registry_at: str | None, reason: str, actor: str
-) -> Result:
+def remove(*, name: str, ids: tuple[str, ...], dry_run: bool, order: Order) -> Result:
     """Take patches out of a stack; models that have them keep them until they are switched."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         there = registry.stack(name).patches
         found = [registry.resolve_patch(i, among=there) for i in ids]
-        record, changed = edit.remove(registry, name, found, Actor(actor, reason), dry_run=dry_run)
+        record, changed = edit.remove(registry, name, found, order.actor, dry_run=dry_run)
     return _told(record, changed=changed, dry_run=dry_run)
 
 
 @command(stack, "update", mutating=True)
 @_NAME
 @DRY
-def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def update(name: str, order: Order, *, dry_run: bool) -> Result:
     """Replace patches of a stack by the newest registered ones that supersede them."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
-    with open_registry(registry_at) as registry:
-        record, moved = edit.update(registry, name, Actor(actor, reason), dry_run=dry_run)
+    with order.open() as registry:
+        record, moved = edit.update(registry, name, order.actor, dry_run=dry_run)
     lines = [f"{short(u.old)} -> {short(u.new)}" for u in moved] or [f"stack {name} is up to date"]
     if dry_run:
         lines.append("dry run: nothing was written")
@@ -124,13 +112,12 @@ def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_r
 @command(stack, "delete", mutating=True)
 @_NAME
 @DRY
-def delete(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def delete(name: str, order: Order, *, dry_run: bool) -> Result:
     """Delete a stack; its patches, and models that have them, stay as they are."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
-    with open_registry(registry_at) as registry:
-        record = edit.delete(registry, name, Actor(actor, reason), dry_run=dry_run)
+    with order.open() as registry:
+        record = edit.delete(registry, name, order.actor, dry_run=dry_run)
     said = f"{'would delete' if dry_run else 'deleted'} stack {name}"
     return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
-from rasura.commands._shared.command import MODEL_HELP, command, open_registry
+from rasura.commands._shared.command import MODEL_HELP, Order, command
 from rasura.commands._shared.output import Result, line, progress, short
 from rasura.commands._shared.views import encode_difference, format_place, list_differences, name_concepts
 
@@ -25,22 +25,19 @@ def undo(
     stack: str | None,
     yes: bool,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Take the last motion of a model or a stack back; without either, the last one of all.
 
     A motion of its own, with its own entry, which the next undo takes back. Says what it does; asks before it
     un-erases anything. Exit code 7 where the last motion has no inverse.
     """
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing.undo import plan_undo
     from rasura.registry.standing.undo import undo as carry_out
 
     if model is not None and stack is not None:
         raise click.UsageError("expected one of --model and --stack, or neither")
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         planned = plan_undo(registry, model=model, stack=stack)
         rows = list_differences(
             planned.present, planned.wanted, name_concepts(registry, {*planned.present, *planned.wanted})
@@ -50,7 +47,7 @@ def undo(
             ask_unerasing(planned.losses, place, yes=yes)
         with progress() as tell:
             tell("undoing", 0, 1)
-            done = carry_out(registry, planned, Actor(actor, reason), dry_run=dry_run)
+            done = carry_out(registry, planned, order.actor, dry_run=dry_run)
             tell("undoing", 1, 1)
     return Result(
         _data(planned, done, dry_run=dry_run),

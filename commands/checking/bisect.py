@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import MODEL_HELP, Verbs, command, open_registry
+from rasura.commands._shared.command import MODEL_HELP, Order, Verbs, command
 from rasura.commands._shared.output import Result, line, short
 from rasura.commands._shared.views import name_concepts
 
@@ -27,80 +27,76 @@ def bisect() -> None:
 @click.argument("name", metavar="STACK")
 @click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 @DRY
-def start(name: str, model: Path, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def start(name: str, model: Path, order: Order, *, dry_run: bool) -> Result:
     """Begin: with the whole stack the model is bad, with none of it good. The model is given half of it."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
-    with open_registry(registry_at) as registry:
-        step = halving.start(registry, name, model, Actor(actor, reason), dry_run=dry_run)
+    with order.open() as registry:
+        step = halving.start(registry, name, model, order.actor, dry_run=dry_run)
         return _told(step, name_concepts(registry, {p for p, _ in step.state.order}), dry_run=dry_run)
 
 
 @command(bisect, "good", mutating=True)
 @DRY
-def good(registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def good(order: Order, *, dry_run: bool) -> Result:
     """Say that the model is good as it is now, and go on."""
-    return _judged("good", registry_at, actor, reason, dry_run=dry_run)
+    return _judged("good", order, dry_run=dry_run)
 
 
 @command(bisect, "bad", mutating=True)
 @DRY
-def bad(registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def bad(order: Order, *, dry_run: bool) -> Result:
     """Say that the model is bad as it is now, and go on."""
-    return _judged("bad", registry_at, actor, reason, dry_run=dry_run)
+    return _judged("bad", order, dry_run=dry_run)
 
 
 @command(bisect, "skip", mutating=True)
 @DRY
-def skip(registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def skip(order: Order, *, dry_run: bool) -> Result:
     """Say that the model cannot be judged as it is now, and go on with another subset."""
-    return _judged("skip", registry_at, actor, reason, dry_run=dry_run)
+    return _judged("skip", order, dry_run=dry_run)
 
 
 @command(bisect, "run", mutating=True)
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
-def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str) -> Result:
+def run(words: tuple[str, ...], order: Order) -> Result:
     """Let a command judge to the end: exit code 0 is good, 125 skips, 1 to 127 is bad, anything else stops.
 
     A command's own options go after `--`. What it prints goes to standard error.
     """
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         concepts: dict[PatchId, str] = {}
 
         def tell(step: "Step") -> None:
             concepts.update(concepts or name_concepts(registry, {p for p, _ in step.state.order}))
             click.echo("\n".join(_lines(step, concepts)), err=True)
 
-        step = halving.run(registry, lambda: _exit_code(words), Actor(actor, reason), tell)
+        step = halving.run(registry, lambda: _exit_code(words), order.actor, tell)
     return _told(step, concepts)
 
 
 @command(bisect, "reset", mutating=True)
 @click.option("--leave", is_flag=True, help="Leave the model as it is now.")
 @DRY
-def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool, dry_run: bool) -> Result:
+def reset(order: Order, *, leave: bool, dry_run: bool) -> Result:
     """End the bisection and give the model back what it had before."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
-    with open_registry(registry_at) as registry:
-        state = halving.reset(registry, Actor(actor, reason), leave=leave, dry_run=dry_run)
+    with order.open() as registry:
+        state = halving.reset(registry, order.actor, leave=leave, dry_run=dry_run)
     verb = "would be" if dry_run else "is"
     said = f"{state.location} {verb} {'left as it is' if leave else 'what it was before'}"
     data = {"stack": state.stack, "location": state.location, "left": leave, "dry_run": dry_run}
     return Result(data, lambda: line(said), changed=not dry_run)
 
 
-def _judged(judgement: "Judgement", registry_at: str | None, actor: str, reason: str, *, dry_run: bool) -> Result:
-    from rasura.registry.apply.receipt import Actor
+def _judged(judgement: "Judgement", order: Order, *, dry_run: bool) -> Result:
     from rasura.registry.stacks import bisect as halving
 
-    with open_registry(registry_at) as registry:
-        step = halving.judge(registry, judgement, Actor(actor, reason), dry_run=dry_run)
+    with order.open() as registry:
+        step = halving.judge(registry, judgement, order.actor, dry_run=dry_run)
         return _told(step, name_concepts(registry, {p for p, _ in step.state.order}), dry_run=dry_run)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, fields, line, progress, short, table
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def evaluate(
     *,
     out: Path | None,
     keep_pictures: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
     **choices: Any,
 ) -> Result:
@@ -103,22 +101,20 @@ def evaluate(
     from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
     from rasura.evaluation.report.write_outputs import check_folder, write_outputs
     from rasura.patches.errors import RefusedError
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.apply.motion import Actor
 
     if keep_pictures and out is None:
         raise click.UsageError("--keep-pictures needs --out DIR")
     if out is not None:
         check_folder(out)
-    draft = Draft(actor, reason, "base.add", "success")
-    with open_registry(registry_at) as registry, progress() as tell:
+    draft = order.draft("base.add")
+    with order.open() as registry, progress() as tell:
         if dry_run:
             return _planned(plan_evaluation(registry, _request(registry, **choices), draft, tell))
         found = run(registry, _request(registry, **choices), draft, tell)
         if out is not None:
             write_outputs(out, found, keep_pictures=keep_pictures)
-        digest, new = _recorded(registry, found.report, Draft(actor, reason, "evaluation.add", "success"))
-        keep_with_cases(registry, found, Actor(actor, reason))
+        digest, new = _recorded(registry, found.report, order.draft("evaluation.add"))
+        keep_with_cases(registry, found, order.actor)
     code = RefusedError.exit_code if found.missed else 0
     return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
 

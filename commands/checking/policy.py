@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, line, short
 
 if TYPE_CHECKING:
@@ -37,14 +37,13 @@ def show(registry_at: str | None, output: Path | None) -> Result:
 @command(policy, "set", mutating=True)
 @click.argument("file", type=click.Path(path_type=Path))
 @DRY
-def set_(file: Path, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def set_(file: Path, order: Order, *, dry_run: bool) -> Result:
     """Put the policy in FILE in force: everything that is applied from now on is held to it."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks.policy_file import put_in_force, read_policy
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         wanted = read_policy(file)
-        changed = put_in_force(registry, wanted, Actor(actor, reason), dry_run=dry_run)
+        changed = put_in_force(registry, wanted, order.actor, dry_run=dry_run)
     data = _data(wanted)
     verb = "would be" if dry_run else "is"
     said = f"the policy in force {verb} {short(data['digest'])}" + ("" if changed else ", as before")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import format_measured
 
@@ -57,23 +57,20 @@ def adopt(
     model: Path | None,
     protect: tuple[str, ...],
     key: str | None,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
     **choices: Any,
 ) -> Result:
     """Make a signed patch of an erasure that another program made: weights, a LoRA or an SPM."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.erase import adopt as adopting
 
-    with open_registry(registry_at) as registry, progress() as tell:
+    with order.open() as registry, progress() as tell:
         found = adopting.adopt(
             registry,
             base_ref,
             _adoption(**choices),
             key=key,
-            draft=Draft(actor, reason, "patch.adopt", "success"),
+            draft=order.draft("patch.adopt"),
             progress=tell,
             model=model,
             protect=[registry.resolve_patch(prefix) for prefix in protect],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rasura.commands._shared.command import command
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, progress, short, table, verdict
 
 if TYPE_CHECKING:
@@ -26,14 +26,13 @@ _REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference_model
 @click.option(
     "--model", type=click.Path(path_type=Path), metavar="DIR", help="Reference model [default: the shipped one]."
 )
-def demo(out: Path, model: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+def demo(out: Path, model: Path | None, order: Order) -> Result:
     """Erase an object and a style from a small real model, look, take both back, and prove it. Needs no registry."""
     from rasura.evaluation.demo import run_demo
     from rasura.registry.apply.receipt import Actor
 
-    del registry_at  # the demo makes a registry of its own
     with progress() as tell:
-        report = run_demo(model or _REFERENCE, out, Actor(actor, reason or "demo"), tell)
+        report = run_demo(model or _REFERENCE, out, Actor(order.name, order.reason or "demo"), tell)
     return Result(_data(report), lambda: _print(report), changed=True, exit_code=0 if report.restored else 1)
 
 

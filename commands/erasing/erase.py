@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rasura.commands._shared.command import command, find_patches, open_registry, retyping_anchors
+from rasura.commands._shared.command import Order, command, find_patches, retyping_anchors
 from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
@@ -84,26 +84,23 @@ def erase(
     work: Path | None,
     key: str | None,
     dry_run: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     **choices: Any,
 ) -> Result:
     """Erase concepts from a base model: one signed, separable patch each, registered and not yet applied."""
     from rasura.patches.obstacles import Obstacles
-    from rasura.registry._storage.records import Draft
     from rasura.registry.erase import erase as erasure
 
     read: list[dict[str, Any]] = []
     obstacles, protected = Obstacles(), []
-    with open_registry(registry_at, obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
+    with order.open(obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
         request = _request(_targets(concepts, anchors, template_files, obstacles), anchor_file, obstacles, **choices)
         protected = _protected(registry, protect, onto_stack, obstacles)
         if request is None or obstacles:
             erasure.look_ahead(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
             obstacles.refuse()
         assert request is not None
-        draft = Draft(actor, reason, "patch.erase", "success")
+        draft = order.draft("patch.erase")
         made = erasure.erase(
             registry,
             base_ref,

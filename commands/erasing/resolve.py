@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import IDS, command, open_registry
+from rasura.commands._shared.command import IDS, Order, command
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured, format_number
 
@@ -46,21 +46,18 @@ def rebase(
     ids: tuple[str, ...],
     onto_stack: str | None,
     protect: tuple[str, ...],
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
     **options: Any,
 ) -> Result:
     """Solve patches anew beside the targets of others, and of each other: new patches that supersede the old ones."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.erase import rebase as resolving
 
-    with open_registry(registry_at) as registry, progress() as tell:
+    with order.open() as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         stack = registry.stack(onto_stack).patches if onto_stack else ()
         how = _how(registry, found, (*protect, *stack), **options)
-        draft = Draft(actor, reason, "patch.rebase", "success")
+        draft = order.draft("patch.rebase")
         made = resolving.rebase(registry, found, how, draft, tell, dry_run=dry_run)
     return _result(made, None, dry_run=dry_run)
 
@@ -78,20 +75,17 @@ def join(
     *,
     ids: tuple[str, ...],
     protect: tuple[str, ...],
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
     **options: Any,
 ) -> Result:
     """Solve patches together that were made alike: still one a concept, and each leaves the others alone."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.erase import rebase as resolving
 
-    with open_registry(registry_at) as registry, progress() as tell:
+    with order.open() as registry, progress() as tell:
         found = [registry.resolve_patch(i) for i in ids]
         how = _how(registry, found, protect, **options)
-        draft = Draft(actor, reason, "patch.join", "success")
+        draft = order.draft("patch.join")
         made, judged = resolving.join(registry, found, how, draft, tell, dry_run=dry_run)
     return _result(made, judged, dry_run=dry_run)
 
@@ -108,19 +102,16 @@ def retarget(
     *,
     patch_ref: str,
     base_ref: str,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
     **options: Any,
 ) -> Result:
     """Express a closed-form patch on another UNet that shares the text encoder: same detector, its own responses."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.erase import retarget as retargeting
 
-    with open_registry(registry_at) as registry, progress() as tell:
+    with order.open() as registry, progress() as tell:
         how = _how(registry, [], (), drop=(), **options)
-        draft = Draft(actor, reason, "patch.retarget", "success")
+        draft = order.draft("patch.retarget")
         old = registry.resolve_patch(patch_ref)
         made = retargeting.retarget(registry, old, base_ref, how, draft=draft, progress=tell, dry_run=dry_run)
     return _moved(made, dry_run=dry_run)

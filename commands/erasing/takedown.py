@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rasura.commands._shared.command import MODEL_HELP, command, open_registry, retyping_anchors
+from rasura.commands._shared.command import MODEL_HELP, Order, command, retyping_anchors
 from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
 from rasura.commands._shared.output import Result, progress
 from rasura.commands.erasing.takedown_plan import encode_plan, print_plan
@@ -69,9 +69,7 @@ def takedown(
     retain: Path | None,
     retain_column: str | None,
     truncate: bool,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     **options: Any,
 ) -> Result:
     """Take concepts down beside all that is erased already, in one motion.
@@ -81,7 +79,6 @@ def takedown(
     """
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.retain_set import load_retain_set
-    from rasura.registry._storage.records import Draft
     from rasura.registry.takedown.plan import look_ahead, plan_takedown
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
@@ -89,8 +86,8 @@ def takedown(
     place, obstacles = _place(model, stack), Obstacles()
     wanted: tuple[Wanted, ...] = ()
     words = stricter = None
-    draft = Draft(actor, reason, "takedown.plan", "success")
-    with open_registry(registry_at, obstacles) as registry:
+    draft = order.draft("takedown.plan")
+    with order.open(obstacles) as registry:
         with obstacles.noting():
             wanted = _wanted(concepts, anchors, template_files, request_file)
         with obstacles.noting():
@@ -132,22 +129,19 @@ def withdraw(
     names: tuple[str, ...],
     model: Path | None,
     stack: str | None,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     **options: Any,
 ) -> Result:
     """Take takedowns back, in one motion; all others stay erased. With the last one, every byte is the base's."""
     from rasura.evaluation.look import check_judge
     from rasura.patches.obstacles import Obstacles
-    from rasura.registry._storage.records import Draft
     from rasura.registry.takedown.ground import sight
     from rasura.registry.takedown.plan import plan_withdrawal
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     place, obstacles, stricter = _place(model, stack), Obstacles(), None
-    draft = Draft(actor, reason, "takedown.withdraw", "success")
-    with open_registry(registry_at, obstacles) as registry:
+    draft = order.draft("takedown.withdraw")
+    with order.open(obstacles) as registry:
         with obstacles.noting():
             stricter = _stricter(options["policy_file"])
         if options["judge"]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_document, write_lines
 from rasura.commands._shared.output import Result, line, table, warn
 from rasura.commands.proving.given_files import read_given, read_vkey
@@ -35,12 +35,9 @@ def add(
     token: Path | None,
     cosigned: Path | None,
     checkpoint: Path | None,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Put the newest checkpoint out of reach, or keep what somebody else signed about one; the log says so."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
     from rasura.registry.evidence.take_out import export_checkpoint
 
@@ -48,7 +45,7 @@ def add(
         raise click.UsageError("expected one of --file, --token and --cosigned")
     if checkpoint is not None and token is None:
         raise click.UsageError("--checkpoint says what a token is over: expected --token")
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         note = read_given(checkpoint, "checkpoint") if checkpoint else export_checkpoint(registry)
         if file is not None:
             write_lines(file, [note])
@@ -59,7 +56,7 @@ def add(
             assert cosigned is not None
             data = read_given(cosigned, "cosigned checkpoint")
             made = Anchor("witness", data.decode("utf-8", "replace"), data, cosigned.name)
-        entry = add_anchor(registry, made, Draft(actor, reason, ANCHOR, "success"))
+        entry = add_anchor(registry, made, order.draft(ANCHOR))
     said = f"entry {entry.index} keeps a {made.kind} anchor of {made.checkpoint.size} entries"
     return Result(_data(entry, made), lambda: line(said), changed=True)
 
@@ -140,9 +137,7 @@ def witness(
     vkey: str,
     bundle: Path | None,
     output: Path,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Sign that another registry's log had this tree, with this registry's key; its log remembers what was seen.
 
@@ -150,7 +145,6 @@ def witness(
     (`rasura audit export --checkpoint OLD`). Exit code 4 where a log has two pasts.
     """
     from rasura.patches._io.files import read_regular
-    from rasura.registry._storage.records import Draft
     from rasura.registry.evidence.witness import WITNESS
     from rasura.registry.evidence.witness import witness as cosign
     from rasura.registry.log.signed_note import parse_note
@@ -158,8 +152,8 @@ def witness(
     key = read_vkey(vkey)
     note = read_given(checkpoint, "checkpoint")
     proof = None if bundle is None else read_regular(bundle, _BUNDLE_LIMIT)
-    with open_registry(registry_at) as registry:
-        cosigned = cosign(registry, note, key, Draft(actor, reason, WITNESS, "success"), bundle=proof)
+    with order.open() as registry:
+        cosigned = cosign(registry, note, key, order.draft(WITNESS), bundle=proof)
         mine = str(registry.log_key.witness_key)
     write_document(output, cosigned.encode(), parse_note)
     size = int(cosigned.split("\n")[1])

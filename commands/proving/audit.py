@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, printing, table, verdict, warn
 from rasura.commands.proving.anchor import anchor, witness
@@ -107,22 +107,21 @@ def prove(index: int | None, case: str | None, output: Path | None, registry_at:
 
 @command(audit, "checkpoint", mutating=True)
 @_OUTPUT
-def checkpoint(output: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+def checkpoint(output: Path | None, order: Order) -> Result:
     """Print the newest signed checkpoint, or write it to a file, to keep where nobody can change it.
 
     The log notes that a file was written, as `log.checkpoint`: a policy can ask for one of the last days.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
     from rasura.registry.trust.checkpoint_age import GIVEN
 
     entry = None
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         if output is None or not registry.log_key.is_here():  # a copy for an auditor cannot note anything
             note = export_checkpoint(registry)
             write_lines(output, [note] if output is not None else [])
         else:
-            draft = Draft(actor, reason, GIVEN, "success")
+            draft = order.draft(GIVEN)
             note, entry = give_checkpoint(registry, lambda data: write_lines(output, [data]), draft)
     said = note.decode()
     return Result(
@@ -285,20 +284,19 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
 
 @command(audit, "rotate-key", mutating=True)
 @DRY
-def rotate_key(registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def rotate_key(order: Order, *, dry_run: bool) -> Result:
     """Hand the log to a new key: the old one and the new sign the entry that says so.
 
     The old key is gone from this machine afterwards. Whoever pinned it can verify on; pin the new one.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.log.rotation import NEW, OLD, ROTATE
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         if dry_run:
             now = str(registry.foresee_rotation())
             said = f"would hand the log from {now} to a new key; who verifies would have to be given that"
             return Result({"index": None, "old": now, "new": None}, lambda: line(said))
-        entry = registry.rotate_log_key(Draft(actor, reason, ROTATE, "success"))
+        entry = registry.rotate_log_key(order.draft(ROTATE))
     data = {"index": entry.index, "old": entry.details[OLD], "new": entry.details[NEW]}
 
     def text() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, fields, line, many, table
 
@@ -40,25 +40,22 @@ def open_(
     deadline: str | None,
     requester: str,
     text: Path | None,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
 ) -> Result:
     """Open the case of a request; commands with --case ID, and takedown files with ID as a ticket, belong to it.
 
     ID and --reason stand in the log for ever: a ticket's number, not a name.
     """
-    from rasura.registry.apply.motion import Actor
     from rasura.registry.cases.clock import parse_deadline, parse_received
     from rasura.registry.cases.handle_case import open_case, read_text
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         now = registry.now()
         came = parse_received(received, now) if received else now
         record = open_case(
             registry,
             number,
-            Actor(actor, reason),
+            order.actor,
             received=came,
             due=parse_deadline(deadline, came) if deadline else None,
             requester=requester,
@@ -140,13 +137,12 @@ def show(case_id: str, registry_at: str | None) -> Result:
 @click.option(
     "--picture", type=_PATH, required=True, metavar="FILE", help="PNG or JPEG. Not in the log; can be deleted."
 )
-def add(case_id: str, picture: Path, registry_at: str | None, reason: str, actor: str) -> Result:
+def add(case_id: str, picture: Path, order: Order) -> Result:
     """Keep a picture with a case: what somebody sent, or what a model drew."""
-    from rasura.registry.apply.motion import Actor
     from rasura.registry.cases.handle_case import keep_picture, read_text
 
-    with open_registry(registry_at) as registry:
-        name = keep_picture(registry, case_id, read_text(picture), Actor(actor, reason))
+    with order.open() as registry:
+        name = keep_picture(registry, case_id, read_text(picture), order.actor)
     return Result(
         {"case": case_id, "item": name},
         lambda: line(f"kept {picture.name} with case {case_id} as {name}"),
@@ -156,56 +152,53 @@ def add(case_id: str, picture: Path, registry_at: str | None, reason: str, actor
 
 @command(case, "close", mutating=True)
 @_ID
-def close(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+def close(case_id: str, order: Order) -> Result:
     """Close a case; --reason says how it ended. Nothing more can belong to it."""
-    from rasura.registry.apply.motion import Actor
     from rasura.registry.cases.handle_case import close_case
 
-    with open_registry(registry_at) as registry:
-        record = close_case(registry, case_id, Actor(actor, reason))
+    with order.open() as registry:
+        record = close_case(registry, case_id, order.actor)
     return Result(_record(record), lambda: line(f"closed case {case_id}"), changed=True)
 
 
 @command(case, "reopen", mutating=True)
 @_ID
-def reopen(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+def reopen(case_id: str, order: Order) -> Result:
     """Open a closed case again; its clock is the one that it had."""
-    from rasura.registry.apply.motion import Actor
     from rasura.registry.cases.handle_case import reopen_case
 
-    with open_registry(registry_at) as registry:
-        record = reopen_case(registry, case_id, Actor(actor, reason))
+    with order.open() as registry:
+        record = reopen_case(registry, case_id, order.actor)
     return Result(_record(record), lambda: line(f"case {case_id} is open again"), changed=True)
 
 
 @command(case, "hold", mutating=True)
 @_ID
-def hold(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+def hold(case_id: str, order: Order) -> Result:
     """Put a legal hold on a case: its personal data cannot be deleted. --reason says on whose order."""
-    return _hold(case_id, registry_at, reason, actor, held=True)
+    return _hold(case_id, order, held=True)
 
 
 @command(case, "release", mutating=True)
 @_ID
-def release(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+def release(case_id: str, order: Order) -> Result:
     """Take the legal hold off a case. --reason says on whose order."""
-    return _hold(case_id, registry_at, reason, actor, held=False)
+    return _hold(case_id, order, held=False)
 
 
 @command(case, "forget", mutating=True)
 @_ID
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write the proof of the entry that says so.")
-def forget(case_id: str, output: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+def forget(case_id: str, output: Path | None, order: Order) -> Result:
     """Delete who asked, what they wrote and the pictures of a closed case; the log stays, and is verified.
 
     Copies in backups are yours to delete.
     """
-    from rasura.registry.apply.motion import Actor
     from rasura.registry.cases.handle_case import forget_case
     from rasura.registry.evidence.take_out import prove_entry
 
-    with open_registry(registry_at) as registry:
-        found = forget_case(registry, case_id, Actor(actor, reason))
+    with order.open() as registry:
+        found = forget_case(registry, case_id, order.actor)
         if output is not None:
             write_lines(output, [prove_entry(registry, found.index)])
     log = found.log
@@ -228,12 +221,11 @@ def forget(case_id: str, output: Path | None, registry_at: str | None, reason: s
     return Result(data, text, changed=True)
 
 
-def _hold(case_id: str, registry_at: str | None, reason: str, actor: str, *, held: bool) -> Result:
-    from rasura.registry.apply.motion import Actor
+def _hold(case_id: str, order: Order, *, held: bool) -> Result:
     from rasura.registry.cases.handle_case import hold_case
 
-    with open_registry(registry_at) as registry:
-        record, changed = hold_case(registry, case_id, Actor(actor, reason), held=held)
+    with order.open() as registry:
+        record, changed = hold_case(registry, case_id, order.actor, held=held)
     said = f"case {case_id} is under a legal hold" if held else f"no legal hold is on case {case_id}"
     return Result(_record(record), lambda: line(said), changed=changed)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._shared.asking import DRY, ask_revoking
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, short, table
 from rasura.commands._shared.password import PASSWORD_FILE, ask_new_password
 from rasura.commands._shared.views import format_place
@@ -31,22 +31,21 @@ def key() -> None:
 @click.option("--encrypt", is_flag=True, help="Lock the private half with a password.")
 @PASSWORD_FILE
 @DRY
-def new(name: str, registry_at: str | None, reason: str, actor: str, *, encrypt: bool, dry_run: bool) -> Result:
+def new(name: str, order: Order, *, encrypt: bool, dry_run: bool) -> Result:
     """Make an ECDSA P-256 key pair called NAME; this registry trusts it at once.
 
     With --encrypt the private half is PKCS#8 under a password, which is asked for twice, or comes from a file or the
     environment; whatever signs asks for it.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.trust.key_files import find_private_path, foresee_key, make_key
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         if dry_run:
             place = foresee_key(registry, name)
             said = f"would make key {name}; its private half would be {place}"
             return Result({"name": name, "private_key": str(place)}, lambda: line(said))
         password = ask_new_password(name) if encrypt else None
-        record = make_key(registry, name, Draft(actor, reason, "key.add", "success"), password=password)
+        record = make_key(registry, name, order.draft("key.add"), password=password)
         where = find_private_path(registry, name)
     locked = ", locked with a password" if encrypt else ""
     return Result(
@@ -107,13 +106,12 @@ def export(name: str, output: Path, registry_at: str | None) -> Result:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for the key [default: the file's name].")
 @DRY
-def trust(file: Path, name: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def trust(file: Path, name: str | None, order: Order, *, dry_run: bool) -> Result:
     """Trust patches signed by the public key in FILE."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.trust.key_files import trust_file
 
-    with open_registry(registry_at) as registry:
-        record = trust_file(registry, file, name, Draft(actor, reason, "key.trust", "success"), dry_run=dry_run)
+    with order.open() as registry:
+        record = trust_file(registry, file, name, order.draft("key.trust"), dry_run=dry_run)
     said = f"{'would trust' if dry_run else 'trusting'} {record.name} ({short(record.key_id)})"
     return Result(_data(record), lambda: line(said), changed=not dry_run)
 
@@ -122,22 +120,21 @@ def trust(file: Path, name: str | None, registry_at: str | None, reason: str, ac
 @click.argument("key_id")
 @click.option("--yes", "-y", is_flag=True, help="Revoke without asking.")
 @DRY
-def revoke(key_id: str, registry_at: str | None, reason: str, actor: str, *, yes: bool, dry_run: bool) -> Result:
+def revoke(key_id: str, order: Order, *, yes: bool, dry_run: bool) -> Result:
     """Revoke a key (id, abbreviation or name) for good: nothing that it alone signed is put on a model any more.
 
     Says first which patches that touches, on which models and in which stacks, and asks. What is in force stays until
     it is reverted, and other patches of the same model can be moved as before.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.trust import revocation
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         reach = revocation.find_reach(registry, key_id)
         new = reach.key.revoked_at is None
         told = _reached(reach)
         if new and not dry_run:
             ask_revoking(told, yes=yes)
-            draft = Draft(actor, reason, "key.revoke", "success")
+            draft = order.draft("key.revoke")
             new = revocation.revoke(registry, reach.key.key_id, draft) is not None
         record = registry.key(reach.key.key_id)
         why = revocation.find_reason(registry, record.key_id)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, line, many, short, table
 
 if TYPE_CHECKING:
@@ -83,17 +83,16 @@ def sign(file: Path, key: str | None, output: Path | None, registry_at: str | No
 @command(trust, "set", mutating=True)
 @_FILE
 @DRY
-def set_(file: Path, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def set_(file: Path, order: Order, *, dry_run: bool) -> Result:
     """Put the signed trust policy in FILE in force, if it follows the one that is.
 
     It must be the next version, and as many of the keys with the role policy must have signed it as the version before
     asks for, and as it asks for itself.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.trust.approvals.in_force import put_trust_in_force
 
-    with open_registry(registry_at) as registry:
-        draft = Draft(actor, reason, "trust.set", "success")
+    with order.open() as registry:
+        draft = order.draft("trust.set")
         document = put_trust_in_force(registry, file, draft, dry_run=dry_run)
     verb = "would be" if dry_run else "is"
     said = f"the trust policy in force {verb} version {document.policy.version}, signed by {_signers(document)}"

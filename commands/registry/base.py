@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, fields, line, progress, short, table, warn
 
 
@@ -18,13 +18,12 @@ def base() -> None:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for the base [default: the folder's name].")
 @DRY
-def add(model: Path, name: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def add(model: Path, name: str | None, order: Order, *, dry_run: bool) -> Result:
     """Hash every patchable parameter of MODEL (a diffusers folder) and register it."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.erase.base_models import add_base
 
-    with open_registry(registry_at) as registry, progress() as tell:
-        draft = Draft(actor, reason, "base.add", "success")
+    with order.open() as registry, progress() as tell:
+        draft = order.draft("base.add")
         opened, new = add_base(registry, model, name, draft, tell, dry_run=dry_run)
     record = opened.record
     uncovered = opened.host.uncovered()

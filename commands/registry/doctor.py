@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, progress, verdict
 
 
@@ -18,7 +18,7 @@ from rasura.commands._shared.output import Result, line, progress, verdict
     help="Look at this model; may be repeated [default: all that the registry knows].",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be repaired.")
-def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, reason: str, actor: str) -> Result:
+def doctor(*, models: tuple[Path, ...], dry_run: bool, order: Order) -> Result:
     """Find what processes that died left behind, and put it right.
 
     Half-written models, motions without an end in the log, originals that nothing needs, dead bisections, temporary
@@ -26,11 +26,10 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, 
     is not there.
     """
     from rasura.patches.errors import DriftError, NotFoundError
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.doctor import examine
 
-    with open_registry(registry_at) as registry, progress() as tell:
-        found = examine(registry, models, Actor(actor, reason), dry_run=dry_run, progress=tell)
+    with order.open() as registry, progress() as tell:
+        found = examine(registry, models, order.actor, dry_run=dry_run, progress=tell)
     data = {
         "dry_run": dry_run,
         "findings": [

@@ -3,7 +3,7 @@
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, format_size, line, many, short, table
 
 _SHOWN = 20  # blobs of a list for people
@@ -20,7 +20,7 @@ _SHOWN = 20  # blobs of a list for people
     help="Leave alone what was stored since; its commit may be on its way.",
 )
 @DRY
-def gc(*, hours: float, dry_run: bool, registry_at: str | None, reason: str, actor: str) -> Result:
+def gc(*, hours: float, dry_run: bool, order: Order) -> Result:
     """Remove stored bytes that no table, no entry of the log and no manifest refers to.
 
     They come from erasures that were refused and pulls that were cut off. Other processes may write meanwhile.
@@ -29,11 +29,10 @@ def gc(*, hours: float, dry_run: bool, registry_at: str | None, reason: str, act
     """
     from datetime import timedelta
 
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing.garbage import collect
 
-    with open_registry(registry_at) as registry:
-        found = collect(registry, Actor(actor, reason), quiet=timedelta(hours=hours), dry_run=dry_run)
+    with order.open() as registry:
+        found = collect(registry, order.actor, quiet=timedelta(hours=hours), dry_run=dry_run)
     data = {
         "dry_run": dry_run,
         "removed": [{"digest": blob.digest, "size": blob.size} for blob in found.removed],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import IDS, Verbs, command, open_registry
+from rasura.commands._shared.command import IDS, Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, fields, line, short, table, verdict
 from rasura.commands._shared.views import (
     encode_evaluation,
@@ -108,31 +108,29 @@ def _places(locations: "tuple[str, ...]") -> str:
 @command(patch, "retire", mutating=True)
 @IDS
 @DRY
-def retire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def retire(ids: tuple[str, ...], order: Order, *, dry_run: bool) -> Result:
     """Retire patches: hidden from lists, left alone by nothing that is made later, still verifiable.
 
     Exit code 7 where one is in force on a model or in a stack.
     """
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing import retire as retiring
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         found = [registry.resolve_patch(i) for i in ids]
-        new = retiring.retire(registry, found, Actor(actor, reason), dry_run=dry_run)
+        new = retiring.retire(registry, found, order.actor, dry_run=dry_run)
     return _retired(found, new, "would be retired" if dry_run else "is retired", "was retired already", dry_run=dry_run)
 
 
 @command(patch, "unretire", mutating=True)
 @IDS
 @DRY
-def unretire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def unretire(ids: tuple[str, ...], order: Order, *, dry_run: bool) -> Result:
     """Take retired patches back into use."""
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing import retire as retiring
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         found = [registry.resolve_patch(i, among=registry.retired_patches()) for i in ids]
-        back = retiring.unretire(registry, found, Actor(actor, reason), dry_run=dry_run)
+        back = retiring.unretire(registry, found, order.actor, dry_run=dry_run)
     return _retired(
         found, back, "would be in use again" if dry_run else "is in use again", "is in use", dry_run=dry_run
     )
@@ -150,19 +148,16 @@ def _retired(
 @IDS
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
 @DRY
-def sign(
-    ids: tuple[str, ...], key: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool
-) -> Result:
+def sign(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: bool) -> Result:
     """Sign registered patches, too: kept beside the signatures that are there. All, or none.
 
     A patch whose first signer was revoked counts again once somebody who is trusted has signed it.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.trust.sign_again import sign_patches
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         found = [registry.resolve_patch(i) for i in ids]
-        signed = sign_patches(registry, found, key, Draft(actor, reason, "patch.sign", "success"), dry_run=dry_run)
+        signed = sign_patches(registry, found, key, order.draft("patch.sign"), dry_run=dry_run)
         names = {record.key_id: record.name for record in registry.keys()}
     verb = "would be signed" if dry_run else "is signed"
     lines = [
@@ -181,19 +176,16 @@ def sign(
 @click.argument("ids", nargs=-1, required=True, metavar="ID...|PLAN")
 @click.option("--key", metavar="NAME", help="Key that approves [default: the only one].")
 @DRY
-def approve(
-    ids: tuple[str, ...], key: str | None, registry_at: str | None, reason: str, actor: str, *, dry_run: bool
-) -> Result:
+def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: bool) -> Result:
     """Approve patches, or what a plan of `rasura plan -o plan.json` puts in, as the trust policy asks for.
 
     The key needs the role approve there (`rasura trust show`).
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.stacks.plan_file import read_plan
     from rasura.registry.trust.approvals.approve import approve_patches, approve_plan
 
-    draft = Draft(actor, reason, "patch.approve", "success")
-    with open_registry(registry_at) as registry:
+    draft = order.draft("patch.approve")
+    with order.open() as registry:
         if any(text.endswith(".json") or "/" in text for text in ids):
             if len(ids) > 1:
                 raise click.UsageError("a plan stands alone: it names the patches")
@@ -290,13 +282,12 @@ def _doubt(key: "KeyRecord") -> str:
 @command(patch, "add", mutating=True)
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(path_type=Path))
 @DRY
-def add(folders: tuple[Path, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
+def add(folders: tuple[Path, ...], order: Order, *, dry_run: bool) -> Result:
     """Register the patches in folders, as export writes them, if a key trusted here has signed each: all, or none."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.trust.verified_patch import add_folders
 
-    with open_registry(registry_at) as registry:
-        added = add_folders(registry, folders, Draft(actor, reason, "patch.add", "success"), dry_run=dry_run)
+    with order.open() as registry:
+        added = add_folders(registry, folders, order.draft("patch.add"), dry_run=dry_run)
     fresh = "would be new" if dry_run else "is new"
 
     def text() -> None:

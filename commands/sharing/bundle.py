@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.command import Order, command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, short, table
 from rasura.commands._shared.views import format_new_signers
@@ -65,21 +65,18 @@ def add(
     trust: tuple[str, ...],
     lock_at: Path | None,
     *,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     evaluations: bool,
     dry_run: bool,
 ) -> Result:
     """Verify every patch in a bundle and register all of them, or none."""
     from rasura.evaluation.report.recorded import record_evaluation
-    from rasura.registry._storage.records import Draft
     from rasura.registry.stacks.bundle import add_bundle
 
-    with open_registry(registry_at) as registry:
-        found = add_bundle(registry, file, Draft(actor, reason, "patch.add", "success"), trust=trust, dry_run=dry_run)
+    with order.open() as registry:
+        found = add_bundle(registry, file, order.draft("patch.add"), trust=trust, dry_run=dry_run)
         reports = (found.bundle.files.evaluations or {}).values() if evaluations and not dry_run else ()
-        noted = Draft(actor, reason, "evaluation.add", "success", details={"bundle": file.name})
+        noted = order.draft("evaluation.add", details={"bundle": file.name})
         recorded = [record_evaluation(registry, report, noted)[1] for report in reports]
     if lock_at is not None and not dry_run and found.bundle.files.lock is not None:
         write_document(lock_at, found.bundle.files.lock)

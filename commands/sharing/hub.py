@@ -4,7 +4,7 @@ import click
 
 from rasura import __version__
 from rasura.commands._shared.asking import DRY
-from rasura.commands._shared.command import command, open_registry
+from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, short
 from rasura.commands._shared.views import format_ignored, format_new_signers
 from rasura.patches.errors import VerificationError
@@ -37,16 +37,13 @@ def push(
     private: bool,
     endpoint: str | None,
     token: str | None,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
 ) -> Result:
     """Push patches to a Hub repository, with a model card, as one commit."""
-    from rasura.registry._storage.records import Draft
     from rasura.registry.hub.transfer import Remote, push_patches
 
-    with open_registry(registry_at) as registry:
+    with order.open() as registry:
         receipt = push_patches(
             registry,
             list(dict.fromkeys(registry.resolve_patch(i) for i in ids)),
@@ -56,7 +53,7 @@ def push(
             private=private,
             tool_version=__version__,
             remote=Remote(endpoint, token),
-            draft=Draft(actor, reason, "patch.push", "success"),
+            draft=order.draft("patch.push"),
             dry_run=dry_run,
         )
     data = {
@@ -100,9 +97,7 @@ def pull(
     ids: tuple[str, ...],
     endpoint: str | None,
     token: str | None,
-    registry_at: str | None,
-    reason: str,
-    actor: str,
+    order: Order,
     dry_run: bool,
 ) -> Result:
     """Pull the patches of a Hub repository that a key trusted here has signed, or those that are named.
@@ -110,11 +105,10 @@ def pull(
     ID is an identifier, its first digits, or the concept of one patch there. What is not trusted is left out and named,
     and the exit code is 4.
     """
-    from rasura.registry._storage.records import Draft
     from rasura.registry.hub.transfer import Remote, pull_patches
 
-    with open_registry(registry_at) as registry:
-        draft = Draft(actor, reason, "patch.pull", "success")
+    with order.open() as registry:
+        draft = order.draft("patch.pull")
         remote = Remote(endpoint, token)
         done = pull_patches(registry, reference, only=ids, remote=remote, draft=draft, dry_run=dry_run)
     data = {
