@@ -43,7 +43,7 @@ _COMMANDS: Final = {
     "methods": ("erasing.methods:methods", "List the erasers and their choices."),
     "patch": (
         "registry.patch:patch",
-        "Patches: list, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
+        "Patches: list, sign, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
     "stack": ("applying.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
     "host": ("registry.status:host", "Models that something was applied to: list."),
