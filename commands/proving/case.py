@@ -121,7 +121,7 @@ def show(case_id: str, registry_at: str | None) -> Result:
         if record.forgotten_at is not None:
             line(f"its personal data was deleted at {record.forgotten_at:{_TIME}} UTC; the log keeps commitments to it")
         for name, value in texts.items():
-            line(f"{name}: {value}")
+            line(f"{name}: {value.rstrip()}")
         if len(said) > len(texts):
             line(many(len(said) - len(texts), "picture"))
         line("")

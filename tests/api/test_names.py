@@ -32,6 +32,7 @@ NAMES = {
     "upgrade",
     "verify_file",
     "verify_model",
+    "verify_report",
 }
 
 

@@ -193,7 +193,7 @@ def test_a_witness_never_signs_two_pasts(workshop: Workshop, tmp_path: Path) -> 
         cosigned = parse_note(witness(registry, notes[0], vkey, DRAFT).encode())
         assert find_cosignature(cosigned, registry.log_key.witness_key).tzinfo is UTC
         for bundle in (None, whole):
-            with pytest.raises(AuditError, match="has two pasts"):
+            with pytest.raises(AuditError, match=r"has two pasts|are not those of the kept checkpoint"):
                 witness(registry, notes[1], vkey, DRAFT, bundle=bundle)
     typed(copied, "key", "new", "carol")
     with Registry.open(copied) as registry:
