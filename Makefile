@@ -6,7 +6,7 @@
 #   make fix     format, and write the generated documentation anew
 #   make soak    kill a process that writes models, SOAK=10000 times: the next command finds the old model or the new
 #   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
-#   make house   the figures of docs/house.md
+#   make house   the figures of docs/house.md    make axe    axe-core (npm), with which tests look at reports in Chromium
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #   make takedowns those of docs/takedowns.md                  make gates    those of docs/gates.md
 #
@@ -36,7 +36,7 @@ QUICK := tests/laws tests/cli/test_contract.py tests/cli/test_methods.py tests/t
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
-.PHONY: help demo test quick house check fix bench results composer takedowns gates gpu schema soak
+.PHONY: help demo test quick house check fix bench results composer takedowns gates gpu schema soak axe
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,6 +61,11 @@ demo: $(STAMP)
 
 test: $(STAMP) $(QUANTISED)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+# Tests of the report's page use it where it is, beside Chromium and Playwright.
+axe: $(STAMP)
+	mkdir -p .venv/axe-core
+	cd .venv/axe-core && npm pack --silent axe-core@4 && tar -xzf axe-core-*.tgz
 
 quick: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS) $(QUICK)

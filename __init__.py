@@ -20,13 +20,14 @@ from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
     from rasura.api.attach import attach
+    from rasura.api.calls.cases import verify_report
     from rasura.api.calls.log import verify_file, verify_model
     from rasura.api.front_door import init, methods, open, options, probe, request, upgrade  # noqa: A004  # see there
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.patches import errors
-    from rasura.patches.algebra.increment import Strength
     from rasura.patches.algebra.stack import Stack
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.checks.policy import Policy
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.format.patch import Patch
@@ -55,6 +56,7 @@ __all__ = [
     "upgrade",
     "verify_file",
     "verify_model",
+    "verify_report",
 ]
 
 __version__ = "0.1.0"
@@ -82,6 +84,7 @@ _PLACES: Final = {
     "upgrade": "rasura.api.front_door",
     "verify_file": "rasura.api.calls.log",
     "verify_model": "rasura.api.calls.log",
+    "verify_report": "rasura.api.calls.cases",
 }
 
 use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.api.hints import in_python, live_hint
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.live.originals import KeepOn
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
+from rasura.registry.apply.side_branches import told
 from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
+from rasura.registry.live.open_host import open_live_host
+from rasura.registry.live.sharded_model import ShardedModel
 from rasura.registry.registry import Registry, find_location
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.live.originals import KeepOn
 
 __all__ = ["attach"]
 
@@ -43,6 +46,10 @@ def attach(
             cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
             are refused; taking them out needs none.
 
+    Warns:
+        UserWarning: the pipeline has a part that reads text or pictures and that no patch touches, such as a
+            ControlNet.
+
     Raises:
         UnsupportedHostError: neither a pipeline nor such a module.
         InputError: `keep_on` is neither a place nor a folder.
@@ -50,11 +57,6 @@ def attach(
         NotFoundError: the base that was named is not in it.
         ProcessGroupError: the model is sharded, and another process died or did not come.
     """
-    from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-    from rasura.registry.apply.side_branches import open_live_host, told
-    from rasura.registry.live.sharded_model import ShardedModel
-
     parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
     refuse_flat(parts)
     if holds_shards(parts):
@@ -69,4 +71,6 @@ def attach(
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
     host = open_live_host(model, label, base, keep_on=place, remember=remember)
+    for uncovered in host.uncovered():
+        warnings.warn(f"{host.location}: {uncovered}", UserWarning, stacklevel=3)
     return LiveModel(host, location, actor or read_login(), say=live_hint)

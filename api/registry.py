@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from rasura.api.calls.approvals import ApprovalCalls
 from rasura.api.calls.bases_and_keys import BaseAndKeyCalls
+from rasura.api.calls.cases import CaseCalls
 from rasura.api.calls.checks import CheckCalls
 from rasura.api.calls.evaluations import EvaluationCalls
 from rasura.api.calls.hub import HubCalls
@@ -49,6 +50,7 @@ class Registry(
     ApprovalCalls,
     HubCalls,
     EvaluationCalls,
+    CaseCalls,
     LogCalls,
 ):
     """A registry, open. Made by `open` and `init`; a context manager.

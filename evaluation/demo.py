@@ -15,7 +15,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from PIL.Image import Image
 
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.painter import Painter, Shot
@@ -29,20 +31,15 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.new_copy import copy_model
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
-from rasura.patches.types import Progress
+from rasura.patches.types import PatchId, Progress
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.apply.operations import Actor
+from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import make_key
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from rasura.patches.types import PatchId
 
 THING: Final = "dog"
 THING_ANCHOR: Final = "cat"

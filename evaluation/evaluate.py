@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
 from rasura.evaluation.images.image_cache import PictureCache
@@ -32,16 +32,13 @@ from rasura.evaluation.report.prompt_file import check_prompt, read_questions
 from rasura.evaluation.report.protocols import Format, Protocol, read_protocol
 from rasura.evaluation.report.report import GROUPS, Compared, decimal, encode_report, summarise
 from rasura.evaluation.report.report_details import build_body
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import InputError
-from rasura.patches.types import Progress
+from rasura.patches.types import PatchId, Progress
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 PICTURES: Final = "pictures"
 """Folder of the cache, in the registry's."""

@@ -11,21 +11,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.evaluation.images.painter import Sampling, Shot
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Question
-from rasura.evaluation.judges.interface import CLIP, TEMPLATE
+from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
 from rasura.evaluation.judges.open_judge import open_judge
 from rasura.patches.errors import CheckRefusedError, InputError, NotFoundError
-from rasura.patches.prompts.concept_prompts import normal, prompts_of
+from rasura.patches.models.plain_text import normal
+from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.types import Progress
-
-if TYPE_CHECKING:
-    from rasura.evaluation.judges.interface import Judge
-    from rasura.registry.takedown.plan import TakedownPlan
+from rasura.registry.takedown.plan import TakedownPlan
 
 __all__ = ["MOST", "Seen", "check_judge", "look_at_plan", "require_unseen"]
 

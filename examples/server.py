@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 import rasura
 from rasura.patches.errors import NotFoundError, RasuraError
-from rasura.registry.apply.operations import Receipt
+from rasura.registry.apply.receipt import Receipt
 
 
 def make_app(pipe: Any, registry: str | None = None) -> FastAPI:

@@ -18,21 +18,25 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from rasura.patches._io.file_lock import locked
 from rasura.patches.errors import BusyError, FormatError, NotFoundError, RasuraError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.compvis_layout import find_model
+from rasura.patches.hosts.disk.new_copy import find_dead, is_place, remove_dead
+from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.state_folder import StateFolder
+from rasura.patches.types import ParamName
 from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.leftovers import find_leftovers, remove_leftover
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state
-from rasura.registry.apply.motion import Actor
 from rasura.registry.apply.moved import find_moved
-from rasura.registry.stacks import bisect_state
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.types import ParamName
-    from rasura.registry.registry import Registry
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.apply.status import survey
+from rasura.registry.registry import Registry
+from rasura.registry.stacks import bisect, bisect_state
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
 
@@ -111,8 +115,6 @@ def _known(registry: Registry) -> list[Path]:
 
 
 def _of_model(registry: Registry, model: Path, actor: Actor, *, repair: bool) -> Iterator[Finding]:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     try:
         half, leftovers = _journal(model)
         if (half or leftovers) and not repair:
@@ -146,11 +148,6 @@ def _journal(model: Path) -> tuple[bool, bool]:
     Raises:
         BusyError: somebody is writing right now.
     """
-    from rasura.patches._io.file_lock import locked
-    from rasura.patches.hosts.disk.compvis_layout import find_model
-    from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
-    from rasura.patches.hosts.disk.state_folder import StateFolder
-
     path = find_model(model)
     with locked(path, exclusive=False):
         journal = RollbackJournal(StateFolder(path))
@@ -158,8 +155,6 @@ def _journal(model: Path) -> tuple[bool, bool]:
 
 
 def _missing_hint(model: Path, *, known: bool) -> str:
-    from rasura.patches.hosts.disk.state_folder import StateFolder
-
     state = StateFolder(model)
     if state.exists():
         return f"move the model back beside {state.path}, which keeps its originals"
@@ -180,8 +175,6 @@ def _of_moved(registry: Registry, host: CheckpointHost, actor: Actor, *, repair:
 
 
 def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: bool) -> Iterator[Finding]:
-    from rasura.registry.apply.status import survey
-
     entry = host_state.find_unfinished_motion(registry, host)
     if entry is not None:
         done = host_state.reached(registry, host, entry) is not None
@@ -199,7 +192,7 @@ def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: 
         cast = host.cast_since()
         hint = f"rasura patch revert --all --force {host_state.model_option(host)}"
         if cast is not None:
-            hint = host.say_way_back(cast)
+            hint = host.say_way_back(*cast)
         yield Finding("drifted", host.location, said, "hopeless", hint)
 
 
@@ -220,8 +213,6 @@ def _of_kept(host: CheckpointHost, names: Sequence[ParamName], *, repair: bool) 
 
 def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     """One whose process died in a step goes on if the step was taken, else the model gets back what it had before."""
-    from rasura.registry.stacks import bisect
-
     try:
         state = bisect_state.load(registry)
     except NotFoundError:
@@ -253,8 +244,6 @@ def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator
 
 
 def _dead_copies(registry: Registry, models: Sequence[Path]) -> list[Path]:
-    from rasura.patches.hosts.disk.new_copy import find_dead
-
     folders = dict.fromkeys([*(model.parent for model in models), registry.location.folder.parent])
     with translated("look for copies of models"):
         return [path for folder in folders for path in find_dead(beside=folder)]
@@ -271,8 +260,6 @@ def _of_copies(registry: Registry, dead: Sequence[Path], *, repair: bool) -> Ite
 
 
 def _of_leftovers(leftovers: Sequence[Path], *, repair: bool) -> Iterator[Finding]:
-    from rasura.patches.hosts.disk.new_copy import is_place, remove_dead
-
     for path in leftovers:
         if repair:
             with translated(f"remove {path}"):

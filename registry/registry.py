@@ -19,8 +19,9 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._resources import bases, evaluations, hosts, keys, patches, policies, signatures, stacks
+from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patches, policies, signatures, stacks
 from rasura.registry._resources.bases import Bases
+from rasura.registry._resources.cases import Cases
 from rasura.registry._resources.create import foresee, found, open_journal, upgrade
 from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
@@ -45,7 +46,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Policies, Log):
+class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Policies, Cases, Log):
     """One registry, open. Use it as a context manager, from one thread at a time; open another for another thread.
 
     What it does with each noun stands in `rasura.registry._resources`; here it is made, opened and closed.
@@ -180,6 +181,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
         yield from evaluations.every(session)
         yield from stacks.every(session)
         yield from policies.every(session)
+        yield from cases.every(session)
 
     def now(self) -> datetime:
         """The registry's clock."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from rasura.api.progress import Progress
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
     from rasura.registry.apply.goal import Goal
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.live.arguments import GoalRef, Ids
     from rasura.registry.registry import Registry as Store
 
@@ -37,7 +37,7 @@ class Calls:
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:
-        from rasura.registry.apply.motion import Actor
+        from rasura.registry.apply.receipt import Actor
 
         self.store.check_reason(reason)
         return Actor(self.actor, reason)

@@ -31,10 +31,12 @@ class EvaluationCalls(Calls):
             VerificationError, BaseMismatchError, DriftError: patches or base are not what they should be.
         """
         from rasura.evaluation.evaluate import evaluate
+        from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
         from rasura.evaluation.report.recorded import record_evaluation
 
         found = evaluate(self.store, request, self._draft("base.add", reason), self._progress)
         record_evaluation(self.store, found.report, self._draft("evaluation.add", reason))
+        keep_with_cases(self.store, found, self._who(reason))
         return found
 
     @in_python

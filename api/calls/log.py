@@ -37,6 +37,7 @@ class LogCalls(Calls):
         concept: str | None = None,
         model: str | None = None,
         type: str | None = None,  # noqa: A002 - the field's name
+        case: str | None = None,
         newest: bool = True,
         limit: int | None = None,
     ) -> tuple[EntryRecord, ...]:
@@ -50,16 +51,17 @@ class LogCalls(Calls):
             concept: they name a patch that erases it.
             model: a model that they are about: its location or UUID.
             type: `patch.apply`, or a noun alone for all that it does.
+            case: the case that they belong to.
             newest: the newest first.
             limit: at most so many.
 
         Raises:
             InputError: no time.
-            NotFoundError: no such patch or model.
+            NotFoundError: no such patch, model or case.
         """
         from rasura.registry.evidence.choose_entries import choose_entries
 
-        choice = self._choice(since, until, by, patch, concept, model, type)
+        choice = self._choice(since, until, by, patch, concept, model, type, case)
         return tuple(choose_entries(self.store, choice, newest=newest, limit=limit))
 
     @in_python
@@ -102,15 +104,30 @@ class LogCalls(Calls):
         return prove_entry(self.store, index)
 
     @in_python
-    def checkpoint(self) -> bytes:
+    def checkpoint(self, file: str | Path | None = None, *, reason: str = "") -> bytes:
         """The newest signed checkpoint, to keep where nobody can change it (`rasura audit checkpoint`).
+
+        Args:
+            file: a new file to write it to; the log then notes that it was given out. None: it is only returned.
+            reason: why; goes into the log.
 
         Raises:
             AuditError: it is not signed by the log's key.
+            ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
-        from rasura.registry.evidence.take_out import export_checkpoint
+        from rasura.patches.errors import ExistsError
+        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.records import Draft
+        from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+        from rasura.registry.trust.checkpoint_age import GIVEN
 
-        return export_checkpoint(self.store)
+        if file is None:
+            return export_checkpoint(self.store)
+        self.store.check_reason(reason)
+        if Path(file).exists():
+            raise ExistsError(f"{file} exists already")
+        draft = Draft(self.actor, reason, GIVEN, "success")
+        return give_checkpoint(self.store, lambda data: write_atomic(Path(file), data), draft)[0]
 
     @in_python
     def export_log(
@@ -124,6 +141,7 @@ class LogCalls(Calls):
         concept: str | None = None,
         model: str | None = None,
         type: str | None = None,  # noqa: A002
+        case: str | None = None,
         checkpoint: bytes | None = None,
     ) -> Iterator[bytes]:
         """The log, or the entries that fit, line by line (`rasura audit export`); see `log` for what chooses.
@@ -137,6 +155,7 @@ class LogCalls(Calls):
             concept: as for `log`.
             model: as for `log`.
             type: as for `log`.
+            case: as for `log`.
             checkpoint: one of this log that somebody kept; the bundle proves that the log continues it.
 
         Raises:
@@ -146,7 +165,7 @@ class LogCalls(Calls):
         from rasura.registry.evidence.event_formats import EVENT_FORMATS
         from rasura.registry.evidence.take_out import choose_indexes, export_bundle, export_entries
 
-        choice = self._choice(since, until, by, patch, concept, model, type)
+        choice = self._choice(since, until, by, patch, concept, model, type, case)
         if format == "bundle":
             return export_bundle(self.store, choose_indexes(self.store, choice), kept=checkpoint)
         spell = EVENT_FORMATS[format]
@@ -197,6 +216,7 @@ class LogCalls(Calls):
         concept: str | None,
         model: str | None,
         type_: str | None,
+        case: str | None,
     ) -> Choice:
         from rasura.registry.evidence.choose_entries import Choice, parse_moment
 
@@ -204,7 +224,7 @@ class LogCalls(Calls):
             return parse_moment(given, self.store.now()) if isinstance(given, str) else given
 
         named = None if patch is None else self.store.resolve_patch(patch)
-        return Choice(moment(since), moment(until), by, named, concept, model, type_)
+        return Choice(moment(since), moment(until), by, named, concept, model, type_, case)
 
 
 @in_python

@@ -14,7 +14,7 @@ from rasura.api.hints import in_python, python_hint
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry.apply.motion import Receipt
+    from rasura.registry.apply.receipt import Receipt
     from rasura.registry.apply.status import Survey
     from rasura.registry.doctor import Finding
     from rasura.registry.live.arguments import Factor, GoalRef, Ids
@@ -60,7 +60,7 @@ class ModelCalls(Calls):
             AlreadyAppliedError: one of them is applied at another strength; nothing changed. At this one it stays.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
-        from rasura.patches.algebra.increment import Strength
+        from rasura.patches.algebra.strength import Strength
         from rasura.registry.apply.operations import apply_to_folder
         from rasura.registry.live.arguments import listed_for_one_strength
 

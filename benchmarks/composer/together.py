@@ -29,7 +29,7 @@ from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
 from rasura.evaluation.images.questions import Answer, Question, labels
 from rasura.evaluation.report.report import Compared, summarise
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.check import check
 from rasura.patches.checks.verdict import Accepted
 from rasura.patches.errors import RasuraError

@@ -14,8 +14,8 @@ from host_layers import patch, shapes
 from rasura.patches._io.tensor_bytes import digest_tensor, is_finite
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.compose import Layer, layers_of
-from rasura.patches.algebra.increment import ONE
 from rasura.patches.algebra.rounding import round_into
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.types import ParamName
 
 __all__ = ["Step", "Way", "Work", "once", "sees_overflow", "sweep", "ties", "timed", "ways"]

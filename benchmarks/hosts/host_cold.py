@@ -102,7 +102,7 @@ def _profiled(folder: Path, patch: str) -> tuple[dict[str, float], float]:
     """Seconds of the motion's parts in this process, under a profiler, after a motion that does not count."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
     who, profile = Actor("bench"), cProfile.Profile()

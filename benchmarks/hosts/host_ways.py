@@ -15,7 +15,7 @@ import torch
 from host_layers import Patch, equal_share, load, load_quickly, model, weights
 
 from rasura.patches.algebra.compose import Layer, compose, layers_of
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName
 from rasura.registry.apply.cached_host import Glance

@@ -22,7 +22,7 @@ from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import load_judge
 from rasura.evaluation.judges.interface import Judge
 from rasura.evaluation.report.report import Compared, compute_scores, group_changes, summarise
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError

@@ -58,6 +58,11 @@ _REGISTRY = click.option(
     help="Registry to use [default: the nearest .rasura upwards].",
 )
 _REASON = click.option("--reason", default="", metavar="TEXT", help="Why, or a ticket; goes into the audit log.")
+_CASE = click.option("--case", "of_case", metavar="ID", help="The case that this belongs to: rasura case list.")
+_WITHOUT_CASE = frozenset(
+    {"anchor", "audit", "bisect", "case", "key", "policy", "init", "demo", "doctor", "gc", "witness"}
+)
+"""Nouns and verbs that serve no single request."""
 _ACTOR = click.option("--actor", envvar="RASURA_ACTOR", metavar="NAME", help="Who [default: the user's login name].")
 
 
@@ -75,6 +80,7 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
             context.ensure_object(dict)["command"] = path
             if mutating:
                 options["actor"] = options["actor"] or _login()
+            options.pop("of_case", None)  # what is opened below belongs to it: `open_registry`
             from rasura.commands._shared.defaults import fill_defaults, fill_hint
             from rasura.patches.errors import RasuraError
 
@@ -95,7 +101,7 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
 
         wrapped: Callable[..., Any] = _unlocking(function, _REGISTRY(_JSON(run)))
         if mutating:
-            wrapped = _ACTOR(_REASON(wrapped))
+            wrapped = _with_who_and_why(wrapped, {name, group.name if group is not None else None})
         made = click.command(name)(wrapped)
         complete_names(made)
         if group is not None:
@@ -109,6 +115,12 @@ def _unlocking(function: Callable[..., Any], wrapped: Callable[..., Any]) -> Cal
     """What signs takes the password of a locked key."""
     signs = any(parameter.name == "key" for parameter in getattr(function, "__click_params__", ()))
     return PASSWORD_FILE(wrapped) if signs else wrapped
+
+
+def _with_who_and_why(wrapped: Callable[..., Any], names: set[str | None]) -> Callable[..., Any]:
+    """What goes into the log with every change: who, why, and the case, where there can be one."""
+    wrapped = _ACTOR(_REASON(wrapped))
+    return wrapped if _WITHOUT_CASE & names else _CASE(wrapped)
 
 
 def retype(**changed: Sequence[str]) -> str:
@@ -160,7 +172,9 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
 
     Raises:
         NoRegistryError: there is none.
-        InputError: the policy in force asks for a reason, and none was given to a command that changes something.
+        InputError: the policy in force asks for a reason, and none was given to a command that changes something: not
+            to one that is asked what it would do, or that names no file for what it would print.
+        NotFoundError, ConflictError: there is no case of the identifier that was given, or it is closed.
     """
     from rasura.patches.errors import InputError
     from rasura.registry.registry import Registry
@@ -168,10 +182,12 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
     registry = Registry.open(location or find_nearest())
     registry.ask_password = ask_password
     given = click.get_current_context().params
-    if "reason" in given and not given.get("dry_run"):
+    if "reason" in given and not given.get("dry_run") and given.get("output", "") is not None:
         try:
             if given.get("model"):
                 click.get_current_context().ensure_object(dict)["entries"] = registry.head().size
+            if given.get("of_case"):
+                registry.belong_to(given["of_case"])
             registry.check_reason(given["reason"])
         except BaseException as error:
             if obstacles is not None and isinstance(error, InputError):

@@ -12,8 +12,8 @@ from rasura.commands._shared.output import short
 from rasura.patches.plain_numbers import NOTHING, SMALL, say_beside, say_number
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
     from rasura.patches.algebra.stack import StackDiff
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Relation, Verdict
     from rasura.patches.solving.conditioning import Conditioning
@@ -92,7 +92,7 @@ def format_place(location: str) -> str:
 
 def format_set(applied: "Mapping[PatchId, Strength]", names: "Mapping[PatchId, str]") -> str:
     """A set of patches by what they erase, with strengths where they are others than 1."""
-    from rasura.patches.algebra.increment import ONE
+    from rasura.patches.algebra.strength import ONE
 
     said = [f"{names.get(p, short(p))}" + ("" if s == ONE else f"={s}") for p, s in applied.items()]
     return ", ".join(sorted(said)) or "nothing"

@@ -9,13 +9,13 @@ import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, command, find_patches, open_registry
-from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict
+from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
 from rasura.commands._shared.views import format_place, format_removal
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.checks.policy import Policy
-    from rasura.registry.apply.operations import Actor, Receipt
+    from rasura.registry.apply.receipt import Actor, Receipt
     from rasura.registry.registry import Registry
 
 _MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
@@ -53,11 +53,11 @@ def apply(
     What is in force at that strength stays so: applying it again changes nothing and writes no entry. Or do what a
     plan of `rasura plan -o plan.json` says. Exit code 7 if it is stale, 6 if the model changed outside the registry.
     """
-    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.algebra.strength import ONE, Strength
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.look_ahead import look_ahead
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
 
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
@@ -112,7 +112,7 @@ def switch(
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
     from rasura.registry.apply.look_ahead import note_unfit
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks.stack_ref import goal_of
 
     obstacles, stricter, goal = Obstacles(), None, None
@@ -170,7 +170,7 @@ def revert(
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
     from rasura.registry.apply.host_state import applied_of, find_record
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
@@ -240,6 +240,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         "interrupted": report.interrupted,
         "beside": list(report.beside),
         "revoked": uncounted,
+        "uncovered": list(report.uncovered),
     }
 
     def text() -> None:
@@ -254,6 +255,8 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
         said = f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}"
         verdict(said, good=not report.drifted)
+        for uncovered in report.uncovered:
+            warn(uncovered)
         if report.beside:
             line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
         if report.exact:
@@ -261,7 +264,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
         else:
             line(f"which of them: rasura patch status --deep --model {shlex.quote(str(model))}")
         if cast is not None:
-            line(f"it was saved in another type than when it was patched: {host.say_way_back(cast)}")
+            line(f"it was saved in another type than when it was patched: {host.say_way_back(*cast)}")
         elif rows and report.drifted:
             line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
 

@@ -49,7 +49,7 @@ def create(
     actor: str,
 ) -> Result:
     """Make a stack of patches of one base, each at strength 1 unless another is named."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -75,7 +75,7 @@ def add(
     actor: str,
 ) -> Result:
     """Add patches to a stack, or with --replace give them another strength."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -94,7 +94,7 @@ def remove(
     *, name: str, ids: tuple[str, ...], dry_run: bool, registry_at: str | None, reason: str, actor: str
 ) -> Result:
     """Take patches out of a stack; models that have them keep them until they are switched."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -109,7 +109,7 @@ def remove(
 @DRY
 def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Replace patches of a stack by the newest registered ones that supersede them."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:
@@ -126,7 +126,7 @@ def update(name: str, registry_at: str | None, reason: str, actor: str, *, dry_r
 @DRY
 def delete(name: str, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Delete a stack; its patches, and models that have them, stay as they are."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import edit
 
     with open_registry(registry_at) as registry:

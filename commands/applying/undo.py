@@ -34,7 +34,7 @@ def undo(
     A motion of its own, with its own entry, which the next undo takes back. Says what it does; asks before it
     un-erases anything. Exit code 7 where the last motion has no inverse.
     """
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing.undo import plan_undo
     from rasura.registry.standing.undo import undo as carry_out
 

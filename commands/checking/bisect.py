@@ -29,7 +29,7 @@ def bisect() -> None:
 @DRY
 def start(name: str, model: Path, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Begin: with the whole stack the model is bad, with none of it good. The model is given half of it."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
@@ -65,7 +65,7 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
 
     A command's own options go after `--`. What it prints goes to standard error.
     """
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
@@ -84,7 +84,7 @@ def run(words: tuple[str, ...], registry_at: str | None, reason: str, actor: str
 @DRY
 def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool, dry_run: bool) -> Result:
     """End the bisection and give the model back what it had before."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:
@@ -96,7 +96,7 @@ def reset(registry_at: str | None, reason: str, actor: str, *, leave: bool, dry_
 
 
 def _judged(judgement: "Judgement", registry_at: str | None, actor: str, reason: str, *, dry_run: bool) -> Result:
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks import bisect as halving
 
     with open_registry(registry_at) as registry:

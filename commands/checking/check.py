@@ -47,8 +47,8 @@ def check(
     registry_at: str | None,
 ) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
-    from rasura.patches.algebra.increment import ONE
     from rasura.patches.algebra.stack import Stack
+    from rasura.patches.algebra.strength import ONE
     from rasura.registry.stacks.policy_file import read_policy
     from rasura.registry.trust.check import judge_stack, merge_policies
 

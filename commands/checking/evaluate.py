@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest, Planned
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.evaluation.report.limits import Outcome
-    from rasura.patches.algebra.increment import Strength
+    from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
@@ -100,9 +100,11 @@ def evaluate(
     """
     from rasura.evaluation.evaluate import evaluate as run
     from rasura.evaluation.evaluate import plan_evaluation
+    from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
     from rasura.evaluation.report.write_outputs import check_folder, write_outputs
     from rasura.patches.errors import RefusedError
     from rasura.registry._storage.records import Draft
+    from rasura.registry.apply.motion import Actor
 
     if keep_pictures and out is None:
         raise click.UsageError("--keep-pictures needs --out DIR")
@@ -116,6 +118,7 @@ def evaluate(
         if out is not None:
             write_outputs(out, found, keep_pictures=keep_pictures)
         digest, new = _recorded(registry, found.report, Draft(actor, reason, "evaluation.add", "success"))
+        keep_with_cases(registry, found, Actor(actor, reason))
     code = RefusedError.exit_code if found.missed else 0
     return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
 
@@ -193,7 +196,7 @@ def _limits(given: tuple[str, ...], option: str) -> dict[str, str]:
 
 
 def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
-    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.algebra.strength import ONE, Strength
     from rasura.patches.errors import InputError, StrengthError
 
     found: dict[PatchId, Strength] = {}

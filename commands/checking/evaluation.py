@@ -86,7 +86,7 @@ def _stack(record: "EvaluationRecord", names: "Mapping[PatchId, str]") -> str:
 
 def _entry(concepts: str, sixteenths: int) -> str:
     """The concepts, and the strength where it is another than 1."""
-    from rasura.patches.algebra.increment import ONE, Strength
+    from rasura.patches.algebra.strength import ONE, Strength
 
     strength = Strength(sixteenths)
     return concepts if strength == ONE else f"{concepts} × {strength}"

@@ -39,7 +39,7 @@ def show(registry_at: str | None, output: Path | None) -> Result:
 @DRY
 def set_(file: Path, registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Put the policy in FILE in force: everything that is applied from now on is held to it."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.stacks.policy_file import put_in_force, read_policy
 
     with open_registry(registry_at) as registry:
@@ -64,5 +64,6 @@ def _data(found: "Policy") -> dict[str, Any]:
             "min_forget": str(float(found.min_forget)),
             "min_retain": str(float(found.min_retain)),
         },
+        "checkpoint_age_hours": found.checkpoint_age,
         "toml": found.to_toml(),
     }

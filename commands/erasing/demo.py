@@ -29,7 +29,7 @@ _REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference_model
 def demo(out: Path, model: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
     """Erase an object and a style from a small real model, look, take both back, and prove it. Needs no registry."""
     from rasura.evaluation.demo import run_demo
-    from rasura.registry.apply.operations import Actor
+    from rasura.registry.apply.receipt import Actor
 
     del registry_at  # the demo makes a registry of its own
     with progress() as tell:

@@ -1,6 +1,5 @@
 """`rasura takedown` and `rasura withdraw`: from a request to a model that no longer draws it, and back."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ import click
 
 from rasura.commands._shared.command import MODEL_HELP, command, open_registry, retyping_anchors
 from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
-from rasura.commands._shared.output import Result, line, progress, short, table, verdict
-from rasura.commands._shared.views import format_number
+from rasura.commands._shared.output import Result, progress
+from rasura.commands.erasing.takedown_plan import encode_plan, print_plan
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry._storage.records import Draft
     from rasura.registry.registry import Registry
-    from rasura.registry.takedown.carry_out import Done
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
     from rasura.registry.takedown.wanted import Wanted
@@ -192,8 +190,8 @@ def _finish(
             done = carry_out(registry, plan, key=key, draft=draft, progress=tell, policy=_stricter(policy_file))
     hosts = _hosts(registry, plan) if done else []
     changed = done is not None and plan.changes
-    data = _data(plan, seen, done) | {"read": [] if words is None else [encode_list("retain", words)]}
-    return Result(data, lambda: _print(plan, seen, done, hosts), changed=changed)
+    data = encode_plan(plan, seen, done) | {"read": [] if words is None else [encode_list("retain", words)]}
+    return Result(data, lambda: print_plan(plan, seen, done, hosts), changed=changed)
 
 
 def _check_asking(*, yes: bool, dry_run: bool) -> None:
@@ -207,7 +205,7 @@ def _check_asking(*, yes: bool, dry_run: bool) -> None:
 def _ask(plan: "TakedownPlan", seen: Sequence["Seen"], *, yes: bool) -> None:
     if yes or not plan.changes:
         return
-    _print(plan, seen, None, [])
+    print_plan(plan, seen, None, [])
     click.confirm(f"Move {plan.ground.place.source.removeprefix('@')}?", abort=True)
 
 
@@ -274,117 +272,3 @@ def _hosts(registry: "Registry", plan: "TakedownPlan") -> list[str]:
         return []
     before = plan.ground.strengths.sixteenths
     return [h.location for i in list(before)[:1] for h in registry.hosts(patch=i) if dict(h.applied) == before]
-
-
-def _data(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None") -> dict[str, Any]:
-    return {
-        "place": plan.ground.place.source,
-        "done": done is not None,
-        "changes": plan.changes,
-        "after": {i: str(s) for i, s in plan.after.items()},
-        "made": [
-            {
-                "id": item.patch.patch_id,
-                "concept": item.patch.manifest.concept.text,
-                "anchor": item.patch.manifest.concept.anchor,
-                "templates": len(item.patch.manifest.concept.templates),
-                "supersedes": item.supersedes,
-                "measured": dict(item.patch.manifest.measured),
-            }
-            for item in plan.made
-        ],
-        "withdrawn": list(plan.withdrawn),
-        "uncovered": list(plan.uncovered),
-        "covered": [
-            {"concept": c.wanted.concept, "by": c.patch, "concept_of": c.by, "left": f"{c.left:.3e}"}
-            for c in plan.covered
-        ],
-        "already": dict(plan.already),
-        "checks": {str(name): {"value": value, "limit": str(limit)} for name, (value, limit) in plan.worst.items()},
-        "seen": [
-            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "erased": s.erased}
-            for s in seen
-            if not s.kept
-        ],
-        "kept": [
-            {"concept": s.concept, "n": s.n, "before": s.before, "after": s.after, "still_seen": s.holds}
-            for s in seen
-            if s.kept
-        ],
-        "looked_at": bool(seen),
-        "notices": list(plan.notices),
-        "before_digest": done.receipt.before if done and done.receipt else None,
-        "after_digest": done.receipt.after if done and done.receipt else None,
-        "pristine": bool(done and done.receipt and done.receipt.pristine),
-    }
-
-
-def _print(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None", hosts: Sequence[str]) -> None:
-    place = plan.ground.place.source.removeprefix("@")
-    _say_known(plan)
-    if not plan.changes:
-        line(f"{place} stays as it is: nothing to do")
-        return
-    for notice in plan.notices:
-        line(notice)
-    if plan.patches and not (plan.covered and not plan.made):
-        made = {item.patch.patch_id: item for item in plan.made}
-        table(("patch", "concept", "becomes", ""), [_row(i, patch, made) for i, patch in plan.patches.items()])
-    worst = {str(name): number for name, number in plan.worst.items() if str(name) in {"pair", "stack", "own"}}
-    named = [f"{name} {format_number(value, limit)}" for name, (value, limit) in worst.items()]
-    if named:
-        verdict(f"checks passed; largest: {', '.join(named)}", good=True)
-    if seen:
-        rows = [
-            (s.concept, *((f"{s.before}/{s.n}", f"{s.after}/{s.n}") if s.n else ("-", "-")), "kept" if s.kept else "")
-            for s in seen
-        ]
-        table(("seen", "base", "then", ""), rows)
-        if kept := [s for s in seen if s.kept]:
-            still = sum(s.holds for s in kept)
-            verdict(f"{still} of {len(kept)} kept concepts are still seen", good=still == len(kept))
-        if unseen := [s.concept for s in seen if not s.n]:
-            line(f"not looked at, because the judge has no such label: {', '.join(unseen)}")
-    else:
-        line("not looked at: no judge was named (--judge)")
-    _say_done(plan, done, hosts)
-
-
-def _say_known(plan: "TakedownPlan") -> None:
-    for concept, patch_id in plan.already.items():
-        line(f"{concept} is erased already, by {short(patch_id)}")
-    for cover in plan.covered:
-        line(
-            f"{cover.wanted.concept} is erased already, with {cover.by} ({short(cover.patch)} leaves {cover.left:.2f})"
-        )
-    for concept in plan.uncovered:
-        line(f"{concept} has no patch of its own: it stays erased for as long as what covers it does")
-    for patch_id in plan.withdrawn:
-        line(f"{plan.ground.patches[patch_id].manifest.concept.text} comes back: {short(patch_id)} is taken out")
-
-
-def _say_done(plan: "TakedownPlan", done: "Done | None", hosts: Sequence[str]) -> None:
-    if done is None:
-        line(f"plan only: {plan.ground.place.source.removeprefix('@')} is as it was")
-        return
-    if done.receipt is not None:
-        receipt = done.receipt
-        if receipt.changed:
-            line(f"{receipt.location} has {_count(plan)}: {short(receipt.before)} -> {short(receipt.after)}")
-        if receipt.pristine:
-            line("nothing is applied any more: all that patches touched is the original again")
-    if done.stack is not None:
-        line(f"stack {done.stack.name} has {_count(plan)} now")
-        for location in hosts:
-            line(f"next: rasura patch switch {done.stack.name} --model {shlex.quote(location)}")
-
-
-def _row(patch_id: str, patch: Any, made: "dict[Any, Any]") -> tuple[str, ...]:
-    concept = patch.manifest.concept
-    item = made.get(patch_id)
-    said = "" if item is None else "new" if item.supersedes is None else f"in place of {short(item.supersedes)}"
-    return short(patch_id), concept.text, concept.anchor or "(nothing)", said
-
-
-def _count(plan: "TakedownPlan") -> str:
-    return f"{len(plan.after)} patch{'' if len(plan.after) == 1 else 'es'}"

@@ -1,4 +1,4 @@
-"""`rasura attest` and `rasura verify`: what a model is, signed, and checked by somebody without a registry."""
+"""`rasura attest` and `rasura verify`: what a model is, signed; and what was signed, checked without a registry."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rasura.commands._shared.output import Result, line, many, progress, short, 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PublicKey
     from rasura.registry.evidence.model_statement import ModelStatement
+    from rasura.registry.log.signed_note import VerifyKey
 
 _PATH = click.Path(path_type=Path)
 _LIMIT = 64 * 1024**2
@@ -57,23 +58,48 @@ def attest(model: Path, format_: str, key: str | None, output: Path | None, regi
 
 
 @command(None, "verify")
-@click.option("--model", required=True, type=_PATH, metavar="DIR", help=MODEL_HELP)
-@click.option("--attestation", required=True, type=_PATH, metavar="FILE", help="What `rasura attest` wrote.")
-@click.option("--key", "keys", multiple=True, required=True, type=_PATH, metavar="FILE",
+@click.argument("file", type=_PATH, required=False, metavar="[REPORT]")
+@click.option("--model", type=_PATH, metavar="DIR", help=MODEL_HELP)
+@click.option("--attestation", type=_PATH, metavar="FILE", help="What `rasura attest` wrote.")
+@click.option("--key", "keys", multiple=True, type=_PATH, metavar="FILE",
               help="Public key (PEM) of who may sign; repeatable.")  # fmt: skip
-@click.option("--vkey", envvar="RASURA_VKEY", metavar="KEY|FILE", help="The log's public key, to check the entry, too.")
-def verify(model: Path, attestation: Path, keys: tuple[Path, ...], vkey: str | None, registry_at: str | None) -> Result:
-    """Compare a model on disk with what somebody attested of it. No registry is needed.
+@click.option("--vkey", envvar="RASURA_VKEY", metavar="KEY|FILE", help="The log's public key, from who kept it.")
+def verify(
+    *,
+    file: Path | None,
+    model: Path | None,
+    attestation: Path | None,
+    keys: tuple[Path, ...],
+    vkey: str | None,
+    registry_at: str | None,
+) -> Result:
+    """Check a report, or compare a model on disk with what somebody attested of it. No registry is needed.
 
-    Exit code 4 where the signature is bad, 6 where the model is another.
+    A report needs the log's key alone (--vkey); a model --attestation and --key. Exit code 4 where a signature is bad,
+    6 where the model is another.
     """
-    from rasura.commands.proving.audit import read_vkey
+    from rasura.commands.proving.given_files import read_vkey
+    from rasura.commands.proving.report import verify_report_file
+
+    del registry_at
+    if (file is None) == (model is None):
+        raise click.UsageError("expected a report, or --model with --attestation and --key")
+    trusted = tuple(_read_key(path) for path in keys)
+    pinned = read_vkey(vkey) if vkey else None
+    if file is not None:
+        return verify_report_file(file, trusted, pinned)
+    if attestation is None or not keys:
+        raise click.UsageError("a model is compared with what was attested of it: expected --attestation and --key")
+    assert model is not None
+    return _verify_model(model, attestation, trusted, pinned)
+
+
+def _verify_model(
+    model: Path, attestation: Path, trusted: "tuple[PublicKey, ...]", pinned: "VerifyKey | None"
+) -> Result:
     from rasura.patches._io.files import read_regular
     from rasura.registry.evidence.attest import verify_model
 
-    del registry_at
-    trusted = tuple(_read_key(path) for path in keys)
-    pinned = read_vkey(vkey) if vkey else None
     with progress() as tell:
         found = verify_model(model, read_regular(attestation, _LIMIT), trusted, vkey=pinned, progress=tell)
     said, entry = found.statement, found.entry

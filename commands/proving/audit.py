@@ -2,32 +2,25 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
-from rasura.commands._shared.output import Result, line, printing, short, table, verdict, warn
+from rasura.commands._shared.output import Result, line, printing, table, verdict, warn
+from rasura.commands.proving.anchor import anchor, witness
+from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, format_entry, list_fields, read_choice
+from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.evidence.choose_entries import Choice
     from rasura.registry.log.signed_note import VerifyKey
-    from rasura.registry.registry import Registry
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-_LIMIT: Final = 65_536
-"""Most bytes of a key or a checkpoint."""
 _PAGE: Final = 500
 _PATH: Final = click.Path(path_type=Path)
-_HEADERS: Final = ("#", "time (utc)", "actor", "action", "outcome", "what", "reason")
 _UNPINNED: Final = "no key was given from outside (--vkey): whoever forges a whole registry passes this"
 _REPLACED: Final = "the key that was given has handed the log on; give this one from now on: {}"
 
@@ -37,45 +30,30 @@ def audit() -> None:
     """The tamper-evident log: show, prove, take out, verify."""
 
 
-_CHOICE = (
-    click.option(
-        "--since", metavar="TIME", help="Not earlier: 2026-11-29, 2026-11-29T14:00Z, or 3d (ago; m, h, d, w)."
-    ),
-    click.option("--until", metavar="TIME", help="Earlier than this."),
-    click.option("--by", "actor", metavar="NAME", help="By this actor."),
-    click.option("--patch", metavar="ID", help="That name this patch."),
-    click.option("--concept", metavar="TEXT", help="That name a patch which erases this concept."),
-    click.option("--model", metavar="DIR|UUID", help="About this model."),
-    click.option("--type", "type_", metavar="TYPE", help="Of this type, as patch.apply, or of a noun, as patch."),
-)
+audit.add_command(anchor)
+audit.add_command(witness)
+
 _OUTPUT = click.option("-o", "--output", type=_PATH, metavar="FILE", help="The file to write.")
-
-
-def _choosing(function: F) -> F:
-    """Give a command the options that choose entries."""
-    for option in reversed(_CHOICE):
-        function = option(function)
-    return function
 
 
 @command(audit, "log")
 @click.option("-n", "--limit", type=click.IntRange(1), help="At most so many entries.")
 @click.option("--oldest", is_flag=True, help="The oldest first.")
-@_choosing
+@add_choice
 def log(limit: int | None, oldest: bool, registry_at: str | None, **which: str | None) -> Result:
     """Show the log, the newest entry first."""
     from rasura.registry.evidence.choose_entries import choose_entries
 
     with open_registry(registry_at) as registry:
-        chosen = choose_entries(registry, _choice(registry, which), newest=not oldest, limit=limit)
+        chosen = choose_entries(registry, read_choice(registry, which), newest=not oldest, limit=limit)
         if click.get_current_context().params["as_json"]:
-            return Result({"entries": [_data(entry) for entry in chosen]}, lambda: None)
+            return Result({"entries": [encode_entry(entry) for entry in chosen]}, lambda: None)
         # Printed a page at a time while they are read: a log has no last page to wait for.
-        pages = iter(lambda: [_row(entry) for entry in itertools.islice(chosen, _PAGE)], [])
+        pages = iter(lambda: [format_entry(entry) for entry in itertools.islice(chosen, _PAGE)], [])
         number = -1
         for number, rows in enumerate(pages):
             with printing("audit log"):
-                table(_HEADERS, rows, head=number == 0)
+                table(HEADERS, rows, head=number == 0)
         if number < 0:
             line("no entries like that")
     return Result({}, lambda: None)
@@ -91,45 +69,64 @@ def show(index: int, registry_at: str | None) -> Result:
         entry, body = read_entry(registry, index)
 
     def text() -> None:
-        for name, value in _said(entry):
+        for name, value in list_fields(entry):
             line(f"{name:8}  {value}")
         line("")
         line(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
 
-    return Result({"entry": _data(entry), "bytes": body.decode()}, text)
+    return Result({"entry": encode_entry(entry), "bytes": body.decode()}, text)
 
 
 @command(audit, "prove")
-@click.argument("index", type=click.IntRange(0), metavar="N")
+@click.argument("index", type=click.IntRange(0), metavar="[N]", required=False)
+@click.option("--case", metavar="ID", help="All entries of this case, as a bundle.")
 @_OUTPUT
-def prove(index: int, output: Path | None, registry_at: str | None) -> Result:
-    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry."""
-    from rasura.registry.evidence.take_out import prove_entry
+def prove(index: int | None, case: str | None, output: Path | None, registry_at: str | None) -> Result:
+    """Write entry N with the proof that it is in the log: a C2SP tlog-proof file, for somebody without the registry.
 
-    path = output or Path(f"entry-{index}.tlog-proof")
+    With --case, every entry of the case with its proof, and the records that they tell of: a bundle.
+    """
+    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
+
+    if (index is None) == (case is None):
+        raise click.UsageError("expected the number of an entry, or --case ID")
+    path = output or Path(f"entry-{index}.tlog-proof" if case is None else "case.jsonl")
     with open_registry(registry_at) as registry:
-        size = write_lines(path, [prove_entry(registry, index)])
+        if index is not None:
+            size = write_lines(path, [prove_entry(registry, index)])
+        else:
+            size = write_lines(path, export_bundle(registry, choose_indexes(registry, Choice(case=case))))
         vkey = registry.log_vkey()
     return Result(
-        {"file": str(path), "bytes": size, "index": index, "key": vkey},
+        {"file": str(path), "bytes": size, "index": index, "case": case, "key": vkey},
         lambda: line(f"wrote {path}; who has the log's key verifies it: rasura audit verify {path} --vkey {vkey}"),
         changed=True,
     )
 
 
-@command(audit, "checkpoint")
+@command(audit, "checkpoint", mutating=True)
 @_OUTPUT
-def checkpoint(output: Path | None, registry_at: str | None) -> Result:
-    """Write the newest signed checkpoint, to keep where nobody can change it: a file, or standard output."""
-    from rasura.registry.evidence.take_out import export_checkpoint
+def checkpoint(output: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Print the newest signed checkpoint, or write it to a file, to keep where nobody can change it.
 
+    The log notes that a file was written, as `log.checkpoint`: a policy can ask for one of the last days.
+    """
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+    from rasura.registry.trust.checkpoint_age import GIVEN
+
+    entry = None
     with open_registry(registry_at) as registry:
-        note = export_checkpoint(registry)
-    if output is not None:
-        write_lines(output, [note])
+        if output is None or not registry.log_key.is_here():  # a copy for an auditor cannot note anything
+            note = export_checkpoint(registry)
+            write_lines(output, [note] if output is not None else [])
+        else:
+            draft = Draft(actor, reason, GIVEN, "success")
+            note, entry = give_checkpoint(registry, lambda data: write_lines(output, [data]), draft)
     said = note.decode()
     return Result(
-        {"file": str(output) if output else None, "checkpoint": said},
+        {"file": str(output) if output else None, "checkpoint": said, "entry": None if entry is None else entry.index},
         lambda: line(f"wrote {output}: {said.splitlines()[1]} entries") if output else line(said.removesuffix("\n")),
         changed=output is not None,
     )
@@ -145,7 +142,7 @@ def checkpoint(output: Path | None, registry_at: str | None) -> Result:
     help="bundle: entries with their proofs, and what they tell of; the others: one line an entry.",
 )
 @click.option("--checkpoint", "kept_at", type=_PATH, help="Prove that the log continues this checkpoint (bundle).")
-@_choosing
+@add_choice
 @_OUTPUT
 def export(
     format_: str, kept_at: Path | None, output: Path | None, registry_at: str | None, **which: str | None
@@ -163,9 +160,9 @@ def export(
     as_json = click.get_current_context().params["as_json"]
     if as_json and output is None:
         raise InputError("--json says what was written: expected a file for it", hint="-o FILE")
-    kept = _read(kept_at, "checkpoint") if kept_at else None
+    kept = read_given(kept_at, "checkpoint") if kept_at else None
     with open_registry(registry_at) as registry:
-        choice = _choice(registry, which)
+        choice = read_choice(registry, which)
         if format_ == "bundle":
             lines = export_bundle(registry, choose_indexes(registry, choice), kept=kept)
         else:
@@ -204,7 +201,7 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
     from rasura.registry.log.verify import verify_log
 
     pinned = read_vkey(vkey) if vkey else None
-    kept = _read(checkpoint, "checkpoint") if checkpoint else None
+    kept = read_given(checkpoint, "checkpoint") if checkpoint else None
     if file is not None:
         return _verify_file(file, pinned, kept)
     with open_registry(registry_at) as registry:
@@ -264,7 +261,7 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
         "kept": found.kept,
         "entries": found.count,
         "records": found.records,
-        "shown": [_data(entry) for entry in found.shown],
+        "shown": [encode_entry(entry) for entry in found.shown],
     }
 
     def text() -> None:
@@ -275,7 +272,7 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
         if found.kept is not None:
             line(f"it continues the checkpoint of {found.kept} entries that was kept")
         if found.shown:
-            table(_HEADERS, [_row(entry) for entry in found.shown])
+            table(HEADERS, [format_entry(entry) for entry in found.shown])
         if found.count > len(found.shown):
             line(f"… and {found.count - len(found.shown)} earlier")
         if found.replaced:
@@ -284,40 +281,6 @@ def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> 
             warn("no key was given from outside (--vkey): whoever forges a whole bundle passes this")
 
     return Result(data, text)
-
-
-def _choice(registry: "Registry", which: Mapping[str, str | None]) -> "Choice":
-    from rasura.registry.evidence.choose_entries import Choice, parse_moment
-
-    def moment(name: str) -> "datetime | None":
-        text = which[name]
-        return None if text is None else parse_moment(text, registry.now())
-
-    patch = which["patch"]
-    return Choice(
-        since=moment("since"),
-        until=moment("until"),
-        actor=which["actor"],
-        patch=None if patch is None else registry.resolve_patch(patch),
-        concept=which["concept"],
-        model=which["model"],
-        type=which["type_"],
-    )
-
-
-def _said(entry: "EntryRecord") -> Iterator[tuple[str, str]]:
-    """What an entry says, field by field, what is absent left out."""
-    yield "entry", str(entry.index)
-    yield "time", f"{entry.time:%Y-%m-%d %H:%M:%S} UTC"
-    yield "actor", entry.actor
-    yield "type", entry.action
-    yield "outcome", entry.outcome + (f" ({entry.error})" if entry.error else "")
-    for name in ("reason", "base", "host", "before", "after", "closes"):
-        if getattr(entry, name) not in {None, ""}:
-            yield name, str(getattr(entry, name))
-    for patch in entry.patches:
-        yield "patch", patch
-    yield "leaf", entry.leaf_hash.hex()
 
 
 @command(audit, "rotate-key", mutating=True)
@@ -344,53 +307,3 @@ def rotate_key(registry_at: str | None, reason: str, actor: str, *, dry_run: boo
         line("give the new key to everybody who verifies: rasura audit verify --vkey KEY")
 
     return Result(data, text, changed=True)
-
-
-def read_vkey(text: str) -> "VerifyKey":
-    """The key in a text or in the file that it names.
-
-    Raises:
-        AuditError: it is none.
-    """
-    from rasura.registry.log.signed_note import VerifyKey
-
-    path = Path(text)
-    # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.
-    return VerifyKey.parse(_read(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
-
-
-def _read(path: Path, what: str) -> bytes:
-    from rasura.patches._io.files import read_regular
-    from rasura.patches.errors import NotFoundError
-
-    try:
-        return read_regular(path, _LIMIT)
-    except NotFoundError:
-        raise NotFoundError(f"{what} file {path} does not exist", hint="rasura audit verify --json") from None
-
-
-def _row(entry: "EntryRecord") -> tuple[str, ...]:
-    what = " ".join(short(p) for p in entry.patches[:3]) + (" …" if len(entry.patches) > 3 else "")  # noqa: PLR2004
-    outcome = entry.outcome + (f" ({entry.error})" if entry.error else "")
-    time = f"{entry.time:%Y-%m-%d %H:%M:%S}"
-    return str(entry.index), time, entry.actor, entry.action, outcome, what, entry.reason
-
-
-def _data(entry: "EntryRecord") -> dict[str, Any]:
-    details = json.loads(json.dumps(dict(entry.details)))
-    return {
-        "index": entry.index,
-        "time": entry.time.isoformat(),
-        "actor": entry.actor,
-        "action": entry.action,
-        "outcome": entry.outcome,
-        "error": entry.error,
-        "reason": entry.reason,
-        "patches": list(entry.patches),
-        "base": entry.base,
-        "host": entry.host,
-        "before": entry.before,
-        "after": entry.after,
-        "details": details,
-        "leaf_hash": entry.leaf_hash.hex(),
-    }

@@ -6,7 +6,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Verbs, command, open_registry
-from rasura.commands._shared.output import Result, fields, line, progress, short, table
+from rasura.commands._shared.output import Result, fields, line, progress, short, table, warn
 
 
 @click.group(cls=Verbs)
@@ -27,10 +27,23 @@ def add(model: Path, name: str | None, registry_at: str | None, reason: str, act
         draft = Draft(actor, reason, "base.add", "success")
         opened, new = add_base(registry, model, name, draft, tell, dry_run=dry_run)
     record = opened.record
-    data = {"digest": record.digest, "name": record.name, "source": record.source, "parameters": len(record.parameters)}
+    uncovered = opened.host.uncovered()
+    data = {
+        "digest": record.digest,
+        "name": record.name,
+        "source": record.source,
+        "parameters": len(record.parameters),
+        "uncovered": list(uncovered),
+    }
     said = "is registered already:" if not new else "would add" if dry_run else "added"
     changed = new and not dry_run
-    return Result(data, lambda: line(f"{said} {record.name} ({short(record.digest)})"), changed=changed)
+
+    def text() -> None:
+        line(f"{said} {record.name} ({short(record.digest)})")
+        for each in uncovered:
+            warn(each)
+
+    return Result(data, text, changed=changed)
 
 
 @command(base, "list")

@@ -26,7 +26,7 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, registry_at: str | None, 
     is not there.
     """
     from rasura.patches.errors import DriftError, NotFoundError
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.doctor import examine
 
     with open_registry(registry_at) as registry, progress() as tell:

@@ -29,7 +29,7 @@ def gc(*, hours: float, dry_run: bool, registry_at: str | None, reason: str, act
     """
     from datetime import timedelta
 
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing.garbage import collect
 
     with open_registry(registry_at) as registry:

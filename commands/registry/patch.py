@@ -113,7 +113,7 @@ def retire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: st
 
     Exit code 7 where one is in force on a model or in a stack.
     """
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing import retire as retiring
 
     with open_registry(registry_at) as registry:
@@ -127,7 +127,7 @@ def retire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: st
 @DRY
 def unretire(ids: tuple[str, ...], registry_at: str | None, reason: str, actor: str, *, dry_run: bool) -> Result:
     """Take retired patches back into use."""
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.standing import retire as retiring
 
     with open_registry(registry_at) as registry:

@@ -169,8 +169,8 @@ def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None
         rows.append((format_place(each.host.location), format_set(each.applied, names), each.sight, each.base, last))
     table(("model", "in force", "seen", "base", "moved"), rows)
     for each in placed:
-        if each.said:
-            line(f"{format_place(each.host.location)}: {each.said}")
+        for said in (*([each.said] if each.said else []), *each.uncovered):
+            line(f"{format_place(each.host.location)}: {said}")
 
 
 def _print_open(found: "Standing", names: "dict[Any, str]") -> None:
@@ -271,6 +271,7 @@ def _placed_data(placed: "Placed") -> dict[str, Any]:
         "entry": placed.last.index if placed.last else None,
         "sight": placed.sight,
         "said": placed.said,
+        "uncovered": list(placed.uncovered),
     }
 
 

@@ -15,7 +15,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
+from PIL.Image import Image
 
 from rasura.evaluation.attacks.denoising_loss import Denoising
 from rasura.evaluation.attacks.textual_inversion import FREE_PROMPT, find_embedding
@@ -25,13 +28,9 @@ from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.patched_model import PatchedModel
 from rasura.evaluation.images.questions import DIRECT, Question
 from rasura.evaluation.judges.interface import Judge
+from rasura.patches.hosts.interface import Host
 from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.types import Digest, Progress
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from rasura.patches.hosts.interface import Host
 
 CHOICES: Final = ("none", "embedding", "suffix", "all")
 _EXAMPLES: Final = 8  # pictures of the base that an attack learns from
@@ -203,8 +202,6 @@ class _Attack:
         return self._result("suffix", prompt, self._drawn(prompt), losses)
 
     def _denoising(self, examples: Sequence[Image]) -> Denoising:
-        import torch
-
         generator = torch.Generator("cpu").manual_seed(self.bench.options.seed)
         return Denoising(self.bench.model.painter.pipeline, examples, generator)
 

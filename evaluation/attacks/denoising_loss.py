@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from PIL.Image import Image
 
 from rasura.patches.errors import UnsupportedHostError
-
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,6 @@ class Denoising:
 
     def __init__(self, pipeline: Any, pictures: Sequence[Image], generator: torch.Generator) -> None:
         """Encode the pictures; all randomness comes from the generator, which is one of the CPU."""
-        from diffusers import DDPMScheduler
-
         self.pipeline = pipeline
         self.generator = generator
         self._scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -49,8 +48,6 @@ class Denoising:
 
     def noised(self, size: int) -> Noised:
         """Latents in turn, one in each of `size` equal parts of the schedule, with fresh noise."""
-        import torch
-
         steps = int(self._scheduler.config.num_train_timesteps)
         shift = torch.rand(size, generator=self.generator)
         times = ((torch.arange(size) + shift) * steps / size).long()
@@ -102,8 +99,6 @@ class SlottedPrompt:
     @classmethod
     def of(cls, tokenizer: Any, prompt: str, free: int) -> SlottedPrompt:
         """The prompt with `free` more tokens at its end; tokens that do not fit are cut off the prompt."""
-        import torch
-
         length = int(tokenizer.model_max_length)
         inner = tokenizer(prompt)["input_ids"][: length - free - 1]
         while len(inner) > 1 and inner[-1] == tokenizer.eos_token_id:
@@ -130,7 +125,6 @@ def states_of_vectors(pipeline: Any, prompt: SlottedPrompt, vectors: torch.Tenso
 
     The text encoder takes ids alone, so its embedding layer's answer is changed on the way.
     """
-    import torch
 
     def put(_module: object, _inputs: object, found: torch.Tensor) -> torch.Tensor:
         before, after = found[:, : prompt.slots.start], found[:, prompt.slots.stop :]
@@ -145,9 +139,6 @@ def states_of_vectors(pipeline: Any, prompt: SlottedPrompt, vectors: torch.Tenso
 
 def _latents(pipeline: Any, pictures: Sequence[Image]) -> torch.Tensor:
     """Scaled latents [n, c, h, w] of pictures, the mode of the encoder's distribution."""
-    import numpy as np
-    import torch
-
     pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
     unit = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     config = pipeline.vae.config

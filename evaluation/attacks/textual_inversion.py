@@ -7,12 +7,11 @@ Textual inversion (Gal et al. 2022, arXiv 2208.01618, eq. 2), as an attack on er
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.evaluation.attacks.denoising_loss import Denoising, SlottedPrompt, states_of_vectors
-
-if TYPE_CHECKING:
-    import torch
 
 FREE_PROMPT: Final = "a picture of"
 """What stands before the free vectors."""
@@ -38,8 +37,6 @@ def find_embedding(
     Returns:
         The states [1, length, d] of the prompt with the vectors, and the first and the last loss.
     """
-    import torch
-
     pipeline = denoising.pipeline
     prompt = SlottedPrompt.of(pipeline.tokenizer, FREE_PROMPT, tokens)
     vectors, rate = _start(denoising, label, tokens)

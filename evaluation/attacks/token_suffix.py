@@ -11,12 +11,11 @@ Only tokens that a person can type are used: those whose text gives the same tok
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
 
 from rasura.evaluation.attacks.denoising_loss import Denoising, Noised, SlottedPrompt, states_of_ids, states_of_vectors
-
-if TYPE_CHECKING:
-    import torch
 
 _BATCH: Final = 4  # noised latents on which every suffix is compared
 _CANDIDATES: Final = 16  # suffixes tried a round
@@ -37,8 +36,6 @@ def find_suffix(
         rounds: of the search.
         tell: told after each round.
     """
-    import torch
-
     pipeline = denoising.pipeline
     noised = denoising.noised(_BATCH)
     slotted = SlottedPrompt.of(pipeline.tokenizer, prompt, tokens)
@@ -60,8 +57,6 @@ def find_suffix(
 
 def typeable(tokenizer: Any) -> torch.Tensor:
     """Ids whose text, typed between spaces, is read as the same one token."""
-    import torch
-
     special = set(tokenizer.all_special_ids)
     ids = [i for i in range(len(tokenizer)) if i not in special]
     texts = [tokenizer.decode([i]).strip() for i in ids]
@@ -74,8 +69,6 @@ def _candidates(
     denoising: Denoising, slotted: SlottedPrompt, suffix: torch.Tensor, allowed: torch.Tensor, noised: Noised
 ) -> torch.Tensor:
     """Suffixes [n, tokens] that differ in one token, chosen among those that the gradient recommends."""
-    import torch
-
     pipeline = denoising.pipeline
     known = pipeline.text_encoder.get_input_embeddings().weight.detach()
     vectors = known[suffix.to(known.device)].clone().requires_grad_()
@@ -91,7 +84,5 @@ def _candidates(
 
 
 def _losses(denoising: Denoising, slotted: SlottedPrompt, suffixes: torch.Tensor, noised: Noised) -> torch.Tensor:
-    import torch
-
     states = states_of_ids(denoising.pipeline, slotted.with_tokens(suffixes))
     return torch.cat([denoising.losses(one[None], noised) for one in states])

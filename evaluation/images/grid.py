@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL import Image as Images
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image
 
 CELL: Final = 128  # pixels; a 64-pixel picture is shown at twice its size
 GAP: Final = 6
@@ -38,9 +39,6 @@ class Row:
 
 def draw_grid(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image:
     """Lay pictures out with a title, column heads, row labels and captions; a long title takes more lines."""
-    from PIL import Image as Images
-    from PIL import ImageDraw, ImageFont
-
     step_x, step_y = CELL + GAP, CELL + LINE + GAP
     font, large = ImageFont.load_default(size=12), ImageFont.load_default(size=15)
     width = LEFT + step_x * len(columns)

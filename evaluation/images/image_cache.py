@@ -10,15 +10,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import diffusers
+import torch
+from PIL import Image as Images
+from PIL.Image import Image
 
 from rasura.evaluation.images.painter import Painter, Shot
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.types import Digest, Progress
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _FORMAT: Final = "rasura-picture/1"
 
@@ -80,9 +82,6 @@ class PictureCache:
 
 def digest_picture(painter: Painter, model: Digest, shot: Shot) -> Digest:
     """SHA-256 of the canonical JSON of all that decides a picture."""
-    import diffusers
-    import torch
-
     sampling = {name: str(value) for name, value in asdict(painter.sampling).items()}
     document: dict[str, canonical_json.JsonValue] = {
         "format": _FORMAT,
@@ -99,8 +98,6 @@ def digest_picture(painter: Painter, model: Digest, shot: Shot) -> Digest:
 
 def _read(path: Path) -> Image | None:
     """A picture, or None where there is none that is whole."""
-    from PIL import Image as Images
-
     try:
         with Images.open(path) as picture:
             return picture.convert("RGB")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import torch
+
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
@@ -15,7 +17,6 @@ from rasura.patches.models.load_encoder import load_tower
 from rasura.patches.types import Progress
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 _SDXL: Final = "StableDiffusionXLPipeline"
@@ -56,7 +57,6 @@ class Painter:
         Raises:
             UnsupportedHostError: no Stable Diffusion or SDXL pipeline that diffusers can load.
         """
-        import torch
         import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
 
         with quiet():
@@ -73,7 +73,6 @@ class Painter:
 
     def reload(self, folder: Path) -> None:
         """Read the weights of the UNet and of the text encoders anew from a folder."""
-        import torch
         from diffusers import UNet2DConditionModel
 
         with quiet():
@@ -100,8 +99,6 @@ class Painter:
 
     def draw_embedded(self, shots: Sequence[Shot], **text: Any) -> list[Image]:
         """Draw these shots together from `prompt=` or `prompt_embeds=`, as the pipeline takes them."""
-        import torch
-
         with torch.inference_mode():
             drawn = self.pipeline(
                 latents=torch.cat([self.noise(shot.seed) for shot in shots]),
@@ -113,8 +110,6 @@ class Painter:
 
     def noise(self, seed: int) -> torch.Tensor:
         """The latents [1, c, h, w] that a seed stands for: the same on every device."""
-        import torch
-
         config = self.pipeline.unet.config
         shape = (1, config.in_channels, config.sample_size, config.sample_size)
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(self.pipeline.device)

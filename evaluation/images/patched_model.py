@@ -10,23 +10,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
+
+import torch
 
 from rasura.evaluation.images.painter import Painter, Sampling
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.compose import Layer, compose, layers_of
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
+from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import COMPONENTS, name_parameter
 from rasura.patches.models.base_identity import BaseIdentity, check_touched
 from rasura.patches.types import SHORT, Digest, ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 _FIXED = (
     "vae",
@@ -106,8 +104,6 @@ class PatchedModel:
         return self.fingerprints[patched]
 
     def _copy(self, tensors: Mapping[ParamName, torch.Tensor]) -> None:
-        import torch
-
         with torch.no_grad():
             for name, tensor in tensors.items():
                 self._live[name].copy_(tensor)

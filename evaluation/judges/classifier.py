@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from rasura.evaluation.images.questions import AXES, Answer
@@ -96,9 +98,6 @@ def load_judge(folder: Path, device: str = "cpu") -> Classifier:
         NotFoundError: a file is missing.
         FormatError: the files do not fit each other.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         facts = read_config(folder / FACTS)
         shape = facts["architecture"]

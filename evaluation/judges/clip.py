@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
 
 from rasura.evaluation.images.questions import Answer
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Sight
@@ -23,7 +25,6 @@ from rasura.patches.prompts.concept_prompts import check_template
 from rasura.patches.types import SHORT
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 _BATCH: Final = 32
@@ -62,8 +63,6 @@ class ClipJudge:
 
     def _embedded(self, pictures: Sequence[Image]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pooled output [n, d] and projection [n, p] of some pictures."""
-        import torch
-
         pixels = self.processor(images=[p.convert("RGB") for p in pictures], return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             pooled = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
@@ -98,8 +97,6 @@ def load_clip_judge(
 
 def _loaded(folder: Path) -> tuple[Any, Any, Any]:
     """Tokenizer, image processor and model."""
-    import torch
-    from safetensors import SafetensorError
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
     clip: Any = CLIPModel  # its annotations know nothing of the report
@@ -120,8 +117,6 @@ def _loaded(folder: Path) -> tuple[Any, Any, Any]:
 
 
 def _sentences(tokenizer: Any, model: Any, names: Sequence[str], template: str) -> torch.Tensor:
-    import torch
-
     texts = [template.replace("{}", name) for name in names]
     batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(model.device)
     with torch.no_grad():

@@ -13,9 +13,11 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
+from PIL.Image import Image
 
 from rasura.evaluation.judges.interface import ONNX, Sight
 from rasura.evaluation.judges.onnx_file import read_model
@@ -23,10 +25,6 @@ from rasura.evaluation.judges.onnx_labels import Description, read_description
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import SHORT
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from PIL.Image import Image
 
 _INSTALL: Final = "pip install 'rasura[onnx]'"
 _HINT: Final = f"rasura evaluate --judge {ONNX}FILE:LABELS"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+import numpy as np
+import numpy.typing as npt
 
 Matrix: TypeAlias = "npt.NDArray[np.float64]"
 
@@ -41,8 +40,6 @@ def ordered(matrix: Matrix, limit: float) -> Ordered:
         matrix: [N, N]; see `InterferenceData`.
         limit: what counts as disturbing, for the blocks.
     """
-    import numpy as np
-
     values = matrix.astype(np.float64, copy=True)
     np.fill_diagonal(values, np.nan)
     if len(values) == 1:
@@ -55,7 +52,6 @@ def ordered(matrix: Matrix, limit: float) -> Ordered:
 
 def _clustered(values: Matrix, limit: float) -> tuple[tuple[int, ...], list[int]]:
     """The order of the leaves, and the cluster of each patch."""
-    import numpy as np
     from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -73,8 +69,6 @@ def _clustered(values: Matrix, limit: float) -> tuple[tuple[int, ...], list[int]
 
 def scale(values: Matrix, limit: float) -> tuple[float, float]:
     """Decimal logarithms of the least and of the largest share that have colours of their own."""
-    import numpy as np
-
     finite = values[np.isfinite(values) & (values > 0)]
     top = max(1.0, float(finite.max(initial=0.0)))
     middle = limit if 0 < limit < math.inf else top / 100

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from rasura.evaluation.plots.clustering import ordered
 from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, short
 from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flatten_cosines
@@ -20,8 +23,6 @@ from rasura.patches.checks.capacity import Capacity
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from rasura.evaluation.plots.clustering import Matrix, Ordered, scale
 from rasura.evaluation.plots.save_figure import INK, SOFT
 
@@ -25,7 +27,6 @@ _LETTERS: Final = 20
 
 def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[str], limit: float) -> None:
     """Draw the map and its colour scale, on which the limit is marked."""
-    import numpy as np
     from matplotlib.colors import Normalize, TwoSlopeNorm
 
     low, high = scale(found.values, limit)
@@ -56,8 +57,6 @@ def draw_heat_map(axes: Axes, scale_axes: Axes, found: Ordered, names: Sequence[
 
 def coarsen(values: Matrix, most: int) -> Matrix:
     """The largest of every square of cells, at most so many a side: no bad pair may fall between pixels."""
-    import numpy as np
-
     step = -(-len(values) // most)
     if step == 1:
         return values
@@ -133,8 +132,6 @@ def _worst_names(axes: Axes, found: Ordered, names: Sequence[str], limit: float)
 
 def worst_rows(values: Matrix, limit: float, most: int = WORST) -> list[int]:
     """Positions of the patches with the largest shares over the limit, as p or as q, ascending."""
-    import numpy as np
-
     known = np.nan_to_num(values, nan=0.0, posinf=np.inf)
     worst = np.maximum(known.max(1), known.max(0))
     order = np.argsort(-worst, kind="stable")[:most]

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from rasura.evaluation.plots.clustering import Matrix
 from rasura.evaluation.plots.heatmap import number, short
 from rasura.evaluation.plots.save_figure import INK, SOFT
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from matplotlib.axes import Axes
 
 _COLOURS: Final = ("#6b7a8f", "#8fb3cf", "#f16913", "#eef1f4")
@@ -43,7 +44,6 @@ def draw_capacity(axes: Axes, parts: Sequence[tuple[str, int]], width: int) -> N
 
 def draw_cosines(axes: Axes, cosines: npt.NDArray[np.float64]) -> None:
     """Cosines of principal angles, the largest first; degrees on the right."""
-    import numpy as np
     from matplotlib.ticker import MaxNLocator
 
     values = np.sort(np.clip(flatten_cosines(cosines), 0.0, 1.0))[::-1]
@@ -70,8 +70,6 @@ def draw_cosines(axes: Axes, cosines: npt.NDArray[np.float64]) -> None:
 
 def flatten_cosines(cosines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """[k]; of a symmetric [N, N] each pair once."""
-    import numpy as np
-
     flat: npt.NDArray[np.float64] = cosines if cosines.ndim == 1 else cosines[np.triu_indices(len(cosines), 1)]
     return flat
 
@@ -95,8 +93,6 @@ def draw_worst(axes: Axes, matrix: Matrix, names: Sequence[str], limit: float) -
 
 def list_worst_pairs(matrix: Matrix, most: int) -> list[tuple[int, int, float]]:
     """The largest entries off the diagonal, NaN and 0 left out, the worst first."""
-    import numpy as np
-
     values = np.nan_to_num(matrix, nan=0.0, posinf=np.inf)
     np.fill_diagonal(values, 0.0)
     order = np.argsort(-values, axis=None, kind="stable")[:most]
@@ -106,8 +102,6 @@ def list_worst_pairs(matrix: Matrix, most: int) -> list[tuple[int, int, float]]:
 
 def count_over(matrix: Matrix, limit: float) -> int:
     """Ordered pairs over the limit."""
-    import numpy as np
-
     values = np.nan_to_num(matrix, nan=0.0, posinf=np.inf)
     np.fill_diagonal(values, 0.0)
     return int((values > limit).sum())

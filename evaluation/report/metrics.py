@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from PIL.Image import Image
+import numpy as np
+import numpy.typing as npt
+from PIL.Image import Image
+from skimage.metrics import structural_similarity
 
 Z95: Final = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
@@ -58,8 +58,6 @@ class PictureChange:
 
 def measure_change(before: Sequence[Image], after: Sequence[Image]) -> PictureChange:
     """Compare pictures pair by pair; equal sizes, at least one pair."""
-    import numpy as np
-
     pairs = [(np.asarray(b.convert("RGB")), np.asarray(a.convert("RGB"))) for b, a in zip(before, after, strict=True)]
     moved = [float(np.abs(b.astype(np.int16) - a.astype(np.int16)).mean()) / 255 for b, a in pairs]
     likeness = [compute_ssim(b, a) for b, a in pairs] if min(pairs[0][0].shape[:2]) >= _WINDOW else []
@@ -73,8 +71,6 @@ def measure_change(before: Sequence[Image], after: Sequence[Image]) -> PictureCh
 
 def compute_ssim(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     """Structural similarity of two [h, w, 3] pictures (Wang et al. 2004), windows of 7 x 7, mean over channels."""
-    from skimage.metrics import structural_similarity
-
     measure: Callable[..., float] = structural_similarity  # it ships no types
     return float(measure(one, other, channel_axis=2, data_range=255, win_size=_WINDOW))
 
@@ -102,8 +98,6 @@ def compute_frechet(before: npt.NDArray[np.float64], after: npt.NDArray[np.float
     The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½·Σ₂·Σ₁^½, which is symmetric, so no complex
     number appears. With fewer than two pictures there is no covariance and the answer is None.
     """
-    import numpy as np
-
     n, width = before.shape
     if n < 2:  # noqa: PLR2004
         return None

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Self, TypeGuard
+from typing import Final, Self, TypeGuard
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry._storage.records import Draft, EvaluationRecord
 from rasura.registry._storage.validation import MAX_NAME, MAX_SIXTEENTHS
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["ADD", "FORMAT", "MAX_REPORT_BYTES", "Report", "read_report", "record_evaluation"]
 

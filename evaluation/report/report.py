@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from PIL.Image import Image
 
 from rasura.evaluation.images.questions import PARAPHRASE, Question, Score, count
 from rasura.evaluation.judges.interface import Sight
@@ -30,9 +32,6 @@ from rasura.evaluation.report.recorded import FORMAT
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches.types import Digest, PatchId
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 GROUPS: Final = ("forget", "retain", "held_out")
 

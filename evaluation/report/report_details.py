@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
+import diffusers
+import torch
+import transformers
+
+from rasura.evaluation.attacks.attack import Attacked, AttackOptions
+from rasura.evaluation.images.painter import Sampling
+from rasura.evaluation.images.patched_model import EvaluatedPatch
 from rasura.evaluation.report.metrics import compute_wilson
 from rasura.evaluation.report.report import (
     Compared,
@@ -15,12 +21,7 @@ from rasura.evaluation.report.report import (
     list_pictures,
     score_rows,
 )
-
-if TYPE_CHECKING:
-    from rasura.evaluation.attacks.attack import Attacked, AttackOptions
-    from rasura.evaluation.images.painter import Sampling
-    from rasura.evaluation.images.patched_model import EvaluatedPatch
-    from rasura.patches._io.canonical_json import JsonValue
+from rasura.patches._io.canonical_json import JsonValue
 
 
 def build_body(
@@ -31,10 +32,6 @@ def build_body(
     options: AttackOptions,
 ) -> dict[str, JsonValue]:
     """Everything that a report says beside its summary."""
-    import diffusers
-    import torch
-    import transformers
-
     return {
         "patches": list(format_patches(stack)),
         "sampling": {

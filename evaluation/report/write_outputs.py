@@ -6,15 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.questions import Answer
+from rasura.evaluation.report.evaluated import Evaluated
 from rasura.evaluation.report.report import GROUPS, Compared, compute_scores, score_rows
 from rasura.patches.errors import ExistsError
-
-if TYPE_CHECKING:
-    from rasura.evaluation.report.evaluated import Evaluated
 
 REPORT: Final = "report.json"
 SCORES: Final = "scores.csv"

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra import fused_add
-from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
+from rasura.patches.algebra.increment import SUM_LIMIT, Increment
 from rasura.patches.algebra.rounding import Blocks
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.plain_numbers import say_beside
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
 
 _BLOCK: Final = 256
 """Rows that a CPU composes at a time: their float64 values stay in its cache."""
@@ -99,16 +98,12 @@ def _stacked(terms: Sequence[Term]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _detectors(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
     """A on top of each other [Σ rank, d_in], float64."""
-    import torch
-
     # Moved and widened once, not term by term: a set of hundreds is thousands of small tensors.
     return torch.cat([term.increment.A for term in terms]).to(device).to(torch.float64)
 
 
 def _responses(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
     """s·B side by side [d_out, Σ rank], float64."""
-    import torch
-
     shapes = {term.increment.shape for term in terms}  # (d_out, d_in)
     if len(shapes) != 1:
         raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
@@ -195,8 +190,6 @@ def _sharing(bases: Mapping[ParamName, torch.Tensor], layers: Iterable[Layer]) -
 
 
 def _share(one: Layer, other: Layer) -> bool:
-    import torch
-
     pairs = zip(one.terms, other.terms, strict=False)
     # equal detectors in another order would need another GEMM
     return len(one.terms) == len(other.terms) and all(
@@ -222,8 +215,6 @@ def _parts(group: Sequence[Layer], bases: Mapping[ParamName, torch.Tensor], limi
 def _composed_part(
     part: Sequence[Layer], A: torch.Tensor, bases: Mapping[ParamName, torch.Tensor]
 ) -> dict[ParamName, torch.Tensor]:
-    import torch
-
     found = {layer.name: torch.empty_like(bases[layer.name], requires_grad=False) for layer in part}
     for layer in part:
         _check_fits(bases[layer.name], layer.terms[0].increment)
@@ -242,8 +233,6 @@ def _composed_part(
 
 
 def _check_dtype(base: torch.Tensor) -> None:
-    import torch
-
     if base.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise AlgebraError(f"weights are {base.dtype}: expected float16, bfloat16 or float32")
 

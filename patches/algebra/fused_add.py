@@ -7,13 +7,12 @@ Only where the setting `RASURA_FUSED=1` asks for it, since whether it is faster 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.settings import FUSED, get_settings
 from rasura.patches.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["SWITCH", "add_round_store", "fits", "wanted"]
 
@@ -37,8 +36,6 @@ def wanted(device: torch.device) -> bool:
 
 
 def _check_possible() -> None:
-    import torch
-
     if torch.version.cuda is None:
         raise InputError(f"{SWITCH}=1 is for NVIDIA devices, got a torch for others: expected {SWITCH}=0")
     if importlib.util.find_spec("triton") is None:
@@ -59,8 +56,6 @@ def add_round_store(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor
         sums: contiguous, of that shape, float64; kept.
         broken: [1] int32; becomes 1 if a result is NaN or infinite, and otherwise stays.
     """
-    import torch
-
     from rasura.patches.algebra.fused_add_kernel import add_round_store as kernel
 
     count = result.numel()

@@ -14,87 +14,22 @@ stored as an ordinary LoRA file.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Self
+from typing import Self
 
-from rasura.patches._io.json_fields import show
-from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError, OffGridError, StrengthError
+import torch
+
+from rasura.patches.algebra.strength import ONE, Strength
+from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError, OffGridError
 from rasura.patches.plain_numbers import say_number
-
-if TYPE_CHECKING:
-    import torch
 
 DETECTOR_STEP = 2.0**-22
 RESPONSE_STEP = 2.0**-18
 RESPONSE_LIMIT = 64.0
 SUM_LIMIT = 256.0
-SIXTEENTHS = 16
-STRENGTH_LIMIT = 4
 # Rounding to the grid moves an entry by at most 2⁻²³, so a unit row of up to 2²⁰ entries grows by at most 2⁻¹³.
 _ROW_SHRINK = 1.0 - 2.0**-12
 _ROW_LEAST = _ROW_SHRINK - 2.0**-13
-# So many digits, times sixteen, fit the 28 of a Decimal: nothing is rounded, nothing overflows.
-_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,9}(?:\.[0-9]{1,16})?")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Strength:
-    """The ± factor of a patch in a stack, in sixteenths: exact, and the same on every machine."""
-
-    sixteenths: int = SIXTEENTHS
-
-    def __post_init__(self) -> None:
-        if abs(self.sixteenths) > STRENGTH_LIMIT * SIXTEENTHS:
-            raise StrengthError(
-                f"strength {self} is out of range: expected -{STRENGTH_LIMIT} to {STRENGTH_LIMIT}",
-                hint=f"--strength {STRENGTH_LIMIT}",
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a decimal such as "0.75".
-
-        Raises:
-            StrengthError: not a number, off the grid of 1/16, or outside [-4, 4].
-        """
-        if not _DECIMAL.fullmatch(text):
-            raise StrengthError(f"strength {show(text)} is no plain decimal number", hint="--strength 1")
-        scaled = Decimal(text) * SIXTEENTHS
-        if abs(scaled) > STRENGTH_LIMIT * SIXTEENTHS:
-            raise StrengthError(
-                f"strength {text} is out of range: expected -{STRENGTH_LIMIT} to {STRENGTH_LIMIT}", hint="--strength 1"
-            )
-        if scaled != scaled.to_integral_value():
-            nearest = Decimal(int(scaled.to_integral_value())) / SIXTEENTHS
-            raise StrengthError(
-                f"strength {text} is off the grid: expected a multiple of 1/16", hint=f"--strength {nearest}"
-            )
-        return cls(int(scaled))
-
-    @classmethod
-    def of(cls, given: Self | str | float) -> Self:
-        """A strength as people write it in Python: itself, a decimal in a text, or a number.
-
-        Raises:
-            StrengthError: see `parse`.
-        """
-        if isinstance(given, cls):
-            return given
-        return cls.parse(given if isinstance(given, str) else repr(float(given)))  # type: ignore[arg-type]
-
-    @property
-    def value(self) -> float:
-        """The factor itself, exact in float64."""
-        return self.sixteenths / SIXTEENTHS
-
-    def __str__(self) -> str:
-        """The shortest decimal; `parse(str(s)) == s`."""
-        return f"{Decimal(self.sixteenths) / SIXTEENTHS:f}"
-
-
-ONE = Strength()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,8 +64,6 @@ class Increment:
             BoundExceededError: a response of 64 or more.
             NotFiniteError: NaN or infinity.
         """
-        import torch
-
         A, B = A.to(torch.float64), B.to(torch.float64)
         _check_shapes(A, B)
         norms = torch.linalg.vector_norm(A, dim=1)  # [rank]
@@ -153,22 +86,16 @@ class Increment:
 
     def dense(self, strength: Strength = ONE) -> torch.Tensor:
         """s·B·A as [d_out, d_in] float64, exact."""
-        import torch
-
         return (self.B.to(torch.float64) * strength.value) @ self.A.to(torch.float64)
 
 
 def _rounded(values: torch.Tensor, step: float) -> torch.Tensor:
-    import torch
-
     if not bool(torch.isfinite(values).all()):
         raise NotFiniteError("a factor holds NaN or infinity: expected finite numbers")
     return (torch.round(values / step) * step + 0.0).to(torch.float32)  # + 0.0 turns -0.0 into 0.0
 
 
 def _on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
-    import torch
-
     scaled = values.to(torch.float64) / step  # a power of two: the division is exact
     return scaled == torch.round(scaled)
 
@@ -181,8 +108,6 @@ def _check_shapes(A: torch.Tensor, B: torch.Tensor) -> None:
 
 
 def _check_grid(factor: torch.Tensor, step: float, name: str) -> None:
-    import torch
-
     if factor.dtype != torch.float32:
         raise OffGridError(f"{name} is {factor.dtype}: expected float32")
     if not bool(torch.isfinite(factor).all()):
@@ -192,8 +117,6 @@ def _check_grid(factor: torch.Tensor, step: float, name: str) -> None:
 
 
 def _check_range(A: torch.Tensor, B: torch.Tensor) -> None:
-    import torch
-
     norm = float(torch.linalg.vector_norm(A.to(torch.float64), dim=1).max())  # the longest row
     if norm > 1.0:
         raise BoundExceededError(f"a row of A has norm {norm:.6g}: expected at most 1")

@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
+
+import torch
 
 from rasura.patches.errors import ErasureRefusedError, InputError
-
-if TYPE_CHECKING:
-    import torch
 
 RULES: Final = ("absolute", "relative", "energy", "count")
 EXACT: Final = 1e-7
@@ -96,8 +95,6 @@ class Moment:
     """The running second moment Σ c·cᵀ of token embeddings; memory is d × d however many prompts there are."""
 
     def __init__(self, width: int) -> None:
-        import torch
-
         self._sum = torch.zeros(width, width, dtype=torch.float64)
         self._count = 0
 
@@ -185,8 +182,6 @@ def build_protected_basis(invariants: torch.Tensor, retained: Moment, rule: Rank
     Raises:
         ErasureRefusedError: nothing of the space is left.
     """
-    import torch
-
     exact = _span(invariants)  # [k0, d]
     moment = retained.mean
     deflated = _deflated(moment, exact)  # the part of the moment that the invariants do not hold
@@ -213,8 +208,6 @@ def build_guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], 
     Raises:
         ErasureRefusedError: nothing of the space is left.
     """
-    import torch
-
     _with_room(basis)
     parts, loose = [basis.rows[:0]], [basis.rows[:0]]
     for rows in targets:
@@ -237,8 +230,6 @@ def build_guarded_basis(basis: ProtectedBasis, targets: Iterable[torch.Tensor], 
 
 def make_empty_basis(width: int) -> ProtectedBasis:
     """A basis without rows: nothing is promised. For increments whose inputs no text can tell, and for soft methods."""
-    import torch
-
     empty = torch.zeros(0, dtype=torch.float64)
     return ProtectedBasis(torch.zeros(0, width, dtype=torch.float64), empty, 0, RankRule("count", 1), empty)
 
@@ -279,8 +270,6 @@ def _no_room(basis: ProtectedBasis, together: int, parts: list[int], loose: int)
 
 def find_leading(columns: torch.Tensor, share: float) -> torch.Tensor:
     """Orthonormal rows [k, d] that carry this share of the columns' energy."""
-    import torch
-
     left, values, _ = torch.linalg.svd(columns, full_matrices=False)  # left [d, min(d, n)]
     rows: torch.Tensor = left[:, : count_for(values, share)].T.contiguous()
     return rows
@@ -293,8 +282,6 @@ def count_for(values: torch.Tensor, share: float) -> int:
 
 
 def _span(tokens: torch.Tensor) -> torch.Tensor:
-    import torch
-
     if tokens.shape[0] == 0:
         return torch.zeros(0, tokens.shape[1], dtype=torch.float64)
     _, values, rows = torch.linalg.svd(tokens, full_matrices=False)
@@ -309,8 +296,6 @@ def _deflated(moment: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _orthonormal(rows: torch.Tensor) -> torch.Tensor:
-    import torch
-
     if rows.shape[0] == 0:
         return rows
     q: torch.Tensor = torch.linalg.qr(rows.T)[0]  # QR keeps the order: invariants stay first
@@ -319,6 +304,4 @@ def _orthonormal(rows: torch.Tensor) -> torch.Tensor:
 
 def join_rows(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     """An orthonormal basis [k, d] of the span of several sets of rows, exact to `EXACT`."""
-    import torch
-
     return _span(torch.cat(list(parts)))

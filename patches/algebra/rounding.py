@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from rasura.patches._io.tensor_bytes import is_finite
 from rasura.patches.algebra import fused_add
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Blocks", "round_into"]
 
@@ -18,8 +15,6 @@ class Blocks:
 
     def __init__(self, A: torch.Tensor, rows: int, *, fuse: bool) -> None:
         """Room for so many rows; with `fuse`, Triton's kernel takes all steps after the product at once."""
-        import torch
-
         self._A, self._rows, self._fuse = A, rows, fuse
         self._sums = torch.empty(rows, A.shape[1], dtype=torch.float64, device=A.device)
         self._singles = torch.empty(0 if fuse else rows, A.shape[1], dtype=torch.float32, device=A.device)
@@ -46,8 +41,6 @@ class Blocks:
 
     def _product(self, B: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Rows of B·A; those of the whole part are made at once where there is room for them."""
-        import torch
-
         if stop > self._done.stop:
             self._done = range(start, min(start + self._rows, len(B)))
             torch.mm(B[self._done.start : self._done.stop], self._A, out=self._sums[: len(self._done)])
@@ -80,7 +73,5 @@ def round_into(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor, sin
 
 def _has_negative_zero(values: torch.Tensor) -> bool:
     """Told by the bits: -0.0 is the smallest of all integers."""
-    import torch
-
     integers = torch.int16 if values.element_size() == 2 else torch.int32  # noqa: PLR2004  # bytes
     return int(values.view(integers).min()) == torch.iinfo(integers).min

@@ -13,7 +13,7 @@ from typing import Self
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
-from rasura.patches.algebra.increment import SIXTEENTHS, STRENGTH_LIMIT, Strength
+from rasura.patches.algebra.strength import SIXTEENTHS, STRENGTH_LIMIT, Strength
 from rasura.patches.errors import FormatError
 from rasura.patches.types import Digest, PatchId
 

@@ -16,18 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
+
+import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT, find_leading
 from rasura.patches.checks.footprint import spaces_of
 from rasura.patches.checks.weigh import digest_span
 from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.patch import Patch
 from rasura.patches.format.patch_tensors import Span
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 GUARD: Final = 0.9999
 """Share of each guarded patch's target energy outside the protected span that stays untouched."""
@@ -58,8 +56,6 @@ class Capacity:
     @classmethod
     def of(cls, patches: Sequence[Patch]) -> Self | None:
         """The room that a stack takes; None where none of its parameters reads text embeddings."""
-        import torch
-
         reading = [patch for patch in patches if TEXT in spaces_of(patch)]
         if not reading:
             return None
@@ -106,8 +102,6 @@ def _fullest(patch: Patch) -> Span:
 
 def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
     """Orthonormal rows, outside the null prompt's, that hold what all retain sets together keep."""
-    import torch
-
     held = null
     for span in spans:
         kept = span.energy > 0  # guards have none: they are other patches' targets, which are counted as such
@@ -122,8 +116,6 @@ def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
 
 def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
     """Orthonormal rows of what of the targets lies outside; None where that is noise."""
-    import torch
-
     once = targets - rows.T @ (rows @ targets)
     left = once - rows.T @ (rows @ once)  # [d, m]
     if torch.linalg.vector_norm(left) <= EXACT * torch.linalg.vector_norm(targets):
@@ -133,8 +125,6 @@ def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
 
 def _span(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Orthonormal rows of all together."""
-    import torch
-
     stacked = torch.cat(list(parts))
     if stacked.shape[0] == 0:
         return stacked

@@ -18,10 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 FEWEST: Final = 4
 """Concepts that a unit needs at least."""
@@ -77,8 +76,6 @@ class Scale:
     @classmethod
     def of(cls, kept: Sequence[torch.Tensor], gram: torch.Tensor) -> Self | None:
         """The scale of some concepts [d, n] each; None where they are too few or all the same."""
-        import torch
-
         if len(kept) < FEWEST:
             return None
         sizes = [_size(gram, a - b) for i, a in enumerate(kept) for b in kept[:i]]

@@ -16,16 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import Self, TypeAlias
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.format.manifest_parts import IMAGE, TEXT
+from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 Space: TypeAlias = str
 """TEXT, or the name of a parameter that reads states of its own."""
@@ -97,8 +95,6 @@ def targets_in(patch: Patch, space: Space) -> torch.Tensor:
 
 def compute_kernel(increments: Sequence[Increment]) -> torch.Tensor:
     """K [k, d] float64 with ‖K X‖² = Σ_l ‖B_l A_l X‖², k at most d."""
-    import torch
-
     rows = [
         # R·A [r, d]: R is r × r, however many outputs there are
         torch.linalg.qr(torch.cat([i.B for i in group]).to(torch.float64), mode="r")[1] @ group[0].A.to(torch.float64)
@@ -123,8 +119,6 @@ def hash_detector(increment: Increment) -> bytes:
 
 def compact(rows: torch.Tensor) -> torch.Tensor:
     """At most d rows [k, d] with the same ‖rows · X‖ for every X."""
-    import torch
-
     return torch.linalg.qr(rows, mode="r")[1] if rows.shape[0] > rows.shape[1] else rows  # RᵀR = rowsᵀ·rows
 
 

@@ -19,15 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.checks.footprint import Footprint, Space, share, spaces_of, targets_in
+from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 BLOCK_BYTES: Final = 64 << 20
 """Size of one product; three of them are alive at a time."""
@@ -50,8 +48,6 @@ class Stacked:
     @classmethod
     def of(cls, parts: Sequence[torch.Tensor | None]) -> Stacked:
         """Stack rows [k, d] of patches; None where a patch has none."""
-        import torch
-
         sizes = torch.tensor([0 if part is None else part.shape[0] for part in parts])
         owner = torch.repeat_interleave(torch.arange(len(parts)), sizes)  # [Σ]
         return cls(torch.cat([part for part in parts if part is not None]), owner, len(parts))
@@ -62,8 +58,6 @@ class Stacked:
 
     def patches(self, start: int, stop: int) -> Stacked:
         """Those of the patches start … stop-1, counted from 0."""
-        import torch
-
         # owners ascend, so rows of neighbours lie together
         ends = torch.searchsorted(self.owner, torch.tensor([start, stop], device=self.owner.device))
         rows = slice(int(ends[0]), int(ends[1]))
@@ -79,8 +73,6 @@ class Stacked:
 
 def compute_energies(kernels: Stacked, targets: Stacked) -> torch.Tensor:
     """‖K_p T_q‖² for all p of the kernels and q of the targets, [P, Q] float64: one GEMM."""
-    import torch
-
     product = (kernels.values @ targets.values.T).square_()  # [Σk, Σm]
     # with one row a patch the product is the table already
     if not targets.single:
@@ -112,8 +104,6 @@ class Interference:
             effects: the units, where the footprints' targets are not those that the patches were made for.
             device: where to multiply.
         """
-        import torch
-
         self._prints = tuple(footprints)
         self._device = device
         given = [1.0] * len(self._prints) if strengths is None else list(strengths)
@@ -152,8 +142,6 @@ class Interference:
 
     def matrix(self) -> torch.Tensor:
         """The whole table [N, N] float64 on the CPU."""
-        import torch
-
         parts = [shares.cpu() for _, shares in self.blocks()]
         return torch.cat(parts) if parts else torch.zeros(0, 0, dtype=torch.float64)
 
@@ -171,8 +159,6 @@ class Interference:
 
     def worst(self) -> tuple[torch.Tensor, torch.Tensor]:
         """For every q, the largest share of it that any p disturbs [N], and which p that is [N]."""
-        import torch
-
         best = torch.zeros(len(self._prints), dtype=torch.float64, device=self._device)
         who = torch.zeros(len(self._prints), dtype=torch.int64, device=self._device)
         for rows, shares in self.blocks():
@@ -184,8 +170,6 @@ class Interference:
 
     def against(self, newcomer: Footprint) -> tuple[torch.Tensor, torch.Tensor]:
         """What a newcomer disturbs of each patch, and what each (at its strength) disturbs of it: two [N] float64."""
-        import torch
-
         out = torch.zeros(len(self._prints), dtype=torch.float64, device=self._device)
         back = torch.zeros_like(out)
         for name, (kernels, targets) in self.spaces.items():
@@ -199,8 +183,6 @@ class Interference:
         return _ratio(out.sqrt(), self.effects).cpu(), _ratio(back.sqrt() * self._strengths, unit).cpu()
 
     def _shares(self, rows: range) -> torch.Tensor:
-        import torch
-
         total: torch.Tensor | None = None
         for kernels, targets in self.spaces.values():
             part = compute_energies(kernels.patches(rows.start, rows.stop), targets)
@@ -225,8 +207,6 @@ def compute_angles(one: Footprint, other: Footprint) -> list[float]:
 
     1: they look for the same direction; 0: orthogonal.
     """
-    import torch
-
     found: list[float] = []
     for space in one.kernels.keys() & other.kernels.keys():
         mine, theirs = _row_space(one.kernels[space]), _row_space(other.kernels[space])
@@ -239,8 +219,6 @@ def compute_cosines(
     footprints: Sequence[Footprint], progress: Callable[[int, int], None] | None = None
 ) -> torch.Tensor:
     """The largest cosine of each pair, [N, N] float64, its diagonal 1."""
-    import torch
-
     table = torch.eye(len(footprints), dtype=torch.float64)
     for i, one in enumerate(footprints):
         if progress:
@@ -252,8 +230,6 @@ def compute_cosines(
 
 def _row_space(rows: torch.Tensor) -> torch.Tensor:
     """Orthonormal rows that span the same, to 1e-12 of the largest singular value."""
-    import torch
-
     _, values, right = torch.linalg.svd(rows, full_matrices=False)
     kept: torch.Tensor = right[values > 1e-12 * values[0]] if values.numel() and values[0] > 0 else right[:0]
     return kept
@@ -261,8 +237,6 @@ def _row_space(rows: torch.Tensor) -> torch.Tensor:
 
 def _ratio(changed: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """`share`, entry by entry; `present` is [N], one a column."""
-    import torch
-
     if bool((present > 0).all()):
         return changed.div_(present)
     missing = torch.where(changed == 0, 0.0, share(1.0, 0.0))  # nothing disturbed of nothing is 0
@@ -271,8 +245,6 @@ def _ratio(changed: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 def group_by_parameter(one: Patch, other: Patch) -> dict[ParamName, float]:
     """The share of the other's effect that one disturbs, parameter by parameter: squares add up to the pair's."""
-    import torch
-
     effect = Footprint.of(other).effect()
     shared = spaces_of(one).keys() & spaces_of(other).keys()
     found = {}

@@ -19,12 +19,16 @@
     min_forget = 0.0   # least share of the erased concepts' pictures that must be gone in it
     min_retain = 0.0   # least share of what is to stay that must be there still
 
+    [log]
+    checkpoint_age = "7 days"  # refuse to make or apply patches where the last checkpoint that was given out is older
+
 What a file leaves out has its default. Several policies hold together as their strictest limits: `all_of`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -38,6 +42,12 @@ MAX_POLICY_BYTES: Final = 65_536
 _LIMITS: Final = "limits"
 _REQUIRE: Final = "require"
 _EVALUATION: Final = "evaluation"
+_LOG: Final = "log"
+_AGE: Final = "checkpoint_age"
+_ANY_AGE: Final = "any"
+_AGE_FORM: Final = re.compile(r"([1-9][0-9]{0,4}) (hour|day|week)s?", re.ASCII)
+_HOURS: Final = {"hour": 1, "day": 24, "week": 7 * 24}
+_MAX_AGE: Final = 10 * 366 * 24
 _SHARES: Final = ("min_forget", "min_retain")
 _HINT: Final = "rasura policy show"
 _REQUIREMENTS: Final = ("separable", "reason")
@@ -70,6 +80,8 @@ class Policy:
         evaluated: whether a set must have been evaluated on its base before it is applied.
         min_forget: least that such an evaluation must say of `forget`, 0 to 1.
         min_retain: the same of `retain`.
+        checkpoint_age: hours within which somebody must have been given a checkpoint of the log, for patches to be made
+            or applied; None: it does not matter.
     """
 
     own: float = 1e-3
@@ -85,6 +97,7 @@ class Policy:
     evaluated: bool = False
     min_forget: float = 0.0
     min_retain: float = 0.0
+    checkpoint_age: int | None = None
 
     def __post_init__(self) -> None:
         for name in list_limit_names():
@@ -99,6 +112,8 @@ class Policy:
             if not isinstance(value := getattr(self, name), bool):
                 said = "required" if name == "evaluated" else name
                 raise InputError(f"policy: {said}: expected true or false, got {show(value)}", hint=_HINT)
+        if (age := self.checkpoint_age) is not None and (type(age) is not int or not 1 <= age <= _MAX_AGE):
+            raise InputError(f"policy: {_AGE}: expected 1 to {_MAX_AGE} hours, got {show(age)}", hint=_HINT)
         if not self.evaluated and (self.min_forget or self.min_retain):
             raise InputError(
                 "policy: evaluation: expected required = true beside its limits, or they would hold nobody", hint=_HINT
@@ -112,13 +127,16 @@ class Policy:
             InputError: no UTF-8 TOML, too long, an unknown table or name, a limit that is no number of 0 or more.
         """
         document = _document(data)
-        limits, require, evaluation = (_table(document, name) for name in (_LIMITS, _REQUIRE, _EVALUATION))
-        _known(document, (_LIMITS, _REQUIRE, _EVALUATION), "table")
+        tables = _LIMITS, _REQUIRE, _EVALUATION, _LOG
+        limits, require, evaluation, log = (_table(document, name) for name in tables)
+        _known(document, tables, "table")
         _known(limits, list_limit_names(), "limit")
         _known(require, _REQUIREMENTS, "requirement")
         _known(evaluation, ("required", *_SHARES), "demand")
+        _known(log, (_AGE,), "demand")
         demanded = {"evaluated" if name == "required" else name: value for name, value in evaluation.items()}
-        return cls(**{**limits, **require, **demanded})
+        age = _read_age(log[_AGE]) if log else None
+        return cls(**{**limits, **require, **demanded, _AGE: age})
 
     def to_toml(self, *, whole: bool = False) -> str:
         """The file that says this; `parse(p.to_toml().encode()) == p`.
@@ -134,7 +152,25 @@ class Policy:
         if whole or self.evaluated:
             shares = [f"{name} = {_number(getattr(self, name))}" for name in _SHARES]
             lines += [f"[{_EVALUATION}]", f"required = {str(self.evaluated).lower()}", *shares, ""]
+        if whole or self.checkpoint_age is not None:
+            age = _ANY_AGE if self.checkpoint_age is None else show_age(self.checkpoint_age)
+            lines += [f"[{_LOG}]", f'{_AGE} = "{age}"', ""]
         return "\n".join(lines)
+
+
+def show_age(hours: int) -> str:
+    """A time as a policy spells it: in days where it is whole days."""
+    count, unit = (hours // _HOURS["day"], "day") if hours % _HOURS["day"] == 0 else (hours, "hour")
+    return f"{count} {unit}" + ("" if count == 1 else "s")
+
+
+def _read_age(said: object) -> int | None:
+    if said == _ANY_AGE:
+        return None
+    found = _AGE_FORM.fullmatch(said) if isinstance(said, str) else None
+    if found is None:
+        raise InputError(f'policy: {_AGE}: expected "7 days", "12 hours" or "any", got {show(said)}', hint=_HINT)
+    return int(found[1]) * _HOURS[found[2]]
 
 
 def _default(name: str) -> object:
@@ -143,7 +179,7 @@ def _default(name: str) -> object:
 
 def list_limit_names() -> tuple[str, ...]:
     """The names of all limits, in the file's order."""
-    others = {*_REQUIREMENTS, "evaluated", *_SHARES}
+    others = {*_REQUIREMENTS, "evaluated", *_SHARES, _AGE}
     return tuple(field.name for field in fields(Policy) if field.name not in others)
 
 
@@ -163,7 +199,8 @@ def combine_policies(*policies: Policy) -> Policy:
     limits["kept"] = max(policy.kept for policy in policies)
     required = {name: any(getattr(policy, name) for policy in policies) for name in (*_REQUIREMENTS, "evaluated")}
     shares = {name: max(getattr(policy, name) for policy in policies) for name in _SHARES}
-    return Policy(**limits, **required, **shares)
+    ages = [policy.checkpoint_age for policy in policies if policy.checkpoint_age is not None]
+    return Policy(**limits, **required, **shares, checkpoint_age=min(ages, default=None))
 
 
 def _document(data: bytes) -> Mapping[str, object]:

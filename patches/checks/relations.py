@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
+
+import torch
 
 from rasura.patches.algebra.compose import bound_sum, layers_of
 from rasura.patches.algebra.increment import SUM_LIMIT
@@ -23,9 +25,6 @@ from rasura.patches.checks.verdict import CheckName, Relation
 from rasura.patches.checks.weigh import Originals, digest_promise, weigh
 from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName, PatchId
-
-if TYPE_CHECKING:
-    import torch
 
 LISTED: Final = 64
 """Patches of which all pairs are listed; of more, those over the limit and the worst on each patch."""
@@ -102,8 +101,6 @@ class Relations:
     @cached_property
     def strengths(self) -> torch.Tensor:
         """[N] float64."""
-        import torch
-
         return torch.tensor([member.strength.value for member in self.stack], dtype=torch.float64)
 
     @cached_property
@@ -135,8 +132,6 @@ class Relations:
 
     def own(self) -> Iterator[Relation]:
         """What each patch leaks on its own promise."""
-        import torch
-
         for place, (member, promise) in enumerate(zip(self.stack, self.promises, strict=True)):
             if promise.uniform:
                 leak = self._leak(place, promise)
@@ -249,8 +244,6 @@ class Relations:
 
     def _kept(self, place: int) -> list[float]:
         """‖U_q F_p‖ / ‖F_p‖ for every p, over the rows in which q keeps prompts (guards are no prompts), at most 1."""
-        import torch
-
         tensors, invariants = self.stack[place].patch.tensors, self.stack[place].patch.manifest.protected.basis
         rows, null = tensors.protected[tensors.energy > 0], tensors.protected[: invariants.invariants]
         found = []

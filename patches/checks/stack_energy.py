@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
+
+import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.checks.footprint import Space, hash_detector, norm, spaces_of
+from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +89,6 @@ def _group(
     names: Sequence[ParamName],
     touching: dict[tuple[Space, ParamName], list[tuple[int, Increment]]],
 ) -> SpaceGroup:
-    import torch
-
     assert isinstance(space, str)
     terms = touching[space, names[0]]
     responses = [torch.cat([i.B for _, i in touching[space, name]], dim=1) for name in names]  # [d_out, Σr] each

@@ -11,16 +11,14 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches.checks.footprint import share, spaces_of
+from rasura.patches.format.patch import Patch
 from rasura.patches.format.patch_tensors import PatchTensors, Span
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.format.patch import Patch
 
 Originals = Mapping[ParamName, "torch.Tensor"]
 """The base's own values of parameters, in the base's dtype."""
@@ -118,8 +116,6 @@ def _weigh_one(
     name: ParamName, patches: Sequence[Patch], promises: Sequence[_Strongest], weight: torch.Tensor
 ) -> list[tuple[float, float, float]]:
     """For each patch ‖W U √E‖², ‖(W + Δ) T − W C*‖² and ‖W (C* − T)‖² in one parameter."""
-    import torch
-
     leading = {promise.key: promise for promise in promises}
     wanted = [patch.tensors.pairs_of(name) for patch in patches]
     columns = [*(p.columns for p in leading.values()), *((pair.anchors - pair.targets).T for pair in wanted)]
@@ -149,8 +145,6 @@ def _leading(span: Span) -> tuple[torch.Tensor, float]:
 
 def _estimate(patch: Patch) -> float:
     """‖W U √E‖ as the patch's own effect gives it: ‖Δ T‖ ÷ ‖C* − T‖ · √ΣE in each parameter."""
-    import torch
-
     total = 0.0
     for name in _names(patch):
         pairs, increment = patch.tensors.pairs_of(name), patch.tensors.increments[name]

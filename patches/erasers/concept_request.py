@@ -9,13 +9,13 @@ import torch
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.errors import ConceptError, InputError
+from rasura.patches.models.plain_text import normal
 from rasura.patches.prompts.concept_prompts import (
     GENERIC_TEMPLATES,
     HELD_OUT,
     TOKEN_CHOICES,
     Target,
     check_template,
-    normal,
     prompts_of,
 )
 from rasura.patches.prompts.retain_set import RetainSet, naming

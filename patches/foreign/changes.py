@@ -20,7 +20,7 @@ import torch
 
 from rasura.patches._io.tensor_bytes import torch_dtype
 from rasura.patches.errors import ErasureRefusedError, InputError
-from rasura.patches.foreign.open_foreign import ADAPTER, Foreign
+from rasura.patches.foreign.foreign import ADAPTER, Foreign
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention
 from rasura.patches.models.families import find_family

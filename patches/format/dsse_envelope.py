@@ -11,6 +11,11 @@ a signature of each, sorted by key (`join_signature`, `read_joined`).
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from securesystemslib.dsse import Envelope
+
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
@@ -110,8 +115,6 @@ def read_joined(data: bytes, kind: str, what: str, *, limit: int) -> tuple[bytes
 
 def encode_pae(payload: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
     """What is signed: the payload bound to its type."""
-    from securesystemslib.dsse import Envelope
-
     return Envelope(payload, kind, {}).pae()
 
 
@@ -121,10 +124,6 @@ def check_signature(key: PublicKey, payload: bytes, signature: bytes, what: str,
     Raises:
         SignatureError: naming the key.
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     try:
         key.cryptography_key().verify(signature, encode_pae(payload, kind), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:

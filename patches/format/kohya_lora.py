@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
@@ -26,10 +28,6 @@ from rasura.patches.algebra.compose import Layer, Term, layers_of
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError
 from rasura.patches.format.member import Member
 from rasura.patches.types import SHORT, ParamName
-
-if TYPE_CHECKING:
-    import torch
-
 
 __all__ = ["FORMAT", "UNSIGNED", "KohyaFile", "encode_kohya", "name_module_key"]
 
@@ -103,8 +101,6 @@ def _check_bases(members: Sequence[Member]) -> None:
 
 
 def _module(layer: Layer, rank: int) -> dict[str, torch.Tensor]:
-    import torch
-
     down = torch.cat([term.increment.A for term in layer.terms])
     up = torch.cat([_response(layer.name, term) for term in layer.terms], dim=1)
     room = rank - down.shape[0]
@@ -114,8 +110,6 @@ def _module(layer: Layer, rank: int) -> dict[str, torch.Tensor]:
 
 def _response(name: ParamName, term: Term) -> torch.Tensor:
     """s·B as float32."""
-    import torch
-
     exact = term.increment.B.to(torch.float64) * term.strength.value
     rounded = exact.to(torch.float32)
     if not torch.equal(rounded.to(torch.float64), exact):

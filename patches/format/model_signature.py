@@ -23,6 +23,9 @@ https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # its documented home
+
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.sha256 import digest_of
@@ -63,9 +66,6 @@ def sign(files: Mapping[str, bytes], *, name: str, key: PrivateKey) -> bytes:
     Raises:
         FormatError: no files, or a file's name that verifiers refuse.
     """
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import Signature  # type: ignore[attr-defined]  # its documented home
-
     envelope = Envelope(intoto_statement.payload(files, name), PAYLOAD_TYPE, {})
     envelope.signatures[""] = Signature("", key.sign(envelope.pae()).hex())
     return canonical_json.dumps(

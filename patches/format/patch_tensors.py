@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
+
+import torch
 
 from rasura.patches._io.safetensors_file import PATCH_LIMITS, decode, encode
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
@@ -13,10 +15,6 @@ from rasura.patches.errors import FormatError
 from rasura.patches.format.file_names import BASIS, TARGETS, WEIGHTS
 from rasura.patches.format.manifest_parts import TensorIdentity, TensorSpec
 from rasura.patches.types import Digest, ParamName
-
-if TYPE_CHECKING:
-    import torch
-
 
 _SUFFIX: Final = ".weight"
 _ORTHONORMAL: Final = 1e-6
@@ -200,8 +198,6 @@ def check_rows(span: Span, seed: Digest) -> None:
     Raises:
         FormatError: they do.
     """
-    import torch
-
     if span.rows.shape[0] == 0:
         return
     if not bool((span.energy > 0).any()):

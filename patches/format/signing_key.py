@@ -10,16 +10,24 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from rasura.patches._io.byte_ranges import sync_folder
 from rasura.patches._io.files import open_regular
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, ExistsError, FormatError, HostWriteError, InputError
 from rasura.patches.types import KeyId
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 MAX_KEY_BYTES: Final = 16 * 1024
 """Longest PEM read. A P-256 key has 0.2 KB, an encrypted one 0.4 KB."""
@@ -87,8 +95,6 @@ class PrivateKey:
     @classmethod
     def generate(cls) -> "PrivateKey":
         """A new key from the operating system's randomness."""
-        from cryptography.hazmat.primitives.asymmetric import ec
-
         return _private(ec.generate_private_key(ec.SECP256R1()))
 
     @classmethod
@@ -99,10 +105,6 @@ class PrivateKey:
             FormatError: no P-256 private key.
             InputError: a password is missing, wrong, or given for a key that has none.
         """
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
         if len(pem) > MAX_KEY_BYTES:
             raise FormatError(f"private key: expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}")
         try:
@@ -124,8 +126,6 @@ class PrivateKey:
         Raises:
             InputError: a password of no bytes, or of more than OpenSSL takes.
         """
-        from cryptography.hazmat.primitives import serialization
-
         if password is not None and not 1 <= len(password) <= MAX_PASSWORD_BYTES:
             raise InputError(f"expected a password of 1 to {MAX_PASSWORD_BYTES} bytes, got {len(password)}")
         lock = serialization.NoEncryption() if password is None else serialization.BestAvailableEncryption(password)
@@ -133,9 +133,6 @@ class PrivateKey:
 
     def sign(self, message: bytes) -> bytes:
         """The DER ECDSA signature over SHA-256 of `message`; the same for the same message and key (RFC 6979)."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
         return self._key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
@@ -220,10 +217,6 @@ def _private(key: "EllipticCurvePrivateKey") -> PrivateKey:
 
 
 def _load_public(pem: bytes) -> "EllipticCurvePublicKey":
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     if len(pem) > MAX_KEY_BYTES:
         raise FormatError(f"public key: expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}")
     if pem.count(b"-----BEGIN ") > 1:  # the library would take the first and keep silent
@@ -238,12 +231,8 @@ def _load_public(pem: bytes) -> "EllipticCurvePublicKey":
 
 
 def _pem(key: "EllipticCurvePublicKey") -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
 
 def _key_id(key: "EllipticCurvePublicKey") -> KeyId:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return KeyId(digest_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)))

@@ -13,19 +13,18 @@ All answer `digests` with the SHA-256 of the same raw bytes, so a live model can
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from rasura.patches._io.tensor_bytes import digest_tensors
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from rasura.patches.algebra.compose import Layer
     from rasura.patches.algebra.factors import BranchFactors
-    from rasura.patches.format.manifest_parts import TensorIdentity
-
 __all__ = [
     "COMPONENTS",
     "Host",
@@ -201,6 +200,10 @@ class Host(Protocol):
         """The diffusers folder that this model is, with tokenizer and text encoder; None of every other host."""
         return None
 
+    def uncovered(self) -> tuple[str, ...]:
+        """Sentences about parts of the pipeline that read text or pictures and that no patch touches."""
+        return ()
+
     def quantised_part(self) -> QuantisedPart | None:
         """The quantised layers, if this host can have some."""
         return None
@@ -225,7 +228,6 @@ class Host(Protocol):
         Raises:
             AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
         """
-        from rasura.patches._io.tensor_bytes import digest_tensors
         from rasura.patches.algebra.compose import compose_all
 
         del made_of  # nothing is remembered here

@@ -10,19 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import re
+from _csv import Reader
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.lists.json_items import JsonFlawError, ends_early, parse_json, walk_array, walk_object
 from rasura.patches.lists.plain_lines import SEPARATORS, read_lines_of_text, split_cells, split_lines
 from rasura.patches.lists.role import Role
-
-if TYPE_CHECKING:
-    from _csv import Reader
 
 __all__ = ["TABLES", "Rows", "read_rows"]
 

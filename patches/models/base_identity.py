@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
@@ -18,9 +20,6 @@ from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
 from rasura.patches.models.families import find_family, refuse_unread
 from rasura.patches.types import SHORT, Digest, ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
 """The dtypes in which people load a model; a cast is one IEEE rounding, so its digest can be known beforehand."""
@@ -146,8 +145,6 @@ def check_touched(expected: Iterable[TensorIdentity], pristine: Mapping[ParamNam
 
 
 def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -> BaseMismatchError:
-    import torch
-
     own, got = torch_dtype(expected.dtype), dtype_name(tensor.dtype)
     if torch.promote_types(own, tensor.dtype) != tensor.dtype:
         wide = [name for name in CAST_DTYPES if torch.promote_types(own, torch_dtype(name)) == torch_dtype(name)]
@@ -168,8 +165,6 @@ def _other_weights(expected: TensorIdentity, tensor: torch.Tensor, where: str) -
 
 
 def _same(expected: TensorIdentity, tensor: torch.Tensor) -> bool:
-    import torch
-
     own = torch_dtype(expected.dtype)
     if digest_tensor(tensor.to(own)) != expected.sha256:
         return False

@@ -14,6 +14,7 @@ from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.families import Encoder
 from rasura.patches.models.plain_text import check_plain
+from rasura.patches.models.spelling import clean_caption, cleans_captions
 from rasura.patches.models.tokenizer_reading import describe_loaded
 
 
@@ -154,7 +155,8 @@ class Tower:
         """What the tokenizer does otherwise than its class, as it was loaded or as its files say; often nothing."""
         loaded = describe_loaded(self.tokenizer)
         odd = {name: value for name, value in self.said.items() if name not in loaded or loaded[name] != value}
-        return loaded | ({"file": odd} if odd else {})
+        cleaned: dict[str, JsonValue] = {"clean_caption": True} if self.kind.masked and cleans_captions() else {}
+        return loaded | cleaned | ({"file": odd} if odd else {})
 
     def plain_state(self) -> dict[str, Any]:
         """Vocabulary, merges or scores, length, special ids: all that older identities cover."""
@@ -171,7 +173,7 @@ class Tower:
         }
 
     def _spelled(self, prompt: str) -> str:
-        return prompt.lower().strip() if self.kind.masked else prompt
+        return clean_caption(prompt) if self.kind.masked else prompt
 
     def _padded(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         for prompt in prompts:

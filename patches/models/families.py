@@ -64,7 +64,7 @@ class Encoder:
     length: int | None = None
     """Positions that the family's pipeline pads a prompt to by default; None: as many as the encoder has."""
     masked: bool = False
-    """Whether padding is hidden, from the encoder and from what reads it, and prompts are read in lower case."""
+    """Whether padding is hidden, from the encoder and from what reads it, and captions are cleaned before."""
 
     @property
     def tokenizer(self) -> str:
@@ -143,6 +143,7 @@ _UNET: Final = (
 )
 # A UNet with this projects its text first, as Kolors does; its attn2 does not see the encoder's output.
 _PROJECTED: Final = "unet.encoder_hid_proj.*"
+_IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 _POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
 _CONTEXT: Final = "transformer.context_embedder.weight"
 _STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
@@ -247,11 +248,24 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
             hint="rasura erase --layers text",
             family=family.name,
         )
+    if adapter := next((name for name in infos if fnmatchcase(name, _IP_ADAPTER)), None):
+        raise UnsupportedHostError(
+            f"expected {sought} of a model alone, got one that was saved with an IP-Adapter in it ({adapter}), which "
+            "brings concepts to the picture by another way than text",
+            hint="pipe.unload_ip_adapter(); pipe.save_pretrained(DIR)",
+            parameter=adapter,
+        )
     if any(_matching(infos, _PROJECTED)) or any(name.startswith("transformer.") for name in names):
         raise UnsupportedHostError(
             f"expected {sought}, got {names[0] if names else 'none'} in a model of none of the families "
             f"{', '.join(known.name for known in FAMILIES)}: what it reads is not known",
             hint="rasura methods",
+        )
+    if any(name.startswith("transformer.") for name in infos):
+        raise UnsupportedHostError(
+            f"the model has no {sought}, and its transformer is of none of the families "
+            f"{', '.join(known.name for known in FAMILIES)}: where its text enters is not known",
+            hint="rasura probe MODEL",
         )
     if not names:
         raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")

@@ -36,9 +36,7 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
     """
     for part in (kind.tokenizer, kind.component):
         if not (folder / part).is_dir():
-            raise NotFoundError(
-                f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
-            )
+            raise _missing(folder, part, kind)
     tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
     if missing:
         raise UnsupportedHostError(
@@ -52,6 +50,25 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
         )
     model.train(mode=False)
     return _towered(folder, kind, tokenizer, model)
+
+
+def _missing(folder: Path, part: str, kind: Encoder) -> NotFoundError:
+    if kind.component == CLIP.component and (folder / "text_encoder_2").is_dir():
+        return NotFoundError(
+            f"{folder} has no {part}/ folder, and has text_encoder_2/: expected a whole model, got what may be SDXL's "
+            "refiner, which reads the second encoder alone; no patch is computed for it, and concepts come back by it",
+            hint="rasura base add MODEL, of the base model",
+        )
+    if kind.component == CLIP.component:
+        return NotFoundError(
+            f"{folder} has no {part}/ folder: expected a diffusers pipeline folder", hint="rasura base add DIR"
+        )
+    return NotFoundError(
+        f"{folder} has no {part}/ folder: it was saved without one of the encoders that the model reads, and what is "
+        "solved without it is not what a whole pipeline draws",
+        hint=f"put {kind.tokenizer}/ and {kind.component}/ of the whole model into {folder}",
+        encoder=kind.component,
+    )
 
 
 def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
@@ -103,11 +120,14 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
     """Tokenizer, text encoder, and the tensors that its files lack: transformers would fill them with noise."""
     import transformers
 
+    reading = tokenizer_folder
     try:
         check_regular_files(tokenizer_folder)
-        check_regular_files(model_folder)
         with quiet():
             tokenizer = _tokenizer(tokenizer_folder, kind)
+        reading = model_folder
+        check_regular_files(model_folder)
+        with quiet():
             found: Any = getattr(transformers, _class(model_folder, kind))  # annotated without the report
             model, report = found.from_pretrained(
                 model_folder,
@@ -118,7 +138,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
                 output_loading_info=True,
             )
     except (*_UNREADABLE, RasuraError) as error:
-        raise UnsupportedHostError(f"{model_folder.parent}: {model_folder.name}/ cannot be loaded: {error}") from error
+        raise UnsupportedHostError(f"{reading.parent}: {reading.name}/ cannot be loaded: {error}") from error
     return tokenizer, model, set(report["missing_keys"])
 
 

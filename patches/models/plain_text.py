@@ -1,4 +1,4 @@
-"""Plain text: what a prompt may hold."""
+"""Plain text: what a prompt may hold, and when two texts are one phrase."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def check_plain(text: str) -> None:
     """
     if any(unicodedata.category(char) in _NOT_PLAIN for char in text):
         raise ConceptError(f"{show(text)} holds control characters: expected plain text", hint="--concept TEXT")
+
+
+def normal(text: str) -> str:
+    """One spelling of a phrase for comparing: composed, without case, single spaces; so CLIP's tokenizer sees it."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

@@ -13,20 +13,17 @@ on knows the concept: the end-of-text and padding positions too. Which of them a
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
-from rasura.patches.models.plain_text import check_plain
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.models.clip_or_t5 import PhrasePosition
-    from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.clip_or_t5 import PhrasePosition
+from rasura.patches.models.plain_text import check_plain, normal
+from rasura.patches.models.text_encoder import TextEncoder
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
@@ -73,11 +70,6 @@ class Target:
                 f"concept {show(self.concept)} equals its anchor: expected another, more general concept",
                 hint="--anchor TEXT",
             )
-
-
-def normal(text: str) -> str:
-    """One spelling of a phrase for comparing: composed, without case, single spaces; so CLIP's tokenizer sees it."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def check_concept(text: str) -> None:
@@ -155,8 +147,6 @@ def align_columns(
     Returns:
         C1 and C*, each [d, n] float64.
     """
-    import torch
-
     sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
     hidden, wanted = encoder.encode_all(sources), encoder.encode_all(goals)
     pairs = [

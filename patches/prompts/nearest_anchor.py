@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from rasura.patches.errors import ConceptError
+from rasura.patches.models.plain_text import normal
 from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target, normal
+from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 
 AUTO: Final = "auto"

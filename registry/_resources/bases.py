@@ -16,7 +16,7 @@ from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, Draft, RetainSetRecord
 from rasura.registry._storage.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
 from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.told import check_absent, check_told
+from rasura.registry.log.told.checks import check_absent, check_told
 
 __all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]
 

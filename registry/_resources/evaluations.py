@@ -16,7 +16,7 @@ from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import Draft, EvaluationRecord
 from rasura.registry._storage.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
 from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.told import check_told
+from rasura.registry.log.told.checks import check_told
 
 __all__ = ["Evaluations", "every"]
 

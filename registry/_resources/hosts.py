@@ -12,7 +12,7 @@ from rasura.registry._storage.lookup import found
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
 from rasura.registry._storage.tables import AppliedRow, BaseRow, HostRow, PatchRow
 from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.told import check_absent, check_kind, check_told
+from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["Hosts", "every"]
 

@@ -15,7 +15,7 @@ from rasura.registry._storage.lookup import expand_id
 from rasura.registry._storage.records import Draft, KeyRecord
 from rasura.registry._storage.tables import KeyRow
 from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.told import check_absent, check_kind, check_told
+from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import LogWriter
 
 __all__ = ["AskPassword", "Keys", "every"]

@@ -8,7 +8,7 @@ from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.signed_note import Checkpoint, VerifyKey
-from rasura.registry.log.told import check_actions, check_entries, check_unfinished
+from rasura.registry.log.told.checks import check_actions, check_entries, check_newest, check_unfinished
 
 __all__ = ["Log"]
 
@@ -63,6 +63,15 @@ class Log(Opened):
             if action is not None and which == EntryFilter(action=action) and (limit, after) == (None, None):
                 check_actions(session, action, found)
             return found
+
+    def newest_entry(self, action: str) -> EntryRecord | None:
+        """The newest entry that says this was done, held to what was signed; None where none does."""
+        with self.reading() as session:
+            which = EntryFilter(action=action, outcome="success")
+            found = ledger.every(session, which, newest=True, limit=1, after=None)
+            check_entries(session, found)
+            check_newest(session, action, found)
+            return found[0] if found else None
 
     def changes_of_host(self, host_id: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
         """Every entry that changed a host, with what it changed of it, the oldest first."""

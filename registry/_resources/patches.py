@@ -25,7 +25,7 @@ from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRo
 from rasura.registry.log.entry import RowChange, encode_change
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.ledger import every as every_entry
-from rasura.registry.log.told import check_absent, check_told
+from rasura.registry.log.told.checks import check_absent, check_told
 
 __all__ = ["NewPatch", "Patches", "every"]
 

@@ -14,7 +14,7 @@ from rasura.registry._storage.choices import REGISTRY, PolicyRecord, digest_poli
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import PolicyRow
 from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.told import check_kind, check_told
+from rasura.registry.log.told.checks import check_kind, check_told
 
 __all__ = ["Policies", "every"]
 

@@ -13,7 +13,7 @@ from rasura.registry._storage.lookup import found
 from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import BaseRow, PatchRow, StackPatchRow, StackRow
 from rasura.registry.log.entry import RowChange, encode_change, removal_of
-from rasura.registry.log.told import check_absent, check_kind, check_told
+from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["Stacks", "every"]
 

@@ -11,9 +11,9 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -21,9 +21,6 @@ from sqlalchemy.pool import NullPool
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import BusyError, InputError, NoRegistryError, RegistryError
 from rasura.registry._storage.location import Location
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
 
 __all__ = ["Database", "journal_mode"]
 

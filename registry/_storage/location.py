@@ -4,6 +4,7 @@
     ├── registry.db            SQLite, unless a URL names a PostgreSQL database
     ├── blobs/ab/cdef…         files of patches, by SHA-256
     ├── cache/ab/cdef…         what can be computed again, by what decides it; RASURA_CACHE names another folder
+    ├── cases/…                0700: who asked and what they wrote, until it is deleted (`_storage/vault.py`)
     ├── config.toml            defaults of the command line, if somebody wrote some
     └── keys/                  0700: log.pem (signs the audit log), last_signed, and private keys of patch signers
 
@@ -53,6 +54,11 @@ class Location:
         """The folder of what can be computed again: this registry's, or the one that the process was given."""
         chosen = get_settings().cache
         return Path(chosen).absolute() if chosen else self.folder / "cache"
+
+    @property
+    def cases(self) -> Path:
+        """The folder of personal data, which can be deleted."""
+        return self.folder / "cases"
 
     @property
     def keys(self) -> Path:

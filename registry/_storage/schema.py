@@ -6,10 +6,11 @@ trigger of somebody else's, or without one of ours, is not written to. Opening n
 right to write, and an upgrade is an entry of the log. Alembic is imported only where it is needed.
 """
 
+import io
 import re
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import text
+from sqlalchemy import Connection, inspect, text
 
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import NoRegistryError, SchemaError
@@ -17,11 +18,9 @@ from rasura.registry._storage.digests import sha256
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from sqlalchemy import Connection
-
 __all__ = ["HEAD", "check", "check_known", "find_drift", "pin", "upgrade", "version"]
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The migration that this program's tables belong to."""
 
 PINS: Final = {
@@ -40,6 +39,10 @@ PINS: Final = {
     "0004": {
         "sqlite": "6cc73320a04317efc4d2da3881c7ae0669811ffc20b28b465cdde9dd0391a546",
         "postgresql": "44a6b6febe2d5bb264c9b8807286f49452bcc309e8fdd8943b03416142686dd4",
+    },
+    "0005": {
+        "sqlite": "265e1b35ebc0857bb1de1a2aa05096e44ccb4b8763a7c80f087ebb648cab43e6",
+        "postgresql": "e3848b790fc600b6dd348730374b0a2a681cf6b241c51d0a94a6b9f5ee168680",
     },
 }
 """What `pin` must give for a database at each version. A new migration needs new ones; a test prints them."""
@@ -147,8 +150,6 @@ def find_drift(connection: "Connection") -> str:
 
 
 def _config(connection: "Connection") -> "Config":
-    import io
-
     from alembic.config import Config
 
     config = Config(stdout=io.StringIO())  # Alembic would print
@@ -160,8 +161,6 @@ def _config(connection: "Connection") -> "Config":
 
 def version(connection: "Connection") -> str | None:
     """The migration that a database is at, None where it has none."""
-    from sqlalchemy import inspect
-
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -284,6 +284,33 @@ class PolicyRow(Table):
     set_at: Mapped[datetime]
 
 
+class CaseRow(Table):
+    """A request with its clock; no personal data."""
+
+    __tablename__ = "case_record"
+    __table_args__ = _table(
+        CheckConstraint("length(case_id) BETWEEN 1 AND 64", name="case_id_length"),
+        CheckConstraint("held IN (0, 1)", name="held_flag"),
+    )
+    case_id: Mapped[str] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    held: Mapped[bool]
+    forgotten_at: Mapped[datetime | None]
+
+
+class CaseItemRow(Table):
+    """A commitment to something that lies in the vault, or lay there."""
+
+    __tablename__ = "case_item"
+    __table_args__ = _table(_hex64("commitment"))
+    case_id: Mapped[str] = mapped_column(ForeignKey("case_record.case_id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    commitment: Mapped[str]
+
+
 class EntryRow(Table):
     """An audit entry: the bytes that the tree hashes, and copies of what lists filter by."""
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, QuantisedPart, Value
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from rasura.patches.algebra.compose import Layer

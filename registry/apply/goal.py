@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.policy import Policy, combine_policies
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import Digest, PatchId
 
 __all__ = ["Goal", "stricter_of"]
 

@@ -14,23 +14,23 @@ from __future__ import annotations
 import shlex
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.tensor_bytes import digest_tensor_set
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.checks.check import SHORT
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, FormatError
+from rasura.patches.hosts.disk.new_copy import target_of
+from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.hosts.interface import Host
-from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.patches.types import SHORT, Digest, ParamName, PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import manifest_of
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 APPLY = "patch.apply"
 REVERT = "patch.revert"
@@ -147,8 +147,6 @@ def find_unborn(registry: Registry, place: Path) -> tuple[EntryRecord, ...]:
         registry: whose log says that they began.
         place: where the copy was made, see `rasura.patches.hosts.disk.new_copy`.
     """
-    from rasura.patches.hosts.disk.new_copy import target_of
-
     target = target_of(place)
     if not (place / target.name).exists() or target.is_file() or (target.is_dir() and any(target.iterdir())):
         return ()
@@ -225,8 +223,6 @@ def host_uuid(host: Host) -> str:
 
 
 def _with(draft: Draft, entry: EntryRecord, **fields: object) -> Draft:
-    from dataclasses import replace
-
     return replace(draft, base=entry.base, host=entry.host, **fields)  # type: ignore[arg-type]
 
 
@@ -275,8 +271,6 @@ def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
 
 
 def _check_moved(record: HostRecord, host: Host) -> None:
-    from rasura.patches.hosts.disk.state_folder import StateFolder
-
     if StateFolder(Path(record.location)).identity() == host.host_id:
         raise ConflictError(
             f"{host.location} is a copy of {record.location} as it is with its patches: the two cannot be told apart",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply.host_state import APPLY, REVERT, SWITCH, find_unfinished_motion, reached
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["describe_interruption"]
 
@@ -21,8 +19,6 @@ def describe_interruption(registry: Registry, model: Path, size: int) -> str:
     Raises:
         RasuraError: the model cannot be looked at.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     host = CheckpointHost.open(model)
     entry = find_unfinished_motion(registry, host)
     if entry is None:

@@ -9,25 +9,23 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.errors import ConflictError, NotFoundError, RasuraError
-from rasura.patches.types import SHORT
-from rasura.registry.apply.goal import stricter_of
+from rasura.patches.algebra.strength import Strength
+from rasura.patches.checks.policy import Policy
+from rasura.patches.errors import NotFoundError, RasuraError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.obstacles import Obstacles
+from rasura.patches.types import SHORT, PatchId
+from rasura.registry.apply.goal import Goal, stricter_of
+from rasura.registry.apply.host_state import applied_of, sighted
 from rasura.registry.apply.require_evaluated import require_evaluated
-from rasura.registry.trust.check import load_stack, merge_policies
+from rasura.registry.apply.require_in_use import check_in_use
+from rasura.registry.registry import Registry
+from rasura.registry.trust.check import Loaded, load_stack, merge_policies
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.obstacles import Obstacles
-    from rasura.patches.types import PatchId
-    from rasura.registry.apply.goal import Goal
-    from rasura.registry.registry import Registry
-    from rasura.registry.trust.check import Loaded
-
-__all__ = ["check_in_use", "look_ahead", "note_unfit", "note_unready"]
+__all__ = ["look_ahead", "note_unfit", "note_unready"]
 
 
 def look_ahead(
@@ -70,9 +68,6 @@ def note_unfit(
 
 def _present(registry: Registry, model: Path, obstacles: Obstacles) -> Stack:
     """What is applied to a model, as far as it can be told."""
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.host_state import applied_of, sighted
-
     try:
         return applied_of(sighted(registry, CheckpointHost.open(model)))
     except RasuraError as error:
@@ -106,6 +101,9 @@ def note_unready(
     Returns:
         The patches that are good.
     """
+    if policy is not None:
+        with obstacles.noting():
+            require_checkpoint(registry, policy)
     loaded = load_stack(registry, wanted, in_force=in_force, obstacles=obstacles)
     known = {base.digest for base in registry.bases()}
     bases = {member.patch_id: member.patch.manifest.base.sha256 for member in loaded.stack}
@@ -117,19 +115,3 @@ def note_unready(
         with obstacles.noting():
             require_evaluated(registry, here[0], wanted, policy)
     return loaded
-
-
-def check_in_use(registry: Registry, patch_ids: Iterable[PatchId]) -> None:
-    """Refuse patches that were retired: nothing that is made later leaves them alone.
-
-    Raises:
-        ConflictError: naming all of them.
-    """
-    retired = registry.retired_patches()
-    found = [patch_id[:SHORT] for patch_id in patch_ids if patch_id in retired]
-    if found:
-        named = f"patch {found[0]} is" if len(found) == 1 else f"patches {', '.join(found)} are"
-        raise ConflictError(
-            f"{named} retired: expected {'one' if len(found) == 1 else 'those'} in use",
-            hint=f"rasura patch unretire {' '.join(found)}",
-        )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.prompts.concept_prompts import normal
-
-if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
-    from rasura.registry.registry import Registry
+from rasura.patches.algebra.strength import Strength
+from rasura.patches.models.plain_text import normal
+from rasura.patches.types import PatchId
+from rasura.registry.registry import Registry
 
 __all__ = ["Loss", "find_losses"]
 

@@ -18,17 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TypeAlias
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.policy import Policy
-from rasura.patches.checks.verdict import CROSSING, Relation
+from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import PatchId
 from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import side_branches as beside
@@ -46,56 +46,18 @@ from rasura.registry.apply.host_state import (
     sighted,
 )
 from rasura.registry.apply.prepare import Motion, prepared
+from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved
 from rasura.registry.trust.check import merge_policies
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
 
 Wanted: TypeAlias = Callable[[Stack], Mapping[PatchId, Strength]]
 """From the set that is applied to the set that is wanted; raises where that cannot be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who does something, and why; both go into the audit log."""
-
-    name: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a motion did.
-
-    Attributes:
-        location: the host.
-        applied: the set that is applied now.
-        parameters: how many parameters the motion touched.
-        before: tensor-set digest of those parameters before.
-        after: the same after; equal to what was predicted.
-        pristine: whether nothing is applied any more.
-        changed: whether anything was written; a switch to what is applied already writes nothing.
-        beside: how many of them run as a side branch now, because they are quantised
-            (`rasura.registry.apply.side_branches`).
-        crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
-        revoked: patches that stay as they were although no key that counts has signed them any more.
-    """
-
-    location: str
-    applied: Stack
-    parameters: int
-    before: Digest
-    after: Digest
-    pristine: bool
-    changed: bool = True
-    crossing: tuple[Relation, ...] = ()
-    beside: int = 0
-    revoked: tuple[PatchId, ...] = ()
 
 
 def move(
@@ -188,6 +150,9 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     record = motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    rests_on = find_evaluation(registry, record.base, applied_of(record))
+    if rests_on is not None:
+        details[EVALUATION] = rests_on
     if motion.revoked:
         details[REVOKED] = name_signers(motion.revoked.values())
     if draft.action == SWITCH:  # so that an interrupted one can be settled

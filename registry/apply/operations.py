@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import (
@@ -25,11 +24,13 @@ from rasura.patches.errors import (
     NotAppliedError,
     StrengthError,
 )
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
 from rasura.patches.hosts.interface import Host
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
-from rasura.registry.apply.goal import stricter_of
+from rasura.registry.apply.goal import Goal, stricter_of
 from rasura.registry.apply.host_state import (
     APPLY,
     REVERT,
@@ -40,12 +41,10 @@ from rasura.registry.apply.host_state import (
     look_at,
     settle_unborn,
 )
-from rasura.registry.apply.look_ahead import check_in_use
-from rasura.registry.apply.motion import Actor, Receipt, move
-
-if TYPE_CHECKING:
-    from rasura.registry.apply.goal import Goal
-    from rasura.registry.registry import Registry
+from rasura.registry.apply.motion import move
+from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.apply.require_in_use import check_in_use
+from rasura.registry.registry import Registry
 
 __all__ = [
     "Actor",
@@ -255,9 +254,6 @@ def switch_folder(
 def _in_folder(
     registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
 ) -> Receipt:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
-
     if out is None:
         return work(CheckpointHost.open(model))
     for dead in find_dead(out.absolute()):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
 from rasura.patches.algebra.compose import layers_of
@@ -18,6 +20,7 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
 from rasura.registry._storage.records import BaseRecord, HostRecord
 from rasura.registry.apply import side_branches
+from rasura.registry.apply.branches import Branches, make_branches
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.host_state import (
     add_base,
@@ -29,14 +32,9 @@ from rasura.registry.apply.host_state import (
     touched_by,
 )
 from rasura.registry.apply.look_ahead import note_unready
+from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_loaded, load_readable
 from rasura.registry.trust.tokenizer_check import check_tokenizer
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.registry.apply.side_branches import Branches
-    from rasura.registry.registry import Registry
 
 _TEXT_ENCODER: Final = "text_encoder"
 _POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
@@ -134,7 +132,7 @@ def prepared(
     values = host.compose(merged, originals, _made_of(stack, digests))
     tensors = originals | {name: value.tensor for name, value in values.items()}
     digests |= {name: value.digest for name, value in values.items()}
-    branches = side_branches.make_branches(coded, layers)
+    branches = make_branches(coded, layers)
     entries: dict[ParamName, tuple[str, str, tuple[int, ...], Digest]] = {
         n: (n, dtype_name(t.dtype), tuple(t.shape), digests[n]) for n, t in tensors.items()
     }

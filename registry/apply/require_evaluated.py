@@ -5,20 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import Final
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError
-from rasura.patches.types import SHORT
+from rasura.patches.types import SHORT, Digest
+from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry.registry import Registry
 
-if TYPE_CHECKING:
-    from rasura.patches.algebra.stack import Stack
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.types import Digest
-    from rasura.registry._storage.records import EvaluationRecord
-    from rasura.registry.registry import Registry
+__all__ = ["EVALUATION", "find_evaluation", "require_evaluated"]
 
-__all__ = ["require_evaluated"]
+EVALUATION: Final = "evaluation"
+"""Detail of a motion's entries: the digest of the newest evaluation of exactly the set that it leaves."""
 
 
 def require_evaluated(registry: Registry, base: Digest, wanted: Stack, policy: Policy) -> None:
@@ -59,6 +59,12 @@ def require_evaluated(registry: Registry, base: Digest, wanted: Stack, policy: P
             hint=f"rasura evaluation show {found.digest[:SHORT]}",
             evaluation=found.digest,
         )
+
+
+def find_evaluation(registry: Registry, base: Digest, wanted: Stack) -> Digest | None:
+    """What a motion to this set rests on: the newest evaluation of exactly it; None where nobody looked."""
+    found = _newest(registry, base, wanted, {}) if wanted else None
+    return None if found is None else found.digest
 
 
 def _newest(registry: Registry, base: Digest, wanted: Stack, lowest: Mapping[str, float]) -> EvaluationRecord | None:

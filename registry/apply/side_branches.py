@@ -9,25 +9,19 @@ Models without quantised layers, and all models on disk, know nothing of this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import BaseMismatchError, NotFoundError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import Host, ParameterInfo, QuantisedFrom
 from rasura.patches.types import Digest, ParamName
+from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.compose import Layer
-    from rasura.patches.algebra.factors import BranchFactors
-    from rasura.patches.hosts.live.originals import KeepOn
-    from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.registry.registry import Registry
-
-    Branches: TypeAlias = Mapping[ParamName, BranchFactors | None]
-    """Of every quantised layer that a motion touches: what shall run beside it, None for nothing."""
+    from rasura.registry.apply.branches import Branches
 
 __all__ = [
     "BESIDE",
@@ -35,8 +29,6 @@ __all__ = [
     "claimed",
     "entries",
     "exchange_branches",
-    "make_branches",
-    "open_live_host",
     "quantised",
     "running",
     "said",
@@ -48,21 +40,6 @@ BESIDE: Final = "beside"
 QUANTISED_FROM: Final = "quantised_from"
 """Name of the detail of an entry that holds the digest of the base that somebody says was quantised."""
 _HINT: Final = "rasura.attach(pipe, quantised_from=BASE), where BASE is one of: rasura base list"
-
-
-def open_live_host(
-    model: object, label: str, base: QuantisedFrom | None, *, keep_on: KeepOn = "cpu", remember: int = 2
-) -> TorchHost:
-    """A host of a live model; without quantised layers a plain one, that need not look for them again.
-
-    Raises:
-        UnsupportedHostError: neither a pipeline nor one of its modules.
-    """
-    from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
-
-    host = QuantisedHost.told(model, label, base=base, keep_on=keep_on, remember=remember)
-    return host if host.layers() else TorchHost.of(model, label, keep_on=keep_on, remember=remember)
 
 
 def told(registry: Registry, base: str) -> QuantisedFrom:
@@ -113,22 +90,6 @@ def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdenti
         if parameter.name in found:
             _check(host, part.quantised_from, parameter, found[parameter.name])
     return [parameter for parameter in wanted if parameter.name not in found]
-
-
-def make_branches(
-    names: Iterable[ParamName], layers: Mapping[ParamName, Layer]
-) -> dict[ParamName, BranchFactors | None]:
-    """What shall run beside these quantised layers, once the whole set is as it is wanted.
-
-    Raises:
-        BoundExceededError: strengths too large for the exact sum.
-    """
-    wanted = sorted(names)
-    if not wanted:
-        return {}
-    from rasura.patches.algebra.factors import BranchFactors
-
-    return {name: BranchFactors.of(layers[name].terms) if name in layers else None for name in wanted}
 
 
 def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, tuple[int, ...], Digest]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rasura.patches._io.tensor_bytes import digest_tensors
-from rasura.patches.algebra.compose import compose_all, layers_of
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName
+from rasura.registry._storage.records import HostRecord
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.host_state import (
     add_base,
@@ -23,11 +21,7 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.trust.verified_patch import load_signed
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import HostRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,6 +40,7 @@ class Survey:
             one of them differs, `drifted` names all.
         interrupted: the log's entry of a motion that never ended; the next one ends it.
         beside: parameters beside which something runs, because they are quantised; from the hooks.
+        uncovered: parts of the pipeline that no patch touches, and what they bring to the picture.
     """
 
     location: str
@@ -56,6 +51,7 @@ class Survey:
     interrupted: int | None = None
     beside: tuple[ParamName, ...] = ()
     exact: bool = True
+    uncovered: tuple[str, ...] = ()
 
 
 def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) -> Survey:
@@ -76,7 +72,9 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
     applied = applied_of(record)
     touched, running = touched_by(registry, applied), beside.running(host)
     if deep:
-        expected = {**_base_digests(registry, record, host), **_predicted(registry, host, applied)}
+        from rasura.registry.apply.predict import predict_digests  # needs torch; a shallow look does not
+
+        expected = {**_base_digests(registry, record, host), **predict_digests(registry, host, applied)}
         progress("hashing", 0, 1)
         present = host.digests(expected)
         progress("hashing", 1, 1)
@@ -85,22 +83,14 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
             # What is expected holds the present codes, so that of all that was written only they can make a difference.
             found |= coded if digest_set(host, touched, expected) != record.state else frozenset()
         drifted = tuple(sorted(found))
-        return Survey(host.location, applied, len(touched), len(expected), drifted, interrupted, tuple(sorted(running)))
+        sides = interrupted, tuple(sorted(running))
+        return Survey(host.location, applied, len(touched), len(expected), drifted, *sides, uncovered=host.uncovered())
     whole = record is None or not applied or state_of(host, touched) == record.state
     strange = frozenset(host.kept()) - frozenset(touched)
     drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
     sides = interrupted, tuple(sorted(running))
-    return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, whole or len(touched) == 1)
-
-
-def _predicted(registry: Registry, host: Host, applied: Stack) -> dict[ParamName, Digest]:
-    read = {patch_id: load_signed(registry, patch_id, in_force=True).patch for patch_id in applied}
-    layers = {layer.name: layer for layer in layers_of((read[p].tensors.increments, s) for p, s in applied.items())}
-    coded = beside.quantised(host, layers)
-    originals = host.originals(name for name in layers if name not in coded)
-    merged = digest_tensors(compose_all(originals, [layers[name] for name in originals]))
-    branches = beside.entries(host, beside.make_branches(coded, layers))
-    return {**merged, **{name: digest for name, (_, _, _, digest) in branches.items()}}
+    exact = whole or len(touched) == 1
+    return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, exact, host.uncovered())
 
 
 def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> dict[ParamName, Digest]:

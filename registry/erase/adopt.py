@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from rasura.patches._io.sha256 import digest_of
+from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.split import LowRank, reduce_alone
+from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given, name_layers
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError, RasuraError
+from rasura.patches.foreign.changes import PICTURE, TEXT, Size, find_changes, refuse_other
+from rasura.patches.foreign.open_foreign import open_foreign
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.solve import build_patches
+from rasura.patches.types import ParamName, PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.algebra.split import LowRank
-    from rasura.patches.erasers.adopted import Adopted
-    from rasura.patches.erasers.request import EraseRequest
-    from rasura.patches.foreign.changes import Size
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.types import ParamName, PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["Adoption", "Foundling", "adopt"]
 
@@ -121,6 +124,7 @@ def adopt(
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
     try:
+        require_checkpoint(registry, registry.policy())
         private = None if dry_run else signer(registry, key)
         opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
         eraser, sizes = _read(opened, adoption, progress)
@@ -167,13 +171,6 @@ def _opened(
 
 def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Adopted, tuple[Size, ...]]:
     """Everything that the file changes, as the eraser that it becomes."""
-    from rasura.patches._io.sha256 import digest_of
-    from rasura.patches._io.tensor_bytes import digest_tensor
-    from rasura.patches.algebra.split import reduce_alone
-    from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given
-    from rasura.patches.foreign.changes import PICTURE, TEXT, find_changes, refuse_other
-    from rasura.patches.foreign.open_foreign import open_foreign
-
     foreign = open_foreign(adoption.source, opened.host.parameters())
     if not foreign.scaled and adoption.scale is None:
         raise InputError(
@@ -208,9 +205,6 @@ def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Ado
 
 
 def _request(opened: OpenBase, adoption: Adoption, eraser: Adopted) -> EraseRequest:
-    from rasura.patches.erasers.adopted import name_layers
-    from rasura.patches.erasers.request_for import request_for
-
     taken = {**eraser.given.text, **eraser.given.picture}
     return request_for(
         eraser,
@@ -226,7 +220,5 @@ def _request(opened: OpenBase, adoption: Adoption, eraser: Adopted) -> EraseRequ
 
 
 def _built(registry: Registry, opened: OpenBase, request: EraseRequest, progress: Progress) -> Patch:
-    from rasura.patches.solving.solve import build_patches
-
     moments = open_moments(registry, opened)
     return build_patches(opened.host, opened.encoder, opened.identity, request, progress, moments=moments)[0]

@@ -6,19 +6,18 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import DriftError, ExistsError, NotFoundError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.disk.compvis_layout import is_single_name
+from rasura.patches.models.base_identity import TEXT_LAYERS, BaseIdentity, find_casts, find_cross_attention, identify
+from rasura.patches.models.hidden_states import find_fc2_layers
+from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.models.tokenizer_reading import say_reading
 from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
 from rasura.registry.erase.known_copies import refuse_patched_copy
+from rasura.registry.registry import Registry
 from rasura.registry.trust.tokenizer_check import remember_tokenizer
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.base_identity import BaseIdentity
-    from rasura.patches.models.text_encoder import TextEncoder
-    from rasura.registry.registry import Registry
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,9 +46,6 @@ def add_base(
             of a model that this registry patched.
         ExistsError: the name belongs to another base.
     """
-    from rasura.patches.models.base_identity import TEXT_LAYERS, find_casts, find_cross_attention
-    from rasura.patches.models.hidden_states import find_fc2_layers
-
     identity, host, encoder = _identified(folder, progress)
     remember_tokenizer(registry, host, identity.tokenizer)
     known = next((base for base in registry.bases() if base.digest == identity.digest), None)
@@ -86,8 +82,6 @@ def check_base_there(registry: Registry, reference: str) -> BaseRecord | None:
     Raises:
         NotFoundError: neither a registered base nor a folder, or its folder is gone.
     """
-    from rasura.patches.hosts.disk.compvis_layout import is_single_name
-
     folder = Path(reference)
     if folder.is_dir() or (folder.is_file() and is_single_name(folder)):
         return None
@@ -153,10 +147,6 @@ def identify_folder(record: BaseRecord, folder: Path, progress: Progress) -> Ope
 
 
 def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, CheckpointHost, TextEncoder]:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention, identify
-    from rasura.patches.models.text_encoder import TextEncoder
-
     progress("hashing the base", 0, 1)
     host = CheckpointHost.open(folder)
     find_cross_attention(host.parameters(), TEXT_LAYERS)

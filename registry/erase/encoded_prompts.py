@@ -9,25 +9,26 @@ order, the arithmetic of this machine and of the libraries), so no patch has ano
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import platform
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import torch
+
+from rasura.patches.algebra.protected_subspace import Moment
+from rasura.patches.models.base_identity import BaseIdentity
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.solving.solve import Moments
+from rasura.patches.types import Digest
 from rasura.registry._storage.cache import Cache
 from rasura.registry._storage.digests import sha256
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.protected_subspace import Moment
-    from rasura.patches.models.base_identity import BaseIdentity
-    from rasura.patches.models.text_encoder import TextEncoder
-    from rasura.patches.solving.solve import Moments
-    from rasura.patches.types import Digest
-    from rasura.registry.erase.base_models import OpenBase
-    from rasura.registry.registry import Registry
+from rasura.registry.erase.base_models import OpenBase
+from rasura.registry.registry import Registry
 
 __all__ = ["EncodedPrompts", "open_moments"]
 
@@ -37,6 +38,7 @@ _ENCODING: Final = (
     "models.clip_or_t5",
     "models.load_encoder",
     "models.plain_text",
+    "models.spelling",
     "models.text_encoder",
 )
 _COUNT_BYTES: Final = 8
@@ -93,10 +95,6 @@ def _encode(moment: Moment) -> bytes:
 
 
 def _decode(data: bytes) -> Moment | None:
-    import torch
-
-    from rasura.patches.algebra.protected_subspace import Moment
-
     numbers, rest = divmod(len(data) - _COUNT_BYTES, _NUMBER_BYTES)
     width = round(max(0, numbers) ** 0.5)
     if rest or width**2 != numbers:
@@ -106,7 +104,6 @@ def _decode(data: bytes) -> Moment | None:
 
 
 def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
-    import torch
     import transformers
 
     decides = {
@@ -123,8 +120,6 @@ def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
 @cache
 def _digest_sources() -> str:
     """Of the modules that turn prompts into moments: a change in one of them may change bits, whatever the version."""
-    import importlib.util
-
     found = [importlib.util.find_spec(f"rasura.patches.{name}") for name in _ENCODING]
     return sha256(b"".join(Path(spec.origin).read_bytes() for spec in found if spec is not None and spec.origin))
 

@@ -6,32 +6,34 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import ONE
+import torch
+
+from rasura.patches.algebra.strength import ONE
+from rasura.patches.checks.policy import Policy
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.base_identity import BaseIdentity
+from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.obstacles import Obstacles
+from rasura.patches.prompts.concept_prompts import prompts_of
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.conditioning import Conditioning, measure_conditioning_of
+from rasura.patches.solving.fit_request import fit_request
+from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure, list_doubts
+from rasura.patches.solving.solve import Moments, build_patches
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.trust.check import load_stack
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.erasers.request import EraseRequest
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.models.base_identity import BaseIdentity
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.solving.conditioning import Conditioning
-    from rasura.patches.solving.solve import Moments
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,8 +88,6 @@ def erase(
         RefusedError: the mathematics says no; logged as refused.
         RasuraError: anything else; logged as failed. No patch is registered then, however many were made.
     """
-    from rasura.patches.solving.fit_request import fit_request
-
     try:
         obstacles = Obstacles()
         look_ahead(registry, base, key, protect, obstacles, dry_run=dry_run)
@@ -141,6 +141,8 @@ def look_ahead(
         with obstacles.noting():
             signer(registry, key)
     with obstacles.noting():
+        require_checkpoint(registry, registry.policy())
+    with obstacles.noting():
         check_base_there(registry, base)
     load_stack(registry, dict.fromkeys(protect, ONE), obstacles=obstacles)
 
@@ -167,8 +169,6 @@ def judge_patches(
     Raises:
         ErasureRefusedError: an anchor that draws the target; those that would do are named.
     """
-    from rasura.patches.solving.judge_erasure import judge_erasure, list_doubts
-
     progress("judging the erasure", 0, 1)
     found = judge_erasure(opened.host, opened.encoder, request, patches, policy, standing=standing)
     progress("judging the erasure", 1, 1)
@@ -194,15 +194,11 @@ def name_retain(retain: RetainSet | None) -> str:
 
 
 def _anchored(opened: OpenBase, request: EraseRequest, policy: Policy) -> EraseRequest:
-    from rasura.patches.solving.judge_erasure import choose_anchors
-
     return choose_anchors(opened.host, opened.encoder, request, policy)
 
 
 def judge_conditioning(made: Sequence[Erased]) -> Conditioning | None:
     """How well the concepts of one request are told apart; None for one concept, or where nothing tells."""
-    from rasura.patches.solving.conditioning import measure_conditioning_of
-
     patches = [item.patch for item in made]
     protected = [patch.manifest.protected for patch in patches]
     if len(patches) < 2 or any(p.reads or p.basis.rank == 0 for p in protected):  # noqa: PLR2004
@@ -216,8 +212,6 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], base: Ba
     Raises:
         BaseMismatchError: a patch whose targets another text encoder or tokenizer gave.
     """
-    from rasura.patches.prompts.concept_prompts import prompts_of
-
     for patch_id, patch in known.items():
         theirs = patch.manifest.base
         if (theirs.text_encoder, theirs.tokenizer) != (base.text_encoder, base.tokenizer):
@@ -236,9 +230,6 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], base: Ba
 def _built(
     opened: OpenBase, request: EraseRequest, progress: Progress, moments: Moments, *, device: str, work: Path | None
 ) -> tuple[Patch, ...]:
-    from rasura.patches.models.denoiser import Denoiser
-    from rasura.patches.solving.solve import build_patches
-
     def denoiser() -> Denoiser:
         return Denoiser.load(opened.host, opened.host.folder, device)
 

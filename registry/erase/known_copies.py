@@ -7,20 +7,17 @@ Whoever took it for a base would promise of every patch what it does beside the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain, combinations
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
+from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.types import SHORT, Digest, ParamName
+from rasura.registry._storage.records import EntryRecord
+from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import manifest_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rasura.patches.models.base_identity import BaseIdentity
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.registry import Registry
 
 __all__ = ["refuse_patched_copy"]
 

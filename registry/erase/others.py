@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.models.plain_text import normal
+from rasura.patches.types import Digest, PatchId
+from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import manifest_of
-
-if TYPE_CHECKING:
-    from rasura.patches.types import Digest, PatchId
-    from rasura.registry.registry import Registry
 
 __all__ = ["find_others"]
 

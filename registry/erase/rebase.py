@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from rasura.patches.checks.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.plain_numbers import say_over
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
+from rasura.patches.solving.from_manifest import trained
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
-
-if TYPE_CHECKING:
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.format.signing_key import PrivateKey
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.solving.conditioning import Conditioning
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
 
@@ -101,8 +101,6 @@ def rebase(
     """
 
     def made() -> list[_Made]:
-        from rasura.patches.solving.from_manifest import trained
-
         bench = Workbench.opened(registry, ids, how, draft, progress, dry_run=dry_run)
         found = []
         for i, old in bench.old.items():
@@ -143,8 +141,6 @@ def join(
     judged: list[Conditioning] = []
 
     def made() -> list[_Made]:
-        from rasura.patches.solving.conditioning import measure_conditioning_of
-
         if len(ids) < 2:  # noqa: PLR2004
             raise InputError(f"expected two patches or more to join, got {len(ids)}", hint="rasura patch rebase ID")
         bench = Workbench.opened(registry, ids, how, draft, progress, dry_run=dry_run)
@@ -188,6 +184,7 @@ def _registered(
     try:
         if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
+        require_checkpoint(registry, registry.policy())
         private = None if dry_run else signer(registry, how.key)
         made = make()
         if private is None:
@@ -214,8 +211,6 @@ def _signed(item: _Made, key: PrivateKey, draft: Draft) -> SignedPatch:
 
 
 def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
-    from rasura.patches.checks.disturbance import measure_disturbance
-
     return tuple(
         Pair(
             patch_id,
@@ -228,8 +223,6 @@ def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[Pat
 
 
 def _check_told_apart(found: Conditioning) -> None:
-    from rasura.patches.solving.conditioning import REFUSE
-
     worst = next(iter(found.groups), None)
     if worst is not None and worst.condition > REFUSE:
         raise ErasureRefusedError(

@@ -5,27 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import torch
+
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
+from rasura.patches.format.patch import Patch
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.fit_request import fit_request
+from rasura.patches.solving.from_manifest import request_prompts
+from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
+from rasura.patches.solving.solve import reference_of
+from rasura.patches.types import ParamName, PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
-
-if TYPE_CHECKING:
-    import torch
-
-    from rasura.patches.algebra.increment import Increment
-    from rasura.patches.erasers.interface import Reference
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.patches.solving.retarget import Responses
-    from rasura.patches.types import ParamName, PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["Retargeted", "retarget"]
 
@@ -90,10 +92,8 @@ def retarget(
         InputError: the patch touches the text encoder.
         BoundExceededError: a response too large for the grid.
     """
-    from rasura.patches.checks.disturbance import measure_own_leak
-    from rasura.patches.solving.retarget import check_layers, retarget_patch
-
     try:
+        require_checkpoint(registry, registry.policy())
         private = None if dry_run else signer(registry, how.key)
         old = load_verified(registry, patch_id)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
@@ -144,8 +144,6 @@ def _solved(
     old: Patch, own: Mapping[ParamName, torch.Tensor] | None, other: OpenBase
 ) -> tuple[Responses, Mapping[ParamName, Increment], float]:
     """The responses, the increments on the other base, and the seconds that took without reading any weights."""
-    from rasura.patches.solving.retarget import build_increments_on, responses_of
-
     weights = other.host.originals(old.tensors.increments)
     started = time.perf_counter()
     responses = responses_of(old, own)
@@ -184,9 +182,5 @@ def _own_weights(
 def _reference(
     registry: Registry, old: Patch, other: OpenBase, words: RetainSet | None, *, how: Anew, progress: Progress
 ) -> Reference:
-    from rasura.patches.solving.fit_request import fit_request
-    from rasura.patches.solving.from_manifest import request_prompts
-    from rasura.patches.solving.solve import reference_of
-
     request = fit_request(other.encoder, request_prompts([old.manifest], words, how.held_out))
     return reference_of(other.encoder, request, progress, open_moments(registry, other))

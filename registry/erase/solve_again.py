@@ -6,26 +6,27 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rasura.patches.erasers.interface import Reference
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import HELD_OUT
+from rasura.patches.prompts.retain_set import HeldOut, RetainSet
+from rasura.patches.solving.fit_request import fit_request
+from rasura.patches.solving.from_manifest import request_of, request_prompts, trained
+from rasura.patches.solving.measure import Measurer
+from rasura.patches.solving.reproject import read_stored_erasure, reproject
+from rasura.patches.solving.solve import Moments, build_patches, reference_of
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
+from rasura.registry.registry import Registry
 from rasura.registry.trust.retain_words import retained
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
-
-if TYPE_CHECKING:
-    from rasura.patches.erasers.interface import Reference
-    from rasura.patches.erasers.request import EraseRequest
-    from rasura.patches.format.manifest import Manifest
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.retain_set import HeldOut, RetainSet
-    from rasura.patches.solving.solve import Moments
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["Anew", "Workbench", "judge_again", "read_words"]
 
@@ -80,8 +81,6 @@ def judge_again(
     Raises:
         ErasureRefusedError: an anchor that draws the target; it is signed no second time.
     """
-    from rasura.patches.solving.from_manifest import request_prompts
-
     spec = patch.manifest.protected.retain
     if words is None and spec is not None:  # by another scale than it was made with, it might be refused for no reason
         return (f"not judged whether it erases {patch.manifest.concept.text}: the words of {spec.source} are not here",)
@@ -137,9 +136,6 @@ class Workbench:
         Raises:
             InputError: trained patches, patches made in different ways, or in a way that this program does not know.
         """
-        from rasura.patches.solving.fit_request import fit_request
-        from rasura.patches.solving.from_manifest import request_of, trained
-
         manifests = [self.old[i].manifest for i in ids]
         if odd := next((m for m in manifests if trained(m.eraser)), None):
             raise InputError(
@@ -173,8 +169,6 @@ class Workbench:
         Raises:
             RasuraError: see `rasura.patches.solving.solve.build_patches`.
         """
-        from rasura.patches.solving.solve import build_patches
-
         base, full = self.base, find_guarded(request, guards, self.base.identity)
         return build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
 
@@ -185,8 +179,6 @@ class Workbench:
             InputError: it is to give up what it protects, or what it was trained beside is not told by targets.
             ErasureRefusedError: see `rasura.patches.solving.reproject.reproject`.
         """
-        from rasura.patches.solving.reproject import reproject
-
         if self.how.drop:
             raise InputError(
                 f"patch {patch.patch_id[:12]} was {_origin(patch.manifest)} beside what it protects and cannot give "
@@ -203,9 +195,6 @@ class Workbench:
         What reads states inside the encoder was measured on these; then the manifest's numbers, without the leak on
         held-out prompts, which may have been others.
         """
-        from rasura.patches.solving.measure import Measurer
-        from rasura.patches.solving.reproject import read_stored_erasure
-
         noted = patch.manifest.measured
         if patch.manifest.protected.reads:
             return {name: number for name, number in noted.items() if name != "leak_held_out"}
@@ -233,15 +222,10 @@ class Workbench:
         return common[0]
 
     def _prompts(self, patch: Patch) -> EraseRequest:
-        from rasura.patches.solving.fit_request import fit_request
-        from rasura.patches.solving.from_manifest import request_prompts
-
         words = read_words(self.registry, patch.manifest, self.how)
         return fit_request(self.base.encoder, request_prompts([patch.manifest], words, self.how.held_out))
 
     def _reference(self, patch: Patch) -> Reference:
-        from rasura.patches.solving.solve import reference_of
-
         return reference_of(self.base.encoder, self._prompts(patch), self.progress, self.moments)
 
     def _peers(self, patch_id: PatchId) -> dict[str, PatchId]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.errors import AuditError, DriftError, NotFoundError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signing_key import PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.records import EntryRecord, HostRecord
 from rasura.registry._storage.validation import instant
 from rasura.registry.apply.host_state import applied_of, find_record, touched_by
 from rasura.registry.apply.status import survey
@@ -20,16 +23,10 @@ from rasura.registry.evidence.model_statement import ModelStatement, StatedParam
 from rasura.registry.evidence.proof_file import ProvenEntry, verify_proof
 from rasura.registry.evidence.take_out import prove_entry
 from rasura.registry.log.record_digest import encode_record
+from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry._storage.records import EntryRecord, HostRecord
-    from rasura.registry.log.signed_note import VerifyKey
-    from rasura.registry.registry import Registry
 
 __all__ = ["VerifiedModel", "attest", "state_model", "verify_model"]
 

@@ -7,13 +7,11 @@ each patch as one of `patches` in its pedigree. It is a description, unsigned; t
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
-
-if TYPE_CHECKING:
-    from rasura.patches._io.json_fields import JsonValue
-    from rasura.registry.evidence.model_statement import ModelStatement, StatedPatch
+from rasura.patches._io.json_fields import JsonValue
+from rasura.registry.evidence.model_statement import ModelStatement, StatedPatch
 
 __all__ = ["write_bill"]
 

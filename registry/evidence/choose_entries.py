@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.models.plain_text import normal
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
-
-if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.log.writer import name_cases
+from rasura.registry.registry import Registry
 
 __all__ = ["EVERYTHING", "Choice", "choose_entries", "parse_moment", "prepare_choice"]
 
@@ -35,6 +34,7 @@ class Choice:
         concept: that names a patch which erases this concept, however it is spelt.
         model: about this model: its location, or its UUID.
         type: what was done: `patch.apply`, or a noun alone for all that it does.
+        case: that belongs to this case.
     """
 
     since: datetime | None = None
@@ -44,6 +44,7 @@ class Choice:
     concept: str | None = None
     model: str | None = None
     type: str | None = None
+    case: str | None = None
 
 
 EVERYTHING: Final = Choice()
@@ -55,10 +56,12 @@ def choose_entries(
     """The entries that fit, one after the other.
 
     Raises:
-        NotFoundError: no such model, or no patch of this concept.
+        NotFoundError: no such model or case, or no patch of this concept.
     """
     fits = prepare_choice(registry, choice)
-    which = EntryFilter(patch=choice.patch, host=_find_host(registry, choice.model), since=choice.since)
+    which = EntryFilter(
+        patch=choice.patch, host=_find_host(registry, choice.model), since=choice.since, case=choice.case
+    )
     after, left = None, limit
     while left is None or left > 0:
         page = registry.entries(which, newest=newest, limit=_PAGE, after=after)
@@ -80,6 +83,8 @@ def prepare_choice(registry: Registry, choice: Choice) -> Callable[[EntryRecord]
         NotFoundError: no such model, or no patch of this concept.
     """
     host, patches = _find_host(registry, choice.model), _find_patches(registry, choice.concept)
+    if choice.case is not None:
+        registry.case(choice.case)
 
     def fits(entry: EntryRecord) -> bool:
         return (
@@ -89,6 +94,7 @@ def prepare_choice(registry: Registry, choice: Choice) -> Callable[[EntryRecord]
             and (choice.patch is None or choice.patch in entry.patches)
             and (patches is None or not patches.isdisjoint(entry.patches))
             and (host is None or entry.host == host)
+            and (choice.case is None or choice.case in name_cases(entry.details))
             and (choice.type is None or entry.action == choice.type or entry.action.startswith(f"{choice.type}."))
         )
 

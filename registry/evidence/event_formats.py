@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
+from rasura.patches._io.json_fields import JsonValue
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry._storage.validation import instant
-
-if TYPE_CHECKING:
-    from rasura.patches._io.json_fields import JsonValue
-    from rasura.registry._storage.records import EntryRecord
 
 __all__ = ["EVENT_FORMATS", "to_cef", "to_cloudevent", "to_jsonl", "to_ocsf", "to_statement"]
 
@@ -33,13 +31,19 @@ _OCSF_ACTIVITY: Final = {
     "add": _CREATE,
     "adopt": _CREATE,
     "create": _CREATE,
+    "open": _CREATE,
     "erase": _CREATE,
     "join": _CREATE,
     "pull": _CREATE,
     "rebase": _CREATE,
     "retarget": _CREATE,
     "delete": _DELETE,
+    "forget": _DELETE,
     "gc": _DELETE,
+    "close": _UPDATE,
+    "hold": _UPDATE,
+    "release": _UPDATE,
+    "reopen": _UPDATE,
     "repair": _UPDATE,
     "retire": _DEACTIVATE,
     "revoke": _DEACTIVATE,

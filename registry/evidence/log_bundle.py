@@ -21,22 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import AuditError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry.evidence.handed_on import MAX_LINKS, KeyLink, find_signer, read_links, write_links
-from rasura.registry.log.entry import MAX_ENTRY_BYTES, decode
+from rasura.registry.log.entry import MAX_ENTRY_BYTES, RowChange, decode
 from rasura.registry.log.merkle import Frontier, hash_leaf, verify_consistency, verify_inclusion
 from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey
 from rasura.registry.log.strict_base64 import encode_base64, read_base64
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.log.entry import RowChange
 
 __all__ = [
     "FORMAT",

@@ -18,17 +18,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
-from rasura.patches.algebra.increment import Strength
+from rasura.patches._io.json_fields import JsonValue
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import FormatError, HostError
 from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry.evidence.proof_file import MAX_PROOF_BYTES
-
-if TYPE_CHECKING:
-    from rasura.patches._io.json_fields import JsonValue
 
 __all__ = ["MEANS", "ModelStatement", "StatedParameter", "StatedPatch", "hash_files"]
 

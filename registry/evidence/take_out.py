@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+
+from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
+from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry.evidence.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
 from rasura.registry.evidence.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.log_bundle import BundleLine, Head, RecordLine, write_lines
@@ -16,15 +18,19 @@ from rasura.registry.log.ledger import body_at, newest_note, note_at, read_store
 from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.record_digest import encode_record, fingerprint
 from rasura.registry.log.rotation import read_chain, read_key
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
+from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import GIVEN
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.registry import Registry
-
-__all__ = ["choose_indexes", "export_bundle", "export_checkpoint", "export_entries", "prove_entry", "read_entry"]
+__all__ = [
+    "choose_indexes",
+    "export_bundle",
+    "export_checkpoint",
+    "export_entries",
+    "give_checkpoint",
+    "prove_entry",
+    "read_entry",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,25 @@ def export_checkpoint(registry: Registry) -> bytes:
         note = newest_note(session).encode()
         read_checkpoint(note, read_key(session))
     return note
+
+
+def give_checkpoint(registry: Registry, write: Callable[[bytes], object], draft: Draft) -> tuple[bytes, EntryRecord]:
+    """Write the newest checkpoint somewhere, and note in the log that it was given out, with its size and root.
+
+    Args:
+        registry: whose log.
+        write: takes the signed note, and raises where it cannot be written; then nothing is noted.
+        draft: who, and why.
+
+    Raises:
+        AuditError: it is not signed by the log's key.
+        RegistryError: the log cannot be written.
+    """
+    note = export_checkpoint(registry)
+    write(note)
+    tree = Checkpoint.parse(parse_note(note).text)
+    details: dict[str, str | int] = {"size": tree.size, "root": tree.root.hex()}
+    return note, registry.note(replace(draft, action=GIVEN, outcome="success", details=details))
 
 
 def export_entries(registry: Registry, choice: Choice = EVERYTHING) -> Iterator[tuple[EntryRecord, bytes]]:

@@ -5,13 +5,15 @@
     client.py the calls, with our errors, one layer of retries and one deadline
     upload.py files into one commit
     push.py   patches and the card into one commit
-    pull.py   signed files out of one commit
+    pull.py   signed files out of one commit: pull_choice.py says which, pull_source.py reads and refuses
+    card/     the repository's page
 
 Who may be believed is decided by the function that `fetch` is handed.
 """
 
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.pull import Fetched, FetchedPatch, FetchLimits, Refused, explain, fetch, resolve
+from rasura.registry.hub.pull import Fetched, FetchedPatch, explain, fetch, resolve
+from rasura.registry.hub.pull_source import FetchLimits, Refused
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urljoin
 
+from huggingface_hub import constants, get_token
+
 from rasura.patches.errors import CutOffError, ForeignAnswerError, FormatError, HubError, NotFoundError, RasuraError
 from rasura.patches.types import Digest
+from rasura.registry.hub.card.licences import KEYS
 from rasura.registry.hub.faults import Fault, foreign_page, translate
 from rasura.registry.hub.http import Answer, Clock, Request, is_foreign_page, late, same_origin, send
-from rasura.registry.hub.licences import KEYS
 
 T = TypeVar("T")
 
@@ -66,8 +68,6 @@ class Wire:
     """
 
     def __init__(self, endpoint: str | None, token: str | None, patience: Patience) -> None:
-        from huggingface_hub import constants, get_token
-
         implicit = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
         self._token = token or implicit
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")

@@ -1,10 +1,13 @@
 """What went wrong at the Hub, in our words: one table from status to error and the next command to type."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, cast
+
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from rasura.patches.errors import (
     ConflictError,
@@ -74,8 +77,6 @@ class Fault:
     @classmethod
     def of(cls, error: Exception) -> "Fault":
         """Take an exception of the HTTP library apart."""
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
         transport = HfHubHTTPError.__mro__[1]  # httpx's or httpx2's HTTPError, whichever is installed
         offline = isinstance(error, OfflineModeIsEnabled)
         unreached = isinstance(error, (transport, ConnectionError, TimeoutError))
@@ -150,8 +151,6 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
 
 def _reason(answer: Answer) -> str:
     """What the answer's body says, where it is the Hub's JSON; else the status in words."""
-    import json
-
     try:
         found = json.loads(answer.body)
     except (ValueError, RecursionError):

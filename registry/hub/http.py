@@ -19,6 +19,8 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from huggingface_hub import get_session
+
 from rasura.patches.errors import CutOffError, ForeignAnswerError, FormatError, HubError, RasuraError
 
 __all__ = ["Answer", "Clock", "Request", "is_foreign_page", "same_origin", "send"]
@@ -186,8 +188,6 @@ def _next(request: Request, url: str, answer: Answer, endpoint: str) -> str:
 
 
 def _once(request: Request, url: str, token: str | None, clock: Clock, silence: float) -> Answer:
-    from huggingface_hub import get_session
-
     headers = {"Accept-Encoding": "identity", "User-Agent": "rasura", **request.headers}
     if token:
         headers["Authorization"] = f"Bearer {token}"

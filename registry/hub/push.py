@@ -16,11 +16,11 @@ from rasura.patches.errors import ConflictError, DigestMismatchError, HubError, 
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry.hub import licences
-from rasura.registry.hub import model_card as cards
+from rasura.registry.hub.card import front_matter, licences
+from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, list_current
+from rasura.registry.hub.card.licences import Licence
+from rasura.registry.hub.card.page import render
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, RemoteFile, Wire
-from rasura.registry.hub.licences import Licence
-from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.refs import COMFYUI, FOLDER, check_file, check_repo, check_revision
 from rasura.registry.hub.upload import commit_files
 
@@ -173,9 +173,9 @@ def _plan(wire: Wire, repo: str, head: str, patches: Sequence[PatchFiles], card:
     merged = _merged(card, readme, paths, present)
     named = {row.comfyui for row in merged.patches}
     wanted |= {path: data for patch in patches for path, data in patch.beside.items() if path in named}
-    ours = {row.comfyui for row in cards.rows(readme)}
+    ours = {row.comfyui for row in front_matter.rows(readme)}
     licence = _licence(wire, merged, readme)
-    wanted[README] = cards.render(merged, repo, readme, licence).encode()
+    wanted[README] = render(merged, repo, readme, licence).encode()
     changes = {path: data for path, data in wanted.items() if not _same(present.get(path), data)}
     return _Plan(head, paths, changes, tuple(sorted((ours - named) & present.keys())), licence.notes)
 
@@ -206,7 +206,7 @@ def _same(remote: RemoteFile | None, data: bytes) -> bool:
 def _read_card(wire: Wire, repo: str, head: str, present: Mapping[str, RemoteFile]) -> str:
     if README not in present:
         return ""
-    data = wire.read(repo, head, README, limit=cards.MAX_CARD)
+    data = wire.read(repo, head, README, limit=front_matter.MAX_CARD)
     return data.decode("utf-8", errors="replace")
 
 
@@ -214,7 +214,7 @@ def _merged(card: CardFacts, readme: str, paths: Mapping[PatchId, str], present:
     """The card's facts with the rows of the patches that are there already and stay there, in the registry's light."""
     known: dict[str, PatchFacts] = {
         row.path: _in_light_of(card, replace(row, comfyui=row.comfyui if row.comfyui in present else ""))
-        for row in cards.rows(readme)
+        for row in front_matter.rows(readme)
         if _join(row.path, SIGNATURE) in present
     }
     files = {row.patch_id: row.comfyui for row in known.values()}
@@ -223,9 +223,9 @@ def _merged(card: CardFacts, readme: str, paths: Mapping[PatchId, str], present:
         for row in card.patches
     ]
     rows = {**known, **{row.path: row for row in pushed if row.patch_id in paths}}
-    bases = _bases([*known.values()], pushed, cards.written_base(readme))
+    bases = _bases([*known.values()], pushed, front_matter.written_base(readme))
     found = [replace(rows[at], base=bases[rows[at].base.digest]) for at in sorted(rows)]
-    current = {row.patch_id for row in cards.list_current(found)}
+    current = {row.patch_id for row in list_current(found)}
     return replace(card, patches=tuple(row if row.patch_id in current else replace(row, comfyui="") for row in found))
 
 
@@ -248,7 +248,7 @@ def _bases(known: Sequence[PatchFacts], pushed: Sequence[PatchFacts], written: s
 
 def _licence(wire: Wire, card: CardFacts, readme: str) -> Licence:
     """What the card says of its licence; the base's page is asked only where nobody else has said one."""
-    written = cards.written_licence(cards.split(readme)[0])
+    written = front_matter.written_licence(front_matter.split(readme)[0])
     signed = [patch.licence for patch in card.patches]
     models = {patch.base.model for patch in card.patches}
     inherited: Mapping[str, str] = {}

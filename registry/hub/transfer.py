@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import RasuraError, VerificationError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
@@ -13,10 +12,11 @@ from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import Draft
-from rasura.registry.hub.describe import Describer, encode_beside
-from rasura.registry.hub.licences import parse
-from rasura.registry.hub.model_card import CardFacts, PatchFacts
+from rasura.registry.hub.card.describe import Describer, encode_beside
+from rasura.registry.hub.card.facts import CardFacts, PatchFacts
+from rasura.registry.hub.card.licences import parse
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import (
     SignedPatch,
     Verified,
@@ -27,9 +27,6 @@ from rasura.registry.trust.verified_patch import (
     open_bundle,
     verify_files,
 )
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import InputError
 from rasura.patches.types import PatchId
+from rasura.registry.apply.goal import Goal
+from rasura.registry.registry import Registry
+from rasura.registry.stacks.stack_ref import goal_of
 
 if TYPE_CHECKING:
     from rasura.patches.hosts.live.originals import KeepOn
-    from rasura.registry.apply.goal import Goal
-    from rasura.registry.registry import Registry
-
 __all__ = ["Factor", "GoalRef", "Ids", "goal_from", "keep_on_from", "listed", "listed_for_one_strength", "read_login"]
 
 Ids: TypeAlias = str | Iterable[str]
@@ -60,9 +60,6 @@ def goal_from(registry: Registry, goal: GoalRef) -> Goal:
     Raises:
         NotFoundError, StrengthError, …: a name or a number that means nothing.
     """
-    from rasura.registry.apply.goal import Goal
-    from rasura.registry.stacks.stack_ref import goal_of
-
     if isinstance(goal, str):
         return goal_of(registry, goal)
     factors = {i: Strength.of(strength) for i, strength in goal.items()}

@@ -18,22 +18,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from rasura.patches.algebra.increment import ONE, Strength
+from torch import nn
+
+from rasura.patches.algebra.strength import ONE, Strength
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import BusyError, InputError, RasuraError
-from rasura.registry.apply.motion import Actor, Receipt
+from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gated, gates_of, reading, turn
+from rasura.patches.hosts.live.torch_host import TorchHost
+from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+from rasura.registry.apply import operations
+from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.apply.status import Survey, survey
 from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
 from rasura.registry.registry import Registry
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.hosts.live.torch_host import TorchHost
-    from rasura.patches.hosts.sharded.sharded_host import ShardedHost
-    from rasura.registry.apply.status import Survey
-    from rasura.registry.stacks.plan import Planned
+from rasura.registry.stacks.plan import Planned, make_plan
 
 __all__ = ["LiveModel"]
 
@@ -52,8 +52,6 @@ class LiveModel:
             actor: who acts where a call does not say.
             say: puts the hints of errors into the words of whoever holds the handle.
         """
-        from rasura.patches.hosts.live.forward_gate import Gate, gated, gates_of
-
         self.host = host
         self._location = location
         self._actor = actor
@@ -119,8 +117,6 @@ class LiveModel:
             RasuraError: see `rasura.registry.apply.operations.apply`; nothing changed.
             BusyError: called from inside a forward of this model.
         """
-        from rasura.registry.apply import operations
-
         with self._moving() as registry:
             factor = Strength.of(strength)
             found = [registry.resolve_patch(i) for i in listed_for_one_strength(ids)]
@@ -141,8 +137,6 @@ class LiveModel:
         Raises:
             RasuraError: see `rasura.registry.apply.operations.revert`; nothing changed.
         """
-        from rasura.registry.apply import operations
-
         with self._moving() as registry:
             found = None if ids is None else [registry.resolve_patch(i) for i in listed(ids)]
             return operations.revert(registry, self.host, found, self._who(actor, reason), force=force)
@@ -166,8 +160,6 @@ class LiveModel:
         Raises:
             RasuraError: see `rasura.registry.apply.operations.switch`; nothing changed.
         """
-        from rasura.registry.apply import operations
-
         with self._moving() as registry:
             wanted = goal_from(registry, goal)
             return operations.switch(registry, self.host, wanted, self._who(actor, reason), policy=policy)
@@ -178,15 +170,11 @@ class LiveModel:
         Raises:
             RasuraError: whatever would refuse the motion.
         """
-        from rasura.registry.stacks.plan import make_plan
-
         with self._looking() as registry:
             return make_plan(registry, self.host, goal_from(registry, goal), policy=policy)
 
     def status(self, *, deep: bool = False) -> Survey:
         """What is applied, by hashing what is there."""
-        from rasura.registry.apply.status import survey
-
         with self._looking() as registry:
             return survey(registry, self.host, deep=deep, progress=lambda *_: None)
 
@@ -196,8 +184,6 @@ class LiveModel:
 
         Other motions of this handle wait until the block ends.
         """
-        from rasura.patches.hosts.live.forward_gate import turn
-
         with self._spoken(), turn(self._turn):
             before = {str(p): s for p, s in self.status().applied.items()}
             receipt = self.apply(ids, strength=strength, reason=reason)
@@ -214,8 +200,6 @@ class LiveModel:
 
         Inside of it, `status` and `plan` may be called. A motion is refused: it would wait for its own request.
         """
-        from rasura.patches.hosts.live.forward_gate import reading
-
         with self._spoken(), reading(self._gates):
             yield
 
@@ -227,8 +211,6 @@ class LiveModel:
 
     @contextmanager
     def _moving(self) -> Iterator[Registry]:
-        from rasura.patches.hosts.live.forward_gate import turn
-
         with self._spoken(), turn(self._turn), Registry.open(self._location) as registry:
             if self._left:
                 raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
@@ -236,8 +218,6 @@ class LiveModel:
 
     @contextmanager
     def _looking(self) -> Iterator[Registry]:
-        from rasura.patches.hosts.live.forward_gate import computing_gate
-
         # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
         still = nullcontext() if computing_gate(self._gates) else self._turn
         with self._spoken(), still, Registry.open(self._location) as registry:

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
+from rasura.patches.checks.policy import Policy
+from rasura.patches.hosts.live.originals import KeepOn
+from rasura.patches.hosts.sharded.sharded_host import ShardedHost
+from rasura.registry.apply.receipt import Receipt
+from rasura.registry.apply.status import Survey
 from rasura.registry.live.arguments import Factor, GoalRef, Ids, listed_for_one_strength
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.registry import Registry, find_location
-
-if TYPE_CHECKING:
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.hosts.live.originals import KeepOn
-    from rasura.patches.hosts.sharded.sharded_host import ShardedHost
-    from rasura.registry.apply.motion import Receipt
-    from rasura.registry.apply.status import Survey
-    from rasura.registry.stacks.plan import Planned
+from rasura.registry.stacks.plan import Planned
 
 __all__ = ["ShardedModel"]
 
@@ -58,7 +56,6 @@ class ShardedModel(LiveModel):
             NoRegistryError: there is no registry where the first process looks.
             ProcessGroupError: another process did not come.
         """
-        from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 
         def located() -> str:
             location = find_location(Path.cwd()) if registry is None else registry

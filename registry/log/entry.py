@@ -71,6 +71,7 @@ _KINDS: Final = {
     "EvaluationRecord": ("evaluation", "digest"),
     "StackRecord": ("stack", "name"),
     "PolicyRecord": ("policy", "scope"),
+    "CaseRecord": ("case", "case_id"),
 }
 REMOVABLE: Final = frozenset({"stack"})
 """Kinds of records that may be removed; all others stay for ever."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
 from rasura.patches.errors import AuditError, NotFoundError
@@ -34,6 +34,8 @@ __all__ = [
     "tree",
 ]
 
+CASE = "case"
+"""Detail of an entry: the identifiers of the cases that it belongs to, with spaces between."""
 _BATCH = 500
 
 
@@ -47,6 +49,8 @@ class EntryFilter:
     outcome: Outcome | None = None
     since: datetime | None = None
     """The earliest time."""
+    case: str | None = None
+    """A case that they may belong to: all that do are among those that are found, and perhaps others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +199,18 @@ def every(
     if which.patch is not None:
         named = select(EntryPatchRow.position).where(EntryPatchRow.patch_id == which.patch)
         query = query.where(EntryRow.position.in_(named))
+    if which.case is not None:
+        query = query.where(_mentions(session, f'"{CASE}":"') & _mentions(session, which.case))
     if after is not None:
         query = query.where(EntryRow.position < after if newest else EntryRow.position > after)
     return tuple(_records(session, session.scalars(query).all()))
+
+
+def _mentions(session: Session, text: str) -> ColumnElement[bool]:
+    """Whether an entry's bytes hold this ASCII text, which no JSON text escapes; the database looks by itself."""
+    if session.connection().dialect.name == "sqlite":
+        return func.instr(EntryRow.body, text.encode()) > 0
+    return func.strpos(func.encode(EntryRow.body, "escape"), text) > 0
 
 
 def read_stored(session: Session, *, batch: int = _BATCH) -> Iterator[tuple[bytes, Sequence[PatchId]]]:

@@ -16,16 +16,18 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AuditError, BusyError, NotFoundError, RegistryError
 from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, translated, write_atomic
+from rasura.registry.log.cosignature import WitnessKey, cosign
 from rasura.registry.log.merkle import EMPTY_ROOT
-from rasura.registry.log.signed_note import Checkpoint, Note, VerifyKey, sign_note
+from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -115,6 +117,30 @@ class LogKey:
         if renewed:
             note = Note(note.text, note.signatures + sign_note(tree.text, self.origin, self._private(_NEXT)).signatures)
         return str(note)
+
+    def sign_statement(self, kind: str, lines: Sequence[str]) -> str:
+        """A signed note that is no checkpoint: its first line is `kind`, never the name of a log.
+
+        Raises:
+            RegistryError: there is no key, or others may read it.
+        """
+        assert kind.startswith("rasura/statement/")
+        _check_private(self._folder / _PEM)
+        return str(sign_note("".join(f"{line}\n" for line in (kind, *lines)), self.origin, self._private(_PEM)))
+
+    def cosign(self, text: str, time: datetime) -> NoteSignature:
+        """A cosignature of another log's checkpoint: its three lines were seen at this time.
+
+        Raises:
+            RegistryError: there is no key, or others may read it.
+        """
+        _check_private(self._folder / _PEM)
+        return cosign(text, self.origin, self._private(_PEM), time)
+
+    @property
+    def witness_key(self) -> WitnessKey:
+        """The key of the cosignatures that are made with this one."""
+        return WitnessKey(self.origin, self.verify_key.public)
 
     def prepare_next(self) -> VerifyKey:
         """Makes the key that shall take this one's place, durably, and changes nothing else.

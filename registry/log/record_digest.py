@@ -8,6 +8,7 @@ from typing import TypeAlias, cast
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest
+from rasura.registry._storage.case_record import CaseRecord
 from rasura.registry._storage.choices import PolicyRecord, StackRecord
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records import (
@@ -35,6 +36,7 @@ Record: TypeAlias = (
     | EvaluationRecord
     | StackRecord
     | PolicyRecord
+    | CaseRecord
 )
 """What has rows, and of which the log tells."""
 

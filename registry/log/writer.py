@@ -14,9 +14,9 @@ A crash before 5 leaves the old state and an intention that the next append repl
 intention explains.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -30,18 +30,50 @@ from rasura.registry._storage.records import Draft, EntryRecord
 from rasura.registry._storage.tables import CheckpointRow
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
-from rasura.registry.log.ledger import Appended, Telling
+from rasura.registry.log.ledger import CASE, Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.rotation import NEW, OLD
-from rasura.registry.log.told import Told, ToldIndex
+from rasura.registry.log.told.index import ToldIndex
+from rasura.registry.log.told.lines import Told
 
-__all__ = ["Clock", "LogWriter", "Work"]
+__all__ = ["CASE", "TICKET", "Belonging", "Clock", "LogWriter", "Work", "name_cases"]
 
 Clock: TypeAlias = Callable[[], datetime]
 Work: TypeAlias = Callable[[Session], Sequence[RowChange | None]]
 """Changes rows and says which; None stands for what was there already."""
 
+TICKET: Final = "ticket"
+_ASKED: Final = "requester"
 _CHANGES: Final = ("success", "done")
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """Which cases entries belong to.
+
+    Attributes:
+        always: every entry.
+        tickets: cases, too; an entry that names one of them as its ticket belongs to that, one without a ticket to all.
+    """
+
+    always: tuple[str, ...] = ()
+    tickets: tuple[str, ...] = ()
+
+    def mark(self, draft: Draft) -> Draft:
+        """The draft with its cases; who asked is known to the case, and is left out of the log."""
+        ticket, details = str(draft.details.get(TICKET, "")), dict(draft.details)
+        own = self.tickets if not ticket else tuple(each for each in self.tickets if each == ticket)
+        cases = dict.fromkeys((*name_cases(draft.details), *self.always, *own))
+        if not cases:
+            return draft
+        if own:
+            details.pop(_ASKED, None)
+        return replace(draft, details={**details, CASE: " ".join(cases)})
+
+
+def name_cases(details: Mapping[str, str | int]) -> tuple[str, ...]:
+    """The cases that an entry with these details names."""
+    return tuple(str(details.get(CASE, "")).split())
 
 
 class LogWriter:
@@ -53,8 +85,19 @@ class LogWriter:
         self.key = LogKey(location.keys, origin)
         self.now = now
         self.told = ToldIndex(self.key, location.keys)
+        self.cases = Belonging()
         self._busy = busy_seconds
         self._database = Database(location, busy_seconds=busy_seconds)
+
+    @contextmanager
+    def belonging(self, cases: Belonging) -> Iterator[None]:
+        """All that is logged inside belongs to these cases, beside those that it belongs to already."""
+        before = self.cases
+        self.cases = Belonging((*before.always, *cases.always), (*before.tickets, *cases.tickets))
+        try:
+            yield
+        finally:
+            self.cases = before
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -143,6 +186,7 @@ class LogWriter:
 
     def close(self) -> None:
         """Gives up the connections."""
+        self.told.close()
         self._database.close()
 
     def _write(
@@ -160,7 +204,7 @@ class LogWriter:
                     session.flush()  # what the next step looks at
                     self.told.changed(session, changes)
                     if changes or always:
-                        tellings[at] = Telling(draft, changes, self.now())
+                        tellings[at] = Telling(self.cases.mark(draft), changes, self.now())
                 if tellings:
                     added = ledger.append(session, self.key, tuple(tellings.values()))
                     for at, entry in zip(tellings, added.entries, strict=True):

@@ -16,23 +16,21 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError, InputError, NotFoundError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.types import PatchId
+from rasura.registry._storage.choices import StackRecord
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.host_state import applied_of, sighted
-from rasura.registry.apply.operations import switch
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.trust.verified_patch import manifest_of
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry.apply.motion import Actor
-    from rasura.registry.registry import Registry
 
 __all__ = ["Judgement", "Step", "judge", "present", "reset", "run", "start"]
 
@@ -64,8 +62,6 @@ def start(registry: Registry, name: str, model: Path, actor: Actor, *, dry_run: 
         InputError: a stack without patches.
         RasuraError: see `rasura.registry.apply.operations.switch`; nothing has begun.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     stack = registry.stack(name)
     _check_free(registry)
     if not stack.patches:
@@ -170,7 +166,7 @@ def _advance(registry: Registry, state: Bisection, actor: Actor, *, dry_run: boo
 
 
 def _switch(registry: Registry, state: Bisection, patches: Stack, actor: Actor, *, dry_run: bool = False) -> None:
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+    from rasura.registry.apply.operations import switch  # needs torch; the doctor's look at a bisection does not
 
     try:
         host = CheckpointHost.open(Path(state.location))
@@ -235,8 +231,6 @@ def present(registry: Registry, state: Bisection) -> Stack:
         NotFoundError: it is gone.
         DriftError: it changed outside the registry.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     return applied_of(sighted(registry, CheckpointHost.open(Path(state.location))))
 
 

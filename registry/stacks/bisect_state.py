@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.durable_files import read_regular, sync_folder, translated, write_atomic
 from rasura.registry._storage.validation import MAX_SIXTEENTHS, check_stack, check_text
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["FORMAT", "Bisection", "forget", "load", "save"]
 

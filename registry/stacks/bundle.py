@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.sha256 import digest_of
@@ -27,16 +27,15 @@ from rasura.patches.errors import (
 from rasura.patches.format.bundle_file import BUNDLE_LIMIT, BundleFiles, decode_bundle, encode_bundle
 from rasura.patches.format.file_names import FURTHER, MANIFEST, SIGNATURE, is_signature, name_further
 from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.model_signature import check_files, read_statement
+from rasura.patches.format.signing_key import PublicKey
 from rasura.patches.types import SHORT, KeyId, PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import LockFile, lock_stack
 from rasura.registry.trust.key_files import is_key_name, trust_key
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_signers, load_signed
-
-if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
 
 __all__ = ["Bundle", "BundledKey", "BundledPatch", "TakenIn", "add_bundle", "make_bundle", "read_bundle"]
 
@@ -218,8 +217,6 @@ def add_bundle(
 
 
 def _public(key_id: KeyId, pem: bytes, path: Path) -> PublicKey:
-    from rasura.patches.format.signing_key import PublicKey
-
     try:
         found = PublicKey.load(pem)
     except FormatError as error:
@@ -233,9 +230,6 @@ def _line(
     patch_id: PatchId, files: Mapping[str, bytes], sent: Mapping[KeyId, PublicKey], registry: Registry, path: Path
 ) -> BundledPatch:
     """A patch's line, its signatures verified against whichever keys made them; others are left alone."""
-    from rasura.patches.format.model_signature import check_files, read_statement
-    from rasura.patches.format.signing_key import PublicKey
-
     if SIGNATURE not in files or MANIFEST not in files:
         raise SignatureError(f"{path}: patch {patch_id[:SHORT]} lacks its {SIGNATURE} or {MANIFEST}: expected both")
     known = {**sent, **{key.key_id: PublicKey.load(key.pem) for key in registry.keys()}}

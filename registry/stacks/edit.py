@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import (
     BaseMismatchError,
@@ -26,13 +25,11 @@ from rasura.patches.errors import (
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name
 from rasura.registry._storage.records import Draft
-from rasura.registry.apply.look_ahead import check_in_use
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.apply.require_in_use import check_in_use
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.approvals.demand import require_approved
-
-if TYPE_CHECKING:
-    from rasura.registry.apply.operations import Actor
-    from rasura.registry.registry import Registry
 
 __all__ = ["Update", "add", "create", "delete", "members_of", "remove", "set_members", "update"]
 

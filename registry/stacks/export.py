@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.check import require
-from rasura.patches.types import SHORT
+from rasura.patches.format.kohya_lora import KohyaFile, encode_kohya
+from rasura.patches.format.member import Member
+from rasura.patches.types import SHORT, PatchId
+from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_stack, merge_policies
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.format.kohya_lora import KohyaFile
-    from rasura.patches.format.member import Member
-    from rasura.patches.types import PatchId
-    from rasura.registry.registry import Registry
 
 __all__ = ["export_kohya", "list_files", "list_folders"]
 
@@ -34,8 +31,6 @@ def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Kohy
         InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see
         `rasura.patches.format.kohya_lora.encode_kohya`.
     """
-    from rasura.patches.format.kohya_lora import encode_kohya
-
     found = judge_stack(registry, wanted, merge_policies(registry, None))
     require(found.verdict)
     return encode_kohya(found.stack, two_encoders=_two_encoders(registry, found.stack))

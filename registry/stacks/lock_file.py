@@ -18,23 +18,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, is_decimal
 from rasura.patches._io.tensor_bytes import digest_tensor_set
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.policy import Policy, list_limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.choices import StackRecord, check_stack_name, digest_policy
+from rasura.registry.registry import Registry
 from rasura.registry.trust.check import find_worst, judge_stack
 from rasura.registry.trust.verified_patch import find_signers, manifest_of
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 __all__ = [
     "FORMAT",
@@ -146,12 +144,17 @@ def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
     return LockFile(
         stack.name,
         _base(registry, stack.base, stack.patches),
-        digest_policy(policy),
+        digest_policy(_told_of(policy)),
         {name: _number(getattr(policy, name)) for name in list_limit_names()},
         policy.separable,
         {check: (_short(number.value), _short(number.limit)) for check, number in worst.items()},
         tuple(sorted(patches, key=_place)),
     )
+
+
+def _told_of(policy: Policy) -> Policy:
+    """Of a policy what a lock says: what its patches are held to, and not what people are."""
+    return Policy(**{name: getattr(policy, name) for name in list_limit_names()}, separable=policy.separable)
 
 
 def check_lock(registry: Registry, stack: StackRecord, lock: LockFile) -> LockFile:

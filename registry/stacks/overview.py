@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import RasuraError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.choices import StackRecord
 from rasura.registry._storage.records import HostRecord
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
-from rasura.registry.trust.check import Judged, judge_stack
 
 if TYPE_CHECKING:
     from rasura.patches.checks.capacity import Capacity
     from rasura.patches.checks.verdict import Verdict
-    from rasura.registry.registry import Registry
+    from rasura.registry.trust.check import Judged
 
 __all__ = ["Overview", "StackMember", "list_hosts_of", "overview"]
 
@@ -87,6 +87,8 @@ def list_hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, 
 
 def _judged(registry: Registry, record: StackRecord) -> Judged | RasuraError:
     """A revoked key or a damaged file is worth showing, and no reason to show nothing else."""
+    from rasura.registry.trust.check import judge_stack  # needs torch; a list of stacks does not
+
     try:
         return judge_stack(registry, Stack.of_sixteenths(record.patches), registry.policy())
     except RasuraError as error:

@@ -5,29 +5,28 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set, digest_tensors
-from rasura.patches.algebra.increment import ONE
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import SHORT, Accepted
 from rasura.patches.errors import ConflictError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import Host
 from rasura.patches.types import ParamName
 from rasura.registry._storage.choices import digest_policy
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal, stricter_of
 from rasura.registry.apply.host_state import SWITCH, applied_of, find_record, sighted
-from rasura.registry.apply.motion import Actor, Receipt, move
+from rasura.registry.apply.motion import move
 from rasura.registry.apply.operations import check_base
 from rasura.registry.apply.prepare import Motion, prepared
+from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.plan_file import Plan, Side
 from rasura.registry.trust.check import merge_policies
-
-if TYPE_CHECKING:
-    from rasura.patches.hosts.interface import Host
-    from rasura.registry.registry import Registry
 
 __all__ = ["Planned", "apply_plan", "make_plan"]
 
@@ -99,8 +98,6 @@ def apply_plan(registry: Registry, plan: Plan, actor: Actor, *, dry_run: bool = 
         ConflictError: something that it rests on is otherwise now; nothing changed.
         RasuraError: see `rasura.registry.apply.operations.switch`.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-
     host = CheckpointHost.open(Path(plan.location))
 
     def wanted(present: Stack) -> Stack:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.checks.policy import MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import InputError, NotFoundError
 from rasura.registry._storage.records import Draft
-
-if TYPE_CHECKING:
-    from rasura.registry.apply.motion import Actor
-    from rasura.registry.registry import Registry
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.registry import Registry
 
 __all__ = ["put_in_force", "read_policy"]
 

@@ -8,17 +8,17 @@ rasura.lock      a lock file: anything with a slash, or that ends with .lock
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.host_state import applied_of, sighted
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile, check_claims
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 __all__ = ["goal_of", "read_lock", "side_of"]
 
@@ -52,9 +52,6 @@ def side_of(registry: Registry, source: str) -> Goal:
         Otherwise as `goal_of`.
     """
     if source.startswith(_MODEL):
-        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-        from rasura.registry.apply.host_state import applied_of, sighted
-
         record = sighted(registry, CheckpointHost.open(Path(source.removeprefix(_MODEL))))
         return Goal(source, record.base if record else None, applied_of(record))
     if _is_file(source):

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rasura.patches.prompts.concept_prompts import normal
-
-if TYPE_CHECKING:
-    from rasura.patches.types import Digest, PatchId
-    from rasura.registry._storage.records import PatchRecord
-    from rasura.registry.registry import Registry
+from rasura.patches.models.plain_text import normal
+from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.records import PatchRecord
+from rasura.registry.registry import Registry
 
 __all__ = ["Versions"]
 

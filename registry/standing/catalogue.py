@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.models.plain_text import normal
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import PatchRecord
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.standing.recent import find_ticket
-
-if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import PatchRecord
-    from rasura.registry.registry import Registry
 
 __all__ = ["Choice", "Listed", "list_patches"]
 

@@ -11,19 +11,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.errors import NotFoundError
 from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.format.manifest import MANIFEST_LIMIT
+from rasura.registry._storage.blobs import BlobInfo
 from rasura.registry._storage.cache import Cache
 from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import Draft
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.blobs import BlobInfo
-    from rasura.registry.apply.motion import Actor
-    from rasura.registry.registry import Registry
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.registry import Registry
 
 __all__ = ["QUIET", "Garbage", "collect"]
 

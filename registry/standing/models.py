@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.disk.compvis_layout import find_model
 from rasura.patches.hosts.disk.state_folder import StateFolder
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import HostRecord
-    from rasura.registry.registry import Registry
+from rasura.registry._storage.records import HostRecord
+from rasura.registry.registry import Registry
 
 __all__ = ["find_host"]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from rasura.registry._storage.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["Told", "find_ticket", "list_recent"]
 
@@ -64,5 +62,5 @@ def list_recent(registry: Registry, which: EntryFilter, *, limit: int, stack: st
 
 
 def find_ticket(entry: EntryRecord) -> str:
-    """The ticket of a takedown, or the reason that somebody gave, or ""."""
-    return str(entry.details.get("ticket") or entry.reason)
+    """The ticket of a takedown, or the case that it belongs to, or the reason that somebody gave, or ""."""
+    return str(entry.details.get("ticket") or entry.details.get("case") or entry.reason)

@@ -7,16 +7,13 @@ Nothing is forgotten and nothing changes on any model. The log alone says what i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import ConflictError
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.choices import RETIRE, UNRETIRE
 from rasura.registry._storage.records import Draft
-
-if TYPE_CHECKING:
-    from rasura.registry.apply.motion import Actor
-    from rasura.registry.registry import Registry
+from rasura.registry.apply.receipt import Actor
+from rasura.registry.registry import Registry
 
 __all__ = ["retire", "unretire"]
 

@@ -8,22 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError, RasuraError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.uncovered import find_uncovered_on_disk
+from rasura.patches.types import PatchId
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
 from rasura.registry.apply.moved import is_gone, say_gone
+from rasura.registry.apply.status import survey
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state
+from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.revocation import find_uncounted
-
-if TYPE_CHECKING:
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
-    from rasura.registry.registry import Registry
-    from rasura.registry.stacks.bisect_state import Bisection
 
 __all__ = ["Placed", "Sight", "Standing", "find_placed", "is_live", "take_stock"]
 
@@ -45,6 +46,7 @@ class Placed:
         last: the entry that ended its last motion; None where the log has none.
         sight: what is known of the weights that are there now.
         said: why, where that is no good news.
+        uncovered: parts of its pipeline that no patch touches, and what they bring to the picture.
     """
 
     host: HostRecord
@@ -54,6 +56,7 @@ class Placed:
     last: EntryRecord | None
     sight: Sight
     said: str = ""
+    uncovered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ def find_placed(registry: Registry, *, look: bool, progress: Progress) -> tuple[
         same = tuple(stack.name for stack in stacks if stack.patches and dict(stack.patches) == dict(host.applied))
         last = registry.entries(EntryFilter(host=host.host_id, outcome="done"), limit=1)
         applied = Stack.of_sixteenths(host.applied)
-        found.append(Placed(host, names[host.base], applied, same, last[0] if last else None, sight, said))
+        uncovered = find_uncovered_on_disk(Path(host.location))
+        found.append(Placed(host, names[host.base], applied, same, last[0] if last else None, sight, said, uncovered))
     progress("looking at models", len(hosts), len(hosts))
     return tuple(found)
 
@@ -160,9 +164,6 @@ def _sighted(registry: Registry, host: HostRecord, *, look: bool) -> tuple[Sight
         return "gone", say_gone(host)
     if not look:
         return "recorded", ""
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.status import survey
-
     try:
         report = survey(registry, CheckpointHost.open(Path(host.location)), deep=False, progress=lambda *_: None)
     except RasuraError as error:

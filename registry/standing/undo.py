@@ -10,24 +10,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import ConflictError, InputError, NotFoundError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import SHORT, Digest, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
 from rasura.registry.apply.host_state import APPLY, REVERT, SET, STRENGTH, SWITCH, kept_set
 from rasura.registry.apply.loss import Loss, find_losses
-from rasura.registry.apply.motion import Actor, Receipt, move
+from rasura.registry.apply.motion import move
+from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.log.entry import RowChange
+from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state, edit
 from rasura.registry.standing.models import find_host
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import EntryRecord, HostRecord
-    from rasura.registry.log.entry import RowChange
-    from rasura.registry.registry import Registry
 
 __all__ = ["UNDOES", "Undo", "Undone", "plan_undo", "undo"]
 
@@ -109,7 +108,6 @@ def undo(registry: Registry, planned: Undo, actor: Actor, *, dry_run: bool = Fal
     details: dict[str, str | int] = {UNDOES: planned.entry.index}
     if planned.model is None:
         return Undone(stack=_undo_stack(registry, planned, actor, details, dry_run=dry_run))
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
     def wanted(present: Stack) -> Stack:
         if present != planned.present:

@@ -14,18 +14,24 @@ be withdrawn and the others stay erased.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.check import check
+from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
 from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BoundExceededError, CheckRefusedError, ErasureRefusedError, RefusedError
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import ConceptSpec
 from rasura.patches.format.member import Member
-from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, normal, prompts_of
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.plain_text import normal
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.solving.fit_request import fit_request
@@ -34,18 +40,10 @@ from rasura.patches.solving.judge_erasure import choose_anchors
 from rasura.patches.solving.solve import Moments, build_patches
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
+from rasura.registry.takedown.ground import Ground
 from rasura.registry.takedown.wanted import Wanted, keep_unnamed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.erasers.request import EraseRequest
-    from rasura.patches.format.manifest import Manifest
-    from rasura.patches.format.manifest_parts import ConceptSpec
-    from rasura.patches.format.patch import Patch
-    from rasura.registry.takedown.ground import Ground
-
     Progress: TypeAlias = Callable[[str, int, int], None]
 
 __all__ = ["GUARDS", "Bench", "Solution"]

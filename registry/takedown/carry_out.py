@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import RasuraError
+from rasura.patches.format.signing_key import PrivateKey
+from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records import Draft
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.operations import Actor, Receipt, switch
+from rasura.registry.apply.operations import switch
+from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
+from rasura.registry.takedown.plan import Made, TakedownPlan
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
-
-if TYPE_CHECKING:
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.format.signing_key import PrivateKey
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
-    from rasura.registry.takedown.plan import Made, TakedownPlan
 
 __all__ = ["Done", "carry_out"]
 
@@ -55,7 +53,8 @@ def carry_out(
         registry: where the patches go.
         plan: what to do.
         key: name of the key to sign with; None takes the only one.
-        draft: the entry of each patch; its reason and actor stand in the motion's, too.
+        draft: the entry of each patch; its reason and actor stand in the motion's, too. What was asked for under a
+            ticket that is a case belongs to the case, and so does the motion.
         progress: told what is going on.
         policy: limits beside those of the registry's policy.
 
@@ -65,6 +64,19 @@ def carry_out(
     """
     if not plan.changes:
         return Done()
+    with registry.belonging_by_ticket(_list_tickets(plan)):
+        return _carry_out(registry, plan, key=key, draft=draft, progress=progress, policy=policy)
+
+
+def _carry_out(
+    registry: Registry,
+    plan: TakedownPlan,
+    *,
+    key: str | None,
+    draft: Draft,
+    progress: Progress,
+    policy: Policy | None,
+) -> Done:
     ground, actor = plan.ground, Actor(draft.actor, draft.reason)
     try:
         if plan.made:
@@ -84,6 +96,11 @@ def carry_out(
         registry.note(describe_outcome(replace(draft, patches=tuple(plan.after)), error))
         raise
     return done
+
+
+def _list_tickets(plan: TakedownPlan) -> frozenset[str]:
+    made = (item.wanted.ticket for item in plan.made if item.wanted is not None)
+    return frozenset({*made, *(cover.wanted.ticket for cover in plan.covered)})
 
 
 def _signed(item: Made, key: PrivateKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import torch
+
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.plain_text import normal
 from rasura.patches.plain_numbers import say_over
-from rasura.patches.prompts.concept_prompts import Target, align_columns, normal
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
+from rasura.patches.types import PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.registry import Registry
+from rasura.registry.takedown.ground import Ground
 from rasura.registry.takedown.wanted import TICKET, Wanted
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
-    from rasura.registry.takedown.ground import Ground
 
 __all__ = [
     "COVER",
@@ -76,8 +77,6 @@ def find_cover(ground: Ground, wanted: Wanted) -> Cover | None:
 
 def measure_left(ground: Ground, patch: Patch, strength: Strength, wanted: Wanted) -> float:
     """How much of the way to the patch's anchor it leaves of another concept; see `Cover.left`."""
-    import torch
-
     concept = patch.manifest.concept
     target = Target(wanted.concept, concept.anchor)
     targets, anchors = align_columns(ground.base.encoder, target, concept.templates, concept.tokens)  # [d, n] each

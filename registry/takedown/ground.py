@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import RasuraError, UnsupportedHostError
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.plain_text import normal
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.prompts.concept_prompts import normal
+from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply.goal import Goal
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.registry import Registry
 from rasura.registry.stacks.stack_ref import side_of
-from rasura.registry.trust.check import load_stack
+from rasura.registry.trust.check import Loaded, load_stack
 from rasura.registry.trust.retain_words import retained
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.stack import Stack
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.apply.goal import Goal
-    from rasura.registry.registry import Registry
-    from rasura.registry.trust.check import Loaded
 
 __all__ = ["Ground", "Place", "Sighted", "sight", "stand_on"]
 

@@ -5,33 +5,30 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from rasura.patches.algebra.increment import ONE
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.disturbance import measure_disturbance
-from rasura.patches.checks.verdict import CheckName
+from rasura.patches.checks.policy import Policy
+from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
+from rasura.patches.format.patch import Patch
+from rasura.patches.models.plain_text import normal
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.prompts.concept_prompts import normal
 from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
+from rasura.registry._storage.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.registry import Registry
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
 from rasura.registry.takedown.wanted import Wanted, check_wanted
 from rasura.registry.trust.check import merge_policies
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.checks.verdict import Verdict
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry._storage.records import Draft
-    from rasura.registry.registry import Registry
+from rasura.registry.trust.checkpoint_age import require_checkpoint
 
 __all__ = ["Made", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
 
@@ -160,6 +157,8 @@ def look_ahead(
     """
     with obstacles.noting():
         check_wanted(wanted)
+    with obstacles.noting():
+        require_checkpoint(registry, registry.policy())
     seen = sight(registry, place, obstacles)
     if seen is not None and not seen.goal.patches and not retain and wanted:
         obstacles.add(
@@ -334,8 +333,6 @@ def _lingering(ground: Ground, withdrawn: Sequence[PatchId], solution: Solution)
 
 
 def _accepted() -> Verdict:
-    from rasura.patches.checks.verdict import Accepted
-
     return Accepted(())
 
 

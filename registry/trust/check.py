@@ -6,24 +6,25 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rasura.patches.algebra.strength import Strength
+from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.check import check
+from rasura.patches.checks.encoder_effects import with_across
 from rasura.patches.checks.policy import Policy, combine_policies
+from rasura.patches.checks.removal import check_revert
+from rasura.patches.checks.verdict import Accepted, Reason, Refused, Relation, Verdict
+from rasura.patches.checks.weigh import Originals
 from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
+from rasura.patches.format.member import Member
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.hosts.interface import Host
+from rasura.patches.models.base_identity import check_touched
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.types import SHORT
+from rasura.patches.types import SHORT, KeyId, PatchId
+from rasura.registry.registry import Registry
 from rasura.registry.trust.encoder_check import look_across
 from rasura.registry.trust.verified_patch import load_signed
-
-if TYPE_CHECKING:
-    from rasura.patches.algebra.increment import Strength
-    from rasura.patches.checks.capacity import Capacity
-    from rasura.patches.checks.verdict import Relation, Verdict
-    from rasura.patches.checks.weigh import Originals
-    from rasura.patches.format.member import Member
-    from rasura.patches.hosts.interface import Host
-    from rasura.patches.types import KeyId, PatchId
-    from rasura.registry.registry import Registry
 
 __all__ = [
     "Judged",
@@ -70,8 +71,6 @@ class Judged:
     @property
     def capacity(self) -> Capacity | None:
         """The room that the set takes; None where nothing reads text embeddings."""
-        from rasura.patches.checks.capacity import Capacity
-
         return Capacity.of([member.patch for member in self.stack])
 
 
@@ -119,8 +118,6 @@ def load_stack(
         NotFoundError: a patch or its files are not here.
         RasuraError: the first of these, with the others in `others`.
     """
-    from rasura.patches.format.member import Member
-
     stack, found = [], Obstacles() if obstacles is None else obstacles
     keys: dict[PatchId, KeyId] = {}
     revoked: dict[PatchId, KeyId] = {}
@@ -187,10 +184,6 @@ def judge_loaded(
         host: the model that the set is for, if there is one.
         progress: told what is going on.
     """
-    from rasura.patches.checks.check import check
-    from rasura.patches.checks.encoder_effects import with_across
-    from rasura.patches.checks.removal import check_revert
-
     progress("checking", 0, 1)
     stack, left = loaded.stack, [member.patch_id for member in gone]
     if gone:
@@ -212,9 +205,6 @@ def find_originals(registry: Registry, stack: Sequence[Member]) -> Originals | N
 
     What does not have the digests that the patches name is not the base, and is not used.
     """
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.base_identity import check_touched
-
     if not stack:
         return None
     expected = {p.name: p for member in stack for p in member.patch.manifest.base.parameters}
@@ -242,8 +232,6 @@ def find_worst(verdict: Verdict) -> dict[str, Worst]:
 
 def load_readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> list[Member]:
     """What leaves, as far as it can be verified: a revoked key is a reason to take a patch out, not to keep it in."""
-    from rasura.patches.format.member import Member
-
     found = []
     for patch_id, strength in leaving.items():
         try:
@@ -255,8 +243,6 @@ def load_readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> li
 
 def _unseen(verdict: Verdict, error: NotFoundError) -> Verdict:
     """Refused: the stack cannot be checked behind its patched text encoder, and nothing is assumed of it."""
-    from rasura.patches.checks.verdict import Accepted, Reason, Refused
-
     known = () if isinstance(verdict, Accepted) else verdict.reasons
     return Refused(verdict.relations, (*known, Reason(error.message, error.hint)))
 

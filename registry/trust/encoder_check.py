@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rasura.patches.checks.encoder_effects import Across, Prompts, Site, check_encoder_effects, reads_across_sites
+from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import NotFoundError
+from rasura.patches.format.member import Member
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import Host
+from rasura.patches.models.base_identity import check_touched
+from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import prompts_of
+from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import ParamName
+from rasura.registry.registry import Registry
 from rasura.registry.trust.retain_words import retained
-
-if TYPE_CHECKING:
-    from rasura.patches.checks.encoder_effects import Across, Prompts
-    from rasura.patches.checks.policy import Policy
-    from rasura.patches.format.member import Member
-    from rasura.patches.format.patch import Patch
-    from rasura.registry.registry import Registry
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,11 +45,6 @@ def look_across(
         NotFoundError: the base's folder is not here (any more).
         BaseMismatchError, UnsupportedHostError: the folder holds another model.
     """
-    from rasura.patches.checks.encoder_effects import Across, Site, check_encoder_effects, reads_across_sites
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.patches.models.base_identity import check_touched
-    from rasura.patches.models.text_encoder import TextEncoder
-
     if not reads_across_sites(stack):
         return Across()
     # A live model or a single file has no tokenizer beside it: there the base's own folder answers.
@@ -74,9 +71,6 @@ def _source(registry: Registry, stack: Sequence[Member]) -> Path:
 
 
 def _prompts(registry: Registry) -> Prompts:
-    from rasura.patches.prompts.concept_prompts import prompts_of
-    from rasura.patches.prompts.retain_set import naming
-
     def prompts(patch: Patch) -> Sequence[str] | None:
         concept, protected = patch.manifest.concept, patch.manifest.protected
         if protected.retain is None:

@@ -6,16 +6,14 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, is_locked, read_private, write_private
 from rasura.registry._storage.records import Draft, KeyRecord
+from rasura.registry.registry import Registry
 from rasura.registry.trust.passwords import VARIABLE
-
-if TYPE_CHECKING:
-    from rasura.registry.registry import Registry
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PEM_LIMIT: Final = 16 * 1024
@@ -30,7 +28,7 @@ def foresee_key(registry: Registry, name: str) -> Path:
     """
     _check_free(registry, name)
     path = find_private_path(registry, name)
-    if path.exists() and not is_locked(path):
+    if path.exists() and not is_locked(path):  # a locked one is looked at when its password is here
         _take_orphan(path, None)
     return path
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetError
+from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.prompts.retain_set import RETAIN_LIMIT, RetainSet, load_retain_set
-
-if TYPE_CHECKING:
-    from rasura.patches.format.manifest_parts import RetainSpec
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["keep_retained", "retained"]
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError
+from rasura.patches.format.member import Member
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.families import CLIP, find_family
+from rasura.patches.models.text_encoder import load_readers, state_of
+from rasura.patches.models.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
 from rasura.registry._storage.durable_files import read_regular, write_atomic
-
-if TYPE_CHECKING:
-    from rasura.patches.format.member import Member
-    from rasura.registry.registry import Registry
+from rasura.registry.registry import Registry
 
 __all__ = ["check_tokenizer", "remember_tokenizer"]
 
@@ -47,9 +47,6 @@ def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> 
     wrong = [m for m in stack if m.patch.manifest.base.tokenizer != known]
     if not wrong:
         return
-    from rasura.patches.models.text_encoder import load_readers, state_of
-    from rasura.patches.models.tokenizer_reading import say_reading
-
     towers = load_readers(folder, find_family(host.parameters()))
     found = digest_of(canonical_json.dumps(state_of(towers)))
     _remember(registry, raw, found)

@@ -23,12 +23,13 @@ from rasura.patches.format.file_names import MANIFEST, SIGNATURE, is_signature, 
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import RetainSpec
 from rasura.patches.obstacles import Obstacles
+from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
 from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.registry import NewPatch
+from rasura.registry.registry import NewPatch, Registry
 from rasura.registry.trust.retain_words import keep_retained
 from rasura.registry.trust.revocation import find_reason
 
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from rasura.patches.format.intoto_statement import Statement
     from rasura.patches.format.patch import Patch
     from rasura.patches.format.signing_key import PrivateKey, PublicKey
-    from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry.registry import Registry
-
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
 
 

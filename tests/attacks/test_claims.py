@@ -16,8 +16,9 @@ from support.values import factories
 from support.values.factories import World
 
 from rasura.patches._io import canonical_json
-from rasura.patches.algebra.increment import ONE, Increment, Strength
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import Accepted, Policy, Refused, check
 from rasura.patches.errors import ConflictError, DigestMismatchError, FormatError, RasuraError
 from rasura.patches.format.manifest_parts import BasisSpec

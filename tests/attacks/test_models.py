@@ -99,6 +99,27 @@ def test_a_patched_model_that_was_cast_is_told_a_way_back_that_works(workshop: W
     assert all(torch.equal(found[key], tensor) for key, tensor in originals.items())
 
 
+def test_a_patched_model_that_was_rounded_is_promised_no_way_back_but_a_fresh_copy(workshop: Workshop) -> None:
+    """Half of its numbers in another half: what was rounded is rounded, and nothing that is printed says otherwise."""
+    fresh = workshop.folder / "fresh"
+    shutil.copytree(workshop.model, fresh)
+    with workshop.open() as registry:
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    _rewritten(workshop.model / UNET, lambda found: {key: tensor.bfloat16() for key, tensor in found.items()})
+    status = rasura("patch", "status", "--model", workshop.model, cwd=workshop.folder)
+    doctor = rasura("doctor", cwd=workshop.folder)
+    revert = rasura("patch", "revert", "--all", "--force", "--yes", "--model", workshop.model, cwd=workshop.folder)
+    assert revert.code != 0
+    for shown in (status, doctor, revert):
+        said = " ".join((shown.out + shown.err).split())
+        assert "put a fresh copy there: BF16 rounded what no patch touches, too" in said
+        assert "again, then" not in said
+    shutil.rmtree(workshop.model)
+    shutil.copytree(fresh, workshop.model)
+    line = ("patch", "apply", workshop.dog, "--model", workshop.model)
+    assert rasura(*line, cwd=workshop.folder).code == 0
+
+
 def test_a_copy_of_a_patched_model_is_no_new_base(workshop: Workshop) -> None:
     copy = workshop.folder / "copy"
     with workshop.open() as registry:

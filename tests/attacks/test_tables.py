@@ -2,45 +2,26 @@
 """Attacks by whoever can write the database and nothing else: rows are flipped, used, and flipped back."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 
 import pytest
+from support.registries.tampering import X, run
 from support.registries.workshop import ALICE, Workshop, workshop
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.told.file import ToldFile
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.stacks.stack_ref import goal_of
 from rasura.registry.trust.key_files import make_key
-
-X = "f" * 64
-
-
-@contextmanager
-def writing(shop: Workshop) -> Iterator[sqlite3.Connection]:
-    """The file, without triggers and foreign keys; the triggers are back afterwards."""
-    with closing(sqlite3.connect(shop.folder / ".rasura" / "registry.db")) as connection:
-        triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            connection.execute(f"DROP TRIGGER {name}")
-        yield connection
-        for _, sql in triggers:
-            connection.execute(sql)
-        connection.commit()
-
-
-def run(shop: Workshop, sql: str) -> None:
-    with writing(shop) as connection:
-        for statement in sql.split("; "):
-            connection.execute(statement.replace("{x}", X).replace("{dog}", shop.dog).replace("{photo}", shop.photo))
 
 
 @pytest.fixture
@@ -129,6 +110,7 @@ def test_rows_are_read_by_an_index_that_a_lost_file_does_not_weaken(shop: Worksh
         None,
         b"",
         b"nonsense\n",
+        b"rasura told v1\n00 00 []\n",
         whole[:-7],
         whole.replace(b"key.revoke", b"key.reboke"),
         whole[: len(whole) // 2],
@@ -148,10 +130,50 @@ def test_the_index_of_a_registry_that_had_none_is_made_by_its_next_change(shop: 
         assert not index.exists()  # readers write nothing
         registry.note(Draft("a", "", "something.else", "success"))
         size = registry.head().size
-    assert len(index.read_text().splitlines()) >= size
+    assert ToldFile(index).size() == size
     with shop.open() as registry:
         registry.keys()
         verify_log(registry)
+
+
+def test_an_index_that_is_wrong_accuses_nobody_and_is_made_anew(shop: Workshop) -> None:
+    """As after a power cut: it opens, and tells of other digests than the log."""
+    index = shop.folder / ".rasura" / "keys" / "told"
+    with closing(sqlite3.connect(index)) as connection, connection:
+        connection.execute("UPDATE record SET record = ?", (X,))
+        connection.execute("UPDATE line SET leaf = ? WHERE idx < 3", (b"x" * 32,))
+    with shop.open() as registry:
+        assert registry.keys()
+        assert len(registry.entries()) == registry.head().size
+        registry.note(Draft("a", "", "something.else", "success"))
+    told = ToldFile(index)
+    assert told.leaf(0) == shop.entries()[0].leaf_hash
+    assert told.record("key", shop_key(shop), told.size()) not in {None, X}
+    told.close()
+
+
+def shop_key(shop: Workshop) -> str:
+    with shop.open() as registry:
+        return registry.key("alice").key_id
+
+
+def test_an_index_goes_back_with_a_registry_that_was_put_back(shop: Workshop) -> None:
+    """Database and `last_signed` of an earlier moment, and the index of a later one."""
+    home = shop.folder / ".rasura"
+    kept = {name: (home / name).read_bytes() for name in ("registry.db", "keys/last_signed")}
+    with shop.open() as registry:
+        operations.revert(registry, shop.host(), None, ALICE)
+        make_key(registry, "later", Draft("a", "", "key.add", "success"))
+    for name, data in kept.items():
+        (home / name).write_bytes(data)
+    with shop.open() as registry:
+        registry.note(Draft("a", "", "something.else", "success"))
+        assert [key.name for key in registry.keys()] == ["alice", "mallory"]
+        assert registry.unfinished() == ()
+        verify_log(registry)
+    with shop.open() as registry:
+        assert len(registry.entries()) == registry.head().size == ToldFile(home / "keys" / "told").size()
+        assert registry.hosts()
 
 
 ORPHANS = {

@@ -39,6 +39,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 COMMANDS = sorted(leaves(front_door.cli))
+VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 # Enough for each command to reach the registry, which is not there.
 ARGUMENTS = {
     ("key", "new"): ["x"],
@@ -93,9 +94,20 @@ ARGUMENTS = {
     ("audit", "export"): ["-o", "y"],
     ("audit", "prove"): ["0"],
     ("audit", "show"): ["0"],
+    ("audit", "anchor", "add"): ["--file", "y"],
+    ("audit", "witness"): ["x", "--vkey", VKEY, "-o", "y"],
+    ("report",): ["--case", "1", "-o", "y.html"],
+    ("case", "open"): ["1"],
+    ("case", "show"): ["1"],
+    ("case", "add"): ["1", "--picture", "x"],
+    ("case", "close"): ["1"],
+    ("case", "reopen"): ["1"],
+    ("case", "hold"): ["1"],
+    ("case", "release"): ["1"],
+    ("case", "forget"): ["1"],
     ("verify",): ["--model", "x", "--attestation", "y", "--key", "z"],
 }
-ALONE = {("demo",), ("verify",)}
+ALONE = {("demo",), ("verify",), ("audit", "witness")}
 """Commands that ask for no registry: what they miss is a file."""
 
 

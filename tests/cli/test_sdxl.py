@@ -16,7 +16,7 @@ from support.registries.workshop import digests
 
 import rasura as package
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.errors import BaseMismatchError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost

@@ -10,7 +10,7 @@ import pytest
 from support.commandline import Run, rasura
 from support.judges import tiny_clip
 
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError
 from rasura.patches.types import Digest
 from rasura.registry._storage.records import Draft, EntryRecord, EvaluationRecord
@@ -169,6 +169,23 @@ def test_a_file_of_requests_in_one_motion(home: Path) -> None:
     assert noted["T-1"].details["requester"] == "Ada"
     assert noted["T-1"].details["deadline"] == "2026-11-30"
     assert "deadline" not in noted["T-2"].details
+
+
+def test_a_ticket_that_is_a_case_belongs_to_it(home: Path) -> None:
+    (home / "requests.csv").write_text(
+        "concept,anchor,templates,ticket,received-at,requester,deadline\n"
+        "dog,penguin,objects.txt,T-1,2026-11-02,Ada Person,2026-11-30\n"
+        "neon,cartoon,styles.txt,T-2,2026-11-03,Bob,\n"
+    )
+    assert rasura("case", "open", "T-1", "--deadline", "48h", "--requester", "Ada Person", cwd=home).code == 0
+    takedown(home, "--file", "requests.csv", "--retain", "retain.txt")
+    cases = [(e.action, e.details.get("ticket"), e.details.get("case")) for e in entries(home)]
+    assert ("patch.erase", "T-1", "T-1") in cases
+    assert ("patch.erase", "T-2", None) in cases
+    assert [case for action, _, case in cases if action == "patch.switch"] == ["T-1", "T-1"]
+    asked = {e.details.get("ticket"): e.details.get("requester") for e in entries(home) if e.action == "patch.erase"}
+    assert asked == {"T-1": None, "T-2": "Bob"}
+    assert rasura("case", "show", "T-1", "--json", cwd=home).data["acted_entry"] is not None
 
 
 def test_a_stack_is_the_ground_and_moves_no_model(home: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import MAX_TEXT, JsonValue
 from rasura.patches._io.safetensors_file import PATCH_LIMITS
-from rasura.patches.algebra import increment
+from rasura.patches.algebra import increment, strength
 from rasura.patches.format import intoto_statement
 from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
@@ -163,7 +163,7 @@ def test_the_grids_of_the_format_page_are_those_of_the_arithmetic() -> None:
     assert (increment.RESPONSE_STEP, "multiple of 2⁻¹⁸" in page) == (2.0**-18, True)
     assert (increment.RESPONSE_LIMIT, "less than 64" in page) == (64.0, True)
     assert (increment.SUM_LIMIT, "refuse 2⁸ or more" in page) == (256.0, True)
-    assert (increment.SIXTEENTHS, increment.STRENGTH_LIMIT, "multiple of 2⁻⁴ in [−4, 4]" in page) == (16, 4, True)
+    assert (strength.SIXTEENTHS, strength.STRENGTH_LIMIT, "multiple of 2⁻⁴ in [−4, 4]" in page) == (16, 4, True)
 
 
 def test_the_files_of_the_format_page_are_those_of_a_patch() -> None:

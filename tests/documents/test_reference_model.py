@@ -19,7 +19,7 @@ from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.apply.operations import Actor
+from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import make_key

@@ -12,7 +12,8 @@ from support.registries.workshop import ALICE, SPEC, Workshop, workshop  # noqa:
 
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_stack, fingerprint
-from rasura.patches.algebra.increment import Increment, Strength
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify

@@ -7,7 +7,7 @@ from torch import nn
 
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.compose import Term, compose, sum_increments
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, ParamName
 

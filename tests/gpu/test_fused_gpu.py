@@ -11,7 +11,8 @@ from rasura.patches._io.settings import Settings
 from rasura.patches._io.tensor_bytes import digest_tensors
 from rasura.patches.algebra import fused_add
 from rasura.patches.algebra.compose import Layer, Term, compose, compose_all
-from rasura.patches.algebra.increment import Increment, Strength
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.types import ParamName
 

@@ -15,8 +15,8 @@ from support.values import factories
 from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import WEIGHTS, Patch, write_folder

@@ -15,7 +15,8 @@ from support.values import factories
 
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.compose import Layer, Term, bound_sum, compose, compose_all, layers_of, sum_increments
-from rasura.patches.algebra.increment import ONE, SUM_LIMIT, Increment, Strength
+from rasura.patches.algebra.increment import SUM_LIMIT, Increment
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import BoundExceededError
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.values import factories
 
-from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_LIMIT, RESPONSE_STEP, Increment, Strength
+from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_LIMIT, RESPONSE_STEP, Increment
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import (
     AlgebraError,
     BoundExceededError,

@@ -15,7 +15,7 @@ from support.models.single_files import single_file
 from support.registries.workshop import ALICE, Mortal, Workshop, digests, silent, workshop
 
 from rasura.patches._io.file_lock import locked
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.goal import Goal

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
@@ -24,12 +24,16 @@ from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, ParameterInfo
+from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
     import torch
 
 __all__ = ["CheckpointHost"]
+
+_WIDENED: Final = frozenset({("F16", "F32"), ("BF16", "F32"), ("F16", "F64"), ("BF16", "F64"), ("F32", "F64")})
+"""Types in which every number of another stays what it is."""
 
 
 class CheckpointHost(Host):
@@ -94,6 +98,10 @@ class CheckpointHost(Host):
         """The folder; None of a single file."""
         return None if self.single else self.path
 
+    def uncovered(self) -> tuple[str, ...]:
+        """What `model_index.json` names that patches do not touch."""
+        return () if self.single else find_uncovered_on_disk(self.path)
+
     @property
     def location(self) -> str:
         """The absolute path."""
@@ -141,16 +149,23 @@ class CheckpointHost(Host):
                 self._check_only(name.partition(".")[0])
                 files.descriptor(self._place(name).file)
 
-    def cast_since(self) -> str | None:
-        """The dtype that a patched parameter had, where its file was written again in another since; else None."""
+    def cast_since(self) -> tuple[str, str] | None:
+        """The dtype that a patched parameter had and the one it has, where its file was written again in another."""
         infos = self.parameters()
-        odd = (k.info.dtype for n, k in self._state.kept().items() if n in infos and infos[n].dtype != k.info.dtype)
-        return next(odd, None)
+        pairs = ((k.info.dtype, infos[n].dtype) for n, k in self._state.kept().items() if n in infos)
+        return next(((was, now) for was, now in pairs if was != now), None)
 
-    def say_way_back(self, dtype: str) -> str:
-        """What helps a model that was saved again in another type than `dtype`, in which it was patched."""
+    def say_way_back(self, was: str, now: str) -> str:
+        """What helps a model that was saved again in another type than the one in which it was patched.
+
+        A wider type holds every number as it was. Any other rounded them, and originals are kept only of what patches
+        touch, so that no way leads back from there.
+        """
+        fresh = "put a fresh copy there"
+        if (was, now) not in _WIDENED:
+            return f"{fresh}: {now} rounded what no patch touches, too, and of that no original is kept"
         return (
-            f"put a fresh copy there; or save it in {dtype} again, then: rasura patch revert --all --force --model "
+            f"{fresh}; or save it in {was} again, then: rasura patch revert --all --force --model "
             f"{shlex.quote(self.location)}"
         )
 
@@ -159,7 +174,7 @@ class CheckpointHost(Host):
             raise UnsupportedHostError(
                 f"{self.location}: {now.name}: expected {original.dtype}, as when it was patched, got {now.dtype}: the "
                 "model was saved again in another type since, which rounds or widens every number",
-                hint=self.say_way_back(original.dtype),
+                hint=self.say_way_back(original.dtype, now.dtype),
                 parameter=now.name,
             )
         check_same(now, original)

@@ -39,6 +39,7 @@ from rasura.patches.hosts.live.originals import forget as forget_original
 from rasura.patches.hosts.live.overwrite import compare, copied, overwrite, restoring
 from rasura.patches.hosts.live.value_cache import Remembered, compose_values
 from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
+from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.types import Digest, ParamName
 
 __all__ = ["TorchHost"]
@@ -103,6 +104,15 @@ class TorchHost(Host):
         if pipeline:  # weakly: a handle keeps no pipeline alive
             made._source = weakref.ref(model)
         return made
+
+    def uncovered(self) -> tuple[str, ...]:
+        """What the pipeline has besides that patches do not touch; nothing of a lone module."""
+        parts = getattr(self._source(), "components", None)
+        kinds = {str(n): type(part).__name__ for n, part in parts.items()} if isinstance(parts, Mapping) else {}
+        for name, module in self._components.items():
+            projection = type(getattr(module, "encoder_hid_proj", None)).__name__
+            kinds |= {f"{name}.encoder_hid_proj": projection} if "IPAdapter" in projection else {}
+        return find_uncovered(kinds)
 
     @property
     def location(self) -> str:

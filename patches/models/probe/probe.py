@@ -69,8 +69,9 @@ def probe_live(model: object) -> Trace:
         parts = {"unet" if "UNet" in type(inner).__name__ else "transformer": inner}
     for component, module in parts.items():
         module = getattr(module, "_orig_mod", module)  # noqa: PLW2901  # behind torch.compile
-        if isinstance(module, nn.Module) and hasattr(module, "config"):
-            return probe_config(component, type(module).__name__, dict(module.config))
+        config = getattr(module, "config", None)
+        if isinstance(module, nn.Module) and isinstance(config, Mapping):
+            return probe_config(component, type(module).__name__, dict(config))
     raise UnsupportedHostError(
         f"expected a diffusers pipeline with a denoiser, or a denoiser of diffusers, got {type(model).__name__}",
         hint="rasura.probe(pipe), or rasura.probe('FOLDER')",

@@ -5,7 +5,8 @@ import torch
 from support.values import factories
 
 from rasura.patches.algebra.compose import _BLOCK, Layer, Term, bound_sum, compose, layers_of, sum_increments
-from rasura.patches.algebra.increment import ONE, Increment, Strength
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
 from rasura.patches.types import ParamName
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from support.values import factories
 
-from rasura.patches.algebra.increment import ONE, Increment, Strength
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.strength import ONE, Strength
 
 
 def test_an_increment_is_the_product_of_its_factors() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import FormatError, StrengthError
 from rasura.patches.types import PatchId
 

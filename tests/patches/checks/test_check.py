@@ -9,8 +9,9 @@ from support.values import factories
 from support.values.dense import energy
 from support.values.factories import World
 
-from rasura.patches.algebra.increment import Increment, Strength
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import build_guarded_basis, build_protected_basis
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.check import Accepted, NeedsRebase, Policy, Reason, Refused, Relation, check, require
 from rasura.patches.checks.weigh import weigh
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase

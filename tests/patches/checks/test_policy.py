@@ -14,11 +14,13 @@ SHARES = st.floats(min_value=0, max_value=1)
 DEMANDS = st.builds(
     lambda forget, retain: {"evaluated": True, "min_forget": forget, "min_retain": retain}, SHARES, SHARES
 )
+AGES = st.none() | st.integers(1, 10_000)
 POLICIES = st.builds(
-    lambda limits, separable, demand: Policy(**limits, separable=separable, **demand),
+    lambda limits, separable, demand, age: Policy(**limits, separable=separable, **demand, checkpoint_age=age),
     st.fixed_dictionaries(dict.fromkeys(list_limit_names(), LIMITS)),
     st.booleans(),
     st.just({}) | DEMANDS,
+    AGES,
 )
 
 
@@ -50,6 +52,9 @@ def test_together_they_allow_no_more_than_each(policies: list[Policy]) -> None:
         assert both.evaluated >= policy.evaluated
         assert both.min_forget >= policy.min_forget
         assert both.min_retain >= policy.min_retain
+        if policy.checkpoint_age is not None:
+            assert both.checkpoint_age is not None
+            assert both.checkpoint_age <= policy.checkpoint_age
     assert combine_policies(both, *policies) == both
 
 
@@ -78,6 +83,10 @@ def test_nothing_is_no_policy() -> None:
         (b"[evaluation]\nrequired = true\nmin_forget = 1.5\n", "min_forget: expected a share"),
         (b"[evaluation]\nmin_forget = 0.9\n", "expected required = true"),
         (b"limits = 3\n", "expected a table"),
+        (b"[log]\nage = 3\n", "demands named checkpoint_age"),
+        (b"[log]\ncheckpoint_age = 3\n", 'expected "7 days"'),
+        (b'[log]\ncheckpoint_age = "0 days"\n', 'expected "7 days"'),
+        (b'[log]\ncheckpoint_age = "9999 weeks"\n', "hours"),
         (b'[limits]\npair = "0.1"\n', "pair: expected a number"),
         (b"[limits]\npair = nan\n", "pair: expected a number"),
         (b"[limits]\npair = -1\n", "pair: expected a number"),

@@ -13,7 +13,8 @@ from support.values import factories
 from torch import nn
 
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.increment import ONE, Increment, Strength
+from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.erasers.trained.all_but_one import AllButOne

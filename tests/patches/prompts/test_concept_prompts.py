@@ -12,6 +12,7 @@ from support.models.tiny import TinySpec, tiny_components, tiny_model
 from support.values import factories
 
 from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, RasuraError, UnsupportedHostError
+from rasura.patches.models.plain_text import normal
 from rasura.patches.models.text_encoder import BATCH, TextEncoder
 from rasura.patches.prompts.concept_prompts import (
     GENERIC_TEMPLATES,
@@ -20,7 +21,6 @@ from rasura.patches.prompts.concept_prompts import (
     align_columns,
     check_concept,
     check_template,
-    normal,
     prompts_of,
 )
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,9 +37,10 @@ from rasura.patches.errors import (
     SchemaError,
 )
 from rasura.registry._storage import schema
+from rasura.registry._storage.case_record import CaseRecord
 from rasura.registry._storage.database import journal_mode
 from rasura.registry.log.verify import verify_log
-from rasura.registry.registry import Registry
+from rasura.registry.registry import EntryFilter, Registry
 
 Sql = Callable[[str], None]
 
@@ -149,7 +151,8 @@ def test_a_schema_older_than_any_is_refused(made: Place, sql: Sql) -> None:
 
 
 # What registries of older schemas do not have. That nothing else differs is what their pins say.
-BACK_TO_0003 = "DROP TABLE patch_signature; UPDATE alembic_version SET version_num = '0003';"
+BACK_TO_0004 = "DROP TABLE case_item; DROP TABLE case_record; UPDATE alembic_version SET version_num = '0004';"
+BACK_TO_0003 = BACK_TO_0004 + "DROP TABLE patch_signature; UPDATE alembic_version SET version_num = '0003';"
 BACK_TO_0002 = (
     BACK_TO_0003
     + "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy; UPDATE alembic_version SET version_num = '0002';"
@@ -197,6 +200,25 @@ def test_an_older_registry_is_upgraded(first_schema: Place) -> None:
             connection = session.connection()
             assert schema.pin(connection) == schema.PINS[schema.HEAD][connection.dialect.name]
             assert schema.find_drift(connection) == ""
+
+
+def test_a_registry_of_the_fourth_schema_is_upgraded(made: Place, sql: Sql) -> None:
+    with made.open() as registry:
+        filled(registry)
+    sql(BACK_TO_0004)
+    assert Registry.upgrade(made.location, now=Clock(EPOCH + timedelta(days=2))) == "0004"
+    with made.open() as registry:
+        assert registry.cases() == ()
+        opened = CaseRecord("118", EPOCH, None, EPOCH, None, held=False, forgotten_at=None, commitments={})
+        registry.open_case(opened, {"text": b"please"}, draft("case.open"))
+        record = registry.case("118")
+        assert registry.vault.read(record, "text") == b"please"
+        (entry,) = registry.entries(EntryFilter(case="118"))
+        assert (entry.action, entry.details["case"]) == ("case.open", "118")
+        registry.forget_case(record, replace(record, forgotten_at=EPOCH), draft("case.forget"))
+        verify_log(registry)
+        with registry.reading() as session:
+            assert schema.find_drift(session.connection()) == ""
 
 
 def test_a_registry_of_the_second_schema_is_upgraded(made: Place, sql: Sql) -> None:

@@ -16,8 +16,8 @@ import torch
 from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import DEFAULT_POLICY
 from rasura.patches.errors import (
     AlreadyAppliedError,
@@ -45,8 +45,8 @@ from rasura.registry._storage.records import Draft
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.operations import Actor
 from rasura.registry.apply.prepare import prepared
+from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
@@ -548,7 +548,7 @@ from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.registry.apply import operations as deploy
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 
 class Mortal(RollbackJournal):
     steps, last = 0, None

@@ -16,8 +16,8 @@ from torch import nn
 from rasura.api.attach import attach
 from rasura.patches.algebra.compose import layers_of, sum_increments
 from rasura.patches.algebra.factors import BranchFactors
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import (
     BaseMismatchError,
     BusyError,

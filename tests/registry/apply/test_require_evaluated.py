@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 from support.registries.workshop import ALICE, Workshop, workshop
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.types import Digest, PatchId

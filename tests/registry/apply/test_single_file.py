@@ -13,7 +13,7 @@ from support.models.single_files import single_file
 from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, digests, start, workshop
 
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, ExistsError, RasuraError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName

@@ -9,8 +9,8 @@ import torch
 from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, silent, workshop
 
-from rasura.patches.algebra.increment import ONE
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import ConflictError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost

@@ -9,8 +9,8 @@ import torch
 from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, workshop
 
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     BaseMismatchError,

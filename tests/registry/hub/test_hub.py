@@ -27,9 +27,10 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
+from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
-from rasura.registry.hub.pull import FetchedPatch, FetchLimits, fetch, resolve
+from rasura.registry.hub.pull import FetchedPatch, fetch, resolve
+from rasura.registry.hub.pull_source import FetchLimits
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
 

@@ -10,20 +10,12 @@ from markdown_it import MarkdownIt
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.hub.families import FAMILIES
-from rasura.registry.hub.licences import Licence, choose, parse
-from rasura.registry.hub.model_card import (
-    BEGIN,
-    END,
-    BaseFacts,
-    CardFacts,
-    PatchFacts,
-    inline,
-    plain,
-    render,
-    rows,
-    superseded,
-)
+from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, superseded
+from rasura.registry.hub.card.families import FAMILIES
+from rasura.registry.hub.card.front_matter import rows
+from rasura.registry.hub.card.licences import Licence, choose, parse
+from rasura.registry.hub.card.page import BEGIN, END, render
+from rasura.registry.hub.card.text import inline, plain
 
 REPO = "acme/delta"
 NASTY = [

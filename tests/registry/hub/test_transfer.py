@@ -37,8 +37,8 @@ from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.erase.rebase import rebase
 from rasura.registry.erase.solve_again import Anew
-from rasura.registry.hub.describe import Describer
-from rasura.registry.hub.model_card import split
+from rasura.registry.hub.card.describe import Describer
+from rasura.registry.hub.card.front_matter import split
 from rasura.registry.hub.push import PushReceipt
 from rasura.registry.hub.transfer import Remote, pull_patches, push_patches
 from rasura.registry.log.verify import verify_log

@@ -30,8 +30,8 @@ from rasura.patches.errors import (
 from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub import http
+from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.client import Patience, Wire
-from rasura.registry.hub.model_card import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.pull import Fetched, fetch, resolve
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 

@@ -12,7 +12,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.api.attach import attach
-from rasura.patches.algebra.increment import Strength
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import (
     BusyError,
     CheckRefusedError,

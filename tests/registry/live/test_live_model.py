@@ -19,8 +19,8 @@ from support.registries.workshop import SPEC, Workshop, workshop
 
 import rasura
 from rasura.api.attach import attach
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import (
     AlreadyAppliedError,
     BaseMismatchError,
@@ -35,7 +35,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.hosts.live.forward_gate import gate_of
 from rasura.registry.apply import operations
-from rasura.registry.apply.motion import Actor
+from rasura.registry.apply.receipt import Actor
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.stacks import edit
 

@@ -24,6 +24,7 @@ from support.registries.registry_fixtures import (
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
+from rasura.registry._storage.case_record import CaseRecord
 from rasura.registry._storage.choices import PolicyRecord
 from rasura.registry._storage.records import Draft
 from rasura.registry.log.entry import MAX_LISTED, Placement, RowChange, decode, encode, encode_change, removal_of
@@ -245,7 +246,9 @@ def test_whatever_can_be_written_can_be_read(reason: str, details: dict[str, str
 
 
 def test_a_fingerprint_covers_every_field() -> None:
-    chosen = stack("brand", patch()), PolicyRecord("registry", digest("policy"), EPOCH)
+    said = {"text": digest("text")}
+    case = CaseRecord("T-1", EPOCH, EPOCH, EPOCH, None, held=False, forgotten_at=None, commitments=said)
+    chosen = stack("brand", patch()), PolicyRecord("registry", digest("policy"), EPOCH), case
     for record in (key(), base(), retain_set(), basis(), patch(), host(patch()), evaluation(patch()), *chosen):
         seen = {fingerprint(record)}
         for name in record.__dataclass_fields__:
@@ -264,7 +267,7 @@ def _other(name: str, value: object) -> object:
     if isinstance(value, datetime):
         return value + timedelta(microseconds=1)
     if value is None:
-        return datetime(2026, 1, 1, tzinfo=UTC) if name == "revoked_at" else digest("other")
+        return datetime(2026, 1, 1, tzinfo=UTC) if name.endswith("_at") else digest("other")
     if name == "patches":
         assert isinstance(value, Mapping)
         return {patch_id: strength - 1 for patch_id, strength in value.items()}

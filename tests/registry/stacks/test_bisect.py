@@ -19,8 +19,8 @@ from support.commandline import rasura
 from support.registries.workshop import ALICE, Mortal, Workshop, start, workshop
 
 from rasura.patches._io import canonical_json
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import ConflictError, DriftError, FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId

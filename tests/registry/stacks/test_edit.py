@@ -15,7 +15,7 @@ from support.registries.registry_fixtures import EPOCH, Place, add_patch, base, 
 from support.registries.workshop import ALICE, Workshop, workshop
 from support.values import factories
 
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     AmbiguousIdError,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.registries.workshop import ALICE, Workshop, workshop
 
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError, ConflictError, FormatError, RevokedKeyError
 from rasura.registry._storage.records import Draft

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from support.registries.workshop import ALICE, Mortal, Workshop, copy_of, silent, workshop
 
 from rasura.patches._io import canonical_json
-from rasura.patches.algebra.increment import ONE, Strength
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import (
     BaseMismatchError,

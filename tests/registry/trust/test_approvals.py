@@ -13,7 +13,7 @@ from support.commandline import rasura
 from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches._io import canonical_json
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import (
     AuditError,
     FormatError,

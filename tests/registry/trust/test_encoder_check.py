@@ -11,7 +11,7 @@ import torch
 from support.registries.workshop import Workshop, copy_of, request_for, silent, workshop_template
 
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.checks.encoder_effects import Across, reads_across_sites, with_across
 from rasura.patches.checks.policy import Policy

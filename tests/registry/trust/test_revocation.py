@@ -9,7 +9,7 @@ import pytest
 from support.commandline import rasura
 from support.registries.workshop import ALICE, Workshop, workshop
 
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import AuditError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost

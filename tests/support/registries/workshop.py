@@ -35,7 +35,7 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
-from rasura.registry.apply.operations import Actor
+from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry

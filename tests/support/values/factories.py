@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.models.tiny import TinySpec, tiny_model
 
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
-from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_STEP, Increment, Strength
+from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_STEP, Increment
 from rasura.patches.algebra.protected_subspace import (
     Moment,
     ProtectedBasis,
@@ -21,6 +21,7 @@ from rasura.patches.algebra.protected_subspace import (
     build_guarded_basis,
     build_protected_basis,
 )
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.erasers.closed_form.null_space import NullSpace, compute_gram_of, erase
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure

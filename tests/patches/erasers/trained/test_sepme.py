@@ -28,8 +28,8 @@ from support.values.factories import normal
 
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.compose import Term, compose, sum_increments
-from rasura.patches.algebra.increment import Strength
 from rasura.patches.algebra.protected_subspace import make_empty_basis
+from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.trained.prompt_null_space import (

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.compose import Layer, Term, compose, sum_increments
-from rasura.patches.algebra.increment import ONE, Strength
+from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.live.torch_host import TorchHost

@@ -6,19 +6,21 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.registry.hub.model_card import SHORT, BaseFacts, PatchFacts
-
-if TYPE_CHECKING:
-    from rasura.patches.format.manifest import Manifest
-    from rasura.patches.format.manifest_parts import BaseSpec
-    from rasura.patches.format.patch import Patch
-    from rasura.patches.models.families import Family
-    from rasura.patches.types import Digest, PatchId
-    from rasura.registry._storage.records import BaseRecord
-    from rasura.registry.registry import Registry
+from rasura.patches.format.kohya_lora import encode_kohya
+from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest_parts import BaseSpec
+from rasura.patches.format.member import Member
+from rasura.patches.format.patch import Patch
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models import families
+from rasura.patches.models.families import Family
+from rasura.patches.types import SHORT, Digest, PatchId
+from rasura.registry._storage.records import BaseRecord
+from rasura.registry.hub.card.facts import BaseFacts, PatchFacts
+from rasura.registry.registry import Registry
 
 __all__ = ["Describer", "encode_beside"]
 
@@ -95,9 +97,6 @@ class Describer:
 
 def _family(spec: BaseSpec, record: BaseRecord | None) -> str:
     """The family by all parameters of the base, or, of a base that is not here, by the touched ones if they tell."""
-    from rasura.patches.hosts.interface import ParameterInfo
-    from rasura.patches.models import families
-
     if record is not None:
         infos = {p.name: ParameterInfo(p.name, p.dtype, p.shape) for p in record.parameters}
         found = families.find_family(infos)
@@ -123,9 +122,6 @@ def _slug(text: str) -> str:
 
 def encode_beside(patch: Patch, *, two_encoders: bool) -> bytes | None:
     """A patch's file in kohya's spelling at strength 1; None where that has no name for a layer of it."""
-    from rasura.patches.format.kohya_lora import encode_kohya
-    from rasura.patches.format.member import Member
-
     try:
         return encode_kohya([Member(patch)], two_encoders=two_encoders).data
     except UnsupportedHostError:

@@ -1,0 +1,208 @@
+"""What it costs that rows are held to the log: an apply of one patch with and without it.
+
+`python benchmarks/enforcement.py [MODEL] [--patches 1 12000] [--repeats 15]` prints a Markdown table.
+
+The model is copied, a registry made beside it, one concept erased, and rows and entries of as many other patches added,
+as pulling them would. Then the patch is applied in pairs, the two ways taking turns in going first: within one process,
+with a registry that was just opened, and as a command in a process of its own. *With* is what everybody gets. *Without*
+reads the same tables without the index of what the log tells (`LogWriter.snapshot` for `LogWriter.reading`), which no
+setting can bring about. Times are medians; *more* is the median over the pairs of with divided by without, less one,
+and beside it the quartiles. The revert between two applies is not timed, and always checked.
+"""
+
+import argparse
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
+from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.types import PatchId
+from rasura.registry._resources.patches import NewPatch
+from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.operations import Actor
+from rasura.registry.erase.base_models import add_base
+from rasura.registry.erase.erase import erase
+from rasura.registry.log.writer import LogWriter
+from rasura.registry.registry import Registry
+from rasura.registry.trust.key_files import make_key
+
+ACTOR: Final = Actor("bench", "")
+MODEL: Final = Path(__file__).parents[1] / "examples" / "reference_model" / "pipeline"
+_BATCH: Final = 1000
+_COMMAND: Final = """
+import sys
+from rasura.registry.log.writer import LogWriter
+if sys.argv.pop(1) == "without":
+    LogWriter.reading = LogWriter.snapshot
+    LogWriter._told = lambda self, session: None
+from rasura.cli import main
+main()
+"""
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Rows are read as they are."""
+    reading, told = LogWriter.reading, LogWriter._told  # noqa: SLF001  # a measurement takes apart what it measures
+    LogWriter.reading = LogWriter.snapshot  # type: ignore[method-assign, assignment]
+    LogWriter._told = lambda _self, _session: None  # type: ignore[method-assign, assignment]  # noqa: SLF001
+    try:
+        yield
+    finally:
+        LogWriter.reading, LogWriter._told = reading, told  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Say nothing."""
+
+
+def build(folder: Path, model: Path, concept: str, anchor: str) -> PatchId:
+    """A registry in `folder` with one patch of the model in it."""
+
+    def draft(action: str) -> Draft:
+        return Draft(ACTOR.name, "", action, "success")
+
+    with Registry.create(folder, actor=ACTOR.name) as registry:
+        make_key(registry, "bench", draft("key.add"))
+        add_base(registry, model, "base", draft("base.add"), silent)
+        request = EraseRequest((Target(concept, anchor),), retain=RetainSet("bench", ("painting", "a", "the")))
+        (made,) = erase(registry, "base", request, key=None, protect=(), draft=draft("patch.erase"), progress=silent)
+    return made.patch.patch_id
+
+
+def crowd(folder: Path, patch_id: PatchId, count: int) -> None:
+    """Add rows and entries of other patches, with the files of the first, until there are `count`."""
+    with Registry.open(folder) as registry:
+        record, entry = registry.patch(patch_id), Draft(ACTOR.name, "", "patch.pull", "success")
+        files = {name: registry.blobs.read(digest) for name, digest in record.files.items()}
+        for start in range(1, count, _BATCH):
+            numbers = range(start, min(start + _BATCH, count))
+            others = (
+                replace(record, patch_id=PatchId(sha256(b"%d" % n)), concepts=(f"thing {n}",), source=f"bench {n}")
+                for n in numbers
+            )
+            registry.add_patches([NewPatch(other, files, entry) for other in others])
+
+
+def once(registry: Registry, model: Path, patch: PatchId) -> float:
+    """Seconds to apply."""
+    start = time.perf_counter()
+    operations.apply(registry, CheckpointHost.open(model), [patch], ACTOR)
+    return time.perf_counter() - start
+
+
+def opened(folder: Path, model: Path, patch: PatchId) -> float:
+    """The same with a registry that was just opened."""
+    start = time.perf_counter()
+    with Registry.open(folder) as registry:
+        operations.apply(registry, CheckpointHost.open(model), [patch], ACTOR)
+    return time.perf_counter() - start
+
+
+def typed(folder: Path, model: Path, patch: PatchId, *, checked: bool) -> float:
+    """The same as a command in a process of its own."""
+    words = [sys.executable, "-c", _COMMAND, "with" if checked else "without", "patch", "apply", patch]
+    start = time.perf_counter()
+    subprocess.run([*words, "--model", str(model), "--registry", str(folder)], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def paired(
+    run: Callable[[], float], bare: Callable[[], float], undo: Callable[[], object], repeats: int
+) -> tuple[float, float, list[float]]:
+    """Median seconds with and without, and the ratio of each pair; the two ways take turns in going first."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(-1, repeats):
+        for checked in (True, False) if turn % 2 else (False, True):
+            seconds = run() if checked else bare()
+            undo()
+            if turn >= 0:
+                times[checked].append(seconds)
+    ratios = [one / other for one, other in zip(times[True], times[False], strict=True)]
+    return statistics.median(times[True]), statistics.median(times[False]), ratios
+
+
+def without(run: Callable[[], float]) -> Callable[[], float]:
+    """The same, unchecked."""
+
+    def bare() -> float:
+        with unchecked():
+            return run()
+
+    return bare
+
+
+def measure(folder: Path, model: Path, patch: PatchId, repeats: int) -> dict[str, tuple[float, float, list[float]]]:
+    """The three rows of one registry."""
+
+    def undo() -> None:
+        with Registry.open(folder) as again:
+            operations.revert(again, CheckpointHost.open(model), None, ACTOR)
+
+    found = {}
+    with Registry.open(folder) as registry:
+
+        def warm() -> float:
+            return once(registry, model, patch)
+
+        def revert() -> None:
+            operations.revert(registry, CheckpointHost.open(model), None, ACTOR)
+
+        found["in a process that goes on"] = paired(warm, without(warm), revert, repeats)
+
+    def cold() -> float:
+        return opened(folder, model, patch)
+
+    found["with a registry just opened"] = paired(cold, without(cold), undo, repeats)
+    found["as a command"] = paired(
+        lambda: typed(folder, model, patch, checked=True),
+        lambda: typed(folder, model, patch, checked=False),
+        undo,
+        max(3, repeats // 2),
+    )
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?", default=MODEL)
+    parser.add_argument("--concept", default="dog")
+    parser.add_argument("--anchor", default="cat")
+    parser.add_argument("--patches", type=int, nargs="+", default=[1, 12_000])
+    parser.add_argument("--repeats", type=int, default=15)
+    given = parser.parse_args()
+    print(f"`python benchmarks/enforcement.py --repeats {given.repeats}`, {platform.machine()}, ", end="")
+    print(f"Python {platform.python_version()}\n")
+    print("| Apply of one patch | patches | entries | with | without | more | quartiles |")
+    print("|---|---:|---:|---:|---:|---:|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder, model = Path(name), Path(name) / "model"
+        shutil.copytree(given.model, model)
+        patch = build(folder, model, given.concept, given.anchor)
+        for count in given.patches:
+            crowd(folder, patch, count)
+            for what, (checked, bare, ratios) in measure(folder, model, patch, given.repeats).items():
+                with Registry.open(folder) as registry:
+                    size = registry.head().size
+                low, middle, high = statistics.quantiles(ratios, n=4)
+                times = f"{checked * 1e3:.0f} ms | {bare * 1e3:.0f} ms | {middle - 1:+.1%}"
+                print(f"| {what} | {count} | {size} | {times} | {low - 1:+.1%} to {high - 1:+.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""`rasura audit anchor` and `rasura audit witness`: evidence about the log that lies elsewhere."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.documents import write_document, write_lines
+from rasura.commands._shared.output import Result, line, table, warn
+from rasura.commands.proving.given_files import read_given, read_vkey
+
+if TYPE_CHECKING:
+    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry.evidence.anchors import Anchor
+
+_PATH: Final = click.Path(path_type=Path)
+_BUNDLE_LIMIT: Final = 1024**3
+_TIME: Final = "%Y-%m-%d %H:%M:%S"
+
+
+@click.group(cls=Verbs)
+def anchor() -> None:
+    """Evidence elsewhere that the log had this tree at a time: add, list, verify."""
+
+
+@command(anchor, "add", mutating=True)
+@click.option("--file", "file", type=_PATH, metavar="FILE", help="Write the checkpoint to a new file, out of reach.")
+@click.option("--token", type=_PATH, metavar="FILE", help="Keep an RFC 3161 response over the checkpoint.")
+@click.option("--cosigned", type=_PATH, metavar="FILE", help="Keep the checkpoint that `audit witness` cosigned.")
+@click.option("--checkpoint", type=_PATH, metavar="FILE", help="What the token is over [default: the newest].")
+def add(
+    *,
+    file: Path | None,
+    token: Path | None,
+    cosigned: Path | None,
+    checkpoint: Path | None,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Put the newest checkpoint out of reach, or keep what somebody else signed about one; the log says so."""
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
+    from rasura.registry.evidence.take_out import export_checkpoint
+
+    if sum(each is not None for each in (file, token, cosigned)) != 1:
+        raise click.UsageError("expected one of --file, --token and --cosigned")
+    if checkpoint is not None and token is None:
+        raise click.UsageError("--checkpoint says what a token is over: expected --token")
+    with open_registry(registry_at) as registry:
+        note = read_given(checkpoint, "checkpoint") if checkpoint else export_checkpoint(registry)
+        if file is not None:
+            write_lines(file, [note])
+            made = Anchor("file", note.decode(), b"", str(file.absolute()))
+        elif token is not None:
+            made = Anchor("rfc3161", note.decode("utf-8", "replace"), read_given(token, "token"), token.name)
+        else:
+            assert cosigned is not None
+            data = read_given(cosigned, "cosigned checkpoint")
+            made = Anchor("witness", data.decode("utf-8", "replace"), data, cosigned.name)
+        entry = add_anchor(registry, made, Draft(actor, reason, ANCHOR, "success"))
+    said = f"entry {entry.index} keeps a {made.kind} anchor of {made.checkpoint.size} entries"
+    return Result(_data(entry, made), lambda: line(said), changed=True)
+
+
+@command(anchor, "list")
+def list_(registry_at: str | None) -> Result:
+    """List the anchors; nothing is verified."""
+    from rasura.registry.evidence.anchors import list_anchors
+
+    with open_registry(registry_at) as registry:
+        found = list_anchors(registry)
+    rows = [
+        (str(e.index), f"{e.time:{_TIME}}", a.kind, str(a.checkpoint.size), a.checkpoint.root.hex()[:16], a.where)
+        for e, a in found
+    ]
+
+    def text() -> None:
+        if rows:
+            table(("entry", "added (utc)", "kind", "size", "root", "where"), rows)
+        else:
+            line("no anchors: rasura audit anchor add --file FILE")
+
+    return Result({"anchors": [_data(entry, each) for entry, each in found]}, text)
+
+
+@command(anchor, "verify")
+@click.option("--tsa-ca", "authorities", multiple=True, type=_PATH, metavar="FILE", help="Authorities (PEM).")
+@click.option("--witness-key", "witnesses", multiple=True, metavar="KEY", help="Public key of a witness; repeatable.")
+def verify(authorities: tuple[Path, ...], witnesses: tuple[str, ...], registry_at: str | None) -> Result:
+    """Verify the log, and that it continues the tree of every anchor; what others signed, by their keys."""
+    from rasura.registry.evidence.anchors import verify_anchors
+    from rasura.registry.evidence.timestamp_token import read_roots
+    from rasura.registry.log.cosignature import WitnessKey
+
+    roots = [root for path in authorities for root in read_roots(read_given(path, "certificate"))]
+    keys = [WitnessKey.parse(text) for text in witnesses]
+    with open_registry(registry_at) as registry:
+        found = verify_anchors(registry, roots=roots, witnesses=keys)
+    rows = [
+        (
+            str(each.entry.index),
+            each.anchor.kind,
+            str(each.anchor.checkpoint.size),
+            "-" if each.time is None else f"{each.time:{_TIME}}",
+            "yes" if each.proved else "-",
+            each.said,
+        )
+        for each in found
+    ]
+
+    def text() -> None:
+        if rows:
+            table(("entry", "kind", "size", "signed at (utc)", "checked", "said"), rows)
+            line(f"the log continues all {len(rows)} of them")
+        else:
+            warn("no anchors: whoever has the key can rewrite what came after the last checkpoint that somebody holds")
+
+    data = [
+        {
+            **_data(each.entry, each.anchor),
+            "time": None if each.time is None else each.time.isoformat(),
+            "proved": each.proved,
+            "said": each.said,
+        }
+        for each in found
+    ]
+    return Result({"anchors": data}, text)
+
+
+@command(None, "witness", mutating=True)
+@click.argument("checkpoint", type=_PATH, metavar="CHECKPOINT")
+@click.option("--vkey", required=True, metavar="KEY|FILE", help="Public key of the log that is witnessed.")
+@click.option("--bundle", type=_PATH, metavar="FILE", help="Proof that it continues what was seen last.")
+@click.option("-o", "--output", type=_PATH, required=True, metavar="FILE", help="The cosigned checkpoint.")
+def witness(
+    *,
+    checkpoint: Path,
+    vkey: str,
+    bundle: Path | None,
+    output: Path,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Sign that another registry's log had this tree, with this registry's key; its log remembers what was seen.
+
+    Never two trees that contradict each other: of a log that has grown, a bundle proves that it continues
+    (`rasura audit export --checkpoint OLD`). Exit code 4 where a log has two pasts.
+    """
+    from rasura.patches._io.files import read_regular
+    from rasura.registry._storage.records import Draft
+    from rasura.registry.evidence.witness import WITNESS
+    from rasura.registry.evidence.witness import witness as cosign
+    from rasura.registry.log.signed_note import parse_note
+
+    key = read_vkey(vkey)
+    note = read_given(checkpoint, "checkpoint")
+    proof = None if bundle is None else read_regular(bundle, _BUNDLE_LIMIT)
+    with open_registry(registry_at) as registry:
+        cosigned = cosign(registry, note, key, Draft(actor, reason, WITNESS, "success"), bundle=proof)
+        mine = str(registry.log_key.witness_key)
+    write_document(output, cosigned.encode(), parse_note)
+    size = int(cosigned.split("\n")[1])
+    return Result(
+        {"file": str(output), "log": key.name, "size": size, "witness_key": mine},
+        lambda: line(f"cosigned {size} entries of {key.name} in {output}\nwitness key: {mine}"),
+        changed=True,
+    )
+
+
+def _data(entry: "EntryRecord", found: "Anchor") -> dict[str, Any]:
+    tree = found.checkpoint
+    return {
+        "entry": entry.index,
+        "added_at": entry.time.isoformat(),
+        "kind": found.kind,
+        "size": tree.size,
+        "root": tree.root.hex(),
+        "where": found.where,
+    }

@@ -1,0 +1,282 @@
+"""`rasura case`: requests with their clocks, and what was said in them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from rasura.commands._shared.command import Verbs, command, open_registry
+from rasura.commands._shared.documents import write_lines
+from rasura.commands._shared.output import Result, fields, line, many, table
+
+if TYPE_CHECKING:
+    from rasura.registry._storage.case_record import CaseRecord
+    from rasura.registry.cases.clock import CaseStanding
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PATH: Final = click.Path(path_type=Path)
+_ID: Final = click.argument("case_id", metavar="ID")
+_TIME: Final = "%Y-%m-%d %H:%M"
+
+
+@click.group(cls=Verbs)
+def case() -> None:
+    """Requests with their clocks: open, list, show, close, hold, forget."""
+
+
+@command(case, "open", mutating=True)
+@click.argument("number", metavar="ID")
+@click.option("--received", metavar="TIME", help="When it came: 2026-11-29T14:00Z, or 3h (ago) [default: now].")
+@click.option("--deadline", metavar="48h|TIME", help="Until when something must be done; 48h counts from --received.")
+@click.option("--requester", default="", metavar="TEXT", help="Who asked. Not in the log; can be deleted.")
+@click.option("--text", type=_PATH, metavar="FILE", help="What they wrote. Not in the log; can be deleted.")
+def open_(
+    *,
+    number: str,
+    received: str | None,
+    deadline: str | None,
+    requester: str,
+    text: Path | None,
+    registry_at: str | None,
+    reason: str,
+    actor: str,
+) -> Result:
+    """Open the case of a request; commands with --case ID, and takedown files with ID as a ticket, belong to it.
+
+    ID and --reason stand in the log for ever: a ticket's number, not a name.
+    """
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.cases.clock import parse_deadline, parse_received
+    from rasura.registry.cases.handle_case import open_case, read_text
+
+    with open_registry(registry_at) as registry:
+        now = registry.now()
+        came = parse_received(received, now) if received else now
+        record = open_case(
+            registry,
+            number,
+            Actor(actor, reason),
+            received=came,
+            due=parse_deadline(deadline, came) if deadline else None,
+            requester=requester,
+            text=read_text(text) if text else b"",
+        )
+    due = "no deadline" if record.due_at is None else f"due {record.due_at:{_TIME}} UTC"
+    return Result(_record(record), lambda: line(f"opened case {number}: {due}"), changed=True)
+
+
+@command(case, "list")
+@click.option("--all", "closed", is_flag=True, help="Closed ones, too.")
+def list_(closed: bool, registry_at: str | None) -> Result:
+    """List the open cases: what is due first, and what is late."""
+    from rasura.registry.cases.clock import list_standings
+
+    with open_registry(registry_at) as registry:
+        found = list_standings(registry, closed=closed)
+    rows = [
+        (
+            each.record.case_id,
+            each.state,
+            f"{each.record.received_at:{_TIME}}",
+            "-" if each.record.due_at is None else f"{each.record.due_at:{_TIME}}",
+            _clock(each),
+            "-" if each.acted is None else f"{each.acted.time:{_TIME}}",
+            "yes" if each.record.held else "-",
+        )
+        for each in found
+    ]
+
+    def text() -> None:
+        if rows:
+            table(("case", "state", "received", "due", "clock", "in force since", "hold"), rows)
+        else:
+            line("no cases" if closed else "no open cases")
+
+    return Result({"cases": [_standing(each) for each in found]}, text)
+
+
+@command(case, "show")
+@_ID
+def show(case_id: str, registry_at: str | None) -> Result:
+    """Show a case: its clock, what was said, and every entry that belongs to it."""
+    from rasura.registry.cases.clock import read_standing
+    from rasura.registry.cases.handle_case import PICTURE, read_said
+
+    with open_registry(registry_at) as registry:
+        found = read_standing(registry, case_id)
+        said = read_said(registry, found.record)
+    record = found.record
+    texts = {name: data.decode("utf-8", "replace") for name, data in said.items() if not name.startswith(PICTURE)}
+
+    def text() -> None:
+        fields(
+            [
+                ("case", record.case_id),
+                ("state", found.state + (", under a legal hold" if record.held else "")),
+                ("received", f"{record.received_at:{_TIME}} UTC"),
+                ("due", "-" if record.due_at is None else f"{record.due_at:{_TIME}} UTC"),
+                ("clock", _clock(found)),
+            ]
+        )
+        if record.forgotten_at is not None:
+            line(f"its personal data was deleted at {record.forgotten_at:{_TIME}} UTC; the log keeps commitments to it")
+        for name, value in texts.items():
+            line(f"{name}: {value}")
+        if len(said) > len(texts):
+            line(many(len(said) - len(texts), "picture"))
+        line("")
+        rows = [(str(e.index), f"{e.time:{_TIME}}", e.actor, e.action, e.outcome, e.reason) for e in found.entries]
+        table(("#", "time (utc)", "actor", "action", "outcome", "reason"), rows)
+
+    data = {**_standing(found), "said": texts, "pictures": len(said) - len(texts)}
+    return Result({**data, "entries": [entry.index for entry in found.entries]}, text)
+
+
+@command(case, "add", mutating=True)
+@_ID
+@click.option(
+    "--picture", type=_PATH, required=True, metavar="FILE", help="PNG or JPEG. Not in the log; can be deleted."
+)
+def add(case_id: str, picture: Path, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Keep a picture with a case: what somebody sent, or what a model drew."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.cases.handle_case import keep_picture, read_text
+
+    with open_registry(registry_at) as registry:
+        name = keep_picture(registry, case_id, read_text(picture), Actor(actor, reason))
+    return Result(
+        {"case": case_id, "item": name},
+        lambda: line(f"kept {picture.name} with case {case_id} as {name}"),
+        changed=True,
+    )
+
+
+@command(case, "close", mutating=True)
+@_ID
+def close(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Close a case; --reason says how it ended. Nothing more can belong to it."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.cases.handle_case import close_case
+
+    with open_registry(registry_at) as registry:
+        record = close_case(registry, case_id, Actor(actor, reason))
+    return Result(_record(record), lambda: line(f"closed case {case_id}"), changed=True)
+
+
+@command(case, "reopen", mutating=True)
+@_ID
+def reopen(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Open a closed case again; its clock is the one that it had."""
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.cases.handle_case import reopen_case
+
+    with open_registry(registry_at) as registry:
+        record = reopen_case(registry, case_id, Actor(actor, reason))
+    return Result(_record(record), lambda: line(f"case {case_id} is open again"), changed=True)
+
+
+@command(case, "hold", mutating=True)
+@_ID
+def hold(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Put a legal hold on a case: its personal data cannot be deleted. --reason says on whose order."""
+    return _hold(case_id, registry_at, reason, actor, held=True)
+
+
+@command(case, "release", mutating=True)
+@_ID
+def release(case_id: str, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Take the legal hold off a case. --reason says on whose order."""
+    return _hold(case_id, registry_at, reason, actor, held=False)
+
+
+@command(case, "forget", mutating=True)
+@_ID
+@click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write the proof of the entry that says so.")
+def forget(case_id: str, output: Path | None, registry_at: str | None, reason: str, actor: str) -> Result:
+    """Delete who asked, what they wrote and the pictures of a closed case; the log stays, and is verified.
+
+    Copies in backups are yours to delete.
+    """
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.cases.handle_case import forget_case
+    from rasura.registry.evidence.take_out import prove_entry
+
+    with open_registry(registry_at) as registry:
+        found = forget_case(registry, case_id, Actor(actor, reason))
+        if output is not None:
+            write_lines(output, [prove_entry(registry, found.index)])
+    log = found.log
+    what = ", ".join(found.items) or "nothing, because it held nothing"
+    data = {
+        **_record(found.record),
+        "deleted": list(found.items),
+        "entry": found.index,
+        "size": log.size,
+        "root": log.root.hex(),
+        "file": str(output) if output else None,
+    }
+
+    def text() -> None:
+        line(f"deleted of case {case_id}: {what}; entry {found.index} says so")
+        line(f"the log verifies: {log.size} entries, root {log.root.hex()[:16]}…")
+        if output is not None:
+            line(f"wrote {output}: rasura audit verify {output} --vkey {log.vkey}")
+
+    return Result(data, text, changed=True)
+
+
+def _hold(case_id: str, registry_at: str | None, reason: str, actor: str, *, held: bool) -> Result:
+    from rasura.registry.apply.motion import Actor
+    from rasura.registry.cases.handle_case import hold_case
+
+    with open_registry(registry_at) as registry:
+        record, changed = hold_case(registry, case_id, Actor(actor, reason), held=held)
+    said = f"case {case_id} is under a legal hold" if held else f"no legal hold is on case {case_id}"
+    return Result(_record(record), lambda: line(said), changed=changed)
+
+
+def _clock(standing: "CaseStanding") -> str:
+    """How the clock stands, in words."""
+    left = standing.left
+    if standing.acted is not None:
+        took = f"in force after {format_span(standing.took or timedelta(0))}"
+        return took if left is None else f"{took}, {'late' if standing.late else 'in time'}"
+    if left is None:
+        return "nothing in force"
+    if standing.late:
+        return f"LATE by {format_span(-left)}"
+    return f"due in {format_span(left)}" if standing.record.closed_at is None else "closed, nothing in force"
+
+
+def format_span(span: timedelta) -> str:
+    """A span of time as people say it: `3 h 05 min`, `2 d 4 h`."""
+    minutes = int(span.total_seconds()) // 60
+    hours, days = minutes // 60, minutes // 1440
+    if days >= 2:  # noqa: PLR2004
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min"
+
+
+def _record(record: "CaseRecord") -> dict[str, Any]:
+    times = ("received_at", "due_at", "opened_at", "closed_at", "forgotten_at")
+    said = {name: getattr(record, name) for name in times}
+    return {
+        "case": record.case_id,
+        **{name: None if time is None else time.isoformat() for name, time in said.items()},
+        "held": record.held,
+        "commitments": dict(record.commitments),
+    }
+
+
+def _standing(found: "CaseStanding") -> dict[str, Any]:
+    return {
+        **_record(found.record),
+        "state": found.state,
+        "late": found.late,
+        "seconds_left": None if found.left is None else int(found.left.total_seconds()),
+        "acted_at": None if found.acted is None else found.acted.time.isoformat(),
+        "acted_entry": None if found.acted is None else found.acted.index,
+    }

@@ -1,0 +1,38 @@
+"""Small files that somebody gives to a command: keys, checkpoints, tokens."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rasura.registry.log.signed_note import VerifyKey
+
+_LIMIT: Final = 65_536
+"""Most bytes of a key or a checkpoint."""
+
+
+def read_vkey(text: str) -> "VerifyKey":
+    """The key in a text or in the file that it names.
+
+    Raises:
+        AuditError: it is none.
+    """
+    from rasura.registry.log.signed_note import VerifyKey
+
+    path = Path(text)
+    # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.
+    return VerifyKey.parse(read_given(path, "key").decode("utf-8", "replace").strip() if path.is_file() else text)
+
+
+def read_given(path: Path, what: str) -> bytes:
+    """The bytes of such a file; `what` it should be is for the message.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from rasura.patches._io.files import read_regular
+    from rasura.patches.errors import NotFoundError
+
+    try:
+        return read_regular(path, _LIMIT)
+    except NotFoundError:
+        raise NotFoundError(f"{what} file {path} does not exist", hint="rasura audit checkpoint -o FILE") from None
