@@ -16,7 +16,7 @@ from rasura.registry._storage.records import Draft
 from rasura.registry._storage.tables import CaseItemRow, CaseRow
 from rasura.registry._storage.vault import Vault
 from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.told import check_absent, check_kind, check_told
+from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import CASE, Belonging
 
 __all__ = ["Cases", "every"]

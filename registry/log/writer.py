@@ -34,7 +34,7 @@ from rasura.registry.log.ledger import CASE, Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.rotation import NEW, OLD
 from rasura.registry.log.told.index import ToldIndex
-from rasura.registry.log.told.lines import Told
+from rasura.registry.log.told.told import Told
 
 __all__ = ["CASE", "TICKET", "Belonging", "Clock", "LogWriter", "Work", "name_cases"]
 

@@ -9,7 +9,7 @@ from support.commandline import rasura
 from support.registries.tampering import run
 from support.registries.workshop import ALICE, Workshop, request_for, silent, workshop
 
-from rasura.patches.algebra.increment import ONE
+from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, CheckRefusedError
 from rasura.patches.prompts.concept_prompts import Target
