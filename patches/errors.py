@@ -24,9 +24,10 @@ RasuraError                         1  anything below; `hint` is the next comman
 │   ├── TooLargeError                  the Hub takes no file or commit as large as this
 │   ├── CutOffError                    the connection ended in the middle of an answer
 │   └── ForeignAnswerError             an answer that is none of a Hub's: a web page, or another server's
-├── RefusedError                    3  the mathematics says no
+├── RefusedError                    3  the mathematics, or a policy, says no
 │   ├── ErasureRefusedError            the target lies inside the protected span
-│   └── CheckRefusedError              patches interfere, or a promise does not hold
+│   ├── CheckRefusedError              patches interfere, or a promise does not hold
+│   └── NotApprovedError               approvals are missing that the trust policy asks for, or it has expired
 ├── VerificationError               4  bytes, signatures or trust
 │   ├── FormatError                    a file that breaks the format or its limits
 │   ├── DigestMismatchError            bytes are not those that were named
@@ -215,7 +216,7 @@ class ForeignAnswerError(HubError):
 
 
 class RefusedError(RasuraError):
-    """The mathematics says no."""
+    """The mathematics, or a policy, says no."""
 
     code = "refused"
     exit_code = 3

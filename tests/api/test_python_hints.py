@@ -26,7 +26,7 @@ ONLY_TYPED = {"demo", "stack diff"}
 # Options of commands that Python writes otherwise: files and views of what a call gives as a value, and shorthands.
 WRITTEN_OTHERWISE = {
     "--json", "--registry", "--reason", "--actor", "--output", "-o", "--exit-code", "--detailed-exitcode",
-    "--templates", "--seed", "--yes", "-y",
+    "--templates", "--seed", "--yes", "-y", "--password-file",  # which `rasura.open` takes
     "--layers of patch check", "--angles", "--all", "--plot", "--check",
     "--format", "--each", "--stack of patch export", "--strength of patch export",
     "--in-force of patch list", "--superseded of patch list", "--current of patch list", "--retired of patch list",
