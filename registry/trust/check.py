@@ -109,6 +109,7 @@ def load_stack(
         NotFoundError: a patch or its files are not here.
         RasuraError: the first of these, with the others in `others`.
     """
+    from rasura.patches.checks.one_space import check_one_space
     from rasura.patches.format.member import Member
 
     stack, keys, found = [], {}, Obstacles() if obstacles is None else obstacles
@@ -122,6 +123,8 @@ def load_stack(
             continue
         stack.append(Member(verified.patch, strength))
         keys[patch_id] = verified.key_id
+    with found.noting():
+        check_one_space(stack)
     if obstacles is None:
         found.refuse()
     return Loaded(tuple(stack), keys)

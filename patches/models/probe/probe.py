@@ -70,7 +70,8 @@ def probe_live(model: object) -> Trace:
     for component, module in parts.items():
         module = getattr(module, "_orig_mod", module)  # noqa: PLW2901  # behind torch.compile
         if isinstance(module, nn.Module) and hasattr(module, "config"):
-            return probe_config(component, type(module).__name__, dict(module.config))
+            config: Any = module.config
+            return probe_config(component, type(module).__name__, dict(config))
     raise UnsupportedHostError(
         f"expected a diffusers pipeline with a denoiser, or a denoiser of diffusers, got {type(model).__name__}",
         hint="rasura.probe(pipe), or rasura.probe('FOLDER')",

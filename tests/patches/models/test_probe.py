@@ -39,7 +39,7 @@ def test_a_table_that_says_otherwise_is_refused() -> None:
     row = find_family(infos)
     assert row is not None
     with pytest.raises(UnsupportedHostError, match=r"FLUX family reads text otherwise: transformer\.caption"):
-        check_agreement(probe_live(tiny_family("PixArt").components["transformer"]), row, infos | _pixart_infos())
+        check_agreement(probe_live(tiny_family("PixArt").components["transformer"]), row, {**infos, **_pixart_infos()})
 
 
 def _pixart_infos() -> dict[ParamName, Any]:
