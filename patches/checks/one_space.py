@@ -36,10 +36,10 @@ def check_one_space(stack: Sequence[Member]) -> None:
         if {parameter.name for parameter in base.through} != front:
             raise BaseMismatchError(
                 f"patches {ids} do not go together: they read the text at different places, one "
-                f"{_say(base.through and base.through[0].name)}, the other {_say(min(front, default=''))}",
+                f"{_say(min((p.name for p in base.through), default=''))}, the other {_say(min(front, default=''))}",
                 hint="erase both with the same --layers",
             )
 
 
-def _say(name: str | tuple[()]) -> str:
+def _say(name: str) -> str:
     return f"behind {name.rpartition('.')[0]}" if name else "as it comes"

@@ -24,7 +24,8 @@ from rasura.registry.registry import Registry
 
 WORDS = ("photo", "tree", "house")
 PROJECTED = ("Wan", "LTX", "Sana")
-CASES = [(name, "text") for name in NAMES] + [(name, "kv") for name in NAMES if name in PROJECTED]
+# Sana's instruction makes prompts of almost two thousand tokens here: its whole promise is run on one of its two spaces.
+CASES = [(name, "text") for name in NAMES] + [(name, "kv") for name in ("Wan", "LTX")]
 
 
 @pytest.mark.parametrize(("name", "layers"), CASES)
