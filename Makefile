@@ -78,6 +78,7 @@ check: $(STAMP) schema
 	$(BIN)/python docs/tools/cli.py --check
 	$(BIN)/python docs/tools/python.py --check
 	$(BIN)/python docs/tools/methods.py --check
+	$(BIN)/python docs/tools/families.py --check
 	$(BIN)/python docs/tools/example.py --check
 
 # The tables of the program and those that the migrations make are the same (what `alembic check` asks).
@@ -90,6 +91,7 @@ fix: $(STAMP)
 	$(BIN)/python docs/tools/cli.py
 	$(BIN)/python docs/tools/python.py
 	$(BIN)/python docs/tools/methods.py
+	$(BIN)/python docs/tools/families.py
 	$(BIN)/python docs/tools/example.py
 	$(BIN)/python docs/tools/session.py README.md
 

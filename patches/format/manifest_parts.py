@@ -115,12 +115,15 @@ class BaseSpec:
         parameters: the touched parameters.
         text_encoder: tensor-set digest of the text encoder.
         tokenizer: digest of what turns text into ids.
+        through: what the text states go through before the touched parameters read them: parameters of the denoiser
+            that a host must have unpatched. Empty where they are read as they come; then it is not written.
     """
 
     sha256: Digest
     parameters: tuple[TensorIdentity, ...]
     text_encoder: Digest
     tokenizer: Digest
+    through: tuple[TensorIdentity, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
@@ -129,6 +132,7 @@ class BaseSpec:
             "parameters": [parameter.to_json() for parameter in self.parameters],
             "text_encoder_sha256": self.text_encoder,
             "tokenizer_sha256": self.tokenizer,
+            **({"through": [parameter.to_json() for parameter in self.through]} if self.through else {}),
         }
 
     @classmethod
@@ -136,9 +140,15 @@ class BaseSpec:
         """Read one object and refuse unknown fields."""
         parameters = tuple(TensorIdentity.read(item) for item in fields.records("parameters", MAX_TENSORS))
         _check_sorted("base.parameters", [parameter.name for parameter in parameters])
-        found = cls(
-            fields.digest("sha256"), parameters, fields.digest("text_encoder_sha256"), fields.digest("tokenizer_sha256")
-        )
+        encoder, tokenizer = fields.digest("text_encoder_sha256"), fields.digest("tokenizer_sha256")
+        through: tuple[TensorIdentity, ...] = ()
+        if fields.has("through"):
+            through = tuple(TensorIdentity.read(item) for item in fields.records("through", MAX_TENSORS))
+            names = [parameter.name for parameter in through]
+            _check_sorted("base.through", names)
+            if not names or {*names} & {parameter.name for parameter in parameters}:
+                raise FormatError("manifest.json: base.through: expected parameters that the patch does not touch")
+        found = cls(fields.digest("sha256"), parameters, encoder, tokenizer, through)
         fields.done()
         return found
 

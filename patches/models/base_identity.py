@@ -95,7 +95,7 @@ def find_cross_attention(
         raise InputError(f"layers {layers!r}: expected one of {', '.join(LAYERS)}", hint="rasura methods")
     family = find_family(infos)
     if layers == TEXT_LAYERS and family is not None:
-        found = family.reading(infos)
+        found = family.entrances(infos)
     else:
         found = [
             name

@@ -38,12 +38,13 @@ __all__ = [
     "refuse_unread",
 ]
 
-Reads = Literal["text", "pooled", "projected", "stream", "picture"]
+Reads = Literal["text", "normed", "pooled", "projected", "stream", "picture"]
 States = Literal["last", "penultimate"]
 """Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
 
 _READS: Final[Mapping[Reads, str]] = {
     "text": "the text embeddings themselves",
+    "normed": "the text embeddings after a norm",
     "pooled": "one pooled embedding a prompt",
     "projected": "what a network made of the text embeddings",
     "stream": "a text stream that is mixed with time step and picture",
@@ -51,12 +52,17 @@ _READS: Final[Mapping[Reads, str]] = {
 }
 
 
+_OF_TEXT: Final = frozenset({"text", "normed", "projected"})
+"""What is a fixed function of each token's state: there a detector can sit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """One of a pipeline's text encoders."""
 
     component: str
-    kind: Literal["CLIP", "T5"]
+    kind: Literal["CLIP", "T5", "pipeline"]
+    """`pipeline`: whatever the family's pipeline reads with, by its own `encode_prompt`."""
     width: int
     """Of the published models, in numbers a token."""
     states: States = "last"
@@ -65,6 +71,11 @@ class Encoder:
     """Positions that the family's pipeline pads a prompt to by default; None: as many as the encoder has."""
     masked: bool = False
     """Whether padding is hidden, from the encoder and from what reads it, and captions are cleaned before."""
+
+    causal: bool = False
+    """Whether a position knows only what stands before it; of kind `pipeline`, for which its class cannot tell."""
+    pipeline: str = ""
+    """The class of diffusers whose `encode_prompt` reads, of kind `pipeline`."""
 
     @property
     def tokenizer(self) -> str:
@@ -78,6 +89,8 @@ class Reader:
 
     pattern: str
     reads: Reads
+    through: tuple[str, ...] = ()
+    """The modules, with their component, that the states go through in this order before these layers read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +147,22 @@ class Family:
         """The parameters that read this, in name order."""
         return [name for name in sorted(infos) if self.reads(name) == reads]
 
+    def entrances(self, infos: Mapping[ParamName, ParameterInfo]) -> list[ParamName]:
+        """The parameters through which text enters: they read the embeddings themselves, or after a norm alone."""
+        return self.reading(infos, "text") or self.reading(infos, "normed")
 
+    def through(self, *, entrances: bool) -> tuple[str, ...]:
+        """The modules that text goes through before its entrances, or before cross-attention, read it."""
+        kinds = ("text", "normed") if entrances else ("text", "projected")
+        ways = [
+            reader.through
+            for reader in self.readers
+            if reader.reads in kinds and (entrances or _CROSS in f".{reader.pattern}")
+        ]
+        return ways[0] if ways else ()
+
+
+_CROSS: Final = ".attn2."
 _ATTENTION: Final = ("unet.*.attn2.to_k.weight", "unet.*.attn2.to_v.weight")
 _MOTION: Final = ".motion_modules."
 _UNET: Final = (
@@ -147,6 +175,13 @@ _IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
 _POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
 _CONTEXT: Final = "transformer.context_embedder.weight"
 _STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
+
+
+def _projected(blocks: str, *through: str) -> tuple[Reader, ...]:
+    """Cross-attention that reads what these modules make of the text."""
+    return tuple(Reader(f"{blocks}.attn2.to_{role}.weight", "projected", through) for role in "kv")
+
+
 CLIP: Final = Encoder("text_encoder", "CLIP", 768)
 _CLIP_G: Final = Encoder("text_encoder_2", "CLIP", 1280)
 _CLIP_H: Final = Encoder("text_encoder", "CLIP", 1024)
@@ -154,6 +189,25 @@ _BOTH: Final = (replace(CLIP, states="penultimate"), replace(_CLIP_G, states="pe
 _T5_OF_SD3: Final = Encoder("text_encoder_3", "T5", 4096, length=256)
 _T5_OF_FLUX: Final = Encoder("text_encoder_2", "T5", 4096, length=512)
 _T5_OF_PIXART: Final = Encoder("text_encoder", "T5", 4096, length=120, masked=True)
+
+_WAN_TEXT: Final = "transformer.condition_embedder.text_embedder"
+_CAPTION: Final = "transformer.caption_projection"
+
+
+def _pipeline(name: str, width: int, length: int, *, masked: bool = True, causal: bool = True) -> Encoder:
+    """The encoder that a pipeline of diffusers reads with, by its own method."""
+    return Encoder(
+        "text_encoder", "pipeline", width, length=length, masked=masked, causal=causal, pipeline=f"{name}Pipeline"
+    )
+
+
+_UMT5_OF_WAN: Final = _pipeline("Wan", 4096, 512, masked=False, causal=False)
+_T5_OF_LTX: Final = _pipeline("LTX", 4096, 128, causal=False)
+_UMT5_OF_AURAFLOW: Final = _pipeline("AuraFlow", 2048, 256, causal=False)
+_T5_OF_CHROMA: Final = _pipeline("Chroma", 4096, 512, causal=False)
+_GEMMA_OF_SANA: Final = _pipeline("Sana", 2304, 300)
+_GEMMA_OF_LUMINA: Final = _pipeline("Lumina2", 2304, 256)
+_LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
 
 FAMILIES: Final = (
     Family(
@@ -208,13 +262,68 @@ FAMILIES: Final = (
         (
             Reader("transformer.caption_projection.linear_1.weight", "text"),
             Reader("transformer.caption_projection.linear_2.weight", "projected"),
-            *(Reader(f"transformer.*.attn2.to_{role}.weight", "projected") for role in "kv"),
+            *_projected("transformer.*", "transformer.caption_projection"),
         ),
         has=("transformer.caption_projection.linear_1.weight", "transformer.adaln_single.linear.weight"),
         # Latte and Allegro call their layers alike: films, of which PixArt's noise and its variance tell it.
         lacks=("transformer.temporal_transformer_blocks.*",),
         doubled=(ParamName("transformer.proj_out.weight"), ParamName("transformer.pos_embed.proj.weight")),
         sequence=((_T5_OF_PIXART,),),
+    ),
+    Family(
+        "Wan",
+        (_UMT5_OF_WAN,),
+        (
+            Reader(f"{_WAN_TEXT}.linear_1.weight", "text"),
+            Reader(f"{_WAN_TEXT}.linear_2.weight", "projected"),
+            *_projected("transformer.blocks.*", _WAN_TEXT),
+        ),
+        has=(f"{_WAN_TEXT}.linear_1.weight", "transformer.blocks.*.attn2.to_k.weight"),
+        lacks=("transformer.condition_embedder.image_embedder.*",),  # which also reads a picture's features
+        sequence=((_UMT5_OF_WAN,),),
+    ),
+    Family(
+        "LTX",
+        (_T5_OF_LTX,),
+        (
+            Reader(f"{_CAPTION}.linear_1.weight", "text"),
+            Reader(f"{_CAPTION}.linear_2.weight", "projected"),
+            *_projected("transformer.*", _CAPTION),
+        ),
+        has=(f"{_CAPTION}.linear_1.weight", "transformer.proj_in.weight", "transformer.time_embed.linear.weight"),
+        sequence=((_T5_OF_LTX,),),
+    ),
+    Family(
+        "AuraFlow",
+        (_UMT5_OF_AURAFLOW,),
+        (Reader(_CONTEXT, "text"), *_STREAM),
+        has=(_CONTEXT, "transformer.register_tokens", "transformer.time_step_proj.linear_1.weight"),
+        sequence=((_UMT5_OF_AURAFLOW,),),
+    ),
+    Family(
+        "Chroma",
+        (_T5_OF_CHROMA,),
+        (Reader(_CONTEXT, "text"), *_STREAM),
+        has=(_CONTEXT, "transformer.distilled_guidance_layer.in_proj.weight"),
+        sequence=((_T5_OF_CHROMA,),),
+    ),
+    Family(
+        "Sana",
+        (_GEMMA_OF_SANA,),
+        (
+            Reader(f"{_CAPTION}.linear_1.weight", "text"),
+            Reader(f"{_CAPTION}.linear_2.weight", "projected"),
+            *_projected("transformer.*", _CAPTION, "transformer.caption_norm"),
+        ),
+        has=(f"{_CAPTION}.linear_1.weight", "transformer.caption_norm.weight", "transformer.patch_embed.proj.weight"),
+        sequence=((_GEMMA_OF_SANA,),),
+    ),
+    Family(
+        "Lumina 2",
+        (_GEMMA_OF_LUMINA,),
+        (Reader(f"{_LUMINA_TEXT}.1.weight", "normed", (f"{_LUMINA_TEXT}.0",)),),
+        has=(f"{_LUMINA_TEXT}.1.weight", "transformer.context_refiner.*"),
+        sequence=((_GEMMA_OF_LUMINA,),),
     ),
 )
 """In the order in which they are tried; a host fits at most one."""
@@ -238,7 +347,7 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
     """
     family = find_family(infos)
     if family is not None:
-        odd = next((name for name in names if family.reads(name) != "text"), None)
+        odd = next((name for name in names if family.reads(name) not in _OF_TEXT), None)
         if odd is None and names:
             return
         reads = "none" if odd is None else f"{odd}, which reads {_READS[family.reads(odd) or 'stream']}"
@@ -299,7 +408,7 @@ def _named(family: Family) -> str:
 
 
 def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:
-    found = [(name, infos[name].shape[-1]) for name in family.reading(infos)]
+    found = [(name, infos[name].shape[-1]) for name in family.entrances(infos)]
     shown = ", ".join(f"{name} (width {width})" for name, width in found[:4])
     return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")  # noqa: PLR2004
 

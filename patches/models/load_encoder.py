@@ -14,6 +14,7 @@ from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import CLIP, Encoder
 from rasura.patches.models.library_output import quiet
+from rasura.patches.models.pipeline_tower import PipelineTower, make_pipeline
 from rasura.patches.models.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
 
@@ -43,10 +44,11 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
             f"{folder}: {kind.component}/ lacks {len(missing)} tensors, {min(missing)} among them: expected all"
         )
     least = _LEAST_VOCABULARY if kind.kind == "CLIP" else 1
-    if not least <= len(tokenizer) <= model.config.vocab_size:
+    most = model.config.get_text_config().vocab_size
+    if not least <= len(tokenizer) <= most:
         raise UnsupportedHostError(
             f"{folder}: {kind.tokenizer}/ has {len(tokenizer)} entries: expected {least} to "
-            f"{model.config.vocab_size}, as many as the text encoder can read"
+            f"{most}, as many as the text encoder can read"
         )
     model.train(mode=False)
     return _towered(folder, kind, tokenizer, model)
@@ -79,6 +81,8 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
     """
     import transformers  # seconds, and a motion mostly needs no text encoder
 
+    if kind.kind == "pipeline":  # what it puts around a prompt is seen only where it reads one
+        return load_tower(folder, kind)
     name = _class(folder / kind.component, kind)
     settings = getattr(transformers, "T5Config" if kind.kind == "T5" else "CLIPTextConfig")
     try:
@@ -92,6 +96,8 @@ def load_reader(folder: Path, kind: Encoder = CLIP) -> Tower:
 
 def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
     check_one_tokenizer(folder / kind.tokenizer)
+    if kind.kind == "pipeline":
+        return PipelineTower(kind, tokenizer, module, pipe=make_pipeline(kind.pipeline, tokenizer, module))
     return Tower(kind, tokenizer, module, describe_file(folder / kind.tokenizer, tokenizer))
 
 
@@ -147,6 +153,11 @@ def _class(folder: Path, kind: Encoder) -> str:
     if kind.kind == "T5":
         return "T5EncoderModel"
     config = read_config(folder / "config.json")
+    if kind.kind == "pipeline":
+        named = config.get("architectures") if isinstance(config, dict) else None
+        if not isinstance(named, list) or len(named) != 1 or not str(named[0]).isidentifier():
+            raise UnsupportedHostError(f"{folder}/config.json: expected one class under architectures, got {named!r}")
+        return str(named[0])
     return _PROJECTED if isinstance(config, dict) and config.get("architectures") == [_PROJECTED] else _PLAIN
 
 

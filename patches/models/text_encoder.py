@@ -28,17 +28,30 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.families import CLIP, Encoder, Family, find_family
 from rasura.patches.models.load_encoder import load_reader, load_tower, put_back
+from rasura.patches.models.readout import Readout, load_readout
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
+_LAYERS: Final = ("k", "v", "kv", "text")
 _SHORT: Final = 77  # positions up to which so many go together: attention grows with the square
 
 
 class TextEncoder:
     """The text encoders that a family's layers read, with their tokenizers: float32, on the CPU."""
 
-    def __init__(self, sequence: Sequence[Sequence[Tower]]) -> None:
-        """Parts of the sequence of positions, and the encoders that fill each side by side."""
+    def __init__(
+        self, sequence: Sequence[Sequence[Tower]], host: CheckpointHost | None = None, readout: Readout | None = None
+    ) -> None:
+        """Parts of the sequence of positions, and the encoders that fill each side by side.
+
+        Args:
+            sequence: the parts.
+            host: whose encoders these are; without it, states are read as they come.
+            readout: what they go through before they are read.
+        """
         self._sequence = tuple(tuple(towers) for towers in sequence)
+        self._host = host
+        self.readout = readout
+        """What the states go through before the layers read them; None: nothing."""
 
     @classmethod
     def of_clip(cls, tokenizer: Any, module: Any) -> Self:
@@ -71,7 +84,30 @@ class TextEncoder:
         for component, module in found.modules.items():
             mine = (name for name in host.kept() if name.startswith(f"{component}."))
             put_back(module, host.originals(mine), component)
-        return found
+        return cls(found._sequence, host)  # noqa: SLF001  # of its own class
+
+    def reading_for(self, layers: str) -> Self:
+        """The same encoders as these layers see them: through what the denoiser has in front of them.
+
+        Args:
+            layers: "k", "v", "kv" or "text", as a request names them.
+
+        Raises:
+            UnsupportedHostError: what is in front of them cannot be loaded.
+        """
+        family = None if self._host is None else find_family(self._host.parameters())
+        names = () if family is None or layers not in _LAYERS else family.through(entrances=layers == "text")
+        if self._host is None or names == (self.readout.names if self.readout else ()):
+            return self
+        readout = load_readout(self._host, self._host.folder, names) if names else None
+        return type(self)(self._sequence, self._host, readout)
+
+    @property
+    def space(self) -> str:
+        """What tells embeddings of one readout from those of another; "" where there is none."""
+        if self.readout is None:
+            return ""
+        return " ".join([*self.readout.names, *(each.sha256 for each in self.readout.parameters)])
 
     @property
     def towers(self) -> tuple[Tower, ...]:
@@ -81,7 +117,8 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """d, the length of one token embedding."""
-        return max(sum(tower.width for tower in part) for part in self._sequence)
+        raw = max(sum(tower.width for tower in part) for part in self._sequence)
+        return raw if self.readout is None else int(self.readout(torch.zeros(1, 1, raw)).shape[-1])
 
     @property
     def length(self) -> int:
@@ -105,7 +142,9 @@ class TextEncoder:
     def with_modules(self, modules: Mapping[str, Any]) -> Self:
         """The same tokenizers with other encoders, such as changed copies of `modules`; those not named stay."""
         return type(self)(
-            [[replace(t, module=modules.get(t.component, t.module)) for t in part] for part in self._sequence]
+            [[replace(t, module=modules.get(t.component, t.module)) for t in part] for part in self._sequence],
+            self._host,
+            self.readout,
         )
 
     def ids(self, prompt: str) -> list[int]:
@@ -200,10 +239,16 @@ class TextEncoder:
         return self.towers[0]
 
     def _read(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embeddings [n, length, d] float32; a part that is narrower than d is followed by zeros."""
+        """Embeddings [n, length, d] float32; a part that is narrower than the widest is followed by zeros."""
         parts = [torch.cat([tower.read(prompts) for tower in part], dim=-1) for part in self._sequence]
-        padded = [torch.nn.functional.pad(part, (0, self.width - part.shape[-1])) for part in parts]
-        return torch.cat(padded, dim=1)
+        wide = max(part.shape[-1] for part in parts)
+        padded = torch.cat([torch.nn.functional.pad(part, (0, wide - part.shape[-1])) for part in parts], dim=1)
+        if self.readout is None:
+            return padded
+        read = self.readout(padded)
+        if any(tower.kind.masked for tower in self.towers):  # what is hidden stays hidden behind a bias, too
+            read = read * (padded != 0).any(-1, keepdim=True)
+        return read
 
     def _agreed(self, part: Sequence[Tower], prompt: str, phrase: str) -> PhrasePosition:
         place = part[0].places(prompt, phrase)

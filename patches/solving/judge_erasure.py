@@ -58,6 +58,7 @@ def judge_erasure(
     Raises:
         ErasureRefusedError: an anchor that the model cannot tell from the target; better ones are named.
     """
+    encoder = encoder.reading_for(request.layers)
     judge = Judge.of(host, encoder, request, [n for p in patches for n in spaces_of(p).get(TEXT, ())])
     if judge is None:
         return ()
@@ -80,6 +81,7 @@ def choose_anchors(host: Host, encoder: TextEncoder, request: EraseRequest, poli
     """
     if all(target.anchor != AUTO for target in request.targets):
         return request
+    encoder = encoder.reading_for(request.layers)
     names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
     judge = Judge.of(host, encoder, request, [n for n in names if not n.startswith("text_encoder")])
     if judge is None:

@@ -30,7 +30,7 @@ from rasura.patches.checks.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.errors import ErasureRefusedError, NotFiniteError, UnsupportedHostError
+from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
@@ -77,6 +77,8 @@ def build_patches(
         ErasureRefusedError: a target lies inside what is protected; the nearest of it are named.
         ConceptError: a prompt that is too long, or a concept that its template hides.
     """
+    encoder = encoder.reading_for(request.layers)
+    _check_guarded(encoder, request)
     request = replace(request, targets=tuple(with_anchor(encoder, t, request.anchors) for t in request.targets))
     names = request.eraser.parameters(host.parameters(), request.layers, encoder.width)
     weights = host.originals(names)
@@ -110,7 +112,17 @@ def build_patches(
         measured = measurer.measure(erasure, columns, basis)  # (4)
         numbers = measured.decimals(free=erasure.free, guarded=erasure.guarded)
         patches.append(
-            describe_patch(request, target, columns, erasure, basis=basis, base=base, weights=weights, measured=numbers)
+            describe_patch(
+                request,
+                target,
+                columns,
+                erasure,
+                basis=basis,
+                base=base,
+                weights=weights,
+                measured=numbers,
+                through=() if encoder.readout is None else encoder.readout.parameters,
+            )
         )  # (5)
     return tuple(patches)
 
@@ -149,6 +161,8 @@ class _Prompts:
 
     def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
         key = _digest(prompts())
+        if self.encoder.space:
+            key = _digest([self.encoder.space, key])
         if key in self.moments:
             return self.moments[key]
         moment, done = Moment(self.encoder.width), 0
@@ -164,6 +178,7 @@ def reference_of(
     encoder: TextEncoder, request: EraseRequest, progress: Progress, moments: Moments | None = None
 ) -> Reference:
     """Null, retained and held-out prompts of a request: what its patches are measured on."""
+    encoder = encoder.reading_for(request.layers)
     return _Prompts(encoder, request, progress, {} if moments is None else moments).reference
 
 
@@ -190,6 +205,16 @@ def _no_denoiser() -> Denoiser:
         "this method looks through the UNet: expected the model's folder, got weights alone",
         hint="rasura erase --base MODEL",
     )
+
+
+def _check_guarded(encoder: TextEncoder, request: EraseRequest) -> None:
+    for patch_id, rows in request.guarded.items():
+        if rows.shape[-1] != encoder.width:
+            raise BaseMismatchError(
+                f"patch {patch_id[:SHORT]} cannot be protected here: its targets are {rows.shape[-1]} numbers a row, "
+                f"and --layers {request.layers} reads {encoder.width}",
+                hint="rasura patch list",
+            )
 
 
 def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:

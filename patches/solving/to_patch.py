@@ -43,6 +43,7 @@ def describe_patch(
     base: BaseIdentity,
     weights: Mapping[ParamName, torch.Tensor],
     measured: Mapping[str, str],
+    through: tuple[TensorIdentity, ...] = (),
 ) -> Patch:
     """The patch of one solved concept.
 
@@ -55,6 +56,7 @@ def describe_patch(
         base: identity of the whole base.
         weights: pristine values of the touched parameters.
         measured: what was measured.
+        through: what the text goes through before the touched parameters read it.
     """
     stored = _pairs(columns)
     tensors = PatchTensors(
@@ -74,7 +76,7 @@ def describe_patch(
     manifest = Manifest(
         ConceptSpec(target.concept, target.anchor, request.tokens, request.templates_of(target)),
         eraser,
-        BaseSpec(base.digest, _identities(weights, erasure), base.text_encoder, base.tokenizer),
+        BaseSpec(base.digest, _identities(weights, erasure), base.text_encoder, base.tokenizer, through),
         _protected(request, target, basis, tensors, erasure),
         tensors.specs(),
         {**measured, **erasure.facts},

@@ -104,7 +104,7 @@ def prepared(
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     touched = sorted({*layers, *touched_by(registry, present)})
     with obstacles.noting():
-        check_names(host, touched)
+        check_names(host, [*touched, *sorted({p.name for m in stack for p in m.patch.manifest.base.through})])
         _check_made_for(registry, host, stack)
     # A missing evaluation keeps nobody from checking, too; patches that are not good, or not for this model, do.
     if any(not isinstance(error, CheckRefusedError) for error in obstacles.found):
@@ -153,7 +153,8 @@ def prepared(
 
 def _check_made_for(registry: Registry, host: Host, stack: Sequence[Member]) -> None:
     """Refuse patches that were made for other weights than the host's originals."""
-    expected = [parameter for member in stack for parameter in member.patch.manifest.base.parameters]
+    bases = [member.patch.manifest.base for member in stack]
+    expected = [parameter for base in bases for parameter in (*base.parameters, *base.through)]
     try:
         _check_originals(expected, host)
     except BaseMismatchError as error:

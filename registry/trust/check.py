@@ -11,6 +11,7 @@ from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.check import check
 from rasura.patches.checks.encoder_effects import with_across
+from rasura.patches.checks.one_space import check_one_space
 from rasura.patches.checks.policy import Policy, combine_policies
 from rasura.patches.checks.removal import check_revert
 from rasura.patches.checks.verdict import Accepted, Reason, Refused, Relation, Verdict
@@ -131,6 +132,8 @@ def load_stack(
             continue
         stack.append(Member(verified.patch, strength))
         (keys if verified.counts else revoked)[patch_id] = verified.key_id
+    with found.noting():
+        check_one_space(stack)
     if obstacles is None:
         found.refuse()
     return Loaded(tuple(stack), keys, revoked)

@@ -51,7 +51,8 @@ def test_from_the_model_to_the_picture_and_back(name: str, tmp_path: Path) -> No
         "--tokens",
         "last",
     ]
-    assert "rasura erase --layers text" in typed(*erase, code=1)
+    if name != "PixArt":  # whose cross-attention is read, too, behind what the text goes through
+        assert "rasura erase --layers text" in typed(*erase, code=1)
     typed(*erase, "--template", "a photo of {}", "--layers", "text", "--set", "ridge=1e-6", "--set", "energy=1")
     with Registry.open(tmp_path) as registry:
         patch = registry.patches()[0].patch_id

@@ -24,7 +24,7 @@ _LAYERS: Final = frozenset(
         "transformer_layers_per_block", "reverse_transformer_layers_per_block", "temporal_transformer_layers_per_block",
     }
 )  # fmt: skip
-_COUNTS: Final = frozenset({"num_layers", "num_single_layers", "n_layers"})
+_COUNTS: Final = frozenset({"num_layers", "num_single_layers", "n_layers", "num_refiner_layers", "n_refiner_layers"})
 _KEPT: Final = 2
 """So many of these stay: in some families the first block alone is fed otherwise."""
 _FEW_HEADS: Final = (2, 4)

@@ -36,6 +36,12 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "SD3": FamilyFacts("stable-diffusion-3", comfyui=True),
     "FLUX": FamilyFacts("flux", comfyui=True),
     "PixArt": FamilyFacts("pixart", diffusers=False, comfyui=True),
+    "Wan": FamilyFacts("wan"),
+    "LTX": FamilyFacts("ltx-video"),
+    "AuraFlow": FamilyFacts("auraflow"),
+    "Chroma": FamilyFacts("chroma"),
+    "Sana": FamilyFacts("sana"),
+    "Lumina 2": FamilyFacts("lumina-2"),
 }
 """By the name of `rasura.patches.models.families`."""
 UNKNOWN: Final = FamilyFacts("", diffusers=False)

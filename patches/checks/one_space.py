@@ -1,0 +1,45 @@
+"""Whether patches of a set look for concepts in one and the same place.
+
+A detector is made for what its layers read: the text states as they come, or what some layers in front make of them. A
+set of both cannot be compared, and a patch of a layer in front moves what the others look for.
+"""
+
+from collections.abc import Sequence
+
+from rasura.patches.errors import BaseMismatchError
+from rasura.patches.format.member import Member
+from rasura.patches.types import SHORT
+
+__all__ = ["check_one_space"]
+
+
+def check_one_space(stack: Sequence[Member]) -> None:
+    """Refuse a set whose patches read the text at different places.
+
+    Raises:
+        BaseMismatchError: naming two of them, or what one touches that text goes through to another.
+    """
+    if not any(member.patch.manifest.base.through for member in stack):
+        return
+    first = stack[0]
+    front = {parameter.name for parameter in first.patch.manifest.base.through}
+    for member in stack:
+        base = member.patch.manifest.base
+        ids = f"{first.patch_id[:SHORT]} and {member.patch_id[:SHORT]}"
+        if touched := sorted(front & {parameter.name for parameter in base.parameters}):
+            raise BaseMismatchError(
+                f"patches {ids} do not go together: text goes through {touched[0]}, which one of them changes, to what "
+                "the other changes",
+                hint="erase both with the same --layers",
+                parameter=touched[0],
+            )
+        if {parameter.name for parameter in base.through} != front:
+            raise BaseMismatchError(
+                f"patches {ids} do not go together: they read the text at different places, one "
+                f"{_say(min((p.name for p in base.through), default=''))}, the other {_say(min(front, default=''))}",
+                hint="erase both with the same --layers",
+            )
+
+
+def _say(name: str) -> str:
+    return f"behind {name.rpartition('.')[0]}" if name else "as it comes"
