@@ -1,6 +1,6 @@
 """How much is repeated: `make test` takes some of the kinds, sizes and moments of a check, `make test FULL=1` all of them.
 
-Only repetitions are left out: each assertion is made in both, and each line of the package is reached in both.
+Only repetitions are left out: each assertion is made in both.
 """
 
 import os
