@@ -11,7 +11,8 @@
 #   make takedowns those of docs/takedowns.md                  make gates    those of docs/gates.md
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
-# JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest.
+# JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest; FULL=1 repeats checks with every kind and size
+# (tests/support/full.py).
 
 PYTHON ?= python3
 PIP_ARGS ?=

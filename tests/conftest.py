@@ -4,6 +4,7 @@ The isolation happens when this file is imported, before any library has read it
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if wanting and not _cuda():
         for item in wanting:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now is never garbage: no collection of a test's own looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _cuda() -> bool:

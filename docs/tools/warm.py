@@ -34,6 +34,12 @@ _THEIRS: Final = (
     "transformers.models.clip.tokenization_clip",
     "transformers.models.auto.tokenization_auto",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+    "cryptography.hazmat.primitives.asymmetric.ec",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "cryptography.hazmat.primitives.serialization",
+    "alembic.command",
 )
 _HEAD: Final = 4  # bytes that say how long a request is
 

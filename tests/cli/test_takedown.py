@@ -29,15 +29,22 @@ STYLES = "{}\n{} style\nin {} style\na cat in {} style\na rose in {} style\n{} p
 pytestmark = pytest.mark.usefixtures("encoded_once")
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a registry, a key, a copy of the reference model, and lists."""
-    shutil.copytree(MODEL / "pipeline", tmp_path / "model")
+    folder = tmp_path_factory.mktemp("template") / "home"
+    shutil.copytree(MODEL / "pipeline", folder / "model")
     for name, text in (("retain.txt", RETAIN), ("objects.txt", OBJECTS), ("styles.txt", STYLES)):
-        (tmp_path / name).write_text(text)
-    rasura("init", cwd=tmp_path)
-    rasura("key", "new", "alice", cwd=tmp_path)
-    return tmp_path
+        (folder / name).write_text(text)
+    rasura("init", cwd=folder)
+    rasura("key", "new", "alice", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return shutil.copytree(template, tmp_path / "home")
 
 
 def digests(home: Path) -> dict[str, str]:

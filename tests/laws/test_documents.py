@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.full import FULL
 from support.values import factories
 
 from rasura.patches.errors import AlgebraError, VerificationError
@@ -170,7 +171,9 @@ def test_any_changed_byte_of_any_file_is_refused_or_another_patch(patch: Patch, 
     """In tensor files nothing else passes: the manifest names their content. A changed manifest is another patch."""
     files, chance = patch.files(), random.Random(file)
     places = [*range(min(64, len(files[file]))), *(chance.randrange(len(files[file])) for _ in range(60))]
-    for at, flip in itertools.product(places, (1, 0x20, 0x80)):
+    flips = (1, 0x20, 0x80)
+    chosen = itertools.product(places, flips) if FULL else zip(places, itertools.cycle(flips), strict=False)
+    for at, flip in chosen:
         data = bytearray(files[file])
         data[at] ^= flip
         try:

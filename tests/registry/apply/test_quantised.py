@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.full import some
 from support.models.quantising import KINDS, noise, plain, quantised, read_by_text
 from support.models.tiny import TinySpec, tiny_model
-from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, silent, workshop
+from support.registries.workshop import ALICE, FEW, SPEC, Mortal, Workshop, silent, small_workshop, workshop
 from torch import nn
 
 from rasura.api.attach import attach
@@ -101,7 +102,7 @@ def test_near_the_merged_model_and_back_to_the_bit(kind: str, workshop: Workshop
         verify_log(registry)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(["bitsandbytes-8", "torchao"], list(KINDS)))
 def test_order_and_history_do_not_show(kind: str, workshop: Workshop) -> None:
     pipe = quantised(kind, workshop.model)
     before = noise(pipe)
@@ -120,7 +121,7 @@ def test_order_and_history_do_not_show(kind: str, workshop: Workshop) -> None:
     assert torch.equal(noise(pipe), before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(["bitsandbytes-8", "bitsandbytes-4"], list(KINDS)))
 def test_a_first_forward_after_the_motion_is_no_drift(kind: str, workshop: Workshop) -> None:
     """Scales are moved and codes repacked then, by bitsandbytes."""
     pipe = quantised(kind, workshop.model)
@@ -405,15 +406,15 @@ def test_a_layer_that_is_just_being_cast_is_still_quantised(workshop: Workshop) 
         model.revert()
 
 
-def test_compiled_models_see_the_branches_come_and_go(workshop: Workshop) -> None:
+def test_compiled_models_see_the_branches_come_and_go(small_workshop: Workshop) -> None:
     """Dynamo does not look for new hooks, so its code is thrown away."""
-    pipe = quantised("torchao", workshop.model)
+    pipe = quantised("torchao", small_workshop.model, spec=FEW)
     eager = noise(pipe)
     pipe.unet = torch.compile(pipe.unet, backend="eager")
     try:
-        with attach(pipe, workshop.folder, quantised_from="tiny") as model:
+        with attach(pipe, small_workshop.folder, quantised_from="tiny") as model:
             assert torch.equal(noise(pipe), eager)
-            with model.applied(workshop.all):
+            with model.applied(small_workshop.all):
                 patched = noise(pipe)
                 assert not torch.equal(patched, eager)
                 assert torch.equal(patched, noise(_bare(pipe)))

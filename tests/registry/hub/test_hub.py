@@ -193,41 +193,46 @@ from support.models.tiny import tiny_pipeline
 def sums(pipe, name):
     return sum(float(p.detach().double().sum()) for n, p in pipe.unet.named_parameters() if f"lora_A.{name}." in n)
 
-if sys.argv[1] == "make":
-    for seed in ("1", "2"):
-        torch.manual_seed(int(seed))
-        pipe = tiny_pipeline()
-        pipe.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["attn2.to_k", "attn2.to_v"]))
-        pipe.save_lora_weights(f"{sys.argv[2]}/{seed}", unet_lora_layers=get_peft_model_state_dict(pipe.unet))
-        print(sums(pipe, "default"))
-else:
+made = []
+for seed in ("1", "2"):
+    torch.manual_seed(int(seed))
     pipe = tiny_pipeline()
-    exec(sys.argv[2])
-    print(json.dumps({name: sums(pipe, name) for name in pipe.get_list_adapters()["unet"]}))
+    pipe.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["attn2.to_k", "attn2.to_v"]))
+    pipe.save_lora_weights(f"{sys.argv[1]}/{seed}", unet_lora_layers=get_peft_model_state_dict(pipe.unet))
+    made.append(sums(pipe, "default"))
+print(json.dumps(made), flush=True)
+lines = sys.stdin.read()
+pipe = tiny_pipeline()
+exec(lines)
+print(json.dumps({name: sums(pipe, name) for name in pipe.get_list_adapters()["unet"]}))
 """
 
 
 @pytest.mark.slow
 def test_the_lines_of_the_card_load_each_patch_into_diffusers(plain_hub: HubServer, tmp_path: Path) -> None:
+    """A process that knows the Hub makes two adapters, waits until they are pushed, and loads what the card says."""
     tests = str(Path(__file__).parents[2])
     environment = {**os.environ, "HF_ENDPOINT": plain_hub.url, "PYTHONPATH": tests, "HF_HUB_OFFLINE": "0"}
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-c", DIFFUSERS, *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    expected = [float(line) for line in run("make", str(tmp_path)).splitlines()]
-    weights = [(tmp_path / seed / "pytorch_lora_weights.safetensors").read_bytes() for seed in "12"]
-    one, two = (patch(n + 1, extra={"pytorch_lora_weights.safetensors": w}) for n, w in enumerate(weights))
-    assert send(plain_hub, one).paths == {one.patch_id: ""}
-    send(plain_hub, two)
-    card_text = Path(api(plain_hub).hf_hub_download(REPO, "README.md")).read_text()
-    lines = [line for line in card_text.splitlines() if line.startswith("pipe.")]
-    assert len(lines) == 3
-    loaded = json.loads(run("load", "\n".join(lines)))
-    assert loaded == pytest.approx({one.patch_id[:12]: expected[0], two.patch_id[:12]: expected[1]})
+    command = [sys.executable, "-c", DIFFUSERS, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            assert process.stdout is not None
+            made = process.stdout.readline()
+            assert made, process.communicate()[1]
+            weights = [(tmp_path / seed / "pytorch_lora_weights.safetensors").read_bytes() for seed in "12"]
+            one, two = (patch(n + 1, extra={"pytorch_lora_weights.safetensors": w}) for n, w in enumerate(weights))
+            assert send(plain_hub, one).paths == {one.patch_id: ""}
+            send(plain_hub, two)
+            card_text = Path(api(plain_hub).hf_hub_download(REPO, "README.md")).read_text()
+            lines = [line for line in card_text.splitlines() if line.startswith("pipe.")]
+            assert len(lines) == 3
+            loaded, complained = process.communicate("\n".join(lines))
+        finally:
+            process.kill()
+    assert process.returncode == 0, complained
+    expected = json.loads(made)
+    assert json.loads(loaded) == pytest.approx({one.patch_id[:12]: expected[0], two.patch_id[:12]: expected[1]})
 
 
 def test_what_stock_clients_uploaded_is_fetched(hub: HubServer, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from support.registries.workshop import Workshop, copy_of, start, workshop, workshop_template
+from support.sharded.ranks import read_rank
 from support.sharded.sharding import PROCESSES, noise
 
 from rasura.api.attach import attach
@@ -39,15 +40,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Started once for all tests."""
     template = workshop_template()
     shop, size = copy_of(template, tmp_path_factory.mktemp("sharded") / "shop"), len(template.entries())
-    store = str(shop.folder / "store")
-    processes = [start([SCRIPT, str(r), store, str(shop.folder), *shop.all], shop.folder) for r in range(PROCESSES)]
-    try:
-        answers = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
+    out = tmp_path_factory.mktemp("out")
+    with start([SCRIPT, str(out), str(shop.folder), *shop.all], shop.folder) as process:
+        try:
+            _, complained = process.communicate(timeout=600)
+        finally:
             process.kill()
-    assert all(out for out, _ in answers), "\n".join(err for _, err in answers)
-    return Runs([json.loads(out) for out, _ in answers], shop.entries()[size:])
+    answers = [read_rank(out, rank) for rank in range(PROCESSES)]
+    assert all(answers), complained
+    return Runs([json.loads(answer) for answer in answers], shop.entries()[size:])
 
 
 def test_what_torch_lets_pass_and_the_next_forward_never_sees(runs: Runs) -> None:

@@ -6,9 +6,12 @@ seconds. `cold` runs the same in a process that starts from nothing, as a person
 """
 
 import contextlib
+import gc
+import importlib
 import io
 import json
 import os
+import pkgutil
 import select
 import signal
 import subprocess
@@ -101,21 +104,27 @@ def cold(typed: Typed, **variables: str) -> Ended:
 def _serve() -> None:
     import torch
 
-    import rasura.commands.applying.apply
-    import rasura.commands.erasing.erase
-    import rasura.commands.erasing.takedown
-    import rasura.commands.registry.doctor
-    import rasura.commands.sharing.hub
-    import rasura.evaluation.look
-    import rasura.patches.solving.solve
-    import rasura.registry.erase.erase
-    import rasura.registry.registry  # noqa: F401
-
+    _import_all()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is imported is never garbage: no child need copy it to look
     for line in sys.stdin:
         given = json.loads(line)
         ended = _fork(Typed(**given | {"arguments": tuple(given["arguments"])}))
         print(json.dumps(asdict(ended)), flush=True)  # noqa: T201  # the protocol
+
+
+def _import_all() -> None:
+    """Every command, and what it imports when it is typed: no child imports it again."""
+    import cryptography.hazmat.primitives.asymmetric.ec
+    import cryptography.hazmat.primitives.asymmetric.ed25519
+    import cryptography.hazmat.primitives.serialization  # noqa: F401
+
+    for name in ("rasura.commands", "rasura.registry", "rasura.patches", "rasura.evaluation"):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            with contextlib.suppress(ImportError):  # of a library that is not there
+                importlib.import_module(module.name)
 
 
 def _fork(typed: Typed) -> Ended:

@@ -5,6 +5,7 @@ the host, writes, and dies by SIGKILL at a chosen step of the journal, in a chos
 time. Real processes, real kills: nothing in the child runs after the signal.
 """
 
+import gc
 import json
 import os
 import resource
@@ -125,6 +126,8 @@ def _serve() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is imported is never garbage: no child need copy it to look
     for line in sys.stdin:
         print(json.dumps(asdict(_fork(Attempt(**json.loads(line))))), flush=True)  # noqa: T201  # the protocol
 

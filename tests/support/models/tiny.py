@@ -33,8 +33,8 @@ class TinySpec:
     """What to build. Equal specs give equal bytes."""
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    size: Literal["small", "medium"] = "small"
-    """small: text width 64, 4 cross-attention layers; medium: text width 128, 10 of them."""
+    size: Literal["small", "wide", "medium"] = "small"
+    """small: text width 64, 4 cross-attention layers; wide: text width 128, as many; medium: text width 128, 10 of them."""
     sharded: bool = False
     """The UNet in several files with an index."""
     variant: str | None = None
@@ -142,7 +142,7 @@ def _width(spec: TinySpec) -> int:
 def _unet(spec: TinySpec) -> Any:
     from diffusers import UNet2DConditionModel
 
-    small = spec.size == "small"
+    small = spec.size != "medium"
     return UNet2DConditionModel(
         sample_size=16,
         layers_per_block=1,

@@ -1,6 +1,6 @@
-"""One of two processes that serve a sharded model: `python sharding.py RANK STORE FOLDER ID…`; prints what it found.
+"""Two processes that serve a sharded model: `python sharding.py OUT FOLDER ID…`; each prints into OUT what it found.
 
-Run by a test on the folder of a workshop; the processes find each other through the file STORE. Each prints one JSON
+Run by a test on the folder of a workshop; the processes find each other through a file in OUT. Each prints one JSON
 object. The second process's working folder has no registry: the first one alone opens it.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import torch
 from diffusers import UNet2DConditionModel
+from support.sharded.ranks import fork_ranks
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
@@ -211,4 +212,5 @@ def _main(rank: int, store: str, folder: Path, ids: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4:])
+    out, shop, *chosen = sys.argv[1:]
+    fork_ranks(PROCESSES, Path(out), lambda rank: _main(rank, f"{out}/store", Path(shop), chosen))

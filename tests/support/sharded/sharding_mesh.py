@@ -1,6 +1,6 @@
-"""One of four processes that hold tensors placed in every way: `python sharding_mesh.py RANK STORE`; prints a JSON object.
+"""Four processes that hold tensors placed in every way: `python sharding_mesh.py OUT`; each prints a JSON object into OUT.
 
-Run by a test; the processes find each other through the file STORE. The judge of each scenario is a host of the same
+Run by a test; the processes find each other through a file in OUT. The judge of each scenario is a host of the same
 tensors that are not sharded.
 """
 
@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
+from support.sharded.ranks import fork_ranks
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -218,4 +220,4 @@ def _main(rank: int, store: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), sys.argv[2])
+    fork_ranks(PROCESSES, Path(sys.argv[1]), lambda rank: _main(rank, f"{sys.argv[1]}/store"))

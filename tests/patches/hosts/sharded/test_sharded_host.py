@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.registries.workshop import start
+from support.sharded.ranks import read_rank
 from support.sharded.sharding_mesh import PROCESSES
 from support.values.factories import increment, same_bits, weights
 
@@ -23,14 +24,14 @@ GONE = "expected rank {} to take part, got: "
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What the processes found, started once for all tests."""
     folder = tmp_path_factory.mktemp("mesh")
-    processes = [start([SCRIPT, str(rank), str(folder / "store")], folder) for rank in range(PROCESSES)]
-    try:
-        answers = [process.communicate(timeout=180) for process in processes]
-    finally:
-        for process in processes:
+    with start([SCRIPT, str(folder)], folder) as process:
+        try:
+            _, complained = process.communicate(timeout=180)
+        finally:
             process.kill()
-    assert all(out for out, _ in answers), "\n".join(err for _, err in answers)
-    return [json.loads(out) for out, _ in answers]
+    answers = [read_rank(folder, rank) for rank in range(PROCESSES)]
+    assert all(answers), complained
+    return [json.loads(answer) for answer in answers]
 
 
 def test_digests_and_values_are_those_of_the_whole(found: Found) -> None:

@@ -1,0 +1,19 @@
+"""How much is repeated: `make test` takes some of the kinds, sizes and moments of a check, `make test FULL=1` all of them.
+
+Only repetitions are left out: each assertion is made in both.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+__all__ = ["FULL", "some"]
+
+FULL: Final = os.environ.get("FULL") == "1"
+_T = TypeVar("_T")
+
+
+def some(chosen: Sequence[_T], all_of_them: Sequence[_T]) -> list[_T]:
+    """The chosen ones, which are among all of them; with FULL=1 all."""
+    assert all(one in all_of_them for one in chosen)
+    return list(all_of_them if FULL else chosen)
