@@ -1,0 +1,135 @@
+"""A Hub on this machine for the session of docs/hub.md, and the card that a push leaves there as a stranger sees it.
+
+    python benchmarks/hub_page.py start FOLDER     a Hub in the background; FOLDER/env says how it is reached
+    python benchmarks/hub_page.py stop FOLDER
+    python benchmarks/hub_page.py picture          pushes patches of the reference model, and draws docs/hub/card.png
+
+The Hub is that of the tests (`tests/support/hubserver`): real HTTP and real git on 127.0.0.1. It ends by itself after a
+quarter of an hour. The picture needs Chromium.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+from urllib.request import Request, urlopen
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+REFERENCE: Final = ROOT / "examples" / "reference_model"
+OUT: Final = ROOT / "docs" / "hub" / "card.png"
+REPO: Final = "acme/erasures"
+_SECONDS: Final = 900
+_STYLE: Final = """
+body { font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; margin: 20px 28px; width: 900px; color: #1f2328; }
+table { border-collapse: collapse; } td, th { border: 1px solid #d0d7de; padding: 3px 9px; text-align: left; }
+pre { background: #f6f8fa; padding: 9px 12px; overflow: hidden; } code { font: 12px "DejaVu Sans Mono", monospace; }
+h1 { font-size: 22px; } h2 { font-size: 17px; border-bottom: 1px solid #d0d7de; } a { color: #0969da; }
+"""
+
+
+def main() -> None:
+    """Do what the first word says."""
+    match sys.argv[1:]:
+        case ["start", folder]:
+            start(Path(folder))
+        case ["serve", folder]:
+            serve(Path(folder))
+        case ["stop", folder]:
+            (Path(folder) / "stop").touch()
+        case ["picture"]:
+            draw()
+        case _:
+            sys.exit(__doc__)
+
+
+def start(folder: Path) -> None:
+    """A Hub in a process of its own; returns as soon as it answers.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    folder.mkdir()
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, str(Path(__file__).resolve()), "serve", str(folder.absolute())]
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    ends = time.monotonic() + 60
+    while not (folder / "env").exists():
+        if time.monotonic() > ends:
+            raise TimeoutError((folder / "log").read_text())
+        time.sleep(0.05)
+
+
+def serve(folder: Path) -> None:
+    """Answer until somebody says stop, the folder is gone, or the time is over."""
+    from support.hubserver import TOKEN, HubServer
+
+    store = folder / "store"
+    store.mkdir()
+    ends = time.monotonic() + _SECONDS
+    with HubServer(store, xet=False) as hub:
+        said = f"export HF_ENDPOINT={hub.url} HF_TOKEN={TOKEN} HF_HUB_OFFLINE=0\n"
+        (folder / "env.new").write_text(said)
+        (folder / "env.new").rename(folder / "env")
+        while time.monotonic() < ends and folder.exists() and not (folder / "stop").exists():
+            time.sleep(0.2)
+
+
+def draw() -> None:
+    """Two takedowns of which the first is solved anew: its old patch is pushed, too, and marked on the card."""
+    from support.hubserver import TOKEN, HubServer
+
+    with tempfile.TemporaryDirectory() as place, HubServer(Path(place), xet=False) as hub:
+        home = Path(place) / "home"
+        home.mkdir()
+        kept = ("--retain", str(REFERENCE / "retain.txt"))
+        words = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT / ".dev"), "RASURA_ACTOR": "alice"}
+
+        def rasura(*arguments: str) -> None:
+            command = [sys.executable, "-m", "rasura", *arguments]
+            subprocess.run(command, cwd=home, env={**os.environ, **words}, check=True, stdout=subprocess.DEVNULL)
+
+        shutil.copytree(REFERENCE / "pipeline", home / "model")
+        rasura("init")
+        rasura("key", "new", "alice")
+        rasura("takedown", "--model", "model", "--concept", "dog", "--anchor", "cat", *kept, "--yes")
+        rasura("push", "dog", REPO, "--licence", "apache-2.0", "--base-model", "acme/small")
+        rasura("takedown", "--model", "model", "--concept", "cat", "--anchor", "penguin", "--yes")
+        rasura("push", "dog", "cat", REPO)
+        asked = Request(f"{hub.url}/{REPO}/resolve/main/README.md", headers={"Authorization": f"Bearer {TOKEN}"})
+        with urlopen(asked, timeout=30) as answer:
+            card = answer.read().decode()
+        render(card, OUT, Path(place))
+
+
+def render(card: str, to: Path, scratch: Path) -> None:
+    """The page as a browser shows it, without the front matter, which the Hub shows as tags."""
+    from markdown_it import MarkdownIt
+    from PIL import Image
+
+    body = MarkdownIt("commonmark").enable("table").render(card.split("\n---\n", 1)[1])
+    page, shot = scratch / "card.html", scratch / "card.png"
+    page.write_text(f"<meta charset=utf-8><style>{_STYLE}</style>{body}", encoding="utf-8")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("expected Chromium, got none: apt-get install chromium")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=960,1700")
+    command = [chromium, *flags, f"--user-data-dir={scratch / 'browser'}", f"--screenshot={shot}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    picture = Image.open(shot).convert("L")
+    low = picture.point(lambda level: 255 if level < 250 else 0).getbbox()
+    bottom = low[3] + 20 if low else picture.height
+    to.parent.mkdir(parents=True, exist_ok=True)
+    cut = Image.open(shot).convert("RGB").crop((0, 0, picture.width, min(bottom, picture.height)))
+    cut.quantize(24).save(to, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
