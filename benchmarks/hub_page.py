@@ -83,7 +83,7 @@ def serve(folder: Path) -> None:
 
 
 def draw() -> None:
-    """Two takedowns of which the first is solved anew: its old patch is pushed, too, and marked on the card."""
+    """Two erasures of which the first is pushed, and solved anew: its old patch is marked on the card."""
     from support.hubserver import TOKEN, HubServer
 
     with tempfile.TemporaryDirectory() as place, HubServer(Path(place), xet=False) as hub:
@@ -99,10 +99,12 @@ def draw() -> None:
         shutil.copytree(REFERENCE / "pipeline", home / "model")
         rasura("init")
         rasura("key", "new", "alice")
-        rasura("takedown", "--model", "model", "--concept", "dog", "--anchor", "cat", *kept, "--yes")
-        rasura("push", "dog", REPO, "--licence", "apache-2.0", "--base-model", "acme/small")
-        rasura("takedown", "--model", "model", "--concept", "cat", "--anchor", "penguin", "--yes")
-        rasura("push", "dog", "cat", REPO)
+        template = ("--template", "a {}", "--template", "{}")
+        for concept, anchor in (("dog", "cat"), ("rose", "cactus")):
+            rasura("erase", "--base", "model", "--concept", concept, "--anchor", anchor, *kept, *template)
+        rasura("push", "dog", "rose", REPO, "--licence", "apache-2.0", "--base-model", "acme/small")
+        rasura("patch", "rebase", "dog", "--protect", "rose")
+        rasura("push", "dog", REPO)
         asked = Request(f"{hub.url}/{REPO}/resolve/main/README.md", headers={"Authorization": f"Bearer {TOKEN}"})
         with urlopen(asked, timeout=30) as answer:
             card = answer.read().decode()

@@ -342,20 +342,22 @@ def test_from_the_command_line(workshop: Workshop, uce: Path, tmp_path: Path) ->
 
 
 def test_lists_of_an_adoption_are_read_as_all_lists_are(workshop: Workshop, uce: Path) -> None:
-    """A pasted template loses its quotes, a column behind the file's name counts, and what was read is said."""
+    """Templates in quotes are refused, a column behind the file's name counts, and what was read is said."""
     home = workshop.folder
-    (home / "prompts.txt").write_text('"a photo of a {}"\n"{}"\n')
+    (home / "prompts.txt").write_text("a photo of a {}\n{}\n")
+    (home / "pasted.txt").write_text('"a photo of a {}"\n"{}"\n')
     (home / "retain.csv").write_text("id,word\n1,painting\n2,the\n")
     (home / "long.csv").write_text("id,word\n1," + "the " * 90 + "\n")
-    words = ("adopt", uce, "--base", "tiny", "--concept", "cat", "--retain", "retain.csv:word", "--dry-run")
-    done = rasura(*words, "--templates", "prompts.txt", "--protect", "all", "--json", cwd=home)
+    source = ("adopt", uce, "--base", "tiny", "--concept", "cat", "--dry-run", "--json")
+    words = (*source, "--retain", "retain.csv:word")
+    done = rasura(*words, "--templates", "prompts.txt", "--protect", "all", cwd=home)
     assert done.code == 0, done.out + done.err
     assert [(each["list"], each["columns"], each["kept"]) for each in done.data["read"]] == [("retain", ["word"], 2)]
-    plain = rasura(*words, "--template", "a photo of a {}", "--template", "{}", "--protect", "all", "--json", cwd=home)
-    assert plain.data["id"] == done.data["id"]
-    unnamed = rasura(*words[:-2], "retain.csv", "--dry-run", "--json", cwd=home)
-    assert (unnamed.code, unnamed.envelope["error"]["code"]) == (1, "retain_set")
-    long = rasura(*words, "--held-out", "long.csv:word", "--json", cwd=home)
-    assert long.code != 0
-    assert "long.csv" in long.envelope["error"]["message"]
-    assert rasura(*words, "--held-out", "long.csv:word", "--truncate", "--json", cwd=home).data["read"][1]["cut"] == 1
+    pasted = rasura(*words, "--templates", "pasted.txt", cwd=home).envelope["error"]
+    assert (pasted["code"], pasted["details"]["line"]) == ("list", 1)
+    unnamed = rasura(*source, "--retain", "retain.csv", cwd=home)
+    assert (unnamed.code, unnamed.envelope["error"]["code"]) == (1, "list")
+    long = rasura(*words, "--held-out", "long.csv:word", cwd=home)
+    assert (long.code, "long.csv" in long.envelope["error"]["message"]) != (0, True)
+    cut = rasura(*words, "--held-out", "long.csv:word", "--truncate", cwd=home)
+    assert cut.data["read"][1]["cut"] == 1
