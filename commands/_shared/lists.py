@@ -7,10 +7,21 @@ import click
 from rasura.commands._shared.output import many, note
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.prompts.retain_set import RetainSet
 
 _BRIEF: Final = 40  # characters of a text
 TRUNCATE = click.option("--truncate", is_flag=True, help="Cut texts that are longer than the model reads.")
+
+
+def say_lists(request: "EraseRequest") -> "Iterator[dict[str, Any]]":
+    """Say what was read, before it is solved; the same for machines."""
+    for name, words in (("retain", request.retain), ("held out", request.held_out_from)):
+        if words is not None:
+            say_list(name, words)
+            yield encode_list(name, words)
 
 
 def encode_list(name: str, words: "RetainSet") -> dict[str, Any]:

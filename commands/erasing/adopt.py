@@ -7,6 +7,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, command
+from rasura.commands._shared.lists import TRUNCATE, say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import format_measured
 
@@ -27,9 +28,12 @@ _COMPARED = ("residual", "effect", "leak_null", "leak_retained", "leak_held_out"
 @click.option("--concept", required=True, metavar="TEXT", help="What it erases.")
 @click.option("--anchor", default="", metavar="TEXT", help="What that becomes.")
 @click.option("--method", default="other", type=click.Choice(_MAKERS), show_default=True, help="What made it.")
-@click.option("--retain", type=_PATH, metavar="FILE", help="What to keep: one a line, or CSV, or JSONL.")
-@click.option("--retain-column", metavar="NAME", help="Column of CSV or JSONL.")
-@click.option("--held-out", type=_PATH, metavar="FILE", help="Where leak is only measured.")
+@click.option(
+    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
+)
+@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
+@click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
+@TRUNCATE
 @click.option(
     "--take",
     default="separable",
@@ -47,7 +51,7 @@ _COMPARED = ("residual", "effect", "leak_null", "leak_retained", "leak_held_out"
 @click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")
 @click.option("--templates", "template_file", type=_PATH, metavar="FILE", help="Prompts, one a line.")
 @click.option("--rank-rule", metavar="RULE", help="Cut of the retained spectrum [default: relative:1e-3].")
-@click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched; repeatable.")
+@click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched, or 'all'; repeatable.")
 @click.option("--licence", default="", metavar="NAME", help="Licence of the patch.")
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
 @DRY
@@ -64,6 +68,7 @@ def adopt(
     """Make a signed patch of an erasure that another program made: weights, a LoRA or an SPM."""
     from rasura.registry.erase import adopt as adopting
 
+    read: list[dict[str, Any]] = []
     with order.open() as registry, progress() as tell:
         found = adopting.adopt(
             registry,
@@ -73,10 +78,12 @@ def adopt(
             draft=order.draft("patch.adopt"),
             progress=tell,
             model=model,
-            protect=[registry.resolve_patch(prefix) for prefix in protect],
+            protect=[registry.resolve_patch(prefix) for prefix in protect if prefix != "all"],
+            protect_others="all" in protect,
             dry_run=dry_run,
+            told=lambda fitted: read.extend(say_lists(fitted)),
         )
-    data = {**_data(found), "dry_run": dry_run}
+    data = {**_data(found), "read": read, "dry_run": dry_run}
     return Result(data, lambda: _print(found, dry_run=dry_run), changed=found.new and not dry_run)
 
 
@@ -92,21 +99,23 @@ def _adoption(
     take: str,
     template_file: Path | None,
     templates: tuple[str, ...],
+    truncate: bool,
     **others: Any,
 ) -> "Adoption":
+    from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import load_retain_set
+    from rasura.patches.prompts.retain_set import load_held_out, load_retain_set, load_texts
     from rasura.registry.erase.adopt import Adoption
 
-    own = load_retain_set(template_file).concepts if template_file else ()
+    own = load_texts(template_file, TEMPLATES) if template_file else ()
     return Adoption(
         source,
         Target(concept, anchor, own),
-        load_retain_set(retain, retain_column) if retain else None,
+        load_retain_set(retain, retain_column, truncate=truncate) if retain else None,
         method,
         whole=take == "whole",
         templates=templates,
-        held_out=load_retain_set(held_out).concepts if held_out else (),
+        held_out=load_held_out(held_out, truncate=truncate) if held_out else (),
         **others,
     )
 

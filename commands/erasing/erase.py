@@ -1,13 +1,13 @@
 """`rasura erase`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rasura.commands._shared.command import Order, command, find_patches, retyping_anchors
-from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
+from rasura.commands._shared.lists import TRUNCATE, say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
 
@@ -113,7 +113,7 @@ def erase(
             progress=tell,
             device=device,
             work=work,
-            told=lambda fitted: read.extend(_say_lists(fitted)),
+            told=lambda fitted: read.extend(say_lists(fitted)),
         )
         judged = erasure.judge_conditioning(made)
     notices = _notices(request, made, anchors) + (format_conditioning(judged) if judged else [])
@@ -238,14 +238,6 @@ def _protected(
     with obstacles.noting():
         named += side_of(registry, onto_stack).patches if onto_stack else ()
     return named
-
-
-def _say_lists(request: "EraseRequest") -> "Iterator[dict[str, Any]]":
-    """What was read, before it is solved."""
-    for name, words in (("retain", request.retain), ("held out", request.held_out_from)):
-        if words is not None:
-            say_list(name, words)
-            yield encode_list(name, words)
 
 
 def _notices(request: "EraseRequest", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:

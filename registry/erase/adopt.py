@@ -19,13 +19,14 @@ from rasura.patches.foreign.changes import PICTURE, TEXT, Size, find_changes, re
 from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
-from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records import Draft
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
+from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
@@ -54,7 +55,7 @@ class Adoption:
         tokens: which tokens stand for the concept; None: the eraser's.
         templates: prompts with one `{}`; empty: generic ones.
         rank_rule: cut of the retained spectrum; None: the eraser's.
-        held_out: concepts on which leak is only measured; empty: the usual ones.
+        held_out: concepts on which leak is only measured, or the list that they were read from; empty: the usual ones.
         licence: SPDX id or name for the patch.
     """
 
@@ -70,7 +71,7 @@ class Adoption:
     tokens: str | None = None
     templates: tuple[str, ...] = ()
     rank_rule: str | None = None
-    held_out: tuple[str, ...] = ()
+    held_out: HeldOut = ()
     licence: str = ""
 
 
@@ -103,7 +104,9 @@ def adopt(
     progress: Progress,
     model: Path | None = None,
     protect: Sequence[PatchId] = (),
+    protect_others: bool = False,
     dry_run: bool = False,
+    told: Callable[[EraseRequest], None] = lambda _: None,
 ) -> Foundling:
     """Make a signed, registered patch of an erasure that another program made.
 
@@ -116,6 +119,8 @@ def adopt(
         progress: told what is going on.
         model: where the base's folder lies now, if not where it was registered.
         protect: registered patches whose targets the separable part must not touch.
+        protect_others: also those of whatever `find_others` finds: patches of this base and of other concepts.
+        told: called once, before anything is solved, with the request as its lists fit the text encoder.
         dry_run: read, split and measure, and register nothing; not logged, and no key is needed.
 
     Raises:
@@ -123,12 +128,17 @@ def adopt(
         BaseMismatchError: the folder holds another base; logged as refused.
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
+    from rasura.patches.solving.fit_request import fit_request
+
     try:
         require_checkpoint(registry, registry.policy())
         private = None if dry_run else signer(registry, key)
         opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
         eraser, sizes = _read(opened, adoption, progress)
-        request = _request(opened, adoption, eraser)
+        request = fit_request(opened.encoder, _request(opened, adoption, eraser))
+        told(request)
+        if protect_others:
+            protect = (*protect, *find_others(registry, {opened.record.digest}, [adoption.target.concept]))
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
         patch = _built(registry, opened, find_guarded(request, known, opened.identity), progress)
         if private is None:

@@ -339,3 +339,26 @@ def test_from_the_command_line(workshop: Workshop, uce: Path, tmp_path: Path) ->
     refused = rasura("adopt", tmp_path / "retain.txt", "--base", "tiny", "--concept", "cat", cwd=workshop.folder)
     assert refused.code == 1
     assert "safetensors" in refused.err
+
+
+def test_lists_of_an_adoption_are_read_as_all_lists_are(workshop: Workshop, uce: Path) -> None:
+    """Templates in quotes are refused, a column behind the file's name counts, and what was read is said."""
+    home = workshop.folder
+    (home / "prompts.txt").write_text("a photo of a {}\n{}\n")
+    (home / "pasted.txt").write_text('"a photo of a {}"\n"{}"\n')
+    (home / "retain.csv").write_text("id,word\n1,painting\n2,the\n")
+    (home / "long.csv").write_text("id,word\n1," + "the " * 90 + "\n")
+    source = ("adopt", uce, "--base", "tiny", "--concept", "cat", "--dry-run", "--json")
+    words = (*source, "--retain", "retain.csv:word")
+    done = rasura(*words, "--templates", "prompts.txt", "--protect", "all", cwd=home)
+    assert done.code == 0, done.out + done.err
+    assert [(each["list"], each["columns"], each["kept"]) for each in done.data["read"]] == [("retain", ["word"], 2)]
+    pasted = rasura(*words, "--templates", "pasted.txt", cwd=home).envelope["error"]
+    assert (pasted["code"], pasted["details"]["line"]) == ("list", 1)
+    unnamed = rasura(*source, "--retain", "retain.csv", cwd=home)
+    assert (unnamed.code, unnamed.envelope["error"]["code"]) == (1, "retain_set")
+    long = rasura(*words, "--held-out", "long.csv:word", cwd=home)
+    assert long.code != 0
+    assert "long.csv" in long.envelope["error"]["message"]
+    cut = rasura(*words, "--held-out", "long.csv:word", "--truncate", cwd=home)
+    assert cut.data["read"][1]["cut"] == 1
