@@ -147,8 +147,13 @@ CALLS: Final[Mapping[str, Call]] = {
     "audit rotate-key": Call("registry.rotate_log_key"),
     "audit verify": Call("registry.verify", renamed={"--checkpoint": "kept"}),
     "attest": Call("registry.attest", renamed=_WRITTEN),
-    "verify": Call("rasura.verify_model"),
+    "verify --model": Call("rasura.verify_model", ("model",)),
+    "verify": Call("rasura.verify_report", ("file",)),
     "report": Call("registry.report", renamed={"-o": "file", "--output": "file", "--pdf": ""}),
+    "audit anchor add": Call("registry.add_anchor"),
+    "audit anchor list": Call("registry.anchors"),
+    "audit anchor verify": Call("registry.verify_anchors"),
+    "audit witness": Call("registry.witness", ("checkpoint",), _WRITTEN),
     "gc": Call("registry.collect_garbage", renamed={"--older-than": "hours"}),
     "bundle make": Call("registry.make_bundle", ("*ids",), {"-o": "", "--output": ""}),
     "bundle show": Call("registry.bundle", ("file",)),
@@ -173,7 +178,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "--concept": "many", "--template": "many", "--protect": "many", "--drop": "many", "--revert": "many",
     "--all": "flag", "--force": "flag", "--deep": "flag", "--replace": "flag", "--leave": "flag", "--strict": "flag",
     "--private": "flag", "--dry-run": "flag", "--layers": "one", "--set": "pairs", "--min": "pairs", "--max": "pairs",
-    "--truncate": "flag",
+    "--truncate": "flag", "--tsa-ca": "many", "--witness-key": "many",
 }  # fmt: skip
 """How an option is written; those that are not here take one value."""
 

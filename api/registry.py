@@ -17,6 +17,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rasura.api.calls.anchors import AnchorCalls
 from rasura.api.calls.approvals import ApprovalCalls
 from rasura.api.calls.bases_and_keys import BaseAndKeyCalls
 from rasura.api.calls.cases import CaseCalls
@@ -52,6 +53,7 @@ class Registry(
     EvaluationCalls,
     CaseCalls,
     LogCalls,
+    AnchorCalls,
 ):
     """A registry, open. Made by `open` and `init`; a context manager.
 

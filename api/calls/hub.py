@@ -31,6 +31,7 @@ class HubCalls(Calls):
         private: bool = False,
         endpoint: str | None = None,
         token: str | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> hub.PushReceipt:
         """Push patches to a Hub repository, with a model card, as one commit (`rasura push`).
@@ -43,6 +44,7 @@ class HubCalls(Calls):
             private: make the repository private if it is new.
             endpoint: the Hub; None: what huggingface_hub is set to.
             token: access token; None: what huggingface_hub is set to.
+            dry_run: look, and write nothing, there or here.
             reason: why, for the log.
 
         Raises:
@@ -62,6 +64,7 @@ class HubCalls(Calls):
             private=private,
             remote=Remote(endpoint, token),
             draft=self._draft("patch.push", reason),
+            dry_run=dry_run,
         )
 
     @in_python
@@ -72,6 +75,7 @@ class HubCalls(Calls):
         only: Ids = (),
         endpoint: str | None = None,
         token: str | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> Pull:
         """Pull the patches of a Hub repository that a key trusted here has signed (`rasura pull`).
@@ -83,6 +87,7 @@ class HubCalls(Calls):
             only: ids, beginnings of ids, or concepts of the patches that are wanted; none: all.
             endpoint: the Hub; None: what huggingface_hub is set to.
             token: access token; None: what huggingface_hub is set to.
+            dry_run: look, and write nothing, there or here.
             reason: why, for the log.
 
         Raises:
@@ -94,4 +99,5 @@ class HubCalls(Calls):
 
         draft = self._draft("patch.pull", reason)
         wanted = (only,) if isinstance(only, str) else tuple(only)
-        return pull_patches(self.store, reference, only=wanted, remote=Remote(endpoint, token), draft=draft)
+        remote = Remote(endpoint, token)
+        return pull_patches(self.store, reference, only=wanted, remote=remote, draft=draft, dry_run=dry_run)

@@ -92,16 +92,27 @@ class LogCalls(Calls):
         return read_entry(self.store, index)[0]
 
     @in_python
-    def prove(self, index: int) -> bytes:
+    def prove(self, index: int | None = None, *, case: str | None = None) -> bytes:
         """A C2SP tlog-proof of one entry, for somebody without the registry (`rasura audit prove`).
 
+        Args:
+            index: which entry; or
+            case: a case, all of whose entries are given as a bundle.
+
         Raises:
+            InputError: both or neither.
             NotFoundError: there is no such entry.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.take_out import prove_entry
+        from rasura.patches.errors import InputError
+        from rasura.registry.evidence.choose_entries import Choice
+        from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
 
-        return prove_entry(self.store, index)
+        if (index is None) == (case is None):
+            raise InputError("expected an entry or a case, one of the two", hint="rasura audit prove N")
+        if index is not None:
+            return prove_entry(self.store, index)
+        return b"".join(export_bundle(self.store, choose_indexes(self.store, Choice(case=case))))
 
     @in_python
     def checkpoint(self, file: str | Path | None = None, *, reason: str = "") -> bytes:

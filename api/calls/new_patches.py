@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.api.arguments import Lines, read_lines
+from rasura.api.arguments import Lines, read_held_out, read_lines
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
@@ -85,6 +85,7 @@ class NewPatchCalls(Calls):
         method: str = "other",
         retain: str | Path | None = None,
         retain_column: str | None = None,
+        truncate: bool = False,
         held_out: Lines = (),
         take: str = "separable",
         leave_out: bool = False,
@@ -98,6 +99,7 @@ class NewPatchCalls(Calls):
         model: str | Path | None = None,
         licence: str = "",
         key: str | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> Foundling:
         """Make a signed patch of an erasure that another program made: weights, a LoRA or an SPM (`rasura adopt`).
@@ -110,6 +112,7 @@ class NewPatchCalls(Calls):
             method: what made it, for people: esd, uce, mace, speed, ca, spm, lora, other.
             retain: file of what to keep.
             retain_column: which column of it.
+            truncate: cut texts of files that are longer than the model reads.
             held_out: concepts on which leak is only measured.
             take: `separable`, what sees nothing that is kept, or `whole`, which promises nothing.
             leave_out: adopt without the changes that no patch can hold, instead of refusing.
@@ -119,10 +122,11 @@ class NewPatchCalls(Calls):
             tokens: which tokens stand for the concept.
             templates: prompts with one `{}`.
             rank_rule: cut of the retained spectrum.
-            protect: patches whose targets must stay untouched.
+            protect: patches whose targets must stay untouched; `all` as for `erase`.
             model: where the base lies now, if it was moved.
             licence: SPDX id or name for the patch.
             key: name of the key to sign with; None: the only one.
+            dry_run: read, split and measure, and register nothing.
             reason: why, for the log.
 
         Raises:
@@ -138,7 +142,7 @@ class NewPatchCalls(Calls):
         wanted = Adoption(
             Path(source),
             Target(concept, anchor),
-            None if retain is None else load_retain_set(Path(retain), retain_column),
+            None if retain is None else load_retain_set(Path(retain), retain_column, truncate=truncate),
             method,
             whole=take == "whole",
             leave_out=leave_out,
@@ -148,9 +152,10 @@ class NewPatchCalls(Calls):
             tokens=tokens,
             templates=read_lines(templates),
             rank_rule=rank_rule,
-            held_out=read_lines(held_out),
+            held_out=read_held_out(held_out, truncate=truncate),
             licence=licence,
         )
+        named, everything = self._protected(protect, None)
         return adopt(
             self.store,
             str(base),
@@ -159,7 +164,9 @@ class NewPatchCalls(Calls):
             draft=self._draft("patch.adopt", reason),
             progress=self._progress,
             model=None if model is None else Path(model),
-            protect=self._resolve(protect) if protect else (),
+            protect=named,
+            protect_others=everything,
+            dry_run=dry_run,
         )
 
     @in_python

@@ -36,6 +36,7 @@ class ResolveCalls(Calls):
         retain_column: str | None = None,
         held_out: Lines = (),
         key: str | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> tuple[Resolved, ...]:
         """Solve patches anew beside the targets of others, and of each other (`rasura patch rebase`).
@@ -49,6 +50,7 @@ class ResolveCalls(Calls):
             retain_column: column of CSV or JSONL.
             held_out: concepts on which leak is only measured; empty: everyday words.
             key: name of the key to sign with; None: the only one.
+            dry_run: solve and measure, and register nothing.
             reason: why, for the log.
 
         Raises:
@@ -59,7 +61,7 @@ class ResolveCalls(Calls):
         found = self._resolve(ids)
         guards = self._protected_beside(found, protect, onto_stack)
         how = self._anew(retain, retain_column, held_out, key, protect=guards, drop=drop)
-        return rebase(self.store, found, how, self._draft("patch.rebase", reason), self._progress)
+        return rebase(self.store, found, how, self._draft("patch.rebase", reason), self._progress, dry_run=dry_run)
 
     @in_python
     def join(
@@ -72,6 +74,7 @@ class ResolveCalls(Calls):
         retain_column: str | None = None,
         held_out: Lines = (),
         key: str | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> tuple[tuple[Resolved, ...], Conditioning]:
         """Solve patches together that were made alike (`rasura patch join`). Arguments as for `rebase`.
@@ -87,7 +90,7 @@ class ResolveCalls(Calls):
         found = self._resolve(ids)
         guards = self._protected_beside(found, protect)
         how = self._anew(retain, retain_column, held_out, key, protect=guards, drop=drop)
-        return join(self.store, found, how, self._draft("patch.join", reason), self._progress)
+        return join(self.store, found, how, self._draft("patch.join", reason), self._progress, dry_run=dry_run)
 
     @in_python
     def retarget(
@@ -99,6 +102,7 @@ class ResolveCalls(Calls):
         retain_column: str | None = None,
         held_out: Lines = (),
         key: str | None = None,
+        dry_run: bool = False,
         reason: str = "",
     ) -> Retargeted:
         """Express a closed-form patch on another UNet that shares the text encoder (`rasura patch retarget`).
@@ -112,7 +116,7 @@ class ResolveCalls(Calls):
 
         how, draft = self._anew(retain, retain_column, held_out, key), self._draft("patch.retarget", reason)
         found = self.store.resolve_patch(patch)
-        return retarget(self.store, found, str(base), how, draft=draft, progress=self._progress)
+        return retarget(self.store, found, str(base), how, draft=draft, progress=self._progress, dry_run=dry_run)
 
     def _anew(
         self,

@@ -397,7 +397,7 @@ def _verify(document: Any) -> str:
                 "With rasura (pip install rasura): every character of the page, every event in section 2 against its sealed "
                 "entry, and the pictures."
             ),
-            f"rasura verify {page} \\\n  --vkey '{key}'\nrasura verify {twin} \\\n  --vkey '{key}'",
+            "\n".join(f"rasura verify {name} \\\n  --vkey '{key}'" for name in (page, twin)),
         ),
         (
             (
