@@ -109,7 +109,7 @@ def test_files_that_nobody_signed_are_named(workshop: Workshop, tmp_path: Path) 
     (folder / "notes.txt").write_text("hello")
     (folder / ".git").mkdir()
     run = rasura("patch", "add", folder, "--json", cwd=workshop.folder)
-    assert run.data["patches"] == [{"id": workshop.dog, "new": False, "ignored": [".git", "notes.txt"]}]
+    assert run.data["patches"] == [{"id": workshop.dog, "new": False, "ignored": [".git", "notes.txt"], "signers": []}]
     assert "ignored notes.txt: no signature covers it" in rasura("patch", "add", folder, cwd=workshop.folder).out
 
 

@@ -181,7 +181,7 @@ def test_a_whole_day(workshop: Workshop, tmp_path: Path) -> None:
     assert run("patch", "verify", short, changed=False)["verified"] == [patch]
     assert run("patch", "check", short, changed=False)["accepted"] is True
     assert run("patch", "export", short, "-o", "out", changed=True)["folder"] == "out"
-    again = {"id": patch, "new": False, "ignored": []}
+    again = {"id": patch, "new": False, "ignored": [], "signers": []}
     assert run("patch", "add", "out", changed=False) == {"patches": [again], "dry_run": False, **again}
     applied = run("patch", "apply", short, *MODEL, changed=True)
     assert (applied["applied"], applied["pristine"]) == ({patch: "1"}, False)
