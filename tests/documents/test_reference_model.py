@@ -82,9 +82,8 @@ def erased(
         Target("neon", "cartoon", load_retain_set(MODEL / "templates_styles.txt").concepts),
     )
     draft = Draft("alice", "", "patch.erase", "success")
-    made = erase(
-        registry, str(model), EraseRequest(targets, retain), key=None, protect=(), draft=draft, progress=_silent
-    )
+    request = EraseRequest(targets, retain, held_out=held_out)
+    made = erase(registry, str(model), request, key=None, protect=(), draft=draft, progress=_silent)
     return registry, model, [item.patch.patch_id for item in made]
 
 
