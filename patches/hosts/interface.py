@@ -200,6 +200,10 @@ class Host(Protocol):
         """The diffusers folder that this model is, with tokenizer and text encoder; None of every other host."""
         return None
 
+    def pipeline_parts(self) -> "Mapping[str, object]":
+        """What a live pipeline has, by the names that diffusers gives them, tokenizers too; empty of other hosts."""
+        return {}
+
     def uncovered(self) -> tuple[str, ...]:
         """Sentences about parts of the pipeline that read text or pictures and that no patch touches."""
         return ()

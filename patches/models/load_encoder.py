@@ -1,6 +1,6 @@
 """Loading a pipeline's tokenizers and text encoders: from its folder alone, whole or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -99,6 +99,27 @@ def _towered(folder: Path, kind: Encoder, tokenizer: Any, module: Any) -> Tower:
     if kind.kind == "pipeline":
         return PipelineTower(kind, tokenizer, module, pipe=make_pipeline(kind.pipeline, tokenizer, module))
     return Tower(kind, tokenizer, module, describe_file(folder / kind.tokenizer, tokenizer))
+
+
+def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[Tower] | None:
+    """The tokenizers of a live pipeline with the configurations of their encoders; None where they cannot be asked.
+
+    A tokenizer that was read from a folder remembers it; what that folder's files say otherwise than its class counts
+    as it does on disk. Without the folder, what was loaded counts alone.
+    """
+    found: list[Tower] = []
+    for kind in kinds:
+        tokenizer: Any = parts.get(kind.tokenizer)
+        config = getattr(parts.get(kind.component), "config", None)
+        if config is None or getattr(tokenizer, "backend_tokenizer", None) is None:
+            return None
+        module = SimpleNamespace(config=config, name=kind.component)
+        if kind.kind == "pipeline":
+            found.append(PipelineTower(kind, tokenizer, module, pipe=make_pipeline(kind.pipeline, tokenizer, module)))
+            continue
+        folder = Path(str(getattr(tokenizer, "name_or_path", "")) or "-")
+        found.append(Tower(kind, tokenizer, module, describe_file(folder, tokenizer) if folder.is_dir() else {}))
+    return found
 
 
 def _tokenizer(folder: Path, kind: Encoder) -> Any:

@@ -111,6 +111,10 @@ class Glance(Host):
         """See `Host`."""
         return self._host.model_folder()
 
+    def pipeline_parts(self) -> Mapping[str, object]:
+        """The host's own."""
+        return self._host.pipeline_parts()
+
     def quantised_part(self) -> QuantisedPart | None:
         """See `Host`; its answers are not remembered."""
         return self._host.quantised_part()

@@ -1,22 +1,26 @@
-"""Whether a model folder reads text as the patches' base did: the same ids for the same words.
+"""Whether a model reads text as the patches' base did: the same ids for the same words.
 
 Loading tokenizers takes seconds, and a motion has none to give. So what a folder's files turned out to be is remembered
-by the digest of their bytes, beside the keys; files of other bytes are loaded and looked at.
+by the digest of their bytes, beside the keys; files of other bytes are loaded and looked at. The tokenizers of a live
+pipeline are loaded already; what each gave is remembered for as long as it lives and its vocabulary keeps its size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError
 from rasura.patches.format.member import Member
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.families import CLIP, find_family
-from rasura.patches.models.text_encoder import load_readers, state_of
+from rasura.patches.models.clip_or_t5 import Tower
+from rasura.patches.models.families import find_family
+from rasura.patches.models.load_encoder import take_readers
+from rasura.patches.models.text_encoder import encoders_of, load_readers, state_of
 from rasura.patches.models.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
 from rasura.registry._storage.durable_files import read_regular, write_atomic
@@ -29,18 +33,22 @@ _FORM: Final = "reading 1"
 """Of the identity; what another form gave is not remembered."""
 _LIMIT: Final = 1 << 20
 _FILE_LIMIT: Final = 1 << 27
+_LIVE: Final[WeakKeyDictionary[Any, tuple[tuple[tuple[int, int], ...], Digest]]] = WeakKeyDictionary()
+"""What live tokenizers were found to be, by the first of them: each with its size, and the digest of all."""
 
 
 def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> None:
-    """Refuse a folder whose tokenizers give other ids than those that the patches were computed with.
+    """Refuse a model whose tokenizers give other ids than those that the patches were computed with.
 
-    A live model, a single file, or a folder without tokenizers cannot be asked.
+    A single file, a folder without tokenizers and a live module without its pipeline cannot be asked.
 
     Raises:
         BaseMismatchError: naming what its tokenizers do otherwise.
         UnsupportedHostError: they cannot be loaded, or say two things at once.
     """
     folder = host.model_folder()
+    if folder is None and stack:
+        _check_live(host, stack)
     if folder is None or not stack or (raw := _raw_digest(host, folder)) is None:
         return
     known = _known(registry).get(raw)
@@ -50,13 +58,38 @@ def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> 
     towers = load_readers(folder, find_family(host.parameters()))
     found = digest_of(canonical_json.dumps(state_of(towers)))
     _remember(registry, raw, found)
+    _refuse_other(str(folder), stack, found, towers, hint=f"rasura base add {folder} --name NEW")
+
+
+def _check_live(host: Host, stack: Sequence[Member]) -> None:
+    parts, family = host.pipeline_parts(), find_family(host.parameters())
+    kinds = encoders_of(family)
+    tokenizers = [parts.get(kind.tokenizer) for kind in kinds]
+    if any(tokenizer is None for tokenizer in tokenizers):
+        return
+    seen = tuple((id(tokenizer), len(cast("Sized", tokenizer))) for tokenizer in tokenizers)
+    known = _LIVE.get(tokenizers[0])
+    expected = {member.patch.manifest.base.tokenizer for member in stack}
+    if known is not None and known[0] == seen and expected == {known[1]}:
+        return
+    towers = take_readers(parts, kinds)
+    if towers is None:
+        return
+    found = digest_of(canonical_json.dumps(state_of(towers)))
+    _LIVE[tokenizers[0]] = seen, found
+    _refuse_other(
+        host.location, stack, found, towers, hint="rasura.attach(pipe)"
+    )
+
+
+def _refuse_other(where: str, stack: Sequence[Member], found: Digest, towers: Sequence[Tower], *, hint: str) -> None:
     for member in stack:
         if (expected := member.patch.manifest.base.tokenizer) != found:
             odd = "; ".join(f"{t.kind.tokenizer}: {say_reading(t.reading())}" for t in towers if t.reading())
             raise BaseMismatchError(
-                f"{folder}: reads text otherwise than the base of patch {member.patch_id[:SHORT]}, whose words would "
+                f"{where}: reads text otherwise than the base of patch {member.patch_id[:SHORT]}, whose words would "
                 f"not be found: expected the tokenizer {expected[:SHORT]}, got {found[:SHORT]}{odd and f' ({odd})'}",
-                hint=f"rasura base add {folder} --name NEW",
+                hint=hint,
                 tokenizer=found,
             )
 
@@ -70,7 +103,7 @@ def remember_tokenizer(registry: Registry, host: Host, tokenizer: Digest) -> Non
 def _raw_digest(host: Host, folder: Path) -> Digest | None:
     """Digest of the bytes of everything that decides what the tokenizers are; None where one is missing."""
     family = find_family(host.parameters())
-    encoders = [CLIP] if family is None else [encoder for part in family.sequence for encoder in part]
+    encoders = encoders_of(family)
     files: dict[str, canonical_json.JsonValue] = {"": _FORM}
     for encoder in encoders:
         if not (folder / encoder.tokenizer).is_dir():

@@ -245,6 +245,36 @@ def test_a_patch_does_not_go_onto_a_model_that_reads_its_words_otherwise(worksho
         operations.revert(registry, workshop.host(), [workshop.dog], ALICE)
 
 
+def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(workshop: Workshop) -> None:
+    """In memory as on disk: no weight is another, and one word reads as one more token."""
+    from diffusers import StableDiffusionPipeline
+
+    import rasura
+
+    def load() -> Any:
+        pipe = StableDiffusionPipeline.from_pretrained(workshop.model, safety_checker=None, local_files_only=True)
+        return pipe, rasura.attach(pipe, workshop.folder)
+
+    def weights(pipe: Any) -> dict[str, bytes]:
+        return {name: value.numpy().tobytes() for name, value in pipe.unet.state_dict().items() if "attn2" in name}
+
+    pipe, model = load()
+    before = weights(pipe)
+    model.apply(workshop.dog)
+    assert weights(pipe) != before
+    model.revert()
+    assert weights(pipe) == before
+    pipe.tokenizer.add_tokens(["dogs"])  # looked at once already, and another since
+    with pytest.raises(BaseMismatchError, match="reads text otherwise"):
+        model.apply(workshop.dog)
+    assert weights(pipe) == before
+    pipe, model = load()
+    model.apply(workshop.dog)
+    pipe.tokenizer.add_tokens(["dogs"])
+    model.revert()  # what is in comes out
+    assert weights(pipe) == before
+
+
 def test_a_base_with_an_added_token_on_a_spare_row_is_another_base(tmp_path: Path) -> None:
     from rasura.registry._storage.records import Draft
     from rasura.registry.erase.base_models import add_base

@@ -105,10 +105,14 @@ class TorchHost(Host):
             made._source = weakref.ref(model)
         return made
 
+    def pipeline_parts(self) -> Mapping[str, object]:
+        """The components of the pipeline that was given; nothing of a lone module, or of a pipeline that is gone."""
+        parts = getattr(self._source(), "components", None)
+        return {str(name): part for name, part in parts.items()} if isinstance(parts, Mapping) else {}
+
     def uncovered(self) -> tuple[str, ...]:
         """What the pipeline has besides that patches do not touch; nothing of a lone module."""
-        parts = getattr(self._source(), "components", None)
-        kinds = {str(n): type(part).__name__ for n, part in parts.items()} if isinstance(parts, Mapping) else {}
+        kinds = {name: type(part).__name__ for name, part in self.pipeline_parts().items()}
         for name, module in self._components.items():
             projection = type(getattr(module, "encoder_hid_proj", None)).__name__
             kinds |= {f"{name}.encoder_hid_proj": projection} if "IPAdapter" in projection else {}
