@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, fields, line, many, table
@@ -189,15 +190,21 @@ def release(case_id: str, order: Order) -> Result:
 @command(case, "forget", mutating=True)
 @_ID
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="Write the proof of the entry that says so.")
-def forget(case_id: str, output: Path | None, order: Order) -> Result:
+@DRY
+def forget(case_id: str, output: Path | None, order: Order, *, dry_run: bool) -> Result:
     """Delete who asked, what they wrote and the pictures of a closed case; the log stays, and is verified.
 
     Copies in backups are yours to delete.
     """
-    from rasura.registry.cases.handle_case import forget_case
+    from rasura.registry.cases.handle_case import foresee_forgetting, forget_case
     from rasura.registry.evidence.take_out import prove_entry
 
     with order.open() as registry:
+        if dry_run:
+            record = foresee_forgetting(registry, case_id)
+            items = [] if record.forgotten_at is not None else sorted(record.commitments)
+            said = f"would delete of case {case_id}: {', '.join(items) or 'nothing, because it holds nothing'}"
+            return Result({**_record(record), "would_delete": items}, lambda: line(said))
         found = forget_case(registry, case_id, order.actor)
         if output is not None:
             write_lines(output, [prove_entry(registry, found.index)])

@@ -27,6 +27,7 @@ __all__ = [
     "TEXT",
     "Forgotten",
     "close_case",
+    "foresee_forgetting",
     "forget_case",
     "hold_case",
     "keep_picture",
@@ -147,12 +148,11 @@ def hold_case(registry: Registry, case_id: str, actor: Actor, *, held: bool = Tr
     return after, changed
 
 
-def forget_case(registry: Registry, case_id: str, actor: Actor) -> Forgotten:
-    """Delete who asked, what they wrote and what pictures show; the log stays as it is, and is verified.
+def foresee_forgetting(registry: Registry, case_id: str) -> CaseRecord:
+    """The case whose data `forget_case` would delete; nothing is deleted.
 
     Raises:
-        ConflictError: the case is open, or a legal hold is on it.
-        RegistryError: something cannot be deleted; no entry says that it was.
+        ConflictError: as for `forget_case`.
     """
     record = registry.case(case_id)
     if record.held:
@@ -164,6 +164,17 @@ def forget_case(registry: Registry, case_id: str, actor: Actor) -> Forgotten:
         raise ConflictError(
             f"case {case_id} is open: nothing was deleted", hint=f"rasura case close {case_id} --reason TEXT"
         )
+    return record
+
+
+def forget_case(registry: Registry, case_id: str, actor: Actor) -> Forgotten:
+    """Delete who asked, what they wrote and what pictures show; the log stays as it is, and is verified.
+
+    Raises:
+        ConflictError: the case is open, or a legal hold is on it.
+        RegistryError: something cannot be deleted; no entry says that it was.
+    """
+    record = foresee_forgetting(registry, case_id)
     after = record if record.forgotten_at is not None else replace(record, forgotten_at=registry.now())
     if after is record:
         registry.vault.forget(case_id)  # what came back with a backup

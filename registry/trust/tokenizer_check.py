@@ -77,9 +77,7 @@ def _check_live(host: Host, stack: Sequence[Member]) -> None:
         return
     found = digest_of(canonical_json.dumps(state_of(towers)))
     _LIVE[tokenizers[0]] = seen, found
-    _refuse_other(
-        host.location, stack, found, towers, hint="rasura.attach(pipe)"
-    )
+    _refuse_other(host.location, stack, found, towers, hint="rasura.attach(pipe)")
 
 
 def _refuse_other(where: str, stack: Sequence[Member], found: Digest, towers: Sequence[Tower], *, hint: str) -> None:

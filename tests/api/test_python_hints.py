@@ -38,6 +38,7 @@ WRITTEN_OTHERWISE = {
     "--case",  # `with registry.of_case(ID)`
     "--pdf",  # the page is what a call gives
     "--dry-run of init", "--dry-run of key new", "--dry-run of evaluate", "--dry-run of audit rotate-key",
+    "--dry-run of case forget",
     *(f"--dry-run of patch bisect {verb}" for verb in ("start", "good", "bad", "skip", "reset")),
     "--attack", "--attack-steps", "--attack-tokens", "--attack-tries",
 }  # fmt: skip

@@ -95,6 +95,8 @@ def test_forgetting_deletes_what_was_said_and_the_log_still_verifies(workshop: W
     assert ASKED.encode() in everything(workshop.folder / ".rasura" / "cases")
     assert "yes" in typed(workshop, "case", "list", "--all").out
     typed(workshop, "case", "release", "118", "--reason", "order lifted")
+    foreseen = typed(workshop, "case", "forget", "118", "--dry-run").out
+    assert foreseen.startswith("would delete of case 118: ")
     found = rasura("case", "forget", "118", "-o", "gone.proof", "--json", cwd=workshop.folder).data
     assert found["deleted"] == ["picture-1", REQUESTER, TEXT]
     assert list((workshop.folder / ".rasura" / "cases").iterdir()) == []

@@ -432,7 +432,7 @@ def test_completion_knows_what_is_in_the_registry(workshop: Workshop) -> None:
 
 def test_completion_knows_commands_and_imports_nothing_heavy(tmp_path: Path) -> None:
     found, modules = completed("rasura p", tmp_path)
-    assert found == {"patch", "plan", "policy", "push", "pull"}
+    assert found == {"patch", "plan", "policy", "probe", "push", "pull"}
     assert modules & {"torch", "sqlalchemy", "numpy", "huggingface_hub", "cryptography"} == set()
     found, modules = completed("rasura patch re", tmp_path)
     assert found == {"rebase", "retarget", "retire", "revert"}

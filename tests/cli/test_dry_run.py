@@ -15,6 +15,15 @@ from rasura.cli import cli
 
 WITHOUT: Final = {
     "demo": "works in a new folder with a registry of its own, and takes everything back itself",
+    "case open": "writes down what was typed, and nothing else; `case close` ends it",
+    "case add": "keeps one file that was named; nothing is changed by it",
+    "case close": "`case reopen` takes it back",
+    "case reopen": "`case close` takes it back",
+    "case hold": "`case release` takes it back",
+    "case release": "`case hold` takes it back",
+    "audit anchor add": "keeps a copy; nothing is changed by it",
+    "audit checkpoint": "writes one new file; without -o it prints, and writes nothing",
+    "audit witness": "signs one statement into a new file; nothing of the registry is changed",
     "patch bisect run": "what its second step would be, hangs on what a command says of the model after the first",
 }
 

@@ -166,7 +166,7 @@ def test_an_older_registry_is_upgraded_from_the_command_line(workshop: Workshop)
 
     with closing(sqlite3.connect(workshop.folder / ".rasura" / "registry.db")) as connection:
         connection.executescript(
-            "DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy;"
+            "DROP TABLE case_item; DROP TABLE case_record; DROP TABLE patch_signature; DROP TABLE stack_patch; DROP TABLE stack; DROP TABLE policy;"
             "DROP TABLE evaluation_patch; DROP TABLE evaluation; UPDATE alembic_version SET version_num = '0001'"
         )
     deep = workshop.folder / "a" / "b"
