@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records import Draft
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,7 +48,7 @@ class Order:
     @property
     def actor(self) -> "Actor":
         """Who and why, for what moves models and stacks."""
-        from rasura.registry.apply.motion import Actor
+        from rasura.registry.apply.receipt import Actor
 
         return Actor(self.name, self.reason)
 

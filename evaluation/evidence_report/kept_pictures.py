@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.patches._io.json_fields import JsonValue
     from rasura.patches.types import Digest
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
 __all__ = ["KEPT", "Pair", "Pictures", "keep_with_cases", "read_kept"]

@@ -67,8 +67,9 @@ def _missing(folder: Path, part: str, kind: Encoder) -> NotFoundError:
         )
     return NotFoundError(
         f"{folder} has no {part}/ folder: it was saved without one of the encoders that the model reads, and what is "
-        "solved without it is not what a whole pipeline draws",
-        hint=f"put {kind.tokenizer}/ and {kind.component}/ of the whole model into {folder}",
+        "solved without it is not what a whole pipeline draws; put "
+        f"{kind.tokenizer}/ and {kind.component}/ of the whole model there",
+        hint="rasura base add DIR",
         encoder=kind.component,
     )
 

@@ -18,7 +18,7 @@ from rasura.registry.evidence.choose_entries import Choice, choose_entries
 from rasura.registry.log.verify import LogReport, verify_log
 
 if TYPE_CHECKING:
-    from rasura.registry.apply.motion import Actor
+    from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
 __all__ = [

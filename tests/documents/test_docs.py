@@ -25,6 +25,7 @@ from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
 from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
+from rasura.patches.types import ParamName
 from rasura.registry.log import entry, signed_note
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,9 @@ def _second() -> dict[str, Any]:
     retain = manifest.protected.retain
     assert retain is not None
     protected = replace(manifest.protected, reads=reads, retain=replace(retain, cut=1))
-    data = replace(manifest, protected=protected).to_bytes()
+    first = manifest.base.parameters[0]
+    through = (replace(first, name=ParamName(f"{first.name}.before")),)
+    data = replace(manifest, base=replace(manifest.base, through=through), protected=protected).to_bytes()
     found = json.loads(data)
     assert isinstance(found, dict)
     return found

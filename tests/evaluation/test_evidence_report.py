@@ -22,7 +22,7 @@ from rasura.evaluation.evidence_report.signed_report import END, START, verify_r
 from rasura.patches.errors import AuditError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.signing_key import PrivateKey
 from rasura.registry.apply.host_state import touched_by
-from rasura.registry.apply.motion import Actor
+from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case
 from rasura.registry.log.signed_note import VerifyKey
 
