@@ -118,5 +118,8 @@ def _check_continues(before: EntryRecord, checkpoint: Checkpoint, proof: LogBund
     if proof.checkpoint != checkpoint:
         raise AuditError(
             f"bundle: expected one of the tree of {checkpoint.size} entries, got one of {proof.checkpoint.size}",
-            hint="rasura audit export --checkpoint OLD -o BUNDLE",
+            # A checkpoint that is given out is an entry, too: the bundle first, then the checkpoint, are of one tree.
+            hint="rasura audit checkpoint -o NEW"
+            if proof.checkpoint.size > checkpoint.size
+            else "rasura audit export --checkpoint OLD -o BUNDLE",
         )

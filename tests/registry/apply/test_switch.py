@@ -135,7 +135,10 @@ def test_motions_are_held_to_the_policy_in_force(workshop: Workshop, registry: R
         lambda: operations.apply(registry, workshop.host(), workshop.all, ALICE, policy=loose),
     ]
     for attempt in attempts:
-        with workshop.unchanged("refused check_refused"), pytest.raises(CheckRefusedError, match=r"limit 0\.000000000001 "):
+        with (
+            workshop.unchanged("refused check_refused"),
+            pytest.raises(CheckRefusedError, match=r"limit 0\.000000000001 "),
+        ):
             attempt()
     operations.apply(registry, workshop.host(), [workshop.dog], ALICE)  # one patch disturbs no other
 

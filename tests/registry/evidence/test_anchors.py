@@ -165,14 +165,17 @@ def test_another_registry_cosigns_and_remembers(workshop: Workshop, tmp_path: Pa
     again = ("audit", "witness", "second", "--vkey", key, "-o", "cosigned")
     assert "expected a proof that it continues" in typed(other, *again, code=7).err
     typed(workshop.folder, "audit", "export", "--checkpoint", other / "first", "-o", other / "bundle", "--type", "key")
-    typed(other, *again, "--bundle", "bundle")
+    late = typed(other, *again, "--bundle", "bundle", code=4).err
+    assert "hint: rasura audit checkpoint -o NEW" in late  # followed: of the bundle's tree
+    typed(workshop.folder, "audit", "checkpoint", "-o", other / "third")
+    typed(other, "audit", "witness", "third", *again[3:], "--bundle", "bundle")
     assert (
-        "a tree of 8 entries was seen already"
+        "a tree of 10 entries was seen already"
         in typed(other, "audit", "witness", "first", "--vkey", key, "-o", "x", code=7).err
     )
     assert [
         e["details"]["size"] for e in rasura("audit", "log", "--type", "log", "--json", cwd=other).data["entries"]
-    ] == [8, 7]
+    ] == [10, 7]
     typed(other, "audit", "verify")
 
 

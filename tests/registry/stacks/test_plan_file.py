@@ -151,7 +151,9 @@ def test_a_stricter_policy_stays_with_the_plan(workshop: Workshop, registry: Reg
     loose = replace(planned(registry, workshop, dict.fromkeys(workshop.all, ONE)), limits=Policy(pair=99.0).to_toml())
     put_in_force(registry, Policy(pair=1e-12), ALICE)
     forged = replace(loose, policy=planned(registry, workshop, {}).policy)
-    with pytest.raises(CheckRefusedError, match=r"limit 0\.000000000001 "):  # the registry's holds whatever the file says
+    with pytest.raises(
+        CheckRefusedError, match=r"limit 0\.000000000001 "
+    ):  # the registry's holds whatever the file says
         apply_plan(registry, forged, ALICE)
 
 
