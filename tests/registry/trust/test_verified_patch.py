@@ -45,7 +45,7 @@ def test_a_patch_goes_out_and_in_again_as_the_same(workshop: Workshop, registry:
     folder = workshop.folder / "exported"
     write_folder(folder, registry.patch_files(workshop.dog))
     assert verified_patch.add_folders(second, [folder], ADD) == (
-        verified_patch.Added(workshop.dog, new=True, ignored=()),
+        verified_patch.Added(workshop.dog, new=True, ignored=(), signers=(registry.patch(workshop.dog).key_id,)),
     )
     assert verified_patch.add_folders(second, [folder], ADD) == (
         verified_patch.Added(workshop.dog, new=False, ignored=()),
