@@ -116,7 +116,8 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
             return None
         module = SimpleNamespace(config=config, name=kind.component)
         if kind.kind == "pipeline":
-            found.append(PipelineTower(kind, tokenizer, module, pipe=make_pipeline(kind.pipeline, tokenizer, module)))
+            whole = parts[kind.component]  # a pipeline looks at its encoder's class; nothing of it is run
+            found.append(PipelineTower(kind, tokenizer, whole, pipe=make_pipeline(kind.pipeline, tokenizer, whole)))
             continue
         folder = Path(str(getattr(tokenizer, "name_or_path", "")) or "-")
         found.append(Tower(kind, tokenizer, module, describe_file(folder, tokenizer) if folder.is_dir() else {}))
