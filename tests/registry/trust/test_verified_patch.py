@@ -44,8 +44,10 @@ def _keys(shop: Workshop) -> list[str]:
 def test_a_patch_goes_out_and_in_again_as_the_same(workshop: Workshop, registry: Registry, second: Registry) -> None:
     folder = workshop.folder / "exported"
     write_folder(folder, registry.patch_files(workshop.dog))
+    signer = registry.patch(workshop.dog).key_id
+    assert signer is not None
     assert verified_patch.add_folders(second, [folder], ADD) == (
-        verified_patch.Added(workshop.dog, new=True, ignored=(), signers=(registry.patch(workshop.dog).key_id,)),
+        verified_patch.Added(workshop.dog, new=True, ignored=(), signers=(signer,)),
     )
     assert verified_patch.add_folders(second, [folder], ADD) == (
         verified_patch.Added(workshop.dog, new=False, ignored=()),
