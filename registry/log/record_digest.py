@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import TypeAlias, cast
 
 from rasura.patches._io import canonical_json
@@ -52,12 +53,20 @@ def encode_record(record: Record) -> bytes:
 
 
 def _plain(value: object) -> JsonValue:
+    # Most values are texts and numbers, and a base has a thousand of them: they go first.
+    if value is None or isinstance(value, str | int):
+        return cast("JsonValue", value)
     if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+        return {name: _plain(getattr(value, name)) for name in _field_names(type(value))}
     if isinstance(value, datetime):
         return instant(value)
     if isinstance(value, Mapping):
         return {str(name): _plain(child) for name, child in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence):
         return [_plain(child) for child in value]
     return cast("JsonValue", value)
+
+
+@cache
+def _field_names(record: type) -> tuple[str, ...]:
+    return tuple(part.name for part in fields(record))
