@@ -6,9 +6,9 @@ The model is copied, a registry made beside it, one concept erased, and rows and
 as pulling them would. Then the patch is applied in pairs, the two ways taking turns in going first: within one process,
 with a registry that was just opened, and as a command in a process of its own. *With* is what everybody gets. *Without*
 reads the same tables without the index of what the log tells (`LogWriter.snapshot` for `LogWriter.reading`), which no
-setting can bring about. Times are medians; *more* is the median over the pairs of with divided by without, less one, and
-beside it the quartiles. *CPU* is processor time, user and system, which other work on the machine hardly changes; *wall* is
-what passed. The revert between two applies is not timed, and always checked.
+setting can bring about. Times are medians; *more* is the median over the pairs of with divided by without, less one,
+and beside it the quartiles. *CPU* is processor time, user and system, which other work on the machine hardly changes;
+*wall* is what passed. The revert between two applies is not timed, and always checked.
 """
 
 import argparse

@@ -130,7 +130,7 @@ def _step(
 
 
 def _used() -> float:
-    """Seconds of processor time of all commands so far, user and system: other work on the machine hardly changes it."""
+    """Seconds of processor time of all commands so far, user and system: other work hardly changes them."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 
@@ -194,8 +194,8 @@ def _table(steps: list[Step], erased: list[str], seconds: float, same: str, entr
     lines += [
         "",
         (
-            f"At the end all {len(erased)} were withdrawn in {seconds:.1f} CPU seconds: {same} files have their first SHA-256. "
-            f"Erased concepts were seen in {seen} of {drawn} pictures. The log of {entries['size']} entries verifies."
+            f"At the end all {len(erased)} were withdrawn in {seconds:.1f} CPU seconds: {same} files have their first "
+            f"SHA-256. Erased concepts were seen in {seen} of {drawn} pictures. The log of {entries['size']} entries verifies."
         ),
         "",
         describe_machine(),
