@@ -195,7 +195,8 @@ def _table(steps: list[Step], erased: list[str], seconds: float, same: str, entr
         "",
         (
             f"At the end all {len(erased)} were withdrawn in {seconds:.1f} CPU seconds: {same} files have their first "
-            f"SHA-256. Erased concepts were seen in {seen} of {drawn} pictures. The log of {entries['size']} entries verifies."
+            f"SHA-256. Erased concepts were seen in {seen} of {drawn} pictures. The log of {entries['size']} entries "
+            "verifies."
         ),
         "",
         describe_machine(),
