@@ -84,7 +84,7 @@ check: $(STAMP) schema
 
 # The tables of the program and those that the migrations make are the same (what `alembic check` asks).
 schema: $(STAMP)
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests/registry/_storage/test_schema_drift.py
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/registry/_storage/database/test_schema_drift.py
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -288,7 +288,7 @@ def test_an_ambiguous_id(workshop: Workshop) -> None:
     from support.registries.registry_fixtures import files_of as some_files
     from support.registries.registry_fixtures import patch
 
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
 
     with workshop.open() as registry:
         for last in "01":

@@ -11,7 +11,7 @@ from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.anchors import Anchor, CheckedAnchor
 
 __all__ = ["AnchorCalls"]
@@ -49,7 +49,7 @@ class AnchorCalls(Calls):
         """
         from rasura.patches._io.files import read_regular
         from rasura.patches.errors import ExistsError
-        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
         from rasura.registry.evidence.take_out import export_checkpoint
 

@@ -14,7 +14,7 @@ from rasura.api.hints import in_python
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.make_report import Made
     from rasura.evaluation.evidence_report.signed_report import VerifiedReport
-    from rasura.registry._storage.case_record import CaseRecord
+    from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.cases.clock import CaseStanding
     from rasura.registry.cases.handle_case import Forgotten
 
@@ -189,7 +189,7 @@ class CaseCalls(Calls):
         from rasura.evaluation.evidence_report.gather import About
         from rasura.evaluation.evidence_report.make_report import make_report
         from rasura.patches.errors import InputError
-        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.files.durable_files import write_atomic
 
         page = Path(file)
         twin = page.with_suffix(".json")

@@ -20,8 +20,8 @@ from rasura.commands._shared.views import (
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Verdict
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import HostRecord
+    from rasura.registry._storage.records.choices import StackRecord
+    from rasura.registry._storage.records.records import HostRecord
     from rasura.registry.stacks.overview import Overview
 
 _NAME = click.argument("name")

@@ -11,7 +11,7 @@ from rasura.commands._shared.output import Result, line, table, warn
 from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.anchors import Anchor
 
 _PATH: Final = click.Path(path_type=Path)

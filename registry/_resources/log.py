@@ -2,7 +2,7 @@
 
 from rasura.patches.errors import AuditError
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter

@@ -28,7 +28,7 @@ from rasura.patches.hosts.disk.new_copy import target_of
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import SHORT, Digest, ParamName, PatchId
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import manifest_of
 

@@ -29,8 +29,8 @@ from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import digest_policy
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import digest_policy
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.host_state import (

@@ -11,7 +11,7 @@ from typing import Final
 
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.disk.state_folder import StateFolder
-from rasura.registry._storage.records import HostRecord
+from rasura.registry._storage.records.records import HostRecord
 
 __all__ = ["find_moved", "is_gone", "say_gone"]
 

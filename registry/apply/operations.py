@@ -29,7 +29,7 @@ from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
 from rasura.patches.hosts.interface import Host
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal, stricter_of
 from rasura.registry.apply.host_state import (
     APPLY,

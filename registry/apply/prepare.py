@@ -18,7 +18,7 @@ from rasura.patches.hosts.interface import Host, MadeOf
 from rasura.patches.models.base_identity import check_touched
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry._storage.records import BaseRecord, HostRecord
+from rasura.registry._storage.records.records import BaseRecord, HostRecord
 from rasura.registry.apply import side_branches
 from rasura.registry.apply.branches import Branches, make_branches
 from rasura.registry.apply.cached_host import Glance

@@ -12,7 +12,7 @@ from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.types import SHORT, Digest
-from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry._storage.records.records import EvaluationRecord
 from rasura.registry.registry import Registry
 
 __all__ = ["EVALUATION", "find_evaluation", "require_evaluated"]

@@ -9,7 +9,7 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName
-from rasura.registry._storage.records import HostRecord
+from rasura.registry._storage.records.records import HostRecord
 from rasura.registry.apply import side_branches as beside
 from rasura.registry.apply.host_state import (
     add_base,

@@ -14,7 +14,7 @@ from rasura.patches.models.base_identity import TEXT_LAYERS, BaseIdentity, find_
 from rasura.patches.models.hidden_states import find_fc2_layers
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.models.tokenizer_reading import say_reading
-from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
+from rasura.registry._storage.records.records import BaseParameter, BaseRecord, Draft
 from rasura.registry.erase.known_copies import refuse_patched_copy
 from rasura.registry.registry import Registry
 from rasura.registry.trust.tokenizer_check import remember_tokenizer

@@ -25,8 +25,8 @@ from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.solving.solve import Moments
 from rasura.patches.types import Digest
-from rasura.registry._storage.cache import Cache
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.files.cache import Cache
 from rasura.registry.erase.base_models import OpenBase
 from rasura.registry.registry import Registry
 

@@ -18,7 +18,7 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
 from rasura.patches.solving.from_manifest import trained
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome

@@ -19,7 +19,7 @@ from rasura.patches.solving.from_manifest import request_prompts
 from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
 from rasura.patches.solving.solve import reference_of
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words

@@ -36,7 +36,7 @@ from rasura.registry.log.verify import verify_log
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry._storage.records.records import Draft, EntryRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["ANCHOR", "Anchor", "CheckedAnchor", "add_anchor", "list_anchors", "verify_anchors"]

@@ -22,7 +22,7 @@ from typing import Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import AuditError
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.evidence.handed_on import (
     MAX_LINKS,
     MAX_LINKS_BYTES,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.evidence.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
 from rasura.registry.evidence.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.log_bundle import BundleLine, Head, RecordLine, write_lines

@@ -17,7 +17,7 @@ from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, parse_note
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry._storage.records.records import Draft, EntryRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["WITNESS", "witness"]

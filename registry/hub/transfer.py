@@ -11,7 +11,7 @@ from rasura.patches.format.model_signature import read_claim
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
 from rasura.registry.hub.card.licences import parse

@@ -28,10 +28,17 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.choices import StackRecord
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord, Outcome
-from rasura.registry._storage.validation import check_digest, check_text, check_time, check_uuid, from_instant, instant
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord, Outcome
+from rasura.registry._storage.records.validation import (
+    check_digest,
+    check_text,
+    check_time,
+    check_uuid,
+    from_instant,
+    instant,
+)
 from rasura.registry.log.merkle import hash_leaf
 from rasura.registry.log.record_digest import Record, fingerprint
 

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, aliased
 
 from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft, EntryRecord, Outcome
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.records.records import Draft, EntryRecord, Outcome
 from rasura.registry.log.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf

@@ -24,7 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AuditError, BusyError, NotFoundError, RegistryError
-from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, translated, write_atomic
+from rasura.registry._storage.files.durable_files import (
+    make_folder,
+    read_regular,
+    sync_folder,
+    translated,
+    write_atomic,
+)
 from rasura.registry.log.cosignature import WitnessKey, cosign
 from rasura.registry.log.merkle import EMPTY_ROOT
 from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note

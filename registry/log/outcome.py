@@ -11,7 +11,7 @@ from rasura.patches.errors import (
     RefusedError,
     VerificationError,
 )
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 
 __all__ = ["describe_outcome"]
 

@@ -8,10 +8,10 @@ from typing import TypeAlias, cast
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest
-from rasura.registry._storage.case_record import CaseRecord
-from rasura.registry._storage.choices import PolicyRecord, StackRecord
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import (
+from rasura.registry._storage.records.case_record import CaseRecord
+from rasura.registry._storage.records.choices import PolicyRecord, StackRecord
+from rasura.registry._storage.records.records import (
     BaseRecord,
     BasisRecord,
     EvaluationRecord,
@@ -21,7 +21,7 @@ from rasura.registry._storage.records import (
     RetainSetRecord,
     SignatureRecord,
 )
-from rasura.registry._storage.validation import instant
+from rasura.registry._storage.records.validation import instant
 
 __all__ = ["Record", "encode_record", "fingerprint"]
 

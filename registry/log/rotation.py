@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.registry._storage.tables import EntryRow, RegistryRow
+from rasura.registry._storage.database.tables import EntryRow, RegistryRow
 from rasura.registry.log.entry import decode
 from rasura.registry.log.signed_note import VerifyKey
 

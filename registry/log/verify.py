@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import EntryRecord
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.log.entry import Placement, RowChange, decode
 from rasura.registry.log.ledger import patches_of
 from rasura.registry.log.log_key import LogKey

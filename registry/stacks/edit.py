@@ -23,8 +23,8 @@ from rasura.patches.errors import (
     StrengthError,
 )
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.choices import StackRecord, check_stack_name
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import StackRecord, check_stack_name
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.apply.require_in_use import check_in_use
 from rasura.registry.registry import Registry

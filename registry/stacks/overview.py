@@ -9,8 +9,8 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import RasuraError
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import HostRecord
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import HostRecord
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 

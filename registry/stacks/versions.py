@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rasura.patches.models.plain_text import normal
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
 
 __all__ = ["Versions"]

@@ -17,8 +17,8 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import ConflictError, InputError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import SHORT, Digest, PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
 from rasura.registry.apply.host_state import APPLY, REVERT, SET, STRENGTH, SWITCH, kept_set
 from rasura.registry.apply.loss import Loss, find_losses
 from rasura.registry.apply.motion import move

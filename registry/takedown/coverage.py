@@ -22,7 +22,7 @@ from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.ground import Ground

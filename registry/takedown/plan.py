@@ -19,7 +19,7 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry

@@ -23,7 +23,7 @@ from rasura.patches.models.load_encoder import take_readers
 from rasura.patches.models.text_encoder import encoders_of, load_readers, state_of
 from rasura.patches.models.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
-from rasura.registry._storage.durable_files import read_regular, write_atomic
+from rasura.registry._storage.files.durable_files import read_regular, write_atomic
 from rasura.registry.registry import Registry
 
 __all__ = ["check_tokenizer", "remember_tokenizer"]

@@ -276,7 +276,7 @@ def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(worksho
 
 
 def test_a_base_with_an_added_token_on_a_spare_row_is_another_base(tmp_path: Path) -> None:
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.erase.base_models import add_base
     from rasura.registry.registry import Registry
 

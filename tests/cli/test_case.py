@@ -10,7 +10,7 @@ import pytest
 from support.commandline import Run, rasura
 from support.registries.workshop import Workshop, workshop
 
-from rasura.registry._storage.vault import commit, derive_key
+from rasura.registry._storage.files.vault import commit, derive_key
 from rasura.registry.cases.handle_case import REQUESTER, TEXT
 from rasura.registry.log.verify import verify_log
 

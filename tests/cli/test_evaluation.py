@@ -14,7 +14,7 @@ from rasura.evaluation.report.recorded import record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import EvaluationRecord
+from rasura.registry._storage.records.records import EvaluationRecord
 from rasura.registry.registry import Registry
 
 SUMMARY = {"forget": "0.000", "retain": "1.000", "held_out": "0.979", "harmonic": "0.99", "attacked": "0.125"}

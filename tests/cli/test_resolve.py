@@ -12,8 +12,8 @@ from support.models.tiny import tiny_model
 from support.registries.workshop import SPEC, Workshop, workshop
 
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft
 
 RETAIN = "painting\ncat\na\nthe\n"
 ALIKE = ("--tokens", "last", "--layers", "kv", "--rank-rule", "count:8", "--template", "{}", "--template", "a {}")

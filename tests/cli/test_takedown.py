@@ -13,7 +13,7 @@ from support.judges import tiny_clip
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError
 from rasura.patches.types import Digest
-from rasura.registry._storage.records import Draft, EntryRecord, EvaluationRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, EvaluationRecord
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.carry_out import carry_out
 from rasura.registry.takedown.coverage import check_covers, find_covered

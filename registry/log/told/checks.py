@@ -14,7 +14,7 @@ from rasura.registry.log.told.told import INFO, Source, Told
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
 
 __all__ = [
     "check_absent",

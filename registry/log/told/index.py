@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 from sqlalchemy import select
 
 from rasura.patches.errors import AuditError
-from rasura.registry._storage.tables import CheckpointRow, EntryRow
+from rasura.registry._storage.database.tables import CheckpointRow, EntryRow
 from rasura.registry.log.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf

@@ -41,7 +41,7 @@ from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal

@@ -12,7 +12,7 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft, EvaluationRecord
+from rasura.registry._storage.records.records import Draft, EvaluationRecord
 from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry

@@ -23,7 +23,7 @@ from rasura.patches.errors import (
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.cached_host import Glance
 from rasura.registry.apply.goal import Goal

@@ -22,7 +22,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.adopt import Adoption, Foundling, adopt
 from rasura.registry.erase.base_models import add_base

@@ -36,7 +36,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.erase.rebase import Anew, Resolved, find_all_others, join, rebase

@@ -24,9 +24,9 @@ from support.registries.registry_fixtures import (
 
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.case_record import CaseRecord
-from rasura.registry._storage.choices import PolicyRecord
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.case_record import CaseRecord
+from rasura.registry._storage.records.choices import PolicyRecord
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entry import MAX_LISTED, Placement, RowChange, decode, encode, encode_change, removal_of
 from rasura.registry.log.merkle import hash_leaf
 from rasura.registry.log.record_digest import fingerprint

@@ -529,7 +529,7 @@ def test_every_change_of_a_stack_replays(registry: Registry) -> None:
 def _told(session: Any) -> list[Any]:
     from sqlalchemy import select
 
-    from rasura.registry._storage.tables import EntryRow
+    from rasura.registry._storage.database.tables import EntryRow
     from rasura.registry.log.entry import decode
     from rasura.registry.log.ledger import patches_of
 

@@ -27,7 +27,7 @@ from rasura.patches.errors import (
     NotFoundError,
 )
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import host_state, operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.erase.base_models import add_base

@@ -22,7 +22,7 @@ from rasura.patches.models.load_encoder import put_back
 from rasura.patches.models.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.types import ParamName
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry

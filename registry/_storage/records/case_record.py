@@ -1,7 +1,7 @@
 """A case: one request with its clock. What people said lies elsewhere; this is what the log tells of.
 
 A case's identifier, its times and its commitments are in an append-only log and stay for ever. Who asked, what they
-wrote and what pictures show lies in the vault (`rasura.registry._storage.vault`) and can be deleted.
+wrote and what pictures show lies in the vault (`rasura.registry._storage.files.vault`) and can be deleted.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Final
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError
 from rasura.patches.types import Digest
-from rasura.registry._storage.validation import check_count, check_digest, check_name, check_time
+from rasura.registry._storage.records.validation import check_count, check_digest, check_name, check_time
 
 __all__ = ["MAX_CASE_ID", "MAX_ITEMS", "CaseRecord", "check_case_id"]
 

@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from rasura.registry._storage.durable_files import translated
+from rasura.registry._storage.files.durable_files import translated
 from rasura.registry._storage.location import FOLDER, Location
 
 __all__ = ["QUIET", "find_leftovers", "remove_leftover"]
 
 QUIET: Final = timedelta(hours=1)
 
-_INCOMING: Final = ".incoming-*"  # rasura.registry._storage.durable_files.temporary
+_INCOMING: Final = ".incoming-*"  # rasura.registry._storage.files.durable_files.temporary
 _COPY: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # as copies were once called
 _FOUNDING: Final = re.compile(re.escape(FOLDER) + r"-new-[a-z0-9_]{8}")  # rasura.registry._resources.create
 

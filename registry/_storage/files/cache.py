@@ -14,7 +14,7 @@ from typing import Final
 
 from rasura.patches.errors import RasuraError
 from rasura.patches.types import Digest
-from rasura.registry._storage.durable_files import make_folder, read_regular, temporary
+from rasura.registry._storage.files.durable_files import make_folder, read_regular, temporary
 
 __all__ = ["Cache"]
 

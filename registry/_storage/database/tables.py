@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import RegistryError
-from rasura.registry._storage.validation import from_instant, instant
+from rasura.registry._storage.records.validation import from_instant, instant
 
 __all__ = ["Table"]
 

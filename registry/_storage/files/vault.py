@@ -23,8 +23,14 @@ from typing import Final
 
 from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError
 from rasura.patches.types import Digest
-from rasura.registry._storage.case_record import CaseRecord, check_item
-from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, translated, write_atomic
+from rasura.registry._storage.files.durable_files import (
+    make_folder,
+    read_regular,
+    sync_folder,
+    translated,
+    write_atomic,
+)
+from rasura.registry._storage.records.case_record import CaseRecord, check_item
 
 __all__ = ["MAX_ITEM_BYTES", "Vault", "commit", "derive_key"]
 

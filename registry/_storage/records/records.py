@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from rasura.patches.errors import InputError
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry._storage.validation import (
+from rasura.registry._storage.records.validation import (
     check_count,
     check_decimal,
     check_digest,

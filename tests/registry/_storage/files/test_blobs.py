@@ -9,7 +9,7 @@ import pytest
 
 from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError, RegistryError
 from rasura.patches.types import Digest
-from rasura.registry._storage.blobs import BlobStore
+from rasura.registry._storage.files.blobs import BlobStore
 
 DATA = b"factors"
 DIGEST = Digest(hashlib.sha256(DATA).hexdigest())
@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from rasura.patches.errors import RegistryError\n"
-        "from rasura.registry._storage.blobs import BlobStore\n"
+        "from rasura.registry._storage.files.blobs import BlobStore\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try:\n"

@@ -36,9 +36,9 @@ from rasura.patches.errors import (
     RegistryError,
     SchemaError,
 )
-from rasura.registry._storage import schema
-from rasura.registry._storage.case_record import CaseRecord
-from rasura.registry._storage.database import journal_mode
+from rasura.registry._storage.database import schema
+from rasura.registry._storage.database.database import journal_mode
+from rasura.registry._storage.records.case_record import CaseRecord
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, Registry
 
@@ -396,7 +396,7 @@ def test_wal_only_where_it_does_not_lose_data(version: tuple[int, ...], mode: st
 
 
 def test_a_reader_cannot_write(registry: Registry) -> None:
-    from rasura.registry._storage.tables import RetainSetRow
+    from rasura.registry._storage.database.tables import RetainSetRow
 
     def write() -> None:
         with registry.reading() as session:

@@ -12,7 +12,7 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import InputError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.validation import check_digest, check_name, check_stack, check_time
+from rasura.registry._storage.records.validation import check_digest, check_name, check_stack, check_time
 
 __all__ = ["REGISTRY", "RETIRE", "UNRETIRE", "PolicyRecord", "StackRecord", "check_stack_name", "digest_policy"]
 

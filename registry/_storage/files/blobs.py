@@ -15,8 +15,8 @@ from typing import Final
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, temporary, translated
-from rasura.registry._storage.validation import check_digest
+from rasura.registry._storage.files.durable_files import make_folder, read_regular, sync_folder, temporary, translated
+from rasura.registry._storage.records.validation import check_digest
 
 __all__ = ["MAX_BLOB_BYTES", "BlobInfo", "BlobStore"]
 
