@@ -31,8 +31,8 @@ from rasura.patches.types import ParamName
 from rasura.registry._storage.files.durable_files import translated
 from rasura.registry._storage.files.leftovers import find_leftovers, remove_leftover
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.apply import host_state
-from rasura.registry.apply.moved import find_moved
+from rasura.registry.apply.hosts import host_state
+from rasura.registry.apply.hosts.moved import find_moved
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.apply.status import survey
 from rasura.registry.registry import Registry

@@ -22,7 +22,8 @@ from rasura.patches.errors import VerificationError
 from rasura.patches.format.model_signature import sign
 from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.types import PatchId
-from rasura.registry.apply import host_state, operations
+from rasura.registry.apply import operations
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files

@@ -254,7 +254,7 @@ def _describe_interruption(context: click.Context, options: dict[str, Any]) -> s
     if size is None or model is None:
         return ""
     from rasura.patches.errors import RasuraError
-    from rasura.registry.apply.interrupted import describe_interruption
+    from rasura.registry.apply.hosts.interrupted import describe_interruption
 
     try:
         with open_registry(options.get("registry_at")) as registry:

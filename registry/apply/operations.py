@@ -31,7 +31,7 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal, stricter_of
-from rasura.registry.apply.host_state import (
+from rasura.registry.apply.hosts.host_state import (
     APPLY,
     REVERT,
     STRENGTH,
@@ -42,8 +42,8 @@ from rasura.registry.apply.host_state import (
     settle_unborn,
 )
 from rasura.registry.apply.motion import move
+from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_in_use import check_in_use
 from rasura.registry.registry import Registry
 
 __all__ = [

@@ -7,8 +7,8 @@ from rasura.patches.algebra.compose import compose_all, layers_of
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.branches import make_branches
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.branches import make_branches
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_signed
 

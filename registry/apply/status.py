@@ -10,8 +10,8 @@ from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName
 from rasura.registry._storage.records.records import HostRecord
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.host_state import (
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.host_state import (
     add_base,
     applied_of,
     digest_set,

@@ -17,7 +17,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import EntryRecord, HostRecord
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.apply.host_state import applied_of, find_record, touched_by
+from rasura.registry.apply.hosts.host_state import applied_of, find_record, touched_by
 from rasura.registry.apply.status import survey
 from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
 from rasura.registry.evidence.proof_file import ProvenEntry, verify_proof

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.registry.apply.host_state import APPLY, REVERT, SWITCH, find_unfinished_motion, reached
+from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SWITCH, find_unfinished_motion, reached
 from rasura.registry.registry import Registry
 
 __all__ = ["describe_interruption"]

@@ -21,7 +21,7 @@ from rasura.patches.types import Digest, ParamName
 from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
-    from rasura.registry.apply.branches import Branches
+    from rasura.registry.apply.hosts.branches import Branches
 
 __all__ = [
     "BESIDE",

@@ -18,9 +18,9 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.apply.goal import Goal, stricter_of
-from rasura.registry.apply.host_state import applied_of, sighted
-from rasura.registry.apply.require_evaluated import require_evaluated
-from rasura.registry.apply.require_in_use import check_in_use
+from rasura.registry.apply.hosts.host_state import applied_of, sighted
+from rasura.registry.apply.preconditions.require_evaluated import require_evaluated
+from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import Loaded, load_stack, merge_policies
 from rasura.registry.trust.checkpoint_age import require_checkpoint

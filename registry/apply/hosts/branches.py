@@ -1,4 +1,4 @@
-"""What shall run beside quantised layers: the exact factors of a set (`rasura.registry.apply.side_branches`)."""
+"""What shall run beside quantised layers: the exact factors of a set (`rasura.registry.apply.hosts.side_branches`)."""
 
 from __future__ import annotations
 
