@@ -285,8 +285,8 @@ def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
     if not sets:
         return b"", None
     from rasura.evaluation.plots.figure import InterferenceData, draw_interference
-    from rasura.patches.checks.footprint import Footprint
-    from rasura.patches.checks.interference import Interference, compute_cosines
+    from rasura.patches.checks.kernels.footprint import Footprint
+    from rasura.patches.checks.kernels.interference import Interference, compute_cosines
 
     stack = max(sets, key=len)
     try:

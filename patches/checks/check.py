@@ -30,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rasura.patches.checks.explain import moves, reason, structure
-from rasura.patches.checks.footprint import measured_only, proves
+from rasura.patches.checks.kernels.footprint import measured_only, proves
+from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import (
@@ -44,7 +45,6 @@ from rasura.patches.checks.verdict import (
     Verdict,
     require,
 )
-from rasura.patches.checks.weigh import Originals
 from rasura.patches.format.member import Member
 
 __all__ = [

@@ -27,7 +27,7 @@ import torch
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.checks.explain import explain_encoder_effect
-from rasura.patches.checks.footprint import Footprint, compact, share, spaces_of
+from rasura.patches.checks.kernels.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.relations import Promise, Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation, Verdict

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
-from rasura.patches.checks.footprint import proves
+from rasura.patches.checks.kernels.footprint import proves
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import SHORT, CheckName, Reason, Relation
 from rasura.patches.format.member import Member

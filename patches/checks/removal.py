@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rasura.patches.checks.check import compute_all
 from rasura.patches.checks.explain import reason, structure
+from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation
-from rasura.patches.checks.weigh import Originals
 from rasura.patches.format.member import Member
 from rasura.patches.types import PatchId
 

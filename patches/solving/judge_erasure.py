@@ -14,7 +14,7 @@ from typing import Final
 import torch
 
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, Scale
-from rasura.patches.checks.footprint import Footprint, spaces_of
+from rasura.patches.checks.kernels.footprint import Footprint, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ConceptError, ErasureRefusedError

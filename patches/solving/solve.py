@@ -26,7 +26,7 @@ from rasura.patches.algebra.protected_subspace import (
     build_guarded_basis,
     build_protected_basis,
 )
-from rasura.patches.checks.capacity import GUARD
+from rasura.patches.checks.kernels.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest

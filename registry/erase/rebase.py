@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.signing_key import PrivateKey

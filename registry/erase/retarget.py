@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.patches.format.patch import Patch

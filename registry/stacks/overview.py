@@ -15,7 +15,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 
 if TYPE_CHECKING:
-    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.kernels.capacity import Capacity
     from rasura.patches.checks.verdict import Verdict
     from rasura.registry.trust.check import Judged
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError

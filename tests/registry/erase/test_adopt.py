@@ -13,7 +13,7 @@ from support.commandline import rasura
 from support.models.foreign import last_token, lora_of, save_kohya, train_lora, uce_weights
 from support.registries.workshop import ALICE, Workshop, digests, silent, workshop
 
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.errors import (
     BaseMismatchError,
     ErasureRefusedError,

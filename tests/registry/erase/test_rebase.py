@@ -21,7 +21,7 @@ from support.registries.workshop import (
 )
 
 from rasura.patches.checks.check import Accepted, Member, check
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import (

@@ -23,7 +23,7 @@ from typing import Final
 
 import torch
 
-from rasura.patches.checks.footprint import Footprint, Space, share, spaces_of, targets_in
+from rasura.patches.checks.kernels.footprint import Footprint, Space, share, spaces_of, targets_in
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName, PatchId
 

@@ -21,8 +21,8 @@ from typing import Final, Self
 import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT, find_leading
-from rasura.patches.checks.footprint import spaces_of
-from rasura.patches.checks.weigh import digest_span
+from rasura.patches.checks.kernels.footprint import spaces_of
+from rasura.patches.checks.kernels.weigh import digest_span
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.patch_tensors import Span

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.footprint import Space, hash_detector, norm, spaces_of
+from rasura.patches.checks.kernels.footprint import Space, hash_detector, norm, spaces_of
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName
 

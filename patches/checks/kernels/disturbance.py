@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from rasura.patches.checks.footprint import share
-from rasura.patches.checks.weigh import Originals, weigh
+from rasura.patches.checks.kernels.footprint import share
+from rasura.patches.checks.kernels.weigh import Originals, weigh
 from rasura.patches.format.manifest_parts import HIDDEN, IMAGE, TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName

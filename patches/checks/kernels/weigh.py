@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from rasura.patches.checks.footprint import share, spaces_of
+from rasura.patches.checks.kernels.footprint import share, spaces_of
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.patch_tensors import PatchTensors, Span
 from rasura.patches.types import ParamName

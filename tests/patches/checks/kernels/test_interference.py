@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from support.values import factories
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.footprint import Footprint, compact, compute_kernel
-from rasura.patches.checks.interference import Interference, Stacked, compute_angles, compute_cosines, compute_energies
+from rasura.patches.checks.kernels.footprint import Footprint, compact, compute_kernel
+from rasura.patches.checks.kernels.interference import (
+    Interference,
+    Stacked,
+    compute_angles,
+    compute_cosines,
+    compute_energies,
+)
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.types import PatchId
 
