@@ -75,7 +75,7 @@ class LogCalls(Calls):
         Raises:
             AuditError: the first thing found wrong.
         """
-        from rasura.registry.log.signed_note import VerifyKey
+        from rasura.registry.log.notes.signed_note import VerifyKey
         from rasura.registry.log.verify import verify_log
 
         return verify_log(self.store, vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
@@ -251,7 +251,7 @@ def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None
         AuditError, FormatError: the first thing found wrong.
     """
     from rasura.registry.evidence.verify_file import verify_file
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
@@ -275,7 +275,7 @@ def verify_model(
     """
     from rasura.patches.format.signing_key import PublicKey
     from rasura.registry.evidence.attest import verify_model
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None

@@ -27,7 +27,7 @@ from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PublicKey
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.log_bundle import read_log_bundle
-from rasura.registry.log.signed_note import VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verified_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PrivateKey
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.log.log_key import LogKey
-    from rasura.registry.log.signed_note import Checkpoint
+    from rasura.registry.log.notes.signed_note import Checkpoint
 
 __all__ = ["FORMAT", "MAX_REPORT_BYTES", "VerifiedReport", "is_page", "sign_report", "verify_report"]
 

@@ -22,7 +22,7 @@ from rasura.registry._storage.database.tables import BasisRow, ConceptRow, FileR
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import RETIRE, UNRETIRE
 from rasura.registry._storage.records.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.ledger import every as every_entry
 from rasura.registry.log.told.checks import check_absent, check_told

@@ -13,7 +13,7 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.tables import PolicyRow
 from rasura.registry._storage.records.choices import REGISTRY, PolicyRecord, digest_policy
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_kind, check_told
 
 __all__ = ["Policies", "every"]

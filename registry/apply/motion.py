@@ -48,8 +48,8 @@ from rasura.registry.apply.hosts.host_state import (
 from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved
 from rasura.registry.trust.check import merge_policies

@@ -22,8 +22,8 @@ from rasura.registry.apply.status import survey
 from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
 from rasura.registry.evidence.proof_file import ProvenEntry, verify_proof
 from rasura.registry.evidence.take_out import prove_entry
-from rasura.registry.log.record_digest import encode_record
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.entries.record_digest import encode_record
+from rasura.registry.log.notes.signed_note import VerifyKey
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files

@@ -31,9 +31,9 @@ from rasura.registry._storage.files.durable_files import (
     translated,
     write_atomic,
 )
-from rasura.registry.log.cosignature import WitnessKey, cosign
 from rasura.registry.log.merkle import EMPTY_ROOT
-from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
+from rasura.registry.log.notes.cosignature import WitnessKey, cosign
+from rasura.registry.log.notes.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # lists sign nothing

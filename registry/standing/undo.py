@@ -23,7 +23,7 @@ from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SET, STRENGTH,
 from rasura.registry.apply.motion import move
 from rasura.registry.apply.preconditions.loss import Loss, find_losses
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.log.entry import RowChange
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state, edit
 from rasura.registry.standing.models import find_host

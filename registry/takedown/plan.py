@@ -21,7 +21,7 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by

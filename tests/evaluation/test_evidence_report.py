@@ -24,7 +24,7 @@ from rasura.patches.format.signing_key import PrivateKey
 from rasura.registry.apply.hosts.host_state import touched_by
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "rasura-report-1.json"
 VOID = {"meta", "br", "img"}

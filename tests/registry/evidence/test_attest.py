@@ -23,7 +23,7 @@ from rasura.registry.apply import operations
 from rasura.registry.evidence.attest import attest, state_model, verify_model
 from rasura.registry.evidence.bill_of_materials import write_bill
 from rasura.registry.evidence.model_statement import ModelStatement
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 
 @pytest.fixture

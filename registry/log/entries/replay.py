@@ -12,8 +12,8 @@ from typing import Final, NoReturn
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.entry import RowChange, identify_record, members
-from rasura.registry.log.record_digest import Record, fingerprint
+from rasura.registry.log.entries.entry import RowChange, identify_record, members
+from rasura.registry.log.entries.record_digest import Record, fingerprint
 
 __all__ = ["Replay", "compare"]
 

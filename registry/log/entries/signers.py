@@ -12,7 +12,7 @@ from typing import Final
 from rasura.patches.errors import AuditError
 from rasura.patches.types import KeyId
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.entry import RowChange
+from rasura.registry.log.entries.entry import RowChange
 
 __all__ = ["POLICY", "REVOKED", "SIGNERS", "Trust", "name_signers"]
 

@@ -7,7 +7,7 @@
      "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
-transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.record_digest`).
+transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.entries.record_digest`).
 Replaying them
 must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…", "gone":true}`, which
 only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are
@@ -39,8 +39,8 @@ from rasura.registry._storage.records.validation import (
     from_instant,
     instant,
 )
+from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.merkle import hash_leaf
-from rasura.registry.log.record_digest import Record, fingerprint
 
 __all__ = [
     "MAX_ENTRY_BYTES",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import AuditError
-from rasura.registry.log.strict_base64 import encode_base64, read_base64
+from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

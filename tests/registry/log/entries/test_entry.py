@@ -27,9 +27,17 @@ from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.case_record import CaseRecord
 from rasura.registry._storage.records.choices import PolicyRecord
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entry import MAX_LISTED, Placement, RowChange, decode, encode, encode_change, removal_of
+from rasura.registry.log.entries.entry import (
+    MAX_LISTED,
+    Placement,
+    RowChange,
+    decode,
+    encode,
+    encode_change,
+    removal_of,
+)
+from rasura.registry.log.entries.record_digest import fingerprint
 from rasura.registry.log.merkle import hash_leaf
-from rasura.registry.log.record_digest import fingerprint
 
 PLACE = Placement(
     "rasura/log/00112233445566778899aabbccddeeff",

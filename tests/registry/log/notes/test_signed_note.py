@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rasura.patches.errors import AuditError
-from rasura.registry.log.signed_note import Checkpoint, Note, VerifyKey, parse_note, sign_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, Note, VerifyKey, parse_note, sign_note, verified_by
 
 LOG_SEED = bytes(range(32))
 LOG_VKEY = "registry.example/rasura/log1+6308a0a5+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4"
