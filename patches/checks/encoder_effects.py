@@ -34,9 +34,9 @@ from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.hidden_states import copied
-from rasura.patches.models.load_encoder import put_back
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.hidden_states import copied
+from rasura.patches.models.text_encoders.load_encoder import put_back
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName, PatchId, Progress
 

@@ -11,7 +11,7 @@ from rasura.patches.checks.kernels.footprint import proves
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import SHORT, CheckName, Reason, Relation
 from rasura.patches.format.member import Member
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.plain_numbers import say_number, say_over
 from rasura.patches.types import PatchId
 

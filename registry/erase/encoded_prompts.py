@@ -22,7 +22,7 @@ import torch
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.base_identity import BaseIdentity
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.solving.solve import Moments
 from rasura.patches.types import Digest
 from rasura.registry._storage.digests import sha256

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter

@@ -16,7 +16,7 @@ import torch
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.prompts.nearest_anchor import AUTO

@@ -14,7 +14,7 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet

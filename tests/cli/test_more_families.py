@@ -18,7 +18,7 @@ from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.models.families import find_family
 from rasura.patches.models.probe.agreement import find_disagreements
 from rasura.patches.models.probe.probe import probe_folder
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.registry.registry import Registry
 

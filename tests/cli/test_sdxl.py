@@ -20,7 +20,7 @@ from rasura.patches.algebra.strength import ONE
 from rasura.patches.errors import BaseMismatchError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName, PatchId
 from rasura.registry.registry import Registry

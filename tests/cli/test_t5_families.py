@@ -13,7 +13,7 @@ from rasura.evaluation.images.painter import Painter
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName
 from rasura.registry.registry import Registry

@@ -38,7 +38,7 @@ from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.families import refuse_several_encoders
-from rasura.patches.models.hidden_states import find_fc2_layers
+from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
 from rasura.patches.types import ParamName
 
 PAPER_LAYERS: Final = (1, 2, 3)

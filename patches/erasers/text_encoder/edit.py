@@ -14,8 +14,8 @@ from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.models.clip_or_t5 import PhrasePosition
-from rasura.patches.models.hidden_states import States, copied, set_weights, states_of
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
+from rasura.patches.models.text_encoders.hidden_states import States, copied, set_weights, states_of
 from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
 
 ALL: Final = "all"

@@ -24,7 +24,7 @@ from rasura.patches.erasers.text_encoder.choices import Choices
 from rasura.patches.erasers.text_encoder.edit import Edit, others_of
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.hidden_states import copied, embed_tokens, fc2_of, injected, states_of
+from rasura.patches.models.text_encoders.hidden_states import copied, embed_tokens, fc2_of, injected, states_of
 
 _ROUNDS: Final = 1 << 20  # seeds of one concept lie so far from those of the next
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.edit import Edit
-from rasura.patches.models.hidden_states import embed_tokens
-from rasura.patches.models.text_encoder import BATCH
+from rasura.patches.models.text_encoders.hidden_states import embed_tokens
+from rasura.patches.models.text_encoders.text_encoder import BATCH
 
 SAMPLE: Final = 256
 """Most prompts that are encoded anew; evenly spaced ones stand for more."""

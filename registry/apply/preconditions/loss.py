@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import Strength
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
 from rasura.registry.registry import Registry
 

@@ -18,7 +18,7 @@ from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatEr
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import WEIGHTS, Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records.records import Draft

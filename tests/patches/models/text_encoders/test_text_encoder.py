@@ -16,7 +16,7 @@ from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import ConceptError, NotFoundError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName

@@ -13,9 +13,9 @@ from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.families import Encoder
-from rasura.patches.models.plain_text import check_plain
-from rasura.patches.models.spelling import clean_caption, cleans_captions
-from rasura.patches.models.tokenizer_reading import describe_loaded
+from rasura.patches.models.text_encoders.plain_text import check_plain
+from rasura.patches.models.text_encoders.spelling import clean_caption, cleans_captions
+from rasura.patches.models.text_encoders.tokenizer_reading import describe_loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Tower:
         """What decides how text becomes ids; JSON without floats.
 
         Vocabulary, merges or scores, length, special ids; under `reading` what is otherwise than the class has it,
-        which an ordinary tokenizer has nothing of (`rasura.patches.models.tokenizer_reading`).
+        which an ordinary tokenizer has nothing of (`rasura.patches.models.text_encoders.tokenizer_reading`).
         """
         reading = self.reading()
         return self.plain_state() | ({"reading": dict(reading)} if reading else {})

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 
 from rasura.patches.errors import NotFiniteError
-from rasura.patches.models.text_encoder import BATCH, TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import BATCH, TextEncoder
 from rasura.patches.types import ParamName
 
 _FC2: Final = re.compile(r"text_encoder\.text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.weight")

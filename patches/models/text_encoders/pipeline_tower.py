@@ -18,9 +18,9 @@ import torch
 from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, UnsupportedHostError
-from rasura.patches.models.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.library_output import quiet
-from rasura.patches.models.plain_text import check_plain
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
+from rasura.patches.models.text_encoders.plain_text import check_plain
 
 __all__ = ["PipelineTower", "make_pipeline"]
 

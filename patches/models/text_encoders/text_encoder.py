@@ -25,10 +25,10 @@ import torch
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.families import CLIP, Encoder, Family, find_family
-from rasura.patches.models.load_encoder import load_reader, load_tower, put_back
-from rasura.patches.models.readout import Readout, load_readout
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
+from rasura.patches.models.text_encoders.load_encoder import load_reader, load_tower, put_back
+from rasura.patches.models.text_encoders.readout import Readout, load_readout
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
 _LAYERS: Final = ("k", "v", "kv", "text")

@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import name_parameter
-from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import CLIP, Encoder
 from rasura.patches.models.library_output import quiet
-from rasura.patches.models.pipeline_tower import PipelineTower, make_pipeline
-from rasura.patches.models.tokenizer_reading import check_one_tokenizer, describe_file
+from rasura.patches.models.text_encoders.clip_or_t5 import Tower
+from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, make_pipeline
+from rasura.patches.models.text_encoders.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
 
 _UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
