@@ -21,7 +21,7 @@ from rasura.registry.takedown.ground import Place, stand_on
 from rasura.registry.takedown.plan import plan_takedown
 from rasura.registry.takedown.wanted import Wanted
 
-MODEL = Path(__file__).resolve().parents[2] / "examples" / "reference_model"
+MODEL = Path(__file__).resolve().parents[3] / "examples" / "reference_model"
 RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
 OBJECTS = "{}\na {}\na picture of a {}\na {} in ink style\na {} in sketch style\n"
 STYLES = "{}\n{} style\nin {} style\na cat in {} style\na rose in {} style\n{} pig\n"
