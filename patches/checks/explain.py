@@ -54,7 +54,7 @@ def reason(relation: Relation, relations: Relations) -> Reason:
             weaker = f"rasura patch apply {short(members)} --model MODEL --strength 0.5"
             return Reason(f"the stack may reach {number}: float64 would round", weaker)
         case CheckName.SITE | CheckName.MOVED_OWN | CheckName.MOVED_PAIR | CheckName.MOVED_STACK:
-            raise AssertionError(relation.check)  # `across_reason` tells of these
+            raise AssertionError(relation.check)  # `explain_encoder_effect` tells of these
         case CheckName.ONE_SIDED | CheckName.KEPT | CheckName.LOST | CheckName.LEFT:
             raise AssertionError(relation.check)  # shown, never refused: their limit lies where no value does
         case _:

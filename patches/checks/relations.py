@@ -1,4 +1,4 @@
-"""The numbers of a check, each with its limit; see `projection` for what they mean.
+"""The numbers of a check, each with its limit; see `check` for what they mean.
 
 Everything that depends on a promise alone (which patches count as ending it, what the stack leaks on it) is computed
 once for all patches that share the promise: the patches of one request do, and so do those of one retain list.

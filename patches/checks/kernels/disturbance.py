@@ -21,6 +21,7 @@ def measure_disturbance(patch: Patch, other: Patch) -> float | None:
     Returns:
         None where the two read nothing in common, or the other does nothing.
     """
+    # A picture's features have no stored targets: nothing can be said of them from text.
     if not {_reads(patch, name) for name in patch.tensors.increments} & {
         _reads(other, name) for name in other.tensors.increments
     } - {IMAGE}:
@@ -39,7 +40,7 @@ def measure_own_leak(patch: Patch, originals: Originals | None = None) -> float:
         if _reads(patch, name) == IMAGE:
             continue
         span = patch.tensors.span_of(name)
-        seen = increment.A.to(torch.float64) @ (span.rows * span.energy.sqrt()[:, None]).T
+        seen = increment.A.to(torch.float64) @ (span.rows * span.energy.sqrt()[:, None]).T  # A U √E, [r, k]
         total += float((increment.B.to(torch.float64) @ seen).square().sum())
     return share(math.sqrt(total), weigh([patch], originals)[0].promise)
 
@@ -55,7 +56,8 @@ def _effect(patch: Patch, other: Patch) -> float:
         what = _reads(patch, name)
         if what == IMAGE or (what == HIDDEN and name not in other.tensors.pairs):
             continue
-        seen = increment.A.to(torch.float64) @ other.tensors.pairs_of(name).targets.T
+        seen = increment.A.to(torch.float64) @ other.tensors.pairs_of(name).targets.T  # A T, [r, m]
         B = increment.B.to(torch.float64)
+        # ‖B S‖² = tr(Sᵀ BᵀB S) with BᵀB [r, r]: d_out rows for m columns are never made.
         total += float((seen * (B.T @ B @ seen)).sum())
     return math.sqrt(max(0.0, total))

@@ -1,6 +1,6 @@
 """RECE: erase, look for the embeddings that bring the concept back, erase those too (arXiv 2407.12383).
 
-(1) a UCE step maps the targets to their anchors (`ridge`, version 2023);
+(1) a UCE step maps the targets to their anchors (`uce`, version 2023);
 (2) each epoch finds, for all tokens of the concept's prompts, the embeddings c' that the edited projections W' turn
     into what the pristine ones made of c (`adversarial`), and maps them to the null prompt's tokens by another UCE
     step on W', in which the null prompt is what is retained.
