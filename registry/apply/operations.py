@@ -87,7 +87,7 @@ def apply(
     def wanted(applied: Stack) -> Stack:
         obstacles = Obstacles()
         for patch_id in ids:
-            if applied.get(patch_id, strength) != strength:
+            if applied.get(patch_id, strength) != strength:  # what is applied at this strength may be asked for again
                 obstacles.add(
                     AlreadyAppliedError(
                         f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength "
@@ -96,6 +96,7 @@ def apply(
                     )
                 )
         with obstacles.noting():
+            # Nobody has to take back what was retired after it was applied.
             check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
         obstacles.refuse()
         return applied.with_(dict.fromkeys(ids, strength))
@@ -137,6 +138,7 @@ def revert(
         BusyError: somebody else is moving the host.
     """
     ids = None if patch_ids is None else tuple(dict.fromkeys(patch_ids))
+    # Where the host is not what was last written, nobody can say what it would be without some of its patches.
     if force and ids is not None:
         raise InputError(
             "force puts all originals back: expected no patch ids", hint="rasura patch revert --all --force"

@@ -23,4 +23,5 @@ def make_branches(
     Raises:
         BoundExceededError: strengths too large for the exact sum.
     """
+    # None: the set that was applied touched it, the wanted one does not; what runs there is taken away.
     return {name: BranchFactors.of(layers[name].terms) if name in layers else None for name in sorted(names)}

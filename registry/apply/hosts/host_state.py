@@ -43,7 +43,7 @@ STRENGTH = "strength"
 _OR_COPY: Final = "; another registry did, or it is a copy of a patched model"
 _LIVE_FRESH: Final = "attach the model that was copied, or load this one anew"
 _SET_FORMAT: Final = "rasura-set/1"
-_SET_BYTES: Final = 16 * 1024**2
+_SET_BYTES: Final = 16 * 1024**2  # some 200 000 patches
 
 
 def location_of(host: Host) -> str:
@@ -60,6 +60,7 @@ def find_record(registry: Registry, host: Host) -> HostRecord | None:
     record = registry.find_host(host_uuid(host))
     if record is not None and host.lasting and record.location != host.location:
         _check_moved(record, host)
+    # A folder with nothing applied carries no identity; there the place says which it is.
     return record or (registry.find_host(host.location) if host.lasting else None)
 
 
@@ -90,7 +91,7 @@ def sighted(registry: Registry, host: Host) -> HostRecord | None:
 
 def _compared(registry: Registry, host: Host, record: HostRecord | None) -> Stack:
     applied = applied_of(record)
-    if not applied and host.kept():
+    if not applied and host.kept():  # kept originals and no record: somebody else's patches
         raise DriftError(
             f"{host.location} holds patches that this registry did not apply: "
             f"{len(host.kept())} parameters have kept originals" + ("" if host.lasting else _OR_COPY),
@@ -103,6 +104,7 @@ def _compared(registry: Registry, host: Host, record: HostRecord | None) -> Stac
 
 def find_unfinished_motion(registry: Registry, host: Host) -> EntryRecord | None:
     """The entry of a motion of this host that nothing ended; there is one at most."""
+    # By place, too: a folder to which nothing was applied yet is opened with a fresh identity each time.
     keys = (host_uuid(host), location_of(host))
     found = (e for e in registry.unfinished() if e.host == keys[0] or e.details.get("location") == keys[1])
     return next((entry for entry in found if entry.action in {APPLY, REVERT, SWITCH}), None)
@@ -113,6 +115,7 @@ def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | 
     record = find_record(registry, host)
     before = applied_of(record)
     after = _after(registry, entry, before)
+    # The entry's digests are over all that the motion touches, those among it that got their originals back.
     if state_of(host, touched_by(registry, {*before, *after})) != entry.after:
         return None
     return HostRecord(
@@ -120,7 +123,7 @@ def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | 
         location=location_of(host),
         base=entry.base or Digest(""),
         applied=after.sixteenths,
-        state=state_of(host, touched_by(registry, after)),
+        state=state_of(host, touched_by(registry, after)),  # the record's is over what is applied now alone
         updated_at=registry.now(),
     )
 
@@ -134,6 +137,7 @@ def settle(registry: Registry, host: Host) -> None:
     draft = Draft(entry.actor, entry.reason, entry.action, "done", entry.patches, details=details, closes=entry.index)
     record = reached(registry, host, entry)
     if record is not None:
+        # Everything had been written: what was missing is the end of the entry, and the record.
         sides = {"before": entry.before, "after": entry.after}
         registry.set_host(record, _with(draft, entry, outcome="done", **sides))
     else:
@@ -148,9 +152,10 @@ def find_unborn(registry: Registry, place: Path) -> tuple[EntryRecord, ...]:
         place: where the copy was made, see `rasura.patches.hosts.disk.new_copy`.
     """
     target = target_of(place)
+    # Renamed already, or something else stands at the target: then this is no motion without a model.
     if not (place / target.name).exists() or target.is_file() or (target.is_dir() and any(target.iterdir())):
         return ()
-    location = str(target.parent.resolve() / target.name)
+    location = str(target.parent.resolve() / target.name)  # as the log spells it; the target itself is not there
     begun = (entry for entry in registry.unfinished() if entry.action in {APPLY, REVERT, SWITCH})
     return tuple(entry for entry in begun if entry.details.get("location") == location)
 
@@ -245,6 +250,7 @@ def kept_set(registry: Registry, digest: Digest) -> Stack:
         raise FormatError(
             f"{what}: expected format {_SET_FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"
         )
+    # Taken out before `done`, which refuses whatever nobody asked for.
     inside = fields.fields("patches")
     fields.done()
     return Stack.parse(inside, what)
@@ -254,7 +260,7 @@ def _after(registry: Registry, entry: EntryRecord, before: Stack) -> Stack:
     """The set that a motion wanted to reach."""
     if entry.action == SWITCH:
         return kept_set(registry, Digest(str(entry.details[SET])))
-    if entry.action == REVERT:
+    if entry.action == REVERT:  # its `patches` are all that it took out
         return before.without(entry.patches)
     strength = Strength(int(entry.details.get(STRENGTH, ONE.sixteenths)))
     return before.with_(dict.fromkeys(entry.patches, strength))
@@ -263,7 +269,7 @@ def _after(registry: Registry, entry: EntryRecord, before: Stack) -> Stack:
 def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
     names = touched_by(registry, record.applied)
     check_names(host, names)
-    if (got := state_of(host, names)) != record.state:
+    if (got := state_of(host, names)) != record.state:  # one digest over all: hashing is what a look costs
         raise DriftError(
             f"{host.location} changed outside the registry: expected state {record.state[:SHORT]}, got {got[:SHORT]}",
             hint=look_at(host, deep=True),
@@ -271,6 +277,7 @@ def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
 
 
 def _check_moved(record: HostRecord, host: Host) -> None:
+    # Moved, nothing with this identity is left at the old place; copied, there is.
     if StateFolder(Path(record.location)).identity() == host.host_id:
         raise ConflictError(
             f"{host.location} is a copy of {record.location} as it is with its patches: the two cannot be told apart",

@@ -22,6 +22,7 @@ def describe_interruption(registry: Registry, model: Path, size: int) -> str:
     host = CheckpointHost.open(model)
     entry = find_unfinished_motion(registry, host)
     if entry is None:
+        # Nothing is open: the motion ended before the interrupt reached it, or had not begun.
         newest = registry.entries(limit=1)[0]
         done = newest.index >= size and newest.action in {APPLY, REVERT, SWITCH} and newest.outcome == "done"
         return f"the motion is done, entry {newest.index}" if done else f"{model} is as it was"

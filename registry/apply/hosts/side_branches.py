@@ -55,6 +55,7 @@ def told(registry: Registry, base: str) -> QuantisedFrom:
     try:
         found = registry.base(base)
     except NotFoundError as error:
+        # Of the same type: an abbreviation of several bases is another error than one of none.
         raise type(error)(f"quantised_from: {error.message}", hint=_HINT, **error.details) from None
     parameters = {p.name: TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in found.parameters}
     return QuantisedFrom(found.digest, parameters)
@@ -63,6 +64,7 @@ def told(registry: Registry, base: str) -> QuantisedFrom:
 def quantised(host: Host, names: Iterable[ParamName]) -> frozenset[ParamName]:
     """Those of these parameters that are never merged."""
     part = host.quantised_part()
+    # No part: a model on disk, or a live one in which nothing is quantised.
     return frozenset() if part is None else frozenset(part.layers()) & frozenset(names)
 
 
@@ -89,7 +91,7 @@ def claimed(host: Host, expected: Iterable[TensorIdentity]) -> list[TensorIdenti
     for parameter in wanted:
         if parameter.name in found:
             _check(host, part.quantised_from, parameter, found[parameter.name])
-    return [parameter for parameter in wanted if parameter.name not in found]
+    return [parameter for parameter in wanted if parameter.name not in found]  # these have numbers to compare
 
 
 def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, tuple[int, ...], Digest]]:
@@ -98,6 +100,7 @@ def entries(host: Host, branches: Branches) -> dict[ParamName, tuple[str, str, t
     if part is None or not branches:
         return {}
     infos = host.parameters()
+    # Of a quantised layer a digest is over codes and factors together: both decide what it computes.
     return {n: (n, infos[n].dtype, infos[n].shape, digest) for n, digest in part.predicted(branches).items()}
 
 
@@ -117,6 +120,7 @@ def said(host: Host, branches: Branches) -> dict[str, str | int]:
     if part is None or not branches:
         return {}
     base = part.quantised_from
+    # Without a base nothing can have been attached, only taken away.
     return {BESIDE: len(branches), **({} if base is None else {QUANTISED_FROM: base.base})}
 
 
@@ -130,14 +134,14 @@ def _check(host: Host, base: QuantisedFrom | None, parameter: TensorIdentity, la
             parameter=name,
         )
     known = base.parameters.get(name)
-    if known is None or known.shape != layer.shape:
+    if known is None or known.shape != layer.shape:  # the only thing that codes and a base have in common
         raise BaseMismatchError(
             f"{host.location}: {name}: expected shape {'none' if known is None else [*known.shape]}, as in base "
             f"{base.base[:SHORT]}, got {[*layer.shape]}; another base was quantised",
             hint=_HINT,
             parameter=name,
         )
-    if known != parameter:
+    if known != parameter:  # base against patch; the codes say nothing to this
         raise BaseMismatchError(
             f"{host.location}: {name}: expected sha256 {parameter.sha256[:SHORT]}…, got {known.sha256[:SHORT]}… in "
             f"base {base.base[:SHORT]}, from which it was quantised; the patch was made for other weights",

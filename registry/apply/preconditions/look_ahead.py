@@ -50,6 +50,7 @@ def look_ahead(
     present, ids = _present(registry, model, obstacles), tuple(patch_ids)
     with obstacles.noting():
         check_in_use(registry, (patch_id for patch_id in ids if patch_id not in present))
+    # What is applied at another strength is an obstacle of the motion itself, and keeps its strength here.
     wanted = present.with_({patch_id: strength for patch_id in ids if patch_id not in present})
     limits = merge_policies(registry, stricter)
     note_unready(registry, wanted, limits, obstacles, in_force=present, add_base=_add_base(model))
@@ -62,6 +63,7 @@ def note_unfit(
     present = _present(registry, model, obstacles)
     if goal is not None:
         policy = merge_policies(registry, stricter_of(goal, stricter))
+        # A key that was revoked since takes nothing out: what stays as it is need only be what was signed.
         stays = [patch_id for patch_id, strength in goal.patches.items() if present.get(patch_id) == strength]
         note_unready(registry, goal.patches, policy, obstacles, in_force=stays, add_base=_add_base(model))
 
@@ -70,6 +72,7 @@ def _present(registry: Registry, model: Path, obstacles: Obstacles) -> Stack:
     """What is applied to a model, as far as it can be told."""
     try:
         return applied_of(sighted(registry, CheckpointHost.open(model)))
+    # One obstacle more: the patches can be looked at without the model.
     except RasuraError as error:
         obstacles.add(error)
         return Stack()
@@ -105,6 +108,7 @@ def note_unready(
         with obstacles.noting():
             require_checkpoint(registry, policy)
     loaded = load_stack(registry, wanted, in_force=in_force, obstacles=obstacles)
+    # Every patch names the base that it was computed on; one message a base, not a patch.
     known = {base.digest for base in registry.bases()}
     bases = {member.patch_id: member.patch.manifest.base.sha256 for member in loaded.stack}
     for base in sorted(set(bases.values()) - known):

@@ -38,7 +38,7 @@ def find_losses(registry: Registry, before: Stack, after: Stack) -> tuple[Loss, 
     A patch that another one of the same concept replaces is no loss, whichever of them is newer.
     """
     names = {record.patch_id: record.concepts for record in registry.patches()} if before != after else {}
-    held, left = _strengths(before, names), _strengths(after, names)
+    held, left = _strengths(before, names), _strengths(after, names)  # by concept, whichever patches erase it
     return tuple(
         Loss(said, strength, left[key][1] if key in left else None)
         for key, (said, strength) in sorted(held.items())
@@ -52,6 +52,7 @@ def _strengths(stack: Stack, names: Mapping[PatchId, tuple[str, ...]]) -> dict[s
     for patch_id, strength in stack.items():
         for concept in names.get(patch_id, (patch_id[:12],)):
             key = normal(concept)
+            # A negative strength brings more of a concept; of several patches the strongest counts.
             if strength.sixteenths > 0 and (key not in found or found[key][1].sixteenths < strength.sixteenths):
                 found[key] = concept, strength
     return found

@@ -38,6 +38,7 @@ def require_evaluated(registry: Registry, base: Digest, wanted: Stack, policy: P
     """
     if not policy.evaluated or not wanted:
         return
+    # A limit of 0 asks for nothing, not even that the score was measured.
     lowest = {name: value for name, value in (("forget", policy.min_forget), ("retain", policy.min_retain)) if value}
     asked = " and ".join(f"{name} of {value:g} or more" for name, value in lowest.items())
     expected = "expected one, as the policy demands" + (f", with {asked}" if asked else "")
@@ -50,7 +51,7 @@ def require_evaluated(registry: Registry, base: Digest, wanted: Stack, policy: P
     short = {
         score: found.summary[score]
         for score, value in lowest.items()
-        if Decimal(found.summary[score]) < Decimal(str(value))
+        if Decimal(found.summary[score]) < Decimal(str(value))  # exact: 0.9 meets a limit of 0.9
     }
     if short:
         said = " and ".join(f"{score} {text}" for score, text in short.items())
@@ -69,7 +70,7 @@ def find_evaluation(registry: Registry, base: Digest, wanted: Stack) -> Digest |
 
 def _newest(registry: Registry, base: Digest, wanted: Stack, lowest: Mapping[str, float]) -> EvaluationRecord | None:
     """The newest evaluation of exactly this set that says what is asked for."""
-    records = registry.evaluations(next(iter(wanted)))
+    records = registry.evaluations(next(iter(wanted)))  # any one of the set's patches finds them; the newest first
     same = (r for r in records if r.base == base and dict(r.patches) == wanted.sixteenths)
     return next((record for record in same if lowest.keys() <= set(record.summary)), None)
 
