@@ -34,7 +34,7 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
 from rasura.registry._resources.patches import NewPatch
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.operations import Actor
 from rasura.registry.erase.base_models import add_base

@@ -27,7 +27,7 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.concept_request import ConceptRequest
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES
 from rasura.patches.types import ParamName, Progress
 

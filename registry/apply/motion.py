@@ -11,7 +11,7 @@ The steps, in this order:
 (5) an entry *done* and the host's new record, in one transaction.
 
 All of it happens while nobody else may move the host. A *begun* without an end is settled by the next motion, see
-`rasura.registry.apply.host_state`.
+`rasura.registry.apply.hosts.host_state`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.cached_host import Glance
-from rasura.registry.apply.host_state import (
+from rasura.registry._storage.records.choices import digest_policy
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.cached_host import Glance
+from rasura.registry.apply.hosts.host_state import (
     REVERT,
     SET,
     SWITCH,
@@ -45,11 +45,11 @@ from rasura.registry.apply.host_state import (
     settle,
     sighted,
 )
+from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
-from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved
 from rasura.registry.trust.check import merge_policies

@@ -58,11 +58,13 @@ class ShardedModel(LiveModel):
         """
 
         def located() -> str:
+            # in the first process alone; the others hear of it
             location = find_location(Path.cwd()) if registry is None else registry
-            Registry.open(location).close()
+            Registry.open(location).close()  # a missing registry is told in every process, before any motion
             host.parameters()
             return str(location)
 
+        # Defined before the host exists, called after.
         host = ShardedHost.of(model, label, keep_on=keep_on)
         return cls(host, host.together(("attach", label), located), actor, say=say)
 
@@ -76,6 +78,7 @@ class ShardedModel(LiveModel):
         policy: Policy | None = None,
     ) -> Receipt:
         """See `LiveModel`."""
+        # Bound here: inside the lambda, `super()` would find no `self`.
         wanted, act = listed_for_one_strength(ids), super().apply
         return self._together(
             ("apply", wanted, str(strength), policy),
@@ -100,7 +103,10 @@ class ShardedModel(LiveModel):
         """See `LiveModel`."""
         act = super().switch
         return self._together(
-            ("switch", _said(goal), policy), lambda: act(goal, reason=reason, actor=actor, policy=policy)
+            # The question is compared between the processes, so it holds texts: strengths of several types mean the
+            # same.
+            ("switch", _said(goal), policy),
+            lambda: act(goal, reason=reason, actor=actor, policy=policy),
         )
 
     def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
@@ -114,6 +120,7 @@ class ShardedModel(LiveModel):
         return self._together(("status", deep), lambda: act(deep=deep))
 
     def _together(self, question: object, act: Callable[[], _T]) -> _T:
+        # One call after the other: calls of two threads would meet those of other processes in another order.
         with self._spoken(), self._turn:
             return self._sharded.together(question, act)
 

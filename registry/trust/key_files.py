@@ -11,7 +11,7 @@ from typing import Final
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, is_locked, read_private, write_private
-from rasura.registry._storage.records import Draft, KeyRecord
+from rasura.registry._storage.records.records import Draft, KeyRecord
 from rasura.registry.registry import Registry
 from rasura.registry.trust.passwords import VARIABLE
 

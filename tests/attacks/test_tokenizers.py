@@ -17,8 +17,8 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError, DriftError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.families import Encoder
-from rasura.patches.models.load_encoder import load_reader
-from rasura.patches.models.text_encoder import TextEncoder, load_readers, state_of
+from rasura.patches.models.text_encoders.load_encoder import load_reader
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder, load_readers, state_of
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import open_base
 
@@ -298,7 +298,7 @@ def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(worksho
 
 
 def test_a_base_with_an_added_token_on_a_spare_row_is_another_base(tmp_path: Path) -> None:
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.erase.base_models import add_base
     from rasura.registry.registry import Registry
 

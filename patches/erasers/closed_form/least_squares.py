@@ -24,7 +24,7 @@ from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import Target, find_token_positions, prompts_of
 from rasura.patches.types import ParamName
 

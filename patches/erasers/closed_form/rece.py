@@ -1,6 +1,6 @@
 """RECE: erase, look for the embeddings that bring the concept back, erase those too (arXiv 2407.12383).
 
-(1) a UCE step maps the targets to their anchors (`ridge`, version 2023, the empty prompt retained);
+(1) a UCE step maps the targets to their anchors (`uce`, version 2023, the empty prompt retained);
 (2) each epoch finds, for all tokens of the concept's prompts, the embeddings c' that the edited projections W' turn
     into what the pristine ones made of c (`adversarial`), and maps them to the null prompt's tokens (or the anchor's)
     by another UCE step on W', in which the null prompt is what is retained, once for each concept.
@@ -38,7 +38,7 @@ from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import BARE, Target, prompts_of
 from rasura.patches.types import ParamName
 

@@ -3,7 +3,7 @@
 For every layer W (or for all of them as one, `shared=yes`):
 
 (1) the retained vectors that an unguarded erasure would move are kept (IPF), and noisy copies along the direction that
-    W feels the least are added (DPA); see `refine`;
+    W feels the least are added (DPA); see `speed_refinement`;
 (2) P projects onto the directions in which their second moment stays below the request's rank rule, and which no
     guarded patch takes;
 (3) C2 = start of text and centres of the null prompt (IEC); see `invariants`;

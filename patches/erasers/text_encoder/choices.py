@@ -76,7 +76,7 @@ class Choices:
         self, edit: Edit, space: Space, basis: ProtectedBasis, change: torch.Tensor, keys: torch.Tensor
     ) -> torch.Tensor:
         """ΔW [d, d_ff] that changes the values of keys [d_ff, m] by R [d, m] and leaves all that is protected alone."""
-        pristine = edit.columns(edit.pristine[space.layer].keys)
+        pristine = edit.columns(edit.pristine[space.layer].keys)  # [d_ff, m]
         lam = self.lam or ridge_of(pristine, basis, self.ridge)  # what a lower edit has made the anchor's weighs little
         return rewrite(change, keys, basis, lam, space.earlier)
 

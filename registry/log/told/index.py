@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 from sqlalchemy import select
 
 from rasura.patches.errors import AuditError
-from rasura.registry._storage.tables import CheckpointRow, EntryRow
-from rasura.registry.log.entry import RowChange
+from rasura.registry._storage.database.tables import CheckpointRow, EntryRow
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
+from rasura.registry.log.notes.signed_note import Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.signed_note import Checkpoint, parse_note, verified_by
 from rasura.registry.log.told.file import ToldFile
 from rasura.registry.log.told.lines import read_line, refuse
 from rasura.registry.log.told.told import INFO, Source, Told

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.evidence.log_bundle import BundleLine, Head, read_log_bundle, write_lines
 from rasura.registry.evidence.proof_file import EntryProof, read_checkpoint, verify_proof
-from rasura.registry.log.entry import Placement, encode
+from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.merkle import WholeTree, hash_leaf
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, sign_note
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, sign_note
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "tests" / "vectors" / "log"
