@@ -56,7 +56,7 @@ def encode_record(record: Record) -> bytes:
 
 def _plain(value: object) -> JsonValue:
     if is_dataclass(value):
-        return {name: _inner(getattr(value, name)) for name in _field_names(type(value))}
+        return {name: _inner(getattr(value, name)) for name in _field_names(cast("type", type(value)))}
     if isinstance(value, datetime):
         return instant(value)
     if isinstance(value, Mapping):
