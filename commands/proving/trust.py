@@ -24,6 +24,7 @@ def trust() -> None:
 def show(registry_at: str | None) -> Result:
     """Show the trust policy in force, every version up to it checked."""
     from rasura.registry.trust.approvals.in_force import find_trust_policy
+    from rasura.registry.trust.approvals.trust_policy import ERASE
 
     with open_registry(registry_at) as registry:
         found = find_trust_policy(registry)
@@ -51,6 +52,8 @@ def show(registry_at: str | None) -> Result:
         for rule in policy.protect:
             what = f"stack {rule.stack}" if rule.base is None else f"base {bases.get(rule.base, short(rule.base))}"
             line(f"{what}: what is put in needs {many(rule.approvals, 'approval')}")
+        if policy.with_role(ERASE):
+            line("patches are signed by keys with the role erase")
 
     return Result({"policy": _data(policy), "expired": expired}, text)
 

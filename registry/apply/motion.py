@@ -2,9 +2,9 @@
 
 The steps, in this order:
 
-(1) verify: what is put in has the approvals that the trust policy asks for; signatures, trust and digests of every
-    wanted patch; the host is what the registry last wrote; its pristine
-    weights are the base of every wanted patch;
+(1) verify: what is put in has the approvals, and is signed by those, that the trust policy asks for; signatures, trust
+    and digests of every wanted patch; the host is what the registry last wrote; its pristine weights are the base of
+    every wanted patch;
 (2) check: the composer accepts the wanted stack under the policy in force;
 (3) an entry *begun* with the digests before and the predicted digests after;
 (4) write, all or nothing; the host reads back and compares;
@@ -51,7 +51,7 @@ from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.demand import require_approved
+from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.check import merge_policies
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
@@ -114,12 +114,13 @@ def move(
 
 
 def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
-    """The same, refusing what is put in, or gets another strength, without the approvals that the policy asks for."""
+    """The same, refusing what is put in, or gets another strength, without what the trust policy asks for."""
     goal, plan = draft.details.get("goal"), draft.details.get("plan")
 
     def asked(present: Stack) -> Mapping[PatchId, Strength]:
         target = Stack(wanted(present))
         way = present.diff(target)
+        require_erased(registry, (*way.added, *way.changed))
         require_approved(
             registry,
             (*way.added, *way.changed),

@@ -23,8 +23,8 @@ from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
+from rasura.registry.trust.approvals.roles import find_eraser
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
 
 __all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
@@ -185,7 +185,7 @@ def _registered(
         if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, how.key)
+        private = None if dry_run else find_eraser(registry, how.key)
         made = make()
         if private is None:
             fresh = find_new(registry, [item.patch.patch_id for item in made])

@@ -22,7 +22,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
 from rasura.registry.takedown.plan import Made, TakedownPlan
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.approvals.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
 
 __all__ = ["Done", "carry_out"]
@@ -80,7 +80,7 @@ def _carry_out(
     ground, actor = plan.ground, Actor(draft.actor, draft.reason)
     try:
         if plan.made:
-            private = signer(registry, key)
+            private = find_eraser(registry, key)
             add_signed(registry, [_signed(item, private, draft, plan) for item in plan.made])
         _remember(registry, plan, draft)
         progress("switching", 0, 1)

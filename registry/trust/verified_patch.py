@@ -30,6 +30,7 @@ from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import NewPatch, Registry
+from rasura.registry.trust.approvals.roles import Signed, check_erasers
 from rasura.registry.trust.retain_words import keep_retained
 from rasura.registry.trust.revocation import find_reason
 
@@ -238,9 +239,11 @@ def add_signed(registry: Registry, patches: Sequence[SignedPatch]) -> tuple[tupl
 
     Raises:
         VerificationError: see `verify_files`; nothing was registered.
+        UntrustedKeyError, NotApprovedError: the trust policy asks for a signature of another; nothing was registered.
         ExistsError, NotFoundError, RegistryError: see `Registry.add_patches`; nothing was registered.
     """
     new = [_new_patch(registry, patch) for patch in patches]
+    check_erasers(registry, [_signed(registry, each) for each in new])
     for words in (patch.words for patch in patches):
         if words is not None:
             keep_retained(registry, words)
@@ -276,6 +279,25 @@ def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
         basis=BasisRecord(basis.sha256, basis.dimension, basis.rank, basis.rule),
         retain_set=_retain_record(retain) if retain else None,
     )
+
+
+def _signed(registry: Registry, new: NewPatch) -> Signed:
+    record = new.record
+    own = {record.key_id} if record.key_id else set()
+    keys = frozenset({*own, *new.further, *find_signers(registry, record.patch_id)})
+    return Signed(record.patch_id, record.concepts, record.base, keys)
+
+
+def check_may_come_in(registry: Registry, verified: Verified) -> None:
+    """Refuse a patch that the trust policy lets nobody bring who signed it; one that is here may have other signatures.
+
+    Raises:
+        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.approvals.roles.check_erasers`.
+    """
+    patch = verified.patch
+    keys = frozenset({*verified.signatures, *find_signers(registry, patch.patch_id)})
+    told = Signed(patch.patch_id, (patch.manifest.concept.text,), patch.manifest.base.sha256, keys)
+    check_erasers(registry, [told])
 
 
 def find_new(registry: Registry, patch_ids: Sequence[PatchId]) -> tuple[bool, ...]:
@@ -333,6 +355,7 @@ def add_folders(
             with translated(f"read {folder}"):
                 strangers = list_strangers(folder)
             verified = verify_files(registry, patch.files)
+            check_may_come_in(registry, verified)
             patch_id, ignored = verified.patch.patch_id, (*strangers, *list_left(verified, patch.files))
             signers = find_new_signers(registry, verified)
             read.append((patch, Added(patch_id, patch_id not in known, ignored, signers)))

@@ -24,6 +24,7 @@ from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.in_force import find_trust_policy
+from rasura.registry.trust.approvals.roles import list_holders
 from rasura.registry.trust.approvals.trust_policy import APPROVE, TrustedKey, TrustPolicy
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import load_signed
@@ -152,8 +153,7 @@ def read_approvals(
     Raises:
         AuditError: an entry names an approval that is none of that key.
     """
-    revoked = {key.key_id for key in registry.keys() if key.revoked_at is not None}
-    allowed = {key_id: key for key_id, key in policy.with_role(APPROVE).items() if key_id not in revoked}
+    allowed = list_holders(registry, policy, APPROVE)
     found: dict[Subject, dict[KeyId, TrustedKey]] = {subject: {} for subject in subjects}
     for action in sorted({subject.action for subject in subjects}):
         for entry in registry.entries(EntryFilter(action=action), newest=False):

@@ -34,6 +34,7 @@ from rasura.registry._storage.validation import check_digest, check_name, from_i
 
 __all__ = [
     "APPROVE",
+    "ERASE",
     "MAX_TRUST_BYTES",
     "POLICY",
     "Protected",
@@ -46,8 +47,9 @@ __all__ = [
 FORMAT: Final = "rasura-trust/1"
 PAYLOAD_TYPE: Final = "application/vnd.rasura.trust+json"
 APPROVE: Final = "approve"
+ERASE: Final = "erase"
 POLICY: Final = "policy"
-ROLES: Final = (APPROVE, POLICY)
+ROLES: Final = (APPROVE, ERASE, POLICY)
 MAX_TRUST_BYTES: Final = 1024 * 1024
 """Most bytes of the file; one of a hundred keys has 60,000."""
 _MOST: Final = 64  # keys, and approvals that can be asked for
@@ -62,9 +64,9 @@ class TrustedKey:
     Attributes:
         public: the key.
         name: what people call it here.
-        roles: of `approve` and `policy`.
-        concepts: names of concepts that it may approve, `*` and `?` as in file names, whatever the case; none: all.
-        bases: digests of bases whose patches it may approve; none: all.
+        roles: of `ROLES`.
+        concepts: names of concepts that its roles are for, `*` and `?` as in file names, whatever the case; none: all.
+        bases: digests of bases whose patches its roles are for; none: all.
     """
 
     public: PublicKey
@@ -74,7 +76,7 @@ class TrustedKey:
     bases: tuple[Digest, ...] = ()
 
     def covers(self, concepts: Iterable[str], base: Digest) -> bool:
-        """Whether patches of these concepts and this base are within what it may approve."""
+        """Whether patches of these concepts and this base are within what its roles are for."""
         if self.bases and base not in self.bases:
             return False
         wanted = [pattern.casefold() for pattern in self.concepts]
