@@ -53,6 +53,7 @@ from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.roles.roles import check_mover
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
 
@@ -92,6 +93,7 @@ def move(
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
+            registry.check_signed(draft.action)
             held.enter_context(host.alone())
             host = Glance(host)
             settle(registry, host)
@@ -114,12 +116,13 @@ def move(
 
 
 def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
-    """The same, refusing what is put in, or gets another strength, without what the trust policy asks for."""
+    """The same, refusing what the trust policy does not let who acts move, or asks more for before it is put in."""
     goal, plan = draft.details.get("goal"), draft.details.get("plan")
 
     def asked(present: Stack) -> Mapping[PatchId, Strength]:
         target = Stack(wanted(present))
         way = present.diff(target)
+        check_mover(registry, way.patches, adds=bool(way.added or way.changed))
         require_erased(registry, (*way.added, *way.changed))
         require_approved(
             registry,

@@ -30,9 +30,9 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.roles import find_eraser
 from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 Progress = Callable[[str, int, int], None]

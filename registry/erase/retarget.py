@@ -25,8 +25,8 @@ from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.roles import find_eraser
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Retargeted", "retarget"]

@@ -34,8 +34,8 @@ from rasura.registry._storage.records import Draft
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import LockFile, lock_stack
-from rasura.registry.trust.approvals.roles import Signed, check_erasers
 from rasura.registry.trust.key_files import is_key_name, trust_key
+from rasura.registry.trust.roles.roles import Signed, check_erasers
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_signers, load_signed
 
 __all__ = ["Bundle", "BundledKey", "BundledPatch", "TakenIn", "add_bundle", "make_bundle", "read_bundle"]

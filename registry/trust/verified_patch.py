@@ -30,14 +30,14 @@ from rasura.registry._storage.durable_files import translated
 from rasura.registry._storage.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
 from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import NewPatch, Registry
-from rasura.registry.trust.approvals.roles import Signed, check_erasers
 from rasura.registry.trust.retain_words import keep_retained
 from rasura.registry.trust.revocation import find_reason
+from rasura.registry.trust.roles.roles import Signed, check_erasers, name_resigner
 
 if TYPE_CHECKING:
     from rasura.patches.format.intoto_statement import Statement
     from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
-    from rasura.patches.format.signing_key import PrivateKey, PublicKey
+    from rasura.patches.format.signing_key import PublicKey, SigningKey
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
 
 
@@ -213,7 +213,8 @@ def load_signed(registry: Registry, patch_id: PatchId, *, in_force: bool = False
     try:
         verified = verify_files(registry, registry.patch_files(patch_id), in_force=in_force)
     except RevokedKeyError as error:
-        error.hint = f"rasura patch sign {patch_id[:SHORT]} --key NAME"
+        name = name_resigner(registry, registry.patch(patch_id)) or "NAME"
+        error.hint = f"rasura patch sign {patch_id[:SHORT]} --key {name}"
         raise
     if verified.patch.patch_id != patch_id:
         raise SignatureError(f"the store holds patch {verified.patch.patch_id} where {patch_id} was expected")
@@ -292,7 +293,7 @@ def check_may_come_in(registry: Registry, verified: Verified) -> None:
     """Refuse a patch that the trust policy lets nobody bring who signed it; one that is here may have other signatures.
 
     Raises:
-        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.approvals.roles.check_erasers`.
+        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.roles.roles.check_erasers`.
     """
     patch = verified.patch
     keys = frozenset({*verified.signatures, *find_signers(registry, patch.patch_id)})
@@ -403,12 +404,12 @@ def _retain_record(retain: RetainSpec) -> RetainSetRecord:
     return RetainSetRecord(retain.sha256, f"{retain.source}@{retain.sha256[:12]}", retain.count)
 
 
-def read_signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
+def read_signed_files(patch: Patch, key: SigningKey) -> dict[str, bytes]:
     """A patch's four files and their signature. The same patch and key give the same bytes (RFC 6979)."""
     return {**patch.files(), SIGNATURE: make_signature(patch, key)}
 
 
-def make_signature(patch: Patch, key: PrivateKey) -> bytes:
+def make_signature(patch: Patch, key: SigningKey) -> bytes:
     """The bundle of this key over a patch's four files."""
     from rasura.patches.format.model_signature import sign  # needs cryptography, as above
 

@@ -12,9 +12,9 @@ from rasura.patches.errors import NotApprovedError
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.approve import Subject, read_approvals
-from rasura.registry.trust.approvals.in_force import find_trust_policy
-from rasura.registry.trust.approvals.roles import Signed, check_erasers, refuse_expired
-from rasura.registry.trust.approvals.trust_policy import TrustPolicy
+from rasura.registry.trust.roles.in_force import find_trust_policy
+from rasura.registry.trust.roles.roles import Signed, check_erasers, refuse_expired
+from rasura.registry.trust.roles.trust_policy import TrustPolicy
 from rasura.registry.trust.verified_patch import find_signers
 
 __all__ = ["require_approved", "require_erased"]
@@ -78,7 +78,7 @@ def require_erased(registry: Registry, added: Iterable[PatchId]) -> None:
         added: what is put in, or gets another strength.
 
     Raises:
-        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.approvals.roles.check_erasers`.
+        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.roles.roles.check_erasers`.
     """
     told = []
     for record in map(registry.patch, added):

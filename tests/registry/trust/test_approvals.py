@@ -38,10 +38,10 @@ from rasura.registry.stacks.bundle import add_bundle, make_bundle
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.trust import revocation
 from rasura.registry.trust.approvals.approve import Subject, approve_patches, approve_plan, find_approvals
-from rasura.registry.trust.approvals.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
-from rasura.registry.trust.approvals.roles import find_eraser
-from rasura.registry.trust.approvals.trust_policy import SignedTrust, TrustPolicy, check_next
 from rasura.registry.trust.key_files import make_key, signer
+from rasura.registry.trust.roles.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
+from rasura.registry.trust.roles.roles import find_eraser
+from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy, check_next
 from rasura.registry.trust.sign_again import sign_patches
 from rasura.registry.trust.verified_patch import (
     SignedPatch,
@@ -66,6 +66,7 @@ ERASERS = (
     BOTH.replace("threshold = 2", "threshold = 1").replace('["policy", "approve"]', '["erase"]\nconcepts = ["DOG"]')
     + '[keys.carol]\nroles = ["erase"]\nconcepts = ["van *"]\n'
 )
+MOVERS = ERASERS.replace('"erase"', '"apply"').replace('"van *"', '"*photo*"')
 STACK = BOTH + '[[protect]]\nstack = "brand"\napprovals = 1\n'
 
 
@@ -230,12 +231,43 @@ def test_only_who_may_erase_brings_a_patch_of_these_concepts(
     with pytest.raises(UntrustedKeyError, match=r"\(dog\)"):
         operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
     verify_log(registry)
+    for name, data in read_signed_files(load_verified(registry, workshop.photo), signer(registry, "carol")).items():
+        (tmp_path / name).write_bytes(data)
     registry.close()
     with (
         Registry.open(workshop.folder, now=lambda: datetime(2100, 1, 2, tzinfo=UTC)) as late,
         pytest.raises(NotApprovedError, match="expired on 2100-01-01"),
     ):
         add_folders(late, [tmp_path], replace(APPROVE, action="patch.add"))
+
+
+def test_a_model_is_moved_by_whose_key_may_apply_and_signs_that(workshop: Workshop, registry: Registry) -> None:
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    put(registry, MOVERS, "alice")
+    with (
+        workshop.unchanged("refused not_approved"),
+        pytest.raises(NotApprovedError, match=r"\(carol\).*got none") as no,
+    ):
+        operations.revert(registry, workshop.host(), None, ALICE)  # an erasure that is taken out comes back
+    assert no.value.hint == "--actor-key carol"
+    for name, patch, got in (("alice", workshop.photo, "alice"), ("bob", workshop.photo, "bob")):
+        registry.act_as(signer(registry, name))
+        with pytest.raises(NotApprovedError, match=f"got that of {got}"):
+            operations.revert(registry, workshop.host(), [patch], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)  # bob's
+    registry.act_as(signer(registry, "carol"))
+    operations.revert(registry, workshop.host(), [workshop.photo], ALICE)
+    begun, done = registry.entries(limit=2)
+    assert begun.actor_key == done.actor_key == registry.key("carol").key_id
+    with pytest.raises(NotApprovedError, match=r"\(bob\): expected their signature, got that of carol"):
+        operations.switch(registry, workshop.host(), Goal("x", None, {}), ALICE, dry_run=True)
+    revocation.revoke(registry, "bob", Draft("carol", "", "key.revoke", "success"))
+    assert verify_log(registry).signed >= 6
+    registry.close()
+    with Registry.open(workshop.folder, now=lambda: datetime(2100, 1, 2, tzinfo=UTC)) as late:
+        late.act_as(signer(late, "carol"))
+        with pytest.raises(NotApprovedError, match="expired on 2100-01-01"):
+            operations.apply(late, workshop.host(), [workshop.photo], ALICE)
 
 
 # --- how it changes -------------------------------------------------------------------------------------------------
@@ -428,6 +460,6 @@ def test_a_plan_is_approved_by_its_file(workshop: Workshop) -> None:
         done = rasura(*words, cwd=workshop.folder)
         assert done.code == 0, done.err
     assert rasura("patch", "apply", "plan.json", cwd=workshop.folder).code == 3
-    done = rasura("patch", "approve", "plan.json", "--key", "bob", "--json", cwd=workshop.folder)
+    done = rasura("plan", "approve", "plan.json", "--key", "bob", "--json", cwd=workshop.folder)
     assert [(e["kind"], e["new"]) for e in done.data["approved"]] == [("plan", True)]
     assert rasura("patch", "apply", "plan.json", cwd=workshop.folder).code == 0
