@@ -1,6 +1,7 @@
 """Commands that are killed again and again, one registry living through it all; `make soak` does it for long.
 
-    for kills in CommandSoak(nursery, folder, seed).rounds("apply", 10): …
+    with CommandSoak.begun(folder, seed) as soak:
+        soak.kill("apply", 10)
 
 A command and the one that takes it back are killed in turns, in a call that changes files or after a random time. After
 each kill the next look finds the old model or the new, a log that is whole, and an identity that can be used; after all
@@ -11,15 +12,15 @@ import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from support.crashes.commands import CommandNursery, Ended, Typed
-from support.hubserver import HubServer
-from support.registries.workshop import Workshop, digests
+from support.hubserver import TOKEN, HubServer
+from support.registries.workshop import Workshop, copy_of, digests, workshop_template
 
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.log.verify import verify_log
@@ -62,7 +63,17 @@ class CommandSoak:
         self._registry = shop.folder / ".rasura"
         self._pristine = shutil.copytree(self._registry, shop.folder.parent / "registry")
 
-    def rounds(self, name: str, kills: int) -> int:
+    @classmethod
+    @contextmanager
+    def begun(cls, folder: Path, seed: int) -> Iterator[Self]:
+        """One in a folder, with a Hub of its own."""
+        (folder / "hub").mkdir()
+        shop = copy_of(workshop_template(), folder / "work")
+        variables = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hf")}
+        with HubServer(folder / "hub", xet=False) as hub, CommandNursery.started(**variables) as nursery:
+            yield cls(nursery, shop, hub, seed)
+
+    def kill(self, name: str, kills: int) -> int:
         """Kill one of `COMMANDS` so often; gives how often it was. Raises AssertionError where a promise broke."""
         model = ("--model", "the model")
         match name:
