@@ -208,10 +208,15 @@ def _unsigned(found: "Standing") -> list[str]:
         if places:
             since = f"was revoked on {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "is not trusted"
             concept = ", ".join(found.patches[patch_id].concepts)
-            said.append(
+            signed = (
                 f"{short(patch_id)} ({concept}), at {', '.join(places)}, is signed by key {key.name}, which {since}"
             )
+            said.append(f"{signed}; to sign it anew: {_sign_anew(short(patch_id), found.resigners[patch_id])}")
     return said
+
+
+def _sign_anew(patch: str, key: str) -> str:
+    return f"rasura patch sign {patch} --key {key}" if key else f"rasura key new NAME, rasura patch sign {patch}"
 
 
 def _names(registry: "Registry") -> "dict[Any, str]":
