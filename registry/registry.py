@@ -31,12 +31,12 @@ from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
 from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
-from rasura.registry._storage.database import BUSY_SECONDS
+from rasura.registry._storage.database.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.record_digest import Record
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.record_digest import Record
 from rasura.registry.log.writer import Clock
 
 __all__ = ["EntryFilter", "NewPatch", "NewSignature", "Registry", "find_location"]

@@ -18,7 +18,7 @@ from rasura.patches.algebra.compose import Layer, compose, layers_of
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName
-from rasura.registry.apply.cached_host import Glance
+from rasura.registry.apply.hosts.cached_host import Glance
 
 __all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]
 

@@ -16,7 +16,7 @@ from rasura.evaluation.evidence_report.kept_pictures import inline
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, format_span
 from rasura.evaluation.evidence_report.signed_report import END, START
-from rasura.registry._storage.validation import from_instant
+from rasura.registry._storage.records.validation import from_instant
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.gather import Gathered

@@ -26,7 +26,7 @@ from rasura.patches.algebra.protected_subspace import (
     build_guarded_basis,
     build_protected_basis,
 )
-from rasura.patches.checks.capacity import GUARD
+from rasura.patches.checks.kernels.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
@@ -35,7 +35,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explain_nearest

@@ -17,12 +17,12 @@ from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._resources import signatures
 from rasura.registry._resources.bases import insert_basis, insert_retain_set
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import RETIRE, UNRETIRE
+from rasura.registry._storage.database.lookup import expand_id, is_abbreviation
+from rasura.registry._storage.database.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.lookup import expand_id, is_abbreviation
-from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
-from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.records.choices import RETIRE, UNRETIRE
+from rasura.registry._storage.records.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.ledger import every as every_entry
 from rasura.registry.log.told.checks import check_absent, check_told

@@ -2,16 +2,16 @@
 
 The steps, in this order:
 
-(1) verify: what is put in has the approvals that the trust policy asks for; signatures, trust and digests of every
-    wanted patch; the host is what the registry last wrote; its pristine
-    weights are the base of every wanted patch;
+(1) verify: what is put in has the approvals, and is signed by those, that the trust policy asks for; signatures, trust
+    and digests of every wanted patch; the host is what the registry last wrote; its pristine weights are the base of
+    every wanted patch;
 (2) check: the composer accepts the wanted stack under the policy in force;
 (3) an entry *begun* with the digests before and the predicted digests after;
 (4) write, all or nothing; the host reads back and compares;
 (5) an entry *done* and the host's new record, in one transaction.
 
 All of it happens while nobody else may move the host. A *begun* without an end is settled by the next motion, see
-`rasura.registry.apply.host_state`.
+`rasura.registry.apply.hosts.host_state`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.cached_host import Glance
-from rasura.registry.apply.host_state import (
+from rasura.registry._storage.records.choices import digest_policy
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.cached_host import Glance
+from rasura.registry.apply.hosts.host_state import (
     REVERT,
     SET,
     SWITCH,
@@ -45,14 +45,15 @@ from rasura.registry.apply.host_state import (
     settle,
     sighted,
 )
+from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
-from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.demand import require_approved
+from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.roles.roles import check_mover
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
 
@@ -92,6 +93,7 @@ def move(
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
+            registry.check_signed(draft.action)
             held.enter_context(host.alone())
             host = Glance(host)
             settle(registry, host)
@@ -114,12 +116,14 @@ def move(
 
 
 def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
-    """The same, refusing what is put in, or gets another strength, without the approvals that the policy asks for."""
+    """The same, refusing what the trust policy does not let who acts move, or asks more for before it is put in."""
     goal, plan = draft.details.get("goal"), draft.details.get("plan")
 
     def asked(present: Stack) -> Mapping[PatchId, Strength]:
         target = Stack(wanted(present))
         way = present.diff(target)
+        check_mover(registry, way.patches, adds=bool(way.added or way.changed))
+        require_erased(registry, (*way.added, *way.changed))
         require_approved(
             registry,
             (*way.added, *way.changed),

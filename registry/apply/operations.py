@@ -29,9 +29,9 @@ from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
 from rasura.patches.hosts.interface import Host
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal, stricter_of
-from rasura.registry.apply.host_state import (
+from rasura.registry.apply.hosts.host_state import (
     APPLY,
     REVERT,
     STRENGTH,
@@ -42,8 +42,8 @@ from rasura.registry.apply.host_state import (
     settle_unborn,
 )
 from rasura.registry.apply.motion import move
+from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_in_use import check_in_use
 from rasura.registry.registry import Registry
 
 __all__ = [
@@ -87,7 +87,7 @@ def apply(
     def wanted(applied: Stack) -> Stack:
         obstacles = Obstacles()
         for patch_id in ids:
-            if applied.get(patch_id, strength) != strength:
+            if applied.get(patch_id, strength) != strength:  # what is applied at this strength may be asked for again
                 obstacles.add(
                     AlreadyAppliedError(
                         f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength "
@@ -96,6 +96,7 @@ def apply(
                     )
                 )
         with obstacles.noting():
+            # Nobody has to take back what was retired after it was applied.
             check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
         obstacles.refuse()
         return applied.with_(dict.fromkeys(ids, strength))
@@ -137,6 +138,7 @@ def revert(
         BusyError: somebody else is moving the host.
     """
     ids = None if patch_ids is None else tuple(dict.fromkeys(patch_ids))
+    # Where the host is not what was last written, nobody can say what it would be without some of its patches.
     if force and ids is not None:
         raise InputError(
             "force puts all originals back: expected no patch ids", hint="rasura patch revert --all --force"

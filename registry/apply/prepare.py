@@ -18,11 +18,11 @@ from rasura.patches.hosts.interface import Host, MadeOf
 from rasura.patches.models.base_identity import check_touched
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry._storage.records import BaseRecord, HostRecord
-from rasura.registry.apply import side_branches
-from rasura.registry.apply.branches import Branches, make_branches
-from rasura.registry.apply.cached_host import Glance
-from rasura.registry.apply.host_state import (
+from rasura.registry._storage.records.records import BaseRecord, HostRecord
+from rasura.registry.apply.hosts import side_branches
+from rasura.registry.apply.hosts.branches import Branches, make_branches
+from rasura.registry.apply.hosts.cached_host import Glance
+from rasura.registry.apply.hosts.host_state import (
     add_base,
     check_names,
     find_record,
@@ -31,7 +31,7 @@ from rasura.registry.apply.host_state import (
     state_of,
     touched_by,
 )
-from rasura.registry.apply.look_ahead import note_unready
+from rasura.registry.apply.preconditions.look_ahead import note_unready
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_loaded, load_readable
 from rasura.registry.trust.tokenizer_check import check_tokenizer
@@ -52,7 +52,7 @@ class Motion:
         keys: who signed each wanted patch.
         revoked: of those that stay as they are and that no key which counts has signed: who once did.
         tensors: the new value of every plain parameter that the old or the new set touches.
-        branches: what shall run beside every quantised layer that they touch (`rasura.registry.apply.side_branches`).
+        branches: what shall run beside every quantised layer they touch (`rasura.registry.apply.hosts.side_branches`).
         forget: those that get their originals back.
         before: tensor-set digest of these parameters as they are.
         after: the same as they will be.

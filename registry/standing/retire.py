@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from rasura.patches.errors import ConflictError
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry._storage.choices import RETIRE, UNRETIRE
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import RETIRE, UNRETIRE
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
 

@@ -27,7 +27,8 @@ from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
 from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
 from rasura.patches.types import ParamName
-from rasura.registry.log import entry, signed_note
+from rasura.registry.log.entries import entry
+from rasura.registry.log.notes import signed_note
 
 ROOT = Path(__file__).parents[2]
 FORMAT_PAGE = ROOT / "docs" / "patch-format.md"

@@ -17,7 +17,7 @@ from rasura.patches.hosts.disk.new_copy import copy_model
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.erase import erase

@@ -11,7 +11,7 @@ from support.models.single_files import single_file
 from support.registries.workshop import AWKWARD, Workshop, digests, workshop  # noqa: F401
 
 from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
-from rasura.registry.apply import host_state
+from rasura.registry.apply.hosts import host_state
 
 
 @pytest.mark.slow

@@ -41,10 +41,11 @@ from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import host_state, operations
-from rasura.registry.apply.cached_host import Glance
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.hosts import host_state
+from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base

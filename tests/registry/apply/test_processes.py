@@ -17,7 +17,7 @@ from rasura.registry.log.verify import verify_log
 
 WRITERS = """
 import os, sys
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.registry import Registry
 
 location, count = sys.argv[1], int(sys.argv[2])
@@ -153,7 +153,7 @@ def test_a_full_disk_changes_nothing(made: Place) -> None:
     program = (
         "import resource, signal, sys\n"
         "from rasura.patches.errors import RegistryError\n"
-        "from rasura.registry._storage.records import Draft\n"
+        "from rasura.registry._storage.records.records import Draft\n"
         "from rasura.registry.registry import Registry\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "with Registry.open(sys.argv[1]) as registry:\n"

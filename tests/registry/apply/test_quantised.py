@@ -34,8 +34,9 @@ from rasura.patches.hosts.quantised.branch_factors import BranchHook
 from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
 from rasura.patches.hosts.quantised.quantised_layers import digest_codes
 from rasura.patches.types import ParamName
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import operations, side_branches
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.hosts import side_branches
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.log.verify import verify_log

@@ -15,9 +15,10 @@ from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import ConflictError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import host_state, operations
-from rasura.registry.apply.cached_host import Glance
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.hosts import host_state
+from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.apply.status import Survey, survey
 from rasura.registry.registry import Registry

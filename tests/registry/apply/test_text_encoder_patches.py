@@ -18,10 +18,10 @@ from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatEr
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import WEIGHTS, Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.status import survey
 from rasura.registry.erase.base_models import add_base, open_base

@@ -22,8 +22,8 @@ from support.registries.postgres import Cluster
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import (
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import (
     BaseParameter,
     BaseRecord,
     BasisRecord,

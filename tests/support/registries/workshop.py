@@ -34,7 +34,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
