@@ -12,8 +12,8 @@ and beside it the quartiles. *CPU* is processor time, user and system, which oth
 """
 
 import argparse
-import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -79,10 +79,14 @@ class Spent:
 
 def spent_by(work: Callable[[], object]) -> Spent:
     """What it takes, in this process and in those that it waits for."""
-    before, start = os.times(), time.perf_counter()
+    before, start = _used(), time.perf_counter()
     work()
-    after, end = os.times(), time.perf_counter()
-    return Spent(sum(after[:4]) - sum(before[:4]), end - start)
+    return Spent(_used() - before, time.perf_counter() - start)
+
+
+def _used() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import BusyError, ExistsError, NoRegistryError
-from rasura.registry._storage.database.database import schema
+from rasura.registry._storage.database import schema
 from rasura.registry._storage.database.tables import RegistryRow
 from rasura.registry._storage.files.durable_files import make_folder, sync_folder, translated
 from rasura.registry._storage.location import Location

@@ -36,7 +36,8 @@ from rasura.patches.errors import (
     RegistryError,
     SchemaError,
 )
-from rasura.registry._storage.database.database import journal_mode, schema
+from rasura.registry._storage.database import schema
+from rasura.registry._storage.database.database import journal_mode
 from rasura.registry._storage.records.case_record import CaseRecord
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, Registry

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import sqlalchemy
 
-from rasura.registry._storage.database.database import schema
+from rasura.registry._storage.database import schema
 from rasura.registry.registry import Registry
 
 
