@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -41,6 +42,8 @@ _PRAGMAS: Final = (
     "cell_size_check=ON",
     "mmap_size=0",
 )
+# What SQLite keeps beside its file while it writes, and a writer that was killed left there.
+_BESIDE: Final = ("-journal", "-wal")
 # Statements of readers and writers, of every registry that a process opens: compiling one costs more than running it.
 _COMPILED: Final[LRUCache[Any, Any]] = LRUCache(500)
 # A file that another process left half written can be mended only by a connection that may write.
@@ -115,6 +118,8 @@ class Database:
 
     def _mend(self) -> None:
         """Rolls back what a killed writer left behind; readers alone may not."""
+        if not any(Path(f"{self._location.database}{suffix}").exists() for suffix in _BESIDE):
+            return  # SQLite's own condition for that
         try:
             with closing(_connect(self._location, self._busy, write=False)) as connection:
                 connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -128,7 +133,11 @@ class Database:
 def _sqlite(location: Location, busy: float, *, write: bool) -> "Engine":
     # The file's path never becomes part of a URL: `%`, `?` and `#` in it would mean something there.
     shared = _shared()
-    pool = NullPool(lambda: _connect(location, busy, write=write), dialect=shared.dialect)
+
+    def connect() -> Any:  # sqlite3's own, of which SQLAlchemy's protocol asks more
+        return _connect(location, busy, write=write)
+
+    pool = NullPool(connect, dialect=shared.dialect)
     engine = Engine(pool, shared.dialect, shared.url, execution_options={"compiled_cache": _COMPILED})
 
     @event.listens_for(engine, "begin")
