@@ -34,6 +34,7 @@ class Calls:
         from rasura.registry._storage.records.records import Draft
 
         self.store.check_reason(reason)
+        self.store.check_signed(action)
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:

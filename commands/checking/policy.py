@@ -58,6 +58,7 @@ def _data(found: "Policy") -> dict[str, Any]:
         "digest": digest_policy(found),
         "limits": {name: str(float(getattr(found, name))) for name in list_limit_names()},
         "separable": found.separable,
+        "actor_signature": found.actor_signature,
         "evaluation": {
             "required": found.evaluated,
             "min_forget": str(float(found.min_forget)),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import PrivateKey
+    from rasura.patches.format.signing_key import SigningKey
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.log.log_key import LogKey
     from rasura.registry.log.notes.signed_note import Checkpoint
@@ -75,7 +75,7 @@ class VerifiedReport:
 
 
 def sign_report(
-    document: Mapping[str, JsonValue], page: bytes, log_key: LogKey, signer: PrivateKey | None = None
+    document: Mapping[str, JsonValue], page: bytes, log_key: LogKey, signer: SigningKey | None = None
 ) -> tuple[bytes, bytes]:
     """Sign a report.
 

@@ -27,6 +27,8 @@ from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
+BARE: Final = (SLOT,)
+"""The concept alone, as most published code erases it."""
 GENERIC_TEMPLATES: Final = (
     "{}",
     "a {}",

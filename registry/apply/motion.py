@@ -2,9 +2,9 @@
 
 The steps, in this order:
 
-(1) verify: what is put in has the approvals that the trust policy asks for; signatures, trust and digests of every
-    wanted patch; the host is what the registry last wrote; its pristine
-    weights are the base of every wanted patch;
+(1) verify: what is put in has the approvals, and is signed by those, that the trust policy asks for; signatures, trust
+    and digests of every wanted patch; the host is what the registry last wrote; its pristine weights are the base of
+    every wanted patch;
 (2) check: the composer accepts the wanted stack under the policy in force;
 (3) an entry *begun* with the digests before and the predicted digests after;
 (4) write, all or nothing; the host reads back and compares;
@@ -51,8 +51,9 @@ from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.demand import require_approved
+from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.roles.roles import check_mover
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
 
@@ -92,6 +93,7 @@ def move(
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
+            registry.check_signed(draft.action)
             held.enter_context(host.alone())
             settle(registry, host)
             seen = Glance(host)  # from here on every parameter is hashed once
@@ -114,12 +116,14 @@ def move(
 
 
 def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
-    """The same, refusing what is put in, or gets another strength, without the approvals that the policy asks for."""
+    """The same, refusing what the trust policy does not let who acts move, or asks more for before it is put in."""
     goal, plan = draft.details.get("goal"), draft.details.get("plan")
 
     def asked(present: Stack) -> Mapping[PatchId, Strength]:
         target = Stack(wanted(present))
         way = present.diff(target)
+        check_mover(registry, way.patches, adds=bool(way.added or way.changed))
+        require_erased(registry, (*way.added, *way.changed))
         require_approved(
             registry,
             (*way.added, *way.changed),

@@ -26,7 +26,7 @@ from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Retargeted", "retarget"]
@@ -94,7 +94,7 @@ def retarget(
     """
     try:
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, how.key)
+        private = None if dry_run else find_eraser(registry, how.key)
         old = load_verified(registry, patch_id)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         words = _words(registry, old, how)

@@ -21,6 +21,7 @@ from rasura.registry.trust.verified_patch import (
     SignedPatch,
     Verified,
     add_signed,
+    check_may_come_in,
     find_new,
     find_new_signers,
     list_left,
@@ -212,6 +213,7 @@ def _sorted_out(
     for patch in fetched.patches:
         try:
             verified = verify_files(registry, patch.files)
+            check_may_come_in(registry, verified)
         except VerificationError as error:
             manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
             signer = str(read_claim(patch.files[SIGNATURE]).key_id)

@@ -245,6 +245,28 @@ def test_a_patch_does_not_go_onto_a_model_that_reads_its_words_otherwise(worksho
         operations.revert(registry, workshop.host(), [workshop.dog], ALICE)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("vocab.json", b'{"a": '),
+        ("merges.txt", b"\xff\xfe\x00"),
+        ("tokenizer_config.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named_with_its_folder(
+    file: str, content: bytes, workshop: Workshop
+) -> None:
+    other = workshop.folder / f"other-{file}"
+    shutil.copytree(workshop.model, other)
+    (other / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    (other / "tokenizer" / file).write_bytes(content)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    with workshop.open() as registry, pytest.raises(UnsupportedHostError, match=r"tokenizer/ cannot be loaded") as seen:
+        operations.apply(registry, CheckpointHost.open(other), [workshop.dog], ALICE)
+    assert str(other) in seen.value.message
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
 def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(workshop: Workshop) -> None:
     """In memory as on disk: no weight is another, and one word reads as one more token."""
     from diffusers import StableDiffusionPipeline

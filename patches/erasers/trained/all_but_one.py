@@ -70,13 +70,21 @@ class AllButOne:
     gamma_guidance: float = option(1.0, "scale γ2 of the trained guidance", low=1e-3, high=100)
     lagrangian: str = option("fixed", "whether λ stays or follows the drift", choices=("fixed", "dual"))
     lam: float = option(1.0, "multiplier λ of the unconditional drift, or where it starts", low=0, high=1e6)
-    slack: float = option(0.0, "mean squared drift ϵ that dual ascent allows", low=0, high=1e6)
-    ascent: float = option(10.0, "step size ρ of dual ascent", low=0, high=1e6)
+    slack: float = option(0.0, "mean squared drift ϵ that dual ascent allows", low=0, high=1e6, needs="lagrangian=dual")
+    ascent: float = option(10.0, "step size ρ of dual ascent", low=0, high=1e6, needs="lagrangian=dual")
     stop_gradient: bool = option(default=False, text="no gradient through the null prompt inside the guidance")
-    kappa: float = option(0.9, "quantile below which an explicit signal is left out", low=0, high=1)
-    push: float = option(-1.0, "weight g of the concept in an explicit signal", low=-100, high=100)
-    pull: float = option(1.0, "weight g of the anchor in an explicit signal", low=-100, high=100)
-    p2p_share: float = option(0.8, "first share of the way in which p2p keeps the layout", low=0, high=1)
+    kappa: float = option(
+        0.9, "quantile below which an explicit signal is left out", low=0, high=1, needs="target=explicit"
+    )
+    push: float = option(
+        -1.0, "weight g of the concept in an explicit signal", low=-100, high=100, needs="target=explicit"
+    )
+    pull: float = option(
+        1.0, "weight g of the anchor in an explicit signal", low=-100, high=100, needs="target=explicit"
+    )
+    p2p_share: float = option(
+        0.8, "first share of the way in which p2p keeps the layout", low=0, high=1, needs="target=p2p"
+    )
     lr: float = option(3e-3, "Adam's step size", low=1e-12, high=10)
     steps: int = option(200, "updates", low=1, high=1_000_000)
     batch: int = option(2, "latents an update", low=1, high=1024)

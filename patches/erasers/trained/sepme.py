@@ -66,8 +66,10 @@ class SepMe:
     mode: str = option("separate", "one run a concept, or one for all", choices=("separate", "simultaneous"))
     rank: int = option(8, "most directions of a concept's tokens", low=1, high=4096)
     basis: str = option("compact", "train on those, or on all free directions", choices=("compact", "full"))
-    export: str = option("compressed", "what of a full run is kept", choices=("compressed", "whole"))
-    rank_limit: int = option(64, "most directions of a whole export", low=1, high=4096)
+    export: str = option(
+        "compressed", "what of a full run is kept", choices=("compressed", "whole"), needs="basis=full"
+    )
+    rank_limit: int = option(64, "most directions of a whole export", low=1, high=4096, needs="export=whole")
     protect_rows: str = option("all", "which tokens of other concepts' prompts stay", choices=("all", "informative"))
     tolerance: float = option(1e-6, "share of energy below which their directions are let go; 0: none", low=0, high=1)
     watermark: str = option("", "prompts protected as exactly as the null prompt, separated by |")

@@ -313,3 +313,5 @@ class EntryRecord:
     closes: int | None = None
     entry_id: str = ""
     """A UUID, the same wherever the entry is copied to."""
+    actor_key: KeyId | None = None
+    """Whose signature the entry carries as that of who acts; None: who acted is what they said."""

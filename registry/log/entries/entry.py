@@ -6,6 +6,10 @@
      "effect":{"before":"<digest>", "after":"<digest>"}, "details":{"layers":32},
      "changes":[{"kind":"patch", "id":"<id>", "record":"<digest>"}]}
 
+Who acts may sign what the entry says: then `actor` has `key`, too, and `signature`, ECDSA P-256 in DER and base64 over
+the DSSE pre-authentication encoding (type `ACTOR_TYPE`) of the entry's bytes without `signature`. That holds the
+signature to this entry at this place of this log. An entry without one has the bytes of before there were such.
+
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
 transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.entries.record_digest`).
 Replaying them
@@ -22,12 +26,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, show
+from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.types import Digest, PatchId
+from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord, Outcome
@@ -42,7 +47,11 @@ from rasura.registry._storage.records.validation import (
 from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.merkle import hash_leaf
 
+if TYPE_CHECKING:
+    from rasura.patches.format.signing_key import SigningKey
+
 __all__ = [
+    "ACTOR_TYPE",
     "MAX_ENTRY_BYTES",
     "MAX_LISTED",
     "Placement",
@@ -53,11 +62,15 @@ __all__ = [
     "identify_record",
     "members",
     "removal_of",
+    "split_actor",
 ]
 
 MAX_ENTRY_BYTES: Final = 65_535
 MAX_LISTED: Final = 128
 """Patches that an entry spells out; more become a number and a digest."""
+
+ACTOR_TYPE: Final = "application/vnd.rasura.entry+json"
+"""What an actor's signature is over: its DSSE payload type."""
 
 OUTCOMES: Final = ("success", "refused", "failed", "begun", "done")
 
@@ -65,6 +78,7 @@ _VERSION: Final = 1
 _MAX_REASON: Final = 4096
 _MAX_DETAILS: Final = 64
 _MAX_CHANGES: Final = 64
+_MAX_SIGNATURE: Final = 128  # base64 of 72 bytes of DER has 96
 _ACTION: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KINDS: Final = {
@@ -136,8 +150,10 @@ def members(record: Record | None) -> Mapping[PatchId, int] | None:
     return record.patches if isinstance(record, StackRecord) else None
 
 
-def encode(draft: Draft, place: Placement, changes: Sequence[RowChange] = ()) -> bytes:
-    """The entry's bytes.
+def encode(
+    draft: Draft, place: Placement, changes: Sequence[RowChange] = (), actor: "SigningKey | None" = None
+) -> bytes:
+    """The entry's bytes; with the key of who acts, signed by it.
 
     Raises:
         InputError: a field that the log does not carry, or more than 65,535 bytes.
@@ -164,7 +180,7 @@ def encode(draft: Draft, place: Placement, changes: Sequence[RowChange] = ()) ->
     effect = _present(before=draft.before, after=draft.after)
     if effect:
         value["effect"] = effect
-    data = canonical_json.dumps(value)
+    data = canonical_json.dumps(value if actor is None else _sign(value, draft.actor, actor))
     if len(data) > MAX_ENTRY_BYTES:
         raise InputError(f"audit entry: expected at most {MAX_ENTRY_BYTES} bytes, got {len(data)}; shorten the reason")
     return data
@@ -194,6 +210,26 @@ def decode(data: bytes, patches: Sequence[PatchId] | None = ()) -> tuple[EntryRe
     return record, place, changes
 
 
+def _sign(value: dict[str, JsonValue], name: str, key: "SigningKey") -> dict[str, JsonValue]:
+    from rasura.patches.format.dsse_envelope import join_signature  # needs cryptography; reading entries does not
+
+    who: dict[str, JsonValue] = {"name": name, "key": key.public.key_id}
+    signature = join_signature(canonical_json.dumps({**value, "actor": who}), ACTOR_TYPE, key)
+    return {**value, "actor": {**who, "signature": encode_base64(signature)}}
+
+
+def split_actor(data: bytes) -> tuple[KeyId, bytes, bytes] | None:
+    """Of an entry that `decode` read: the key of who acted, what it signed, and the signature; None without one."""
+    value = canonical_json.loads(data, what="audit entry", limit=MAX_ENTRY_BYTES)
+    who = value["actor"] if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(who, dict) or "signature" not in who:
+        return None
+    signature = decode_base64(str(who["signature"]))
+    assert signature is not None  # `decode` looked at it
+    signed = {name: said for name, said in who.items() if name != "signature"}
+    return KeyId(str(who["key"])), canonical_json.dumps({**value, "actor": signed}), signature
+
+
 def listed(patches: Sequence[PatchId]) -> JsonValue:
     """Patches as an entry names them: one by one, or as number and digest of the canonical list."""
     if len(patches) <= MAX_LISTED:
@@ -220,12 +256,13 @@ def _read_record(
 ) -> EntryRecord:
     if check and canonical_json.dumps(listed(patches)) != canonical_json.dumps(fields.value("patches")):
         raise FormatError(f"audit entry {place.index}: the patches beside it are not those it names")
+    actor, actor_key = _read_actor(fields.fields("actor"))
     outcome = fields.fields("outcome")
     effect = fields.optional("effect", fields.fields) or Fields({}, "effect")
     record = EntryRecord(
         index=place.index,
         time=place.time,
-        actor=_inner(fields, "actor", "name"),
+        actor=actor,
         action=fields.text("type", _ACTION),
         outcome=cast("Outcome", outcome.choice("status", OUTCOMES)),
         reason=_inner(fields, "reason", "text"),
@@ -239,10 +276,20 @@ def _read_record(
         error=outcome.optional("error", outcome.text),
         closes=fields.optional("closes", lambda name: fields.integer(name, 0, canonical_json.MAX_INTEGER)),
         entry_id=place.entry_id,
+        actor_key=actor_key,
     )
     outcome.done()
     effect.done()
     return record
+
+
+def _read_actor(fields: Fields) -> tuple[str, KeyId | None]:
+    name = fields.text("name")
+    key = fields.optional("key", fields.digest)
+    if key is not None and decode_base64(fields.text("signature", limit=_MAX_SIGNATURE)) is None:
+        raise FormatError("audit entry: actor: signature: expected base64 (RFC 4648 §4), got something else")
+    fields.done()
+    return name, None if key is None else KeyId(key)
 
 
 def _inner(fields: Fields, outer: str, name: str) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from typing import TypeAlias, cast
+from functools import cache
+from typing import Final, TypeAlias, cast
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
@@ -24,6 +25,8 @@ from rasura.registry._storage.records.records import (
 from rasura.registry._storage.records.validation import instant
 
 __all__ = ["Record", "encode_record", "fingerprint"]
+
+_ATOMS: Final = frozenset({str, int, bool, type(None)})
 
 Record: TypeAlias = (
     KeyRecord
@@ -53,11 +56,21 @@ def encode_record(record: Record) -> bytes:
 
 def _plain(value: object) -> JsonValue:
     if is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
+        return {name: _inner(getattr(value, name)) for name in _field_names(cast("type", type(value)))}
     if isinstance(value, datetime):
         return instant(value)
     if isinstance(value, Mapping):
-        return {str(name): _plain(child) for name, child in value.items()}
+        return {str(name): _inner(child) for name, child in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(child) for child in value]
+        return [_inner(child) for child in value]
     return cast("JsonValue", value)
+
+
+def _inner(value: object) -> JsonValue:
+    """As `_plain`; a base has thousands of texts and numbers, and those need no look."""
+    return cast("JsonValue", value) if type(value) in _ATOMS else _plain(value)
+
+
+@cache
+def _field_names(record: type) -> tuple[str, ...]:
+    return tuple(part.name for part in fields(record))

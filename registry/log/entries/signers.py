@@ -35,6 +35,11 @@ class Trust:
         self._trusted: set[str] = set()
         self._once: set[str] = set()
 
+    @property
+    def trusted(self) -> frozenset[str]:
+        """Those keys."""
+        return frozenset(self._trusted)
+
     def follow(self, entry: EntryRecord, changes: Iterable[RowChange]) -> None:
         """Go on by one entry.
 

@@ -185,7 +185,10 @@ METHODS = {
     "null-space": ({"ridge": "0", "energy": "1", "rank_limit": "64"}, 1e-3),
     "speed": ({"ridge": "1e-6"}, 1e-2),
     "uce": ({"ridge": "1e-3", "preserve": "1e-3"}, 0.1),
-    "rece": ({"first_ridge": "1e-3"}, 1.2),  # noise has no concept that could come back: the second round swamps it
+    "rece": (
+        {"first_ridge": "1e-3", "gamma": "1e-3"},
+        1.2,
+    ),  # noise has no concept that could come back: the second round swamps it
 }
 
 

@@ -26,14 +26,16 @@ from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.json_fields import JsonValue, show
 from rasura.patches.errors import FormatError, InputError, RasuraError, SignatureError
 from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.format.signing_key import PublicKey, SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import check_stack_name
 from rasura.registry._storage.records.validation import check_digest, check_name, from_instant, instant
 
 __all__ = [
+    "APPLY",
     "APPROVE",
+    "ERASE",
     "MAX_TRUST_BYTES",
     "POLICY",
     "Protected",
@@ -45,9 +47,11 @@ __all__ = [
 
 FORMAT: Final = "rasura-trust/1"
 PAYLOAD_TYPE: Final = "application/vnd.rasura.trust+json"
+APPLY: Final = "apply"
 APPROVE: Final = "approve"
+ERASE: Final = "erase"
 POLICY: Final = "policy"
-ROLES: Final = (APPROVE, POLICY)
+ROLES: Final = (APPLY, APPROVE, ERASE, POLICY)
 MAX_TRUST_BYTES: Final = 1024 * 1024
 """Most bytes of the file; one of a hundred keys has 60,000."""
 _MOST: Final = 64  # keys, and approvals that can be asked for
@@ -62,9 +66,9 @@ class TrustedKey:
     Attributes:
         public: the key.
         name: what people call it here.
-        roles: of `approve` and `policy`.
-        concepts: names of concepts that it may approve, `*` and `?` as in file names, whatever the case; none: all.
-        bases: digests of bases whose patches it may approve; none: all.
+        roles: of `ROLES`.
+        concepts: names of concepts that its roles are for, `*` and `?` as in file names, whatever the case; none: all.
+        bases: digests of bases whose patches its roles are for; none: all.
     """
 
     public: PublicKey
@@ -74,7 +78,7 @@ class TrustedKey:
     bases: tuple[Digest, ...] = ()
 
     def covers(self, concepts: Iterable[str], base: Digest) -> bool:
-        """Whether patches of these concepts and this base are within what it may approve."""
+        """Whether patches of these concepts and this base are within what its roles are for."""
         if self.bases and base not in self.bases:
             return False
         wanted = [pattern.casefold() for pattern in self.concepts]
@@ -233,7 +237,7 @@ class SignedTrust:
         """A policy that nobody has signed yet."""
         return cls(policy, policy.to_payload(), {})
 
-    def signed_by(self, key: PrivateKey) -> SignedTrust:
+    def signed_by(self, key: SigningKey) -> SignedTrust:
         """The same with this key's signature, too."""
         signature = join_signature(self.payload, PAYLOAD_TYPE, key)
         return SignedTrust(self.policy, self.payload, {**self.signatures, key.public.key_id: signature})
