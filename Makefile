@@ -61,7 +61,7 @@ demo: $(STAMP)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/rasura demo --out demo-out
 
 test: $(STAMP) $(QUANTISED)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Tests of the report's page use it where it is, beside Chromium and Playwright.
 axe: $(STAMP)
@@ -69,7 +69,7 @@ axe: $(STAMP)
 	cd .venv/axe-core && npm pack --silent axe-core@4 && tar -xzf axe-core-*.tgz
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS) $(QUICK)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS) $(QUICK)
 
 check: $(STAMP) schema
 	$(BIN)/ruff check .

@@ -302,7 +302,7 @@ def test_a_base_with_an_added_token_on_a_spare_row_is_another_base(tmp_path: Pat
     from rasura.registry.erase.base_models import add_base
     from rasura.registry.registry import Registry
 
-    model = tiny_model(tmp_path / "model", TinySpec(size="medium"))
+    model = tiny_model(tmp_path / "model", TinySpec(size="wide"))
     _spare(model)
     shutil.copytree(model, tmp_path / "changed")
     _add_token(tmp_path / "changed/tokenizer")

@@ -34,12 +34,6 @@ def registry(workshop: Workshop) -> Iterator[Registry]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.started() as nursery:
-        yield nursery
-
-
 def look(registry: Registry, *models: Path, dry_run: bool = False) -> list[tuple[str, str]]:
     return [(f.kind, f.outcome) for f in examine(registry, models, ALICE, dry_run=dry_run, progress=silent)]
 

@@ -287,7 +287,7 @@ def test_a_judge_that_still_sees_it_stops_the_takedown(home: Path) -> None:
     state = digests(home)
     run = rasura(
         "takedown", "--model", "model", "--concept", "dog", "--anchor", "animal", "--retain", "retain.txt",
-        "--templates", "objects.txt", "--judge", MODEL, "--pictures", "2", "--yes", cwd=home,
+        "--templates", "objects.txt", "--judge", MODEL, "--pictures", "1", "--yes", cwd=home,
     )  # fmt: skip
     assert run.code == 3, run.out
     assert "dog" in run.err

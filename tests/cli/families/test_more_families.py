@@ -1,6 +1,6 @@
 """Families whose pipeline reads the prompt itself: the whole promise on tiny models of the real classes.
 
-Base, probe, erase by three methods, check, apply and revert on disk and live bit for bit, the exported LoRA.
+Base, probe, erase by two methods, with FULL=1 by three, check, apply and revert on disk and live bit for bit, the exported LoRA.
 """
 
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.commandline import rasura
+from support.full import FULL
 from support.models.tiny_pipelines import NAMES, open_tiny, tiny_of
 from support.registries.workshop import digests
 
@@ -45,11 +46,13 @@ def test_the_whole_promise(name: str, layers: str, tmp_path: Path) -> None:  # n
     erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt"]
     erase += ["--template", "a photo of {}", "--layers", layers, "--tokens", "last"]
     exact = ("--set", "ridge=1e-6", "--set", "energy=1")
-    for method in (("null-space", *exact), ("speed",), ("uce",)):
-        typed(*erase, "--method", *method)
+    others = ("speed", "uce") if FULL else (("speed", "uce")[CASES.index((name, layers)) % 2],)
+    typed(*erase, "--method", "null-space", *exact)
+    for method in others:
+        typed(*erase, "--method", method)
     with Registry.open(tmp_path) as registry:
         made = {record.method: record.patch_id for record in registry.patches()}
-    assert set(made) == {"null-space", "speed", "uce"}
+    assert set(made) == {"null-space", *others}
     patch = made["null-space"]
 
     host = CheckpointHost.open(model)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.models.tiny import TinySpec, tiny_pipeline
+from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, workshop_template
 
 from rasura.patches._io.safetensors_file import encode
@@ -236,7 +236,7 @@ def test_a_base_registered_before_its_text_encoder_could_be_patched(workshop: Wo
 
 
 def test_another_text_encoder_is_another_base(registry: Registry, painting: PatchId) -> None:
-    host = TorchHost.of(tiny_pipeline(TinySpec(dtype="float16", size="medium", seed=1)), "another")
+    host = TorchHost.of(tiny_pipeline(replace(SPEC, seed=1)), "another")
     with pytest.raises(BaseMismatchError, match="text_encoder"):
         operations.apply(registry, host, [painting], ALICE)
 

@@ -24,6 +24,7 @@ from support.registries.registry_fixtures import (
     filled,
     host,
     key,
+    on_both,
     stack,
 )
 
@@ -165,7 +166,7 @@ def test_what_was_begun_and_a_clock_that_was_set_back_are_reported(made: Place) 
     assert (report.unfinished, report.backwards) == ((1,), (2,))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 10, 11])
+@pytest.mark.parametrize(("kind", "batch"), on_both([1, 2, 3, 10, 11]))
 def test_a_log_verifies_in_any_batches(full: Place, batch: int) -> None:
     with full.open() as registry:
         assert verify_log(registry, batch=batch) == verify_log(registry)
@@ -327,7 +328,7 @@ ATTACKS: dict[Attack, str] = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+@pytest.mark.parametrize(("kind", "attack"), on_both(ATTACKS), ids=lambda value: getattr(value, "__name__", None))
 def test_an_attack_on_the_log_is_caught(full: Place, attack: Attack) -> None:
     verify(full)
     with intruder(full) as db:
@@ -439,7 +440,7 @@ TABLE_ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", TABLE_ATTACKS)
+@pytest.mark.parametrize(("kind", "name"), on_both(TABLE_ATTACKS))
 def test_a_table_that_the_log_does_not_tell_of_is_caught(full: Place, name: str) -> None:
     with intruder(full) as db:
         db(TABLE_ATTACKS[name].replace("{x}", digest("x")))
@@ -464,7 +465,7 @@ CHOICE_ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", CHOICE_ATTACKS)
+@pytest.mark.parametrize(("kind", "name"), on_both(CHOICE_ATTACKS))
 def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, name: str) -> None:
     with full.open() as registry:
         (first,) = registry.patches(concept="van gogh")

@@ -213,7 +213,7 @@ class TinyBase:
     @classmethod
     def at(cls, folder: Path, spec: TinySpec | None = None) -> "TinyBase":
         """A new model at `folder`, of width 128 unless the spec says otherwise."""
-        return cls.open(tiny_model(folder, spec or TinySpec(size="medium")))
+        return cls.open(tiny_model(folder, spec or TinySpec(size="wide")))
 
     @classmethod
     def open(cls, folder: Path) -> "TinyBase":
