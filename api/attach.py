@@ -11,7 +11,7 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-from rasura.registry.apply.side_branches import told
+from rasura.registry.apply.hosts.side_branches import told
 from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.live.open_host import open_live_host

@@ -22,7 +22,8 @@ from rasura.patches.errors import VerificationError
 from rasura.patches.format.model_signature import sign
 from rasura.patches.format.signing_key import PrivateKey, SigningKey
 from rasura.patches.types import PatchId
-from rasura.registry.apply import host_state, operations
+from rasura.registry.apply import operations
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files
@@ -288,7 +289,7 @@ def test_an_ambiguous_id(workshop: Workshop) -> None:
     from support.registries.registry_fixtures import files_of as some_files
     from support.registries.registry_fixtures import patch
 
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
 
     with workshop.open() as registry:
         for last in "01":

@@ -14,7 +14,7 @@ from rasura.api.progress import Progress
 if TYPE_CHECKING:
     from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.apply.goal import Goal
     from rasura.registry.apply.receipt import Actor
     from rasura.registry.live.arguments import GoalRef, Ids
@@ -31,7 +31,7 @@ class Calls:
     _progress: Progress
 
     def _draft(self, action: str, reason: str) -> Draft:
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.records.records import Draft
 
         self.store.check_reason(reason)
         self.store.check_signed(action)

@@ -10,7 +10,7 @@ from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import BaseRecord, BaseSummary, KeyRecord
+    from rasura.registry._storage.records.records import BaseRecord, BaseSummary, KeyRecord
     from rasura.registry.trust.revocation import Reach
 
 __all__ = ["BaseAndKeyCalls"]

@@ -20,7 +20,7 @@ from rasura.commands._shared.password import PASSWORD_FILE, ask_password
 if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
@@ -72,7 +72,7 @@ class Order:
 
     def draft(self, action: str, details: "Mapping[str, str | int]" = MappingProxyType({})) -> "Draft":
         """The entry of what is about to be done, noun.verb; where it goes wrong, the log says that instead."""
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.records.records import Draft
 
         return Draft(self.name, self.reason, action, "success", details=details)
 
@@ -281,7 +281,7 @@ def _describe_interruption(context: click.Context, options: dict[str, Any]) -> s
     if size is None or model is None:
         return ""
     from rasura.patches.errors import RasuraError
-    from rasura.registry.apply.interrupted import describe_interruption
+    from rasura.registry.apply.hosts.interrupted import describe_interruption
 
     try:
         with open_registry(options.get("registry_at")) as registry:

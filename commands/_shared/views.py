@@ -14,11 +14,11 @@ from rasura.patches.plain_numbers import NOTHING, SMALL, say_beside, say_number
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import StackDiff
     from rasura.patches.algebra.strength import Strength
-    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.kernels.capacity import Capacity
     from rasura.patches.checks.verdict import Relation, Verdict
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import KeyId, PatchId
-    from rasura.registry._storage.records import EvaluationRecord
+    from rasura.registry._storage.records.records import EvaluationRecord
     from rasura.registry.registry import Registry
     from rasura.registry.trust.approvals.approve import Approved
 

@@ -52,7 +52,7 @@ def set_(file: Path, order: Order, *, dry_run: bool) -> Result:
 
 def _data(found: "Policy") -> dict[str, Any]:
     from rasura.patches.checks.policy import list_limit_names
-    from rasura.registry._storage.choices import digest_policy
+    from rasura.registry._storage.records.choices import digest_policy
 
     return {
         "digest": digest_policy(found),

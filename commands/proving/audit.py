@@ -16,7 +16,7 @@ from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, f
 from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
     from rasura.registry.log.verify import LogReport
 
 

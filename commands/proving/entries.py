@@ -11,7 +11,7 @@ from rasura.commands._shared.output import short
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.choose_entries import Choice
     from rasura.registry.registry import Registry
 

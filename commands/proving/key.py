@@ -14,7 +14,7 @@ from rasura.commands._shared.views import format_place
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import KeyRecord
+    from rasura.registry._storage.records.records import KeyRecord
     from rasura.registry.trust.revocation import Reach
 
 _NAMED: Final = 5  # patches that a line names

@@ -70,7 +70,7 @@ def sign(file: Path, key: str | None, output: Path | None, registry_at: str | No
     Without -o a signed file is written anew in its place.
     """
     from rasura.commands._shared.documents import write_document
-    from rasura.registry._storage.durable_files import write_atomic
+    from rasura.registry._storage.files.durable_files import write_atomic
     from rasura.registry.trust.roles.in_force import sign_trust_policy
 
     with open_registry(registry_at) as registry:

@@ -28,7 +28,7 @@ from rasura.commands.sharing.export import export
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import KeyRecord
+    from rasura.registry._storage.records.records import KeyRecord
     from rasura.registry.standing.catalogue import Listed
 
 _DIGEST: Final = 64

@@ -167,7 +167,7 @@ def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None
     for each in placed:
         last = f"{each.last.time:%Y-%m-%d %H:%M}" if each.last else "-"
         rows.append((format_place(each.host.location), format_set(each.applied, names), each.sight, each.base, last))
-    table(("model", "in force", "seen", "base", "moved"), rows)
+    table(("model", "in force", "seen", "base", "last motion"), rows)
     for each in placed:
         for said in (*([each.said] if each.said else []), *each.uncovered):
             line(f"{format_place(each.host.location)}: {said}")

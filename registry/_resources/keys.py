@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ExistsError, RevokedKeyError, UntrustedKeyError
 from rasura.patches.types import KeyId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import expand_id
-from rasura.registry._storage.records import Draft, KeyRecord
-from rasura.registry._storage.tables import KeyRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.lookup import expand_id
+from rasura.registry._storage.database.tables import KeyRow
+from rasura.registry._storage.records.records import Draft, KeyRecord
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import LogWriter
 

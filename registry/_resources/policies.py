@@ -10,11 +10,11 @@ from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Polic
 from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import REGISTRY, PolicyRecord, digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.tables import PolicyRow
+from rasura.registry._storage.database.tables import PolicyRow
+from rasura.registry._storage.records.choices import REGISTRY, PolicyRecord, digest_policy
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.actors import ASKED, REQUIRED, must_be_signed, refuse_unsigned
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_kind, check_told
 from rasura.registry.log.writer import LogWriter
 

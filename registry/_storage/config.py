@@ -22,8 +22,8 @@ from typing import Final, Self
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.registry._storage.durable_files import read_regular
-from rasura.registry._storage.lookup import suggest
+from rasura.registry._storage.database.lookup import suggest
+from rasura.registry._storage.files.durable_files import read_regular
 
 __all__ = ["CONFIG", "Config"]
 

@@ -11,7 +11,7 @@ The steps, in this order:
 (5) an entry *done* and the host's new record, in one transaction.
 
 All of it happens while nobody else may move the host. A *begun* without an end is settled by the next motion, see
-`rasura.registry.apply.host_state`.
+`rasura.registry.apply.hosts.host_state`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.cached_host import Glance
-from rasura.registry.apply.host_state import (
+from rasura.registry._storage.records.choices import digest_policy
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.cached_host import Glance
+from rasura.registry.apply.hosts.host_state import (
     REVERT,
     SET,
     SWITCH,
@@ -45,11 +45,11 @@ from rasura.registry.apply.host_state import (
     settle,
     sighted,
 )
+from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
-from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.check import merge_policies
@@ -95,15 +95,15 @@ def move(
         try:
             registry.check_signed(draft.action)
             held.enter_context(host.alone())
-            host = Glance(host)
             settle(registry, host)
-            present = applied_of(find_record(registry, host)) if force else present_set(registry, host)
+            seen = Glance(host)  # from here on every parameter is hashed once
+            present = applied_of(find_record(registry, host)) if force else present_set(registry, host, seen)
             target = Stack(asked(present))
             if not present and not target:
                 nothing = digest_tensor_set(())
                 return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
             limits = merge_policies(registry, stricter)
-            motion = prepared(registry, host, present, target, limits)  # (1), (2)
+            motion = prepared(registry, seen, present, target, limits)  # (1), (2)
             expect(motion)
         except RasuraError as error:
             registry.note(describe_outcome(draft, error))
@@ -112,7 +112,7 @@ def move(
             return _receipt(host, motion, changed=False)
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
-        return _carried_out(registry, host, replace(draft, patches=moved), motion, limits)
+        return _carried_out(registry, seen, replace(draft, patches=moved), motion, limits)
 
 
 def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
@@ -150,8 +150,8 @@ def _foresee(
     return _receipt(host, motion, changed=present != target)
 
 
-def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, policy: Policy) -> Receipt:
-    record = motion.record
+def _carried_out(registry: Registry, seen: Glance, draft: Draft, motion: Motion, policy: Policy) -> Receipt:
+    host, record = seen.host, motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
     rests_on = find_evaluation(registry, record.base, applied_of(record))
@@ -166,7 +166,7 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     begun = registry.note(replace(draft, outcome="begun"))  # (3)
     try:
         with beside.exchange_branches(host, motion.branches):
-            host.write(motion.tensors, forget=motion.forget)  # (4)
+            seen.write(motion.tensors, forget=motion.forget)  # (4)
     except RasuraError as error:
         registry.note(
             replace(describe_outcome(draft, error), outcome="failed", after=motion.before, closes=begun.index)

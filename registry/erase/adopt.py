@@ -22,12 +22,12 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.erase.others import find_others
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.roles.roles import find_eraser

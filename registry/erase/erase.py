@@ -24,11 +24,11 @@ from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure, list_doubts
 from rasura.patches.solving.solve import Moments, build_patches
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.others import find_others
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.checkpoint_age import require_checkpoint

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.signing_key import SigningKey
@@ -18,10 +18,10 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
 from rasura.patches.solving.from_manifest import trained
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.roles.roles import find_eraser

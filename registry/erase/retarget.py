@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.patches.format.patch import Patch
@@ -19,11 +19,11 @@ from rasura.patches.solving.from_manifest import request_prompts
 from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
 from rasura.patches.solving.solve import reference_of
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.roles.roles import find_eraser

@@ -11,11 +11,11 @@ from rasura.patches.format.model_signature import read_claim
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
 from rasura.registry.hub.card.licences import parse
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import (
     SignedPatch,

@@ -201,7 +201,7 @@ class LiveModel:
                 yield receipt
             finally:
                 self._blocks -= 1
-                self._go_back(before, reason)
+                self._go_back(before, reason)  # also where the block raised
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -213,6 +213,7 @@ class LiveModel:
             yield
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
+        # The set as a whole, not the patches of the block: one of them may have been applied before it.
         if before:
             self.switch(before, reason=reason)
         else:
@@ -220,6 +221,7 @@ class LiveModel:
 
     @contextmanager
     def _moving(self) -> Iterator[Registry]:
+        # A connection belongs to one thread, and a handle to many: each call has one of its own.
         with self._spoken(), turn(self._turn), Registry.open(self._location) as registry:
             if self._left:
                 raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
@@ -229,7 +231,8 @@ class LiveModel:
 
     @contextmanager
     def _looking(self) -> Iterator[Registry]:
-        # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
+        # Inside of a request no turn is taken: the motion that has it may be waiting for this very request to end.
+        # Until then it writes nothing, so that looking is safe.
         still = nullcontext() if computing_gate(self._gates) else self._turn
         with self._spoken(), still, Registry.open(self._location) as registry:
             yield registry

@@ -68,13 +68,15 @@ class ShardedModel(LiveModel):
         """
 
         def located() -> str:
+            # in the first process alone; the others hear of it
             location = find_location(Path.cwd()) if registry is None else registry
-            with Registry.open(location) as opened:
+            with Registry.open(location) as opened:  # a missing registry is told in every process, before any motion
                 keys.extend(() if act is None else [act(opened)])
             host.parameters()
             return str(location)
 
         keys: list[SigningKey] = []
+        # Defined before the host exists, called after.
         host = ShardedHost.of(model, label, keep_on=keep_on)
         place = host.together(("attach", label), located)
         return cls(host, place, actor, acting=keys[0] if keys else None, say=say)
@@ -89,6 +91,7 @@ class ShardedModel(LiveModel):
         policy: Policy | None = None,
     ) -> Receipt:
         """See `LiveModel`."""
+        # Bound here: inside the lambda, `super()` would find no `self`.
         wanted, act = listed_for_one_strength(ids), super().apply
         return self._together(
             ("apply", wanted, str(strength), policy),
@@ -113,7 +116,10 @@ class ShardedModel(LiveModel):
         """See `LiveModel`."""
         act = super().switch
         return self._together(
-            ("switch", _said(goal), policy), lambda: act(goal, reason=reason, actor=actor, policy=policy)
+            # The question is compared between the processes, so it holds texts: strengths of several types mean the
+            # same.
+            ("switch", _said(goal), policy),
+            lambda: act(goal, reason=reason, actor=actor, policy=policy),
         )
 
     def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
@@ -127,6 +133,7 @@ class ShardedModel(LiveModel):
         return self._together(("status", deep), lambda: act(deep=deep))
 
     def _together(self, question: object, act: Callable[[], _T]) -> _T:
+        # One call after the other: calls of two threads would meet those of other processes in another order.
         with self._spoken(), self._turn:
             return self._sharded.together(question, act)
 

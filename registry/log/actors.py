@@ -1,4 +1,4 @@
-"""Who acts, as entries say it: a claim, or signed by their key (`rasura.registry.log.entry`).
+"""Who acts, as entries say it: a claim, or signed by their key (`rasura.registry.log.entries.entry`).
 
 An entry's signature counts if the log tells of its key before, trusts it then, and the signature is over this entry.
 Where a policy asks for it, its entry says so (detail `actor_signature` of `policy.set`), and from then on until another
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from rasura.patches.errors import InputError, RasuraError, SignatureError
 from rasura.patches.types import SHORT, KeyId
-from rasura.registry.log.entry import ACTOR_TYPE, split_actor
+from rasura.registry.log.entries.entry import ACTOR_TYPE, split_actor
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord, Outcome
+    from rasura.registry._storage.records.records import EntryRecord, Outcome
 
 __all__ = ["ASKED", "REQUIRED", "Actors", "must_be_signed", "refuse_unsigned", "verify_actor"]
 
@@ -48,7 +48,7 @@ def verify_actor(body: bytes, pems: Mapping[KeyId, str]) -> KeyId | None:
     """The key whose signature an entry carries, if it is good; None of one that carries none.
 
     Args:
-        body: the entry's bytes, which `rasura.registry.log.entry.decode` has read.
+        body: the entry's bytes, which `rasura.registry.log.entries.entry.decode` has read.
         pems: the keys that are known.
 
     Raises:

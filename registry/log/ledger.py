@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session, aliased
 
 from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft, EntryRecord, Outcome
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
-from rasura.registry.log.entry import Placement, RowChange, decode, encode
+from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.records.records import Draft, EntryRecord, Outcome
+from rasura.registry.log.entries.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import SigningKey

@@ -23,18 +23,18 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import KeyId, PatchId
-from rasura.registry._storage.records import EntryRecord
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow, KeyRow
+from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow, KeyRow
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.log.actors import Actors
-from rasura.registry.log.entry import Placement, RowChange, decode
+from rasura.registry.log.entries.entry import Placement, RowChange, decode
+from rasura.registry.log.entries.record_digest import Record
+from rasura.registry.log.entries.replay import Replay, compare
+from rasura.registry.log.entries.signers import Trust
 from rasura.registry.log.ledger import patches_of
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
-from rasura.registry.log.record_digest import Record
-from rasura.registry.log.replay import Replay, compare
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.rotation import KeyChain, read_chain
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
-from rasura.registry.log.signers import Trust
 
 __all__ = ["Audited", "LogReport", "verify_log"]
 

@@ -24,13 +24,13 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import InputError, RevokedKeyError
-from rasura.registry._storage.database import Database
+from rasura.registry._storage.database.database import Database
+from rasura.registry._storage.database.tables import CheckpointRow, KeyRow
 from rasura.registry._storage.location import Location
-from rasura.registry._storage.records import Draft, EntryRecord
-from rasura.registry._storage.tables import CheckpointRow, KeyRow
+from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.actors import must_be_signed, refuse_unsigned
-from rasura.registry.log.entry import RowChange
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.ledger import CASE, Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.rotation import NEW, OLD

@@ -30,8 +30,8 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.model_signature import check_files, read_statement
 from rasura.patches.format.signing_key import PublicKey
 from rasura.patches.types import SHORT, KeyId, PatchId
-from rasura.registry._storage.records import Draft
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import LockFile, lock_stack
 from rasura.registry.trust.key_files import is_key_name, trust_key

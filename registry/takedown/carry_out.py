@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import RasuraError
 from rasura.patches.format.signing_key import SigningKey
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.operations import switch
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered

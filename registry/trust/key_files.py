@@ -12,8 +12,8 @@ from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey, is_locked, read_private, write_private
 from rasura.patches.types import SHORT
-from rasura.registry._storage.durable_files import write_atomic
-from rasura.registry._storage.records import Draft, KeyRecord
+from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry._storage.records.records import Draft, KeyRecord
 from rasura.registry.registry import Registry
 from rasura.registry.trust.passwords import VARIABLE
 from rasura.registry.trust.remote_keys import RemoteKey, check_uri, import_public, read_uri

@@ -26,9 +26,9 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.durable_files import translated
-from rasura.registry._storage.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry._storage.files.durable_files import translated
+from rasura.registry._storage.records.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import NewPatch, Registry
 from rasura.registry.trust.retain_words import keep_retained
 from rasura.registry.trust.revocation import find_reason

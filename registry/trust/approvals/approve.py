@@ -19,9 +19,9 @@ from rasura.patches.format.dsse_envelope import check_signature, encode_joined, 
 from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.roles.in_force import find_trust_policy

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rasura.patches.errors import NotApprovedError, UntrustedKeyError
 from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
-from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.roles.in_force import find_trust_policy

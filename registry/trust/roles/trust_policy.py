@@ -28,9 +28,9 @@ from rasura.patches.errors import FormatError, InputError, RasuraError, Signatur
 from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
 from rasura.patches.format.signing_key import PublicKey, SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId
-from rasura.registry._storage.choices import check_stack_name
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.validation import check_digest, check_name, from_instant, instant
+from rasura.registry._storage.records.choices import check_stack_name
+from rasura.registry._storage.records.validation import check_digest, check_name, from_instant, instant
 
 __all__ = [
     "APPLY",

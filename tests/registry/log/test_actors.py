@@ -13,7 +13,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import AuditError, InputError, RevokedKeyError, UntrustedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.actors import REQUIRED
 from rasura.registry.log.verify import verify_log

@@ -28,7 +28,7 @@ from rasura.patches.format.patch import read_folder
 from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.log.verify import verify_log

@@ -17,7 +17,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches.errors import ExistsError, FormatError, InputError, SignatureError
 from rasura.patches.format.signing_key import PrivateKey, write_private
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.verify import verify_log
 from rasura.registry.trust import revocation

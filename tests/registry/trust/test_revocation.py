@@ -14,7 +14,7 @@ from rasura.patches.errors import AuditError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.status import survey

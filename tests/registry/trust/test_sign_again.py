@@ -22,7 +22,7 @@ from rasura.patches.format.bundle_file import decode_bundle
 from rasura.patches.format.patch import read_folder, write_folder
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.patches.types import KeyId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
