@@ -9,7 +9,8 @@ Every motion holds the wanted set to the registry's policy; a policy given here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rasura.patches.algebra.stack import Stack
@@ -220,12 +221,8 @@ def apply_to_folder(
         ExistsError: `out` is there already.
         RasuraError: see `apply`.
     """
-
-    def work(host: Host) -> Receipt:
+    with _opened(registry, model, out, actor, dry_run=dry_run) as host:
         return apply(registry, host, patch_ids, actor, strength=strength, policy=policy, dry_run=dry_run)
-
-    _check_dry(out, dry_run=dry_run)
-    return _in_folder(registry, model, out, actor, work)
 
 
 def switch_folder(
@@ -245,33 +242,29 @@ def switch_folder(
         ExistsError: `out` is there already.
         RasuraError: see `switch`.
     """
-
-    def work(host: Host) -> Receipt:
+    with _opened(registry, model, out, actor, dry_run=dry_run) as host:
         return switch(registry, host, goal, actor, policy=policy, expected=expected, dry_run=dry_run)
 
-    _check_dry(out, dry_run=dry_run)
-    return _in_folder(registry, model, out, actor, work)
 
-
-def _in_folder(
-    registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
-) -> Receipt:
+@contextmanager
+def _opened(
+    registry: Registry, model: Path, out: Path | None, actor: Actor, *, dry_run: bool
+) -> Iterator[CheckpointHost]:
+    """A model on disk, or a new copy of it, which is gone again if the block fails."""
     if out is None:
-        return work(CheckpointHost.open(model))
+        yield CheckpointHost.open(model)
+        return
+    if dry_run:
+        raise InputError(
+            "a dry run looks at the model itself: expected no new copy of it", hint="rasura plan --stack STACK"
+        )
     for dead in find_dead(out.absolute()):
         settle_unborn(registry, dead)
     with new_copy(model, out) as host:
         if applied_of(find_record(registry, host)):  # of a folder that is gone; the copy has nothing applied
             revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
-        host.last = True
-        return work(host)
-
-
-def _check_dry(out: Path | None, *, dry_run: bool) -> None:
-    if dry_run and out is not None:
-        raise InputError(
-            "a dry run looks at the model itself: expected no new copy of it", hint="rasura plan --stack STACK"
-        )
+        host.last = True  # the block's write ends with the copy at its target
+        yield host
 
 
 def _check_expected(applied: Stack, expected: Stack | None, host: Host) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rasura.patches._io.byte_ranges import sync_folder
 from rasura.patches.errors import NotFoundError, RegistryError
 
 __all__ = ["make_folder", "read_regular", "sync_folder", "temporary", "translated", "write_atomic"]
@@ -53,15 +54,6 @@ def temporary(folder: Path, data: bytes, *, mode: int) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             path.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename inside the folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:

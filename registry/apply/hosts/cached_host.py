@@ -8,27 +8,24 @@ the motion itself writes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, QuantisedPart, Value
+from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.algebra.compose import Layer
-
 __all__ = ["Glance"]
 
 
-class Glance(Host):
-    """A host that remembers what it answered; see `rasura.patches.hosts.interface.Host` for its methods."""
+class Glance:
+    """What a host answered; a `rasura.patches.hosts.interface.Reading`. Whoever needs more of it asks `host`."""
 
     def __init__(self, host: Host) -> None:
-        """Answer for this host."""
-        self._host = host
+        """Nothing is asked yet."""
+        self.host = host
+        self.location, self.lasting = host.location, host.lasting
         self._forget_all()
 
     def _forget_all(self) -> None:
@@ -37,56 +34,23 @@ class Glance(Host):
         self._present: dict[ParamName, Digest] = {}
         self._before: dict[ParamName, Digest] = {}
 
-    @property
-    def location(self) -> str:
-        """See `Host`."""
-        return self._host.location
-
-    @property
-    def host_id(self) -> str:
-        """See `Host`."""
-        return self._host.host_id
-
-    @property
-    def lasting(self) -> bool:
-        """See `Host`."""
-        return self._host.lasting
-
-    def known_as(self, host_id: str) -> None:
-        """See `Host`."""
-        self._host.known_as(host_id)
-
-    def alone(self) -> AbstractContextManager[object]:
-        """See `Host`."""
-        return self._host.alone()
-
     def kept(self) -> frozenset[ParamName]:
         """See `Host`; asked once."""
         if self._kept is None:
-            self._kept = self._host.kept()
+            self._kept = self.host.kept()
         return self._kept
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """See `Host`; asked once."""
         if self._infos is None:
-            self._infos = self._host.parameters()
+            self._infos = self.host.parameters()
         return self._infos
-
-    def read(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
-        """See `Host`."""
-        return self._host.read(names)
-
-    def originals(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
-        """See `Host`; where the host can lend them, not copies: to be read before the next write, never written."""
-        if not (wanted := list(names)):
-            return {}
-        return self._host.lent(wanted)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """See `Host`; every parameter is hashed once."""
         wanted = list(names)
         if missing := [name for name in wanted if name not in self._present]:
-            self._present |= self._host.digests(missing)
+            self._present |= self.host.digests(missing)
         return {name: self._present[name] for name in wanted}
 
     def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
@@ -94,36 +58,11 @@ class Glance(Host):
         wanted = list(names)
         kept = [name for name in wanted if name in self.kept()]
         if missing := [name for name in kept if name not in self._before]:
-            self._before |= self._host.original_digests(missing)
+            self._before |= self.host.original_digests(missing)
         return {**self.digests([n for n in wanted if n not in self.kept()]), **{n: self._before[n] for n in kept}}
-
-    def ensure_writable(self, names: Iterable[ParamName]) -> None:
-        """See `Host`."""
-        self._host.ensure_writable(names)
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """See `Host`; what was seen before must be there still, and no longer counts afterwards."""
-        self._host.hold_to(self._present)
-        self._forget_all()
-        self._host.write(tensors, forget=forget)
-
-    def model_folder(self) -> Path | None:
-        """See `Host`."""
-        return self._host.model_folder()
-
-    def pipeline_parts(self) -> Mapping[str, object]:
-        """The host's own."""
-        return self._host.pipeline_parts()
-
-    def quantised_part(self) -> QuantisedPart | None:
-        """See `Host`; its answers are not remembered."""
-        return self._host.quantised_part()
-
-    def compose(
-        self,
-        layers: Mapping[ParamName, Layer],
-        originals: Mapping[ParamName, torch.Tensor],
-        made_of: Mapping[ParamName, MadeOf],
-    ) -> dict[ParamName, Value]:
-        """See `Host`."""
-        return self._host.compose(layers, originals, made_of)
+        self.host.hold_to(self._present)
+        self._forget_all()  # before the write: also where it fails, nobody knows what is there now
+        self.host.write(tensors, forget=forget)

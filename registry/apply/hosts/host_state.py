@@ -26,7 +26,7 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, FormatError
 from rasura.patches.hosts.disk.new_copy import target_of
 from rasura.patches.hosts.disk.state_folder import StateFolder
-from rasura.patches.hosts.interface import Host
+from rasura.patches.hosts.interface import Host, Reading
 from rasura.patches.types import SHORT, Digest, ParamName, PatchId
 from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
 from rasura.registry.registry import Registry
@@ -64,14 +64,19 @@ def find_record(registry: Registry, host: Host) -> HostRecord | None:
     return record or (registry.find_host(host.location) if host.lasting else None)
 
 
-def present_set(registry: Registry, host: Host) -> Stack:
+def present_set(registry: Registry, host: Host, seen: Reading | None = None) -> Stack:
     """What the registry says is applied, compared with what is there.
+
+    Args:
+        registry: what says so.
+        host: the model.
+        seen: what it answered already, if it was asked before.
 
     Raises:
         DriftError: the host's touched parameters are not those that the registry last wrote, or the host keeps
             originals that this registry knows nothing of.
     """
-    return _compared(registry, host, find_record(registry, host))
+    return _compared(registry, seen or host, find_record(registry, host))
 
 
 def sighted(registry: Registry, host: Host) -> HostRecord | None:
@@ -89,7 +94,7 @@ def sighted(registry: Registry, host: Host) -> HostRecord | None:
     return record
 
 
-def _compared(registry: Registry, host: Host, record: HostRecord | None) -> Stack:
+def _compared(registry: Registry, host: Reading, record: HostRecord | None) -> Stack:
     applied = applied_of(record)
     if not applied and host.kept():  # kept originals and no record: somebody else's patches
         raise DriftError(
@@ -168,13 +173,13 @@ def settle_unborn(registry: Registry, place: Path) -> None:
         registry.note(_with(draft, entry, closes=entry.index, error="interrupted", before=entry.before))
 
 
-def state_of(host: Host, names: Iterable[ParamName]) -> Digest:
+def state_of(host: Reading, names: Iterable[ParamName]) -> Digest:
     """Tensor-set digest of some parameters as they are now."""
     chosen = list(names)
     return digest_set(host, chosen, host.digests(chosen))
 
 
-def digest_set(host: Host, names: Iterable[ParamName], digests: Mapping[ParamName, Digest]) -> Digest:
+def digest_set(host: Reading, names: Iterable[ParamName], digests: Mapping[ParamName, Digest]) -> Digest:
     """Tensor-set digest of some parameters of a host, if these were their digests."""
     infos = host.parameters()
     return digest_tensor_set((name, infos[name].dtype, infos[name].shape, digests[name]) for name in names)
@@ -190,7 +195,7 @@ def touched_by(registry: Registry, patch_ids: Iterable[PatchId]) -> list[ParamNa
     return sorted({p.name for patch_id in patch_ids for p in manifest_of(registry, patch_id).base.parameters})
 
 
-def check_names(host: Host, names: Iterable[ParamName]) -> None:
+def check_names(host: Reading, names: Iterable[ParamName]) -> None:
     """Refuse a host that lacks one of these parameters.
 
     Raises:
@@ -205,19 +210,19 @@ def check_names(host: Host, names: Iterable[ParamName]) -> None:
             )
 
 
-def model_option(host: Host) -> str:
+def model_option(host: Reading) -> str:
     """`--model …` as a shell would want it."""
     return f"--model {shlex.quote(host.location)}"
 
 
-def look_at(host: Host, *, deep: bool = False) -> str:
+def look_at(host: Reading, *, deep: bool = False) -> str:
     """What to type to see what is applied to a host; no command reaches into a live one."""
     if not host.lasting:
         return f"model.status({'deep=True' if deep else ''})"
     return f"rasura patch status {'--deep ' if deep else ''}{model_option(host)}"
 
 
-def add_base(host: Host) -> str:
+def add_base(host: Reading) -> str:
     """The command that registers a host's weights as a base."""
     return f"rasura base add {shlex.quote(host.location) if host.lasting else 'DIR'}"
 
@@ -266,7 +271,7 @@ def _after(registry: Registry, entry: EntryRecord, before: Stack) -> Stack:
     return before.with_(dict.fromkeys(entry.patches, strength))
 
 
-def _check_state(registry: Registry, host: Host, record: HostRecord) -> None:
+def _check_state(registry: Registry, host: Reading, record: HostRecord) -> None:
     names = touched_by(registry, record.applied)
     check_names(host, names)
     if (got := state_of(host, names)) != record.state:  # one digest over all: hashing is what a look costs
