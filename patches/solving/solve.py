@@ -122,6 +122,7 @@ def build_patches(
                 weights=weights,
                 measured=numbers,
                 through=() if encoder.readout is None else encoder.readout.parameters,
+                read_as=encoder.dtype,
             )
         )  # (5)
     return tuple(patches)

@@ -36,8 +36,11 @@ _FORMAT: Final = 1
 _ENCODING: Final = (
     "algebra.protected_subspace",
     "models.clip_or_t5",
+    "models.encoder_place",
     "models.load_encoder",
+    "models.pipeline_tower",
     "models.plain_text",
+    "models.readout",
     "models.spelling",
     "models.text_encoder",
 )
