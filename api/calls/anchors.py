@@ -11,7 +11,7 @@ from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.anchors import Anchor, CheckedAnchor
 
 __all__ = ["AnchorCalls"]
@@ -49,7 +49,7 @@ class AnchorCalls(Calls):
         """
         from rasura.patches._io.files import read_regular
         from rasura.patches.errors import ExistsError
-        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
         from rasura.registry.evidence.take_out import export_checkpoint
 
@@ -96,7 +96,7 @@ class AnchorCalls(Calls):
         from rasura.patches._io.files import read_regular
         from rasura.registry.evidence.anchors import verify_anchors
         from rasura.registry.evidence.timestamp_token import read_roots
-        from rasura.registry.log.cosignature import WitnessKey
+        from rasura.registry.log.notes.cosignature import WitnessKey
 
         roots = [root for path in tsa_ca for root in read_roots(read_regular(Path(path), _LIMIT))]
         return verify_anchors(self.store, roots=roots, witnesses=[WitnessKey.parse(text) for text in witness_key])
@@ -117,7 +117,7 @@ class AnchorCalls(Calls):
         """
         from rasura.patches._io.files import read_regular
         from rasura.registry.evidence.witness import WITNESS, witness
-        from rasura.registry.log.signed_note import VerifyKey
+        from rasura.registry.log.notes.signed_note import VerifyKey
 
         proof = None if bundle is None else read_regular(Path(bundle), _BUNDLE_LIMIT)
         note, key = read_regular(Path(checkpoint), _LIMIT), VerifyKey.parse(vkey)

@@ -10,7 +10,7 @@ from rasura.api.hints import in_python
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.report.evaluated import Evaluated
-    from rasura.registry._storage.records import EvaluationRecord
+    from rasura.registry._storage.records.records import EvaluationRecord
 
 __all__ = ["EvaluationCalls"]
 

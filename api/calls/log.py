@@ -12,7 +12,7 @@ from rasura.api.hints import in_python
 from rasura.api.progress import ignore_progress
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.attest import VerifiedModel
     from rasura.registry.evidence.choose_entries import Choice
     from rasura.registry.evidence.verify_file import VerifiedFile
@@ -75,7 +75,7 @@ class LogCalls(Calls):
         Raises:
             AuditError: the first thing found wrong.
         """
-        from rasura.registry.log.signed_note import VerifyKey
+        from rasura.registry.log.notes.signed_note import VerifyKey
         from rasura.registry.log.verify import verify_log
 
         return verify_log(self.store, vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
@@ -127,8 +127,8 @@ class LogCalls(Calls):
             ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
         from rasura.patches.errors import ExistsError
-        from rasura.registry._storage.durable_files import write_atomic
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.files.durable_files import write_atomic
+        from rasura.registry._storage.records.records import Draft
         from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
         from rasura.registry.trust.checkpoint_age import GIVEN
 
@@ -189,7 +189,7 @@ class LogCalls(Calls):
         Raises:
             RegistryError: the key is not here, or cannot be written; nothing was changed.
         """
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.records.records import Draft
         from rasura.registry.log.rotation import ROTATE
 
         return self.store.rotate_log_key(Draft(self.actor, reason, ROTATE, "success"))
@@ -251,7 +251,7 @@ def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None
         AuditError, FormatError: the first thing found wrong.
     """
     from rasura.registry.evidence.verify_file import verify_file
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
@@ -275,7 +275,7 @@ def verify_model(
     """
     from rasura.patches.format.signing_key import PublicKey
     from rasura.registry.evidence.attest import verify_model
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None

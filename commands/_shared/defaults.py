@@ -13,6 +13,7 @@ from rasura.commands._shared.output import note
 
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "key": ("key", str),
+    "actor_key": ("actor_key", str),
     "retain": ("retain", Path),
     "template_files": ("templates", lambda text: (Path(text),)),
     "judge": ("judge", str),

@@ -19,7 +19,7 @@ def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | N
         HostWriteError: it cannot be written; nothing is left of it.
     """
     from rasura.patches.errors import HostWriteError, RegistryError
-    from rasura.registry._storage.durable_files import write_atomic
+    from rasura.registry._storage.files.durable_files import write_atomic
 
     _check_place(path, known)
     try:
@@ -43,7 +43,7 @@ def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
     import tempfile
 
     from rasura.patches.errors import HostWriteError
-    from rasura.registry._storage.durable_files import sync_folder
+    from rasura.registry._storage.files.durable_files import sync_folder
 
     if path is None:
         return _print_pieces(lines)

@@ -54,7 +54,7 @@ def apply(
     from rasura.patches.algebra.strength import ONE, Strength
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
-    from rasura.registry.apply.look_ahead import look_ahead
+    from rasura.registry.apply.preconditions.look_ahead import look_ahead
 
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
@@ -106,7 +106,7 @@ def switch(
     """
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
-    from rasura.registry.apply.look_ahead import note_unfit
+    from rasura.registry.apply.preconditions.look_ahead import note_unfit
     from rasura.registry.stacks.stack_ref import goal_of
 
     obstacles, stricter, goal = Obstacles(), None, None
@@ -161,7 +161,7 @@ def revert(
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
-    from rasura.registry.apply.host_state import applied_of, find_record
+    from rasura.registry.apply.hosts.host_state import applied_of, find_record
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
@@ -193,8 +193,8 @@ def revert(
 def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, force: bool = False) -> "Stack | None":
     """What is applied now, once somebody agreed to what a motion from it would un-erase; None where nobody asked."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.host_state import applied_of, find_record, sighted
-    from rasura.registry.apply.loss import find_losses
+    from rasura.registry.apply.hosts.host_state import applied_of, find_record, sighted
+    from rasura.registry.apply.preconditions.loss import find_losses
 
     if yes:
         return None

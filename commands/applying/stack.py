@@ -22,8 +22,8 @@ from rasura.commands._shared.views import (
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Verdict
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import HostRecord
+    from rasura.registry._storage.records.choices import StackRecord
+    from rasura.registry._storage.records.records import HostRecord
     from rasura.registry.stacks.overview import Overview
     from rasura.registry.takedown.follow import Followed, FollowedPatch
 
@@ -335,7 +335,7 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
 
 def _place(host: "HostRecord") -> str:
     """A model's location; of one that was moved or deleted, where it lies now, or that it is not there."""
-    from rasura.registry.apply.moved import is_gone, say_gone
+    from rasura.registry.apply.hosts.moved import is_gone, say_gone
 
     return f"{host.location} ({say_gone(host)})" if is_gone(host) else host.location
 

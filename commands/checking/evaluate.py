@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.report.limits import Outcome
     from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.registry import Registry
 
 _NUMBERS: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.retain_set import RetainSet
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.registry import Registry
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan

@@ -13,7 +13,7 @@ from rasura.commands._shared.output import Result, line, many, progress, short, 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PublicKey
     from rasura.registry.evidence.model_statement import ModelStatement
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
 _PATH = click.Path(path_type=Path)
 _LIMIT = 64 * 1024**2

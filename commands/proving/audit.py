@@ -10,13 +10,14 @@ import click
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
-from rasura.commands._shared.output import Result, line, printing, table, verdict, warn
+from rasura.commands._shared.output import Result, line, many, printing, table, verdict, warn
 from rasura.commands.proving.anchor import anchor, witness
 from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, format_entry, list_fields, read_choice
 from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
+    from rasura.registry.log.verify import LogReport
 
 
 _PAGE: Final = 500
@@ -220,27 +221,31 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
         "rotations": list(report.rotations),
         "remembered": report.remembered,
         "kept": report.kept,
+        "signed": report.signed,
     }
 
-    def text() -> None:
-        whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {registry.origin}"
-        verdict(whole, good=True)
-        if report.unfinished:
-            line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
-        if report.backwards:
-            line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
-        if report.kept is not None:
-            line(f"it continues the checkpoint of {report.kept} entries that was kept")
-        if report.rotations:
-            line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
-        if report.replaced:
-            warn(_REPLACED.format(report.vkey))
-        if not report.pinned:
-            warn(_UNPINNED)
-        if not report.remembered and report.kept is None:
-            warn("neither keys/last_signed nor --checkpoint is at hand: entries cut from the end do not show")
+    return Result(data, lambda: _print_report(report, registry.origin))
 
-    return Result(data, text)
+
+def _print_report(report: "LogReport", origin: str) -> None:
+    whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {origin}"
+    verdict(whole, good=True)
+    if report.signed:
+        line(f"{many(report.signed, 'entry', 'entries')} signed by who acted; of all others that is claimed")
+    if report.unfinished:
+        line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
+    if report.backwards:
+        line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
+    if report.kept is not None:
+        line(f"it continues the checkpoint of {report.kept} entries that was kept")
+    if report.rotations:
+        line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
+    if report.replaced:
+        warn(_REPLACED.format(report.vkey))
+    if not report.pinned:
+        warn(_UNPINNED)
+    if not report.remembered and report.kept is None:
+        warn("neither keys/last_signed nor --checkpoint is at hand: entries cut from the end do not show")
 
 
 def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> Result:

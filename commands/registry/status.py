@@ -167,7 +167,7 @@ def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None
     for each in placed:
         last = f"{each.last.time:%Y-%m-%d %H:%M}" if each.last else "-"
         rows.append((format_place(each.host.location), format_set(each.applied, names), each.sight, each.base, last))
-    table(("model", "in force", "seen", "base", "moved"), rows)
+    table(("model", "in force", "seen", "base", "last motion"), rows)
     for each in placed:
         for said in (*([each.said] if each.said else []), *each.uncovered):
             line(f"{format_place(each.host.location)}: {said}")
@@ -208,10 +208,15 @@ def _unsigned(found: "Standing") -> list[str]:
         if places:
             since = f"was revoked on {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "is not trusted"
             concept = ", ".join(found.patches[patch_id].concepts)
-            said.append(
+            signed = (
                 f"{short(patch_id)} ({concept}), at {', '.join(places)}, is signed by key {key.name}, which {since}"
             )
+            said.append(f"{signed}; to sign it anew: {_sign_anew(short(patch_id), found.resigners[patch_id])}")
     return said
+
+
+def _sign_anew(patch: str, key: str) -> str:
+    return f"rasura patch sign {patch} --key {key}" if key else f"rasura key new NAME, rasura patch sign {patch}"
 
 
 def _names(registry: "Registry") -> "dict[Any, str]":

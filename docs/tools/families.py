@@ -2,7 +2,7 @@
 
 `python docs/tools/families.py [--check]`
 
-The rows are what `tests/cli/test_more_families.py` saw of tiny models of the real classes when it last ran as
+The rows are what `tests/cli/families/test_more_families.py` saw of tiny models of the real classes when it last ran as
 `make families`, and wrote to docs/results/families.json; every other run of it must see the same. A row of the table of
 families that no run has carried through is refused here. Only the width is that of the published models.
 """

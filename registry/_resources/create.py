@@ -16,12 +16,12 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import BusyError, ExistsError, NoRegistryError
-from rasura.registry._storage import schema
-from rasura.registry._storage.durable_files import make_folder, sync_folder, translated
+from rasura.registry._storage.database import schema
+from rasura.registry._storage.database.tables import RegistryRow
+from rasura.registry._storage.files.durable_files import make_folder, sync_folder, translated
 from rasura.registry._storage.location import Location
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.tables import RegistryRow
-from rasura.registry.log.entry import RowChange
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.writer import Clock, LogWriter
 

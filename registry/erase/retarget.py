@@ -10,12 +10,12 @@ import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts
@@ -24,14 +24,14 @@ from rasura.patches.solving.reproject import read_stored_erasure
 from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
 from rasura.patches.solving.solve import reference_of
 from rasura.patches.types import Digest, ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Carried", "Retargeted", "carry", "find_other_reader", "retarget", "sign_carried"]
@@ -99,7 +99,7 @@ def retarget(
     """
     try:
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, how.key)
+        private = None if dry_run else find_eraser(registry, how.key)
         old = load_verified(registry, patch_id)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         if (differs := find_other_reader(old, other)) is not None:
@@ -181,7 +181,7 @@ def carry(
     )
 
 
-def sign_carried(made: Carried, other: OpenBase, private: PrivateKey, draft: Draft) -> SignedPatch:
+def sign_carried(made: Carried, other: OpenBase, private: SigningKey, draft: Draft) -> SignedPatch:
     """The patch with its signature, and what the log shall say of it."""
     old = made.old.patch_id
     noted = replace(draft, details={"from": old, "responses": made.way})

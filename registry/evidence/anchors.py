@@ -27,16 +27,16 @@ from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import AuditError, FormatError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry.evidence.timestamp_token import read_claimed_time, verify_token
-from rasura.registry.log.cosignature import WitnessKey, find_cosignature
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.notes.cosignature import WitnessKey, find_cosignature
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_chain
-from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
 from rasura.registry.log.verify import verify_log
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry._storage.records.records import Draft, EntryRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["ANCHOR", "Anchor", "CheckedAnchor", "add_anchor", "list_anchors", "verify_anchors"]

@@ -12,23 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.errors import ExistsError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
 from rasura.patches.solving.retarget import describe_origin
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.choices import StackRecord, check_stack_name
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import StackRecord, check_stack_name
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.retarget import Carried, carry, find_other_reader, sign_carried
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import add_signed, find_new, load_verified
 
 __all__ = ["Followed", "FollowedPatch", "retarget_stack"]
@@ -117,7 +117,7 @@ def retarget_stack(
     ids = tuple(before.patches)
     try:
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, how.key)
+        private = None if dry_run else find_eraser(registry, how.key)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         target = to or f"{name}-{other.record.name}"
         _check_new(registry, before, other, target)

@@ -16,7 +16,7 @@ RECORD: Final = Path(__file__).parents[3] / "docs" / "results" / "families.json"
 def keep_or_compare(seen: dict[str, Any]) -> None:
     """Write what was seen of a family and a choice of layers, or hold it against what is written.
 
-    A run that repeats less than `FULL=1` has seen fewer methods.
+    Which methods have erased in it differs with how much a run repeats (`tests/support/full.py`); null-space always has.
     """
     known: list[dict[str, Any]] = json.loads(RECORD.read_text()) if RECORD.is_file() else []
     mine = [one for one in known if _key(one) == _key(seen)]
@@ -26,7 +26,6 @@ def keep_or_compare(seen: dict[str, Any]) -> None:
         return
     assert mine, f"{_key(seen)} is not in {RECORD.name}: make families"
     (written,) = mine
-    assert set(seen["methods"]) <= set(written["methods"]), "make families"
     assert {**seen, "methods": written["methods"]} == written, "make families"
 
 
