@@ -9,6 +9,7 @@
 #   make house   the figures of docs/house.md    make axe    axe-core (npm), with which tests look at reports in Chromium
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
 #   make takedowns those of docs/takedowns.md                  make gates    those of docs/gates.md
+#   make families  the table of docs/hosts.md, from a run of every family's tiny model
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; PIP_ARGS='--extra-index-url …' tells pip where else to look;
 # JOBS=4 runs that many test processes; ARGS='-k merkle -x' goes to pytest; FULL=1 repeats checks with every kind and size
@@ -37,7 +38,7 @@ QUICK := tests/laws tests/cli/test_contract.py tests/cli/erasing/test_methods.py
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
-.PHONY: help demo test quick house check fix bench results composer takedowns gates gpu schema soak axe
+.PHONY: help demo test quick house check fix bench results composer takedowns gates families gpu schema soak axe
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -134,6 +135,11 @@ takedowns: $(STAMP)
 # A few minutes from nothing: docs/gates.md.
 gates: $(STAMP)
 	$(BIN)/python benchmarks/gates.py
+
+# Twenty minutes on one core.
+families: $(STAMP)
+	FULL=1 RECORD_FAMILIES=1 $(BIN)/python -m pytest -q tests/cli/families/test_more_families.py
+	$(BIN)/python docs/tools/families.py
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

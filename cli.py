@@ -46,7 +46,7 @@ _COMMANDS: Final = {
         "registry.patch:patch",
         "Patches: list, sign, approve, check, apply, switch, revert, solve anew, retire, find the one that does harm.",
     ),
-    "stack": ("applying.stack:stack", "Stacks: create, add, remove, show, list, delete, update, diff, lock."),
+    "stack": ("applying.stack:stack", "Stacks: create, add, remove, show, list, delete, update, retarget, diff, lock."),
     "host": ("registry.status:host", "Models that something was applied to: list."),
     "status": ("registry.status:status", "Say where the registry stands: what is in force where, what is open."),
     "log": ("registry.status:log", "Say what happened lately, a line an event."),

@@ -119,6 +119,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "stack add": Call("registry.add_to_stack", ("name", "*patches")),
     "stack remove": Call("registry.remove_from_stack", ("name", "*ids")),
     "stack update": Call("registry.update_stack", ("name",)),
+    "stack retarget": Call("registry.retarget_stack", ("name",)),
     "stack delete": Call("registry.delete_stack", ("name",)),
     "stack list": Call("registry.stacks"),
     "stack show": Call("registry.stack", ("name",)),

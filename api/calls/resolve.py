@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rasura.registry.erase.retarget import Retargeted
     from rasura.registry.erase.solve_again import Anew
     from rasura.registry.live.arguments import Ids
+    from rasura.registry.takedown.follow import Followed
 
 __all__ = ["ResolveCalls"]
 
@@ -117,6 +118,50 @@ class ResolveCalls(Calls):
         how, draft = self._anew(retain, retain_column, held_out, key), self._draft("patch.retarget", reason)
         found = self.store.resolve_patch(patch)
         return retarget(self.store, found, str(base), how, draft=draft, progress=self._progress, dry_run=dry_run)
+
+    @in_python
+    def retarget_stack(
+        self,
+        name: str,
+        base: str | Path,
+        *,
+        to: str | None = None,
+        retain: str | Path | None = None,
+        key: str | None = None,
+        dry_run: bool = False,
+        reason: str = "",
+    ) -> Followed:
+        """Make of a stack one for another base, such as a finetune (`rasura stack retarget`).
+
+        Args:
+            name: of the stack.
+            base: name or digest of the other base, or its folder.
+            to: what to call the new stack; without it, the old one's name and the base's.
+            retain: as for `rebase`.
+            key: as for `rebase`.
+            dry_run: as for `rebase`.
+            reason: for the log.
+
+        Returns:
+            The stack, its patches, and how far the other base has drifted.
+
+        Raises:
+            ExistsError: there is a stack of the new name.
+        """
+        from rasura.registry.takedown.follow import retarget_stack
+
+        how, draft = self._anew(retain, None, (), key), self._draft("patch.retarget", reason)
+        return retarget_stack(
+            self.store,
+            name,
+            str(base),
+            how,
+            to=to,
+            actor=self._who(reason),
+            draft=draft,
+            progress=self._progress,
+            dry_run=dry_run,
+        )
 
     def _anew(
         self,

@@ -8,11 +8,13 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
-from rasura.commands._shared.output import Result, fields, line, short, table
+from rasura.commands._shared.output import NOTHING_MADE, Result, fields, line, progress, short, table
 from rasura.commands._shared.views import (
     encode_capacity,
     encode_difference,
     format_capacity,
+    format_measured,
+    format_number,
     list_differences,
     list_worst,
     name_concepts,
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records.choices import StackRecord
     from rasura.registry._storage.records.records import HostRecord
     from rasura.registry.stacks.overview import Overview
+    from rasura.registry.takedown.follow import Followed, FollowedPatch
 
 _NAME = click.argument("name")
+_PATH = click.Path(path_type=Path)
+_DRIFTED = 5
 _MEMBERS = click.argument("members", nargs=-1, metavar="[ID[=STRENGTH]]...")
 
 
 @click.group(cls=Verbs)
 def stack() -> None:
-    """Stacks: create, add, remove, show, list, delete, update, diff, lock."""
+    """Stacks: create, add, remove, show, list, delete, update, retarget, diff, lock."""
 
 
 @command(stack, "create", mutating=True)
@@ -108,6 +113,33 @@ def update(name: str, order: Order, *, dry_run: bool) -> Result:
         lines.append("dry run: nothing was written")
     data = {**_data(record), "updated": {u.old: u.new for u in moved}, "dry_run": dry_run}
     return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
+
+
+@command(stack, "retarget", mutating=True)
+@_NAME
+@click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
+@click.option("--to", metavar="NAME", help="Name of the new stack [default: the old one's and the base's].")
+@click.option(
+    "--retain",
+    type=click.Path(path_type=Path),
+    metavar="FILE[:COLUMN]",
+    help="The retain file, if the registry lacks its words.",
+)
+@click.option("--key", metavar="NAME", help="Key to sign with [default: the only one].")
+@DRY
+def retarget(
+    *, name: str, base_ref: str, to: str | None, retain: Path | None, key: str | None, order: Order, dry_run: bool
+) -> Result:
+    """Make of a stack one for another base, such as a finetune, and say how far that has drifted."""
+    from rasura.registry.erase.solve_again import Anew
+    from rasura.registry.takedown.follow import retarget_stack
+
+    with order.open() as registry, progress() as tell:
+        how, draft = Anew(retain=retain, key=key), order.draft("patch.retarget")
+        made = retarget_stack(
+            registry, name, base_ref, how, to=to, actor=order.actor, draft=draft, progress=tell, dry_run=dry_run
+        )
+    return _followed(made, name, dry_run=dry_run)
 
 
 @command(stack, "delete", mutating=True)
@@ -228,6 +260,63 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
     worst = {check: {"value": value, "limit": limit} for check, (value, limit) in found.worst.items()}
     data = {**_data(record), "file": str(output), "policy": found.policy_sha256, "worst": worst}
     return Result(data, lambda: line(said), changed=not check)
+
+
+def _followed(made: "Followed", name: str, *, dry_run: bool) -> Result:
+    drift = sorted(made.drift.items(), key=lambda item: -item[1])
+    data = {
+        **_data(made.stack),
+        "from": name,
+        "reads_otherwise": made.reads_otherwise,
+        "drift": made.drift,
+        "made": [
+            {
+                "id": item.patch.patch_id,
+                "from": item.old.patch_id,
+                "new": item.new,
+                "concept": item.patch.manifest.concept.text,
+                "responses": item.way,
+                "before": dict(item.old.manifest.measured),
+                "measured": dict(item.patch.manifest.measured),
+                "as_it_is": item.as_it_is,
+                "own_promise": item.promise,
+                "notices": list(item.doubts),
+            }
+            for item in made.patches
+        ],
+        "seconds": round(made.seconds, 4),
+        "dry_run": dry_run,
+    }
+
+    def text() -> None:
+        for item in made.patches:
+            for doubt in item.doubts:
+                line(doubt)
+        verb = "would follow" if dry_run else "follows"
+        line(f"stack {made.stack.name} {verb} {name} on {made.base}: {_count(made.stack)}")
+        line(f"text is read {f'by another {made.reads_otherwise}: solved anew' if made.reads_otherwise else 'alike'}")
+        if drift:
+            table(("matrix", "changed by"), [(name, format_number(share)) for name, share in drift[:_DRIFTED]])
+            if len(drift) > _DRIFTED:
+                line(f"and {len(drift) - _DRIFTED} more, which changed less")
+        table(("there", "here", "concept", "left there", "left as it is", "left here"), list(map(_left, made.patches)))
+        if dry_run:
+            line(NOTHING_MADE)
+
+    return Result(data, text, changed=not dry_run)
+
+
+def _left(item: "FollowedPatch") -> tuple[str, ...]:
+    """A patch's row: how much of its concept is left on its own base, on the other without it changed, and with it."""
+    old, new = item.old.manifest.measured, item.patch.manifest.measured
+    return (
+        short(item.old.patch_id),
+        short(item.patch.patch_id),
+        item.patch.manifest.concept.text,
+        format_measured(old.get("residual", "-")),
+        "-" if item.as_it_is is None else format_number(item.as_it_is),
+        format_measured(new.get("residual", "-")),
+    )
 
 
 def _summary(view: "Overview") -> list[tuple[str, str]]:

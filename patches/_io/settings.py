@@ -13,6 +13,8 @@ from typing import Final, Self
 THREADS: Final = "OMP_NUM_THREADS"
 FUSED: Final = "RASURA_FUSED"
 CACHE: Final = "RASURA_CACHE"
+ENCODER_DTYPE: Final = "RASURA_ENCODER_DTYPE"
+ENCODER_DEVICE: Final = "RASURA_ENCODER_DEVICE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +25,21 @@ class Settings:
         threads: how many threads, as for torch and BLAS; anything but a number is the cores that there are.
         fused: "1" asks for the fused kernel on CUDA devices.
         cache: the folder of what can be computed again, for several registries; "" is one in each registry.
+        encoder_dtype: in which dtype large text encoders are loaded.
+        encoder_device: where they read.
     """
 
     threads: str = ""
     fused: str = ""
     cache: str = ""
+    encoder_dtype: str = ""
+    encoder_device: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
         """The choices in an environment."""
-        return cls(environment.get(THREADS, ""), environment.get(FUSED, ""), environment.get(CACHE, ""))
+        names = (THREADS, FUSED, CACHE, ENCODER_DTYPE, ENCODER_DEVICE)
+        return cls(*(environment.get(name, "") for name in names))
 
 
 _CHOSEN: Final = [Settings()]

@@ -8,6 +8,7 @@ from typing import Final
 from rasura.patches._io.canonical_json import MAX_INTEGER
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import FormatError
+from rasura.patches.format.trace_spec import TraceSpec
 from rasura.patches.types import Digest, ParamName, PatchId
 
 MAX_TENSORS: Final = 20_000
@@ -117,6 +118,8 @@ class BaseSpec:
         tokenizer: digest of what turns text into ids.
         through: what the text states go through before the touched parameters read them: parameters of the denoiser
             that a host must have unpatched. Empty where they are read as they come; then it is not written.
+        read_as: "BF16" where the text encoders read in bfloat16; "" is float32, and is not written.
+        trace: why the touched parameters read text alone; None where the table of families answers for it.
     """
 
     sha256: Digest
@@ -124,6 +127,8 @@ class BaseSpec:
     text_encoder: Digest
     tokenizer: Digest
     through: tuple[TensorIdentity, ...] = ()
+    trace: TraceSpec | None = None
+    read_as: str = ""
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
@@ -133,6 +138,8 @@ class BaseSpec:
             "text_encoder_sha256": self.text_encoder,
             "tokenizer_sha256": self.tokenizer,
             **({"through": [parameter.to_json() for parameter in self.through]} if self.through else {}),
+            **({"trace": self.trace.to_json()} if self.trace else {}),
+            **({"read_as": self.read_as} if self.read_as else {}),
         }
 
     @classmethod
@@ -148,7 +155,11 @@ class BaseSpec:
             _check_sorted("base.through", names)
             if not names or {*names} & {parameter.name for parameter in parameters}:
                 raise FormatError("manifest.json: base.through: expected parameters that the patch does not touch")
-        found = cls(fields.digest("sha256"), parameters, encoder, tokenizer, through)
+        trace = TraceSpec.read(fields.fields("trace")) if fields.has("trace") else None
+        if trace is not None:
+            trace.check([parameter.name for parameter in parameters], [parameter.name for parameter in through])
+        read_as = fields.choice("read_as", ("BF16",)) if fields.has("read_as") else ""
+        found = cls(fields.digest("sha256"), parameters, encoder, tokenizer, through, trace, read_as)
         fields.done()
         return found
 

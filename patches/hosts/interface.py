@@ -10,6 +10,7 @@ which bytes are that) and does one thing: write some of them, all or nothing. It
 All answer `digests` with the SHA-256 of the same raw bytes, so a live model can be compared with one on disk.
 """
 
+import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,12 +38,14 @@ __all__ = [
     "name_parameter",
 ]
 
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+COMPONENTS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "text_encoder_3")
 """The parts of a pipeline that a patch may touch; a VAE, a tokenizer or a scheduler is never opened."""
 
 _CLIP_ROOT = "text_model."
 # The children of that root; other text encoders (T5) have none of these at the top and keep their names.
 _CLIP_CHILDREN = ("embeddings.", "encoder.layers.", "final_layer_norm.")
+# Language models that also see pictures lie one deeper in memory than in their files, and either way round.
+_LANGUAGE_ROOTS = re.compile(r"^(?:(?:model|language_model)\.)+")
 
 _OUTER = "module."
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -245,7 +248,7 @@ class Host(Reading, Protocol):
 
 
 def name_parameter(component: str, key: str) -> ParamName:
-    """The one name of a module's parameter, whichever of CLIP's two spellings the file or the module uses.
+    """The one name of a module's parameter, whichever of its spellings the file or the module uses.
 
     transformers has saved the same text encoder with and without `text_model.`; the longer spelling is the name. What
     wrappers put around a module (torch.compile, FSDP, DataParallel) is no part of it, in a file as little as live.
@@ -254,6 +257,7 @@ def name_parameter(component: str, key: str) -> ParamName:
         key = key.removeprefix(_OUTER)
     if any(wrapper in key for wrapper in _WRAPPERS):
         key = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
-    if component.startswith("text_encoder") and key.startswith(_CLIP_CHILDREN):
-        key = _CLIP_ROOT + key
+    if component.startswith("text_encoder"):
+        key = _LANGUAGE_ROOTS.sub("", key)
+        key = _CLIP_ROOT + key if key.startswith(_CLIP_CHILDREN) else key
     return ParamName(f"{component}.{key}")

@@ -16,9 +16,10 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import digest_tensor, digest_tensor_set, dtype_name, torch_dtype
 from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
+from rasura.patches.format.trace_spec import TraceSpec
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
-from rasura.patches.models.families import find_family, refuse_unread
+from rasura.patches.models.families import find_family, refuse_two_spaces, refuse_unread
 from rasura.patches.types import SHORT, Digest, ParamName
 
 CAST_DTYPES: Final = ("F16", "BF16", "F32")
@@ -42,11 +43,13 @@ class BaseIdentity:
         text_encoder: tensor-set digest of the parameters of all text encoders, in the spelling with `text_model.`.
         tokenizer: SHA-256 of the canonical JSON of vocabulary, merges, length and special ids; with several tokenizers
             that of an object which holds each under its name.
+        trace: what its denoiser was seen to read, which is no part of what it is; None where that was not looked at.
     """
 
     parameters: tuple[TensorIdentity, ...]
     text_encoder: Digest
     tokenizer: Digest
+    trace: TraceSpec | None = None
 
     @property
     def digest(self) -> Digest:
@@ -58,6 +61,20 @@ class BaseIdentity:
             "tokenizer_sha256": self.tokenizer,
         }
         return digest_of(canonical_json.dumps(document))
+
+    def spec(
+        self, touched: tuple[TensorIdentity, ...], through: tuple[TensorIdentity, ...] = (), read_as: str = ""
+    ) -> BaseSpec:
+        """What a manifest says of this base.
+
+        Args:
+            touched: the parameters that the patch changes.
+            through: what text goes through before these read it.
+            read_as: the dtype in which the text encoders read; "" is float32.
+        """
+        trace = None if self.trace is None else self.trace.of(parameter.name for parameter in touched)
+        known = trace if trace is not None and trace.layers else None  # none of a patch of the text encoder
+        return BaseSpec(self.digest, touched, self.text_encoder, self.tokenizer, through, known, read_as)
 
 
 def identify(host: Host, tokenizer_state: Mapping[str, canonical_json.JsonValue]) -> BaseIdentity:
@@ -105,6 +122,7 @@ def find_cross_attention(
             and name.endswith(LAYERS[layers])
             and _OVER_FRAMES not in name
         ]
+        refuse_two_spaces(infos, layers)
     refuse_unread(infos, found, "cross-attention projection of text (attn2.to_k, attn2.to_v)")
     if width is None:
         return found

@@ -35,6 +35,7 @@ __all__ = [
     "Reader",
     "find_family",
     "refuse_several_encoders",
+    "refuse_two_spaces",
     "refuse_unread",
 ]
 
@@ -76,6 +77,8 @@ class Encoder:
     """Whether a position knows only what stands before it; of kind `pipeline`, for which its class cannot tell."""
     pipeline: str = ""
     """The class of diffusers whose `encode_prompt` reads, of kind `pipeline`."""
+    alone: bool = False
+    """Whether what else is read in the same call changes what a prompt gives: its filling is read like words."""
 
     @property
     def tokenizer(self) -> str:
@@ -191,13 +194,23 @@ _T5_OF_FLUX: Final = Encoder("text_encoder_2", "T5", 4096, length=512)
 _T5_OF_PIXART: Final = Encoder("text_encoder", "T5", 4096, length=120, masked=True)
 
 _WAN_TEXT: Final = "transformer.condition_embedder.text_embedder"
+_WAN_TEXT_2: Final = "transformer_2.condition_embedder.text_embedder"
 _CAPTION: Final = "transformer.caption_projection"
 
 
-def _pipeline(name: str, width: int, length: int, *, masked: bool = True, causal: bool = True) -> Encoder:
+def _pipeline(
+    name: str, width: int, length: int, *, masked: bool = True, causal: bool = True, alone: bool = False
+) -> Encoder:
     """The encoder that a pipeline of diffusers reads with, by its own method."""
     return Encoder(
-        "text_encoder", "pipeline", width, length=length, masked=masked, causal=causal, pipeline=f"{name}Pipeline"
+        "text_encoder",
+        "pipeline",
+        width,
+        length=length,
+        masked=masked,
+        causal=causal,
+        pipeline=f"{name}Pipeline",
+        alone=alone,
     )
 
 
@@ -206,8 +219,24 @@ _T5_OF_LTX: Final = _pipeline("LTX", 4096, 128, causal=False)
 _UMT5_OF_AURAFLOW: Final = _pipeline("AuraFlow", 2048, 256, causal=False)
 _T5_OF_CHROMA: Final = _pipeline("Chroma", 4096, 512, causal=False)
 _GEMMA_OF_SANA: Final = _pipeline("Sana", 2304, 300)
+_MISTRAL_OF_FLUX2: Final = _pipeline("Flux2", 15360, 512, masked=False)
+_QWEN_OF_QWEN_IMAGE: Final = _pipeline("QwenImage", 3584, 1024)
+_QWEN_OF_Z_IMAGE: Final = _pipeline("ZImage", 2560, 512)
+_QWEN_OF_KLEIN: Final = _pipeline("Flux2Klein", 7680, 512, masked=False)
 _GEMMA_OF_LUMINA: Final = _pipeline("Lumina2", 2304, 256)
+_GLM_OF_COGVIEW4: Final = _pipeline("CogView4", 4096, 1024, alone=True)
+_LLAMA_OF_HUNYUAN: Final = _pipeline("HunyuanVideo", 4096, 256)
+_T5_OF_COSMOS: Final = _pipeline("Cosmos2TextToImage", 1024, 512, causal=False)
 _LUMINA_TEXT: Final = "transformer.time_caption_embed.caption_embedder"
+_COSMOS_TIME: Final = "transformer.time_embed.t_embedder.linear_1.weight"
+_FLUX2: Final = "transformer.double_stream_modulation_txt.linear.weight"
+_GUIDED: Final = "transformer.time_guidance_embed.guidance_embedder"
+_WAN: Final = (
+    Reader(f"{_WAN_TEXT}.linear_1.weight", "text"),
+    Reader(f"{_WAN_TEXT}.linear_2.weight", "projected"),
+    *_projected("transformer.blocks.*", _WAN_TEXT),
+)
+_WAN_IMAGES: Final = ("transformer.condition_embedder.image_embedder.*",)  # which also reads a picture's features
 
 FAMILIES: Final = (
     Family(
@@ -271,15 +300,23 @@ FAMILIES: Final = (
         sequence=((_T5_OF_PIXART,),),
     ),
     Family(
-        "Wan",
+        "Wan 2.2",
         (_UMT5_OF_WAN,),
         (
-            Reader(f"{_WAN_TEXT}.linear_1.weight", "text"),
-            Reader(f"{_WAN_TEXT}.linear_2.weight", "projected"),
-            *_projected("transformer.blocks.*", _WAN_TEXT),
+            *_WAN,
+            Reader(f"{_WAN_TEXT_2}.linear_1.weight", "text"),
+            Reader(f"{_WAN_TEXT_2}.linear_2.weight", "projected"),
         ),
+        has=(f"{_WAN_TEXT}.linear_1.weight", f"{_WAN_TEXT_2}.linear_1.weight"),
+        lacks=_WAN_IMAGES,
+        sequence=((_UMT5_OF_WAN,),),
+    ),
+    Family(
+        "Wan",
+        (_UMT5_OF_WAN,),
+        _WAN,
         has=(f"{_WAN_TEXT}.linear_1.weight", "transformer.blocks.*.attn2.to_k.weight"),
-        lacks=("transformer.condition_embedder.image_embedder.*",),  # which also reads a picture's features
+        lacks=_WAN_IMAGES,
         sequence=((_UMT5_OF_WAN,),),
     ),
     Family(
@@ -319,6 +356,62 @@ FAMILIES: Final = (
         sequence=((_GEMMA_OF_SANA,),),
     ),
     Family(
+        "Qwen-Image",
+        (_QWEN_OF_QWEN_IMAGE,),
+        (Reader("transformer.txt_in.weight", "normed", ("transformer.txt_norm",)), *_STREAM),
+        has=("transformer.txt_in.weight", "transformer.txt_norm.weight", "transformer.img_in.weight"),
+        sequence=((_QWEN_OF_QWEN_IMAGE,),),
+    ),
+    Family(
+        "Z-Image",
+        (_QWEN_OF_Z_IMAGE,),
+        (Reader("transformer.cap_embedder.1.weight", "normed", ("transformer.cap_embedder.0",)),),
+        has=("transformer.cap_embedder.1.weight", "transformer.all_x_embedder.*", "transformer.context_refiner.*"),
+        sequence=((_QWEN_OF_Z_IMAGE,),),
+    ),
+    Family(
+        "FLUX.2",
+        (_MISTRAL_OF_FLUX2,),
+        (Reader(_CONTEXT, "text"), *_STREAM),
+        has=(_CONTEXT, _FLUX2, f"{_GUIDED}.linear_1.weight"),
+        sequence=((_MISTRAL_OF_FLUX2,),),
+    ),
+    Family(
+        "FLUX.2 klein",
+        (_QWEN_OF_KLEIN,),
+        (Reader(_CONTEXT, "text"), *_STREAM),
+        has=(_CONTEXT, _FLUX2),
+        lacks=(f"{_GUIDED}.*",),
+        sequence=((_QWEN_OF_KLEIN,),),
+    ),
+    Family(
+        "CogView4",
+        (_GLM_OF_COGVIEW4,),
+        (Reader("transformer.patch_embed.text_proj.weight", "text"),),
+        has=("transformer.patch_embed.text_proj.weight", "transformer.time_condition_embed.*"),
+        sequence=((_GLM_OF_COGVIEW4,),),
+    ),
+    Family(
+        "HunyuanVideo",
+        (_LLAMA_OF_HUNYUAN, replace(CLIP, component="text_encoder_2")),
+        (
+            Reader("transformer.context_embedder.proj_in.weight", "text"),
+            _POOLED,
+            *_STREAM,
+        ),
+        has=("transformer.context_embedder.proj_in.weight", "transformer.context_embedder.token_refiner.*"),
+        lacks=("transformer.image_embedder.*", "transformer.context_embedder_2.*"),
+        sequence=((_LLAMA_OF_HUNYUAN,),),
+    ),
+    Family(
+        "Cosmos",
+        (_T5_OF_COSMOS,),
+        tuple(Reader(f"transformer.transformer_blocks.*.attn2.to_{role}.weight", "text") for role in "kv"),
+        has=("transformer.transformer_blocks.*.attn2.to_k.weight", "transformer.patch_embed.proj.weight", _COSMOS_TIME),
+        lacks=("transformer.crossattn_proj.*",),  # of later ones, whose pipeline reads with another encoder
+        sequence=((_T5_OF_COSMOS,),),
+    ),
+    Family(
         "Lumina 2",
         (_GEMMA_OF_LUMINA,),
         (Reader(f"{_LUMINA_TEXT}.1.weight", "normed", (f"{_LUMINA_TEXT}.0",)),),
@@ -327,6 +420,15 @@ FAMILIES: Final = (
     ),
 )
 """In the order in which they are tried; a host fits at most one."""
+
+
+_KNOWN_OTHERS: Final[Mapping[str, str]] = {
+    "transformer.caption_projection.*.linear.weight": "HiDream's: each block has a map of its own "
+    "(caption_projection.N) for another layer's states of two encoders, so that no one detector sees what all read",
+    _PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders give, as in Kolors (ChatGLM, "
+    "whose tokenizer runs code of its own) and DeepFloyd IF",
+}
+"""Models that are looked at and not erased in: what is seen of them."""
 
 
 def find_family(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
@@ -364,7 +466,12 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
             hint="pipe.unload_ip_adapter(); pipe.save_pretrained(DIR)",
             parameter=adapter,
         )
-    if any(_matching(infos, _PROJECTED)) or any(name.startswith("transformer.") for name in names):
+    for pattern, seen in _KNOWN_OTHERS.items():
+        if any(_matching(infos, pattern)):
+            raise UnsupportedHostError(
+                f"expected {sought}, got {seen}: what it reads is not known", hint="rasura probe MODEL"
+            )
+    if any(name.startswith("transformer.") for name in names):
         raise UnsupportedHostError(
             f"expected {sought}, got {names[0] if names else 'none'} in a model of none of the families "
             f"{', '.join(known.name for known in FAMILIES)}: what it reads is not known",
@@ -378,6 +485,20 @@ def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamNam
         )
     if not names:
         raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
+
+
+def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> None:
+    """Refuse cross-attention of a pipeline with two denoisers, each of which reads behind a network of its own.
+
+    Raises:
+        UnsupportedHostError: naming what both read alike.
+    """
+    if any(name.startswith("transformer_2.") for name in infos):
+        raise UnsupportedHostError(
+            f"--layers {layers}: expected one denoiser, got transformer and transformer_2, whose cross-attention reads "
+            "what a network of each its own made of the text",
+            hint="rasura erase --layers text",
+        )
 
 
 def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:

@@ -26,8 +26,8 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
-from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
-from rasura.patches.format.patch import Patch, PatchTensors
+from rasura.patches.format.manifest_parts import TensorIdentity
+from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, BaseIdentity, find_cross_attention
 from rasura.patches.plain_numbers import say_beside
@@ -36,7 +36,15 @@ from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.reproject import read_stored_erasure
 from rasura.patches.types import SHORT, ParamName
 
-__all__ = ["FIT", "Responses", "build_increments_on", "check_layers", "responses_of", "retarget_patch"]
+__all__ = [
+    "FIT",
+    "Responses",
+    "build_increments_on",
+    "check_layers",
+    "describe_origin",
+    "responses_of",
+    "retarget_patch",
+]
 
 FIT: Final = 1e-2
 """Relative residual of W Q = B over which responses are not of that form. Closed-form ones leave less than 1e-4."""
@@ -159,23 +167,27 @@ def retarget_patch(
         for name, w in sorted(weights.items())
         if name in increments
     )
-    spec = BaseSpec(base.digest, parameters, base.text_encoder, base.tokenizer)
-    return _described(patch, way, spec, replace(patch.tensors, increments=increments), decimals)
-
-
-def _described(patch: Patch, way: str, base: BaseSpec, tensors: PatchTensors, measured: Mapping[str, str]) -> Patch:
-    old = patch.manifest
-    made = {DERIVED: "retargeted", f"{DERIVED}_from": patch.patch_id, f"{DERIVED}_by": way}
+    tensors = replace(patch.tensors, increments=increments)
     manifest = replace(
-        old,
-        eraser=replace(old.eraser, options={**old.eraser.options, **made}),
-        base=base,
+        patch.manifest,
+        base=base.spec(parameters, patch.manifest.base.through, patch.manifest.base.read_as),
         tensors=tensors.specs(),
-        measured=dict(measured),
-        supersedes=(),
-        requires=(),
+        measured=dict(decimals),
     )
-    return Patch(manifest, tensors)
+    return describe_origin(Patch(manifest, tensors), patch, way)
+
+
+def describe_origin(made: Patch, old: Patch, way: str) -> Patch:
+    """The same patch, saying which one on another base it was made of, and how; it supersedes nothing there.
+
+    Args:
+        made: the patch.
+        old: the one on another base.
+        way: "weights" or "targets", see `Responses`, or "words" where it was solved anew.
+    """
+    named = {DERIVED: "retargeted", f"{DERIVED}_from": old.patch_id, f"{DERIVED}_by": way}
+    eraser = replace(made.manifest.eraser, options={**made.manifest.eraser.options, **named})
+    return Patch(replace(made.manifest, eraser=eraser, supersedes=(), requires=()), made.tensors)
 
 
 def _groups(patch: Patch) -> list[list[ParamName]]:

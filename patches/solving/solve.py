@@ -129,6 +129,7 @@ def _describe_all(
             weights=problem.weights,
             measured=measured.decimals(free=erasure.free, guarded=erasure.guarded),
             through=() if readout is None else readout.parameters,
+            read_as=problem.encoder.dtype,
         )  # (5)
 
 

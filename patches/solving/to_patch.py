@@ -16,7 +16,6 @@ from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import (
-    BaseSpec,
     BasisSpec,
     ConceptSpec,
     EraserSpec,
@@ -44,6 +43,7 @@ def describe_patch(
     weights: Mapping[ParamName, torch.Tensor],
     measured: Mapping[str, str],
     through: tuple[TensorIdentity, ...] = (),
+    read_as: str = "",
 ) -> Patch:
     """The patch of one solved concept.
 
@@ -57,6 +57,7 @@ def describe_patch(
         weights: pristine values of the touched parameters.
         measured: what was measured.
         through: what the text goes through before the touched parameters read it.
+        read_as: the dtype in which the text encoders read; "" is float32.
     """
     stored = _pairs(columns)
     tensors = PatchTensors(
@@ -76,7 +77,7 @@ def describe_patch(
     manifest = Manifest(
         ConceptSpec(target.concept, target.anchor, request.tokens, request.templates_of(target)),
         eraser,
-        BaseSpec(base.digest, _identities(weights, erasure), base.text_encoder, base.tokenizer, through),
+        base.spec(_identities(weights, erasure), through, read_as),
         _protected(request, target, basis, tensors, erasure),
         tensors.specs(),
         {**measured, **erasure.facts},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rasura.patches.errors import DriftError, ExistsError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.compvis_layout import is_single_name
 from rasura.patches.models.base_identity import TEXT_LAYERS, BaseIdentity, find_casts, find_cross_attention, identify
+from rasura.patches.models.probe.agreement import find_reason
 from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
@@ -73,7 +74,13 @@ def add_base(
         if any(base.name == record.name for base in registry.bases()):
             raise ExistsError(f"another base is called {record.name!r} already", hint="rasura base list")
         return opened, True
-    return opened, registry.add_base(record, draft)
+    return opened, registry.add_base(record, replace(draft, details={**draft.details, **_told(identity)}))
+
+
+def _told(identity: BaseIdentity) -> dict[str, str]:
+    """What the log says of the trace, beside the base's digest: `rasura probe MODEL` makes the whole of it again."""
+    trace = identity.trace
+    return {} if trace is None else {"trace": trace.sha256, "class": trace.kind, "config": trace.config}
 
 
 def check_base_there(registry: Registry, reference: str) -> BaseRecord | None:
@@ -153,4 +160,4 @@ def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, Checkpo
     encoder = TextEncoder.pristine(host)
     identity = identify(host, encoder.tokenizer_state())
     progress("hashing the base", 1, 1)
-    return identity, host, encoder
+    return replace(identity, trace=find_reason(host.folder, host.parameters())), host, encoder

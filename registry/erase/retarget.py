@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts
+from rasura.patches.solving.measure import Measurer
+from rasura.patches.solving.reproject import read_stored_erasure
 from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
 from rasura.patches.solving.solve import reference_of
-from rasura.patches.types import ParamName, PatchId
+from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
@@ -29,7 +34,7 @@ from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
-__all__ = ["Retargeted", "retarget"]
+__all__ = ["Carried", "Retargeted", "carry", "find_other_reader", "retarget", "sign_carried"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,36 +102,117 @@ def retarget(
         private = None if dry_run else find_eraser(registry, how.key)
         old = load_verified(registry, patch_id)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
-        words = _words(registry, old, how)
-        _check_reader(old, other)
-        check_layers(old, other.host.parameters(), other.record.name)
-        own = _own_weights(registry, old, other, draft, progress, dry_run=dry_run)
-        responses, increments, seconds = _solved(old, own, other)
-        reference = _reference(registry, old, other, words, how=how, progress=progress)
-        weights = other.host.originals(old.tensors.increments)
-        patch = retarget_patch(old, increments, responses.way, other.identity, weights, reference=reference)
-        doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
-        noted = replace(draft, details={"from": patch_id, "responses": responses.way})
-        source = f"retarget of {patch_id[:12]} to {other.record.name}"
+        if (differs := find_other_reader(old, other)) is not None:
+            raise _otherwise(old, other, *differs)
+        made = carry(registry, old, other, how, draft=draft, progress=progress, dry_run=dry_run)
         if private is None:
-            (new,) = find_new(registry, [patch.patch_id])
+            (new,) = find_new(registry, [made.patch.patch_id])
         else:
-            ((_, new),) = add_signed(registry, [SignedPatch(read_signed_files(patch, private), source, noted, words)])
+            ((_, new),) = add_signed(registry, [sign_carried(made, other, private, draft)])
     except RasuraError as error:
         if not dry_run:
             registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
         raise
     return Retargeted(
         old,
-        patch,
+        made.patch,
         new,
         other.record.name,
+        made.way,
+        made.fit,
+        made.promise_old,
+        made.promise_new,
+        made.seconds,
+        made.doubts,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Carried:
+    """A patch on another base before it is registered: see `Retargeted`; and what was retained.
+
+    Attributes:
+        own: pristine weights that the old patch was computed on, by parameter; None where they are not at hand.
+        as_it_is: what the old increments would leave on the other base's weights, as `residual` in a manifest.
+    """
+
+    old: Patch
+    patch: Patch
+    way: str
+    fit: float
+    promise_old: float
+    promise_new: float
+    seconds: float
+    words: RetainSet | None
+    doubts: tuple[str, ...]
+    own: Mapping[ParamName, torch.Tensor] | None
+    as_it_is: float
+
+
+def carry(
+    registry: Registry, old: Patch, other: OpenBase, how: Anew, *, draft: Draft, progress: Progress, dry_run: bool
+) -> Carried:
+    """Express a patch on another base that reads text in the same way, and measure it there; nothing is registered.
+
+    Raises:
+        RasuraError: see `retarget`.
+    """
+    words = _words(registry, old, how)
+    check_layers(old, other.host.parameters(), other.record.name)
+    own = _own_weights(registry, old, other, draft, progress, dry_run=dry_run)
+    responses, increments, seconds = _solved(old, own, other)
+    reference = _reference(registry, old, other, words, how=how, progress=progress)
+    weights = other.host.originals(old.tensors.increments)
+    patch = retarget_patch(old, increments, responses.way, other.identity, weights, reference=reference)
+    doubts = judge_again(registry, other, patch, words, how=how, progress=progress)
+    stays = Measurer(weights, reference).measure(*read_stored_erasure(old))
+    return Carried(
+        old,
+        patch,
         responses.way,
         responses.fit,
         measure_own_leak(old, own),
         measure_own_leak(patch, weights),
         seconds,
+        words,
         doubts,
+        own,
+        stays.residual,
+    )
+
+
+def sign_carried(made: Carried, other: OpenBase, private: SigningKey, draft: Draft) -> SignedPatch:
+    """The patch with its signature, and what the log shall say of it."""
+    old = made.old.patch_id
+    noted = replace(draft, details={"from": old, "responses": made.way})
+    source = f"retarget of {old[:12]} to {other.record.name}"
+    return SignedPatch(read_signed_files(made.patch, private), source, noted, made.words)
+
+
+def find_other_reader(old: Patch, other: OpenBase) -> tuple[str, str, str] | None:
+    """What of the other base reads text otherwise than the patch's own: a name, and both digests; None: nothing."""
+    mine, theirs = old.manifest.base, other.identity
+    readout = other.encoder.reading_for(old.manifest.eraser.options.get("layers", "")).readout
+    for what, expected, got in (
+        ("text encoder", mine.text_encoder, theirs.text_encoder),
+        ("tokenizer", mine.tokenizer, theirs.tokenizer),
+        ("text encoder's dtype", mine.read_as or "F32", other.encoder.dtype or "F32"),
+        ("network that text goes through", _digest(mine.through), _digest(readout.parameters if readout else ())),
+    ):
+        if expected != got:
+            return what, expected, got
+    return None
+
+
+def _digest(through: tuple[TensorIdentity, ...]) -> Digest:
+    return digest_tensor_set([(p.name, p.dtype, p.shape, p.sha256) for p in through])
+
+
+def _otherwise(old: Patch, other: OpenBase, what: str, expected: str, got: str) -> BaseMismatchError:
+    return BaseMismatchError(
+        f"base {other.record.name!r} reads text in another way: expected the {what} {expected[:12]} of patch "
+        f"{old.patch_id[:12]}, got {got[:12]}",
+        hint="rasura erase --base MODEL --concept TEXT",
     )
 
 
@@ -149,20 +235,6 @@ def _solved(
     responses = responses_of(old, own)
     increments = build_increments_on(old, responses, weights)
     return responses, increments, time.perf_counter() - started
-
-
-def _check_reader(old: Patch, other: OpenBase) -> None:
-    mine, theirs = old.manifest.base, other.identity
-    for what, expected, got in (
-        ("text encoder", mine.text_encoder, theirs.text_encoder),
-        ("tokenizer", mine.tokenizer, theirs.tokenizer),
-    ):
-        if expected != got:
-            raise BaseMismatchError(
-                f"base {other.record.name!r} reads text in another way: expected the {what} {expected[:12]} of patch "
-                f"{old.patch_id[:12]}, got {got[:12]}",
-                hint="rasura erase --base MODEL --concept TEXT",
-            )
 
 
 def _own_weights(

@@ -128,6 +128,8 @@ class Workbench:
             named = " and ".join(f"{patch_id[:12]} on {base[:12]}" for base, patch_id in bases.items())
             raise BaseMismatchError(f"expected patches of one base, got {named}", hint="rasura patch list")
         base = open_base(registry, next(iter(bases)), replace(draft, action="base.add"), progress, dry_run=dry_run)
+        for patch in old.values():
+            _check_dtype(patch, base)
         return cls(registry, how, old, base, progress, open_moments(registry, base))
 
     def request(self, ids: Sequence[PatchId]) -> EraseRequest:
@@ -238,6 +240,18 @@ class Workbench:
                 if own.concept.text in theirs.protected.concepts and _made_alike(own, theirs):
                     found.setdefault(concept, record.patch_id)
         return found
+
+
+def _check_dtype(patch: Patch, base: OpenBase) -> None:
+    """Rows that were read in another dtype are other rows: near, and not those that the patch keeps."""
+    mine, here = patch.manifest.base.read_as, base.encoder.dtype
+    if mine != here and not trained(patch.manifest.eraser):
+        wanted = {"BF16": "bfloat16"}.get(mine, "float32")
+        raise BaseMismatchError(
+            f"patch {patch.patch_id[:12]} was solved on text that was read in {mine or 'F32'}: expected the same, got "
+            f"{here or 'F32'}; set RASURA_ENCODER_DTYPE={wanted}",
+            hint=f"rasura patch show {patch.patch_id[:12]}",
+        )
 
 
 def _origin(manifest: Manifest) -> str:

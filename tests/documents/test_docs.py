@@ -26,6 +26,7 @@ from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
 from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
+from rasura.patches.format.trace_spec import TracedSpec, TraceSpec
 from rasura.patches.types import ParamName
 from rasura.registry.log.entries import entry
 from rasura.registry.log.notes import signed_note
@@ -66,7 +67,10 @@ def _second() -> dict[str, Any]:
     protected = replace(manifest.protected, reads=reads, retain=replace(retain, cut=1))
     first = manifest.base.parameters[0]
     through = (replace(first, name=ParamName(f"{first.name}.before")),)
-    data = replace(manifest, base=replace(manifest.base, through=through), protected=protected).to_bytes()
+    layer = TracedSpec(first.name.removesuffix(".weight"), "projected", "encoder_hidden_states", (first.name,))
+    trace = TraceSpec("Transformer", first.sha256, first.sha256, (layer,))
+    base = replace(manifest.base, through=through, trace=trace, read_as="BF16")
+    data = replace(manifest, base=base, protected=protected).to_bytes()
     found = json.loads(data)
     assert isinstance(found, dict)
     return found
@@ -105,7 +109,7 @@ def test_each_documented_field_is_demanded() -> None:
     """What the page lists and the parser does not read would show here: every object refuses to lose a field."""
     data = _second()
     for path in sorted(_documented(FORMAT_PAGE.read_text())):
-        if "*" in path or path.endswith("[]") or path == "protected.retain.cut":  # which may be missing
+        if "*" in path or path.endswith("[]") or path in {"protected.retain.cut", "base.read_as"}:  # may be missing
             continue
         *outer, last = path.split(".")
         mutated = json.loads(json.dumps(data))

@@ -21,7 +21,7 @@ MODULES = (
     "format/manifest_parts",
     "format/patch",
     "models/base_identity",
-    "models/load_encoder",
+    "models/text_encoders/load_encoder",
     "prompts/concept_prompts",
     "prompts/nearest_concepts",
     "prompts/retain_set",

@@ -45,7 +45,7 @@ FLOATS: Final = frozenset({"BF16", "F16", "F32", "F64"})
 
 _ADAPTERS: Final = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 ADOPT: Final = "if it erases something, make a patch of it: rasura adopt FILE --base BASE"
-_DENOISERS: Final = ("unet", "transformer")
+_DENOISERS: Final = ("unet", "transformer", "transformer_2")
 _CONVERT: Final = "convert with diffusers: save_pretrained(DIR, safe_serialization=True)"
 _STEMS: Final = ("diffusion_pytorch_model", "model")
 _INDEX_LIMIT: Final = 16 * 2**20  # bytes; that of Stable Diffusion XL's UNet has 0.2 MiB

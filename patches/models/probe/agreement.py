@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from rasura.patches._io.files import read_config
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.format.trace_spec import FIXED, TracedSpec, TraceSpec
 from rasura.patches.hosts.disk.diffusers_layout import find_layout
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.families import Family, find_family
 from rasura.patches.models.probe.probe import probe_folder
-from rasura.patches.models.probe.trace import Trace
+from rasura.patches.models.probe.trace import Trace, digest_config
 from rasura.patches.types import ParamName
 
-__all__ = ["check_agreement", "find_disagreements", "probe_model"]
+__all__ = ["check_agreement", "find_disagreements", "find_reason", "probe_model"]
 
+_SECOND: Final = "transformer_2"
 _ENTRANCES: Final = frozenset({"text", "normed", "projected"})
 _NOT_TEXT_ALONE: Final = frozenset({"stream", "picture"})
 
@@ -49,6 +52,54 @@ def check_agreement(trace: Trace, family: Family, infos: Mapping[ParamName, Para
             family=family.name,
             disagreements=tuple(odd),
         )
+
+
+def find_reason(folder: Path, infos: Mapping[ParamName, ParameterInfo]) -> TraceSpec | None:
+    """Why layers of this model read text alone, as a manifest says it; None of families that the table answers for.
+
+    Those are the ones whose layers read the text encoders' own states; where a pipeline reads the prompt itself, what a
+    denoiser does with it is looked at, too.
+
+    Args:
+        folder: the model's, for its configuration.
+        infos: its parameters.
+
+    Raises:
+        UnsupportedHostError: the denoiser cannot be run, or reads text otherwise than its family.
+    """
+    family = find_family(infos)
+    if family is None or all(encoder.kind != "pipeline" for encoder in family.encoders):
+        return None
+    trace = probe_folder(folder)
+    check_agreement(trace, family, infos)
+    layers = [
+        TracedSpec(layer.pattern, layer.reads, layer.input, layer.through)
+        for layer in trace.entrances
+        if layer.reads in FIXED
+    ]
+    if any(name.startswith(f"{_SECOND}.") for name in infos):
+        layers += _second(folder, trace, layers)
+    return TraceSpec(trace.kind, trace.config, trace.digest, tuple(sorted(layers, key=lambda layer: layer.pattern)))
+
+
+def _second(folder: Path, first: Trace, layers: list[TracedSpec]) -> list[TracedSpec]:
+    """The same of a pipeline's second denoiser, which must be built as the first is."""
+    config = read_config(folder / _SECOND / "config.json")
+    kind = str(config.get("_class_name")) if isinstance(config, dict) else "none"
+    if kind != first.kind or digest_config(config) != first.config:
+        raise UnsupportedHostError(
+            f"{folder}: expected {_SECOND} to be built as {first.component}, a {first.kind}, got a {kind} of another "
+            "configuration",
+            hint="rasura probe MODEL",
+        )
+    return [
+        TracedSpec(_moved(layer.pattern), layer.reads, layer.input, tuple(map(_moved, layer.through)))
+        for layer in layers
+    ]
+
+
+def _moved(name: str) -> str:
+    return f"{_SECOND}.{name.partition('.')[2]}"
 
 
 def probe_model(folder: Path) -> tuple[Trace, str]:

@@ -27,7 +27,6 @@ _LISTED: Final = "x"
 _TIMES: Final = ("timestep", "timesteps", "t")
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "encoder_hidden_states": (
-        "encoder_hidden_states_channels",
         "encoder_hid_dim",
         "caption_channels",
         "joint_attention_dim",
@@ -42,6 +41,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "cap_feats": ("cap_feat_dim",),
 }
 """Token states, and where a configuration has their width."""
+_BEHIND: Final = "crossattn_proj_in_channels"
 _POOLED: Final[Mapping[str, tuple[str, ...]]] = {
     "pooled_projections": ("pooled_projection_dim",),
     "pooled_embeds": ("text_emb_dim",),
@@ -143,7 +143,8 @@ class _Maker:
         return list(made) if listed else made  # Z-Image takes a list of pictures
 
     def _words(self, name: str) -> torch.Tensor:
-        width = _width(self.config, _WORDS[name], last=name.endswith("llama3"))
+        keys = (_BEHIND,) if self.config.get("use_crossattn_projection") else _WORDS[name]  # Cosmos 2.5
+        width = _width(self.config, keys, last=name.endswith("llama3"))
         if width is None:
             raise KeyError(name)
         return _normal(self.seeds["text"], LENGTH, width)

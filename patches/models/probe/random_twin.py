@@ -42,6 +42,7 @@ _FEED_FORWARD: Final = ("ffn_dim", "approximator_hidden_dim", "time_embed_dim")
 _MOST: Final = 600_000_000
 """Parameters up to which a twin is made at all; 4 bytes each."""
 _SMALL: Final = 3_000_000
+_PADDED: Final = "concat_padding_mask"
 _SCALE: Final = 0.1
 _GROUP: Final = 32
 
@@ -113,6 +114,8 @@ def _random(kind: Any, config: Mapping[str, Any], seed: int) -> Any:
 
 def _shrunk(config: dict[str, Any], kind: Any) -> Iterator[dict[str, Any]]:
     """Configurations from the smallest to the largest worth trying; of a small model its own alone."""
+    if config.get(_PADDED):  # a channel of the picture, for which Cosmos asks torchvision
+        config = {**config, _PADDED: False}
     if _size(kind, config) <= _SMALL:
         yield config
         return

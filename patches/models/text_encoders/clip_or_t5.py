@@ -13,6 +13,7 @@ from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.families import Encoder
+from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
 from rasura.patches.models.text_encoders.spelling import clean_caption, cleans_captions
 from rasura.patches.models.text_encoders.tokenizer_reading import describe_loaded
@@ -104,16 +105,17 @@ class Tower:
         Raises:
             ConceptError: a prompt longer than the encoder reads.
         """
-        given = self._padded(prompts)
+        padded = self._padded(prompts)
         found: torch.Tensor
-        with torch.no_grad():
+        with torch.no_grad(), placed(self.module, self.kind) as device:
+            given = {name: tensor.to(device) for name, tensor in padded.items()}
             if self.kind.states == "penultimate":
                 return self.module(input_ids=given["input_ids"], output_hidden_states=True).hidden_states[-2]  # type: ignore[no-any-return]
             if not self.kind.masked:
                 found = self.module(input_ids=given["input_ids"]).last_hidden_state
-                return found
+                return found.float().cpu()
             found = self.module(**given).last_hidden_state
-            return found * given["attention_mask"][:, :, None]
+            return (found * given["attention_mask"][:, :, None]).float().cpu()
 
     def places(self, prompt: str, phrase: str) -> PhrasePosition:
         """Where a phrase stands in a prompt, and which positions know it.

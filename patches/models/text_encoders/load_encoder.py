@@ -14,7 +14,8 @@ from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.models.families import CLIP, Encoder
 from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
-from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, make_pipeline
+from rasura.patches.models.text_encoders.encoder_place import dtype_for
+from rasura.patches.models.text_encoders.pipeline_tower import PipelineTower, check_reads_text_alone, make_pipeline
 from rasura.patches.models.text_encoders.tokenizer_reading import check_one_tokenizer, describe_file
 from rasura.patches.types import ParamName
 
@@ -25,7 +26,7 @@ _PROJECTED: Final = "CLIPTextModelWithProjection"
 
 
 def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
-    """A text encoder of a diffusers folder (float32, evaluating) and its tokenizer, without the network.
+    """A text encoder of a diffusers folder and its tokenizer, without the network: float32 unless chosen otherwise.
 
     Args:
         folder: the model's.
@@ -38,6 +39,8 @@ def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:
     for part in (kind.tokenizer, kind.component):
         if not (folder / part).is_dir():
             raise _missing(folder, part, kind)
+    if kind.kind == "pipeline":
+        check_reads_text_alone(folder)
     tokenizer, model, missing = _loaded(folder / kind.tokenizer, folder / kind.component, kind)
     if missing:
         raise UnsupportedHostError(
@@ -111,6 +114,8 @@ def take_readers(parts: Mapping[str, object], kinds: Iterable[Encoder]) -> list[
     found: list[Tower] = []
     for kind in kinds:
         tokenizer: Any = parts.get(kind.tokenizer)
+        if kind.kind == "pipeline":  # FLUX.2's is a processor of pictures, too, in which the tokenizer lies
+            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         config = getattr(parts.get(kind.component), "config", None)
         if config is None or getattr(tokenizer, "backend_tokenizer", None) is None:
             return None
@@ -161,7 +166,7 @@ def _loaded(tokenizer_folder: Path, model_folder: Path, kind: Encoder) -> tuple[
             model, report = found.from_pretrained(
                 model_folder,
                 local_files_only=True,
-                dtype=torch.float32,
+                dtype=dtype_for(kind),
                 use_safetensors=True,
                 variant=_variant(model_folder),
                 output_loading_info=True,

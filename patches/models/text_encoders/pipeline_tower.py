@@ -11,18 +11,21 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from rasura.patches._io.canonical_json import JsonValue
+from rasura.patches._io.files import read_config
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, UnsupportedHostError
 from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
+from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
 
-__all__ = ["PipelineTower", "make_pipeline"]
+__all__ = ["PipelineTower", "check_reads_text_alone", "make_pipeline"]
 
 _GIVEN: Final = (
     "max_sequence_length",
@@ -30,8 +33,16 @@ _GIVEN: Final = (
     "clean_caption",
     "system_prompt",
     "text_encoder_out_layers",
+    "prompt_template",
 )
 """What `__call__` hands on to `encode_prompt` and decides what is read."""
+
+
+_CHECKER: Final = "safety_checker"
+
+
+class _Unasked:
+    """In the place of what judges pictures; a prompt is read without it."""
 
 
 _DECIDES: Final = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
@@ -39,9 +50,10 @@ _DECIDES: Final = ("normalizer", "pre_tokenizer", "post_processor", "added_token
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One prompt as the encoder saw it: the ids of the rows that are read."""
+    """One prompt as the encoder saw it: the ids of the rows that are read, and the first of these rows."""
 
     ids: tuple[int, ...]
+    first: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +120,7 @@ class PipelineTower(Tower):
             ConceptError: the phrase does not stand in the prompt as tokens of its own.
         """
         own = self.subject(prompt, phrase)
-        stop = len(self.ids(prompt)) if self.kind.masked else self.length
+        stop = self._first(prompt) + len(self.ids(prompt)) if self.kind.masked else self.length
         return PhrasePosition(own, own.start if self.kind.causal else 0, stop)
 
     def subject(self, prompt: str, phrase: str) -> range:
@@ -118,8 +130,9 @@ class PipelineTower(Tower):
             ConceptError: the phrase does not stand in the prompt as tokens of its own.
         """
         ids = self.ids(prompt)
+        first = self._first(prompt)
         if not phrase.strip():
-            return range(len(ids) - 1, len(ids))
+            return range(first + len(ids) - 1, first + len(ids))
         ends = self._ends(ids)
         whole = ends[-1][1] if ends else ""
         start = whole.casefold().rfind(" ".join(phrase.split()).casefold())
@@ -130,7 +143,7 @@ class PipelineTower(Tower):
             raise ConceptError(
                 f"{show(phrase)} does not stand in {show(prompt)} as tokens of its own", hint="--template '{}'"
             )
-        return range(own[0], own[-1] + 1)
+        return range(first + own[0], first + own[-1] + 1)
 
     def plain_state(self) -> dict[str, Any]:
         """The tokenizer's model and special ids, and the ids that the pipeline puts around every prompt."""
@@ -143,6 +156,7 @@ class PipelineTower(Tower):
             "special": [int(self.tokenizer.pad_token_id)],
             "pipeline": self.kind.pipeline,
             "around": self.ids(""),
+            **({"fills": "left"} if self.tokenizer.padding_side == "left" else {}),
         }
 
     def reading(self) -> Mapping[str, JsonValue]:
@@ -151,6 +165,11 @@ class PipelineTower(Tower):
         decides = {part: document.get(part) for part in _DECIDES}
         template = getattr(self.tokenizer, "chat_template", None)
         return {"file": json.dumps(decides, sort_keys=True), "chat_template": template or ""}
+
+    def _first(self, prompt: str) -> int:
+        """The first row that is read: not 0 where the pipeline fills up on the left."""
+        self.ids(prompt)
+        return self._known[prompt].first
 
     def _ends(self, ids: Sequence[int]) -> list[tuple[str, str]]:
         """What is written before and after each row: an id a row adds what it stands for."""
@@ -162,12 +181,14 @@ class PipelineTower(Tower):
         return found
 
     def _encoded(self, prompts: Sequence[str]) -> torch.Tensor:
+        if self.kind.alone and len(prompts) > 1:
+            return torch.cat([self._encoded([prompt]) for prompt in prompts])
         self.pipe.register_modules(text_encoder=self.module)
         calls: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         handle = self.module.register_forward_pre_hook(_seeing(calls), with_kwargs=True)
         try:
-            with torch.no_grad(), quiet():
-                given = self.pipe.encode_prompt(prompt=list(prompts), **_arguments(self.pipe))
+            with torch.no_grad(), quiet(), placed(self.module, self.kind) as device:
+                given = self.pipe.encode_prompt(prompt=list(prompts), **_arguments(self.pipe, device))
         finally:
             handle.remove()
         given = given if isinstance(given, tuple) else (given,)
@@ -181,9 +202,32 @@ class PipelineTower(Tower):
                 raise ConceptError(
                     f"prompt {show(prompt)} fills all {self.length} positions: expected fewer", hint="--template '{}'"
                 )
-            self._known[prompt] = _Seen(tuple(int(x) for x, there in zip(rows[i], read[i], strict=True) if there))
+            where = read[i].nonzero().flatten()
+            self._known[prompt] = _Seen(tuple(rows[i][where].tolist()), int(where[0]) if len(where) else 0)
             found[i, : states.shape[1]] = states[i] * (mask[i, :, None] if self.kind.masked and mask is not None else 1)
         return found
+
+
+def check_reads_text_alone(folder: Path) -> None:
+    """Refuse a folder whose own pipeline reads prompts beside a picture, as those for editing do.
+
+    Raises:
+        UnsupportedHostError: naming the pipeline.
+    """
+    path = folder / "model_index.json"
+    index = read_config(path) if path.is_file() else None
+    named = str(index.get("_class_name", "")) if isinstance(index, dict) else ""
+    with quiet():
+        import diffusers
+
+        reads = getattr(getattr(diffusers, named, None), "encode_prompt", None) if named.isidentifier() else None
+    if reads is not None and {"image", "images"} & set(inspect.signature(reads).parameters):
+        raise UnsupportedHostError(
+            f"{folder}: expected a pipeline that reads the prompt alone, got {named}, whose encode_prompt reads it "
+            "beside a picture: what a word becomes there depends on that",
+            hint="rasura base add MODEL, of the model that draws from text",
+            pipeline=named,
+        )
 
 
 def make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
@@ -203,16 +247,20 @@ def make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
     parts = dict.fromkeys(
         name for name, p in list(inspect.signature(found.__init__).parameters.items())[1:] if p.default is p.empty
     )
+    if _CHECKER in inspect.signature(found.__init__).parameters:  # one that is missing would be loaded
+        parts[_CHECKER] = _Unasked()
     with quiet():
         return found(**(parts | {"tokenizer": tokenizer, "text_encoder": module}))
 
 
-def _arguments(pipe: Any) -> dict[str, Any]:
+def _arguments(pipe: Any, device: torch.device) -> dict[str, Any]:
     """What `__call__` gives `encode_prompt` by default."""
     accepted = inspect.signature(pipe.encode_prompt).parameters
     drawn = inspect.signature(type(pipe).__call__).parameters
     given = {name: drawn[name].default for name in _GIVEN if name in accepted and name in drawn}
-    given |= {"device": torch.device("cpu")} if "device" in accepted else {}
+    given |= {"device": device} if "device" in accepted else {}
+    if getattr(pipe, "text_encoder_2", True) is None and "pooled_prompt_embeds" in accepted:
+        given["pooled_prompt_embeds"] = torch.zeros(1)  # what a second encoder would pool, and no token reads
     return given | ({"do_classifier_free_guidance": False} if "do_classifier_free_guidance" in accepted else {})
 
 
@@ -221,7 +269,7 @@ def _seeing(calls: list[tuple[torch.Tensor, torch.Tensor | None]]) -> Any:
         ids = kwargs.get("input_ids", args[0] if args else None)
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if isinstance(ids, torch.Tensor):
-            calls.append((ids, mask))
+            calls.append((ids.cpu(), None if mask is None else mask.cpu()))
 
     return hook
 
@@ -241,10 +289,10 @@ def _as_rows(given: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor | None]
         longest = max(each.shape[0] for each in states)
         mask = torch.tensor([[i < each.shape[0] for i in range(longest)] for each in states])
         padded = [torch.nn.functional.pad(each, (0, 0, 0, longest - each.shape[0])) for each in states]
-        return torch.stack(padded).float(), mask.float()
+        return torch.stack(padded).float().cpu(), mask.float()
     size = states.shape[:2]
     masks = [each for each in given[1:] if isinstance(each, torch.Tensor) and each.shape == size]
-    return states.float(), masks[0].float() if masks else None
+    return states.float().cpu(), masks[0].float().cpu() if masks else None
 
 
 def _aligned(
@@ -258,7 +306,7 @@ def _aligned(
     rows, read = torch.zeros(n, length, dtype=ids.dtype), torch.zeros(n, length, dtype=torch.bool)
     for i in range(n):
         own = ids[i][attended[i]]
-        count = int(mask[i].sum()) if mask is not None else len(own)
+        count = int(mask[i].sum()) if mask is not None else min(length, len(own))
         if ids.shape[1] > length and bool(attended[i][0]) and mask is not None and _ends_kept(attended[i], mask[i]):
             kept = torch.cat([ids[i, :1], ids[i, ids.shape[1] - length + 1 :]])
             rows[i], read[i] = kept, mask[i].bool()

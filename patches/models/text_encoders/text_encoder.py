@@ -27,6 +27,7 @@ from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.families import CLIP, Encoder, Family, find_family
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
+from rasura.patches.models.text_encoders.encoder_place import dtype_of
 from rasura.patches.models.text_encoders.load_encoder import load_reader, load_tower, put_back
 from rasura.patches.models.text_encoders.readout import Readout, load_readout
 
@@ -36,7 +37,7 @@ _SHORT: Final = 77  # positions up to which so many go together: attention grows
 
 
 class TextEncoder:
-    """The text encoders that a family's layers read, with their tokenizers: float32, on the CPU."""
+    """The text encoders that a family's layers read, with their tokenizers: float32 and on the CPU unless chosen."""
 
     def __init__(
         self, sequence: Sequence[Sequence[Tower]], host: CheckpointHost | None = None, readout: Readout | None = None
@@ -229,7 +230,12 @@ class TextEncoder:
             ]
             for part in self._sequence
         ]
-        return {"batch": BATCH, "sequence": parts}
+        return {"batch": BATCH, "sequence": parts} | ({"dtype": self.dtype} if self.dtype else {})
+
+    @property
+    def dtype(self) -> str:
+        """What a manifest says of the dtype that text was read in: "BF16", or "" for float32."""
+        return max((dtype_of(tower.module) for tower in self.towers), default="")
 
     @property
     def _only(self) -> Tower:

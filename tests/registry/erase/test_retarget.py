@@ -13,7 +13,7 @@ from support.registries.workshop import ALICE, SPEC, Workshop, digests, erased, 
 
 from rasura.patches.algebra.increment import RESPONSE_STEP, Increment
 from rasura.patches.erasers.catalogue import eraser
-from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
+from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, ExistsError, InputError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.solving.retarget import responses_of
@@ -26,6 +26,8 @@ from rasura.registry.erase.retarget import Retargeted, retarget
 from rasura.registry.erase.solve_again import Anew
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
+from rasura.registry.stacks import edit
+from rasura.registry.takedown.follow import Followed, retarget_stack
 from rasura.registry.trust.verified_patch import load_verified
 
 DRAFT = Draft("bob", "fine-tune", "patch.retarget", "success")
@@ -180,3 +182,44 @@ def test_responses_that_are_no_map_of_the_embedding(workshop: Workshop, registry
     sepme = replace(odd, manifest=replace(odd.manifest, eraser=replace(odd.manifest.eraser, name="sepme")))
     with pytest.raises(ErasureRefusedError, match="they were trained"):
         responses_of(sepme, None)
+
+
+def follow(registry: Registry, name: str, base: Path, *, dry_run: bool = False) -> Followed:
+    return retarget_stack(
+        registry, name, str(base), Anew(), to=None, actor=ALICE, draft=DRAFT, progress=silent, dry_run=dry_run
+    )
+
+
+def test_a_whole_stack_follows_to_a_finetune(workshop: Workshop, registry: Registry, second: Path) -> None:
+    edit.create(registry, "brand", edit.members_of(registry, [f"{workshop.dog}=0.5"]), ALICE)
+    planned = follow(registry, "brand", second, dry_run=True)
+    assert [stack.name for stack in registry.stacks()] == ["brand"]
+    made = follow(registry, "brand", second)
+    (item,) = made.patches
+    assert (made.stack.name, made.base, made.reads_otherwise) == ("brand-second", "second", "")
+    assert [one.patch.patch_id for one in planned.patches] == [item.patch.patch_id]
+    assert registry.stack("brand-second").patches == {item.patch.patch_id: 8}
+    assert set(made.drift) == set(item.old.tensors.increments)
+    assert min(made.drift.values()) > 0.1
+    residual = float(item.patch.manifest.measured["residual"])
+    assert item.as_it_is is not None
+    assert residual < 0.5 < item.as_it_is  # other weights: the old responses erase little there
+    created, carried = workshop.entries()[-1], workshop.entries()[-2]
+    assert (created.action, created.details["from"]) == ("stack.create", "brand")
+    assert (carried.action, carried.details) == ("patch.retarget", {"from": workshop.dog, "responses": "weights"})
+    with workshop.unchanged("failed exists"), pytest.raises(ExistsError, match="brand-second"):
+        follow(registry, "brand", second)
+
+
+def test_behind_another_encoder_a_stack_is_solved_anew(workshop: Workshop, registry: Registry, tmp_path: Path) -> None:
+    edit.create(registry, "brand", edit.members_of(registry, [workshop.dog]), ALICE)
+    other = tiny_model(tmp_path / "other", replace(SPEC, seed=3))
+    made = follow(registry, "brand", other)
+    (item,) = made.patches
+    assert (made.reads_otherwise, made.drift, item.as_it_is, item.way) == ("text encoder", {}, None, "words")
+    options = item.patch.manifest.eraser.options
+    assert (options["derived_from"], options["derived_by"]) == (workshop.dog, "words")
+    assert item.patch.manifest.base.sha256 == registry.base(made.base).digest
+    assert float(item.patch.manifest.measured["residual"]) < 0.5
+    operations.apply(registry, CheckpointHost.open(other), [item.patch.patch_id], ALICE)
+    verify_log(registry)

@@ -3,9 +3,12 @@
 NAMES                              families
 tiny_of(folder, "Wan")             a private copy of a family's folder
 open_tiny(folder)                  its live pipeline
+draw(pipeline, "a dog")            what a step of drawing gives, before it is decoded
 """
 
 import functools
+import inspect
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from support.models.tiny import workspace
+from support.models.tiny import byte_symbols, workspace
 from support.models.tiny_t5 import t5_tokenizer
 
-__all__ = ["NAMES", "open_tiny", "tiny_of"]
+__all__ = ["NAMES", "draw", "open_tiny", "tiny_of"]
 
 
 def tiny_of(folder: Path, name: str) -> Path:
@@ -30,11 +33,36 @@ def open_tiny(folder: Path) -> Any:
     import diffusers
 
     index = json.loads((folder / "model_index.json").read_text())
-    absent = {name: None for name, said in index.items() if said == [None, None]}
+    absent: dict[str, Any] = {name: None for name, said in index.items() if said == [None, None]}
+    absent |= {"safety_checker": AnswersForNobody()} if "safety_checker" in index else {}
     kind = getattr(diffusers, index["_class_name"])
     pipeline = kind.from_pretrained(folder, local_files_only=True, **{"vae": None, **absent})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+class _Drawn(Exception):  # noqa: N818  # what was wanted
+    def __init__(self, latents: torch.Tensor) -> None:
+        self.latents = latents
+
+
+def draw(pipeline: Any, prompt: str) -> torch.Tensor:
+    """The latents after the first step of drawing, by the pipeline's own `__call__`; nothing is decoded."""
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    film = {"num_frames": 9} if "num_frames" in accepted else {}
+    binned = {"use_resolution_binning": False} if "use_resolution_binning" in accepted else {}
+
+    def stop(_pipe: Any, _step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        raise _Drawn(given["latents"])
+
+    try:
+        pipeline(
+            prompt=prompt, height=32, width=32, num_inference_steps=2, generator=torch.Generator().manual_seed(0),
+            output_type="latent", callback_on_step_end=stop, **film, **binned,
+        )  # fmt: skip
+    except _Drawn as drawn:
+        return drawn.latents
+    raise AssertionError("the pipeline calls nobody back")
 
 
 @functools.lru_cache(maxsize=20)
@@ -43,8 +71,9 @@ def _built(name: str) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = _BUILDERS[name]()
-        for parameter in pipeline.transformer.parameters():  # gates begin at zero
-            parameter.data.normal_(0, 0.2)
+        for denoiser in (pipeline.transformer, getattr(pipeline, "transformer_2", None)):
+            for parameter in denoiser.parameters() if denoiser is not None else ():  # gates begin at zero
+                parameter.data.normal_(0, 0.2)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -59,19 +88,26 @@ def _umt5(width: int) -> Any:
     )
 
 
-def _wan() -> Any:
+def _wan(**more: Any) -> Any:
     import diffusers
 
     return diffusers.WanPipeline(
-        tokenizer=t5_tokenizer(),
-        text_encoder=_umt5(48),
-        vae=None,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        transformer=diffusers.WanTransformer3DModel(
-            num_attention_heads=4, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=48, ffn_dim=64,
-            num_layers=2, freq_dim=16, rope_max_seq_len=32,
-        ),
+        tokenizer=t5_tokenizer(), text_encoder=_umt5(48), vae=None, scheduler=_flow(), transformer=_wan_denoiser(),
+        **more,
     )  # fmt: skip
+
+
+def _wan_denoiser() -> Any:
+    import diffusers
+
+    return diffusers.WanTransformer3DModel(
+        num_attention_heads=4, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=48, ffn_dim=64,
+        num_layers=2, freq_dim=16, rope_max_seq_len=32,
+    )  # fmt: skip
+
+
+def _wan22() -> Any:
+    return _wan(transformer_2=_wan_denoiser(), boundary_ratio=0.5)
 
 
 def _t5(width: int) -> Any:
@@ -136,6 +172,41 @@ def _chroma() -> Any:
     )  # fmt: skip
 
 
+_ONE_TURN: Final = "<|im_start|>{{ messages[0]['content'] }}<|im_end|>"
+
+
+def _bpe(*added: str, template: str = _ONE_TURN, side: str = "right") -> Any:
+    """Qwen's kind of tokenizer: bytes, a few words behind a space, and these as tokens of their own."""
+    from transformers import Qwen2Tokenizer
+
+    pairs: dict[tuple[str, str], None] = {}
+    for word in ("dog", "cat", "photo", "tree", "house", "of", "a"):
+        left = "Ġ"
+        for letter in word:
+            pairs[left, letter] = None
+            left += letter
+    merges: Any = list(pairs)  # which transformers takes as pairs, and calls texts
+    symbols = [*byte_symbols(), *("".join(pair) for pair in pairs), "<|endoftext|>"]
+    tokenizer = Qwen2Tokenizer({symbol: at for at, symbol in enumerate(symbols)}, merges, padding_side=side)
+    tokenizer.chat_template = template
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", *added], special_tokens=True)
+    return tokenizer
+
+
+def _pieces(text: str, count: int) -> list[str]:
+    """A template's beginning in as many pieces as tokens of it are dropped, so that it is so many tokens here, too."""
+    ends = [len(text) * i // count for i in range(count + 1)]
+    return list(dict.fromkeys(text[i:j] for i, j in itertools.pairwise(ends)))
+
+
+def _qwen3(tokenizer: Any, width: int, layers: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 32, "num_hidden_layers": layers,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048,
+        "initializer_range": 0.3,
+    }  # fmt: skip
+
+
 def _gemma(width: int) -> Any:
     from transformers import Gemma2Config, Gemma2Model
 
@@ -163,6 +234,62 @@ def _sana() -> Any:
     )  # fmt: skip
 
 
+def _qwen_image() -> Any:
+    import diffusers
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    empty = diffusers.QwenImagePipeline(_flow(), None, None, None, None)  # for its template
+    before, after = empty.prompt_template_encode.split("{}")
+    tokenizer = _bpe(*_pieces(before, empty.prompt_template_encode_start_idx), after)
+    text = {key: value for key, value in _qwen3(tokenizer, 64, 2).items() if key != "head_dim"}
+    text |= {"num_attention_heads": 8, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
+    return diffusers.QwenImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.QwenImageTransformer2DModel(
+            in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=64, axes_dims_rope=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
+def _z_image() -> Any:
+    import diffusers
+    from transformers import Qwen3Config, Qwen3Model
+
+    tokenizer = _bpe()
+    return diffusers.ZImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=Qwen3Model(Qwen3Config(**_qwen3(tokenizer, 48, 2))),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.ZImageTransformer2DModel(
+            in_channels=4, dim=32, n_layers=1, n_refiner_layers=2, n_heads=2, n_kv_heads=2, cap_feat_dim=48,
+            axes_dims=[4, 6, 6], axes_lens=[64, 32, 32],
+        ),
+    )  # fmt: skip
+
+
+def _klein() -> Any:
+    import diffusers
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = _bpe()
+    return diffusers.Flux2KleinPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Qwen3ForCausalLM(Qwen3Config(**_qwen3(tokenizer, 256, 28))),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.Flux2Transformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=768, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        ),
+    )  # fmt: skip
+
+
 def _lumina() -> Any:
     import diffusers
 
@@ -178,12 +305,124 @@ def _lumina() -> Any:
     )  # fmt: skip
 
 
+def _flux2() -> Any:
+    import diffusers
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    turns = "{% for m in messages %}{% set said = m['content'][0]['text'] %}"
+    turns += (
+        "{% if m['role'] == 'system' %}[SYS]{{ said }}[/SYS]{% else %}[INST]{{ said }}[/INST]{% endif %}{% endfor %}"
+    )
+    marks = ("[SYS]", "[/SYS]", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    tokenizer = _bpe(SYSTEM_MESSAGE, *marks, template=turns, side="left")
+    text = _qwen3(tokenizer, 256, 30) | {"model_type": "mistral", "sliding_window": None}
+    vision = {
+        "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "head_dim": 8, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
+    return diffusers.Flux2Pipeline(
+        tokenizer=tokenizer,  # of a PixtralProcessor, which needs torchvision, the part that reads text
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.Flux2Transformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=768, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=True,
+        ),
+    )  # fmt: skip
+
+
+def _cogview4() -> Any:
+    import diffusers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import GlmConfig, GlmModel
+
+    tokenizer = _bpe("[gMASK]", "<sop>", side="left")
+    begun = [(mark, tokenizer.convert_tokens_to_ids(mark)) for mark in ("[gMASK]", "<sop>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("[gMASK] <sop> $A", special_tokens=begun)
+    return diffusers.CogView4Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=GlmModel(GlmConfig(**_qwen3(tokenizer, 64, 2), pad_token_id=tokenizer.pad_token_id)),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.CogView4Transformer2DModel(
+            in_channels=4, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+            text_embed_dim=64, time_embed_dim=8, condition_dim=4, sample_size=8,
+        ),
+    )  # fmt: skip
+
+
+def _hunyuan_video() -> Any:
+    import diffusers
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+    from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+    before, after = DEFAULT_PROMPT_TEMPLATE["template"].split("{}")
+    tokenizer = _bpe(*_pieces(before, DEFAULT_PROMPT_TEMPLATE["crop_start"]), after)
+    second = _bpe()
+    clip = CLIPTextConfig(
+        vocab_size=len(second), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        projection_dim=16, eos_token_id=2,
+    )  # fmt: skip
+    return diffusers.HunyuanVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=LlamaModel(LlamaConfig(**_qwen3(tokenizer, 320, 3))),
+        tokenizer_2=second,
+        text_encoder_2=CLIPTextModel(clip),
+        vae=None,
+        scheduler=_flow(),
+        transformer=diffusers.HunyuanVideoTransformer3DModel(
+            in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1,
+            num_single_layers=1, num_refiner_layers=2, patch_size=1, patch_size_t=1, guidance_embeds=True,
+            text_embed_dim=320, pooled_projection_dim=16, rope_axes_dim=(4, 6, 6),
+        ),
+    )  # fmt: skip
+
+
+class AnswersForNobody:
+    """In the place of what judges Cosmos' prompts and films: everything may be drawn."""
+
+    def to(self, *_where: Any) -> "AnswersForNobody":
+        """As modules are moved."""
+        return self
+
+    def check_text_safety(self, _prompt: str) -> bool:
+        """Yes."""
+        return True
+
+
+def _cosmos() -> Any:
+    import diffusers
+
+    return diffusers.Cosmos2TextToImagePipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=_t5(48),
+        vae=None,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
+        safety_checker=AnswersForNobody(),
+        transformer=diffusers.CosmosTransformer3DModel(
+            in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, mlp_ratio=2,
+            text_embed_dim=48, adaln_lora_dim=4, max_size=(4, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0),
+            concat_padding_mask=False, extra_pos_embed_type=None,
+        ),
+    )  # fmt: skip
+
+
 _BUILDERS: Final[Mapping[str, Callable[[], Any]]] = {
     "Wan": _wan,
     "LTX": _ltx,
     "AuraFlow": _auraflow,
     "Chroma": _chroma,
     "Sana": _sana,
+    "Qwen-Image": _qwen_image,
+    "Z-Image": _z_image,
+    "FLUX.2 klein": _klein,
+    "FLUX.2": _flux2,
+    "Wan 2.2": _wan22,
+    "CogView4": _cogview4,
+    "HunyuanVideo": _hunyuan_video,
+    "Cosmos": _cosmos,
     "Lumina 2": _lumina,
 }
 NAMES: Final = tuple(_BUILDERS)
