@@ -4,7 +4,8 @@
 #   make test    all tests            make check   lint, format, types, layers, schema, documentation
 #   make quick   the fifth of the tests that proves most: laws, commands, golden bytes, crashes, bad input, every eraser
 #   make fix     format, and write the generated documentation anew
-#   make soak    kill a process that writes models, SOAK=10000 times: the next command finds the old model or the new
+#   make soak    kill a process that writes models, SOAK=10000 times, and commands: the next finds the old model or the new
+#   make fuzz    feed every parser with spoilt bytes, FUZZ=10 seconds each, and write the table into docs/lab-log.md
 #   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
 #   make house   the figures of docs/house.md    make axe    axe-core (npm), with which tests look at reports in Chromium
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
@@ -38,7 +39,7 @@ QUICK := tests/laws tests/cli/test_contract.py tests/cli/erasing/test_methods.py
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
-.PHONY: help demo test quick house check fix bench results composer takedowns gates families gpu schema soak axe
+.PHONY: help demo test quick house check fix bench results composer takedowns gates families gpu schema soak fuzz axe
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -102,7 +103,10 @@ house: $(STAMP)
 	$(BIN)/python docs/tools/house.py --ref $(BEFORE) --write
 
 soak: $(STAMP)
-	PYTHONPATH=.dev:tests $(BIN)/python tests/support/crashes/soaking.py --kills $(SOAK) $(ARGS)
+	PYTHONPATH=.dev:tests $(BIN)/python tests/support/crashes/soaking.py --kills $(or $(SOAK),10000) $(ARGS)
+
+fuzz: $(STAMP)
+	PYTHONPATH=.dev:tests $(BIN)/python tests/support/fuzzing.py --seconds $(or $(FUZZ),10) --write docs/lab-log.md $(ARGS)
 
 # An hour on two cores; what was printed stays in docs/benchmarks.
 bench: SHELL := bash

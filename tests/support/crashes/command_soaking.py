@@ -85,7 +85,12 @@ class CommandSoak:
                     kills,
                 )
             case "switch":
-                self._motions(name, ("patch", "switch", "one", *model), ("patch", "switch", "other", *model), kills)
+                self._motions(
+                    name,
+                    ("patch", "switch", "one", "--yes", *model),
+                    ("patch", "switch", "other", "--yes", *model),
+                    kills,
+                )
             case "takedown":
                 asked = ("--concept", "of", "--anchor", "cat", "--retain", "keep.txt", "--yes", *model)
                 self._motions(name, ("takedown", *asked), ("withdraw", "of", "--yes", *model), kills)
