@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records import EntryRecord
     from rasura.registry.evidence.attest import VerifiedModel
     from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.picture_receipt import VerifiedReceipt
     from rasura.registry.evidence.verify_file import VerifiedFile
     from rasura.registry.log.verify import LogReport
 
-__all__ = ["LogCalls", "verify_file", "verify_model"]
+__all__ = ["LogCalls", "verify_file", "verify_model", "verify_receipt"]
 
 
 class LogCalls(Calls):
@@ -65,20 +66,22 @@ class LogCalls(Calls):
         return tuple(choose_entries(self.store, choice, newest=newest, limit=limit))
 
     @in_python
-    def verify(self, *, vkey: str | None = None, kept: bytes | None = None) -> LogReport:
+    def verify(self, *, vkey: str | None = None, kept: bytes | None = None, every_signature: bool = False) -> LogReport:
         """Check the log's tree, its signatures, and that replaying it gives the tables (`rasura audit verify`).
 
         Args:
             vkey: the log's public key, from outside the registry; None: the registry names its own.
             kept: a checkpoint of this log that somebody kept; the log must continue it.
+            every_signature: of a long log verify those of old checkpoints, too.
 
         Raises:
             AuditError: the first thing found wrong.
         """
         from rasura.registry.log.signed_note import VerifyKey
-        from rasura.registry.log.verify import verify_log
+        from rasura.registry.log.verify import CLOSELY, verify_log
 
-        return verify_log(self.store, vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
+        pinned, closely = VerifyKey.parse(vkey) if vkey else None, None if every_signature else CLOSELY
+        return verify_log(self.store, vkey=pinned, kept=kept, closely=closely)
 
     @in_python
     def entry(self, index: int) -> EntryRecord:
@@ -280,3 +283,21 @@ def verify_model(
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None
     return verify_model(Path(model), attestation, keys, vkey=pinned, progress=ignore_progress)
+
+
+@in_python
+def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | None = None) -> VerifiedReceipt:
+    """Check every byte of a picture receipt; no registry is needed (`rasura verify PICTURE`).
+
+    Args:
+        data: the receipt, or a PNG that carries it.
+        vkey: the log's public key, from somebody who kept it. None: the receipt is believed when it names its own.
+        picture: the picture beside a receipt that lies alone.
+
+    Raises:
+        AuditError, FormatError: the first thing found wrong.
+    """
+    from rasura.registry.evidence.picture_receipt import verify_receipt
+    from rasura.registry.log.signed_note import VerifyKey
+
+    return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)

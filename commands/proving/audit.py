@@ -17,6 +17,7 @@ from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
     from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.verify import LogReport
 
 
 _PAGE: Final = 500
@@ -190,21 +191,25 @@ def export(
     type=_PATH,
     help="A checkpoint of this log that somebody kept; the log must continue it.",
 )
-def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registry_at: str | None) -> Result:
+@click.option("--every-signature", is_flag=True, help="Of a long log verify those of old checkpoints, too.")
+def verify(
+    file: Path | None, vkey: str | None, checkpoint: Path | None, every_signature: bool, registry_at: str | None
+) -> Result:
     """Check the tree, its signatures, and that replaying the log gives the tables. Needs no secret.
 
     Given a file from `audit export` or `audit prove`, check that: no registry is needed.
 
     A registry names its own key, and so does one that somebody forged: keep the key elsewhere and give it with --vkey.
     """
-    from rasura.registry.log.verify import verify_log
+    from rasura.registry.log.verify import CLOSELY, verify_log
 
     pinned = read_vkey(vkey) if vkey else None
     kept = read_given(checkpoint, "checkpoint") if checkpoint else None
     if file is not None:
         return _verify_file(file, pinned, kept)
     with open_registry(registry_at) as registry:
-        report = verify_log(registry, vkey=pinned, kept=kept)
+        closely = None if every_signature else CLOSELY
+        report = verify_log(registry, vkey=pinned, kept=kept, closely=closely)
     data = {
         "size": report.size,
         "root": report.root.hex(),
@@ -220,27 +225,31 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
         "rotations": list(report.rotations),
         "remembered": report.remembered,
         "kept": report.kept,
+        "signatures": report.signatures,
     }
+    origin = registry.origin
+    return Result(data, lambda: _say_report(report, origin))
 
-    def text() -> None:
-        whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {registry.origin}"
-        verdict(whole, good=True)
-        if report.unfinished:
-            line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
-        if report.backwards:
-            line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
-        if report.kept is not None:
-            line(f"it continues the checkpoint of {report.kept} entries that was kept")
-        if report.rotations:
-            line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
-        if report.replaced:
-            warn(_REPLACED.format(report.vkey))
-        if not report.pinned:
-            warn(_UNPINNED)
-        if not report.remembered and report.kept is None:
-            warn("neither keys/last_signed nor --checkpoint is at hand: entries cut from the end do not show")
 
-    return Result(data, text)
+def _say_report(report: "LogReport", origin: str) -> None:
+    whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {origin}"
+    verdict(whole, good=True)
+    if report.signatures < report.size:
+        line(f"{report.signatures} checkpoints verified, the newest among them; all with --every-signature")
+    if report.unfinished:
+        line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
+    if report.backwards:
+        line(f"earlier than the entry before: {', '.join(map(str, report.backwards))}; a clock was set back")
+    if report.kept is not None:
+        line(f"it continues the checkpoint of {report.kept} entries that was kept")
+    if report.rotations:
+        line(f"the key was rotated at {', '.join(map(str, report.rotations))}, signed by the old one and the new")
+    if report.replaced:
+        warn(_REPLACED.format(report.vkey))
+    if not report.pinned:
+        warn(_UNPINNED)
+    if not report.remembered and report.kept is None:
+        warn("neither keys/last_signed nor --checkpoint is at hand: entries cut from the end do not show")
 
 
 def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> Result:

@@ -113,6 +113,11 @@ class ShardedModel(LiveModel):
         act = super().status
         return self._together(("status", deep), lambda: act(deep=deep))
 
+    def _sign_receipt(self, picture: bytes | None, look: bool) -> bytes:
+        """Called by every process; the first signs, for the picture that it was given."""
+        act = super()._sign_receipt
+        return self._together(("receipt", look), lambda: act(picture, look))
+
     def _together(self, question: object, act: Callable[[], _T]) -> _T:
         with self._spoken(), self._turn:
             return self._sharded.together(question, act)

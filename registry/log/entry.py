@@ -211,7 +211,7 @@ def _spelt_out(fields: Fields) -> tuple[PatchId, ...]:
 def _read_record(
     fields: Fields, place: Placement, patches: tuple[PatchId, ...], leaf: bytes, *, check: bool
 ) -> EntryRecord:
-    if check and canonical_json.dumps(listed(patches)) != canonical_json.dumps(fields.value("patches")):
+    if check and listed(patches) != fields.value("patches"):
         raise FormatError(f"audit entry {place.index}: the patches beside it are not those it names")
     outcome = fields.fields("outcome")
     effect = fields.optional("effect", fields.fields) or Fields({}, "effect")

@@ -13,6 +13,7 @@ Only Ed25519 (type 0x01) is known here. Signatures by keys that nobody asked abo
 demands, so that witnesses can add theirs.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Collection
@@ -24,7 +25,7 @@ from rasura.patches.errors import AuditError
 from rasura.registry.log.strict_base64 import encode_base64, read_base64
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 __all__ = ["Checkpoint", "Note", "NoteSignature", "VerifyKey", "parse_note", "sign_note", "verified_by"]
 
@@ -91,10 +92,9 @@ class VerifyKey:
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's over the message (RFC 8032 §5.1.7)."""
         from cryptography.exceptions import InvalidSignature  # lists verify nothing
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            _read_public(self.public).verify(signature, message)
         except (InvalidSignature, ValueError):
             return False
         return True
@@ -207,6 +207,14 @@ def verified_by(note: Note, keys: Collection[VerifyKey]) -> tuple[VerifyKey, ...
         wanted = ", ".join(key.name for key in keys)
         raise AuditError(f"note: expected a signature by {wanted}, got {show(note.signatures[0].name)}")
     return tuple(found.values())
+
+
+@functools.lru_cache(maxsize=16)
+def _read_public(public: bytes) -> "Ed25519PublicKey":
+    """The key of its 32 bytes; reading a long log asks for the same one again and again."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(public)
 
 
 def _parse_signature(line: str) -> NoteSignature:
