@@ -213,7 +213,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
         print(json.dumps({**found, "memory": peak}))
         return
-    print("# A long audit log\n\nWritten by `python benchmarks/log.py > docs/benchmarks/log.md`.\n")
+    sizes = " ".join(map(str, given.entries))
+    print(f"# A long audit log\n\nWritten by `python benchmarks/log.py --entries {sizes} > docs/benchmarks/log.md`.\n")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(f"SQLite {sqlite3.sqlite_version}; rates and times are of CPU, one thread.\n")
     print("| entries | tree alone | `audit verify` | with `--every-signature` | `audit log`, all of it ", end="")

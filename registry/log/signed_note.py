@@ -27,7 +27,16 @@ from rasura.registry.log.strict_base64 import encode_base64, read_base64
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["Checkpoint", "Note", "NoteSignature", "VerifyKey", "parse_note", "sign_note", "verified_by"]
+__all__ = [
+    "Checkpoint",
+    "Note",
+    "NoteSignature",
+    "VerifyKey",
+    "has_form",
+    "parse_note",
+    "sign_note",
+    "verified_by",
+]
 
 MAX_NOTE_BYTES: Final = 64 * 1024
 MAX_SIGNATURES: Final = 64
@@ -35,6 +44,7 @@ MAX_SIGNATURES: Final = 64
 
 _ED25519: Final = 0x01
 _ID_BYTES: Final = 4
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _DASH: Final = "\N{EM DASH} "
 _NAME: Final = re.compile(r"[^\s+\x00-\x1f]{1,255}")
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -186,6 +196,22 @@ def sign_note(text: str, name: str, key: "Ed25519PrivateKey") -> Note:
         raise AuditError("note: expected a text of lines that end with a newline")
     verifier = VerifyKey(name, key.public_key().public_bytes_raw())
     return Note(text, (NoteSignature(name, verifier.key_id, key.sign(text.encode())),))
+
+
+def has_form(text: str, tree: Checkpoint, key: VerifyKey) -> bool:
+    """Whether a note is this checkpoint with one signature that says to be by this key; it is not verified."""
+    before = f"{tree.text}\n{_DASH}{key.name} "
+    return text.startswith(before) and _find_form(key).fullmatch(text, len(before)) is not None
+
+
+@functools.lru_cache(maxsize=16)
+def _find_form(key: VerifyKey) -> re.Pattern[str]:
+    """Of the rest of a signature line: 68 bytes in base64, the first four of them the key's id."""
+    start = encode_base64(key.key_id + bytes(2))  # 8 characters; the sixth has two bits of the id
+    sixth = _ALPHABET.index(start[5]) & 0b110000
+    return re.compile(
+        rf"{re.escape(start[:5])}[{re.escape(_ALPHABET[sixth : sixth + 16])}][A-Za-z0-9+/]{{84}}[AEIMQUYcgkosw048]=\n"
+    )
 
 
 def verified_by(note: Note, keys: Collection[VerifyKey]) -> tuple[VerifyKey, ...]:

@@ -30,7 +30,7 @@ from rasura.registry.log.merkle import EMPTY_ROOT, GrowingTree, hash_leaf
 from rasura.registry.log.record_digest import Record
 from rasura.registry.log.replay import Replay, compare
 from rasura.registry.log.rotation import KeyChain, read_chain
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.signed_note import Checkpoint, VerifyKey, has_form, parse_note, verified_by
 from rasura.registry.log.signers import Trust
 
 __all__ = ["CLOSELY", "Audited", "LogReport", "verify_log"]
@@ -240,18 +240,19 @@ class _Walk:
         if note is None:
             _broken("checkpoint", index, "it has no checkpoint")
         text, frontier = note
-        try:
-            parsed = parse_note(text.encode())
-            signers = self._chain.signers(index)
-            if index >= self._closely or len(signers) > 1:
+        signers, tree = self._chain.signers(index), Checkpoint(self._chain.name, self._tree.size, root)
+        closely = index >= self._closely or len(signers) > 1
+        if closely or not has_form(text, tree, signers[0]):
+            try:
+                parsed = parse_note(text.encode())
                 for key in signers:
                     verified_by(parsed, [key])
-                self._signatures += 1
-            signed = Checkpoint.parse(parsed.text)
-        except AuditError as error:
-            _broken("signature", index, error.message)
-        if signed != Checkpoint(self._chain.name, self._tree.size, root):
-            _broken("root", index, "the entries up to it are not those that its checkpoint signs")
+                signed = Checkpoint.parse(parsed.text)
+            except AuditError as error:
+                _broken("signature", index, error.message)
+            if signed != tree:
+                _broken("root", index, "the entries up to it are not those that its checkpoint signs")
+            self._signatures += 1
         if frontier != self._tree.to_bytes():
             _broken("frontier", index, "the tree stored with its checkpoint is another")
         self._note = text

@@ -146,8 +146,9 @@ def test_a_checkpoint_in_a_commit_of_a_repository(
     assert [(a["kind"], a["size"], a["proved"]) for a in (first, second)] == [("hub", 7, True), ("hub", 10, True)]
     place, _, path = first["where"].partition(":")
     repo, _, commit = place.partition("@")
-    given = {"endpoint": plain_hub.url, "token": TOKEN, "local_dir": workshop.folder / "theirs"}
-    kept = hf_hub_download(repo, path, revision=commit, **given)
+    kept = hf_hub_download(
+        repo, path, revision=commit, endpoint=plain_hub.url, token=TOKEN, local_dir=workshop.folder / "theirs"
+    )
     # Who has the repository needs nothing of ours: the log continues what lies there.
     typed(workshop.folder, "audit", "verify", "--checkpoint", kept)
     plain_hub.faults.swapped[path] = b"something else"
