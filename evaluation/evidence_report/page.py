@@ -211,6 +211,7 @@ def _done(document: Any) -> str:
         f'<td data-label="becomes">{_e(patch["becomes"] or "nothing in particular")}</td>'
         f'<td data-label="made">{_when(patch["made_at"])}</td>'
         f'<td data-label="signed by">{_e(patch["signed_by"] or "nobody that is known here")}</td>'
+        f'<td data-label="approved by">{_e(_name_approvals(patch))}</td>'
         f'<td data-label="in force on">{_e(force[patch["id"]] or "no model")}</td>'
         f'<td data-label="identity"><span class="digest">{patch["id"]}</span></td></tr>'
         for patch in document["patches"]
@@ -218,9 +219,13 @@ def _done(document: Any) -> str:
     table = (
         '<h3>The changes</h3><table class="stack"><caption>Each change suppresses one thing and is signed.</caption><thead>'
         '<tr><th scope="col">Suppresses</th><th scope="col">Is drawn instead</th><th scope="col">Made</th>'
-        f'<th scope="col">Signed by</th><th scope="col">In force on</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
+        f'<th scope="col">Signed by</th><th scope="col">Approved by</th><th scope="col">In force on</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
     )
     return f'<ol class="line">{"".join(items)}</ol>{table if patches else ""}'
+
+
+def _name_approvals(patch: Any) -> str:
+    return ", ".join(each["name"] for each in patch["approved_by"]) or "nobody"
 
 
 def _pictures(document: Any, gathered: Gathered) -> str:

@@ -51,6 +51,11 @@ _DID: Final = {
         "done",
     ): "The suppression of {what} was taken out of force{where}: the model's weights were written and read back.",
     ("patch.retire", "success"): "The change that suppresses {what} was retired: it is not to be used any more.",
+    ("patch.sign", "success"): "The change that suppresses {what} got a further signature.",
+    ("patch.approve", "success"): "The change that suppresses {what} was approved: it may be put into force.",
+    ("plan.approve", "success"): "A plan of what was to be changed was approved.",
+    ("trust.set", "success"): "Who may sign and who must approve was laid down.",
+    ("policy.set", "success"): "The limits that changes must keep were laid down.",
     ("patch.push", "success"): "The signed change was published.",
     (
         "evaluation.add",
