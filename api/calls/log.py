@@ -202,10 +202,10 @@ class LogCalls(Calls):
         self,
         model: str | Path,
         *,
-        format: Literal["intoto", "cyclonedx"] = "intoto",  # noqa: A002 - the option's name
+        format: Literal["intoto", "cyclonedx", "spdx"] = "intoto",  # noqa: A002 - the option's name
         key: str | None = None,
     ) -> bytes:
-        """What a model on disk is, signed, or as a bill of materials (`rasura attest`).
+        """What a model on disk is, signed, or as a bill of materials or an SPDX document (`rasura attest`).
 
         Raises:
             NotFoundError: nothing was ever applied to it here.
@@ -215,11 +215,13 @@ class LogCalls(Calls):
         from rasura import __version__
         from rasura.registry.evidence.attest import attest, state_model
         from rasura.registry.evidence.bill_of_materials import write_bill
+        from rasura.registry.evidence.spdx_document import write_spdx
 
         found = state_model(self.store, Path(model), self._progress)
         if format == "intoto":
             return attest(self.store, found, key)
-        return write_bill(found, name=Path(model).name, version=__version__)
+        write = write_bill if format == "cyclonedx" else write_spdx
+        return write(found, name=Path(model).name, version=__version__)
 
     def _choice(  # noqa: PLR0917 - in the order of the calls above
         self,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _LIMIT = 64 * 1024**2
+_SUFFIXES = {"intoto": "intoto.json", "cyclonedx": "cdx.json", "spdx": "spdx.json"}
 
 
 @command(None, "attest")
@@ -25,10 +26,10 @@ _LIMIT = 64 * 1024**2
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["intoto", "cyclonedx"]),
+    type=click.Choice(["intoto", "cyclonedx", "spdx"]),
     default="intoto",
     show_default=True,
-    help="A signed statement that proves, or a bill of materials that describes.",
+    help="A signed statement that proves, or a description: a bill of materials, an SPDX document.",
 )
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one here].")
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="The file to write.")
@@ -77,15 +78,16 @@ def _attest_model(model: Path, format_: str, key: str | None, output: Path | Non
     from rasura.registry.evidence.attest import attest as sign
     from rasura.registry.evidence.attest import state_model
     from rasura.registry.evidence.bill_of_materials import write_bill
+    from rasura.registry.evidence.spdx_document import write_spdx
 
-    suffix = "intoto.json" if format_ == "intoto" else "cdx.json"
-    path = output or Path(f"{model.name}.{suffix}")
+    path = output or Path(f"{model.name}.{_SUFFIXES[format_]}")
     with open_registry(registry_at) as registry, progress() as tell:
         found = state_model(registry, model, tell)
         if format_ == "intoto":
             data = sign(registry, found, key)
         else:
-            data = write_bill(found, name=model.name, version=__version__)
+            write = write_bill if format_ == "cyclonedx" else write_spdx
+            data = write(found, name=model.name, version=__version__)
     write_lines(path, [data])
     check = f"rasura verify --model {model} --attestation {path} --key PUBLIC.pem" if format_ == "intoto" else ""
     return Result(
