@@ -73,7 +73,8 @@ _ENDED: Final = {"refused": "was refused", "failed": "failed", "begun": "was beg
 NOT_PROMISED: Final = (
     (
         "Nothing was deleted from what the model has learnt. The changes suppress what it draws when it is asked in words, as far as "
-        "the measurements above say, and whoever holds the model's files can take them out again."
+        "this report measured it; how far they do where nothing was measured, it does not say. Whoever holds the model's files can "
+        "take them out again."
     ),
     (
         "Other words, other languages, pictures as a starting point, further training, or an attack that nobody tried may still "
