@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # tests/documents/test_quick.py holds this list to what it promises.
-QUICK := tests/laws tests/cli/test_contract.py tests/cli/test_methods.py tests/test_bad_input.py tests/interop \
+QUICK := tests/laws tests/cli/test_contract.py tests/cli/erasing/test_methods.py tests/test_bad_input.py tests/interop \
   tests/patches/_io/test_safetensors_file.py tests/patches/format/test_model_signature.py \
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
@@ -61,7 +61,7 @@ demo: $(STAMP)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/rasura demo --out demo-out
 
 test: $(STAMP) $(QUANTISED)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Tests of the report's page use it where it is, beside Chromium and Playwright.
 axe: $(STAMP)
@@ -69,7 +69,7 @@ axe: $(STAMP)
 	cd .venv/axe-core && npm pack --silent axe-core@4 && tar -xzf axe-core-*.tgz
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS) $(QUICK)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS) $(QUICK)
 
 check: $(STAMP) schema
 	$(BIN)/ruff check .
@@ -84,7 +84,7 @@ check: $(STAMP) schema
 
 # The tables of the program and those that the migrations make are the same (what `alembic check` asks).
 schema: $(STAMP)
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests/registry/_storage/test_schema_drift.py
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/registry/_storage/database/test_schema_drift.py
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -114,7 +114,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/hosts/hosts.py --counts 256 --dtypes float16 --tables cycles | tee docs/benchmarks/hosts-256.md
 	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --counts 1 4 16 256 --repeats 1 \
 	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
-	$(BIN)/python benchmarks/enforcement.py
+	$(BIN)/python benchmarks/enforcement.py | tee docs/benchmarks/enforcement.md
 	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
 	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 

@@ -20,6 +20,7 @@ import click
 
 from rasura import __version__
 from rasura.commands._shared.command import Verbs
+from rasura.commands._shared.output import Failure, print_failure
 from rasura.patches.errors import InputError, OutputError, RasuraError
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
@@ -28,12 +29,12 @@ _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
 _ERROR: Final = 1
 _INTERRUPTED: Final = 130
 
-# Noun or verb: the module of `rasura.commands` and the attribute that hold it, and the line that help shows without
-# importing it.
+# Noun or verb, or a verb of a verb: the module of `rasura.commands` and the attribute that hold it, and the line that
+# help shows without importing it.
 _COMMANDS: Final = {
     "init": ("registry.init:init", "Make a registry here."),
     "demo": ("erasing.demo:demo", "Erase, check, apply, revert and verify on a small real model."),
-    "key": ("proving.key:key", "Signing keys: make, list, export, trust, revoke."),
+    "key": ("proving.key:key", "Signing keys: make, add from a token, list, export, trust, revoke."),
     "base": ("registry.base:base", "Base models: add, list, show."),
     "takedown": ("erasing.takedown:takedown", "Take concepts down beside all that is erased, in one motion."),
     "withdraw": ("erasing.takedown:withdraw", "Take takedowns back; all others stay erased."),
@@ -53,6 +54,7 @@ _COMMANDS: Final = {
     "policy": ("checking.policy:policy", "The policy in force: show, set."),
     "trust": ("proving.trust:trust", "Who may approve what, and how many must: show, sign, set."),
     "plan": ("applying.plan:plan", "Say what switching a model to a stack would change."),
+    "plan approve": ("applying.plan:approve", "Approve all that a plan puts in, as the trust policy asks for."),
     "evaluate": ("checking.evaluate:evaluate", "Draw with and without patches, and have a classifier judge it."),
     "evaluation": ("checking.evaluation:evaluation", "Evaluation results: list, show."),
     "doctor": ("registry.doctor:doctor", "Find what processes that died left behind, and put it right."),
@@ -84,6 +86,17 @@ class Nouns(Verbs):
         command = getattr(importlib.import_module(f"rasura.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of two words, where the first is a command as well.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        both = " ".join(args[:2])
+        return super().resolve_command(ctx, [both, *args[2:]] if len(args) > 1 and both in _COMMANDS else args)
 
     def find_near(self, ctx: click.Context, name: str) -> str:
         """Commands of this name below the nouns, else those of a similar name here."""
@@ -179,8 +192,6 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _refuse(seen: Mapping[str, str], error: RasuraError) -> int:
-    from rasura.commands._shared.output import Failure, print_failure
-
     first, *others = (
         Failure(seen.get("command", ""), each.code, each.message, each.hint, each.details)
         for each in (error, *error.others)
@@ -197,8 +208,6 @@ def _report(
     *,
     hint: str = "",
 ) -> int:
-    from rasura.commands._shared.output import Failure, print_failure
-
     failure = Failure(seen.get("command", ""), code, message, hint, {})
     print_failure(failure, as_json=_wants_json())
     return exit_code

@@ -8,15 +8,46 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
+    from rasura.patches.format.signing_key import SigningKey
     from rasura.patches.lists.role import Role
     from rasura.patches.prompts.retain_set import HeldOut
+    from rasura.registry.registry import Registry
 
-__all__ = ["Lines", "PolicyRef", "read_held_out", "read_lines", "read_policy"]
+__all__ = ["Lines", "PolicyRef", "act_by_key", "find_password", "read_held_out", "read_lines", "read_policy"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
 Lines: TypeAlias = str | Path | Iterable[str]
 """A text, several texts, or a `Path`: a list as people have them (docs/lists.md)."""
+
+
+def act_by_key(store: Registry, key: str | Path, password_file: str | Path | None) -> SigningKey:
+    """Have a registry's entries signed by who acts; gives their key.
+
+    Args:
+        store: the registry.
+        key: the name of a key whose private half is there, or a file that holds one.
+        password_file: holds its password, where it has one.
+
+    Raises:
+        NotFoundError, InputError, FormatError: there is no such key, or its password is missing or wrong.
+        UntrustedKeyError, RevokedKeyError: its signature counts for nothing there.
+    """
+    from rasura.registry.trust.key_files import act_by
+
+    store.ask_password = lambda _: find_password(password_file)
+    return act_by(store, str(key))
+
+
+def find_password(path: str | Path | None) -> bytes | None:
+    """The password in a file; None without one.
+
+    Raises:
+        NotFoundError, FormatError, InputError: the file is not there, or none that can be used.
+    """
+    from rasura.registry.trust.passwords import read_password_file
+
+    return None if path is None else read_password_file(Path(path))
 
 
 def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from rasura.api.arguments import act_by_key
 from rasura.api.hints import in_python, live_hint
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.live.write_guards import holds_shards, refuse_flat
-from rasura.registry.apply.side_branches import told
+from rasura.registry.apply.hosts.side_branches import told
 from rasura.registry.live.arguments import keep_on_from, read_login
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.live.open_host import open_live_host
@@ -29,6 +30,8 @@ def attach(
     keep_on: KeepOn | str = "cpu",
     remember: int = 2,
     actor: str | None = None,
+    actor_key: str | Path | None = None,
+    password_file: str | Path | None = None,
     quantised_from: str | None = None,
 ) -> LiveModel:
     """Put a live model under a registry's hand; one that is sharded over processes, in all of them at the same time.
@@ -42,6 +45,8 @@ def attach(
         remember: how many values of each touched parameter to keep there besides, so that stacks that come back are
             neither composed nor hashed again (`rasura.patches.hosts.live.value_cache`); none of a sharded model.
         actor: who acts where a call does not say; None: the user's login name.
+        actor_key: their key, which signs the entries of the log: a name, or a file; None: who acts is a claim.
+        password_file: holds that key's password, where it has one.
         quantised_from: name or identifier of the base that the model's quantised layers were made of. Their codes
             cannot tell, so your word is taken for it and goes into the log. Without it, patches that touch such layers
             are refused; taking them out needs none.
@@ -54,7 +59,8 @@ def attach(
         UnsupportedHostError: neither a pipeline nor such a module.
         InputError: `keep_on` is neither a place nor a folder.
         NoRegistryError: there is no registry.
-        NotFoundError: the base that was named is not in it.
+        NotFoundError: the base or the key that was named is not in it.
+        UntrustedKeyError, RevokedKeyError: `actor_key` counts for nothing there.
         ProcessGroupError: the model is sharded, and another process died or did not come.
     """
     parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
@@ -66,11 +72,20 @@ def attach(
                 "shards are written as plain numbers",
                 hint="rasura.attach(module, registry), without quantised_from",
             )
-        return ShardedModel.joined(model, registry, label, place, actor or read_login(), say=live_hint)
+        return ShardedModel.joined(
+            model,
+            registry,
+            label,
+            place,
+            actor or read_login(),
+            act=None if actor_key is None else lambda opened: act_by_key(opened, actor_key, password_file),
+            say=live_hint,
+        )
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
+        acting = None if actor_key is None else act_by_key(opened, actor_key, password_file)
     host = open_live_host(model, label, base, keep_on=place, remember=remember)
     for uncovered in host.uncovered():
         warnings.warn(f"{host.location}: {uncovered}", UserWarning, stacklevel=3)
-    return LiveModel(host, location, actor or read_login(), say=live_hint)
+    return LiveModel(host, location, actor or read_login(), acting=acting, say=live_hint)

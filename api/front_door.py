@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.api.arguments import Lines, read_held_out, read_lines
+from rasura.api.arguments import Lines, act_by_key, find_password, read_held_out, read_lines
 from rasura.api.hints import in_python
 from rasura.api.progress import Progress, ignore_progress
 from rasura.api.registry import Registry
@@ -49,6 +49,7 @@ def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here 
     location: str | Path | None = None,
     *,
     actor: str | None = None,
+    actor_key: str | Path | None = None,
     password_file: str | Path | None = None,
     progress: Progress = ignore_progress,
 ) -> Registry:
@@ -57,18 +58,26 @@ def open(  # noqa: A001  # rasura.open reads like sqlite3.connect; nothing here 
     Args:
         location: its folder or PostgreSQL URL; None: the nearest `.rasura` upwards from the working folder.
         actor: who acts, for the log; None: the user's login name.
+        actor_key: their key, which signs the entries of the log: a name, or a file; None: who acts is a claim.
         password_file: holds the password of the key to sign with, where it has one.
         progress: told what is going on in every call of the handle.
 
     Raises:
         NoRegistryError: there is none.
         SchemaError: another version, or tables and triggers that are not ours.
+        UntrustedKeyError, RevokedKeyError: `actor_key` counts for nothing there.
     """
     from rasura.registry.registry import Registry as Store
     from rasura.registry.registry import find_location
 
     store = Store.open(location or find_location(Path.cwd()))
-    store.ask_password = lambda _: _find_password(password_file)
+    store.ask_password = lambda _: find_password(password_file)
+    if actor_key is not None:
+        try:
+            act_by_key(store, actor_key, password_file)
+        except BaseException:
+            store.close()
+            raise
     return Registry(store, actor or _login(), progress)
 
 
@@ -192,12 +201,6 @@ def request(
         anchors=read_lines(anchors, ANCHORS),
         licence=licence,
     )
-
-
-def _find_password(path: str | Path | None) -> bytes | None:
-    from rasura.registry.trust.passwords import read_password_file
-
-    return None if path is None else read_password_file(Path(path))
 
 
 def _login() -> str:

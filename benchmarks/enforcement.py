@@ -7,11 +7,13 @@ as pulling them would. Then the patch is applied in pairs, the two ways taking t
 with a registry that was just opened, and as a command in a process of its own. *With* is what everybody gets. *Without*
 reads the same tables without the index of what the log tells (`LogWriter.snapshot` for `LogWriter.reading`), which no
 setting can bring about. Times are medians; *more* is the median over the pairs of with divided by without, less one,
-and beside it the quartiles. The revert between two applies is not timed, and always checked.
+and beside it the quartiles. *CPU* is processor time, user and system, which other work on the machine hardly changes;
+*wall* is what passed. The revert between two applies is not timed, and always checked.
 """
 
 import argparse
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -20,7 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +34,7 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
 from rasura.registry._resources.patches import NewPatch
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.operations import Actor
 from rasura.registry.erase.base_models import add_base
@@ -66,6 +69,26 @@ def unchecked() -> Iterator[None]:
         LogWriter.reading, LogWriter._told = reading, told  # type: ignore[method-assign]  # noqa: SLF001
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds."""
+
+    cpu: float
+    wall: float
+
+
+def spent_by(work: Callable[[], object]) -> Spent:
+    """What it takes, in this process and in those that it waits for."""
+    before, start = _used(), time.perf_counter()
+    work()
+    return Spent(_used() - before, time.perf_counter() - start)
+
+
+def _used() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def silent(_stage: str, _done: int, _total: int) -> None:
     """Say nothing."""
 
@@ -98,55 +121,67 @@ def crowd(folder: Path, patch_id: PatchId, count: int) -> None:
             registry.add_patches([NewPatch(other, files, entry) for other in others])
 
 
-def once(registry: Registry, model: Path, patch: PatchId) -> float:
-    """Seconds to apply."""
-    start = time.perf_counter()
-    operations.apply(registry, CheckpointHost.open(model), [patch], ACTOR)
-    return time.perf_counter() - start
+def once(registry: Registry, model: Path, patch: PatchId) -> Spent:
+    """To apply."""
+    return spent_by(lambda: operations.apply(registry, CheckpointHost.open(model), [patch], ACTOR))
 
 
-def opened(folder: Path, model: Path, patch: PatchId) -> float:
+def opened(folder: Path, model: Path, patch: PatchId) -> Spent:
     """The same with a registry that was just opened."""
-    start = time.perf_counter()
-    with Registry.open(folder) as registry:
-        operations.apply(registry, CheckpointHost.open(model), [patch], ACTOR)
-    return time.perf_counter() - start
+
+    def work() -> None:
+        with Registry.open(folder) as registry:
+            operations.apply(registry, CheckpointHost.open(model), [patch], ACTOR)
+
+    return spent_by(work)
 
 
-def typed(folder: Path, model: Path, patch: PatchId, *, checked: bool) -> float:
+def typed(folder: Path, model: Path, patch: PatchId, *, checked: bool) -> Spent:
     """The same as a command in a process of its own."""
     words = [sys.executable, "-c", _COMMAND, "with" if checked else "without", "patch", "apply", patch]
-    start = time.perf_counter()
-    subprocess.run([*words, "--model", str(model), "--registry", str(folder)], check=True, capture_output=True)
-    return time.perf_counter() - start
+    words += ["--model", str(model), "--registry", str(folder)]
+    return spent_by(lambda: subprocess.run(words, check=True, capture_output=True))
 
 
-def paired(
-    run: Callable[[], float], bare: Callable[[], float], undo: Callable[[], object], repeats: int
-) -> tuple[float, float, list[float]]:
-    """Median seconds with and without, and the ratio of each pair; the two ways take turns in going first."""
-    times: dict[bool, list[float]] = {True: [], False: []}
+Pairs = list[tuple[Spent, Spent]]
+"""With and without, one beside the other in time."""
+
+
+def paired(run: Callable[[], Spent], bare: Callable[[], Spent], undo: Callable[[], object], repeats: int) -> Pairs:
+    """The two ways, taking turns in going first."""
+    found: Pairs = []
     for turn in range(-1, repeats):
+        pair: dict[bool, Spent] = {}
         for checked in (True, False) if turn % 2 else (False, True):
-            seconds = run() if checked else bare()
+            pair[checked] = run() if checked else bare()
             undo()
-            if turn >= 0:
-                times[checked].append(seconds)
-    ratios = [one / other for one, other in zip(times[True], times[False], strict=True)]
-    return statistics.median(times[True]), statistics.median(times[False]), ratios
+        if turn >= 0:
+            found.append((pair[True], pair[False]))
+    return found
 
 
-def without(run: Callable[[], float]) -> Callable[[], float]:
+def describe(pairs: Pairs) -> str:
+    """The cells of one row."""
+    cells = []
+    for of in (attrgetter("cpu"), attrgetter("wall")):
+        checked, bare = (statistics.median(of(pair[side]) for pair in pairs) for side in (0, 1))
+        low, middle, high = statistics.quantiles([of(one) / of(other) for one, other in pairs], n=4)
+        quartiles = f"{low - 1:+.1%} to {high - 1:+.1%}"
+        cells += [f"{checked * 1e3:.0f} ms", f"{bare * 1e3:.0f} ms", f"{middle - 1:+.1%}", quartiles]
+    return " | ".join(cells)
+
+
+def without(run: Callable[[], Spent]) -> Callable[[], Spent]:
     """The same, unchecked."""
 
-    def bare() -> float:
+    def bare() -> Spent:
         with unchecked():
             return run()
 
     return bare
 
 
-def measure(folder: Path, model: Path, patch: PatchId, repeats: int) -> dict[str, tuple[float, float, list[float]]]:
+def measure(folder: Path, model: Path, patch: PatchId, repeats: int) -> dict[str, Pairs]:
     """The three rows of one registry."""
 
     def undo() -> None:
@@ -156,7 +191,7 @@ def measure(folder: Path, model: Path, patch: PatchId, repeats: int) -> dict[str
     found = {}
     with Registry.open(folder) as registry:
 
-        def warm() -> float:
+        def warm() -> Spent:
             return once(registry, model, patch)
 
         def revert() -> None:
@@ -164,7 +199,7 @@ def measure(folder: Path, model: Path, patch: PatchId, repeats: int) -> dict[str
 
         found["in a process that goes on"] = paired(warm, without(warm), revert, repeats)
 
-    def cold() -> float:
+    def cold() -> Spent:
         return opened(folder, model, patch)
 
     found["with a registry just opened"] = paired(cold, without(cold), undo, repeats)
@@ -188,20 +223,21 @@ def main() -> None:
     given = parser.parse_args()
     print(f"`python benchmarks/enforcement.py --repeats {given.repeats}`, {platform.machine()}, ", end="")
     print(f"Python {platform.python_version()}\n")
-    print("| Apply of one patch | patches | entries | with | without | more | quartiles |")
-    print("|---|---:|---:|---:|---:|---:|---|")
+    print(
+        "| Apply of one patch | patches | entries | CPU with | without | more | quartiles | wall with | without | ",
+        end="",
+    )
+    print("more | quartiles |\n|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as name:
         folder, model = Path(name), Path(name) / "model"
         shutil.copytree(given.model, model)
         patch = build(folder, model, given.concept, given.anchor)
         for count in given.patches:
             crowd(folder, patch, count)
-            for what, (checked, bare, ratios) in measure(folder, model, patch, given.repeats).items():
+            for what, pairs in measure(folder, model, patch, given.repeats).items():
                 with Registry.open(folder) as registry:
                     size = registry.head().size
-                low, middle, high = statistics.quantiles(ratios, n=4)
-                times = f"{checked * 1e3:.0f} ms | {bare * 1e3:.0f} ms | {middle - 1:+.1%}"
-                print(f"| {what} | {count} | {size} | {times} | {low - 1:+.1%} to {high - 1:+.1%} |", flush=True)
+                print(f"| {what} | {count} | {size} | {describe(pairs)} |", flush=True)
 
 
 if __name__ == "__main__":

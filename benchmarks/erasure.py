@@ -27,7 +27,7 @@ from rasura.patches.errors import RasuraError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import find_cross_attention, identify
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
 from rasura.patches.solving.solve import build_patches

@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD
-from rasura.patches.checks.footprint import spaces_of
+from rasura.patches.checks.kernels.footprint import spaces_of
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest_parts import TEXT

@@ -5,10 +5,10 @@
 A patch touches the 16 key and 16 value projections [o, 768] of cross-attention (o = 320 five times, 640 five times,
 1280 six times, twice over) with rank 1, its factors random and on the grid. Nothing is read from disk.
 
-kernels    a patch's increments become its footprint (`rasura.patches.checks.footprint`): once a patch,
+kernels    a patch's increments become its footprint (`rasura.patches.checks.kernels.footprint`): once a patch,
            whatever comes later
 all pairs  ‖Δ_p T_q‖ / ‖Δ_q T_q‖ for all p ≠ q, in blocks, the pairs over 0.05 counted
-           (`rasura.patches.checks.interference`)
+           (`rasura.patches.checks.kernels.interference`)
 one        a new patch against all, both ways, the others' matrices at hand
 dense      the same numbers from ΔW = B·A itself: built once for each p, then multiplied with the targets of all q
 """
@@ -30,8 +30,8 @@ from typing import Final, TypeVar
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.footprint import Footprint, compute_kernel
-from rasura.patches.checks.interference import Interference
+from rasura.patches.checks.kernels.footprint import Footprint, compute_kernel
+from rasura.patches.checks.kernels.interference import Interference
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.types import PatchId
 

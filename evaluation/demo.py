@@ -32,7 +32,7 @@ from rasura.patches.hosts.disk.new_copy import copy_model
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
 from rasura.patches.types import PatchId, Progress
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base

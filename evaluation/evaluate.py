@@ -35,7 +35,7 @@ from rasura.evaluation.report.report_details import build_body
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import InputError
 from rasura.patches.types import PatchId, Progress
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified

@@ -19,7 +19,7 @@ from rasura.evaluation.images.questions import Question
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
 from rasura.evaluation.judges.open_judge import open_judge
 from rasura.patches.errors import CheckRefusedError, InputError, NotFoundError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.types import Progress

@@ -13,6 +13,7 @@ with the others in `RasuraError.others`.
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from rasura.patches.errors import RasuraError
 
@@ -33,9 +34,22 @@ class Obstacles:
         """What was found, in that order."""
         return tuple(self._found)
 
-    def noting(self) -> "_Noting":
+    def noting(self) -> Self:
         """A context that keeps what is raised inside, and what it carries, and goes on after it."""
-        return _Noting(self)
+        return self
+
+    # Methods of a class, no generator: type checkers know by `-> bool` that what follows may run although not all that
+    # is inside did.
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, RasuraError):
+            self.add(error)
+            return True
+        return False
 
     def add(self, error: RasuraError) -> None:
         """Keep an error and those that it carries; the same sentence once."""
@@ -51,24 +65,6 @@ class Obstacles:
         """
         if self._found:
             raise together(self._found) from None
-
-
-class _Noting:
-    """A class, so that type checkers know that what follows may run although not all that is inside did."""
-
-    def __init__(self, obstacles: Obstacles) -> None:
-        self._obstacles = obstacles
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, RasuraError):
-            self._obstacles.add(error)
-            return True
-        return False
 
 
 def together(found: Sequence[RasuraError]) -> RasuraError:

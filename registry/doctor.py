@@ -28,11 +28,11 @@ from rasura.patches.hosts.disk.new_copy import find_dead, is_place, remove_dead
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.patches.types import ParamName
-from rasura.registry._storage.durable_files import translated
-from rasura.registry._storage.leftovers import find_leftovers, remove_leftover
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import host_state
-from rasura.registry.apply.moved import find_moved
+from rasura.registry._storage.files.durable_files import translated
+from rasura.registry._storage.files.leftovers import find_leftovers, remove_leftover
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.hosts import host_state
+from rasura.registry.apply.hosts.moved import find_moved
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.apply.status import survey
 from rasura.registry.registry import Registry

@@ -19,7 +19,7 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patches, policies, signatures, stacks
+from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patch_rows, policies, signatures, stacks
 from rasura.registry._resources.bases import Bases
 from rasura.registry._resources.cases import Cases
 from rasura.registry._resources.create import foresee, found, open_journal, upgrade
@@ -31,12 +31,12 @@ from rasura.registry._resources.patches import NewPatch, Patches
 from rasura.registry._resources.policies import Policies
 from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
-from rasura.registry._storage.database import BUSY_SECONDS
+from rasura.registry._storage.database.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.record_digest import Record
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.record_digest import Record
 from rasura.registry.log.writer import Clock
 
 __all__ = ["EntryFilter", "NewPatch", "NewSignature", "Registry", "find_location"]
@@ -90,7 +90,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
             RegistryError: the database cannot be read.
         """
         place = Location.of(location, home)
-        foresee(place, _utc_now, busy_seconds)
+        foresee(place, busy_seconds)
         return place
 
     @classmethod
@@ -175,7 +175,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
         yield from bases.every_record(session)
         yield from bases.every_retain_set(session)
         yield from bases.every_basis(session)
-        yield from patches.every(session)
+        yield from patch_rows.every(session)
         yield from signatures.every(session)
         yield from hosts.every(session)
         yield from evaluations.every(session)

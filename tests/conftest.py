@@ -38,7 +38,7 @@ def _isolate() -> None:
 _isolate()
 
 # Imported by name before any test module, so that pytest rewrites their assertions.
-pytest_plugins = ("support.hub_fixtures", "support.registries.postgres")
+pytest_plugins = ("support.crashes.nurseries", "support.hub_fixtures", "support.registries.postgres")
 
 # A failure in CI must be the same on the next run, and on the machine of whoever mends it.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -70,10 +70,15 @@ def encoded_once(cache_of_the_run: Path) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a CUDA device where there is none. Torch is asked only if somebody needs one.
 
-    Where several processes share the tests, the long ones begin: one that came last would keep one of them waiting.
+    Where several processes share the tests, each module is one process's: what its fixtures make is made once. Modules
+    with long tests begin: one that came last would keep a process waiting.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        long = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
+        for item in items:
+            if not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem.removeprefix("test_")))
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting and not _cuda():
         for item in wanting:

@@ -20,9 +20,10 @@ from support.registries.workshop import ALICE, Workshop, copy_of, digests, works
 from rasura.patches._io.canonical_json import dumps
 from rasura.patches.errors import VerificationError
 from rasura.patches.format.model_signature import sign
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signing_key import PrivateKey, SigningKey
 from rasura.patches.types import PatchId
-from rasura.registry.apply import host_state, operations
+from rasura.registry.apply import operations
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files
@@ -43,7 +44,7 @@ def write(folder: Path, files: Files) -> Path:
     return folder
 
 
-def signed(files: Files, key: PrivateKey | None = None) -> Files:
+def signed(files: Files, key: SigningKey | None = None) -> Files:
     """The files with a good signature, by the key that the registry trusts unless another is given."""
     if key is None:
         with workshop_template().open() as registry:
@@ -288,7 +289,7 @@ def test_an_ambiguous_id(workshop: Workshop) -> None:
     from support.registries.registry_fixtures import files_of as some_files
     from support.registries.registry_fixtures import patch
 
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
 
     with workshop.open() as registry:
         for last in "01":

@@ -14,7 +14,7 @@ from rasura.api.progress import Progress
 if TYPE_CHECKING:
     from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.apply.goal import Goal
     from rasura.registry.apply.receipt import Actor
     from rasura.registry.live.arguments import GoalRef, Ids
@@ -31,9 +31,10 @@ class Calls:
     _progress: Progress
 
     def _draft(self, action: str, reason: str) -> Draft:
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.records.records import Draft
 
         self.store.check_reason(reason)
+        self.store.check_signed(action)
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:

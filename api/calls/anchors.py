@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
-from rasura.patches.errors import InputError
+from rasura.patches.errors import ExistsError, InputError
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.anchors import Anchor, CheckedAnchor
 
 __all__ = ["AnchorCalls"]
@@ -55,8 +55,7 @@ class AnchorCalls(Calls):
             HubError: the Hub failed, refused or was not reached.
         """
         from rasura.patches._io.files import read_regular
-        from rasura.patches.errors import ExistsError
-        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor, commit_checkpoint
         from rasura.registry.evidence.take_out import export_checkpoint
         from rasura.registry.hub.remote import Remote
@@ -109,7 +108,7 @@ class AnchorCalls(Calls):
         from rasura.registry.evidence.anchors import verify_anchors
         from rasura.registry.evidence.timestamp_token import read_roots
         from rasura.registry.hub.remote import Remote
-        from rasura.registry.log.cosignature import WitnessKey
+        from rasura.registry.log.notes.cosignature import WitnessKey
 
         roots = [root for path in tsa_ca for root in read_roots(read_regular(Path(path), _LIMIT))]
         keys = [WitnessKey.parse(text) for text in witness_key]
@@ -131,7 +130,7 @@ class AnchorCalls(Calls):
         """
         from rasura.patches._io.files import read_regular
         from rasura.registry.evidence.witness import WITNESS, witness
-        from rasura.registry.log.signed_note import VerifyKey
+        from rasura.registry.log.notes.signed_note import VerifyKey
 
         proof = None if bundle is None else read_regular(Path(bundle), _BUNDLE_LIMIT)
         note, key = read_regular(Path(checkpoint), _LIMIT), VerifyKey.parse(vkey)

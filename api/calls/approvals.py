@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rasura.registry.live.arguments import Ids
     from rasura.registry.stacks.plan_file import Plan
     from rasura.registry.trust.approvals.approve import Approved
-    from rasura.registry.trust.approvals.trust_policy import SignedTrust, TrustPolicy
+    from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy
 
 __all__ = ["ApprovalCalls"]
 
@@ -42,21 +42,31 @@ class ApprovalCalls(Calls):
         return approve_patches(self.store, self._resolve(patches), key, draft, dry_run=dry_run)
 
     @in_python
-    def approve_plan(self, plan: Plan, *, key: str | None = None, dry_run: bool = False, reason: str = "") -> Approved:
-        """Approve what a plan puts in, together and on its model only (`rasura patch approve PLAN`).
+    def approve_plan(
+        self, plan: Plan | str | Path, *, key: str | None = None, dry_run: bool = False, reason: str = ""
+    ) -> Approved:
+        """Approve what a plan puts in, together and on its model only (`rasura plan approve`).
+
+        Args:
+            plan: the plan, or its file.
+            key: name of the key that approves; None: the only one.
+            dry_run: only say whether it would be new.
+            reason: why.
 
         Raises:
             NotFoundError, InputError: as for `approve_patches`.
         """
+        from rasura.registry.stacks.plan_file import read_plan
         from rasura.registry.trust.approvals.approve import approve_plan
 
-        way, draft = plan.diff, self._draft("plan.approve", reason)
-        return approve_plan(self.store, plan.digest, (*way.added, *way.changed), key, draft, dry_run=dry_run)
+        made = read_plan(Path(plan)) if isinstance(plan, str | Path) else plan
+        way, draft = made.diff, self._draft("plan.approve", reason)
+        return approve_plan(self.store, made.digest, (*way.added, *way.changed), key, draft, dry_run=dry_run)
 
     @in_python
     def trust_policy(self) -> TrustPolicy | None:
         """The trust policy in force, every version up to it checked (`rasura trust show`)."""
-        from rasura.registry.trust.approvals.in_force import find_trust_policy
+        from rasura.registry.trust.roles.in_force import find_trust_policy
 
         return find_trust_policy(self.store)
 
@@ -71,7 +81,7 @@ class ApprovalCalls(Calls):
         Raises:
             NotFoundError, InputError, FormatError: no such file or key, or no policy.
         """
-        from rasura.registry.trust.approvals.in_force import sign_trust_policy
+        from rasura.registry.trust.roles.in_force import sign_trust_policy
 
         return sign_trust_policy(self.store, Path(file), key)
 
@@ -83,7 +93,7 @@ class ApprovalCalls(Calls):
             SignatureError: another version, another log, or too few signatures.
             NotFoundError, FormatError, InputError: no such file, no signed policy, or one that has expired.
         """
-        from rasura.registry.trust.approvals.in_force import put_trust_in_force
+        from rasura.registry.trust.roles.in_force import put_trust_in_force
 
         draft = self._draft("trust.set", reason)
         return put_trust_in_force(self.store, Path(file), draft, dry_run=dry_run).policy

@@ -10,7 +10,7 @@ from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import BaseRecord, BaseSummary, KeyRecord
+    from rasura.registry._storage.records.records import BaseRecord, BaseSummary, KeyRecord
     from rasura.registry.trust.revocation import Reach
 
 __all__ = ["BaseAndKeyCalls"]
@@ -51,6 +51,29 @@ class BaseAndKeyCalls(Calls):
             if password is None:
                 raise InputError("a locked key: expected its password in a file, got none", hint="--password-file FILE")
         return make_key(self.store, name, self._draft("key.add", reason), password=password)
+
+    @in_python
+    def add_key(
+        self, name: str, signer: str, *, public: str | Path | None = None, dry_run: bool = False, reason: str = ""
+    ) -> KeyRecord:
+        """Add an ECDSA P-256 key that a PKCS#11 token or a service keeps; it is trusted at once (`rasura key add`).
+
+        Args:
+            name: what to call it.
+            signer: where it is kept: a signer URI of securesystemslib, such as `hsm:2?label=office`.
+            public: a PEM file with its public half; None: the token is asked.
+            dry_run: only look.
+            reason: why.
+
+        Raises:
+            ExistsError: the name or the key is taken.
+            InputError: no such URI; or the token, the service or its library does not answer.
+            FormatError: a key of another kind.
+        """
+        from rasura.registry.trust.key_files import add_remote_key
+
+        draft = self._draft("key.add", reason)
+        return add_remote_key(self.store, name, signer, Path(public) if public else None, draft, dry_run=dry_run)
 
     @in_python
     def trust_key(

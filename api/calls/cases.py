@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.make_report import Made
     from rasura.evaluation.evidence_report.signed_report import VerifiedReport
-    from rasura.registry._storage.case_record import CaseRecord
+    from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.cases.clock import CaseStanding
     from rasura.registry.cases.handle_case import Forgotten
 
@@ -199,8 +200,7 @@ class CaseCalls(Calls):
         from rasura import __version__
         from rasura.evaluation.evidence_report.gather import About
         from rasura.evaluation.evidence_report.make_report import make_report
-        from rasura.patches.errors import InputError
-        from rasura.registry._storage.durable_files import write_atomic
+        from rasura.registry._storage.files.durable_files import write_atomic
 
         page = Path(file)
         twin = page.with_suffix(".json")
@@ -237,7 +237,7 @@ def verify_report(file: str | Path, *, vkey: str | None = None, key: str | Seque
     from rasura.evaluation.evidence_report.signed_report import MAX_REPORT_BYTES, verify_report
     from rasura.patches._io.files import read_regular
     from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     data = read_regular(Path(file), MAX_REPORT_BYTES)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.evaluation.report.signed_evaluation import VerifiedEvaluation
-    from rasura.registry._storage.records import EvaluationRecord
+    from rasura.registry._storage.records.records import EvaluationRecord
 
 __all__ = ["EvaluationCalls", "verify_evaluation"]
 
@@ -91,7 +91,7 @@ def verify_evaluation(data: bytes, *, key: str | Sequence[str], vkey: str | None
     """
     from rasura.evaluation.report.signed_evaluation import verify_evaluation
     from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     return verify_evaluation(data, keys, vkey=VerifyKey.parse(vkey) if vkey else None)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.api.progress import ignore_progress
+from rasura.patches.errors import ExistsError, InputError
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.attest import VerifiedModel
     from rasura.registry.evidence.choose_entries import Choice
     from rasura.registry.evidence.picture_receipt import VerifiedReceipt
@@ -77,7 +78,7 @@ class LogCalls(Calls):
         Raises:
             AuditError: the first thing found wrong.
         """
-        from rasura.registry.log.signed_note import VerifyKey
+        from rasura.registry.log.notes.signed_note import VerifyKey
         from rasura.registry.log.verify import CLOSELY, verify_log
 
         pinned, closely = VerifyKey.parse(vkey) if vkey else None, None if every_signature else CLOSELY
@@ -107,7 +108,6 @@ class LogCalls(Calls):
             NotFoundError: there is no such entry.
             AuditError: the log is not what was signed.
         """
-        from rasura.patches.errors import InputError
         from rasura.registry.evidence.choose_entries import Choice
         from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
 
@@ -129,9 +129,8 @@ class LogCalls(Calls):
             AuditError: it is not signed by the log's key.
             ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
-        from rasura.patches.errors import ExistsError
-        from rasura.registry._storage.durable_files import write_atomic
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.files.durable_files import write_atomic
+        from rasura.registry._storage.records.records import Draft
         from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
         from rasura.registry.trust.checkpoint_age import GIVEN
 
@@ -192,7 +191,7 @@ class LogCalls(Calls):
         Raises:
             RegistryError: the key is not here, or cannot be written; nothing was changed.
         """
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.records.records import Draft
         from rasura.registry.log.rotation import ROTATE
 
         return self.store.rotate_log_key(Draft(self.actor, reason, ROTATE, "success"))
@@ -256,7 +255,7 @@ def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None
         AuditError, FormatError: the first thing found wrong.
     """
     from rasura.registry.evidence.verify_file import verify_file
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
@@ -280,7 +279,7 @@ def verify_model(
     """
     from rasura.patches.format.signing_key import PublicKey
     from rasura.registry.evidence.attest import verify_model
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None
@@ -300,6 +299,6 @@ def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | Non
         AuditError, FormatError: the first thing found wrong.
     """
     from rasura.registry.evidence.picture_receipt import verify_receipt
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)

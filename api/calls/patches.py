@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rasura.patches.format.kohya_lora import KohyaFile
     from rasura.patches.format.patch import Patch
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import KeyRecord, PatchRecord
+    from rasura.registry._storage.records.records import KeyRecord, PatchRecord
     from rasura.registry.live.arguments import GoalRef, Ids
     from rasura.registry.trust.sign_again import SignedAgain
 

@@ -10,7 +10,7 @@ from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.choices import StackRecord
+    from rasura.registry._storage.records.choices import StackRecord
     from rasura.registry.live.arguments import GoalRef, Ids
     from rasura.registry.stacks.bisect import Judgement, Step
     from rasura.registry.stacks.bisect_state import Bisection

@@ -20,9 +20,9 @@ from rasura.evaluation.judges.interface import Sight
 from rasura.evaluation.plots.figure import InterferenceData, draw_interference
 from rasura.evaluation.report.metrics import measure_change
 from rasura.evaluation.report.report import Compared
-from rasura.patches.checks.capacity import Capacity
-from rasura.patches.checks.footprint import Footprint
-from rasura.patches.checks.interference import Interference, compute_cosines
+from rasura.patches.checks.kernels.capacity import Capacity
+from rasura.patches.checks.kernels.footprint import Footprint
+from rasura.patches.checks.kernels.interference import Interference, compute_cosines
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch

@@ -18,7 +18,7 @@ from rasura.patches.algebra.compose import Layer, compose, layers_of
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import ParamName
-from rasura.registry.apply.cached_host import Glance
+from rasura.registry.apply.hosts.cached_host import Glance
 
 __all__ = ["Row", "copying", "diffusers_fuse", "layers", "motion", "peak", "rasura_bare", "rasura_live"]
 
@@ -47,16 +47,16 @@ def motion(host: TorchHost, wanted: Sequence[Layer]) -> None:
         _moved(Glance(host), wanted, host.kept())
 
 
-def _moved(host: Glance, wanted: Sequence[Layer], kept: Collection[ParamName]) -> None:
-    names = sorted({*(layer.name for layer in wanted), *kept})
-    originals = host.originals(names)
-    host.original_digests(names), host.digests(names)
+def _moved(seen: Glance, wanted: Sequence[Layer], kept: Collection[ParamName]) -> None:
+    host, names = seen.host, sorted({*(layer.name for layer in wanted), *kept})
+    originals = host.lent(names)
+    seen.original_digests(names), seen.digests(names)
     host.ensure_writable(names)
     made_of = {layer.name: tuple(id(term.increment) for term in layer.terms) for layer in wanted}
     found = host.compose({layer.name: layer for layer in wanted}, originals, made_of)
     new = {name: value.tensor for name, value in found.items()}
     gone = [name for name in names if name not in new]
-    host.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
+    seen.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
 
 
 def rasura_live(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int, *, remember: int) -> Row:

@@ -30,7 +30,7 @@ from rasura.patches.format.patch import Patch, read_folder, write_folder
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import BaseIdentity, identify
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 from rasura.patches.solving.solve import build_patches
 

@@ -9,7 +9,7 @@ import click
 from rasura.commands._shared.output import clean, line
 
 if TYPE_CHECKING:
-    from rasura.registry.apply.loss import Loss
+    from rasura.registry.apply.preconditions.loss import Loss
 
 YES = click.option("--yes", "-y", is_flag=True, help="Un-erase without asking.")
 DRY = click.option("--dry-run", is_flag=True, help="Say what it would do, and stop.")

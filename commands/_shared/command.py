@@ -16,11 +16,12 @@ from rasura.commands._shared.completion import complete_names
 from rasura.commands._shared.nearest import find_nearest
 from rasura.commands._shared.output import Result, show
 from rasura.commands._shared.password import PASSWORD_FILE, ask_password
+from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 
 if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
@@ -35,15 +36,33 @@ class Order:
         registry_at: what was typed, or None for the nearest registry.
         name: who; goes into the audit log.
         reason: why, as it was typed; goes into the audit log.
+        key: their key, which signs the entries of the log: a name, or a file; None: who it is is what they say.
     """
 
     registry_at: str | None
     name: str
     reason: str
+    key: str | None = None
 
     def open(self, obstacles: "Obstacles | None" = None) -> "Registry":
         """The registry; see `open_registry`."""
-        return open_registry(self.registry_at, obstacles)
+        registry = open_registry(self.registry_at, obstacles)
+        try:
+            self._sign(registry)
+        except BaseException:
+            registry.close()
+            raise
+        return registry
+
+    def _sign(self, registry: "Registry") -> None:
+        """What is done is signed by who does it; without a key, that must be allowed."""
+        context = click.get_current_context()
+        if self.key is not None:
+            from rasura.registry.trust.key_files import act_by
+
+            act_by(registry, self.key)
+        elif not context.params.get("dry_run") and context.params.get("output", "") is not None:
+            registry.check_signed("key.add" if context.command_path.endswith(" key new") else context.command_path)
 
     @property
     def actor(self) -> "Actor":
@@ -54,7 +73,7 @@ class Order:
 
     def draft(self, action: str, details: "Mapping[str, str | int]" = MappingProxyType({})) -> "Draft":
         """The entry of what is about to be done, noun.verb; where it goes wrong, the log says that instead."""
-        from rasura.registry._storage.records import Draft
+        from rasura.registry._storage.records.records import Draft
 
         return Draft(self.name, self.reason, action, "success", details=details)
 
@@ -99,6 +118,11 @@ _WITHOUT_CASE = frozenset(
 )
 """Nouns and verbs that serve no single request."""
 _ACTOR = click.option("--actor", envvar="RASURA_ACTOR", metavar="NAME", help="Who [default: the user's login name].")
+_ACTOR_KEY = click.option(
+    "--actor-key", envvar="RASURA_ACTOR_KEY", metavar="NAME|FILE", help="Their key, which signs the log's entries."
+)
+_UNSIGNED = frozenset({"init", "demo"})
+"""Commands on registries that have no keys yet."""
 
 
 def command(group: click.Group | None, name: str, *, mutating: bool = False) -> Callable[[F], click.Command]:
@@ -117,7 +141,6 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
                 options["actor"] = options["actor"] or _login()
             options.pop("of_case", None)  # what is opened below belongs to it: `open_registry`
             from rasura.commands._shared.defaults import fill_defaults, fill_hint
-            from rasura.patches.errors import RasuraError
 
             try:
                 used = fill_defaults(context, options)
@@ -134,9 +157,11 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
             show(result, path, as_json=as_json)
             return result.exit_code
 
-        wrapped: Callable[..., Any] = _unlocking(function, _REGISTRY(_JSON(run)))
+        names = {name, group.name if group is not None else None}
+        signed = mutating and not _UNSIGNED & names
+        wrapped: Callable[..., Any] = _unlocking(function, _REGISTRY(_JSON(run)), signed=signed)
         if mutating:
-            wrapped = _with_who_and_why(wrapped, {name, group.name if group is not None else None})
+            wrapped = _with_who_and_why(wrapped, names)
         made = click.command(name)(wrapped)
         complete_names(made)
         if group is not None:
@@ -146,22 +171,24 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
     return decorate
 
 
-def _unlocking(function: Callable[..., Any], wrapped: Callable[..., Any]) -> Callable[..., Any]:
+def _unlocking(function: Callable[..., Any], wrapped: Callable[..., Any], *, signed: bool) -> Callable[..., Any]:
     """What signs takes the password of a locked key."""
-    signs = any(parameter.name == "key" for parameter in getattr(function, "__click_params__", ()))
-    return PASSWORD_FILE(wrapped) if signs else wrapped
+    there = {parameter.name for parameter in getattr(function, "__click_params__", ())}
+    return PASSWORD_FILE(wrapped) if "key" in there or (signed and "password_file" not in there) else wrapped
 
 
 def _with_who_and_why(wrapped: Callable[..., Any], names: set[str | None]) -> Callable[..., Any]:
     """What goes into the log with every change: who, why, and the case, where there can be one."""
     wrapped = _ACTOR(_REASON(wrapped))
+    wrapped = wrapped if _UNSIGNED & names else _ACTOR_KEY(wrapped)
     return wrapped if _WITHOUT_CASE & names else _CASE(wrapped)
 
 
 def _give_order(options: dict[str, Any]) -> dict[str, Any]:
     """The options with where, who and why as one value."""
-    rest = {name: value for name, value in options.items() if name not in {"registry_at", "actor", "reason"}}
-    return rest | {"order": Order(options["registry_at"], options["actor"], options["reason"])}
+    rest = {n: value for n, value in options.items() if n not in {"registry_at", "actor", "actor_key", "reason"}}
+    order = Order(options["registry_at"], options["actor"], options["reason"], options.get("actor_key"))
+    return rest | {"order": order}
 
 
 def retype(**changed: Sequence[str]) -> str:
@@ -191,8 +218,6 @@ def _complete(hint: str, context: click.Context) -> str:
 @contextmanager
 def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
     """Where a refusal names anchors that would do, its hint is what was typed, with the first of them."""
-    from rasura.patches.errors import ErasureRefusedError
-
     try:
         yield
     except ErasureRefusedError as error:
@@ -217,7 +242,6 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
             to one that is asked what it would do, or that names no file for what it would print.
         NotFoundError, ConflictError: there is no case of the identifier that was given, or it is closed.
     """
-    from rasura.patches.errors import InputError
     from rasura.registry.registry import Registry
 
     registry = Registry.open(location or find_nearest())
@@ -253,8 +277,7 @@ def _describe_interruption(context: click.Context, options: dict[str, Any]) -> s
     size, model = context.ensure_object(dict).get("entries"), options.get("model")
     if size is None or model is None:
         return ""
-    from rasura.patches.errors import RasuraError
-    from rasura.registry.apply.interrupted import describe_interruption
+    from rasura.registry.apply.hosts.interrupted import describe_interruption
 
     try:
         with open_registry(options.get("registry_at")) as registry:

@@ -10,9 +10,11 @@ import click
 from click.core import ParameterSource
 
 from rasura.commands._shared.output import note
+from rasura.patches.errors import RasuraError
 
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "key": ("key", str),
+    "actor_key": ("actor_key", str),
     "retain": ("retain", Path),
     "template_files": ("templates", lambda text: (Path(text),)),
     "judge": ("judge", str),
@@ -82,7 +84,6 @@ def _taken(option: str, options: Mapping[str, Any]) -> bool:
 def _folder(location: str | None) -> Path | None:
     """The registry's folder; None where there is none, which the command will say itself."""
     from rasura.commands._shared.nearest import find_nearest
-    from rasura.patches.errors import RasuraError
     from rasura.registry._storage.location import Location
 
     try:

@@ -1,5 +1,6 @@
 """Documents that commands write for people to keep: written whole, and never over something else."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ def write_document(path: Path, data: bytes, known: Callable[[bytes], object] | N
         HostWriteError: it cannot be written; nothing is left of it.
     """
     from rasura.patches.errors import HostWriteError, RegistryError
-    from rasura.registry._storage.durable_files import write_atomic
+    from rasura.registry._storage.files.durable_files import write_atomic
 
     _check_place(path, known)
     try:
@@ -39,11 +40,10 @@ def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
         HostWriteError: it cannot be written; nothing is left of it.
         OutputError: standard output takes no more.
     """
-    import os
     import tempfile
 
     from rasura.patches.errors import HostWriteError
-    from rasura.registry._storage.durable_files import sync_folder
+    from rasura.registry._storage.files.durable_files import sync_folder
 
     if path is None:
         return _print_pieces(lines)

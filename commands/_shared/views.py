@@ -14,12 +14,13 @@ from rasura.patches.plain_numbers import NOTHING, SMALL, say_beside, say_number
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import StackDiff
     from rasura.patches.algebra.strength import Strength
-    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.kernels.capacity import Capacity
     from rasura.patches.checks.verdict import Relation, Verdict
     from rasura.patches.solving.conditioning import Conditioning
     from rasura.patches.types import KeyId, PatchId
-    from rasura.registry._storage.records import EvaluationRecord
+    from rasura.registry._storage.records.records import EvaluationRecord
     from rasura.registry.registry import Registry
+    from rasura.registry.trust.approvals.approve import Approved
 
 FIRST_SCORES: Final = ("forget", "retain", "held_out", "harmonic")  # scores in the order in which people ask for them
 
@@ -179,3 +180,19 @@ def encode_evaluation(record: "EvaluationRecord") -> dict[str, Any]:
         "summary": dict(record.summary),
         "added_at": record.added_at.isoformat(),
     }
+
+
+def format_approved(done: "Sequence[Approved]", names: "Mapping[KeyId, str]", *, dry_run: bool) -> str:
+    """What was approved, or would be, and by whom, a line each; `names` are those of the keys."""
+    verb = "would be approved" if dry_run else "is approved"
+    return "\n".join(
+        f"{'plan ' if each.subject.kind == 'plan' else ''}{short(each.subject.digest)} "
+        f"{verb if each.new else 'was approved already'} by {names[each.key_id]}"
+        for each in done
+    )
+
+
+def encode_approved(done: "Sequence[Approved]", *, dry_run: bool) -> dict[str, Any]:
+    """The same for machines."""
+    each = [{"kind": e.subject.kind, "digest": e.subject.digest, "key_id": e.key_id, "new": e.new} for e in done]
+    return {"approved": each, "dry_run": dry_run}

@@ -11,6 +11,7 @@ from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches, open_registry
 from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
 from rasura.commands._shared.views import format_place, format_removal
+from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
@@ -54,7 +55,7 @@ def apply(
     from rasura.patches.algebra.strength import ONE, Strength
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
-    from rasura.registry.apply.look_ahead import look_ahead
+    from rasura.registry.apply.preconditions.look_ahead import look_ahead
 
     if any(_is_file(text) for text in ids):
         if len(ids) > 1 or any(given is not None for given in (model, out, strength, policy_file)):
@@ -106,7 +107,7 @@ def switch(
     """
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.apply import operations
-    from rasura.registry.apply.look_ahead import note_unfit
+    from rasura.registry.apply.preconditions.look_ahead import note_unfit
     from rasura.registry.stacks.stack_ref import goal_of
 
     obstacles, stricter, goal = Obstacles(), None, None
@@ -161,7 +162,7 @@ def revert(
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply import operations
-    from rasura.registry.apply.host_state import applied_of, find_record
+    from rasura.registry.apply.hosts.host_state import applied_of, find_record
 
     if everything == bool(ids):
         raise click.UsageError("name the patches to revert, or --all")
@@ -193,8 +194,8 @@ def revert(
 def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, force: bool = False) -> "Stack | None":
     """What is applied now, once somebody agreed to what a motion from it would un-erase; None where nobody asked."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.host_state import applied_of, find_record, sighted
-    from rasura.registry.apply.loss import find_losses
+    from rasura.registry.apply.hosts.host_state import applied_of, find_record, sighted
+    from rasura.registry.apply.preconditions.loss import find_losses
 
     if yes:
         return None
@@ -209,7 +210,6 @@ def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, fo
 @click.option("--deep", is_flag=True, help="Hash every patchable parameter and recompute the touched ones.")
 def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
-    from rasura.patches.errors import DriftError
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply.status import survey
     from rasura.registry.trust.revocation import find_uncounted

@@ -1,13 +1,21 @@
-"""`rasura plan`: what a switch of a model would change."""
+"""`rasura plan`: what a switch of a model would change; and its approval."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._shared.command import MODEL_HELP, command, open_registry
+from rasura.commands._shared.asking import DRY
+from rasura.commands._shared.command import MODEL_HELP, Order, command, open_registry
 from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict
-from rasura.commands._shared.views import encode_difference, list_differences, list_worst, name_concepts
+from rasura.commands._shared.views import (
+    encode_approved,
+    encode_difference,
+    format_approved,
+    list_differences,
+    list_worst,
+    name_concepts,
+)
 
 if TYPE_CHECKING:
     from rasura.registry.stacks.plan_file import Plan
@@ -33,7 +41,8 @@ def plan(
 ) -> Result:
     """Say what would change if a model were switched to a stack. Nothing is written to the model or the registry.
 
-    `rasura patch apply FILE` does exactly what the written plan says, or refuses it as stale.
+    `rasura patch apply FILE` does exactly what the written plan says, or refuses it as stale. Where the trust policy
+    asks for that, `rasura plan approve FILE` approves it.
     """
     from rasura.commands._shared.documents import write_document
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -69,6 +78,28 @@ def plan(
     data = {**_data(made), "unchanged": round(found.unchanged, 6), "worst": numbers}
     code = CHANGES if detailed and made.diff else 0
     return Result({**data, "file": None if output is None else str(output)}, text, bool(output), code)
+
+
+@command(None, "approve", mutating=True)
+@click.argument("file", type=click.Path(path_type=Path), metavar="PLAN")
+@click.option("--key", metavar="NAME", help="Key that approves [default: the only one].")
+@DRY
+def approve(file: Path, key: str | None, order: Order, *, dry_run: bool) -> Result:
+    """Approve all that a plan of `rasura plan -o PLAN` puts in, on its model and in its state only.
+
+    The key needs the role approve in the trust policy for each of the patches (`rasura trust show`).
+    """
+    from rasura.registry.stacks.plan_file import read_plan
+    from rasura.registry.trust.approvals.approve import approve_plan
+
+    with order.open() as registry:
+        made = read_plan(file)
+        way, draft = made.diff, order.draft("plan.approve")
+        done = approve_plan(registry, made.digest, (*way.added, *way.changed), key, draft, dry_run=dry_run)
+        names = {record.key_id: record.name for record in registry.keys()}
+    told = format_approved([done], names, dry_run=dry_run)
+    changed = not dry_run and done.new
+    return Result(encode_approved([done], dry_run=dry_run), lambda: line(told), changed=changed)
 
 
 def _data(made: "Plan") -> dict[str, Any]:

@@ -17,11 +17,12 @@ from rasura.commands._shared.views import (
     list_worst,
     name_concepts,
 )
+from rasura.patches.errors import RasuraError
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Verdict
-    from rasura.registry._storage.choices import StackRecord
-    from rasura.registry._storage.records import HostRecord
+    from rasura.registry._storage.records.choices import StackRecord
+    from rasura.registry._storage.records.records import HostRecord
     from rasura.registry.stacks.overview import Overview
 
 _NAME = click.argument("name")
@@ -246,14 +247,13 @@ def _summary(view: "Overview") -> list[tuple[str, str]]:
 
 def _place(host: "HostRecord") -> str:
     """A model's location; of one that was moved or deleted, where it lies now, or that it is not there."""
-    from rasura.registry.apply.moved import is_gone, say_gone
+    from rasura.registry.apply.hosts.moved import is_gone, say_gone
 
     return f"{host.location} ({say_gone(host)})" if is_gone(host) else host.location
 
 
 def _verdict_line(view: "Overview") -> str:
     from rasura.patches.checks.verdict import Accepted
-    from rasura.patches.errors import RasuraError
 
     if isinstance(view.verdict, RasuraError):
         return f"cannot be judged: {view.verdict.message}"
@@ -265,7 +265,6 @@ def _verdict_line(view: "Overview") -> str:
 
 def _verdict_data(view: "Overview") -> dict[str, Any]:
     from rasura.patches.checks.verdict import Accepted
-    from rasura.patches.errors import RasuraError
 
     if isinstance(view.verdict, RasuraError):
         return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}

@@ -12,6 +12,7 @@ import click
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, line, progress, short, table, verdict
 from rasura.commands._shared.views import encode_capacity, format_capacity, format_number, format_removal
+from rasura.patches.errors import CheckRefusedError
 from rasura.patches.plain_numbers import say_beside
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def check(
 
 def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
     """What was asked for beyond the verdict, pair by pair."""
-    from rasura.patches.checks.footprint import Footprint
-    from rasura.patches.checks.interference import compute_angles as cosines
-    from rasura.patches.checks.interference import group_by_parameter
+    from rasura.patches.checks.kernels.footprint import Footprint
+    from rasura.patches.checks.kernels.interference import compute_angles as cosines
+    from rasura.patches.checks.kernels.interference import group_by_parameter
 
     found: dict[str, Any] = {}
     pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
@@ -99,8 +100,8 @@ def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
 
 def _draw(checked: Judged, path: Path) -> None:
     from rasura.evaluation.plots.figure import InterferenceData, draw_interference
-    from rasura.patches.checks.footprint import Footprint
-    from rasura.patches.checks.interference import Interference, compute_cosines
+    from rasura.patches.checks.kernels.footprint import Footprint
+    from rasura.patches.checks.kernels.interference import Interference, compute_cosines
 
     prints = [Footprint.of(member.patch) for member in checked.stack]
     matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix()
@@ -114,7 +115,6 @@ def _result(
     checked: Judged, names: Mapping[PatchId, str], details: dict[str, Any], *, everything: bool, plot: Path | None
 ) -> Result:
     from rasura.patches.checks.verdict import Accepted, NeedsRebase
-    from rasura.patches.errors import CheckRefusedError
 
     found = checked.verdict
     reasons = () if isinstance(found, Accepted) else found.reasons
@@ -196,7 +196,7 @@ def _print_verdict(reasons: Sequence[Reason]) -> None:
 
 
 def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
-    from rasura.patches.checks.footprint import measured_only
+    from rasura.patches.checks.kernels.footprint import measured_only
     from rasura.patches.checks.verdict import CROSSING
 
     found = [format_removal(r, names) for r in checked.verdict.relations if r.check in CROSSING]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rasura.evaluation.report.recorded import Report
     from rasura.patches._io.json_fields import JsonValue
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import EvaluationRecord
+    from rasura.registry._storage.records.records import EvaluationRecord
 
 _NONE: Final = "-"
 

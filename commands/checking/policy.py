@@ -52,12 +52,13 @@ def set_(file: Path, order: Order, *, dry_run: bool) -> Result:
 
 def _data(found: "Policy") -> dict[str, Any]:
     from rasura.patches.checks.policy import list_limit_names
-    from rasura.registry._storage.choices import digest_policy
+    from rasura.registry._storage.records.choices import digest_policy
 
     return {
         "digest": digest_policy(found),
         "limits": {name: str(float(getattr(found, name))) for name in list_limit_names()},
         "separable": found.separable,
+        "actor_signature": found.actor_signature,
         "evaluation": {
             "required": found.evaluated,
             "min_forget": str(float(found.min_forget)),

@@ -11,7 +11,7 @@ from rasura.commands._shared.output import Result, line, table, warn
 from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.anchors import Anchor
 
 _PATH: Final = click.Path(path_type=Path)
@@ -111,7 +111,7 @@ def verify(
     from rasura.registry.evidence.anchors import verify_anchors
     from rasura.registry.evidence.timestamp_token import read_roots
     from rasura.registry.hub.remote import Remote
-    from rasura.registry.log.cosignature import WitnessKey
+    from rasura.registry.log.notes.cosignature import WitnessKey
 
     roots = [root for path in authorities for root in read_roots(read_given(path, "certificate"))]
     keys = [WitnessKey.parse(text) for text in witnesses]
@@ -169,7 +169,7 @@ def witness(
     from rasura.patches._io.files import read_regular
     from rasura.registry.evidence.witness import WITNESS
     from rasura.registry.evidence.witness import witness as cosign
-    from rasura.registry.log.signed_note import parse_note
+    from rasura.registry.log.notes.signed_note import parse_note
 
     key = read_vkey(vkey)
     note = read_given(checkpoint, "checkpoint")

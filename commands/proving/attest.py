@@ -9,11 +9,12 @@ from rasura import __version__
 from rasura.commands._shared.command import MODEL_HELP, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, many, progress, short, table, warn
+from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PublicKey
     from rasura.registry.evidence.model_statement import ModelStatement
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
 _PATH = click.Path(path_type=Path)
 _LIMIT = 64 * 1024**2
@@ -187,7 +188,6 @@ def _data(statement: "ModelStatement") -> dict[str, Any]:
 
 def _read_key(path: Path) -> "PublicKey":
     from rasura.patches._io.files import read_regular
-    from rasura.patches.errors import FormatError, NotFoundError
     from rasura.patches.format.signing_key import MAX_KEY_BYTES, PublicKey
 
     hint = "rasura key export NAME -o FILE"

@@ -10,13 +10,14 @@ import click
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
-from rasura.commands._shared.output import Result, line, printing, table, verdict, warn
+from rasura.commands._shared.output import Result, line, many, printing, table, verdict, warn
 from rasura.commands.proving.anchor import anchor, witness
 from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, format_entry, list_fields, read_choice
 from rasura.commands.proving.given_files import read_given, read_vkey
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
     from rasura.registry.log.verify import LogReport
 
 
@@ -151,7 +152,6 @@ def export(
 
     Lines go to standard output where no file is named.
     """
-    from rasura.patches.errors import InputError
     from rasura.registry.evidence.event_formats import EVENT_FORMATS
     from rasura.registry.evidence.take_out import choose_indexes, export_bundle, export_entries
 
@@ -226,6 +226,7 @@ def verify(
         "remembered": report.remembered,
         "kept": report.kept,
         "signatures": report.signatures,
+        "signed": report.signed,
     }
     origin = registry.origin
     return Result(data, lambda: _say_report(report, origin))
@@ -236,6 +237,8 @@ def _say_report(report: "LogReport", origin: str) -> None:
     verdict(whole, good=True)
     if report.signatures < report.size:
         line(f"{report.signatures} checkpoints verified, the newest among them; all with --every-signature")
+    if report.signed:
+        line(f"{many(report.signed, 'entry', 'entries')} signed by who acted; of all others that is claimed")
     if report.unfinished:
         line(f"begun and not ended: {', '.join(map(str, report.unfinished))}; the next motion of the model ends it")
     if report.backwards:

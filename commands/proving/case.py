@@ -13,7 +13,7 @@ from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, fields, line, many, table
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.case_record import CaseRecord
+    from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.cases.clock import CaseStanding
     from rasura.registry.cases.retention import Keeping
 

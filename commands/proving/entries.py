@@ -11,7 +11,7 @@ from rasura.commands._shared.output import short
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.choose_entries import Choice
     from rasura.registry.registry import Registry
 
@@ -68,7 +68,7 @@ def list_fields(entry: "EntryRecord") -> Iterator[tuple[str, str]]:
     """What an entry says, field by field, what is absent left out."""
     yield "entry", str(entry.index)
     yield "time", f"{entry.time:%Y-%m-%d %H:%M:%S} UTC"
-    yield "actor", entry.actor
+    yield "actor", f"{entry.actor} ({'claimed' if entry.actor_key is None else f'signed with key {entry.actor_key}'})"
     yield "type", entry.action
     yield "outcome", entry.outcome + (f" ({entry.error})" if entry.error else "")
     for name in ("reason", "base", "host", "before", "after", "closes"):
@@ -84,7 +84,8 @@ def format_entry(entry: "EntryRecord") -> tuple[str, ...]:
     what = " ".join(short(p) for p in entry.patches[:3]) + (" …" if len(entry.patches) > 3 else "")  # noqa: PLR2004
     outcome = entry.outcome + (f" ({entry.error})" if entry.error else "")
     time = f"{entry.time:%Y-%m-%d %H:%M:%S}"
-    return str(entry.index), time, entry.actor, entry.action, outcome, what, entry.reason
+    actor = f"{entry.actor} ({'claimed' if entry.actor_key is None else short(entry.actor_key)})"
+    return str(entry.index), time, actor, entry.action, outcome, what, entry.reason
 
 
 def encode_entry(entry: "EntryRecord") -> dict[str, Any]:
@@ -94,6 +95,7 @@ def encode_entry(entry: "EntryRecord") -> dict[str, Any]:
         "index": entry.index,
         "time": entry.time.isoformat(),
         "actor": entry.actor,
+        "actor_key": entry.actor_key,
         "action": entry.action,
         "outcome": entry.outcome,
         "error": entry.error,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 65_536
 """Most bytes of a key or a checkpoint."""
@@ -16,7 +16,7 @@ def read_vkey(text: str) -> "VerifyKey":
     Raises:
         AuditError: it is none.
     """
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
     path = Path(text)
     # A key has two plus signs and base64 behind them; a file may be called anything, and lies there.

@@ -11,10 +11,11 @@ from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, short, table
 from rasura.commands._shared.password import PASSWORD_FILE, ask_new_password
 from rasura.commands._shared.views import format_place
+from rasura.patches.errors import ExistsError, HostWriteError
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import KeyRecord
+    from rasura.registry._storage.records.records import KeyRecord
     from rasura.registry.trust.revocation import Reach
 
 _NAMED: Final = 5  # patches that a line names
@@ -23,7 +24,7 @@ _WHY: Final = 40
 
 @click.group(cls=Verbs)
 def key() -> None:
-    """Signing keys: make, list, export, trust, revoke."""
+    """Signing keys: make, add from a token, list, export, trust, revoke."""
 
 
 @command(key, "new", mutating=True)
@@ -55,15 +56,47 @@ def new(name: str, order: Order, *, encrypt: bool, dry_run: bool) -> Result:
     )
 
 
+@command(key, "add", mutating=True)
+@click.argument("name")
+@click.option(
+    "--signer",
+    "uri",
+    required=True,
+    metavar="URI",
+    help="Where it is kept: hsm:[ID][?label=TOKEN], awskms:…, gcpkms:…, azurekms:…, hv:…",
+)
+@click.option(
+    "--public", type=click.Path(path_type=Path), metavar="FILE", help="Its public half [default: asked of the token]."
+)
+@DRY
+def add(name: str, uri: str, public: Path | None, order: Order, *, dry_run: bool) -> Result:
+    """Add an ECDSA P-256 key that a PKCS#11 token or a service keeps; this registry trusts it at once.
+
+    Signing with NAME then asks there. The PIN comes as a password does; PYKCS11LIB is the path of the token's module.
+    Needs `pip install 'rasura[signers]'`.
+    """
+    from rasura.registry.trust.key_files import add_remote_key
+
+    with order.open() as registry:
+        record = add_remote_key(registry, name, uri, public, order.draft("key.add"), dry_run=dry_run)
+    verb = "would add" if dry_run else "added"
+    return Result(
+        {**_data(record), "signer": uri, "dry_run": dry_run},
+        lambda: line(f"{verb} key {record.name} ({short(record.key_id)}), which is kept at {uri}"),
+        changed=not dry_run,
+    )
+
+
 @command(key, "list")
 def list_(registry_at: str | None) -> Result:
     """List the keys that this registry knows, and the public key of its log."""
-    from rasura.registry.trust.key_files import is_key_locked
+    from rasura.registry.trust.key_files import find_uri, is_key_locked
     from rasura.registry.trust.revocation import find_reasons
 
     with open_registry(registry_at) as registry:
         records = registry.keys()
         locked = {record.key_id for record in records if is_key_locked(registry, record)}
+        uris = {record.key_id: find_uri(registry, record) for record in records}
         vkey = registry.log_vkey()
         why = find_reasons(registry)
 
@@ -76,10 +109,13 @@ def list_(registry_at: str | None) -> Result:
 
     whys = [why.get(r.key_id, "") for r in records]
     rows = [
-        (r.name, short(r.key_id), _standing(r, own), _signing(r, locked=r.key_id in locked))
+        (r.name, short(r.key_id), _standing(r, own), _signing(r, uris[r.key_id], locked=r.key_id in locked))
         for r, own in zip(records, whys, strict=True)
     ]
-    data = [{**_data(*each), "locked": each[0].key_id in locked} for each in zip(records, whys, strict=True)]
+    data = [
+        {**_data(*each), "locked": each[0].key_id in locked, "signer": uris[each[0].key_id]}
+        for each in zip(records, whys, strict=True)
+    ]
     return Result({"keys": data, "log_key": vkey}, text)
 
 
@@ -88,8 +124,6 @@ def list_(registry_at: str | None) -> Result:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File for the public key (PEM).")
 def export(name: str, output: Path, registry_at: str | None) -> Result:
     """Write the public half of NAME to a file that others can trust."""
-    from rasura.patches.errors import ExistsError, HostWriteError
-
     with open_registry(registry_at) as registry:
         record = registry.key(name)
     try:
@@ -173,7 +207,9 @@ def _reached(reach: "Reach") -> list[str]:
     ]
 
 
-def _signing(record: "KeyRecord", *, locked: bool) -> str:
+def _signing(record: "KeyRecord", uri: str | None, *, locked: bool) -> str:
+    if uri is not None:
+        return f"at {uri}"
     if not record.owned:
         return "no"
     return "with a password" if locked else "yes"

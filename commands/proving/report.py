@@ -9,6 +9,7 @@ from rasura import __version__
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, many, warn
+from rasura.patches.errors import FormatError
 
 _PATH: Final = click.Path(path_type=Path)
 
@@ -108,8 +109,6 @@ def _check_old(data: bytes) -> object:
 
 
 def _check_pdf(data: bytes) -> object:
-    from rasura.patches.errors import FormatError
-
     if not data.startswith(b"%PDF-"):
         raise FormatError("expected a PDF")
     return data

@@ -10,7 +10,7 @@ from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, line, many, short, table
 
 if TYPE_CHECKING:
-    from rasura.registry.trust.approvals.trust_policy import SignedTrust, TrustPolicy
+    from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
@@ -23,7 +23,8 @@ def trust() -> None:
 @command(trust, "show")
 def show(registry_at: str | None) -> Result:
     """Show the trust policy in force, every version up to it checked."""
-    from rasura.registry.trust.approvals.in_force import find_trust_policy
+    from rasura.registry.trust.roles.in_force import find_trust_policy
+    from rasura.registry.trust.roles.trust_policy import APPLY, ERASE
 
     with open_registry(registry_at) as registry:
         found = find_trust_policy(registry)
@@ -51,6 +52,10 @@ def show(registry_at: str | None) -> Result:
         for rule in policy.protect:
             what = f"stack {rule.stack}" if rule.base is None else f"base {bases.get(rule.base, short(rule.base))}"
             line(f"{what}: what is put in needs {many(rule.approvals, 'approval')}")
+        if policy.with_role(ERASE):
+            line("patches are signed by keys with the role erase")
+        if policy.with_role(APPLY):
+            line("models are moved by keys with the role apply (--actor-key)")
 
     return Result({"policy": _data(policy), "expired": expired}, text)
 
@@ -65,8 +70,8 @@ def sign(file: Path, key: str | None, output: Path | None, registry_at: str | No
     Without -o a signed file is written anew in its place.
     """
     from rasura.commands._shared.documents import write_document
-    from rasura.registry._storage.durable_files import write_atomic
-    from rasura.registry.trust.approvals.in_force import sign_trust_policy
+    from rasura.registry._storage.files.durable_files import write_atomic
+    from rasura.registry.trust.roles.in_force import sign_trust_policy
 
     with open_registry(registry_at) as registry:
         document = sign_trust_policy(registry, file, key)
@@ -89,7 +94,7 @@ def set_(file: Path, order: Order, *, dry_run: bool) -> Result:
     It must be the next version, and as many of the keys with the role policy must have signed it as the version before
     asks for, and as it asks for itself.
     """
-    from rasura.registry.trust.approvals.in_force import put_trust_in_force
+    from rasura.registry.trust.roles.in_force import put_trust_in_force
 
     with order.open() as registry:
         draft = order.draft("trust.set")

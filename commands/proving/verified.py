@@ -11,7 +11,7 @@ from rasura.patches.errors import NotFoundError
 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 256 * 1024**2
 _ENVELOPE: Final = b'{"payload":'

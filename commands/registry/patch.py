@@ -1,5 +1,7 @@
 """`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +12,9 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import IDS, Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, fields, line, short, table, verdict
 from rasura.commands._shared.views import (
+    encode_approved,
     encode_evaluation,
+    format_approved,
     format_evaluation,
     format_ignored,
     format_measured,
@@ -22,10 +26,11 @@ from rasura.commands.checking.bisect import bisect
 from rasura.commands.checking.check import check
 from rasura.commands.erasing.resolve import join, rebase, retarget
 from rasura.commands.sharing.export import export
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records import KeyRecord
+    from rasura.registry._storage.records.records import KeyRecord
     from rasura.registry.standing.catalogue import Listed
 
 _DIGEST: Final = 64
@@ -173,52 +178,35 @@ def sign(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: bool) 
 
 
 @command(patch, "approve", mutating=True)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...|PLAN")
+@IDS
 @click.option("--key", metavar="NAME", help="Key that approves [default: the only one].")
 @DRY
 def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: bool) -> Result:
-    """Approve patches, or what a plan of `rasura plan -o plan.json` puts in, as the trust policy asks for.
+    """Approve patches, as the trust policy asks for; what a plan puts in is approved by `rasura plan approve`.
 
     The key needs the role approve there (`rasura trust show`).
     """
-    from rasura.registry.stacks.plan_file import read_plan
-    from rasura.registry.trust.approvals.approve import approve_patches, approve_plan
+    from rasura.registry.trust.approvals.approve import approve_patches
 
-    draft = order.draft("patch.approve")
     with order.open() as registry:
-        if any(text.endswith(".json") or "/" in text for text in ids):
-            if len(ids) > 1:
-                raise click.UsageError("a plan stands alone: it names the patches")
-            plan = read_plan(Path(ids[0]))
-            way = plan.diff
-            done = [
-                approve_plan(registry, plan.digest, (*way.added, *way.changed), key, draft, dry_run=dry_run),
-            ]
-        else:
-            found = [registry.resolve_patch(i) for i in ids]
-            done = list(approve_patches(registry, found, key, draft, dry_run=dry_run))
+        for text in ids:
+            if text.endswith(".json") or "/" in text:
+                raise InputError(
+                    f"expected patches, got {text!r}, which reads as a plan",
+                    hint=f"rasura plan approve {shlex.quote(text)}",
+                )
+        found = [registry.resolve_patch(i) for i in ids]
+        done = approve_patches(registry, found, key, order.draft("patch.approve"), dry_run=dry_run)
         names = {record.key_id: record.name for record in registry.keys()}
-    verb = "would be approved" if dry_run else "is approved"
-    lines = [
-        f"{'plan ' if each.subject.kind == 'plan' else ''}{short(each.subject.digest)} "
-        f"{verb if each.new else 'was approved already'} by {names[each.key_id]}"
-        for each in done
-    ]
-    data = {
-        "approved": [
-            {"kind": e.subject.kind, "digest": e.subject.digest, "key_id": e.key_id, "new": e.new} for e in done
-        ],
-        "dry_run": dry_run,
-    }
-    return Result(data, lambda: line("\n".join(lines)), changed=not dry_run and any(each.new for each in done))
+    told = format_approved(done, names, dry_run=dry_run)
+    changed = not dry_run and any(each.new for each in done)
+    return Result(encode_approved(done, dry_run=dry_run), lambda: line(told), changed=changed)
 
 
 @command(patch, "show")
 @click.argument("patch_ref", metavar="ID")
 def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
-    import json
-
     from rasura.registry.trust.approvals.approve import Subject, find_approvals
     from rasura.registry.trust.verified_patch import find_signers, manifest_of
 

@@ -9,6 +9,7 @@ from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, progress, short, table, verdict
 from rasura.commands._shared.views import format_place, format_set
 from rasura.commands.proving.case import format_clock
+from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -70,7 +71,6 @@ def status(registry_at: str | None, *, look: bool) -> Result:
     In force is what the registry wrote last; with --look, models are hashed, and exit code 6 says that one is
     something else.
     """
-    from rasura.patches.errors import DriftError
     from rasura.registry.cases.clock import list_standings
     from rasura.registry.cases.retention import list_due
     from rasura.registry.standing.standing import take_stock
@@ -102,7 +102,6 @@ def list_hosts(registry_at: str | None, *, look: bool) -> Result:
 
     Exit code 6 if --look finds one that is something else.
     """
-    from rasura.patches.errors import DriftError
     from rasura.registry.standing.standing import find_placed
 
     with open_registry(registry_at) as registry, progress() as tell:
@@ -184,7 +183,7 @@ def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None
     for each in placed:
         last = f"{each.last.time:%Y-%m-%d %H:%M}" if each.last else "-"
         rows.append((format_place(each.host.location), format_set(each.applied, names), each.sight, each.base, last))
-    table(("model", "in force", "seen", "base", "moved"), rows)
+    table(("model", "in force", "seen", "base", "last motion"), rows)
     for each in placed:
         for said in (*([each.said] if each.said else []), *each.uncovered):
             line(f"{format_place(each.host.location)}: {said}")
@@ -225,10 +224,15 @@ def _unsigned(found: "Standing") -> list[str]:
         if places:
             since = f"was revoked on {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "is not trusted"
             concept = ", ".join(found.patches[patch_id].concepts)
-            said.append(
+            signed = (
                 f"{short(patch_id)} ({concept}), at {', '.join(places)}, is signed by key {key.name}, which {since}"
             )
+            said.append(f"{signed}; to sign it anew: {_sign_anew(short(patch_id), found.resigners[patch_id])}")
     return said
+
+
+def _sign_anew(patch: str, key: str) -> str:
+    return f"rasura patch sign {patch} --key {key}" if key else f"rasura key new NAME, rasura patch sign {patch}"
 
 
 def _names(registry: "Registry") -> "dict[Any, str]":

@@ -3,8 +3,8 @@
 `python docs/tools/families.py [--check]`
 
 The rows come from the table of families; that each row, Sana's `kv` apart, is what a model of the real
-classes does is what `tests/cli/test_more_families.py` runs: base, probe, erase by three methods, check, apply and
-revert on disk and live.
+classes does is what `tests/cli/families/test_more_families.py` runs: base, probe, erase by three methods, check, apply
+and revert on disk and live.
 """
 
 import sys

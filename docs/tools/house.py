@@ -1,9 +1,11 @@
 """Print what can be counted about the shipped code: how long, how many, how often.
 
     python docs/tools/house.py [--ref REF]... [--write]
+    python docs/tools/house.py --rooms
 
 Counts the working tree; with `--ref`, which may be given several times, a commit's files, a column each. `--write` puts
-the table into docs/house.md, between its two marks, the working tree's column last.
+the table into docs/house.md, between its two marks, the working tree's column last. `--rooms` prints a line for each
+folder of modules instead: what lies in it, how long that is, how many comments it has.
 
 Counted are the modules that the wheel ships, migrations apart: `cli.py`, `__init__.py`, `__main__.py`, and everything
 below `api`, `commands`, `evaluation`, `registry` and `patches`. A function's length is that of its statement, with
@@ -240,9 +242,23 @@ def _counted_at(ref: str) -> House:
 def table(columns: dict[str, House]) -> str:
     """A Markdown table with a column a house."""
     names = list(next(iter(columns.values())).rows)
-    head = ["", *columns]
-    body = [[name, *(house.rows[name] for house in columns.values())] for name in names]
-    rule = ["---", *("---:" for _ in columns)]
+    return _lines(["", *columns], [[name, *(house.rows[name] for house in columns.values())] for name in names])
+
+
+def table_of_rooms(root: Path) -> str:
+    """A Markdown table with a line for each folder of modules: of what lies in the folder itself, not below it."""
+    rooms: dict[str, list[Source]] = {}
+    for source in sources(root):
+        rooms.setdefault(str(Path(source.path).parent), []).append(source)
+    body = []
+    for room, inside in sorted(rooms.items()):
+        lines, comments = sum(each.lines for each in inside), sum(each.comments() for each in inside)
+        body.append([f"`{room}`", f"{len(inside)}", f"{lines}", f"{100 * comments / max(1, lines):.1f}"])
+    return _lines(["room", "modules", "lines", "comments in 100 lines"], body)
+
+
+def _lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in head[1:])]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, rule, *body])
 
 
@@ -251,7 +267,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--ref", action="append", default=[], metavar="REF", help="a commit; default: the working tree")
     parser.add_argument("--write", action="store_true", help="into docs/house.md, the working tree's column last")
+    parser.add_argument("--rooms", action="store_true", help="a line for each folder of the working tree instead")
     arguments = parser.parse_args()
+    if arguments.rooms:
+        sys.stdout.write(table_of_rooms(ROOT))
+        return
     columns = {ref: _counted_at(ref) for ref in arguments.ref}
     if arguments.write or not columns:
         columns["now"] = count(ROOT)

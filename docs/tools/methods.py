@@ -11,6 +11,7 @@ from typing import Final
 
 from rasura.patches.erasers.catalogue import METHODS, load_method
 from rasura.patches.erasers.options import Option, options_of
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES
 
 PAGE: Final = Path(__file__).parents[1] / "methods.md"
 
@@ -37,9 +38,10 @@ def _filled(page: str, name: str, table: str) -> str:
 def _table(name: str) -> str:
     defaults = load_method(name).defaults
     needs = "needed" if defaults.needs_retain else "optional"
+    bare = "" if defaults.templates == GENERIC_TEMPLATES else "".join(f" --template '{t}'" for t in defaults.templates)
     head = (
         f"Source: {METHODS[name].source}. Defaults: `--tokens {defaults.tokens} --layers {defaults.layers} "
-        f"--rank-rule {defaults.rule}`; `--retain` is {needs}."
+        f"--rank-rule {defaults.rule}{bare}`; `--retain` is {needs}."
     )
     rows = "\n".join(_row(option) for option in options_of(load_method(name)))
     return f"{head}\n\n| `--set` | Kind | Default | Meaning |\n|---|---|---|---|\n{rows}"

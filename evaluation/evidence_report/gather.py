@@ -16,8 +16,10 @@ from rasura.evaluation.evidence_report.signed_report import FORMAT
 from rasura.evaluation.report.recorded import Report, read_report
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.checks.kernels.footprint import Footprint
+from rasura.patches.checks.kernels.interference import Interference, compute_cosines
 from rasura.patches.errors import InputError, RasuraError
-from rasura.registry._storage.validation import instant
+from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
 from rasura.registry.cases.handle_case import REQUESTER, TEXT, list_pictures, read_said
 from rasura.registry.evidence.choose_entries import Choice, choose_entries
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
     from rasura.patches.format.signing_key import PublicKey
     from rasura.patches.types import Digest, PatchId
-    from rasura.registry._storage.records import EntryRecord, EvaluationRecord, PatchRecord
+    from rasura.registry._storage.records.records import EntryRecord, EvaluationRecord, PatchRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["About", "Gathered", "gather"]
@@ -288,8 +290,6 @@ def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
     if not sets:
         return b"", None
     from rasura.evaluation.plots.figure import InterferenceData, draw_interference
-    from rasura.patches.checks.footprint import Footprint
-    from rasura.patches.checks.interference import Interference, compute_cosines
 
     stack = max(sets, key=len)
     try:

@@ -20,8 +20,8 @@ from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import ExistsError, FormatError
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.vault import MAX_ITEM_BYTES
+from rasura.registry._storage.files.vault import MAX_ITEM_BYTES
+from rasura.registry._storage.records.records import Draft
 
 if TYPE_CHECKING:
     from PIL.Image import Image

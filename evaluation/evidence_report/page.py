@@ -7,20 +7,24 @@ is put there afterwards.
 from __future__ import annotations
 
 import html
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from rasura.evaluation.evidence_report.html_text import begin_sentence as _begin
+from rasura.evaluation.evidence_report.html_text import escape as _e
+from rasura.evaluation.evidence_report.html_text import write_percent as _percent
+from rasura.evaluation.evidence_report.html_text import write_share as _share
+from rasura.evaluation.evidence_report.html_text import write_time as _when
 from rasura.evaluation.evidence_report.kept_pictures import inline
+from rasura.evaluation.evidence_report.page_measured import write_kept, write_measured, write_pictures
 from rasura.evaluation.evidence_report.page_style import STYLE
+from rasura.evaluation.evidence_report.page_verify import write_verify
 from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, format_span
 from rasura.evaluation.evidence_report.signed_report import END, START
-from rasura.registry._storage.validation import from_instant
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.gather import Gathered
-    from rasura.evaluation.evidence_report.kept_pictures import Pair
 
 __all__ = ["write_page"]
 
@@ -46,13 +50,13 @@ def write_page(gathered: Gathered) -> bytes:
     parts = {
         "asked": _asked(document, gathered.sent),
         "done": _done(document),
-        "pictures": _pictures(document, gathered),
-        "measured": _measured(document),
-        "kept": _kept(document),
+        "pictures": write_pictures(document, gathered),
+        "measured": write_measured(document),
+        "kept": write_kept(document),
         "force": _force(document),
         "together": _together(document, gathered.heat_map),
         "limits": f"<ul>{''.join(f'<li>{_e(text)}</li>' for text in document['not_promised'])}</ul>",
-        "verify": _verify(document),
+        "verify": write_verify(document),
         "words": "<dl>" + "".join(f"<dt>{_e(word)}</dt><dd>{_e(said)}</dd>" for word, said in WORDS.items()) + "</dl>",
     }
     title = _title(document)
@@ -245,122 +249,6 @@ def _name_approvals(patch: Any) -> str:
     return ", ".join(each["name"] for each in patch["approved_by"]) or "nobody"
 
 
-def _pictures(document: Any, gathered: Gathered) -> str:
-    shown = [each for each in document["evaluations"] if each["digest"] in gathered.pictures]
-    if not shown:
-        looked = (
-            "Pictures were drawn and judged, but none was kept for this report."
-            if document["evaluations"]
-            else (
-                "<strong>Not looked at.</strong> No pictures were drawn with and without the change, so nobody can say from this "
-                "report what it does."
-            )
-        )
-        return f"<p>{looked}</p>"
-    parts = [
-        (
-            "<p>Each pair was drawn from the same words and the same random start: on the left by the unchanged model, on the "
-            "right with the changes. Below each stands what the judge took it for.</p>"
-        )
-    ]
-    for each in shown:
-        pairs = gathered.pictures[each["digest"]].pairs
-        for group in GROUPS:
-            chosen = [pair for pair in pairs if pair.group == group]
-            if chosen:
-                parts.append(f"<h3>Things {_e(GROUPS[group])}</h3>")
-                parts.append(f'<ul class="pairs">{"".join(map(_pair, chosen))}</ul>')
-    return "".join(parts)
-
-
-def _pair(pair: Pair) -> str:
-    def figure(when: str, data: bytes, seen: str) -> str:
-        alt = f"{when}, the picture drawn for “{pair.prompt}”; the judge took it for “{seen}”"
-        return (
-            f'<figure><img src="{inline(data)}" alt="{_e(alt)}"><figcaption>{when}: “{_e(seen)}”</figcaption></figure>'
-        )
-
-    missed = pair.group == "forget" and pair.wanted != pair.seen_before
-    note = "<small>It was not found before either: this pair says nothing of the change.</small>" if missed else ""
-    return (
-        f'<li><p style="margin-top:0">Asked for “{_e(pair.prompt)}”</p><div class="pair">'
-        f"{figure('Before', pair.before, pair.seen_before)}{figure('After', pair.after, pair.seen_after)}</div>{note}</li>"
-    )
-
-
-def _measured(document: Any) -> str:
-    if not document["evaluations"]:
-        return "<p><strong>Nothing was measured.</strong> No evaluation is recorded.</p>"
-    parts = []
-    for each in document["evaluations"]:
-        rows = [row for row in each["scores"] if row["group"] == "forget"]
-        parts.append(
-            f"<p>Recorded {_when(each['made_at'])}; judged by {_e(each['judge'])}. The thin line is the range in which the "
-            "true share lies with about 95 % certainty, if only chance is at work.</p>"
-        )
-        parts += [
-            f"<h3>Pictures that show “{_e(row['label'])}” when asked {_ask(row)}</h3>{_bars(row)}" for row in rows
-        ]
-        parts.append(_attacks(each["attacks"]))
-    return "".join(parts)
-
-
-def _ask(row: Mapping[str, Any]) -> str:
-    return {
-        "paraphrase": "in other words, without its name",
-        "template": "by name, in sentences",
-        "direct": "by name",
-    }.get(str(row["kind"]), f"({row['kind']})")
-
-
-def _bars(row: Mapping[str, Any]) -> str:
-    def bar(head: str, right: int, name: str, kind: str) -> str:
-        share, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-        said = f"{right} of {row['n']} ({share:.0%}; between {low:.0%} and {high:.0%})"
-        return (
-            f'<span>{head}</span><span><span class="number">{said}</span><span class="track" aria-hidden="true" '
-            f'style="display:block"><span class="fill {kind}" style="width:{share:.1%}"></span>'
-            f'<span class="range" style="left:{low:.1%};width:{high - low:.1%}"></span></span></span>'
-        )
-
-    before, after = (
-        bar("Before", row["base_right"], "base", "before"),
-        bar("After", row["patched_right"], "patched", "after"),
-    )
-    return f'<div class="bars">{before}{after}</div>'
-
-
-def _attacks(attacks: Sequence[Mapping[str, Any]]) -> str:
-    if not attacks:
-        return "<h3>Attacks</h3><p>No attack was tried: nobody looked for other words that bring it back.</p>"
-    rows = "".join(
-        f'<tr><th scope="row">{_e(each["label"])}</th><td data-label="attack">{_e(each["attack"])}</td>'
-        f'<td data-label="on">{_e(each["model"])}</td>'
-        f'<td class="number" data-label="came back">{each["successes"]} of {each["tries"]} (between '
-        f"{float(each['rate_low']):.0%} and {float(each['rate_high']):.0%})</td></tr>"
-        for each in attacks
-    )
-    return (
-        '<h3>Attacks</h3><table class="stack"><caption>Somebody with the model tried to bring it back.</caption><thead><tr>'
-        '<th scope="col">What</th><th scope="col">Attack</th><th scope="col">On</th><th scope="col">Came back</th></tr>'
-        f"</thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def _kept(document: Any) -> str:
-    if not document["evaluations"]:
-        return "<p>Whether other things are still drawn as before <strong>was not measured</strong>.</p>"
-    parts = ["<p>A change that suppresses one thing should leave all others. Of the pictures of other things:</p>"]
-    for each in document["evaluations"]:
-        rows = [row for row in each["scores"] if row["group"] != "forget"]
-        for row in rows:
-            head = f"{_e(_begin(str(row['axis'])))}s {_e(GROUPS[row['group']])}, asked {_ask(row)}: drawn right"
-            parts.append(f"<h3>{head}</h3>{_bars(row)}")
-        if not rows:
-            parts.append("<p>This evaluation asked for nothing else.</p>")
-    return "".join(parts)
-
-
 def _force(document: Any) -> str:
     if not document["places"]:
         return "<p>On no model that the record knows.</p>"
@@ -402,98 +290,3 @@ def _together(document: Any, heat_map: bytes) -> str:
             "square is one change (row) and how much of another’s effect (column) it disturbs.</figcaption></figure>"
         )
     return f"<p>{len(found['names'])} changes are in force together. {said}</p>{picture}"
-
-
-def _verify(document: Any) -> str:
-    log, files = document["log"], document["files"]
-    page, twin = shlex.quote(files["page"]), shlex.quote(files["twin"])
-    key = log["vkey"]
-    steps = [
-        (
-            (
-                "Get the record’s public key from the operator by another way than this file: a call, a letter, their web "
-                "page. It must read:"
-            ),
-            key,
-        ),
-        (
-            (
-                "With rasura (pip install rasura): every character of the page, every event in section 2 against its sealed "
-                "entry, and the pictures."
-            ),
-            "\n".join(f"rasura verify {name} \\\n  --vkey '{key}'" for name in (page, twin)),
-        ),
-        (
-            (
-                "Without rasura: take the entries out of the twin and check them with a script of a hundred lines that needs "
-                "Python and the package “cryptography” (examples/verify_log.py in rasura’s sources)."
-            ),
-            (
-                f"python3 -c \"import json; print(json.load(open({files['twin']!r}))['document']['log']['bundle'], end='')\" > entries.jsonl\n"
-                f"python3 verify_log.py entries.jsonl '{key}'"
-            ),
-        ),
-    ]
-    steps += [
-        (
-            "A change, with the public tool of the OpenSSF (pip install model-signing), from whoever has the registry:",
-            (
-                f"rasura patch export {patch['id'][:12]} -o change\n"
-                f"model_signing verify key change --public_key {patch['signed_by'] or 'SIGNER'}.pem --signature change/model.sig"
-            ),
-        )
-        for patch in document["patches"][:1]
-    ]
-    steps += [
-        (
-            (
-                "A model, against what the operator attests of it (rasura attest); nothing of the operator’s is needed but "
-                "the files and the public key:"
-            ),
-            f"rasura verify --model {shlex.quote(place['model'])} \\\n  --attestation {shlex.quote(place['model'] + '.intoto.json')} --key SIGNER.pem \\\n  --vkey '{key}'",
-        )
-        for place in document["places"][:1]
-    ]
-    steps += [
-        (
-            (
-                "The measurements, with every single answer of the judge: signed, from whoever has the registry, and checked "
-                "with nothing but the public keys:"
-            ),
-            (
-                f"rasura attest --evaluation {each['digest'][:12]} -o evaluation.intoto.json\n"
-                f"rasura verify evaluation.intoto.json --key SIGNER.pem \\\n  --vkey '{key}'"
-            ),
-        )
-        for each in document["evaluations"][:1]
-    ]
-    listed = "".join(f'<li>{_e(text)}<pre tabindex="0">{_e(command)}</pre></li>' for text, command in steps)
-    return (
-        f"<ol>{listed}</ol><p>The record had {log['size']} entries when this was made; its seal (root) was "
-        f'<span class="digest">{log["root"]}</span>. Keep it: a record that was rewritten later has another.</p>'
-    )
-
-
-def _when(text: str) -> str:
-    time = from_instant(text)
-    return f'<time datetime="{text}">{time:%-d %B %Y, %H:%M} UTC</time>'
-
-
-def _begin(text: str) -> str:
-    """A text as the beginning of a sentence."""
-    return text[:1].upper() + text[1:]
-
-
-def _share(decimal: str) -> str:
-    share = float(decimal)
-    return "less than 0.1%" if 0 <= share < 0.001 else f"{share:.1%}"  # noqa: PLR2004
-
-
-def _percent(decimal: str) -> str:
-    return f"{float(decimal):.0%}"
-
-
-def _e(text: object) -> str:
-    """A text as HTML: markup is shown, and what turns the direction of reading is spelt out."""
-    said = "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in str(text))
-    return html.escape(said)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
 
 __all__ = ["GROUPS", "NOT_PROMISED", "SIGHTS", "WORDS", "describe_entry", "format_span"]
 

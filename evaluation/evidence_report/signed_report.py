@@ -25,18 +25,18 @@ from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import AuditError, FormatError, RasuraError, SignatureError, UntrustedKeyError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PublicKey
-from rasura.registry._storage.validation import instant
+from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.log_bundle import read_log_bundle
-from rasura.registry.log.signed_note import VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verified_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import PrivateKey
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.patches.format.signing_key import SigningKey
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.log.log_key import LogKey
-    from rasura.registry.log.signed_note import Checkpoint
+    from rasura.registry.log.notes.signed_note import Checkpoint
 
 __all__ = ["FORMAT", "MAX_REPORT_BYTES", "VerifiedReport", "is_page", "sign_report", "verify_report"]
 
@@ -75,7 +75,7 @@ class VerifiedReport:
 
 
 def sign_report(
-    document: Mapping[str, JsonValue], page: bytes, log_key: LogKey, signer: PrivateKey | None = None
+    document: Mapping[str, JsonValue], page: bytes, log_key: LogKey, signer: SigningKey | None = None
 ) -> tuple[bytes, bytes]:
     """Sign a report.
 

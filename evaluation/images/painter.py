@@ -13,7 +13,7 @@ from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
 from rasura.patches.models.library_output import quiet
-from rasura.patches.models.load_encoder import load_tower
+from rasura.patches.models.text_encoders.load_encoder import load_tower
 from rasura.patches.types import Progress
 
 if TYPE_CHECKING:

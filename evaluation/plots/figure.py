@@ -19,7 +19,7 @@ from rasura.evaluation.plots.clustering import ordered
 from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, short
 from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flatten_cosines
 from rasura.evaluation.plots.save_figure import SOFT, check_plot, make_figure, save_figure
-from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import InputError
-from rasura.registry._storage.durable_files import write_atomic
+from rasura.registry._storage.files.durable_files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

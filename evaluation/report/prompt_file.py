@@ -20,7 +20,7 @@ from rasura.patches.errors import ConceptError, FormatError, InputError
 from rasura.patches.lists.list_rows import TABLES, Rows, read_rows
 from rasura.patches.lists.list_text import read_list_text
 from rasura.patches.lists.role import PROMPTS
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 AXES: Final = ("object", "style", "label")
 GROUPS: Final = ("forget", "retain", "held_out")

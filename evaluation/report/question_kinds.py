@@ -25,7 +25,7 @@ from rasura.evaluation.images.questions import (
 )
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 
 CONCEPTS: Final = "concepts.json"
 PARAPHRASES: Final = "paraphrases.json"

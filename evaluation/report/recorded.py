@@ -23,8 +23,8 @@ from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft, EvaluationRecord
-from rasura.registry._storage.validation import MAX_NAME, MAX_SIXTEENTHS
+from rasura.registry._storage.records.records import Draft, EvaluationRecord
+from rasura.registry._storage.records.validation import MAX_NAME, MAX_SIXTEENTHS
 from rasura.registry.registry import Registry
 
 __all__ = ["ADD", "FORMAT", "MAX_REPORT_BYTES", "Report", "digest_prompts", "read_report", "record_evaluation"]

@@ -23,7 +23,7 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.types import SHORT
-from rasura.registry._storage.validation import instant
+from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.proof_file import MAX_PROOF_BYTES, verify_proof
 from rasura.registry.evidence.take_out import prove_entry
 from rasura.registry.log.ledger import EntryFilter
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
     from rasura.patches.format.signing_key import PublicKey
     from rasura.patches.types import Digest
-    from rasura.registry._storage.records import EntryRecord
-    from rasura.registry.log.signed_note import VerifyKey
+    from rasura.registry._storage.records.records import EntryRecord
+    from rasura.registry.log.notes.signed_note import VerifyKey
     from rasura.registry.registry import Registry
 
 __all__ = ["PREDICATE", "VerifiedEvaluation", "sign_evaluation", "verify_evaluation"]

@@ -10,7 +10,7 @@ Not here: what a particular document must contain. `Fields` reads one object fie
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NoReturn, cast
 
 import rfc8785
@@ -26,6 +26,13 @@ MAX_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 64
 """Levels of nesting. Ours need six; a fixed number makes the answer independent of the caller's stack."""
 
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"), default=dict
+)
+"""Writes what RFC 8785 demands where no float is inside and all keys are ASCII, whose order is the same by code points
+and by UTF-16 code units; ten times as fast as `rfc8785`, which a law holds it to. `default` sees mappings that are no
+dict."""
+
 _INTEGER_CHARACTERS: Final = 17  # "-9007199254740991"; longer ones cost quadratic time to convert
 
 
@@ -35,7 +42,8 @@ def dumps(value: JsonValue) -> bytes:
     Raises:
         FormatError: a float, an integer beyond ±(2^53 - 1), a lone surrogate, more than 64 levels, or no JSON at all.
     """
-    _check(value, "value", floats=False)
+    if _check(value, "value", floats=False):
+        return _ENCODER.encode(value).encode()
     return rfc8785.dumps(_plain(value))  # type: ignore[arg-type]  # _check has seen every node
 
 
@@ -122,7 +130,6 @@ def _plain_integer(text: str) -> int:
 
 
 _DECODER: Final = json.JSONDecoder(parse_int=_plain_integer, parse_float=_leave, parse_constant=_leave)
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"))
 
 
 def _read_plain(data: bytes) -> JsonValue:
@@ -177,22 +184,52 @@ class _Reader:
         raise FormatError(f"{self._what}: expected {expected}, got {got}", what=self._what)
 
 
-def _check(value: object, what: str, *, floats: bool) -> None:
-    """Visits every node without recursion and refuses what canonical JSON cannot carry."""
-    level: list[object] = [value]
+def _check(value: object, what: str, *, floats: bool) -> bool:
+    """Visits every node without recursion and refuses what canonical JSON cannot carry.
+
+    Returns:
+        Whether all keys are ASCII.
+    """
+    level: Sequence[object] = [value]
+    ascii_keys = True
     for _ in range(MAX_DEPTH):
         if not level:
-            return
-        level = [child for node in level for child in _children(node, what, floats=floats)]
+            return ascii_keys
+        inside: list[object] = []
+        for node in level:
+            if isinstance(node, str):
+                if not node.isascii():
+                    _check_text(node, what)
+            elif type(node) is int and -MAX_INTEGER <= node <= MAX_INTEGER:
+                pass  # before the slow question what a mapping is
+            elif isinstance(node, Mapping):
+                ascii_keys &= _check_keys(node, what)
+                inside += node.values()
+            elif isinstance(node, list | tuple):
+                inside += node
+            else:
+                _check_number(node, what, floats=floats)
+        level = inside
     if level:
         raise FormatError(f"{what}: expected at most {MAX_DEPTH} levels of nesting, got more", what=what)
+    return ascii_keys
 
 
-def _children(node: object, what: str, *, floats: bool) -> Iterator[object]:
-    """What lies directly inside a node, after the node itself was found sound."""
+def _check_keys(node: Mapping[object, object], what: str) -> bool:
+    """Texts; whether all of them are ASCII."""
+    ascii_keys = True
+    for name in node:
+        if not isinstance(name, str):
+            raise FormatError(f"{what}: expected texts as keys, got {show(name)}", what=what)
+        if not name.isascii():
+            _check_text(name, what)
+            ascii_keys = False
+    return ascii_keys
+
+
+def _check_number(node: object, what: str, *, floats: bool) -> None:
+    """A number that every reader keeps, or null, true or false."""
     match node:
-        case str():
-            _check_text(node, what)
         case None | bool():
             pass
         case int():
@@ -200,14 +237,6 @@ def _children(node: object, what: str, *, floats: bool) -> Iterator[object]:
                 raise FormatError(f"{what}: expected integers within ±{MAX_INTEGER}, got a larger one", what=what)
         case float() if floats:
             pass
-        case list() | tuple():
-            yield from node
-        case Mapping():
-            for name, child in node.items():
-                if not isinstance(name, str):
-                    raise FormatError(f"{what}: expected texts as keys, got {show(name)}", what=what)
-                _check_text(name, what)
-                yield child
         case _:
             raise FormatError(
                 f"{what}: expected JSON without floats, got {show(node)} ({type(node).__name__})", what=what

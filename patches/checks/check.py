@@ -14,14 +14,14 @@ For a patch p with increments Δ_p, targets T_p and protected rows U_p with ener
                                                    at most what the stack leaves of q's concept; r_q is what q leaves
     one-sided   pair(q, p) where p protects q's targets and q does not protect p's: taken out of the stack, p's concept
                                                    comes back as q alone leaves it, not as the base has it; shown
-    capacity    dimensions of the text embedding that the stack takes, as a share of all (`capacity`)
+    capacity    dimensions of the text embedding that the stack takes, as a share of all (`kernels.capacity`)
     bound       Σ_p |s_p||B_p||A_p|                 below 2⁸, or the sum would depend on its order
 
 Norms are Frobenius norms summed over the touched parameters, each with targets and protected rows as it reads them.
 Parameters that read picture features are left out: what a patch does there is measured, not proved (`measured_only`).
 The base's own norms are computed from its weights where these are at hand, and else estimated from the patches' tensors
-(`weigh`); what manifests claim of them decides nothing. A patch of the text encoder moves the embeddings that all
-others read; what that does is `across`.
+(`kernels.weigh`); what manifests claim of them decides nothing. A patch of the text encoder moves the embeddings that
+all others read; what that does is in `encoder_effects`.
 Not here: bytes, signatures and trust (the caller verified them), and the host's weights (the caller compares them).
 """
 
@@ -30,7 +30,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rasura.patches.checks.explain import moves, reason, structure
-from rasura.patches.checks.footprint import measured_only, proves
+from rasura.patches.checks.kernels.footprint import measured_only, proves
+from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import (
@@ -44,7 +45,6 @@ from rasura.patches.checks.verdict import (
     Verdict,
     require,
 )
-from rasura.patches.checks.weigh import Originals
 from rasura.patches.format.member import Member
 
 __all__ = [
@@ -76,7 +76,7 @@ def check(stack: Sequence[Member], policy: Policy = DEFAULT_POLICY, originals: O
     """
     if not stack:
         return Accepted(())
-    if wrong := tuple(structure(stack, separable=policy.separable)):
+    if wrong := tuple(structure(stack, separable=policy.separable)):  # no stack at all: numbers would mean nothing
         return Refused((), wrong)
     return judge_stack(Relations(stack, policy, originals=originals))
 
@@ -88,6 +88,8 @@ def judge_stack(numbers: Relations) -> Verdict:
     if not broken:
         return Accepted(relations)
     said = tuple(reason(relation, numbers) for relation in broken)
+    # Solved anew beside the other, a patch leaves it alone. That resolves pairs, of patches that can promise such a
+    # thing.
     separable = {member.patch_id: proves(member.patch) for member in numbers.stack}
     if all(relation.check is CheckName.PAIR and separable[relation.patch] for relation in broken):
         return NeedsRebase(relations, said, moves(broken))

@@ -27,16 +27,16 @@ import torch
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.checks.explain import explain_encoder_effect
-from rasura.patches.checks.footprint import Footprint, compact, share, spaces_of
+from rasura.patches.checks.kernels.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.relations import Promise, Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation, Verdict
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.hidden_states import copied
-from rasura.patches.models.load_encoder import put_back
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.hidden_states import copied
+from rasura.patches.models.text_encoders.load_encoder import put_back
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName, PatchId, Progress
 
@@ -141,6 +141,7 @@ def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
     layers = layers_of((m.patch.tensors.increments, m.strength) for m in movers)
     values = {layer.name: compose(site.originals[layer.name], layer.terms) for layer in layers}
     touched = {name.partition(".")[0] for name in values}
+    # Copies of what is touched alone: a second encoder may be as large as the first.
     modules = {name: copied(module) for name, module in site.encoder.modules.items() if name in touched}
     for component, module in modules.items():
         put_back(module, values, component)
@@ -151,7 +152,8 @@ def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Column
     """The three of them, in few columns: ‖X·stored − Y·moved − Z·anchors‖ stays the same for all X, Y, Z."""
     concept = patch.manifest.concept
     target = Target(concept.text, concept.anchor, concept.templates)
-    stored, anchors = align_columns(pristine, target, concept.templates, concept.tokens)
+    stored, anchors = align_columns(pristine, target, concept.templates, concept.tokens)  # [d, n] each
+    # The anchor's are left as the pristine encoder gives them: those are what the patch was solved for.
     there, _ = align_columns(moved, target, concept.templates, concept.tokens)
     left, values, _ = torch.linalg.svd(torch.cat([stored, there, anchors]), full_matrices=False)  # [3d, n]
     kept = values > _NOISE * values[0]
@@ -175,7 +177,7 @@ def _promises(
     known: dict[tuple[str, ...], torch.Tensor] = {}
     found = []
     for member in readers:
-        words = tuple(prompts[member.patch_id] or ("",))
+        words = tuple(prompts[member.patch_id] or ("",))  # without the words, the null prompt alone
         if words not in known:
             known[words] = _moment(words, moved, progress)
         names = spaces_of(member.patch)[TEXT]

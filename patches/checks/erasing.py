@@ -78,8 +78,10 @@ class Scale:
         """The scale of some concepts [d, n] each; None where they are too few or all the same."""
         if len(kept) < FEWEST:
             return None
-        sizes = [_size(gram, a - b) for i, a in enumerate(kept) for b in kept[:i]]
+        sizes = [_size(gram, a - b) for i, a in enumerate(kept) for b in kept[:i]]  # each pair once
+        # not the mean: a few odd words would stretch it
         unit = float(torch.tensor(sizes, dtype=torch.float64).median())
+        # The middle is [d, n], position by position.
         return cls(gram, torch.stack(list(kept)).mean(0), unit) if unit > 0 else None
 
     def between(self, one: torch.Tensor, other: torch.Tensor) -> float:
@@ -92,9 +94,10 @@ class Scale:
 
     def moved(self, kernel: torch.Tensor, concept: torch.Tensor) -> float:
         """How far an increment with this kernel [k, d] takes a concept [d, n], in units."""
-        return float((kernel @ concept).norm()) / self.unit
+        return float((kernel @ concept).norm()) / self.unit  # [k, d] @ [d, n]: the kernel's Gram matrix is Σ ΔWᵀΔW
 
 
 def _size(gram: torch.Tensor, columns: torch.Tensor) -> float:
     """‖W X‖ from WᵀW: root of tr(Xᵀ WᵀW X)."""
+    # [d, n]: W [d_out, d] of all layers is never touched here. Rounding may go below 0.
     return math.sqrt(max(0.0, float((columns * (gram @ columns)).sum())))

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
-from rasura.patches.checks.footprint import proves
+from rasura.patches.checks.kernels.footprint import proves
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import SHORT, CheckName, Reason, Relation
 from rasura.patches.format.member import Member
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.plain_numbers import say_number, say_over
 from rasura.patches.types import PatchId
 
@@ -54,7 +54,7 @@ def reason(relation: Relation, relations: Relations) -> Reason:
             weaker = f"rasura patch apply {short(members)} --model MODEL --strength 0.5"
             return Reason(f"the stack may reach {number}: float64 would round", weaker)
         case CheckName.SITE | CheckName.MOVED_OWN | CheckName.MOVED_PAIR | CheckName.MOVED_STACK:
-            raise AssertionError(relation.check)  # `across_reason` tells of these
+            raise AssertionError(relation.check)  # `explain_encoder_effect` tells of these
         case CheckName.ONE_SIDED | CheckName.KEPT | CheckName.LOST | CheckName.LEFT:
             raise AssertionError(relation.check)  # shown, never refused: their limit lies where no value does
         case _:

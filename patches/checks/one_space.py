@@ -19,7 +19,7 @@ def check_one_space(stack: Sequence[Member]) -> None:
     Raises:
         BaseMismatchError: naming two of them, or what one touches that text goes through to another.
     """
-    if not any(member.patch.manifest.base.through for member in stack):
+    if not any(member.patch.manifest.base.through for member in stack):  # all read the states as they come
         return
     first = stack[0]
     front = {parameter.name for parameter in first.patch.manifest.base.through}
@@ -33,6 +33,7 @@ def check_one_space(stack: Sequence[Member]) -> None:
                 hint="erase both with the same --layers",
                 parameter=touched[0],
             )
+        # Equal names suffice: the host's weights of these are compared with each patch's when it is applied.
         if {parameter.name for parameter in base.through} != front:
             raise BaseMismatchError(
                 f"patches {ids} do not go together: they read the text at different places, one "

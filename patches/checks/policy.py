@@ -13,6 +13,7 @@
     [require]
     separable = false  # refuse patches whose effect on other prompts is measured, not proved
     reason = false     # refuse to change anything without a reason for the log
+    actor_signature = false  # refuse to change anything that who does it has not signed
 
     [evaluation]
     required = false   # refuse to apply a set that was not evaluated (`rasura evaluate`) on its base
@@ -55,7 +56,7 @@ _HOURS: Final = {"hour": 1, "day": 24, "week": 7 * 24}
 _MAX_AGE: Final = 10 * 366 * 24
 _SHARES: Final = ("min_forget", "min_retain")
 _HINT: Final = "rasura policy show"
-_REQUIREMENTS: Final = ("separable", "reason")
+_REQUIREMENTS: Final = ("separable", "reason", "actor_signature")
 _LATER: Final = ("alike",)
 
 
@@ -82,6 +83,7 @@ class Policy:
             (`rasura.patches.checks.erasing`).
         separable: whether patches must prove what they leave alone.
         reason: whether whoever changes something must say why.
+        actor_signature: whether the entries of whatever changes something must be signed by who does it.
         evaluated: whether a set must have been evaluated on its base before it is applied.
         min_forget: least that such an evaluation must say of `forget`, 0 to 1.
         min_retain: the same of `retain`.
@@ -100,6 +102,7 @@ class Policy:
     alike: float = 0.32
     separable: bool = False
     reason: bool = False
+    actor_signature: bool = False
     evaluated: bool = False
     min_forget: float = 0.0
     min_retain: float = 0.0
@@ -154,7 +157,8 @@ class Policy:
         said = [n for n in list_limit_names() if whole or n not in _LATER or getattr(self, n) != _default(n)]
         limits = [f"{name} = {_number(getattr(self, name))}" for name in said]
         require = [f"separable = {str(self.separable).lower()}"]
-        require += [f"reason = {str(self.reason).lower()}"] if whole or self.reason else []
+        later = [name for name in _REQUIREMENTS[1:] if whole or getattr(self, name)]
+        require += [f"{name} = {str(getattr(self, name)).lower()}" for name in later]
         lines = [f"[{_LIMITS}]", *limits, "", f"[{_REQUIRE}]", *require, ""]
         if whole or self.evaluated:
             shares = [f"{name} = {_number(getattr(self, name))}" for name in _SHARES]

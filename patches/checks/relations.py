@@ -1,4 +1,4 @@
-"""The numbers of a check, each with its limit; see `projection` for what they mean.
+"""The numbers of a check, each with its limit; see `check` for what they mean.
 
 Everything that depends on a promise alone (which patches count as ending it, what the stack leaks on it) is computed
 once for all patches that share the promise: the patches of one request do, and so do those of one retain list.
@@ -16,13 +16,13 @@ import torch
 
 from rasura.patches.algebra.compose import bound_sum, layers_of
 from rasura.patches.algebra.increment import SUM_LIMIT
-from rasura.patches.checks.capacity import Capacity
-from rasura.patches.checks.footprint import Footprint, Space, norm, share, spaces_of
-from rasura.patches.checks.interference import Interference
+from rasura.patches.checks.kernels.capacity import Capacity
+from rasura.patches.checks.kernels.footprint import Footprint, Space, norm, share, spaces_of
+from rasura.patches.checks.kernels.interference import Interference
+from rasura.patches.checks.kernels.stack_energy import Total
+from rasura.patches.checks.kernels.weigh import Originals, digest_promise, weigh
 from rasura.patches.checks.policy import Policy
-from rasura.patches.checks.stack_energy import Total
 from rasura.patches.checks.verdict import CheckName, Relation
-from rasura.patches.checks.weigh import Originals, digest_promise, weigh
 from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName, PatchId
 

@@ -1,6 +1,6 @@
 """Is it safe to take patches out of a stack? Checked like putting them in.
 
-For each patch p that leaves and each q that stays, these are shown, with the numbers of `projection`:
+For each patch p that leaves and each q that stays, these are shown, with the numbers of `check`:
 
     lost   pair(p, q)   what q's erasure loses with p: part of it was p's doing
     left   pair(q, p)   what q goes on disturbing of the concept that comes back
@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rasura.patches.checks.check import compute_all
 from rasura.patches.checks.explain import reason, structure
+from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.checks.relations import Relations
 from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation
-from rasura.patches.checks.weigh import Originals
 from rasura.patches.format.member import Member
 from rasura.patches.types import PatchId
 
@@ -43,13 +43,14 @@ def check_revert(
     staying = [member for member in present if member.patch_id not in gone]
     if not staying:
         return Accepted(())
-    known = set(structure(present))
+    known = set(structure(present))  # what is wrong with the stack as it is keeps nobody in
     if missing := tuple(wrong for wrong in structure(staying) if wrong not in known):
         return Refused((), missing)
     numbers = Relations(staying, policy, originals=originals)
     relations = tuple(compute_all(numbers))
     shown = (*relations, *_crossing(present, gone, policy))
     broken = [relation for relation in relations if not relation.holds]
+    # The stack as it is costs as much as the one that stays: only where something may have been broken before.
     known_broken = _broken(present, policy, originals) if broken else set()
     fresh = [relation for relation in broken if _key(relation) not in known_broken]
     return Refused(shown, tuple(reason(r, numbers) for r in fresh)) if fresh else Accepted(shown)
@@ -60,11 +61,11 @@ def _crossing(present: Sequence[Member], gone: set[PatchId], policy: Policy) -> 
     numbers = Relations(present, policy)
     sided = {frozenset((relation.patch, relation.other)) for relation in numbers.one_sided()}
     for pair in numbers.pairs():
-        if (pair.patch in gone) == (pair.other in gone):
+        if (pair.patch in gone) == (pair.other in gone):  # both leave, or both stay
             continue
         if not pair.holds or frozenset((pair.patch, pair.other)) in sided:
             kind = CheckName.LOST if pair.patch in gone else CheckName.LEFT
-            yield Relation(kind, pair.patch, pair.other, pair.value, math.inf)
+            yield Relation(kind, pair.patch, pair.other, pair.value, math.inf)  # a limit that no number reaches
 
 
 def _broken(present: Sequence[Member], policy: Policy, originals: Originals | None) -> set[tuple[str, str, str]]:

@@ -108,7 +108,7 @@ class Adopted:
         problem.progress("splitting", 0, 1)
         width = int(columns.targets.shape[0])
         basis = problem.basis() if self.take == SEPARABLE else make_empty_basis(width)
-        parts = {name: split_change(D, basis) for name, D in self.given.text.items()}
+        parts = {name: split_change(D, basis) for name, D in self.given.text.items()}  # ΔW P, [d_out, d] each
         _refuse_empty(self.given.text, parts, columns, basis, picture=bool(self.given.picture))
         factors = reduce_together(parts, self.energy, self.rank_limit) if parts else {}
         facts = self._tell(problem, columns, parts, factors)
@@ -133,14 +133,15 @@ class Adopted:
     ) -> dict[str, str]:
         """What was given, what of it was taken, and what was lost, as the manifest's numbers."""
         given = self.given.text
-        rests = {name: D - parts[name] for name, D in given.items()}
+        rests = {name: D - parts[name] for name, D in given.items()}  # ΔW (I − P), [d_out, d]
+        # P is orthogonal: ‖ΔW‖² = ‖ΔW P‖² + ‖ΔW (I − P)‖², so that shares of energy add up to 1.
         total, rest = _squares(given), _squares(rests)
         picture = sum(float((own.B @ own.A).square().sum()) + own.lost for own in self.given.picture.values())
         everything = total + picture + self.given.left_out
         taken = total - rest + picture
         short = sum(own.lost for own in (*factors.values(), *self.given.picture.values()))
-        seen = _effect(parts, columns.targets)
-        kept = {name: own.B @ own.A for name, own in factors.items()}
+        seen = _effect(parts, columns.targets)  # ‖ΔW P C1‖², what could be kept of the erasure
+        kept = {name: own.B @ own.A for name, own in factors.items()}  # as it is stored, [d_out, d]
         missed = _effect({name: parts[name] - kept[name] for name in parts}, columns.targets)
         numbers = {
             "taken": _share(taken, everything),
@@ -160,13 +161,13 @@ class Adopted:
     def _as_given(self, problem: Problem, columns: Columns) -> dict[str, float]:
         """The ratios of `rasura.patches.solving.measure` for the text layers' ΔW before anything was split off."""
         W = {name: problem.weights[name].to(torch.float64) for name in self.given.text}
-        wanted = columns.anchors - columns.targets
+        wanted = columns.anchors - columns.targets  # C* − C1, [d, n]
         left = sum(
             float((D @ columns.targets - W[name] @ wanted).square().sum()) for name, D in self.given.text.items()
         )
         reference = problem.reference
         moments = {
-            "effect": columns.targets @ columns.targets.T,
+            "effect": columns.targets @ columns.targets.T,  # Gram matrices X Xᵀ, [d, d]
             "leak_null": reference.invariants.T @ reference.invariants,
             "leak_retained": reference.retained.mean,
             "leak_held_out": reference.held_out.mean,
@@ -217,13 +218,14 @@ def _tell_scale(
     ‖s·ΔC1 − W(C* − C1)‖ is smallest at s = ⟨ΔC1, W(C* − C1)⟩ / ‖ΔC1‖². What a projection takes away in size, a scale
     gives back; what it takes away in direction stays lost.
     """
+    # [d_out, n] each
     wanted = {n: problem.weights[n].to(torch.float64) @ (columns.anchors - columns.targets) for n in kept}
     done = {n: D @ columns.targets for n, D in kept.items()}
     along = sum(float((done[n] * wanted[n]).sum()) for n in kept)
     size = _squares(done)
     best = scale * along / size if size > 0 else scale
-    best = float(format(max(-SCALE_LIMIT, min(best, SCALE_LIMIT)), ".3g"))
-    left = _squares({n: (best / scale) * done[n] - wanted[n] for n in kept})
+    best = float(format(max(-SCALE_LIMIT, min(best, SCALE_LIMIT)), ".3g"))  # what a person can type again
+    left = _squares({n: (best / scale) * done[n] - wanted[n] for n in kept})  # `kept` holds the given scale already
     return {"best_scale": best, "best_residual": _share(left, _squares(wanted))}
 
 
@@ -254,4 +256,4 @@ def _moved(matrices: Mapping[ParamName, torch.Tensor], moment: torch.Tensor) -> 
 
 
 def _share(part: float, whole: float) -> float:
-    return (max(part, 0.0) / whole) ** 0.5 if whole > 0 else 0.0
+    return (max(part, 0.0) / whole) ** 0.5 if whole > 0 else 0.0  # of norms, where both are squares

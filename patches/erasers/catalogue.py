@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rasura.patches._io.json_fields import show
-from rasura.patches.erasers.options import with_options
+from rasura.patches.erasers.options import check_idle, with_options
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def eraser(name: str, settings: Mapping[str, str]) -> Eraser:
     """A method with these choices, as texts.
 
     Raises:
-        InputError: no such method or option, or a value that the option cannot be.
+        InputError: no such method or option, a value that the option cannot be, or one that does nothing beside the
+            others.
     """
     made: Eraser = with_options(load_method(name), settings)
+    check_idle(made, settings)
     return made

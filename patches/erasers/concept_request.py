@@ -9,7 +9,7 @@ import torch
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.errors import ConceptError, InputError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import (
     GENERIC_TEMPLATES,
     HELD_OUT,

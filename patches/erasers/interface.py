@@ -27,7 +27,8 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.concept_request import ConceptRequest
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES
 from rasura.patches.types import ParamName, Progress
 
 
@@ -55,12 +56,14 @@ class Defaults:
         layers: which layers, in the method's own words.
         rule: where the retained spectrum is cut, as `RankRule.parse` reads it.
         needs_retain: whether the method is meaningless without a retain set.
+        templates: prompts with one `{}` in which concepts stand: those of a named version are its authors'.
     """
 
     tokens: str
     layers: str
     rule: str
     needs_retain: bool = True
+    templates: tuple[str, ...] = GENERIC_TEMPLATES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from rasura.patches._io.json_fields import show
@@ -19,13 +19,34 @@ _HELP: Final = "help"
 _CHOICES: Final = "choices"
 _LOW: Final = "low"
 _HIGH: Final = "high"
+_NEEDS: Final = "needs"
+_BEFORE: Final = "before"
 T = TypeVar("T", int, float, bool, str)
 E = TypeVar("E")
 
 
-def option(default: T, text: str, *, choices: Sequence[str] = (), low: float = -math.inf, high: float = math.inf) -> T:
-    """A field of an eraser: its default, what it means, and what it may be (`low` and `high` included)."""
-    metadata = {_HELP: text, _CHOICES: tuple(choices), _LOW: low, _HIGH: high}
+def option(
+    default: T,
+    text: str,
+    *,
+    choices: Sequence[str] = (),
+    low: float = -math.inf,
+    high: float = math.inf,
+    needs: str = "",
+    before: T | None = None,
+) -> T:
+    """A field of an eraser.
+
+    Args:
+        default: what it is where nobody chooses.
+        text: what it means.
+        choices: the only values, where they are few.
+        low: the least that it may be.
+        high: the most.
+        needs: without what it does nothing: `NAME=VALUE` or `NAME!=VALUE`, several with ` or ` between them.
+        before: what methods did while this was no choice; manifests of that time do not name it.
+    """
+    metadata = {_HELP: text, _CHOICES: tuple(choices), _LOW: low, _HIGH: high, _NEEDS: needs, _BEFORE: before}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -77,6 +98,46 @@ def with_options(eraser: type[E], settings: Mapping[str, str]) -> E:
                 hint=f"rasura methods {_name(eraser)}",
             )
     return eraser(**{name: _parsed(eraser, known[name], text) for name, text in settings.items()})
+
+
+def check_idle(eraser: object, chosen: Iterable[str]) -> None:
+    """Refuse choices that do nothing beside the others: whoever makes one expects something of it.
+
+    Args:
+        eraser: with all its choices.
+        chosen: the names of those that somebody made.
+
+    Raises:
+        InputError: naming the first, and without what it does nothing.
+    """
+    for f in dataclasses.fields(cast("Any", eraser)):
+        needs = str(f.metadata.get(_NEEDS, ""))
+        # the default is what would have happened anyway
+        if not needs or f.name not in set(chosen) or getattr(eraser, f.name) == f.default:
+            continue
+        if not any(_holds(eraser, part) for part in needs.split(" or ")):
+            raise InputError(
+                f"method {_name(type(eraser))}: option {f.name} does nothing here: expected it with {needs}, got "
+                f"{', '.join(_state(eraser, part) for part in needs.split(' or '))}",
+                hint=f"rasura methods {_name(type(eraser))}",
+            )
+
+
+def _holds(eraser: object, condition: str) -> bool:
+    name, _, value = condition.partition("=")
+    same = _text(getattr(eraser, name.removesuffix("!"))) == value
+    return same != name.endswith("!")
+
+
+def _state(eraser: object, condition: str) -> str:
+    name = condition.partition("=")[0].removesuffix("!")
+    return f"{name}={_text(getattr(eraser, name))}"
+
+
+def older_options(eraser: type[Any]) -> dict[str, str]:
+    """What methods did before a choice existed, for those choices that came later: as texts, by name."""
+    found = {f.name: f.metadata.get(_BEFORE) for f in dataclasses.fields(eraser)}
+    return {name: _text(value) for name, value in found.items() if value is not None}
 
 
 def check_options(eraser: object) -> None:

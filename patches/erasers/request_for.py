@@ -6,7 +6,7 @@ from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RetainSetError
-from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, HELD_OUT, Target
+from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 
 __all__ = ["request_for"]
@@ -36,7 +36,7 @@ def request_for(
         layers: which layers.
         tokens: which tokens stand for the concept.
         rank_rule: cut of the retained spectrum.
-        templates: prompts with one `{}`.
+        templates: prompts with one `{}`; empty: the method's.
         held_out: concepts on which leak is only measured, or the list that they were read from.
         anchors: general concepts among which the anchor `auto` is looked for.
         licence: SPDX id or name for the patch.
@@ -50,7 +50,7 @@ def request_for(
     return EraseRequest(
         targets,
         None if retain is None else retain.without((target.concept for target in targets), strict=strict),
-        templates=templates or GENERIC_TEMPLATES,
+        templates=templates or eraser.defaults.templates,
         tokens=tokens or eraser.defaults.tokens,
         layers=layers or eraser.defaults.layers,
         rule=RankRule.parse(rank_rule or eraser.defaults.rule),

@@ -20,7 +20,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, SignatureError, UntrustedKeyError
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.format.signing_key import PublicKey, SigningKey
 from rasura.patches.types import KeyId
 
 __all__ = [
@@ -44,7 +44,7 @@ _WHAT: Final = "attestation"
 _MAX_SIGNATURES: Final = 64
 
 
-def sign_envelope(payload: bytes, key: PrivateKey) -> bytes:
+def sign_envelope(payload: bytes, key: SigningKey) -> bytes:
     """The envelope's bytes, RFC 8785 JSON; ECDSA is deterministic here (RFC 6979)."""
     signature = key.sign(encode_pae(payload))
     return canonical_json.dumps(
@@ -78,7 +78,7 @@ def open_envelope(data: bytes, keys: Iterable[PublicKey]) -> tuple[bytes, Public
     return payload, key
 
 
-def join_signature(payload: bytes, kind: str, key: PrivateKey) -> bytes:
+def join_signature(payload: bytes, kind: str, key: SigningKey) -> bytes:
     """The signature of one of several people over a payload of this type."""
     return key.sign(encode_pae(payload, kind))
 

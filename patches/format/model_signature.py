@@ -34,7 +34,7 @@ from rasura.patches.format import intoto_statement
 from rasura.patches.format.dsse_envelope import PAYLOAD_TYPE, check_signature, read_bytes
 from rasura.patches.format.file_names import SIGNATURE
 from rasura.patches.format.intoto_statement import Statement
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey, read_private, write_private
 from rasura.patches.types import KeyId
 
 __all__ = [
@@ -55,7 +55,7 @@ MAX_BUNDLE_BYTES: Final = 1024 * 1024
 _BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-def sign(files: Mapping[str, bytes], *, name: str, key: PrivateKey) -> bytes:
+def sign(files: Mapping[str, bytes], *, name: str, key: SigningKey) -> bytes:
     """The bytes of `model.sig` over these files; the same for the same files, name and key.
 
     Args:

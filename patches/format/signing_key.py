@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -83,6 +83,17 @@ class PublicKey:
     def cryptography_key(self) -> "EllipticCurvePublicKey":
         """The key as `cryptography` holds it."""
         return _load_public(self.pem.encode())
+
+
+class SigningKey(Protocol):
+    """What signs: a private key that is here, or one that a token or a service keeps."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+
+    def sign(self, message: bytes) -> bytes:
+        """The DER ECDSA signature over SHA-256 of `message`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

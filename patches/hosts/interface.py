@@ -32,6 +32,7 @@ __all__ = [
     "ParameterInfo",
     "QuantisedFrom",
     "QuantisedPart",
+    "Reading",
     "Value",
     "name_parameter",
 ]
@@ -101,7 +102,37 @@ class QuantisedPart(Protocol):
         ...
 
 
-class Host(Protocol):
+class Reading(Protocol):
+    """What a host says of its parameters without their numbers; a host does, or whoever remembers what it said."""
+
+    @property
+    def location(self) -> str:
+        """What a person calls this host: a path or a label."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether this host is still there when the process has ended."""
+        ...
+
+    def kept(self) -> frozenset[ParamName]:
+        """The parameters whose originals are kept, which are those that something is applied to."""
+        ...
+
+    def parameters(self) -> Mapping[ParamName, ParameterInfo]:
+        """Every patchable parameter, in name order; no tensor is read."""
+        ...
+
+    def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """SHA-256 of the present values' raw little-endian bytes, in row-major order."""
+        ...
+
+    def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
+        """As `digests`, of the values before anything was written."""
+        ...
+
+
+class Host(Reading, Protocol):
     """A model whose parameters can be read, and written all or nothing.
 
     Hosts inherit from it: what only some of them can do has a default here, so that nobody asks which kind a host is.
@@ -110,18 +141,8 @@ class Host(Protocol):
     """
 
     @property
-    def location(self) -> str:
-        """What a person calls this host: a path or a label."""
-        ...
-
-    @property
     def host_id(self) -> str:
         """32 hexadecimal digits that name this host for as long as something is applied to it."""
-        ...
-
-    @property
-    def lasting(self) -> bool:
-        """Whether this host is still there when the process has ended."""
         ...
 
     def known_as(self, host_id: str) -> None:
@@ -136,28 +157,12 @@ class Host(Protocol):
         """
         ...
 
-    def kept(self) -> frozenset[ParamName]:
-        """The parameters whose originals are kept, which are those that something is applied to."""
-        ...
-
-    def parameters(self) -> Mapping[ParamName, ParameterInfo]:
-        """Every patchable parameter, in name order; no tensor is read."""
-        ...
-
     def read(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The present values: copies on the CPU, in the host's dtype."""
         ...
 
     def originals(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The values before anything was written: the kept originals where touched, else the present values."""
-        ...
-
-    def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
-        """SHA-256 of the present values' raw little-endian bytes, in row-major order."""
-        ...
-
-    def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
-        """As `digests`, of the values before anything was written."""
         ...
 
     def ensure_writable(self, names: Iterable[ParamName]) -> None:

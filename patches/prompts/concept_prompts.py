@@ -21,12 +21,14 @@ import torch
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
-from rasura.patches.models.clip_or_t5 import PhrasePosition
-from rasura.patches.models.plain_text import check_plain, normal
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
+from rasura.patches.models.text_encoders.plain_text import check_plain, normal
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
+BARE: Final = (SLOT,)
+"""The concept alone, as most published code erases it."""
 GENERIC_TEMPLATES: Final = (
     "{}",
     "a {}",

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from rasura.patches.errors import ConceptError
-from rasura.patches.models.plain_text import normal
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.plain_text import normal
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 

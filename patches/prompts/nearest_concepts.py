@@ -16,7 +16,7 @@ import torch
 
 from rasura.patches.algebra.protected_subspace import join_rows
 from rasura.patches.errors import ConceptError, ErasureRefusedError
-from rasura.patches.models.text_encoder import BATCH, TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import BATCH, TextEncoder
 from rasura.patches.types import SHORT, PatchId
 
 SHOWN: Final = 3

@@ -11,7 +11,7 @@ from rasura.patches.errors import RetainSetError
 from rasura.patches.lists.list_text import LIST_LIMIT
 from rasura.patches.lists.read_list import TextList, read_list
 from rasura.patches.lists.role import HELD_OUT_FILE, RETAIN, Role
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import Digest
 
 RETAIN_LIMIT: Final = LIST_LIMIT

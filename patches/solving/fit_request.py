@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.fit_prompts import fit_list
 
 __all__ = ["fit_request"]

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Final
 
 from rasura.patches.algebra.protected_subspace import RankRule
-from rasura.patches.erasers.catalogue import eraser, load_method
+from rasura.patches.erasers.catalogue import load_method
 from rasura.patches.erasers.interface import Eraser
+from rasura.patches.erasers.options import older_options, with_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.format.manifest import Manifest
@@ -43,14 +44,17 @@ def eraser_of(spec: EraserSpec) -> Eraser:
         InputError: a method or choice that this program does not know, or has and the manifest does not name.
     """
     own = {name: text for name, text in spec.options.items() if name != _LAYERS and not name.startswith(DERIVED)}
-    known = {field.name for field in dataclasses.fields(load_method(spec.name))} - {"seed"}
+    method = load_method(spec.name)
+    known = {field.name for field in dataclasses.fields(method)} - {"seed"}
+    own = older_options(method) | own
     if set(own) != known:
         raise InputError(
             f"the patch was made by {spec.name} with the choices {', '.join(sorted(own)) or 'none'}: expected "
             f"{', '.join(sorted(known))}; {_differing(set(own), known)}",
             hint=f"rasura methods {spec.name}",
         )
-    return eraser(spec.name, own | ({} if spec.seed is None else {"seed": str(spec.seed)}))
+    made: Eraser = with_options(method, own | ({} if spec.seed is None else {"seed": str(spec.seed)}))
+    return made
 
 
 def request_of(manifests: Sequence[Manifest], retain: RetainSet | None, held_out: HeldOut = HELD_OUT) -> EraseRequest:

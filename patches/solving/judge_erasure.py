@@ -14,15 +14,15 @@ from typing import Final
 import torch
 
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, Scale
-from rasura.patches.checks.footprint import Footprint, spaces_of
+from rasura.patches.checks.kernels.footprint import Footprint, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import ConceptError, ErasureRefusedError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.plain_text import normal
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.plain_text import normal
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO, GENERAL

@@ -5,13 +5,13 @@ The steps, in this order:
 (2) encode targets and anchors and pair their tokens;
 (3) let the request's eraser solve all concepts (`erasers`);
 (4) measure each increment, as quantised, on targets, retained and held-out prompts (`measure`);
-(5) write down what was done as a manifest (`describe`).
+(5) write down what was done as a manifest (`to_patch`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,16 +26,16 @@ from rasura.patches.algebra.protected_subspace import (
     build_guarded_basis,
     build_protected_basis,
 )
-from rasura.patches.checks.capacity import GUARD
+from rasura.patches.checks.kernels.capacity import GUARD
 from rasura.patches.erasers.columns import Columns, compress_columns
-from rasura.patches.erasers.interface import Problem, Reference
+from rasura.patches.erasers.interface import Erasure, Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, NotFiniteError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explain_nearest
@@ -96,35 +96,40 @@ def build_patches(
         progress=progress,
         work=work,
     )
+    return tuple(_describe_all(problem, request, _solve(problem, request), prompts, base))
+
+
+def _solve(problem: Problem, request: EraseRequest) -> tuple[Erasure, ...]:
+    """One erasure a concept; a refusal names what is nearest to the concept that was refused."""
     try:
-        erasures = request.eraser.solve(problem)  # (3)
+        return request.eraser.solve(problem)  # (3)
     except ErasureRefusedError as error:
         if "guards" in error.details:
             raise _named(error, tuple(request.guarded)) from None
         if "concept" not in error.details:
             raise
         retained = request.retain.concepts if request.retain else ()
-        raise explain_nearest(error, encoder, (*request.names, *retained), request.guarded) from None
-    measurer = Measurer(weights, prompts.reference)
-    patches = []
+        raise explain_nearest(error, problem.encoder, (*request.names, *retained), request.guarded) from None
+
+
+def _describe_all(
+    problem: Problem, request: EraseRequest, erasures: Sequence[Erasure], prompts: _Prompts, base: BaseIdentity
+) -> Iterator[Patch]:
+    measurer, readout = Measurer(problem.weights, prompts.reference), problem.encoder.readout
     for target, columns, erasure in zip(request.targets, problem.columns, erasures, strict=True):
         basis = prompts.basis if erasure.basis is None else erasure.basis
         measured = measurer.measure(erasure, columns, basis)  # (4)
-        numbers = measured.decimals(free=erasure.free, guarded=erasure.guarded)
-        patches.append(
-            describe_patch(
-                request,
-                target,
-                columns,
-                erasure,
-                basis=basis,
-                base=base,
-                weights=weights,
-                measured=numbers,
-                through=() if encoder.readout is None else encoder.readout.parameters,
-            )
+        yield describe_patch(
+            request,
+            target,
+            columns,
+            erasure,
+            basis=basis,
+            base=base,
+            weights=problem.weights,
+            measured=measured.decimals(free=erasure.free, guarded=erasure.guarded),
+            through=() if readout is None else readout.parameters,
         )  # (5)
-    return tuple(patches)
 
 
 @dataclass(frozen=True, eq=False)  # no slots: cached_property keeps its value in __dict__

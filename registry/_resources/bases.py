@@ -12,10 +12,17 @@ from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ExistsError, RegistryError
 from rasura.patches.types import Digest, ParamName
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import expand_id
-from rasura.registry._storage.records import BaseParameter, BaseRecord, BaseSummary, BasisRecord, Draft, RetainSetRecord
-from rasura.registry._storage.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.lookup import expand_id
+from rasura.registry._storage.database.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
+from rasura.registry._storage.records.records import (
+    BaseParameter,
+    BaseRecord,
+    BaseSummary,
+    BasisRecord,
+    Draft,
+    RetainSetRecord,
+)
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_absent, check_told
 
 __all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]

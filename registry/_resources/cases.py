@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ConflictError, ExistsError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.case_record import CaseRecord, check_case_id
-from rasura.registry._storage.lookup import suggest
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.tables import CaseItemRow, CaseRow
-from rasura.registry._storage.vault import Vault
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.lookup import suggest
+from rasura.registry._storage.database.tables import CaseItemRow, CaseRow
+from rasura.registry._storage.files.vault import Vault
+from rasura.registry._storage.records.case_record import CaseRecord, check_case_id
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import CASE, Belonging
 

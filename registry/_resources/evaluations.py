@@ -12,10 +12,10 @@ from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import expand_id
-from rasura.registry._storage.records import Draft, EvaluationRecord
-from rasura.registry._storage.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.lookup import expand_id
+from rasura.registry._storage.database.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
+from rasura.registry._storage.records.records import Draft, EvaluationRecord
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_told
 
 __all__ = ["Evaluations", "every"]

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ExistsError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import found
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
-from rasura.registry._storage.tables import AppliedRow, BaseRow, HostRow, PatchRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.lookup import found
+from rasura.registry._storage.database.tables import AppliedRow, BaseRow, HostRow, PatchRow
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["Hosts", "every"]

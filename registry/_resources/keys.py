@@ -3,20 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from rasura.patches.errors import ExistsError
+from rasura.patches.errors import ExistsError, RevokedKeyError, UntrustedKeyError
 from rasura.patches.types import KeyId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.lookup import expand_id
-from rasura.registry._storage.records import Draft, KeyRecord
-from rasura.registry._storage.tables import KeyRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.lookup import expand_id
+from rasura.registry._storage.database.tables import KeyRow
+from rasura.registry._storage.records.records import Draft, KeyRecord
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import LogWriter
+
+if TYPE_CHECKING:
+    from rasura.patches.format.signing_key import SigningKey
 
 __all__ = ["AskPassword", "Keys", "every"]
 
@@ -34,6 +37,33 @@ class Keys(Opened):
         super().__init__(journal)
         self.ask_password: AskPassword = lambda _: None
         """How a locked key's password is found; whoever opens the registry may say."""
+
+    def act_as(self, private: "SigningKey") -> None:
+        """From now on every entry is signed by who acts, with this key.
+
+        Raises:
+            UntrustedKeyError: it is not known here, or not trusted.
+            RevokedKeyError: it was revoked.
+        """
+        record = next((key for key in self.keys() if key.key_id == private.public.key_id), None)
+        if record is None or not record.trusted:
+            raise UntrustedKeyError(
+                f"the key of who acts ({private.public.key_id[:12]}) is not trusted here: expected one that is",
+                hint="rasura key trust FILE",
+                key=private.public.key_id,
+            )
+        if record.revoked_at is not None:
+            raise RevokedKeyError(
+                f"key {record.name!r} was revoked on {record.revoked_at:%Y-%m-%d} and signs nothing more",
+                hint="rasura key list",
+                key=record.key_id,
+            )
+        self._journal.actor = private
+
+    @property
+    def acting_key(self) -> KeyId | None:
+        """The key that signs the entries for who acts; None: nobody's, and who acts is what they say."""
+        return None if self._journal.actor is None else self._journal.actor.public.key_id
 
     def add_key(self, record: KeyRecord, entry: Draft) -> bool:
         """Adds a public key; False where it is here under this name.

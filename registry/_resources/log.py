@@ -2,12 +2,12 @@
 
 from rasura.patches.errors import AuditError
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
-from rasura.registry.log.entry import RowChange
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey
 from rasura.registry.log.told.checks import check_actions, check_entries, check_newest, check_unfinished
 
 __all__ = ["Log"]

@@ -1,42 +1,34 @@
 """Patches and their files."""
 
 import functools
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final
 
-from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from rasura.patches._io.json_fields import show
-from rasura.patches.errors import AmbiguousIdError, DigestMismatchError, ExistsError, NotFoundError
+from rasura.patches.errors import AmbiguousIdError, DigestMismatchError, NotFoundError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE, name_further
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._resources import signatures
 from rasura.registry._resources.bases import insert_basis, insert_retain_set
+from rasura.registry._resources.patch_rows import every, find_beginning, find_named, find_retired, insert, load, resolve
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import RETIRE, UNRETIRE
+from rasura.registry._storage.database.lookup import is_abbreviation
+from rasura.registry._storage.database.tables import PatchRow
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.lookup import expand_id, is_abbreviation
-from rasura.registry._storage.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
-from rasura.registry._storage.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
-from rasura.registry.log.entry import RowChange, encode_change
-from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.log.ledger import every as every_entry
-from rasura.registry.log.told.checks import check_absent, check_told
+from rasura.registry._storage.records.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
+from rasura.registry.log.entries.entry import RowChange
 
-__all__ = ["NewPatch", "Patches", "every"]
+__all__ = ["NewPatch", "Patches"]
 
-_HINT = "rasura patch list"
 _FULL: Final = 64
 _SHORT: Final = 12
 _CANDIDATES: Final = 8
 # Canonical JSON has one spelling of "supersedes nothing", and no text can contain it: its quotes would be escaped.
 _NOTHING: Final = b'"supersedes":[]'
-
-_Row = TypeVar("_Row", ConceptRow, FileRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,150 +246,5 @@ class Patches(Opened):
         return {name: self.blobs.read(digest) for name, digest in named.items()}
 
 
-def insert(session: Session, record: PatchRecord) -> RowChange | None:
-    """Adds a patch. Its identity covers its content, so the same patch from elsewhere, or signed anew, changes nothing.
-
-    Raises:
-        ExistsError: the identity is here with other files, which no honest manifest can give.
-        NotFoundError: its basis, retain set or key is not in this registry.
-    """
-    if session.get(PatchRow, record.patch_id) is not None:
-        _check_same(load(session, record.patch_id), record)
-        return None
-    check_absent(session, "patch", (record.patch_id,))
-    _check_references(session, record)
-    session.add(
-        PatchRow(
-            patch_id=record.patch_id,
-            anchor=record.anchor,
-            method=record.method,
-            base=record.base,
-            basis=record.basis,
-            retain_set=record.retain_set,
-            key_id=record.key_id,
-            size=record.size,
-            added_at=record.added_at,
-            source=record.source,
-        )
-    )
-    session.flush()  # concepts and files refer to it
-    patch_id = record.patch_id
-    session.add_all(ConceptRow(patch_id=patch_id, position=at, concept=c) for at, c in enumerate(record.concepts))
-    session.add_all(FileRow(patch_id=patch_id, name=name, digest=digest) for name, digest in record.files.items())
-    return encode_change(record)
-
-
-def find_named(session: Session, concept: str) -> tuple[PatchId, ...]:
-    """Patches that erase this concept, however it is spelt; the oldest first."""
-    wanted = _spell(concept)
-    query = select(ConceptRow).join(PatchRow, PatchRow.patch_id == ConceptRow.patch_id)
-    rows = session.scalars(query.order_by(PatchRow.added_at, PatchRow.patch_id))
-    return tuple(dict.fromkeys(PatchId(row.patch_id) for row in rows if _spell(row.concept) == wanted))
-
-
-def find_retired(session: Session) -> frozenset[PatchId]:
-    """Patches that were retired and not taken back into use, as the log has it."""
-    found: set[PatchId] = set()
-    asked = [EntryFilter(action=action, outcome="success") for action in (RETIRE, UNRETIRE)]
-    told = [entry for each in asked for entry in every_entry(session, each, newest=False, limit=None, after=None)]
-    for entry in sorted(told, key=lambda entry: entry.index):
-        found = found | set(entry.patches) if entry.action == RETIRE else found - set(entry.patches)
-    return frozenset(found)
-
-
-def _spell(concept: str) -> str:
-    """One spelling for comparing, as `rasura.patches.prompts.concept_prompts.normal` has it, which needs more."""
-    return " ".join(unicodedata.normalize("NFC", concept).casefold().split())
-
-
-def find_beginning(session: Session, digits: str) -> list[PatchId]:
-    """Patches whose identifiers begin with these hexadecimal digits."""
-    query = select(PatchRow.patch_id).where(PatchRow.patch_id.startswith(digits.lower())).order_by(PatchRow.patch_id)
-    return [PatchId(patch_id) for patch_id in session.scalars(query)]
-
-
 def _tell(record: PatchRecord) -> str:
     return f"{record.patch_id[:_SHORT]} ({', '.join(record.concepts)}, of {record.added_at:%Y-%m-%d %H:%M})"
-
-
-def resolve(session: Session, prefix: str) -> PatchId:
-    """The identifier that an abbreviation of at least four digits stands for.
-
-    Raises:
-        NotFoundError, AmbiguousIdError: no such patch, or several.
-    """
-    return PatchId(expand_id(session, PatchRow.patch_id, prefix, "patch", _HINT, names=ConceptRow.concept))
-
-
-def load(session: Session, ref: str) -> PatchRecord:
-    """The patch with this identifier or abbreviation.
-
-    Raises:
-        NotFoundError, AmbiguousIdError: no such patch, or several.
-    """
-    return _records(session, select(PatchRow).where(PatchRow.patch_id == resolve(session, ref)))[0]
-
-
-def every(session: Session, *, concept: str | None = None, base: Digest | None = None) -> tuple[PatchRecord, ...]:
-    """All patches, the oldest first, or those that erase `concept` or were computed on `base`."""
-    query = select(PatchRow).order_by(PatchRow.added_at, PatchRow.patch_id)
-    if base is not None:
-        query = query.where(PatchRow.base == base)
-    if concept is not None:
-        query = query.where(PatchRow.patch_id.in_(select(ConceptRow.patch_id).where(ConceptRow.concept == concept)))
-    return _records(session, query)
-
-
-def _records(session: Session, query: Select[PatchRow]) -> tuple[PatchRecord, ...]:
-    """Three queries, however many patches."""
-    rows = session.scalars(query).all()
-    inside = query.with_only_columns(PatchRow.patch_id).order_by(None)
-    concepts = _grouped(
-        session.scalars(select(ConceptRow).where(ConceptRow.patch_id.in_(inside)).order_by(ConceptRow.position)).all()
-    )
-    files = _grouped(session.scalars(select(FileRow).where(FileRow.patch_id.in_(inside)).order_by(FileRow.name)).all())
-    found = tuple(_record(row, concepts.get(row.patch_id, []), files.get(row.patch_id, [])) for row in rows)
-    for record in found:
-        check_told(session, record)
-    return found
-
-
-def _grouped(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
-    groups: dict[str, list[_Row]] = {}
-    for row in rows:
-        groups.setdefault(row.patch_id, []).append(row)
-    return groups
-
-
-def _record(row: PatchRow, concepts: list[ConceptRow], files: list[FileRow]) -> PatchRecord:
-    return PatchRecord(
-        patch_id=PatchId(row.patch_id),
-        concepts=tuple(c.concept for c in concepts),
-        anchor=row.anchor,
-        method=row.method,
-        base=Digest(row.base),
-        basis=None if row.basis is None else Digest(row.basis),
-        retain_set=None if row.retain_set is None else Digest(row.retain_set),
-        key_id=None if row.key_id is None else KeyId(row.key_id),
-        files={f.name: Digest(f.digest) for f in files},
-        size=row.size,
-        added_at=row.added_at,
-        source=row.source,
-    )
-
-
-def _check_same(here: PatchRecord, new: PatchRecord) -> None:
-    """Files that both have must agree; a signature may differ, because signing again is no new patch."""
-    for name in here.files.keys() & new.files.keys() - {SIGNATURE}:
-        if here.files[name] != new.files[name]:
-            raise ExistsError(f"patch {here.patch_id[:12]}: it is here with another {name}", hint="rasura audit verify")
-
-
-def _check_references(session: Session, record: PatchRecord) -> None:
-    for noun, row, ref in (
-        ("basis", BasisRow, record.basis),
-        ("retain set", RetainSetRow, record.retain_set),
-        ("key", KeyRow, record.key_id),
-    ):
-        if ref is not None and session.get(row, ref) is None:
-            raise NotFoundError(f"patch {record.patch_id[:12]}: expected its {noun} {ref[:12]} here, got none")

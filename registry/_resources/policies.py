@@ -10,17 +10,23 @@ from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Polic
 from rasura.patches.errors import DigestMismatchError, InputError, NotFoundError
 from rasura.patches.types import Digest
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import REGISTRY, PolicyRecord, digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.tables import PolicyRow
-from rasura.registry.log.entry import RowChange, encode_change
+from rasura.registry._storage.database.tables import PolicyRow
+from rasura.registry._storage.records.choices import REGISTRY, PolicyRecord, digest_policy
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.actors import ASKED, REQUIRED, must_be_signed, refuse_unsigned
+from rasura.registry.log.entries.entry import RowChange, encode_change
 from rasura.registry.log.told.checks import check_kind, check_told
+from rasura.registry.log.writer import LogWriter
 
 __all__ = ["Policies", "every"]
 
 
 class Policies(Opened):
     """What a registry does with its policy."""
+
+    def __init__(self, journal: LogWriter) -> None:
+        super().__init__(journal)
+        journal.asks_signature = self._asks_signature
 
     def policy(self) -> Policy:
         """The policy in force; the default where nobody has set one.
@@ -32,9 +38,12 @@ class Policies(Opened):
         if record is None:
             return DEFAULT_POLICY
         try:
-            return Policy.parse(self.blobs.read(record.digest, limit=MAX_POLICY_BYTES))
+            return self._read(record)
         except NotFoundError as error:
             raise NotFoundError(f"policy in force: {error.message}", hint="rasura policy set FILE") from None
+
+    def _read(self, record: PolicyRecord) -> Policy:
+        return Policy.parse(self.blobs.read(record.digest, limit=MAX_POLICY_BYTES))
 
     def check_reason(self, reason: str) -> None:
         """Refuse an empty reason where the policy in force asks for one.
@@ -51,6 +60,29 @@ class Policies(Opened):
                 "the policy in force asks for a reason: expected why this is done, or a ticket", hint="--reason TEXT"
             )
 
+    def check_signed(self, action: str) -> None:
+        """Refuse to begin something that the log could not tell of, for want of a signature of who acts.
+
+        Args:
+            action: what would be done.
+
+        Raises:
+            InputError: the policy in force asks for it, and nobody's key signs.
+        """
+        if self._journal.actor is not None or not must_be_signed(action):
+            return
+        with self.reading() as session:
+            asked = self._asks_signature(session)
+        if asked:
+            refuse_unsigned()
+
+    def _asks_signature(self, session: Session) -> bool:
+        record = find(session)
+        try:
+            return record is not None and self._read(record).actor_signature
+        except (NotFoundError, DigestMismatchError):  # as for a reason
+            return False
+
     def policy_record(self) -> PolicyRecord | None:
         """Which policy is in force and since when; None where nobody has set one."""
         with self.reading() as session:
@@ -61,7 +93,8 @@ class Policies(Opened):
         toml = policy.to_toml().encode()
         record = PolicyRecord(REGISTRY, digest_policy(policy), self._journal.now())
         before = self.policy_record()
-        told = {"before": before.digest if before else digest_policy(DEFAULT_POLICY), "after": record.digest}
+        told = {ASKED: REQUIRED} if policy.actor_signature else {}
+        told |= {"before": before.digest if before else digest_policy(DEFAULT_POLICY), "after": record.digest}
 
         def work(session: Session) -> Sequence[RowChange | None]:
             change = save(session, record)

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._storage.blobs import BlobStore
+from rasura.registry._storage.files.blobs import BlobStore
 from rasura.registry.log.writer import LogWriter
 
 __all__ = ["Opened"]

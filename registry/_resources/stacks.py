@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from rasura.patches.errors import ConflictError, ExistsError, NotFoundError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._resources.resource import Opened
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.lookup import found
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.tables import BaseRow, PatchRow, StackPatchRow, StackRow
-from rasura.registry.log.entry import RowChange, encode_change, removal_of
+from rasura.registry._storage.database.lookup import found
+from rasura.registry._storage.database.tables import BaseRow, PatchRow, StackPatchRow, StackRow
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.entry import RowChange, encode_change, removal_of
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["Stacks", "every"]

@@ -2,6 +2,7 @@
 
     [defaults]
     key = "alice"                 # to sign with
+    actor_key = "alice"           # to sign what the log says of who acts: a key's name, or a file
     retain = "../retain.csv"      # what to keep
     templates = "../prompts.txt"  # prompts with one {}, one a line
     judge = "../judge"            # who looks at pictures
@@ -21,8 +22,8 @@ from typing import Final, Self
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.registry._storage.durable_files import read_regular
-from rasura.registry._storage.lookup import suggest
+from rasura.registry._storage.database.lookup import suggest
+from rasura.registry._storage.files.durable_files import read_regular
 
 __all__ = ["CONFIG", "Config"]
 
@@ -36,6 +37,7 @@ class Config:
     """The defaults; None where there is none. Paths are absolute."""
 
     key: str | None = None
+    actor_key: str | None = None
     retain: str | None = None
     templates: str | None = None
     judge: str | None = None
@@ -81,4 +83,5 @@ def _value(path: Path, name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise InputError(f"{path}: {name}: expected a text, got {show(value)}")
     beside = path.parent / value
-    return value if name == "key" or (name == "judge" and not beside.exists()) else str(beside.resolve())
+    plain = name == "key" or (name == "actor_key" and "/" not in value and not value.endswith(".pem"))
+    return value if plain or (name == "judge" and not beside.exists()) else str(beside.resolve())

@@ -4,7 +4,7 @@
     ├── registry.db            SQLite, unless a URL names a PostgreSQL database
     ├── blobs/ab/cdef…         files of patches, by SHA-256
     ├── cache/ab/cdef…         what can be computed again, by what decides it; RASURA_CACHE names another folder
-    ├── cases/…                0700: who asked and what they wrote, until it is deleted (`_storage/vault.py`)
+    ├── cases/…                0700: who asked and what they wrote, until it is deleted (`_storage/files/vault.py`)
     ├── config.toml            defaults of the command line, if somebody wrote some
     └── keys/                  0700: log.pem (signs the audit log), last_signed, and private keys of patch signers
 

@@ -2,16 +2,16 @@
 
 The steps, in this order:
 
-(1) verify: what is put in has the approvals that the trust policy asks for; signatures, trust and digests of every
-    wanted patch; the host is what the registry last wrote; its pristine
-    weights are the base of every wanted patch;
+(1) verify: what is put in has the approvals, and is signed by those, that the trust policy asks for; signatures, trust
+    and digests of every wanted patch; the host is what the registry last wrote; its pristine weights are the base of
+    every wanted patch;
 (2) check: the composer accepts the wanted stack under the policy in force;
 (3) an entry *begun* with the digests before and the predicted digests after;
 (4) write, all or nothing; the host reads back and compares;
 (5) an entry *done* and the host's new record, in one transaction.
 
 All of it happens while nobody else may move the host. A *begun* without an end is settled by the next motion, see
-`rasura.registry.apply.host_state`.
+`rasura.registry.apply.hosts.host_state`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rasura.patches.checks.verdict import CROSSING
 from rasura.patches.errors import RasuraError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.cached_host import Glance
-from rasura.registry.apply.host_state import (
+from rasura.registry._storage.records.choices import digest_policy
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.cached_host import Glance
+from rasura.registry.apply.hosts.host_state import (
     REVERT,
     SET,
     SWITCH,
@@ -45,14 +45,15 @@ from rasura.registry.apply.host_state import (
     settle,
     sighted,
 )
+from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
 from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_evaluated import EVALUATION, find_evaluation
-from rasura.registry.log.outcome import describe_outcome
-from rasura.registry.log.signers import POLICY, REVOKED, SIGNERS, name_signers
+from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.demand import require_approved
+from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.roles.roles import check_mover
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
 
@@ -86,70 +87,73 @@ def move(
     Raises:
         RasuraError: whatever a step finds; nothing changed.
     """
-    asked = _asking(registry, wanted, draft)
     if dry_run:
-        return _foresee(registry, host, asked, merge_policies(registry, stricter), expect, force=force)
+        return _foresee(registry, host, wanted, draft, merge_policies(registry, stricter), expect=expect, force=force)
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
+            registry.check_signed(draft.action)
             held.enter_context(host.alone())
-            host = Glance(host)
             settle(registry, host)
-            present = applied_of(find_record(registry, host)) if force else present_set(registry, host)
-            target = Stack(asked(present))
+            seen = Glance(host)  # from here on every parameter is hashed once
+            present = applied_of(find_record(registry, host)) if force else present_set(registry, host, seen)
+            target = _ask(registry, wanted, draft, present)
             if not present and not target:
-                nothing = digest_tensor_set(())
-                return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
+                return _nothing(host)
             limits = merge_policies(registry, stricter)
-            motion = prepared(registry, host, present, target, limits)  # (1), (2)
+            motion = prepared(registry, seen, present, target, limits)  # (1), (2)
             expect(motion)
         except RasuraError as error:
-            registry.note(describe_outcome(draft, error))
+            registry.note(describe_outcome(draft, error))  # a refusal is an entry, too
             raise
-        if present == target:
+        if present == target:  # verified and checked, and nothing to write
             return _receipt(host, motion, changed=False)
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
-        return _carried_out(registry, host, replace(draft, patches=moved), motion, limits)
+        return _carried_out(registry, seen, replace(draft, patches=moved), motion, limits)
 
 
-def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
-    """The same, refusing what is put in, or gets another strength, without the approvals that the policy asks for."""
-    goal, plan = draft.details.get("goal"), draft.details.get("plan")
-
-    def asked(present: Stack) -> Mapping[PatchId, Strength]:
-        target = Stack(wanted(present))
-        way = present.diff(target)
-        require_approved(
-            registry,
-            (*way.added, *way.changed),
-            stack=goal if isinstance(goal, str) else None,
-            plan=plan if isinstance(plan, str) else None,
-        )
-        return target
-
-    return asked
+def _ask(registry: Registry, wanted: Wanted, draft: Draft, present: Stack) -> Stack:
+    """The wanted set; refuses what who acts may not move, and what lacks the approvals that the trust policy wants."""
+    target, goal, plan = Stack(wanted(present)), draft.details.get("goal"), draft.details.get("plan")
+    way = present.diff(target)
+    check_mover(registry, way.patches, adds=bool(way.added or way.changed))
+    require_erased(registry, (*way.added, *way.changed))
+    require_approved(
+        registry,
+        (*way.added, *way.changed),
+        stack=goal if isinstance(goal, str) else None,
+        plan=plan if isinstance(plan, str) else None,
+    )
+    return target
 
 
 def _foresee(
-    registry: Registry, host: Host, wanted: Wanted, policy: Policy, expect: Callable[[Motion], None], *, force: bool
+    registry: Registry,
+    host: Host,
+    wanted: Wanted,
+    draft: Draft,
+    policy: Policy,
+    *,
+    expect: Callable[[Motion], None],
+    force: bool,
 ) -> Receipt:
     """The receipt that a motion would give now; of an interrupted one, the side that the host is on counts."""
     record = find_record(registry, host) if force else sighted(registry, host)
     present = applied_of(record)
-    target = Stack(wanted(present))
+    target = _ask(registry, wanted, draft, present)
     if not present and not target:
-        nothing = digest_tensor_set(())
-        return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
+        return _nothing(host)
     motion = prepared(registry, Glance(host), present, target, policy)
     expect(motion)
     return _receipt(host, motion, changed=present != target)
 
 
-def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, policy: Policy) -> Receipt:
-    record = motion.record
+def _carried_out(registry: Registry, seen: Glance, draft: Draft, motion: Motion, policy: Policy) -> Receipt:
+    host, record = seen.host, motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    # Said also where the policy asks for none.
     rests_on = find_evaluation(registry, record.base, applied_of(record))
     if rests_on is not None:
         details[EVALUATION] = rests_on
@@ -162,7 +166,7 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
     begun = registry.note(replace(draft, outcome="begun"))  # (3)
     try:
         with beside.exchange_branches(host, motion.branches):
-            host.write(motion.tensors, forget=motion.forget)  # (4)
+            seen.write(motion.tensors, forget=motion.forget)  # (4)
     except RasuraError as error:
         registry.note(
             replace(describe_outcome(draft, error), outcome="failed", after=motion.before, closes=begun.index)
@@ -170,6 +174,12 @@ def _carried_out(registry: Registry, host: Host, draft: Draft, motion: Motion, p
         raise
     registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
     return _receipt(host, motion)
+
+
+def _nothing(host: Host) -> Receipt:
+    """From no patches to none: there is not even a base to compare with."""
+    nothing = digest_tensor_set(())
+    return Receipt(host.location, Stack(), 0, nothing, nothing, pristine=True, changed=False)
 
 
 def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:

@@ -9,7 +9,8 @@ Every motion holds the wanted set to the registry's policy; a policy given here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rasura.patches.algebra.stack import Stack
@@ -29,9 +30,9 @@ from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
 from rasura.patches.hosts.interface import Host
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal, stricter_of
-from rasura.registry.apply.host_state import (
+from rasura.registry.apply.hosts.host_state import (
     APPLY,
     REVERT,
     STRENGTH,
@@ -42,8 +43,8 @@ from rasura.registry.apply.host_state import (
     settle_unborn,
 )
 from rasura.registry.apply.motion import move
+from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.apply.require_in_use import check_in_use
 from rasura.registry.registry import Registry
 
 __all__ = [
@@ -87,7 +88,7 @@ def apply(
     def wanted(applied: Stack) -> Stack:
         obstacles = Obstacles()
         for patch_id in ids:
-            if applied.get(patch_id, strength) != strength:
+            if applied.get(patch_id, strength) != strength:  # what is applied at this strength may be asked for again
                 obstacles.add(
                     AlreadyAppliedError(
                         f"patch {patch_id[:SHORT]} is applied to {host.location} already: expected strength "
@@ -96,6 +97,7 @@ def apply(
                     )
                 )
         with obstacles.noting():
+            # Nobody has to take back what was retired after it was applied.
             check_in_use(registry, (patch_id for patch_id in ids if patch_id not in applied))
         obstacles.refuse()
         return applied.with_(dict.fromkeys(ids, strength))
@@ -137,6 +139,7 @@ def revert(
         BusyError: somebody else is moving the host.
     """
     ids = None if patch_ids is None else tuple(dict.fromkeys(patch_ids))
+    # Where the host is not what was last written, nobody can say what it would be without some of its patches.
     if force and ids is not None:
         raise InputError(
             "force puts all originals back: expected no patch ids", hint="rasura patch revert --all --force"
@@ -218,12 +221,8 @@ def apply_to_folder(
         ExistsError: `out` is there already.
         RasuraError: see `apply`.
     """
-
-    def work(host: Host) -> Receipt:
+    with _opened(registry, model, out, actor, dry_run=dry_run) as host:
         return apply(registry, host, patch_ids, actor, strength=strength, policy=policy, dry_run=dry_run)
-
-    _check_dry(out, dry_run=dry_run)
-    return _in_folder(registry, model, out, actor, work)
 
 
 def switch_folder(
@@ -243,33 +242,29 @@ def switch_folder(
         ExistsError: `out` is there already.
         RasuraError: see `switch`.
     """
-
-    def work(host: Host) -> Receipt:
+    with _opened(registry, model, out, actor, dry_run=dry_run) as host:
         return switch(registry, host, goal, actor, policy=policy, expected=expected, dry_run=dry_run)
 
-    _check_dry(out, dry_run=dry_run)
-    return _in_folder(registry, model, out, actor, work)
 
-
-def _in_folder(
-    registry: Registry, model: Path, out: Path | None, actor: Actor, work: Callable[[Host], Receipt]
-) -> Receipt:
+@contextmanager
+def _opened(
+    registry: Registry, model: Path, out: Path | None, actor: Actor, *, dry_run: bool
+) -> Iterator[CheckpointHost]:
+    """A model on disk, or a new copy of it, which is gone again if the block fails."""
     if out is None:
-        return work(CheckpointHost.open(model))
+        yield CheckpointHost.open(model)
+        return
+    if dry_run:
+        raise InputError(
+            "a dry run looks at the model itself: expected no new copy of it", hint="rasura plan --stack STACK"
+        )
     for dead in find_dead(out.absolute()):
         settle_unborn(registry, dead)
     with new_copy(model, out) as host:
         if applied_of(find_record(registry, host)):  # of a folder that is gone; the copy has nothing applied
             revert(registry, host, None, Actor(actor.name, "a new copy takes this place"), force=True)
-        host.last = True
-        return work(host)
-
-
-def _check_dry(out: Path | None, *, dry_run: bool) -> None:
-    if dry_run and out is not None:
-        raise InputError(
-            "a dry run looks at the model itself: expected no new copy of it", hint="rasura plan --stack STACK"
-        )
+        host.last = True  # the block's write ends with the copy at its target
+        yield host
 
 
 def _check_expected(applied: Stack, expected: Stack | None, host: Host) -> None:

@@ -35,7 +35,7 @@ class Receipt:
         pristine: whether nothing is applied any more.
         changed: whether anything was written; a switch to what is applied already writes nothing.
         beside: how many of them run as a side branch now, because they are quantised
-            (`rasura.registry.apply.side_branches`).
+            (`rasura.registry.apply.hosts.side_branches`).
         crossing: what patches that were taken out meant to those that stay (`rasura.patches.checks.removal`).
         revoked: patches that stay as they were although no key that counts has signed them any more.
     """

@@ -9,9 +9,9 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import NotFoundError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import Digest, ParamName
-from rasura.registry._storage.records import HostRecord
-from rasura.registry.apply import side_branches as beside
-from rasura.registry.apply.host_state import (
+from rasura.registry._storage.records.records import HostRecord
+from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts.host_state import (
     add_base,
     applied_of,
     digest_set,
@@ -70,6 +70,7 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
         record = reached(registry, host, entry) or record
     interrupted = entry.index if entry else None
     applied = applied_of(record)
+    # `running` by looking at the hooks: somebody may have attached a branch without us.
     touched, running = touched_by(registry, applied), beside.running(host)
     if deep:
         from rasura.registry.apply.predict import predict_digests  # needs torch; a shallow look does not
@@ -86,10 +87,10 @@ def survey(registry: Registry, host: Host, *, deep: bool, progress: Progress) ->
         sides = interrupted, tuple(sorted(running))
         return Survey(host.location, applied, len(touched), len(expected), drifted, *sides, uncovered=host.uncovered())
     whole = record is None or not applied or state_of(host, touched) == record.state
-    strange = frozenset(host.kept()) - frozenset(touched)
+    strange = frozenset(host.kept()) - frozenset(touched)  # originals are kept of what no applied patch touches
     drifted = tuple(sorted(strange | (frozenset() if whole else frozenset(touched))))
     sides = interrupted, tuple(sorted(running))
-    exact = whole or len(touched) == 1
+    exact = whole or len(touched) == 1  # one digest over several does not say which it was
     return Survey(host.location, applied, len(touched), len(touched), drifted, *sides, exact, host.uncovered())
 
 
@@ -99,6 +100,7 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
     if record is not None:
         parameters = registry.base(record.base).parameters
         digests = {p.name: {**p.casts, p.dtype: p.sha256} for p in parameters if p.name in infos}
+        # A base loaded in another dtype is the same base: its casts were hashed when it was registered.
         known = {name: of.get(infos[name].dtype) for name, of in digests.items()}
         return {name: digest for name, digest in known.items() if digest is not None}
     coded = beside.quantised(host, infos)

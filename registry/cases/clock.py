@@ -10,8 +10,8 @@ from rasura.patches.errors import InputError
 from rasura.registry.evidence.choose_entries import Choice, choose_entries, parse_moment
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.case_record import CaseRecord
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.case_record import CaseRecord
+    from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["CaseStanding", "list_standings", "parse_deadline", "parse_received", "read_standing"]

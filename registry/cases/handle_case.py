@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ConflictError, InputError, NotFoundError
-from rasura.registry._storage.case_record import CaseRecord, check_case_id
-from rasura.registry._storage.records import Draft
-from rasura.registry._storage.validation import check_text
-from rasura.registry._storage.vault import MAX_ITEM_BYTES
+from rasura.registry._storage.files.vault import MAX_ITEM_BYTES
+from rasura.registry._storage.records.case_record import CaseRecord, check_case_id
+from rasura.registry._storage.records.records import Draft
+from rasura.registry._storage.records.validation import check_text
 from rasura.registry.cases.retention import RETENTION, check_class, require_over
 from rasura.registry.evidence.choose_entries import Choice, choose_entries
 from rasura.registry.log.verify import LogReport, verify_log

@@ -11,7 +11,7 @@ from rasura.patches.errors import ConflictError, InputError
 from rasura.registry.evidence.choose_entries import Choice, choose_entries
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.case_record import CaseRecord
+    from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["RETENTION", "Keeping", "check_class", "list_due", "read_keeping", "require_over"]

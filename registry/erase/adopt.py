@@ -20,17 +20,18 @@ from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
+from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, identify_folder, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.erase.others import find_others
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Adoption", "Foundling", "adopt"]
@@ -128,11 +129,9 @@ def adopt(
         BaseMismatchError: the folder holds another base; logged as refused.
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
-    from rasura.patches.solving.fit_request import fit_request
-
     try:
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, key)
+        private = None if dry_run else find_eraser(registry, key)
         opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
         eraser, sizes = _read(opened, adoption, progress)
         request = fit_request(opened.encoder, _request(opened, adoption, eraser))

@@ -11,10 +11,10 @@ from rasura.patches.errors import DriftError, ExistsError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.compvis_layout import is_single_name
 from rasura.patches.models.base_identity import TEXT_LAYERS, BaseIdentity, find_casts, find_cross_attention, identify
-from rasura.patches.models.hidden_states import find_fc2_layers
-from rasura.patches.models.text_encoder import TextEncoder
-from rasura.patches.models.tokenizer_reading import say_reading
-from rasura.registry._storage.records import BaseParameter, BaseRecord, Draft
+from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
+from rasura.registry._storage.records.records import BaseParameter, BaseRecord, Draft
 from rasura.registry.erase.known_copies import refuse_patched_copy
 from rasura.registry.registry import Registry
 from rasura.registry.trust.tokenizer_check import remember_tokenizer

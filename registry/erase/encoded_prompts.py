@@ -9,7 +9,6 @@ order, the arithmetic of this machine and of the libraries), so no patch has ano
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import platform
 from collections.abc import Iterator, MutableMapping
@@ -20,27 +19,22 @@ from typing import Final
 
 import torch
 
+from rasura import patches
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.base_identity import BaseIdentity
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.solving.solve import Moments
 from rasura.patches.types import Digest
-from rasura.registry._storage.cache import Cache
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.files.cache import Cache
 from rasura.registry.erase.base_models import OpenBase
 from rasura.registry.registry import Registry
 
 __all__ = ["EncodedPrompts", "open_moments"]
 
 _FORMAT: Final = 1
-_ENCODING: Final = (
-    "algebra.protected_subspace",
-    "models.clip_or_t5",
-    "models.load_encoder",
-    "models.plain_text",
-    "models.spelling",
-    "models.text_encoder",
-)
+_ENCODING: Final = ("algebra/protected_subspace.py", "models/text_encoders")
+"""Files and folders of `rasura.patches`."""
 _COUNT_BYTES: Final = 8
 _NUMBER_BYTES: Final = 8
 
@@ -120,8 +114,9 @@ def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
 @cache
 def _digest_sources() -> str:
     """Of the modules that turn prompts into moments: a change in one of them may change bits, whatever the version."""
-    found = [importlib.util.find_spec(f"rasura.patches.{name}") for name in _ENCODING]
-    return sha256(b"".join(Path(spec.origin).read_bytes() for spec in found if spec is not None and spec.origin))
+    places = [Path(patches.__path__[0]) / name for name in _ENCODING]
+    files = [file for place in places for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])]
+    return sha256(b"".join(file.read_bytes() for file in files))
 
 
 @cache

@@ -24,15 +24,15 @@ from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure, list_doubts
 from rasura.patches.solving.solve import Moments, build_patches
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.others import find_others
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 Progress = Callable[[str, int, int], None]
@@ -106,7 +106,7 @@ def erase(
         if dry_run:
             fresh = find_new(registry, [patch.patch_id for patch in patches])
             return tuple(Erased(patch, new, own) for patch, new, own in zip(patches, fresh, doubts, strict=True))
-        source, private = f"erased from {opened.record.name}", signer(registry, key)
+        source, private = f"erased from {opened.record.name}", find_eraser(registry, key)
         signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
         added = add_signed(registry, signed)
     except RasuraError as error:
@@ -139,7 +139,7 @@ def look_ahead(
     """
     if not dry_run:
         with obstacles.noting():
-            signer(registry, key)
+            find_eraser(registry, key)
     with obstacles.noting():
         require_checkpoint(registry, registry.policy())
     with obstacles.noting():

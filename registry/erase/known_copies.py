@@ -15,7 +15,7 @@ from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
 from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.types import SHORT, Digest, ParamName
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import manifest_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import manifest_of

@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
 from rasura.patches.solving.from_manifest import trained
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
 
 __all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
@@ -185,7 +185,7 @@ def _registered(
         if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, how.key)
+        private = None if dry_run else find_eraser(registry, how.key)
         made = make()
         if private is None:
             fresh = find_new(registry, [item.patch.patch_id for item in made])
@@ -204,7 +204,7 @@ def _registered(
     return tuple(found)
 
 
-def _signed(item: _Made, key: PrivateKey, draft: Draft) -> SignedPatch:
+def _signed(item: _Made, key: SigningKey, draft: Draft) -> SignedPatch:
     noted = replace(draft, details={"supersedes": item.old.patch_id, "protects": len(item.guards)})
     source = f"{draft.action.partition('.')[2]} of {item.old.patch_id[:12]}"
     return SignedPatch(read_signed_files(item.patch, key), source, noted, item.words)

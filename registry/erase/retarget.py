@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.patches.format.patch import Patch
@@ -19,14 +19,14 @@ from rasura.patches.solving.from_manifest import request_prompts
 from rasura.patches.solving.retarget import Responses, build_increments_on, check_layers, responses_of, retarget_patch
 from rasura.patches.solving.solve import reference_of
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
 
 __all__ = ["Retargeted", "retarget"]
@@ -94,7 +94,7 @@ def retarget(
     """
     try:
         require_checkpoint(registry, registry.policy())
-        private = None if dry_run else signer(registry, how.key)
+        private = None if dry_run else find_eraser(registry, how.key)
         old = load_verified(registry, patch_id)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         words = _words(registry, old, how)

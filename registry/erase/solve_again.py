@@ -20,7 +20,7 @@ from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.reproject import read_stored_erasure, reproject
 from rasura.patches.solving.solve import Moments, build_patches, reference_of
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor

@@ -32,16 +32,16 @@ from rasura.registry.evidence.timestamp_token import read_claimed_time, verify_t
 from rasura.registry.hub.one_file import put_file, read_file
 from rasura.registry.hub.refs import PinnedRepo
 from rasura.registry.hub.remote import Remote
-from rasura.registry.log.cosignature import WitnessKey, find_cosignature
 from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.notes.cosignature import WitnessKey, find_cosignature
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_chain
-from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
 from rasura.registry.log.verify import verify_log
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry._storage.records.records import Draft, EntryRecord
     from rasura.registry.registry import Registry
 
 __all__ = [

@@ -15,15 +15,15 @@ from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import EntryRecord, HostRecord
-from rasura.registry._storage.validation import instant
-from rasura.registry.apply.host_state import applied_of, find_record, touched_by
+from rasura.registry._storage.records.records import EntryRecord, HostRecord
+from rasura.registry._storage.records.validation import instant
+from rasura.registry.apply.hosts.host_state import applied_of, find_record, touched_by
 from rasura.registry.apply.status import survey
 from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
 from rasura.registry.evidence.proof_file import ProvenEntry, verify_proof
 from rasura.registry.evidence.take_out import prove_entry
-from rasura.registry.log.record_digest import encode_record
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.entries.record_digest import encode_record
+from rasura.registry.log.notes.signed_note import VerifyKey
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.writer import name_cases
 from rasura.registry.registry import Registry

@@ -11,8 +11,8 @@ from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
-from rasura.registry._storage.records import EntryRecord
-from rasura.registry._storage.validation import instant
+from rasura.registry._storage.records.records import EntryRecord
+from rasura.registry._storage.records.validation import instant
 
 __all__ = ["EVENT_FORMATS", "to_cef", "to_cloudevent", "to_jsonl", "to_ocsf", "to_statement"]
 

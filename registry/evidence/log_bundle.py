@@ -28,12 +28,12 @@ from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import AuditError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.evidence.handed_on import MAX_LINKS, KeyLink, find_signer, read_links, write_links
-from rasura.registry.log.entry import MAX_ENTRY_BYTES, RowChange, decode
+from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, RowChange, decode
 from rasura.registry.log.merkle import Frontier, hash_leaf, verify_consistency, verify_inclusion
-from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey
-from rasura.registry.log.strict_base64 import encode_base64, read_base64
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey
+from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 
 __all__ = [
     "FORMAT",

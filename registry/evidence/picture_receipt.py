@@ -27,19 +27,19 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.validation import from_instant, instant
+from rasura.registry._storage.records.validation import from_instant, instant
 from rasura.registry.evidence.handed_on import MAX_LINKS, find_signer, read_links, write_links
 from rasura.registry.evidence.png_text import is_png, put_text, take_text
 from rasura.registry.evidence.take_out import export_checkpoint, link_keys
-from rasura.registry.log.signed_note import MAX_NOTE_BYTES, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, VerifyKey, parse_note, verified_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.registry._storage.records import HostRecord
-    from rasura.registry.log.signed_note import Checkpoint
+    from rasura.registry._storage.records.records import HostRecord
+    from rasura.registry.log.notes.signed_note import Checkpoint
     from rasura.registry.registry import Registry
 
 __all__ = [

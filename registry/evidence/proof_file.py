@@ -22,7 +22,7 @@ from typing import Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import AuditError
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.evidence.handed_on import (
     MAX_LINKS,
     MAX_LINKS_BYTES,
@@ -32,10 +32,10 @@ from rasura.registry.evidence.handed_on import (
     read_links,
     write_links,
 )
-from rasura.registry.log.entry import MAX_ENTRY_BYTES, RowChange, decode
+from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, RowChange, decode
 from rasura.registry.log.merkle import hash_leaf, verify_inclusion
-from rasura.registry.log.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
-from rasura.registry.log.strict_base64 import encode_base64, read_base64
+from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 
 __all__ = ["HEADER", "MAX_PROOF_BYTES", "EntryProof", "ProvenEntry", "read_checkpoint", "verify_proof"]
 

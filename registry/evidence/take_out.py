@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.evidence.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
 from rasura.registry.evidence.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.log_bundle import BundleLine, Head, RecordLine, write_lines
 from rasura.registry.evidence.proof_file import EntryProof, read_checkpoint
-from rasura.registry.log.entry import MAX_LISTED, decode, identify_record
+from rasura.registry.log.entries.entry import MAX_LISTED, decode, identify_record
+from rasura.registry.log.entries.record_digest import encode_record, fingerprint
 from rasura.registry.log.ledger import body_at, newest_note, note_at, read_stored
 from rasura.registry.log.merkle import WholeTree, hash_leaf
-from rasura.registry.log.record_digest import encode_record, fingerprint
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.log.rotation import read_chain, read_key, was_handed_on
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import GIVEN
 

@@ -14,10 +14,10 @@ from rasura.patches.errors import AuditError, ConflictError
 from rasura.registry.evidence.log_bundle import LogBundle, read_log_bundle
 from rasura.registry.evidence.proof_file import read_checkpoint
 from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, parse_note
+from rasura.registry.log.notes.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, parse_note
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records import Draft, EntryRecord
+    from rasura.registry._storage.records.records import Draft, EntryRecord
     from rasura.registry.registry import Registry
 
 __all__ = ["WITNESS", "witness"]

@@ -11,17 +11,18 @@ from rasura.patches.format.model_signature import read_claim
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
 from rasura.registry.hub.card.licences import parse
 from rasura.registry.hub.remote import Remote
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import (
     SignedPatch,
     Verified,
     add_signed,
+    check_may_come_in,
     find_new,
     find_new_signers,
     list_left,
@@ -205,6 +206,7 @@ def _sorted_out(
     for patch in fetched.patches:
         try:
             verified = verify_files(registry, patch.files)
+            check_may_come_in(registry, verified)
         except VerificationError as error:
             manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
             signer = str(read_claim(patch.files[SIGNATURE]).key_id)

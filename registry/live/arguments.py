@@ -34,7 +34,7 @@ def listed(ids: Ids) -> list[str]:
     Raises:
         InputError: there are none.
     """
-    found = [ids] if isinstance(ids, str) else list(ids)
+    found = [ids] if isinstance(ids, str) else list(ids)  # a text is iterable, too, letter by letter
     if not found:
         raise InputError("no patch was named: expected at least one", hint="rasura patch list")
     return found
@@ -72,7 +72,7 @@ def keep_on_from(place: KeepOn | str) -> KeepOn:
     Raises:
         InputError: there is no such folder.
     """
-    if isinstance(place, str) and (known := _PLACES.get(place)) is not None:
+    if isinstance(place, str) and (known := _PLACES.get(place)) is not None:  # a folder called `cpu` is `Path('cpu')`
         return known
     folder = Path(place)
     if not folder.is_dir():
@@ -87,5 +87,5 @@ def read_login() -> str:
     """Who runs this process."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # a user without an entry in the password file, as in many containers
         return "unknown"

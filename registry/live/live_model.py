@@ -25,11 +25,12 @@ from torch import nn
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError
+from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gated, gates_of, reading, turn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.registry.apply import operations
-from rasura.registry.apply.host_state import find_record
+from rasura.registry.apply.hosts.host_state import find_record
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.apply.status import Survey, survey
 from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
@@ -44,7 +45,13 @@ class LiveModel:
     """A handle on a live model; see the module. Made by `rasura.attach`."""
 
     def __init__(
-        self, host: TorchHost | ShardedHost, location: str | Path, actor: str, *, say: Callable[[str], str] = str
+        self,
+        host: TorchHost | ShardedHost,
+        location: str | Path,
+        actor: str,
+        *,
+        acting: SigningKey | None = None,
+        say: Callable[[str], str] = str,
     ) -> None:
         """Use `rasura.attach`.
 
@@ -52,11 +59,13 @@ class LiveModel:
             host: the model.
             location: of the registry.
             actor: who acts where a call does not say.
+            acting: their key, which signs the log's entries; None: who acts is a claim.
             say: puts the hints of errors into the words of whoever holds the handle.
         """
         self.host = host
         self._location = location
         self._actor = actor
+        self._acting = acting
         self._say = say
         self._turn = threading.RLock()
         # Two handles of one model share the gate that the first put around it; the last one takes it away.
@@ -194,7 +203,7 @@ class LiveModel:
                 yield receipt
             finally:
                 self._blocks -= 1
-                self._go_back(before, reason)
+                self._go_back(before, reason)  # also where the block raised
 
     @contextmanager
     def request(self) -> Iterator[LiveRequest]:
@@ -223,6 +232,7 @@ class LiveModel:
             return make_receipt(registry, self.host.location, record, picture=picture, looked=look)
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
+        # The set as a whole, not the patches of the block: one of them may have been applied before it.
         if before:
             self.switch(before, reason=reason)
         else:
@@ -230,14 +240,18 @@ class LiveModel:
 
     @contextmanager
     def _moving(self) -> Iterator[Registry]:
+        # A connection belongs to one thread, and a handle to many: each call has one of its own.
         with self._spoken(), turn(self._turn), Registry.open(self._location) as registry:
             if self._left:
                 raise InputError("this handle was detached: expected one that is attached", hint="rasura.attach(pipe)")
+            if self._acting is not None:
+                registry.act_as(self._acting)
             yield registry
 
     @contextmanager
     def _looking(self) -> Iterator[Registry]:
-        # Whoever is inside of a request waits for no motion: it may be waiting for him, and cannot write meanwhile.
+        # Inside of a request no turn is taken: the motion that has it may be waiting for this very request to end.
+        # Until then it writes nothing, so that looking is safe.
         still = nullcontext() if computing_gate(self._gates) else self._turn
         with self._spoken(), still, Registry.open(self._location) as registry:
             yield registry

@@ -19,4 +19,5 @@ def open_live_host(
         UnsupportedHostError: neither a pipeline nor one of its modules.
     """
     host = QuantisedHost.told(model, label, base=base, keep_on=keep_on, remember=remember)
+    # Decided once: a model is not quantised while it is attached.
     return host if host.layers() else TorchHost.of(model, label, keep_on=keep_on, remember=remember)

@@ -16,6 +16,7 @@ from typing import Self, TypeVar
 
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
+from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.registry.apply.receipt import Receipt
@@ -33,9 +34,17 @@ _T = TypeVar("_T")
 class ShardedModel(LiveModel):
     """One process's handle; see `LiveModel` for the methods, all of which every process calls."""
 
-    def __init__(self, host: ShardedHost, location: str | Path, actor: str, *, say: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        host: ShardedHost,
+        location: str | Path,
+        actor: str,
+        *,
+        acting: SigningKey | None = None,
+        say: Callable[[str], str] = str,
+    ) -> None:
         """Use `rasura.attach`."""
-        super().__init__(host, location, actor, say=say)
+        super().__init__(host, location, actor, acting=acting, say=say)
         self._sharded = host
 
     @classmethod
@@ -47,9 +56,10 @@ class ShardedModel(LiveModel):
         keep_on: KeepOn,
         actor: str,
         *,
+        act: Callable[[Registry], SigningKey] | None = None,
         say: Callable[[str], str] = str,
     ) -> Self:
-        """Attach this process's part, together with the others.
+        """Attach this process's part, together with the others; the first one, which writes the log, calls `act`.
 
         Raises:
             UnsupportedHostError: neither a pipeline nor such a module, or shards that are none.
@@ -58,13 +68,18 @@ class ShardedModel(LiveModel):
         """
 
         def located() -> str:
+            # in the first process alone; the others hear of it
             location = find_location(Path.cwd()) if registry is None else registry
-            Registry.open(location).close()
+            with Registry.open(location) as opened:  # a missing registry is told in every process, before any motion
+                keys.extend(() if act is None else [act(opened)])
             host.parameters()
             return str(location)
 
+        keys: list[SigningKey] = []
+        # Defined before the host exists, called after.
         host = ShardedHost.of(model, label, keep_on=keep_on)
-        return cls(host, host.together(("attach", label), located), actor, say=say)
+        place = host.together(("attach", label), located)
+        return cls(host, place, actor, acting=keys[0] if keys else None, say=say)
 
     def apply(
         self,
@@ -76,6 +91,7 @@ class ShardedModel(LiveModel):
         policy: Policy | None = None,
     ) -> Receipt:
         """See `LiveModel`."""
+        # Bound here: inside the lambda, `super()` would find no `self`.
         wanted, act = listed_for_one_strength(ids), super().apply
         return self._together(
             ("apply", wanted, str(strength), policy),
@@ -100,7 +116,10 @@ class ShardedModel(LiveModel):
         """See `LiveModel`."""
         act = super().switch
         return self._together(
-            ("switch", _said(goal), policy), lambda: act(goal, reason=reason, actor=actor, policy=policy)
+            # The question is compared between the processes, so it holds texts: strengths of several types mean the
+            # same.
+            ("switch", _said(goal), policy),
+            lambda: act(goal, reason=reason, actor=actor, policy=policy),
         )
 
     def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
@@ -119,6 +138,7 @@ class ShardedModel(LiveModel):
         return self._together(("receipt", look), lambda: act(picture, look))
 
     def _together(self, question: object, act: Callable[[], _T]) -> _T:
+        # One call after the other: calls of two threads would meet those of other processes in another order.
         with self._spoken(), self._turn:
             return self._sharded.together(question, act)
 

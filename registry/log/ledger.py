@@ -4,19 +4,23 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
 from rasura.patches.errors import AuditError, NotFoundError
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft, EntryRecord, Outcome
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
-from rasura.registry.log.entry import Placement, RowChange, decode, encode
+from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow
+from rasura.registry._storage.records.records import Draft, EntryRecord, Outcome
+from rasura.registry.log.entries.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note
+
+if TYPE_CHECKING:
+    from rasura.patches.format.signing_key import SigningKey
 
 __all__ = [
     "Appended",
@@ -122,7 +126,14 @@ def settle(session: Session, key: LogKey) -> VerifyKey:
     return named
 
 
-def append(session: Session, key: LogKey, tellings: Sequence[Telling], *, renewed: VerifyKey | None = None) -> Appended:
+def append(
+    session: Session,
+    key: LogKey,
+    tellings: Sequence[Telling],
+    *,
+    renewed: VerifyKey | None = None,
+    actor: "SigningKey | None" = None,
+) -> Appended:
     """Adds entries to the transaction, each with its signed checkpoint.
 
     Args:
@@ -130,6 +141,7 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling], *, renewe
         key: which signs.
         tellings: the entries.
         renewed: the key that signs beside it, and from then on in its place.
+        actor: the key of who acts, which signs what each entry says.
 
     Raises:
         AuditError: the key is not this log's, or the database was cut or exchanged.
@@ -160,7 +172,7 @@ def append(session: Session, key: LogKey, tellings: Sequence[Telling], *, renewe
     for telling in tellings:
         draft = _closing(session, telling.draft)
         place = Placement(key.origin, frontier.size, str(uuid.uuid4()), telling.time)
-        body = encode(draft, place, telling.changes)
+        body = encode(draft, place, telling.changes, actor)
         frontier = frontier.append(hash_leaf(body))
         trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
         _insert(session, draft, place, body)

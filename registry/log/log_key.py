@@ -24,10 +24,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.errors import AuditError, BusyError, NotFoundError, RegistryError
-from rasura.registry._storage.durable_files import make_folder, read_regular, sync_folder, translated, write_atomic
-from rasura.registry.log.cosignature import WitnessKey, cosign
+from rasura.registry._storage.files.durable_files import (
+    make_folder,
+    read_regular,
+    sync_folder,
+    translated,
+    write_atomic,
+)
 from rasura.registry.log.merkle import EMPTY_ROOT
-from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
+from rasura.registry.log.notes.cosignature import WitnessKey, cosign
+from rasura.registry.log.notes.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # lists sign nothing

@@ -16,9 +16,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.registry._storage.tables import CheckpointRow, EntryRow, RegistryRow
-from rasura.registry.log.entry import decode
-from rasura.registry.log.signed_note import VerifyKey, parse_note
+from rasura.registry._storage.database.tables import CheckpointRow, EntryRow, RegistryRow
+from rasura.registry.log.entries.entry import decode
+from rasura.registry.log.notes.signed_note import VerifyKey, parse_note
 
 __all__ = ["NEW", "OLD", "ROTATE", "KeyChain", "read_chain", "read_key", "was_handed_on"]
 

@@ -5,13 +5,14 @@ What each part catches, from an attacker who can write the database but not the 
 * an entry that was changed, swapped, forged or removed: the tree's root is no longer the one that was signed;
 * a checkpoint that was changed or signed by another key: the signature;
 * a tail that was cut, or an old copy that was restored: `last_signed` knows a longer log;
+* an entry in the name of somebody whose key did not sign it, where the policy asks for that: the actor's signature;
 * a row of the tables that was changed while the log was left alone: replaying the log gives another digest.
 
 Whoever holds the signing key can write a log that passes all of this. Only a checkpoint kept elsewhere shows that:
 compare one that you kept with `LogReport.checkpoint`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,17 +22,18 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.patches.types import PatchId
-from rasura.registry._storage.records import EntryRecord
-from rasura.registry._storage.tables import CheckpointRow, EntryPatchRow, EntryRow
-from rasura.registry.log.entry import Placement, RowChange, decode
+from rasura.patches.types import KeyId, PatchId
+from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow, KeyRow
+from rasura.registry._storage.records.records import EntryRecord
+from rasura.registry.log.actors import Actors
+from rasura.registry.log.entries.entry import Placement, RowChange, decode
+from rasura.registry.log.entries.record_digest import Record
+from rasura.registry.log.entries.replay import Replay, compare
+from rasura.registry.log.entries.signers import Trust
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, GrowingTree, hash_leaf
-from rasura.registry.log.record_digest import Record
-from rasura.registry.log.replay import Replay, compare
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, has_form, parse_note, verified_by
 from rasura.registry.log.rotation import KeyChain, read_chain
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, has_form, parse_note, verified_by
-from rasura.registry.log.signers import Trust
 
 __all__ = ["CLOSELY", "Audited", "LogReport", "verify_log"]
 
@@ -81,6 +83,8 @@ class LogReport:
     """Entries at which the log was handed to another key, signed by the old one and the new."""
     remembered: bool = True
     """Whether the registry's memory of what it signed last was at hand, which shows a cut tail."""
+    signed: int = 0
+    """Entries that carry a signature of who acted; of all others it is claimed."""
     kept: int | None = None
     """Size of the checkpoint from outside that this log continues; None where none was given."""
     signatures: int = 0
@@ -122,10 +126,12 @@ def verify_log(
             raise AuditError(f"audit log: expected key {vkey}, got {named}", hint=_HINT, check="key")
         _check_registry(session)
         old = _read_kept(kept, chain) if kept is not None else None
+        pems = {KeyId(row.key_id): row.pem for row in session.scalars(select(KeyRow))}
         size = session.scalar(select(func.max(EntryRow.position))) or 0
-        walk = _Walk(chain, [tree for tree in (memory, old) if tree is not None], _start(size, closely))
+        walk = _Walk(chain, pems, [tree for tree in (memory, old) if tree is not None], _start(size, closely))
         for stored in _rows(session, batch):
-            # (2): each entry's place, bytes and copied columns. (3): its checkpoint's signature, size and root.
+            # (2): each entry's place, bytes and copied columns, and the signature of who acted, if it has one.
+            # (3): its checkpoint's signature, size and root.
             walk.step(stored)
         # (4): the log is as long as it was when it was last signed, and had that root there.
         walk.finish(session)
@@ -157,8 +163,9 @@ class _Stored(NamedTuple):
 class _Walk:
     """The verifier between two entries."""
 
-    def __init__(self, chain: KeyChain, known: Sequence[Checkpoint], closely: int) -> None:
+    def __init__(self, chain: KeyChain, pems: Mapping[KeyId, str], known: Sequence[Checkpoint], closely: int) -> None:
         self.replay = Replay()
+        self.actors = Actors(pems)
         self._trust = Trust()
         self._chain = chain
         self._known = known
@@ -185,6 +192,8 @@ class _Walk:
         self._check_note(index, stored.note, root)
         self._follow(entry)
         self.replay.follow(entry, changes)
+        if (odd := self.actors.follow(entry, stored.body, self._trust.trusted)) is not None:
+            _broken("actor", index, odd)
         self._trust.follow(entry, changes)
         if any(self._tree.size == tree.size for tree in self._known):
             self._roots[self._tree.size] = root
@@ -209,6 +218,7 @@ class _Walk:
         assert self._last is not None
         return LogReport(
             vkey=str(self._chain.last),
+            signed=self.actors.signed,
             rotations=self._chain.at,
             size=self._tree.size,
             root=self._tree.root(),

@@ -18,23 +18,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
-from rasura.patches.errors import InputError
-from rasura.registry._storage.database import Database
+from rasura.patches.errors import InputError, RevokedKeyError
+from rasura.registry._storage.database.database import Database
+from rasura.registry._storage.database.tables import CheckpointRow, KeyRow
 from rasura.registry._storage.location import Location
-from rasura.registry._storage.records import Draft, EntryRecord
-from rasura.registry._storage.tables import CheckpointRow
+from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
-from rasura.registry.log.entry import RowChange
+from rasura.registry.log.actors import must_be_signed, refuse_unsigned
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.ledger import CASE, Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.rotation import NEW, OLD
 from rasura.registry.log.told.index import ToldIndex
 from rasura.registry.log.told.told import Told
+
+if TYPE_CHECKING:
+    from rasura.patches.format.signing_key import SigningKey
 
 __all__ = ["CASE", "TICKET", "Belonging", "Clock", "LogWriter", "Work", "name_cases"]
 
@@ -86,6 +90,10 @@ class LogWriter:
         self.now = now
         self.told = ToldIndex(self.key, location.keys)
         self.cases = Belonging()
+        self.actor: SigningKey | None = None
+        """The key of who acts: it signs every entry."""
+        self.asks_signature: Callable[[Session], bool] = lambda _: False
+        """Whether the policy in force asks for that signature; whoever knows policies says."""
         self._busy = busy_seconds
         self._database = Database(location, busy_seconds=busy_seconds)
 
@@ -179,7 +187,9 @@ class LogWriter:
                 ledger.settle(session, self.key)
                 old, new = self.key.verify_key, self.key.prepare_next()
                 said = replace(draft, details={**draft.details, OLD: str(old), NEW: str(new)})
-                added = ledger.append(session, self.key, [Telling(said, (), self.now())], renewed=new)
+                self._check_actor(session, [said])
+                telling = Telling(said, (), self.now())
+                added = ledger.append(session, self.key, [telling], renewed=new, actor=self.actor)
             self.key.adopt_next()
             self._keep(added, told)
         return added.entries[0]
@@ -198,6 +208,8 @@ class LogWriter:
             with self._database.writing() as session:
                 # Of a log that begins here, nothing was told; tables that are there are another's.
                 told = None if first else self._told(session)
+                if told is not None:
+                    self._check_actor(session, [draft for draft, _ in steps])
                 tellings: dict[int, Telling] = {}
                 for at, (draft, work) in enumerate(steps):
                     changes = [change for change in work(session) if change is not None]
@@ -206,12 +218,31 @@ class LogWriter:
                     if changes or always:
                         tellings[at] = Telling(self.cases.mark(draft), changes, self.now())
                 if tellings:
-                    added = ledger.append(session, self.key, tuple(tellings.values()))
+                    signs = None if told is None else self.actor
+                    added = ledger.append(session, self.key, tuple(tellings.values()), actor=signs)
                     for at, entry in zip(tellings, added.entries, strict=True):
                         found[at] = entry
             if added is not None:
                 self._keep(added, told)
         return tuple(found)
+
+    def _check_actor(self, session: Session, drafts: Sequence[Draft]) -> None:
+        """Refuse an entry that who acts has to sign and does not, or with a key that counts no more.
+
+        Raises:
+            InputError: the policy in force asks for a signature, and there is no key.
+            RevokedKeyError: the key was revoked since it was taken up.
+        """
+        if self.actor is None:
+            if any(must_be_signed(draft.action, draft.outcome) for draft in drafts) and self.asks_signature(session):
+                refuse_unsigned()
+            return
+        row = session.get(KeyRow, self.actor.public.key_id)
+        if row is None or not row.trusted or row.revoked_at is not None:
+            raise RevokedKeyError(
+                f"the key of who acts ({self.actor.public.key_id[:12]}) was revoked meanwhile: expected another",
+                hint="--actor-key NAME",
+            )
 
     def _keep(self, added: Appended, told: Told | None) -> None:
         """What the next reading would have to find out again, of a transaction that was committed."""

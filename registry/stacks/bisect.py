@@ -23,9 +23,9 @@ from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError, ConflictError, InputError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import StackRecord
+from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.host_state import applied_of, sighted
+from rasura.registry.apply.hosts.host_state import applied_of, sighted
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state

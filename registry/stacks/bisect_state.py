@@ -20,8 +20,8 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.durable_files import read_regular, sync_folder, translated, write_atomic
-from rasura.registry._storage.validation import MAX_SIXTEENTHS, check_stack, check_text
+from rasura.registry._storage.files.durable_files import read_regular, sync_folder, translated, write_atomic
+from rasura.registry._storage.records.validation import MAX_SIXTEENTHS, check_stack, check_text
 from rasura.registry.registry import Registry
 
 __all__ = ["FORMAT", "Bisection", "forget", "load", "save"]

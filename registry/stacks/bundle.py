@@ -30,11 +30,12 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.model_signature import check_files, read_statement
 from rasura.patches.format.signing_key import PublicKey
 from rasura.patches.types import SHORT, KeyId, PatchId
-from rasura.registry._storage.records import Draft
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import LockFile, lock_stack
 from rasura.registry.trust.key_files import is_key_name, trust_key
+from rasura.registry.trust.roles.roles import Signed, check_erasers
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_signers, load_signed
 
 __all__ = ["Bundle", "BundledKey", "BundledPatch", "TakenIn", "add_bundle", "make_bundle", "read_bundle"]
@@ -193,7 +194,7 @@ def add_bundle(
         bundle = read_bundle(registry, path)
         chosen = [_named(bundle, digits, path) for digits in trust]
         _check_keys(bundle, {key.key_id for key in chosen}, path)
-        _check_patches(bundle)
+        _check_patches(registry, bundle)
         if dry_run:
             here = {record.patch_id for record in registry.patches()}
             added = tuple((patch.patch_id, patch.patch_id not in here) for patch in bundle.patches)
@@ -313,9 +314,13 @@ def _check_keys(bundle: Bundle, chosen: set[KeyId], path: Path) -> None:
         )
 
 
-def _check_patches(bundle: Bundle) -> None:
-    """Read every patch whole before a key is trusted for its sake."""
+def _check_patches(registry: Registry, bundle: Bundle) -> None:
+    """Read every patch whole before a key is trusted for its sake, and see whether who signed it may bring it."""
     from rasura.patches.format.patch import Patch
 
-    for files in bundle.files.patches.values():
-        Patch.from_files(files)
+    told = []
+    for line in bundle.patches:
+        manifest = Patch.from_files(bundle.files.patches[line.patch_id]).manifest
+        keys = frozenset({*line.signers, *find_signers(registry, line.patch_id)})
+        told.append(Signed(line.patch_id, (manifest.concept.text,), manifest.base.sha256, keys))
+    check_erasers(registry, told)

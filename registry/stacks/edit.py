@@ -23,10 +23,10 @@ from rasura.patches.errors import (
     StrengthError,
 )
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.choices import StackRecord, check_stack_name
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import StackRecord, check_stack_name
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.apply.receipt import Actor
-from rasura.registry.apply.require_in_use import check_in_use
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.approvals.demand import require_approved

@@ -29,7 +29,7 @@ from rasura.patches.checks.policy import Policy, list_limit_names
 from rasura.patches.checks.verdict import SHORT, require
 from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
-from rasura.registry._storage.choices import StackRecord, check_stack_name, digest_policy
+from rasura.registry._storage.records.choices import StackRecord, check_stack_name, digest_policy
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import find_signers, manifest_of
 

@@ -9,13 +9,13 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import RasuraError
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import HostRecord
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import HostRecord
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 
 if TYPE_CHECKING:
-    from rasura.patches.checks.capacity import Capacity
+    from rasura.patches.checks.kernels.capacity import Capacity
     from rasura.patches.checks.verdict import Verdict
     from rasura.registry.trust.check import Judged
 

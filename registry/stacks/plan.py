@@ -15,11 +15,11 @@ from rasura.patches.errors import ConflictError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import Host
 from rasura.patches.types import ParamName
-from rasura.registry._storage.choices import digest_policy
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply.cached_host import Glance
+from rasura.registry._storage.records.choices import digest_policy
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal, stricter_of
-from rasura.registry.apply.host_state import SWITCH, applied_of, find_record, sighted
+from rasura.registry.apply.hosts.cached_host import Glance
+from rasura.registry.apply.hosts.host_state import SWITCH, applied_of, find_record, sighted
 from rasura.registry.apply.motion import move
 from rasura.registry.apply.operations import check_base
 from rasura.registry.apply.prepare import Motion, prepared

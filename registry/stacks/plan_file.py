@@ -27,7 +27,7 @@ from rasura.patches.checks.policy import MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import FormatError, NotFoundError, RasuraError
 from rasura.patches.types import Digest, KeyId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.validation import check_text, check_uuid
+from rasura.registry._storage.records.validation import check_text, check_uuid
 
 __all__ = ["FORMAT", "MAX_PLAN_BYTES", "Plan", "Side", "read_plan"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rasura.patches._io.files import read_regular
 from rasura.patches.checks.policy import MAX_POLICY_BYTES, Policy
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
 

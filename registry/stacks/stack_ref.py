@@ -16,7 +16,7 @@ from rasura.patches.checks.verdict import SHORT
 from rasura.patches.errors import DigestMismatchError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply.goal import Goal
-from rasura.registry.apply.host_state import applied_of, sighted
+from rasura.registry.apply.hosts.host_state import applied_of, sighted
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile, check_claims
 

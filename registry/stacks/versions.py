@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
 
 __all__ = ["Versions"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions

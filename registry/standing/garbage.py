@@ -16,10 +16,10 @@ from typing import Final
 from rasura.patches.errors import NotFoundError
 from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.format.manifest import MANIFEST_LIMIT
-from rasura.registry._storage.blobs import BlobInfo
-from rasura.registry._storage.cache import Cache
-from rasura.registry._storage.durable_files import translated
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.files.blobs import BlobInfo
+from rasura.registry._storage.files.cache import Cache
+from rasura.registry._storage.files.durable_files import translated
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
 

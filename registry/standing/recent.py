@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 

@@ -1,7 +1,7 @@
 """Retiring patches: hidden from lists, protected by nothing that is made later, and still there to verify.
 
 Nothing is forgotten and nothing changes on any model. The log alone says what is retired
-(`rasura.registry._resources.patches.find_retired`), as it says what was applied.
+(`rasura.registry._resources.patch_rows.find_retired`), as it says what was applied.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from rasura.patches.errors import ConflictError
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry._storage.choices import RETIRE, UNRETIRE
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.choices import RETIRE, UNRETIRE
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
 

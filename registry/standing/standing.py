@@ -15,9 +15,9 @@ from rasura.patches.errors import NotFoundError, RasuraError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
-from rasura.registry.apply.moved import is_gone, say_gone
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
+from rasura.registry.apply.hosts.moved import is_gone, say_gone
 from rasura.registry.apply.status import survey
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
@@ -25,6 +25,7 @@ from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.revocation import find_uncounted
+from rasura.registry.trust.roles.roles import name_resigner
 
 __all__ = ["Placed", "Sight", "Standing", "find_placed", "is_live", "take_stock"]
 
@@ -78,6 +79,7 @@ class Standing:
         unfinished: motions of the log that were begun and never ended.
         bisection: the one that is going on, or over and not put away.
         uncounted: patches that no key which counts has signed any more, and the key that once did.
+        resigners: of each of these, a key that is here and may sign it again; "" where there is none.
     """
 
     location: str
@@ -94,6 +96,7 @@ class Standing:
     unfinished: tuple[EntryRecord, ...]
     bisection: Bisection | None
     uncounted: Mapping[PatchId, KeyRecord]
+    resigners: Mapping[PatchId, str]
 
     @property
     def in_force(self) -> frozenset[PatchId]:
@@ -116,6 +119,7 @@ def take_stock(registry: Registry, *, look: bool, progress: Progress) -> Standin
         versions = Versions.of(registry, base)
         newest = {patch_id: versions.newest(patch_id) for patch_id in versions.records}
         superseded |= {old: new for old, new in newest.items() if old != new}
+    uncounted = find_uncounted(registry)
     return Standing(
         location=str(registry.location),
         origin=registry.origin,
@@ -130,7 +134,8 @@ def take_stock(registry: Registry, *, look: bool, progress: Progress) -> Standin
         stacks=registry.stacks(),
         unfinished=registry.unfinished(),
         bisection=_bisection(registry),
-        uncounted=find_uncounted(registry),
+        uncounted=uncounted,
+        resigners={patch_id: name_resigner(registry, patches[patch_id]) for patch_id in uncounted},
     )
 
 

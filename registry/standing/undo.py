@@ -17,13 +17,13 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import ConflictError, InputError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import SHORT, Digest, PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
-from rasura.registry.apply.host_state import APPLY, REVERT, SET, STRENGTH, SWITCH, kept_set
-from rasura.registry.apply.loss import Loss, find_losses
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
+from rasura.registry.apply.hosts.host_state import APPLY, REVERT, SET, STRENGTH, SWITCH, kept_set
 from rasura.registry.apply.motion import move
+from rasura.registry.apply.preconditions.loss import Loss, find_losses
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.log.entry import RowChange
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state, edit
 from rasura.registry.standing.models import find_host

@@ -30,7 +30,7 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import ConceptSpec
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, naming

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import RasuraError
-from rasura.patches.format.signing_key import PrivateKey
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import Draft
+from rasura.patches.format.signing_key import SigningKey
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.operations import switch
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
 from rasura.registry.takedown.plan import Made, TakedownPlan
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
 
 __all__ = ["Done", "carry_out"]
@@ -80,7 +80,7 @@ def _carry_out(
     ground, actor = plan.ground, Actor(draft.actor, draft.reason)
     try:
         if plan.made:
-            private = signer(registry, key)
+            private = find_eraser(registry, key)
             add_signed(registry, [_signed(item, private, draft, plan) for item in plan.made])
         _remember(registry, plan, draft)
         progress("switching", 0, 1)
@@ -103,7 +103,7 @@ def _list_tickets(plan: TakedownPlan) -> frozenset[str]:
     return frozenset({*made, *(cover.wanted.ticket for cover in plan.covered)})
 
 
-def _signed(item: Made, key: PrivateKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:
+def _signed(item: Made, key: SigningKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:
     details = {"place": plan.ground.place.source, **({} if item.wanted is None else item.wanted.details)}
     if item.supersedes is not None:
         details["supersedes"] = item.supersedes

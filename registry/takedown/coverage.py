@@ -16,13 +16,13 @@ import torch
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.ground import Ground

@@ -9,11 +9,11 @@ from pathlib import Path
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.errors import RasuraError, UnsupportedHostError
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.registry import Registry

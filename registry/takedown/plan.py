@@ -9,19 +9,19 @@ from typing import Final
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
 from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.beside import GUARDS, Bench, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rasura.patches.errors import InputError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import check_concept, check_template
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rasura.patches.algebra.strength import Strength
-from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.check import check
 from rasura.patches.checks.encoder_effects import with_across
+from rasura.patches.checks.kernels.capacity import Capacity
+from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.one_space import check_one_space
 from rasura.patches.checks.policy import Policy, combine_policies
 from rasura.patches.checks.removal import check_revert
 from rasura.patches.checks.verdict import Accepted, Reason, Refused, Relation, Verdict
-from rasura.patches.checks.weigh import Originals
 from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
 from rasura.patches.format.member import Member
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
@@ -60,7 +60,7 @@ class Judged:
         keys: who signed each patch.
         unknown: patches whose retained prompts could not be encoded again behind a patched text encoder.
         weighed: whether leaks are shares of what the base's own weights give; else of an estimate from the patches
-            (`rasura.patches.checks.weigh`).
+            (`rasura.patches.checks.kernels.weigh`).
     """
 
     stack: tuple[Member, ...]

@@ -13,7 +13,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import check_touched
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import ParamName

@@ -10,14 +10,18 @@ from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, is_locked, read_private, write_private
-from rasura.registry._storage.records import Draft, KeyRecord
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey, is_locked, read_private, write_private
+from rasura.patches.types import SHORT
+from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry._storage.records.records import Draft, KeyRecord
 from rasura.registry.registry import Registry
 from rasura.registry.trust.passwords import VARIABLE
+from rasura.registry.trust.remote_keys import RemoteKey, check_uri, import_public, read_uri
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PEM_LIMIT: Final = 16 * 1024
 _SUFFIX: Final = ".signer.pem"
+_URI: Final = ".signer.uri"
 
 
 def foresee_key(registry: Registry, name: str) -> Path:
@@ -81,6 +85,62 @@ def _take_orphan(path: Path, password: bytes | None) -> PrivateKey:
         ) from None
 
 
+def add_remote_key(
+    registry: Registry, name: str, uri: str, public: Path | None, draft: Draft, *, dry_run: bool = False
+) -> KeyRecord:
+    """Add a key that a token or a service keeps; the registry trusts it at once. With `dry_run`, nothing is written.
+
+    Args:
+        registry: where.
+        name: what it shall be called.
+        uri: a signer URI; see `rasura.registry.trust.remote_keys`.
+        public: a PEM file with its public half; None asks the token for it.
+        draft: the entry.
+        dry_run: only look.
+
+    Raises:
+        InputError: no such name or URI, or the token or its library does not answer.
+        FormatError: a key of another kind than ECDSA on P-256.
+        ExistsError: the name or the key is taken.
+    """
+    _check_free(registry, name)
+    path, secret = _uri_path(registry, name), find_private_path(registry, name)
+    if secret.exists():
+        raise ExistsError(
+            f"{secret} lies where the private half of this key would go", hint=f"rm {shlex.quote(str(secret))}"
+        )
+    check_uri(name, uri)
+    found = _read_public(public) if public else import_public(name, uri, lambda: registry.ask_password(name))
+    record = _record(registry, found, name, owned=True)
+    if any(known.key_id == record.key_id for known in registry.keys()):
+        raise ExistsError(f"key {record.key_id[:SHORT]} is here already", hint="rasura key list")
+    if dry_run:
+        return record
+    write_atomic(path, f"{uri}\n".encode(), mode=0o600)
+    try:
+        registry.add_key(record, draft)
+    except RasuraError:
+        path.unlink(missing_ok=True)
+        raise
+    return record
+
+
+def find_uri(registry: Registry, record: KeyRecord) -> str | None:
+    """Where a key is kept that is used from here and whose private half is not; None of every other key.
+
+    Raises:
+        FormatError, RegistryError: the file that says so cannot be read.
+    """
+    path = _uri_path(registry, record.name)
+    if not record.owned or not path.is_file() or find_private_path(registry, record.name).exists():
+        return None
+    return read_uri(path)
+
+
+def _uri_path(registry: Registry, name: str) -> Path:
+    return registry.keys_folder / f"{name}{_URI}"
+
+
 def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft, *, dry_run: bool = False) -> KeyRecord:
     """Trust the public key in a PEM file; the name is the file's unless given. With `dry_run`, nothing is written.
 
@@ -89,13 +149,16 @@ def trust_file(registry: Registry, path: Path, name: str | None, draft: Draft, *
         RevokedKeyError: the key was revoked here; revoking is for good.
         ExistsError: the name belongs to another key.
     """
+    return trust_key(registry, _read_public(path), name or path.name.partition(".")[0], draft, dry_run=dry_run)
+
+
+def _read_public(path: Path) -> PublicKey:
     try:
-        public = PublicKey.load(read_regular(path, _PEM_LIMIT))
+        return PublicKey.load(read_regular(path, _PEM_LIMIT))
     except NotFoundError:
         raise NotFoundError(f"key file {path} does not exist", hint="rasura key export NAME -o FILE") from None
     except FormatError as error:
         raise FormatError(f"key file {path}: {error.message}", hint="rasura key export NAME -o FILE") from None
-    return trust_key(registry, public, name or path.name.partition(".")[0], draft, dry_run=dry_run)
 
 
 def trust_key(registry: Registry, public: PublicKey, name: str, draft: Draft, *, dry_run: bool = False) -> KeyRecord:
@@ -124,8 +187,8 @@ def trust_key(registry: Registry, public: PublicKey, name: str, draft: Draft, *,
     return record
 
 
-def signer(registry: Registry, name: str | None) -> PrivateKey:
-    """The private key to sign with: the named one, or the only one that is here.
+def signer(registry: Registry, name: str | None) -> SigningKey:
+    """The private key to sign with: the named one, or the only one that is here, or kept on a token or by a service.
 
     Raises:
         NotFoundError: none here, or not by that name.
@@ -146,14 +209,45 @@ def signer(registry: Registry, name: str | None) -> PrivateKey:
         raise RevokedKeyError(f"key {record.name!r} is revoked and signs no more", hint="rasura key new NAME")
     if not record.owned:
         raise NotFoundError(f"the private half of key {record.name!r} is not in this registry", hint="rasura key list")
-    key = _unlock(registry, record.name)
+    key = _open(registry, record)
     if key.public.key_id != record.key_id:
         raise FormatError(f"the private key of {record.name!r} is not the one that was registered")
     return key
 
 
-def _unlock(registry: Registry, name: str) -> PrivateKey:
-    path = find_private_path(registry, name)
+def act_by(registry: Registry, ref: str) -> SigningKey:
+    """Have everything from now on signed by who acts; gives their key.
+
+    Args:
+        registry: whose log.
+        ref: the name of a key whose private half is here, or a file that holds one, with a slash or the ending `.pem`.
+
+    Raises:
+        NotFoundError, InputError, FormatError: there is no such key, or its password is missing or wrong.
+        UntrustedKeyError, RevokedKeyError: its signature counts for nothing here.
+    """
+    private = _find_acting(registry, ref)
+    registry.act_as(private)
+    return private
+
+
+def _find_acting(registry: Registry, ref: str) -> SigningKey:
+    if "/" not in ref and not ref.endswith(".pem"):
+        return signer(registry, ref)
+    path = Path(ref)
+    try:
+        return _read_locked(registry, path, path.name)
+    except NotFoundError:
+        raise NotFoundError(f"key file {path} does not exist", hint="rasura key list") from None
+
+
+def _open(registry: Registry, record: KeyRecord) -> SigningKey:
+    if (uri := find_uri(registry, record)) is not None:
+        return RemoteKey(record.name, uri, PublicKey.load(record.pem), lambda: registry.ask_password(record.name))
+    return _read_locked(registry, find_private_path(registry, record.name), record.name)
+
+
+def _read_locked(registry: Registry, path: Path, name: str) -> PrivateKey:
     if not is_locked(path):
         return read_private(path)
     password = registry.ask_password(name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rasura.patches.types import KeyId, PatchId
-from rasura.registry._storage.records import Draft, KeyRecord, PatchRecord
+from rasura.registry._storage.records.records import Draft, KeyRecord, PatchRecord
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 

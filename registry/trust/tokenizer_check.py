@@ -17,13 +17,13 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError
 from rasura.patches.format.member import Member
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.clip_or_t5 import Tower
 from rasura.patches.models.families import find_family
-from rasura.patches.models.load_encoder import take_readers
-from rasura.patches.models.text_encoder import encoders_of, load_readers, state_of
-from rasura.patches.models.tokenizer_reading import say_reading
+from rasura.patches.models.text_encoders.clip_or_t5 import Tower
+from rasura.patches.models.text_encoders.load_encoder import take_readers
+from rasura.patches.models.text_encoders.text_encoder import encoders_of, load_readers, state_of
+from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
-from rasura.registry._storage.durable_files import read_regular, write_atomic
+from rasura.registry._storage.files.durable_files import read_regular, write_atomic
 from rasura.registry.registry import Registry
 
 __all__ = ["check_tokenizer", "remember_tokenizer"]

@@ -26,17 +26,18 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.durable_files import translated
-from rasura.registry._storage.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
-from rasura.registry.log.outcome import describe_outcome
+from rasura.registry._storage.files.durable_files import translated
+from rasura.registry._storage.records.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import NewPatch, Registry
 from rasura.registry.trust.retain_words import keep_retained
 from rasura.registry.trust.revocation import find_reason
+from rasura.registry.trust.roles.roles import Signed, check_erasers, name_resigner
 
 if TYPE_CHECKING:
     from rasura.patches.format.intoto_statement import Statement
     from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
-    from rasura.patches.format.signing_key import PrivateKey, PublicKey
+    from rasura.patches.format.signing_key import PublicKey, SigningKey
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
 
 
@@ -212,7 +213,8 @@ def load_signed(registry: Registry, patch_id: PatchId, *, in_force: bool = False
     try:
         verified = verify_files(registry, registry.patch_files(patch_id), in_force=in_force)
     except RevokedKeyError as error:
-        error.hint = f"rasura patch sign {patch_id[:SHORT]} --key NAME"
+        name = name_resigner(registry, registry.patch(patch_id)) or "NAME"
+        error.hint = f"rasura patch sign {patch_id[:SHORT]} --key {name}"
         raise
     if verified.patch.patch_id != patch_id:
         raise SignatureError(f"the store holds patch {verified.patch.patch_id} where {patch_id} was expected")
@@ -238,9 +240,11 @@ def add_signed(registry: Registry, patches: Sequence[SignedPatch]) -> tuple[tupl
 
     Raises:
         VerificationError: see `verify_files`; nothing was registered.
+        UntrustedKeyError, NotApprovedError: the trust policy asks for a signature of another; nothing was registered.
         ExistsError, NotFoundError, RegistryError: see `Registry.add_patches`; nothing was registered.
     """
     new = [_new_patch(registry, patch) for patch in patches]
+    check_erasers(registry, [_signed(registry, each) for each in new])
     for words in (patch.words for patch in patches):
         if words is not None:
             keep_retained(registry, words)
@@ -276,6 +280,25 @@ def _new_patch(registry: Registry, patch: SignedPatch) -> NewPatch:
         basis=BasisRecord(basis.sha256, basis.dimension, basis.rank, basis.rule),
         retain_set=_retain_record(retain) if retain else None,
     )
+
+
+def _signed(registry: Registry, new: NewPatch) -> Signed:
+    record = new.record
+    own = {record.key_id} if record.key_id else set()
+    keys = frozenset({*own, *new.further, *find_signers(registry, record.patch_id)})
+    return Signed(record.patch_id, record.concepts, record.base, keys)
+
+
+def check_may_come_in(registry: Registry, verified: Verified) -> None:
+    """Refuse a patch that the trust policy lets nobody bring who signed it; one that is here may have other signatures.
+
+    Raises:
+        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.roles.roles.check_erasers`.
+    """
+    patch = verified.patch
+    keys = frozenset({*verified.signatures, *find_signers(registry, patch.patch_id)})
+    told = Signed(patch.patch_id, (patch.manifest.concept.text,), patch.manifest.base.sha256, keys)
+    check_erasers(registry, [told])
 
 
 def find_new(registry: Registry, patch_ids: Sequence[PatchId]) -> tuple[bool, ...]:
@@ -333,6 +356,7 @@ def add_folders(
             with translated(f"read {folder}"):
                 strangers = list_strangers(folder)
             verified = verify_files(registry, patch.files)
+            check_may_come_in(registry, verified)
             patch_id, ignored = verified.patch.patch_id, (*strangers, *list_left(verified, patch.files))
             signers = find_new_signers(registry, verified)
             read.append((patch, Added(patch_id, patch_id not in known, ignored, signers)))
@@ -380,12 +404,12 @@ def _retain_record(retain: RetainSpec) -> RetainSetRecord:
     return RetainSetRecord(retain.sha256, f"{retain.source}@{retain.sha256[:12]}", retain.count)
 
 
-def read_signed_files(patch: Patch, key: PrivateKey) -> dict[str, bytes]:
+def read_signed_files(patch: Patch, key: SigningKey) -> dict[str, bytes]:
     """A patch's four files and their signature. The same patch and key give the same bytes (RFC 6979)."""
     return {**patch.files(), SIGNATURE: make_signature(patch, key)}
 
 
-def make_signature(patch: Patch, key: PrivateKey) -> bytes:
+def make_signature(patch: Patch, key: SigningKey) -> bytes:
     """The bundle of this key over a patch's four files."""
     from rasura.patches.format.model_signature import sign  # needs cryptography, as above
 

@@ -26,6 +26,7 @@ def walk() -> doctest.DocTest:
     return doctest.DocTestParser().get_doctest(block[1], {}, "walk", str(PAGE), before)
 
 
+@pytest.mark.usefixtures("encoded_once")
 def test_the_walk_prints_what_it_shows_and_every_byte_is_the_bases_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

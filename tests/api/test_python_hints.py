@@ -25,7 +25,7 @@ MARK = "<!--"  # of the model card's section; a file's format, no hint
 ONLY_TYPED = {"demo", "stack diff"}
 # Options of commands that Python writes otherwise: files and views of what a call gives as a value, and shorthands.
 WRITTEN_OTHERWISE = {
-    "--json", "--registry", "--reason", "--actor", "--output", "-o", "--exit-code", "--detailed-exitcode",
+    "--json", "--registry", "--reason", "--actor", "--actor-key", "--output", "-o", "--exit-code", "--detailed-exitcode",
     "--templates", "--seed", "--yes", "-y", "--password-file",  # which `rasura.open` takes
     "--layers of patch check", "--angles", "--all", "--plot", "--check",
     "--format", "--each", "--stack of patch export", "--strength of patch export",

@@ -13,7 +13,7 @@ from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, CheckRefusedError
 from rasura.patches.prompts.concept_prompts import Target
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.erase import erase
 from rasura.registry.evidence.take_out import give_checkpoint

@@ -26,6 +26,7 @@ NOTES = "malformed_notes_are_refused"
 CHECKPOINTS = "malformed_checkpoints_are_refused"
 LOG = "an_attack_on_the_log_is_caught"
 SCHEMA = "anything_foreign_or_missing_is_refused_before_anything_is_read"
+ACTOR = "an_audit_finds_an_entry_that_who_acts_did_not_sign"
 LEDGER = "the_ledger_only_grows_at_its_end"
 
 ATTACKS: dict[str, list[tuple[str, str, str]]] = {
@@ -146,6 +147,21 @@ ATTACKS: dict[str, list[tuple[str, str, str]]] = {
             PASS,
             "a_patch_counts_again_once_somebody_trusted_signed_it",
         ),
+        (
+            "the signature of a key without the role erase, or of other concepts",
+            REFUSED,
+            "only_who_may_erase_brings_a_patch_of_these_concepts",
+        ),
+        (
+            "a model moved by who has not the role apply",
+            REFUSED,
+            "a_model_is_moved_by_whose_key_may_apply_and_signs_that",
+        ),
+        (
+            "a token or service that signs with another key",
+            REFUSED,
+            "any_uri_of_the_library_is_a_key_and_what_comes_back_is_verified",
+        ),
         ("a wrong password", REFUSED, "passwords_that_do_not_fit_are_refused_without_a_trace"),
         ("a key file that others can read", REFUSED, "key_files_that_others_may_touch_are_refused"),
         ("a secret in a message", PASS, "no_secret_in_repr_nor_pickle"),
@@ -186,6 +202,15 @@ ATTACKS: dict[str, list[tuple[str, str, str]]] = {
         ("a proof from the empty tree", REFUSED, "a_proof_from_the_empty_tree_proves_nothing"),
         ("an entry that passes for a node", REFUSED, "an_entry_cannot_pass_for_a_node"),
         ("an entry in another spelling", REFUSED, "other_bytes_are_no_entry"),
+        ("an entry in another's name, with another's key", FOUND, ACTOR),
+        ("the signature of who acted, taken from an older entry", FOUND, ACTOR),
+        ("an entry signed by a stranger, or by a key that was revoked", FOUND, ACTOR),
+        ("an entry that nobody signed where the policy asks for it", FOUND, ACTOR),
+        (
+            "a change that who acts does not sign, where the policy asks for it",
+            REFUSED,
+            "a_policy_asks_for_the_signature_of_who_acts",
+        ),
         ("a clock that was set back", FOUND, "what_was_begun_and_a_clock_that_was_set_back_are_reported"),
         ("an entry of 65,536 bytes", REFUSED, "what_the_log_cannot_carry_is_refused"),
         (

@@ -13,7 +13,7 @@ from support.registries.workshop import ALICE, Workshop, digests, workshop
 
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import add_base
 

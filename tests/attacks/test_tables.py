@@ -12,7 +12,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.told.file import ToldFile

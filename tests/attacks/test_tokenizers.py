@@ -17,8 +17,8 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError, DriftError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.families import Encoder
-from rasura.patches.models.load_encoder import load_reader
-from rasura.patches.models.text_encoder import TextEncoder, load_readers, state_of
+from rasura.patches.models.text_encoders.load_encoder import load_reader
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder, load_readers, state_of
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import open_base
 
@@ -245,6 +245,28 @@ def test_a_patch_does_not_go_onto_a_model_that_reads_its_words_otherwise(worksho
         operations.revert(registry, workshop.host(), [workshop.dog], ALICE)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("vocab.json", b'{"a": '),
+        ("merges.txt", b"\xff\xfe\x00"),
+        ("tokenizer_config.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named_with_its_folder(
+    file: str, content: bytes, workshop: Workshop
+) -> None:
+    other = workshop.folder / f"other-{file}"
+    shutil.copytree(workshop.model, other)
+    (other / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    (other / "tokenizer" / file).write_bytes(content)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    with workshop.open() as registry, pytest.raises(UnsupportedHostError, match=r"tokenizer/ cannot be loaded") as seen:
+        operations.apply(registry, CheckpointHost.open(other), [workshop.dog], ALICE)
+    assert str(other) in seen.value.message
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
 def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(workshop: Workshop) -> None:
     """In memory as on disk: no weight is another, and one word reads as one more token."""
     from diffusers import StableDiffusionPipeline
@@ -276,11 +298,11 @@ def test_a_patch_does_not_go_onto_a_pipeline_whose_tokenizer_was_changed(worksho
 
 
 def test_a_base_with_an_added_token_on_a_spare_row_is_another_base(tmp_path: Path) -> None:
-    from rasura.registry._storage.records import Draft
+    from rasura.registry._storage.records.records import Draft
     from rasura.registry.erase.base_models import add_base
     from rasura.registry.registry import Registry
 
-    model = tiny_model(tmp_path / "model", TinySpec(size="medium"))
+    model = tiny_model(tmp_path / "model", TinySpec(size="wide"))
     _spare(model)
     shutil.copytree(model, tmp_path / "changed")
     _add_token(tmp_path / "changed/tokenizer")

@@ -11,7 +11,7 @@ from support.registries.registry_fixtures import Place, draft, filled
 
 from rasura.patches.errors import AuditError
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
 
 

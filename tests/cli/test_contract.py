@@ -43,6 +43,7 @@ VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 # Enough for each command to reach the registry, which is not there.
 ARGUMENTS = {
     ("key", "new"): ["x"],
+    ("key", "add"): ["x", "--signer", "hsm:"],
     ("key", "export"): ["x", "-o", "y"],
     ("key", "trust"): ["x"],
     ("key", "revoke"): ["x"],
@@ -82,6 +83,7 @@ ARGUMENTS = {
     ("policy", "set"): ["x"],
     ("patch", "bisect", "start"): ["x", "--model", "x"],
     ("patch", "bisect", "run"): ["true"],
+    ("plan approve",): ["x.json"],
     ("plan",): ["--stack", "x", "--model", "x"],
     ("patch", "rebase"): ["abcd"],
     ("patch", "join"): ["abcd", "ef01"],

@@ -18,11 +18,14 @@ from rasura.registry.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "huggingface_hub", "safetensors", "PIL"}
+# Of command lines, separated by "//", what has been imported when each has ended, and how it ended.
 _SHOW = (
     "import sys, runpy\n"
-    "sys.argv[0] = 'rasura'\n"
-    "try:\n    runpy.run_module('rasura', run_name='__main__')\n"
-    "finally:\n    print(*sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)\n"
+    "for line in ' '.join(sys.argv[1:]).split(' // '):\n"
+    "    sys.argv, code = ['rasura', *line.split()], 0\n"
+    "    try:\n        runpy.run_module('rasura', run_name='__main__')\n"
+    "    except SystemExit as end:\n        code = end.code or 0\n"
+    "    print('ended', code, *sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)\n"
 )
 
 
@@ -36,13 +39,14 @@ def _commands(command: click.Command, path: str = "rasura") -> Iterator[tuple[st
             yield from _commands(child, f"{path} {name}")
 
 
-def _imported(*arguments: str, cwd: Path) -> set[str]:
-    """The top-level modules that a command has imported by its end; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-c", _SHOW, *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
+def _imported(*lines: str, cwd: Path) -> dict[str, set[str]]:
+    """The top-level modules that a process has imported when each of these commands has ended; all must succeed."""
+    command = [sys.executable, "-c", _SHOW, " // ".join(lines)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(done.stderr.splitlines()[-1].split())
+    ends = [said.split()[1:] for said in done.stderr.splitlines() if said.startswith("ended ")]
+    assert [end[0] for end in ends] == ["0"] * len(lines), done.stderr
+    return {line: set(end[1:]) for line, end in zip(lines, ends, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +92,18 @@ def test_the_page_of_commands_is_what_the_program_says() -> None:
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
-    assert _imported("--help", cwd=tmp_path) & (HEAVY | {"sqlalchemy", "alembic", "cryptography", "rich"}) == set()
+    found = _imported("--help", cwd=tmp_path)["--help"]
+    assert found & (HEAVY | {"sqlalchemy", "alembic", "cryptography", "rich"}) == set()
 
 
 def test_help_of_a_command_imports_nothing_heavy(tmp_path: Path) -> None:
-    for noun in ("erase", "patch", "base", "push"):
-        assert _imported(noun, "--help", cwd=tmp_path) & (HEAVY | {"sqlalchemy", "alembic"}) == set(), noun
+    lines = [f"{noun} --help" for noun in ("erase", "patch", "base", "push")]
+    for line, found in _imported(*lines, cwd=tmp_path).items():
+        assert found & (HEAVY | {"sqlalchemy", "alembic"}) == set(), line
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_reading_the_registry_imports_no_tensors(folder: Path) -> None:
+    lines = (
         "audit log",
         "audit verify",
         "key list",
@@ -107,19 +112,17 @@ def test_help_of_a_command_imports_nothing_heavy(tmp_path: Path) -> None:
         "stack list",
         "policy show",
         f"evaluation show {evaluation(patch()).digest}",
-    ],
-)
-def test_reading_the_registry_imports_no_tensors(line: str, folder: Path) -> None:
-    assert _imported(*line.split(), cwd=folder) & (HEAVY | {"alembic"}) == set()
+    )
+    for line, found in _imported(*lines, cwd=folder).items():
+        assert found & (HEAVY | {"alembic"}) == set(), line
 
 
-@pytest.mark.parametrize(
-    "line", ["patch list", "patch list --json", "status", "log", "host list", "stack list", "doctor", "gc"]
-)
-def test_reading_a_registry_of_real_patches_imports_no_tensors(line: str, workshop: Workshop) -> None:  # noqa: F811
+def test_reading_a_registry_of_real_patches_imports_no_tensors(workshop: Workshop) -> None:  # noqa: F811
     with workshop.open() as registry:
         assert registry.patches()
-    assert _imported(*line.split(), cwd=workshop.folder) & (HEAVY | {"alembic"}) == set()
+    lines = ("patch list", "patch list --json", "status", "log", "host list", "stack list", "doctor", "gc")
+    for line, found in _imported(*lines, cwd=workshop.folder).items():
+        assert found & (HEAVY | {"alembic"}) == set(), line
 
 
 def test_the_probe_would_notice_torch() -> None:

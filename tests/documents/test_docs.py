@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.full import FULL
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import MAX_TEXT, JsonValue
@@ -26,7 +27,8 @@ from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
 from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
 from rasura.patches.types import ParamName
-from rasura.registry.log import entry, signed_note
+from rasura.registry.log.entries import entry
+from rasura.registry.log.notes import signed_note
 
 ROOT = Path(__file__).parents[2]
 FORMAT_PAGE = ROOT / "docs" / "patch-format.md"
@@ -271,14 +273,21 @@ def warm() -> Iterator[Path]:
         yield programs
 
 
+# One warm process for all of them, and what one page encodes is there for the next.
+_ONE_AFTER_THE_OTHER = pytest.mark.xdist_group("sessions")
+
+
 @pytest.mark.slow
-def test_the_sessions_of_the_readme_tell_the_truth() -> None:
+@_ONE_AFTER_THE_OTHER
+@pytest.mark.skipif(not FULL, reason="minutes: FULL=1 does it, and the next test with commands that are warm")
+def test_the_sessions_of_the_readme_tell_the_truth_cold() -> None:
     """As a reader runs them: each command in a process that starts cold, and nothing that anybody computed before."""
     _check_page("README.md", [], dict(os.environ))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [name for name in SESSIONS if name != "README.md"])
+@_ONE_AFTER_THE_OTHER
+@pytest.mark.parametrize("page", SESSIONS)
 def test_the_sessions_of_a_page_tell_the_truth(page: str, warm: Path, cache_of_the_run: Path) -> None:
     """Each command in a process of its own; what encoding the same lists gives is known from the pages before."""
     _check_page(page, ["--rasura", str(warm)], {**os.environ, "RASURA_CACHE": str(cache_of_the_run)})
@@ -307,6 +316,7 @@ _WARM_AND_COLD = (
 
 
 @pytest.mark.slow
+@_ONE_AFTER_THE_OTHER
 def test_a_warm_command_is_the_cold_one(warm: Path, tmp_path: Path) -> None:
     """Streams, exit codes, working folder and environment; and nothing is left of the command before."""
     (tmp_path / "elsewhere").mkdir()
@@ -330,6 +340,7 @@ def test_a_warm_command_is_the_cold_one(warm: Path, tmp_path: Path) -> None:
         assert found[0] == found[1], arguments
 
 
+@_ONE_AFTER_THE_OTHER
 def test_a_warm_command_runs_where_nobody_imported_anything(warm: Path, tmp_path: Path) -> None:
     """A child of the warm process, once; and by itself, where what is read at the imports differs."""
     probe = [str(warm / "rasura"), "--version"]

@@ -13,7 +13,7 @@ from support.commandline import rasura
 from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.trust.verified_patch import Added, add_folders
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

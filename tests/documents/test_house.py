@@ -58,12 +58,17 @@ def house() -> ModuleType:
     return module
 
 
-def test_a_house_of_two_modules(house: ModuleType, tmp_path: Path) -> None:
+@pytest.fixture
+def two_modules(tmp_path: Path) -> Path:
     (tmp_path / "patches").mkdir()
     for name, text in {"__init__.py": "", "patches/__init__.py": "", "patches/errors.py": FIRST}.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "patches" / "types.py").write_text(SECOND)
-    assert house.count(tmp_path).rows == {
+    return tmp_path
+
+
+def test_a_house_of_two_modules(house: ModuleType, two_modules: Path) -> None:
+    assert house.count(two_modules).rows == {
         "lines": "33",
         "modules / median / longest, lines": "4 / 7.5 / 18",
         "functions / median / 90 % below / longest, lines": "4 / 2.5 / 6 / 6",
@@ -77,13 +82,17 @@ def test_a_house_of_two_modules(house: ModuleType, tmp_path: Path) -> None:
         "names that several public functions of modules share": "1",
         "names that several public classes share": "0",
     }
+    assert house.table_of_rooms(two_modules).splitlines()[2:] == [
+        "| `.` | 1 | 0 | 0.0 |",
+        "| `patches` | 3 | 33 | 3.0 |",
+    ]
 
 
-def test_the_page_has_the_table_and_its_command(house: ModuleType) -> None:
+def test_the_page_has_the_table_and_its_command(house: ModuleType, two_modules: Path) -> None:
     page = (ROOT / "docs" / "house.md").read_text()
     table = page.partition("<!-- house -->\n")[2].partition("<!-- /house -->")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
-    assert rows == list(house.count(ROOT).rows)
+    assert rows == list(house.count(two_modules).rows)
     assert "docs/tools/house.py --ref" in page
 
 

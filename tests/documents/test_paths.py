@@ -56,6 +56,12 @@ def tails() -> frozenset[str]:
 
 
 @cache
+def nodes(name: str) -> tuple[ast.AST, ...]:
+    """Of a module."""
+    return tuple(ast.walk(ast.parse((ROOT / name).read_text())))
+
+
+@cache
 def prose(name: str) -> str:
     """The text of a page; the comments and docstrings of a module."""
     text = (ROOT / name).read_text()
@@ -64,7 +70,7 @@ def prose(name: str) -> str:
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     found = [token.string for token in tokens if token.type == tokenize.COMMENT]
     # A text that stands alone is a docstring: of a module, a class, a function, or the attribute above it.
-    alone = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr))
+    alone = (node.value for node in nodes(name) if isinstance(node, ast.Expr))
     found += [node.value for node in alone if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return "\n".join(found)
 
@@ -74,12 +80,12 @@ def missing_files(text: str, page: Path) -> Iterator[str]:
     for found in [*PATH.findall(text), *FILE.findall(text)]:
         if PLACEHOLDER.search(found) or found.startswith("rasura/"):
             continue
-        beside = (page.parent / found).resolve()
-        if found in tracked() or found in folders() or f"{found}.py" in tracked() or beside.exists():
+        if found in tracked() or found in folders() or f"{found}.py" in tracked() or found in NOT_KEPT:
             continue
-        if found in NOT_KEPT or (found.partition("/")[0] not in ROOMS.split("|") and found in tails()):
+        if found.partition("/")[0] not in ROOMS.split("|") and found in tails():
             continue
-        yield found
+        if not (page.parent / found).resolve().exists():
+            yield found
 
 
 def missing_modules(text: str) -> Iterator[str]:
@@ -120,8 +126,8 @@ def test_every_module_that_a_test_or_a_script_spells_in_a_text_exists() -> None:
     for name in speaking():
         if not name.endswith(".py"):
             continue
-        for node in ast.walk(ast.parse((ROOT / name).read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        for node in nodes(name):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "rasura" in node.value:
                 found = (m for dotted in imports.findall(node.value) for m in missing_modules(dotted))
                 stale |= {f"{name}: {module}" for module in found}
     assert stale == set()

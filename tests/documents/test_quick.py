@@ -13,7 +13,7 @@ VECTORS = ROOT / "tests" / "vectors"
 PROMISES: Final = {
     "laws": "tests/laws",
     "the contract of the command line": "tests/cli/test_contract.py",
-    "every eraser, from the command line to the model and back": "tests/cli/test_methods.py",
+    "every eraser, from the command line to the model and back": "tests/cli/erasing/test_methods.py",
     "bad input": "tests/test_bad_input.py",
     "other programs": "tests/interop",
     "crashes": "tests/patches/hosts/disk/test_rollback_journal.py",

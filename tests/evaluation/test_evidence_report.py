@@ -23,10 +23,10 @@ from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.signed_report import END, START, verify_report
 from rasura.patches.errors import AuditError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.signing_key import PrivateKey
-from rasura.registry.apply.host_state import touched_by
+from rasura.registry.apply.hosts.host_state import touched_by
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "rasura-report-1.json"
 VOID = {"meta", "br", "img"}

@@ -17,7 +17,7 @@ from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import BaseMismatchError, InputError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry.apply import operations
 from rasura.registry.trust.verified_patch import load_verified

@@ -16,7 +16,7 @@ from rasura.evaluation.plots.clustering import ordered
 from rasura.evaluation.plots.figure import MOST, InterferenceData, draw_interference
 from rasura.evaluation.plots.heatmap import NAMES, coarsen, number, short, spread, worst_rows
 from rasura.evaluation.plots.panels import count_over, list_worst_pairs
-from rasura.patches.checks.capacity import Capacity
+from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.errors import InputError, RegistryError
 
 LIMIT = 0.05

@@ -10,7 +10,7 @@ from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
 from rasura.evaluation.report.prompt_file import read_questions
 from rasura.patches.errors import InputError, NotFoundError
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import AuditError, FormatError, InputError, RasuraError, UntrustedKeyError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
-from rasura.registry._storage.records import Draft
+from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 from rasura.registry.trust.key_files import signer
 
 ASKED: list[JsonValue] = [
@@ -48,7 +48,7 @@ def looked_at(shop: Workshop, sixteenths: int = 16, **body: JsonValue) -> str:
         return record_evaluation(registry, report, Draft("bob", "", "evaluation.add", "success"))[0].digest
 
 
-def keys(shop: Workshop) -> tuple[PublicKey, VerifyKey, PrivateKey]:
+def keys(shop: Workshop) -> tuple[PublicKey, VerifyKey, SigningKey]:
     with shop.open() as registry:
         mine = PublicKey.load(registry.key("alice").pem)
         return mine, VerifyKey.parse(registry.log_vkey()), signer(registry, None)

@@ -20,7 +20,7 @@ from rasura.patches.algebra.strength import ONE
 from rasura.patches.format.kohya_lora import name_module_key
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.front_matter import split
 from rasura.registry.hub.remote import Remote
 from rasura.registry.hub.transfer import push_patches

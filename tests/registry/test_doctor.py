@@ -17,8 +17,9 @@ from support.registries.workshop import ALICE, Mortal, Workshop, digests, silent
 from rasura.patches._io.file_lock import locked
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.registry.apply import host_state, operations
+from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.doctor import Finding, examine
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
@@ -31,12 +32,6 @@ OLD = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
 def registry(workshop: Workshop) -> Iterator[Registry]:
     with workshop.open() as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.started() as nursery:
-        yield nursery
 
 
 def look(registry: Registry, *models: Path, dry_run: bool = False) -> list[tuple[str, str]]:

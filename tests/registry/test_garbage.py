@@ -13,7 +13,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches.errors import NotFoundError
 from rasura.patches.types import Digest
-from rasura.registry._storage.blobs import BlobStore
+from rasura.registry._storage.files.blobs import BlobStore
 from rasura.registry.standing.garbage import collect
 
 MODEL = ("--model", "the model")

@@ -17,7 +17,7 @@ from rasura.evaluation.report.recorded import record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches._io.sha256 import digest_of
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.operations import apply
 from rasura.registry.cases.clock import parse_deadline
 from rasura.registry.cases.handle_case import open_case

@@ -1,6 +1,8 @@
 """How much is repeated: `make test` takes some of the kinds, sizes and moments of a check, `make test FULL=1` all of them.
 
-Only repetitions are left out: each assertion is made in both.
+Only repetitions are left out: each assertion is made in both. Two tests are FULL=1's alone, because they say how
+something behaves that others prove right: the README's sessions in commands that start cold, and the time of a rewrite
+at the width of CLIP ViT-L.
 """
 
 import os

@@ -19,16 +19,21 @@ from typing import Final
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, count_for
-from rasura.patches.erasers.columns import Columns
+from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, count_for
+from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
-from rasura.patches.models.plain_text import normal
+from rasura.patches.models.text_encoders.plain_text import normal
+from rasura.patches.prompts.concept_prompts import Target, find_token_positions, prompts_of
 from rasura.patches.types import ParamName
 
 Project = Callable[[torch.Tensor], torch.Tensor]
 
+NOTHING: Final = ("start", "end")
+"""From where an empty anchor is read: its start of text, as published code does, or its first end of text."""
+STARTS: Final = ("last", "end")
+"""Choices of tokens that begin with the last one of the subject: with these an empty anchor has a last token, too."""
 PRESENT: Final = 1e-10
 """Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
 EXACTLY: Final = 1e-9
@@ -38,26 +43,41 @@ STRONG: Final = 1e-6
 
 
 def apply_anchor(problem: Problem) -> tuple[Columns, ...]:
-    """The problem's columns, with the start of text in place of an empty anchor's end of text.
+    """The problem's columns, with an empty anchor read from its start of text on.
 
-    That is what SPEED's and UCE's code takes for the last token of an empty prompt. With more tokens than the last
-    there is nothing to replace.
+    Published code takes the token before the end of the prompt for its last one, which of an empty prompt is the start
+    of text. With tokens `last` that is what the concept becomes; with `end` the last subject token becomes it, and each
+    position after that the one after the start, so everything stands one place before where the ends of text meet.
 
     Raises:
         UnsupportedHostError: an empty anchor, and encoders one after the other, each of which has a start of its own.
     """
-    if problem.request.tokens != "last":
+    empty = [not normal(target.anchor) for target in problem.request.targets]
+    if problem.request.tokens not in STARTS or not any(empty):
         return problem.columns
-    if len(problem.encoder.places("", "")) > 1 and not all(normal(t.anchor) for t in problem.request.targets):
+    if len(problem.encoder.places("", "")) > 1:
         raise UnsupportedHostError(
             "expected a model whose prompts have one start of text, got one that reads several encoders in a row",
             hint="--set nothing=end",
         )
-    start = problem.reference.invariants[0][:, None]  # [d, 1]: start of text
     return tuple(
-        columns if normal(target.anchor) else replace(columns, anchors=start.expand_as(columns.anchors).clone())
-        for target, columns in zip(problem.request.targets, problem.columns, strict=True)
+        _begin_at_start(problem, target, columns) if without else columns
+        for target, columns, without in zip(problem.request.targets, problem.columns, empty, strict=True)
     )
+
+
+def _begin_at_start(problem: Problem, target: Target, columns: Columns) -> Columns:
+    null = problem.reference.invariants  # [length, d]: the empty prompt
+    if problem.request.tokens == "last":
+        return replace(columns, anchors=null[0][:, None].expand_as(columns.anchors).clone())  # [d, n]
+    prompts = prompts_of(target.concept, problem.request.templates_of(target))
+    hidden, targets, anchors = problem.encoder.encode_all(prompts), [], []  # [prompts, length, d]
+    for i, prompt in enumerate(prompts):
+        positions = find_token_positions(problem.encoder, prompt, target.concept, "end")
+        targets.append(hidden[i, positions])  # [n, d]
+        anchors.append(null[: len(positions)])
+    found = Columns(target.concept, torch.cat(targets).T.contiguous(), torch.cat(anchors).T.contiguous())
+    return compress_columns(found, EXACT) if found.pairs > 2 * null.shape[1] else found
 
 
 def join_columns(concepts: Sequence[Columns]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,9 @@
 """RECE: erase, look for the embeddings that bring the concept back, erase those too (arXiv 2407.12383).
 
-(1) a UCE step maps the targets to their anchors (`ridge`, version 2023);
+(1) a UCE step maps the targets to their anchors (`uce`, version 2023, the empty prompt retained);
 (2) each epoch finds, for all tokens of the concept's prompts, the embeddings c' that the edited projections W' turn
-    into what the pristine ones made of c (`adversarial`), and maps them to the null prompt's tokens by another UCE
-    step on W', in which the null prompt is what is retained.
+    into what the pristine ones made of c (`adversarial`), and maps them to the null prompt's tokens (or the anchor's)
+    by another UCE step on W', in which the null prompt is what is retained, once for each concept.
 
 The steps of all layers share their detectors, so with M_e = D_e A_e the edited weights are W (I + M_0)(I + M_1) …, and
 
@@ -22,7 +22,15 @@ from typing import ClassVar
 import torch
 
 from rasura.patches.algebra.protected_subspace import EXACT
-from rasura.patches.erasers.closed_form.least_squares import cut, gram, join_columns, parts, solve_soft_detector
+from rasura.patches.erasers.closed_form.least_squares import (
+    NOTHING,
+    apply_anchor,
+    cut,
+    gram,
+    join_columns,
+    parts,
+    solve_soft_detector,
+)
 from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
 from rasura.patches.erasers.closed_form.uce import solve_soft_erasure, sum_retained
 from rasura.patches.erasers.columns import Columns, compress_columns
@@ -30,7 +38,8 @@ from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
-from rasura.patches.prompts.concept_prompts import Target, prompts_of
+from rasura.patches.models.text_encoders.plain_text import normal
+from rasura.patches.prompts.concept_prompts import BARE, Target, prompts_of
 from rasura.patches.types import ParamName
 
 
@@ -39,13 +48,37 @@ class Rece:
     """The method with its choices."""
 
     name: ClassVar[str] = "rece"
-    defaults: ClassVar[Defaults] = Defaults(tokens="end", layers="kv", rule="relative:1e-3", needs_retain=False)
+    defaults: ClassVar[Defaults] = Defaults(
+        tokens="end", layers="kv", rule="relative:1e-3", needs_retain=False, templates=BARE
+    )
 
     epochs: int = option(1, "rounds against what brings the concept back; 0: UCE alone", low=0, high=50)
-    gamma: float = option(1e-3, "γ, how small those embeddings must be; larger erases less", low=1e-9, high=1e9)
-    ridge: float = option(0.1, "λ of those rounds", low=1e-9, high=1e9)
-    preserve: float = option(0.1, "β of those rounds, the weight of what is retained", low=0, high=1e9)
-    retain: str = option("null", "what those rounds retain: the null prompt, or the set too", choices=("null", "set"))
+    gamma: float = option(
+        0.1,
+        "γ, how small those embeddings must be; larger erases less (published: 0.1, and 1e-3 for styles)",
+        low=1e-9,
+        high=1e9,
+        needs="epochs!=0",
+    )
+    ridge: float = option(0.1, "λ of those rounds", low=1e-9, high=1e9, needs="epochs!=0")
+    preserve: float = option(
+        0.1, "β of those rounds, the weight of what is retained", low=0, high=1e9, needs="epochs!=0"
+    )
+    retain: str = option(
+        "null",
+        "what those rounds retain: the null prompt, or the set too",
+        choices=("null", "set"),
+        needs="epochs!=0",
+    )
+    towards: str = option(
+        "null",
+        "what those embeddings become: the null prompt, or the anchor",
+        choices=("null", "anchor"),
+        needs="epochs!=0",
+        before="null",
+    )
+    nothing: str = option("start", "where an empty anchor is read from", choices=NOTHING, before="end")
+    empty: bool = option(default=True, text="the empty prompt is retained", before=False)
     erase: float = option(1.0, "α, the weight of the targets", low=1e-9, high=1e9)
     first_ridge: float = option(0.5, "λ of the first step", low=1e-9, high=1e9)
     first_preserve: float = option(0.0, "β of the first step; 0: max(0.1, 1/m) for m prompts", low=0, high=1e9)
@@ -64,12 +97,14 @@ class Rece:
         """All concepts together, epoch after epoch; each gets the factors that its columns made."""
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         null = problem.reference.invariants  # [77, d]
-        kept, tokens = sum_retained(problem, "all")
-        beta = self.first_preserve or max(0.1, problem.encoder.length / max(tokens, 1))
-        run = Run(weights, problem.columns)
-        run.step(problem.columns, kept, alpha=self.erase, beta=beta, ridge=self.first_ridge)
-        against = null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))  # [d, d]
-        whole = [_whole_prompts(problem, target) for target in problem.request.targets] if self.epochs else []
+        given = apply_anchor(problem) if self.nothing == "start" else problem.columns
+        kept, tokens = sum_retained(problem, "all", empty=self.empty)
+        beta = self.first_preserve or max(0.1, 1 / max(tokens / problem.encoder.length, 1))
+        run = Run(weights, given)
+        run.step(given, kept, alpha=self.erase, beta=beta, ridge=self.first_ridge)
+        # the authors list the empty prompt once a concept, and so does this sum
+        against = len(given) * null.T @ null + (kept if self.retain == "set" else torch.zeros_like(kept))  # [d, d]
+        whole = [self._whole_prompts(problem, target) for target in problem.request.targets] if self.epochs else []
         for epoch in range(self.epochs):
             problem.progress("erasing what brings it back", epoch, self.epochs)
             run.step(
@@ -77,7 +112,19 @@ class Rece:
             )
         problem.progress("erasing what brings it back", self.epochs, self.epochs)
         outputs = gram(weights)
-        return tuple(self._erasure(run, i, outputs) for i in range(len(problem.columns)))
+        return tuple(self._erasure(run, i, outputs) for i in range(len(given)))
+
+    def _whole_prompts(self, problem: Problem, target: Target) -> Columns:
+        """All tokens of the concept's prompts, each with the token of the same position that it is to become."""
+        templates = problem.request.templates_of(target)
+        hidden = problem.encoder.encode_all(prompts_of(target.concept, templates))  # [n, length, d]
+        if self.towards == "anchor" and normal(target.anchor):
+            wanted = problem.encoder.encode_all(prompts_of(target.anchor, templates))  # [n, length, d]
+        else:
+            wanted = problem.reference.invariants.expand_as(hidden)
+        width = hidden.shape[-1]
+        columns = Columns(target.concept, hidden.reshape(-1, width).T, wanted.reshape(-1, width).T)
+        return compress_columns(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much
 
     def _erasure(self, run: Run, concept: int, outputs: torch.Tensor) -> Erasure:
         A, Q = run.factors(concept)
@@ -138,13 +185,3 @@ class Run:
     def seen(self, concept: int) -> torch.Tensor:
         """All targets of a concept's steps, [d, n]."""
         return torch.cat(self._seen[concept], dim=1)
-
-
-def _whole_prompts(problem: Problem, target: Target) -> Columns:
-    """All tokens of the concept's prompts, each with the null prompt's token of the same position as its anchor."""
-    prompts = prompts_of(target.concept, problem.request.templates_of(target))
-    hidden = problem.encoder.encode_all(prompts)  # [n, length, d]
-    null = problem.reference.invariants.expand_as(hidden)  # the token of the same position
-    width = hidden.shape[-1]
-    columns = Columns(target.concept, hidden.reshape(-1, width).T, null.reshape(-1, width).T)
-    return compress_columns(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much

@@ -3,7 +3,7 @@
 For every layer W (or for all of them as one, `shared=yes`):
 
 (1) the retained vectors that an unguarded erasure would move are kept (IPF), and noisy copies along the direction that
-    W feels the least are added (DPA); see `refine`;
+    W feels the least are added (DPA); see `speed_refinement`;
 (2) P projects onto the directions in which their second moment stays below the request's rank rule, and which no
     guarded patch takes;
 (3) C2 = start of text and centres of the null prompt (IEC); see `invariants`;
@@ -22,19 +22,21 @@ All concepts are solved together; each gets the rows of A that its columns made.
 per layer, or that of P where the constraint is soft.
 
 The paper and the authors' code disagree in places; `mode` takes one or the other, and every place has an option. The
-code averages the moments over the N columns, which is a ridge of N·λ.
+code averages the moments over the concepts, whatever their columns, which for n of them is a ridge of n·λ; and it
+erases the bare concept, so `mode=code` without templates means `{}` alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 import torch
 
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guarded_basis
 from rasura.patches.erasers.closed_form.least_squares import (
+    STARTS,
     apply_anchor,
     compute_free_share,
     cut,
@@ -54,8 +56,16 @@ from rasura.patches.erasers.options import check_options, option
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
-from rasura.patches.prompts.concept_prompts import TOKEN_CHOICES
+from rasura.patches.prompts.concept_prompts import BARE, TOKEN_CHOICES
 from rasura.patches.types import ParamName
+
+
+class _ByMode:
+    """Defaults that follow an eraser's mode; those of the class are the paper's."""
+
+    def __get__(self, eraser: Speed | None, owner: type[Speed]) -> Defaults:
+        found = Defaults(tokens="last", layers="v", rule="absolute:0.1", needs_retain=False)
+        return replace(found, templates=BARE) if eraser is not None and eraser.mode == "code" else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +73,41 @@ class Speed:
     """The method with its choices."""
 
     name: ClassVar[str] = "speed"
-    defaults: ClassVar[Defaults] = Defaults(tokens="last", layers="v", rule="absolute:0.1", needs_retain=False)
+    defaults: ClassVar[Defaults] = cast("Defaults", _ByMode())
 
     mode: str = option("paper", "whose version, where the paper and its code disagree", choices=("paper", "code"))
-    moments: str = option("auto", "moments over the columns; mean: a ridge of N·λ", choices=("auto", "sum", "mean"))
-    shift: str = option("auto", "prior shifts as compared with their mean", choices=("auto", "squared", "plain"))
-    filter: str = option("auto", "over what noisy copies are averaged; chunk: 128", choices=("auto", "global", "chunk"))
-    direction: str = option("auto", "decomposition of the noise's direction", choices=("auto", "full", "reduced"))
+    moments: str = option(
+        "auto", "moments summed; mean: over n concepts, a ridge of n·λ", choices=("auto", "sum", "mean")
+    )
+    shift: str = option(
+        "auto",
+        "prior shifts as compared with their mean",
+        choices=("auto", "squared", "plain"),
+        needs="ipf=yes or aug!=0",
+    )
+    filter: str = option(
+        "auto", "over what noisy copies are averaged; chunk: 128", choices=("auto", "global", "chunk"), needs="aug!=0"
+    )
+    direction: str = option(
+        "auto", "decomposition of the noise's direction", choices=("auto", "full", "reduced"), needs="aug!=0"
+    )
     tied: str = option("auto", "whether aug 0 switches the filter off too", choices=("auto", "yes", "no"))
-    nothing: str = option("auto", "token of an empty anchor, with tokens last", choices=("auto", "end", "start"))
+    nothing: str = option(
+        "auto", "where an empty anchor is read from, with tokens last or end", choices=("auto", "end", "start")
+    )
     ridge: float = option(1.0, "λ, the weight of the edit's size", low=0, high=1e9)
     ipf: bool = option(default=True, text="keep only retained vectors that the erasure would move")
-    alpha: float = option(1.0, "factor on the mean that a shift must pass", low=0, high=1e6)
+    alpha: float = option(1.0, "factor on the mean that a shift must pass", low=0, high=1e6, needs="ipf=yes or aug!=0")
     aug: int = option(10, "noisy copies of each kept vector", low=0, high=1000)
     iec: bool = option(default=True, text="keep the null prompt's start and centres")
-    lamb: float = option(0.0, "softness of that; 0: exactly", low=0, high=1e9)
-    centroids: int = option(3, "centres of the null prompt", low=0, high=76)
+    lamb: float = option(0.0, "softness of that; 0: exactly", low=0, high=1e9, needs="iec=yes")
+    centroids: int = option(3, "centres of the null prompt", low=0, high=76, needs="iec=yes")
     kept: str = option(
         "same", "tokens of retained prompts; same: as the targets'", choices=("same", *TOKEN_CHOICES, "all")
     )
     shared: bool = option(default=False, text="one detector for all layers")
     adversarial: int = option(0, "rounds in which embeddings that bring a concept back are erased too", low=0, high=20)
-    gamma: float = option(0.1, "how small those embeddings must be", low=1e-9, high=1e9)
+    gamma: float = option(0.1, "how small those embeddings must be", low=1e-9, high=1e9, needs="adversarial!=0")
     energy: float = option(1.0, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
     rank_limit: int = option(76, "most detectors of one patch", low=1, high=1024)
     guard: float = option(1.0, "share of guarded patches' free energy that stays untouched", low=1e-9, high=1)
@@ -101,6 +124,12 @@ class Speed:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together, layer by layer."""
+        if self.nothing == "start" and problem.request.tokens not in STARTS:
+            raise InputError(
+                f"method speed: option nothing=start does nothing with tokens {problem.request.tokens}: expected "
+                f"{' or '.join(STARTS)}",
+                hint="--tokens last",
+            )
         given = apply_anchor(problem) if self.is_code(self.nothing, "start") else problem.columns
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}  # [o_l, d]
         retained = ReplayableBatches(lambda: self._retained(problem))
@@ -130,8 +159,8 @@ class Speed:
         )
 
     def weight(self, concepts: Sequence[Columns]) -> float:
-        """κ, by which moments over the columns count: 1, or one over their number."""
-        return 1 / sum(columns.pairs for columns in concepts) if self.is_code(self.moments, "mean") else 1.0
+        """κ, by which sums over the columns count: 1, or one over the number of concepts."""
+        return 1 / len(concepts) if self.is_code(self.moments, "mean") else 1.0
 
     def _retained(self, problem: Problem) -> Iterator[torch.Tensor]:
         """Retained vectors; where there are none, the null prompt's tokens after the first."""

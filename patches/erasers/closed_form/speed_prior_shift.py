@@ -82,7 +82,7 @@ def shifts(
         groups: layers.
         targets: C1 [d, N].
         change: D = C* − C1 [d, N].
-        weight: κ, by which C1 C1ᵀ and C* C1ᵀ count: 1 for sums, 1/N for means.
+        weight: κ, by which C1 C1ᵀ and C* C1ᵀ count: 1 for sums, 1/n for means over n concepts.
         choices: squared or not; which least direction.
     """
     read = detector(targets, protect_nothing, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ

@@ -1,7 +1,7 @@
 """Which retained vectors are worth protecting: SPEED's prior filter and directed augmentation, streamed.
 
-s(c) is how far an erasure without regard for anything retained moves c (`shift`). *Influence-based Prior Filtering*
-keeps the vectors with s(c) > α · mean s, strictly.
+s(c) is how far an erasure without regard for anything retained moves c (`speed_prior_shift`). *Influence-based Prior
+Filtering* keeps the vectors with s(c) > α · mean s, strictly.
 
 *Directed Prior Augmentation* adds to every kept vector noise along the least right-singular direction v of W, which
 changes W c the least: c' = c + t·v with t ~ N(0, 1), `aug` times; those with s(c') > α · mean s are kept in turn, the

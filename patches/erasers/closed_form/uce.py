@@ -5,9 +5,11 @@
 One detector A serves all layers, keys and values. Retained vectors C0 pull the edit towards nothing but do not forbid
 it, so nothing is promised: what leaks is measured. Two versions are in use:
 
-    2023    pairs from the last subject token to the end of the prompt; all 77 tokens of retained prompts,
-            β = max(0.1, 1/m) for m of them; the version of the paper's tables, and what RECE builds on
+    2023    pairs from the last subject token to the end of the prompt; all 77 tokens of retained prompts, of which the
+            empty one is always one; β = max(0.1, 1/m) for m of them. RECE builds on it
     2025    the last subject token alone, of retained prompts too; β = 1
+
+Both erase the bare concept, `--template {}`, and take the start of text for an empty anchor's last token.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 
 from rasura.patches.algebra.protected_subspace import Moment, make_empty_basis
 from rasura.patches.erasers.closed_form.least_squares import (
+    NOTHING,
     apply_anchor,
     cut,
     gram,
@@ -33,6 +36,7 @@ from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import check_options, option
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
+from rasura.patches.prompts.concept_prompts import BARE
 from rasura.patches.types import ParamName
 
 _LEAST: Final = 0.1  # smallest β of the first version
@@ -43,7 +47,7 @@ class _ByVariant:
 
     def __get__(self, eraser: Uce | None, owner: type[Uce]) -> Defaults:
         tokens = "end" if eraser is not None and eraser.variant == "2023" else "last"
-        return Defaults(tokens=tokens, layers="kv", rule="relative:1e-3", needs_retain=False)
+        return Defaults(tokens=tokens, layers="kv", rule="relative:1e-3", needs_retain=False, templates=BARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,10 @@ class Uce:
     ridge: float = option(0.5, "λ, the weight of the edit's size", low=1e-9, high=1e9)
     erase: float = option(1.0, "α, the weight of the targets", low=1e-9, high=1e9)
     preserve: float = option(0.0, "β, the weight of retained tokens; 0: the version's own", low=0, high=1e9)
-    nothing: str = option("end", "token of an empty anchor, with tokens last", choices=("end", "start"))
+    nothing: str = option("start", "where an empty anchor is read from, with tokens last or end", choices=NOTHING)
+    empty: str = option(
+        "auto", "whether the empty prompt is retained; auto: in 2023", choices=("auto", "yes", "no"), before="no"
+    )
     energy: float = option(1.0, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
     rank_limit: int = option(76, "most detectors of one patch", low=1, high=1024)
 
@@ -71,7 +78,8 @@ class Uce:
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """All concepts together: each gets the rows of A that its columns made."""
         problem.progress("solving", 0, 1)
-        kept, tokens = sum_retained(problem, "all" if self.variant == "2023" else problem.request.tokens)
+        tokens_of = "all" if self.variant == "2023" else problem.request.tokens
+        kept, tokens = sum_retained(problem, tokens_of, empty=self._keeps_empty)
         given = apply_anchor(problem) if self.nothing == "start" else problem.columns
         targets, change = join_columns(given)
         beta = self.preserve or self._preserve(tokens / problem.encoder.length)  # tokens counted as whole prompts
@@ -86,15 +94,28 @@ class Uce:
         problem.progress("solving", 1, 1)
         return tuple(found)
 
+    @property
+    def _keeps_empty(self) -> bool:
+        return self.variant == "2023" if self.empty == "auto" else self.empty == "yes"
+
     def _preserve(self, prompts: float) -> float:
         return max(_LEAST, 1 / max(prompts, 1)) if self.variant == "2023" else 1.0
 
 
-def sum_retained(problem: Problem, tokens: str) -> tuple[torch.Tensor, int]:
-    """Σ c0 c0ᵀ [d, d] over retained tokens and over the targets of guarded patches; and how many retained tokens."""
+def sum_retained(problem: Problem, tokens: str, *, empty: bool) -> tuple[torch.Tensor, int]:
+    """Σ c0 c0ᵀ [d, d] over retained tokens and over the targets of guarded patches; and how many retained tokens.
+
+    Args:
+        problem: whose retain set.
+        tokens: which of a prompt's.
+        empty: the empty prompt is retained, too: all its tokens, or the start of text where the last one alone counts.
+    """
     moment = Moment(int(problem.columns[0].targets.shape[0]))
     for batch in problem.retained(tokens):
         moment.add(batch)
+    if empty:
+        null = problem.reference.invariants  # [length, d]
+        moment.add(null if tokens == "all" else null[:1])
     total = moment.mean * moment.count  # UCE weighs sums, not means
     for rows in problem.request.guarded.values():
         total = total + rows.T @ rows  # rows [m, d]

@@ -27,7 +27,7 @@ from rasura.patches.algebra.protected_subspace import (
     make_empty_basis,
 )
 from rasura.patches.erasers.interface import Problem, Reference
-from rasura.patches.models.hidden_states import find_fc2_layers, states_of, streamed
+from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers, states_of, streamed
 from rasura.patches.types import ParamName
 
 GONE: Final = 1e-10

@@ -31,7 +31,9 @@ class Choices:
         "rule", "what is free: by the rank rule, or what has 1/90000 of the mean eigenvalue", choices=("rule", "paper")
     )
     shared_p: bool = option(False, "all layers use the last one's projector, as the paper's code does by a slip")  # noqa: FBT003
-    ridge: float = option(0.1, "softness λ as a share of the keys' mean squared free norm; 0 fits exactly", low=0)
+    ridge: float = option(
+        0.1, "softness λ as a share of the keys' mean squared free norm; 0 fits exactly", low=0, needs="lam=0"
+    )
     lam: float = option(0.0, "λ itself, on the sum of the keys' moment, in place of ridge; 0 takes ridge", low=0)
     energy: float = option(0.9, "share of the effect on the keys that the rank must carry", low=1e-9, high=1)
     rank_limit: int = option(128, "most detectors of one layer", low=1, high=1024)
@@ -39,14 +41,16 @@ class Choices:
         "span", "protected patches: held like retained keys, or disturbed little", choices=("span", "soft")
     )
     guard_share: float = option(0.9999, "share of other concepts' free energy that is held", low=1e-9, high=1)
-    epochs: int = option(10, "guided: rounds over the layers", low=1, high=1000)
-    steps: int = option(6, "guided: Adam steps a layer and round", low=1, high=10_000)
-    lr: float = option(0.2, "guided: Adam's step length", low=1e-9)
-    batch: int = option(8, "guided: prompts and pictures a round", low=1, high=64)
-    t_low: int = option(10, "guided: least training step of the noise", low=0, high=100_000)
-    t_high: int = option(50, "guided: largest training step of the noise", low=0, high=100_000)
-    draw_steps: int = option(10, "guided: steps in which a picture is drawn", low=1, high=1000)
-    guidance: float = option(7.5, "guided: guidance scale with which it is drawn", low=0, high=100)
+    epochs: int = option(10, "guided: rounds over the layers", low=1, high=1000, needs="values=guided")
+    steps: int = option(6, "guided: Adam steps a layer and round", low=1, high=10_000, needs="values=guided")
+    lr: float = option(0.2, "guided: Adam's step length", low=1e-9, needs="values=guided")
+    batch: int = option(8, "guided: prompts and pictures a round", low=1, high=64, needs="values=guided")
+    t_low: int = option(10, "guided: least training step of the noise", low=0, high=100_000, needs="values=guided")
+    t_high: int = option(50, "guided: largest training step of the noise", low=0, high=100_000, needs="values=guided")
+    draw_steps: int = option(10, "guided: steps in which a picture is drawn", low=1, high=1000, needs="values=guided")
+    guidance: float = option(
+        7.5, "guided: guidance scale with which it is drawn", low=0, high=100, needs="values=guided"
+    )
     seed: int = option(0, "guided: of noise, steps and prompts", low=0, high=2**53 - 1)
 
     def __post_init__(self) -> None:
@@ -72,7 +76,7 @@ class Choices:
         self, edit: Edit, space: Space, basis: ProtectedBasis, change: torch.Tensor, keys: torch.Tensor
     ) -> torch.Tensor:
         """ΔW [d, d_ff] that changes the values of keys [d_ff, m] by R [d, m] and leaves all that is protected alone."""
-        pristine = edit.columns(edit.pristine[space.layer].keys)
+        pristine = edit.columns(edit.pristine[space.layer].keys)  # [d_ff, m]
         lam = self.lam or ridge_of(pristine, basis, self.ridge)  # what a lower edit has made the anchor's weighs little
         return rewrite(change, keys, basis, lam, space.earlier)
 

@@ -3,7 +3,7 @@
 After AlphaEdit (arXiv 2410.02355) as Om Prakash et al. use it on the text encoder of a diffusion model ("Editing
 Concepts in Diffusion Models", 2025). In each chosen block, `fc2` maps keys (its inputs, at all 77 positions) to values.
 The concept's keys K get new values; keys of the null prompt (start of text among them), of the retained prompts and of
-the other concepts keep theirs, because the increment is zero on them (`memory.rewrite`):
+the other concepts keep theirs, because the increment is zero on them (`alphaedit.rewrite`):
 
     ΔW = R KᵀP (K KᵀP + λI)⁻¹        R [d, m]: how the values are to change
 
@@ -38,7 +38,7 @@ from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.families import refuse_several_encoders
-from rasura.patches.models.hidden_states import find_fc2_layers
+from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
 from rasura.patches.types import ParamName
 
 PAPER_LAYERS: Final = (1, 2, 3)
@@ -75,12 +75,14 @@ class ClipNullSpace(Choices):
                 self.shared_p,
             ),
         )
+        # each on a copy of its own
         edits = [Edit.of(problem, target, list(known), self.positions) for target in problem.request.targets]
         losses: list[dict[str, str]] = [{} for _ in edits]
         if self.values == "guided":
             losses = guide(problem, edits, known, self)
         else:
             self._closed(problem, edits, known)
+        # Before anything is measured: `reach` looks at what the patch will hold, not at what was solved.
         stored = [self._stored(edit, known) for edit in edits]
         facts = [{**loss, **far} for loss, far in zip(losses, reach(problem, edits), strict=True)]
         width = problem.encoder.width
@@ -92,14 +94,15 @@ class ClipNullSpace(Choices):
     def _closed(self, problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space]) -> None:
         for done, space in enumerate(known.values()):
             problem.progress("solving", done, len(known))
+            # All are read before any is written, so that within a layer the order of the concepts does not matter.
             seen = [edit.present(space.layer) for edit in edits]
             found = []
             for i, edit in enumerate(edits):
-                goals, keys = edit.goals[space.layer], edit.columns(seen[i].keys)
+                goals, keys = edit.goals[space.layer], edit.columns(seen[i].keys)  # keys K [d_ff, m]
                 if self.values == "states":
-                    change = edit.goal_columns(goals.outputs) - edit.columns(seen[i].outputs)
+                    change = edit.goal_columns(goals.outputs) - edit.columns(seen[i].outputs)  # Y* − Y, [d, m]
                 else:
-                    change = space.weight @ (edit.goal_columns(goals.keys) - keys)
+                    change = space.weight @ (edit.goal_columns(goals.keys) - keys)  # W K* − W K, [d, m]
                 found.append(self.rewritten(edit, space, self.room(edits, i, space), change, keys))
             for edit, delta in zip(edits, found, strict=True):
                 edit.put(space, delta)
@@ -108,7 +111,7 @@ class ClipNullSpace(Choices):
 
     def _increment(self, edit: Edit, space: Space) -> Increment:
         """A layer's ΔW as it is stored."""
-        keys = edit.columns(edit.present(space.layer).keys)
+        keys = edit.columns(edit.present(space.layer).keys)  # [d_ff, m]
         return Increment.quantised(*cut(edit.deltas[space.layer], keys, space.basis, self.energy, self.rank_limit))
 
     def _stored(self, edit: Edit, known: Mapping[int, Space]) -> dict[ParamName, Increment]:
@@ -149,7 +152,9 @@ class ClipNullSpace(Choices):
         keys = edit.columns(seen.keys)
         if self.values == "mapped":
             return Columns(edit.target.concept, keys, edit.goal_columns(goals.keys))
+        # Y holds this layer's own ΔW K already: it is taken out again. [d, m]
         change = edit.goal_columns(goals.outputs) - edit.columns(seen.outputs) + edit.deltas[space.layer] @ keys
+        # W [d, d_ff] has more columns than rows: its pseudo-inverse [d_ff, d] gives the smallest of the keys that fit.
         return Columns(edit.target.concept, keys, keys + torch.linalg.pinv(space.weight) @ change)
 
 
@@ -170,8 +175,8 @@ def _padded(increments: Mapping[ParamName, Increment]) -> dict[ParamName, Increm
     rank = max(increment.rank for increment in increments.values())
     return {
         name: Increment(
-            torch.nn.functional.pad(own.A, (0, 0, 0, rank - own.rank)),
-            torch.nn.functional.pad(own.B, (0, rank - own.rank)),
+            torch.nn.functional.pad(own.A, (0, 0, 0, rank - own.rank)),  # A [r, d_ff]: rows below
+            torch.nn.functional.pad(own.B, (0, rank - own.rank)),  # B [d, r]: columns behind
         )
         for name, own in increments.items()
     }

@@ -14,8 +14,8 @@ from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.models.clip_or_t5 import PhrasePosition
-from rasura.patches.models.hidden_states import States, copied, set_weights, states_of
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
+from rasura.patches.models.text_encoders.hidden_states import States, copied, set_weights, states_of
 from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
 
 ALL: Final = "all"
@@ -60,9 +60,10 @@ class Edit:
         """
         encoder, templates = problem.encoder, problem.request.templates_of(target)
         sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
-        ids, goal_ids = encoder.batch(sources), encoder.batch(goals)
+        ids, goal_ids = encoder.batch(sources), encoder.batch(goals)  # [n, length] each
         own = [encoder.places(prompt, target.concept)[0] for prompt in sources]
         theirs = [encoder.places(prompt, target.anchor)[0] for prompt in goals]
+        # which positions, as the eraser or the request says
         tokens = positions if positions == ALL else problem.request.tokens
         pairs = tuple(_pairs(a, b, tokens) for a, b in zip(own, theirs, strict=True))
         return cls(
@@ -93,6 +94,8 @@ class Edit:
         """Where the values of these prompts may change: chosen positions that know the concept. [n, length] bool."""
         found = torch.zeros(len(rows), self.ids.shape[1], dtype=torch.bool)
         for i, row in enumerate(rows):
+            # What stands before the subject knows nothing of it: attention is causal, and these keys are every
+            # prompt's.
             found[i, [a for a, _ in self.pairs[row] if a >= self.starts[row]]] = True
         return found
 
@@ -111,7 +114,7 @@ class Edit:
         Raises:
             ErasureRefusedError: nothing is left.
         """
-        basis = build_guarded_basis(space.basis, others, share) if others else space.basis
+        basis = build_guarded_basis(space.basis, others, share) if others else space.basis  # [rank, d_ff]
         self.guarded[space.layer] = max(self.guarded.get(space.layer, 0), basis.rank - space.basis.rank)
         return basis
 
@@ -121,6 +124,8 @@ class Edit:
         Raises:
             ErasureRefusedError: less than `FREE_FLOOR` of them is free.
         """
+        # Of columns that know the concept alone: the template's words lie inside of what is protected in any case.
+        # [d_ff, ≤ m]
         known = self.columns(self.pristine[space.layer].keys)[:, self.own()]
         share = free_norm(known, basis)
         if share < FREE_FLOOR:
@@ -132,7 +137,7 @@ class Edit:
                 concept=self.target.concept,
                 free=f"{share:.3e}",
             )
-        self.free[space.layer] = min(self.free.get(space.layer, 1.0), share**2)
+        self.free[space.layer] = min(self.free.get(space.layer, 1.0), share**2)  # of energy, where `share` is of norms
 
 
 def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]:
@@ -140,10 +145,10 @@ def others_of(edits: Sequence[Edit], own: int, layer: int) -> list[torch.Tensor]
     found = []
     for i, edit in enumerate(edits):
         if i != own:
-            keys = [edit.pristine[layer].keys]
+            keys = [edit.pristine[layer].keys]  # [n, length, d_ff] each
             if any(below < layer for below in edit.deltas):  # an edit further down moves the keys
                 keys.append(edit.present(layer).keys)
-            found.append(torch.cat(keys).flatten(0, 1))
+            found.append(torch.cat(keys).flatten(0, 1))  # [m, d_ff]
     return found
 
 
@@ -153,9 +158,11 @@ def _pairs(source: PhrasePosition, goal: PhrasePosition, tokens: str) -> tuple[t
     own, length = source.subject, source.stop
     last, end = own[-1], goal.subject[-1]
     before = [(position, position) for position in range(own[0])]  # the template's own words, the same in both
+    # End-of-text and pads, which know the concept, too. Behind a longer anchor fewer are left: its last one stands for
+    # the missing.
     after = [(last + j, min(end + j, length - 1)) for j in range(1, length - last)]
     return (*before, *paired(source, goal, "subject"), *after)
 
 
 def _picked(states: torch.Tensor, positions: Sequence[Sequence[int]]) -> torch.Tensor:
-    return torch.cat([states[i, list(chosen)] for i, chosen in enumerate(positions)]).T.contiguous()
+    return torch.cat([states[i, list(chosen)] for i, chosen in enumerate(positions)]).T.contiguous()  # [x, m]

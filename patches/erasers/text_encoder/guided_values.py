@@ -24,7 +24,7 @@ from rasura.patches.erasers.text_encoder.choices import Choices
 from rasura.patches.erasers.text_encoder.edit import Edit, others_of
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.hidden_states import copied, embed_tokens, fc2_of, injected, states_of
+from rasura.patches.models.text_encoders.hidden_states import copied, embed_tokens, fc2_of, injected, states_of
 
 _ROUNDS: Final = 1 << 20  # seeds of one concept lie so far from those of the next
 
@@ -61,9 +61,10 @@ class _Studio:
         """Some of a concept's prompts in a random order, and a latent picture of each from the pristine model."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(edit.ids.shape[0], generator=generator).tolist()
+        # around again where prompts are fewer than pictures
         rows = [order[i % len(order)] for i in range(self.method.batch)]
-        states = embed_tokens(self.pristine, edit.ids[rows])
-        start = self.denoiser.noise(seed, len(rows))
+        states = embed_tokens(self.pristine, edit.ids[rows])  # [n, length, d]
+        start = self.denoiser.noise(seed, len(rows))  # [n, c, h, w]
         found, _ = self.denoiser.drawn(
             states, self.null, start, steps=self.method.draw_steps, guidance=self.method.guidance
         )
@@ -72,9 +73,9 @@ class _Studio:
     def scene(self, edit: Edit, rows: list[int], pictures: torch.Tensor, seed: int) -> _Scene:
         """The pictures under fresh noise, and what the anchor's prompts make of them."""
         generator = torch.Generator().manual_seed(seed)
-        top = min(self.method.t_high, self.denoiser.steps - 1)
+        top = min(self.method.t_high, self.denoiser.steps - 1)  # a schedule may have fewer steps than were chosen
         times = torch.randint(min(self.method.t_low, top), top + 1, (len(rows),), generator=generator)
-        noise = torch.randn(pictures.shape, generator=generator)
+        noise = torch.randn(pictures.shape, generator=generator)  # on the CPU: the same on every device
         times, device = times.to(self.denoiser.device), self.denoiser.device
         noised = self.denoiser.noised(pictures, noise.to(device), times)
         goals = embed_tokens(self.pristine, edit.goal_ids[rows]).to(device)
@@ -105,6 +106,7 @@ def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], m
     studio = _Studio(denoiser, pristine, embed_tokens(pristine, problem.encoder.batch([""])), method)
     for edit in edits:
         edit.model.to(denoiser.device)
+    # Fixed before the first round: what the others' keys become is taken out at the end, in `_part`.
     rooms = {(i, layer): method.room(edits, i, space) for layer, space in known.items() for i in range(len(edits))}
     shown: list[_Scene] = []
     for epoch in range(method.epochs):
@@ -115,10 +117,10 @@ def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], m
             for done, (layer, space) in enumerate(known.items()):
                 scene = studio.scene(edit, rows, pictures, seed + done + 1)
                 if epoch == done == 0:
-                    shown.append(scene)
+                    shown.append(scene)  # kept to be measured before and after
                 change, keys = _values(studio, edit, space, scene)
                 delta = method.rewritten(edit, space, rooms[i, layer], change, keys)
-                edit.put(space, edit.deltas.get(layer, 0) + delta)
+                edit.put(space, edit.deltas.get(layer, 0) + delta)  # rounds add up, [d, d_ff]
     _part(edits, known, method)
     problem.progress("guiding", method.epochs, method.epochs)
     return [_facts(studio, edit, scene) for edit, scene in zip(edits, shown, strict=True)]
@@ -126,13 +128,14 @@ def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], m
 
 def _values(studio: _Studio, edit: Edit, space: Space, scene: _Scene) -> tuple[torch.Tensor, torch.Tensor]:
     """How the values of the scene's keys are to change, R [d, m], and the keys [d_ff, m]; float64 on the CPU."""
-    keys = states_of(edit.model, scene.ids, [space.layer])[space.layer].keys
+    keys = states_of(edit.model, scene.ids, [space.layer])[space.layer].keys  # [n, length, d_ff] float64
     weight = fc2_of(edit.model, space.layer).weight
     present = (keys.to(weight.device, torch.float32) @ weight.T).detach()  # [n, length, d]
-    free = edit.mask(scene.rows).to(weight.device)[..., None]
+    free = edit.mask(scene.rows).to(weight.device)[..., None]  # [n, length, 1]
     z = present.clone().requires_grad_()
     adam = torch.optim.Adam([z], studio.method.lr)
     for _ in range(studio.method.steps):
+        # All other positions keep the values that they have, and give z no gradient.
         with injected(edit.model, space.layer, torch.where(free, z, present)):
             loss = studio.loss(edit.model, scene)
         adam.zero_grad()
@@ -149,7 +152,7 @@ def _part(edits: Sequence[Edit], known: Mapping[int, Space], method: Choices) ->
     for layer, space in known.items():
         rooms = [edit.room(space, others_of(edits, i, layer), method.guard_share) for i, edit in enumerate(edits)]
         for edit, room in zip(edits, rooms, strict=True):
-            edit.put(space, room.project(edit.deltas[layer].T).T)
+            edit.put(space, room.project(edit.deltas[layer].T).T)  # ΔW P, [d, d_ff]
 
 
 def _facts(studio: _Studio, edit: Edit, scene: _Scene) -> dict[str, str]:

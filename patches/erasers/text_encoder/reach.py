@@ -7,8 +7,8 @@ from typing import Final
 
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.edit import Edit
-from rasura.patches.models.hidden_states import embed_tokens
-from rasura.patches.models.text_encoder import BATCH
+from rasura.patches.models.text_encoders.hidden_states import embed_tokens
+from rasura.patches.models.text_encoders.text_encoder import BATCH
 
 SAMPLE: Final = 256
 """Most prompts that are encoded anew; evenly spaced ones stand for more."""
@@ -36,9 +36,9 @@ def reach(problem: Problem, edits: Sequence[Edit]) -> list[dict[str, str]]:
 
 def _residual(problem: Problem, edit: Edit) -> float:
     model = problem.encoder.module
-    wanted = edit.goal_columns(embed_tokens(model, edit.goal_ids))
-    asked = float((edit.columns(embed_tokens(model, edit.ids)) - wanted).square().sum())
-    left = float((edit.columns(embed_tokens(edit.model, edit.ids)) - wanted).square().sum())
+    wanted = edit.goal_columns(embed_tokens(model, edit.goal_ids))  # c*, [d, m]
+    asked = float((edit.columns(embed_tokens(model, edit.ids)) - wanted).square().sum())  # ‖c − c*‖²
+    left = float((edit.columns(embed_tokens(edit.model, edit.ids)) - wanted).square().sum())  # ‖c' − c*‖²
     return (left / asked) ** 0.5 if asked > 0 else 0.0
 
 
@@ -46,7 +46,7 @@ def _moved(problem: Problem, edits: Sequence[Edit], prompts: Sequence[str]) -> l
     moved, present = [0.0] * len(edits), 0.0
     for start in range(0, len(prompts), BATCH):
         ids = problem.encoder.batch(prompts[start : start + BATCH])
-        before = embed_tokens(problem.encoder.module, ids)
+        before = embed_tokens(problem.encoder.module, ids)  # [b, length, d]; once for all edits
         present += float(before.square().sum())
         for i, edit in enumerate(edits):
             moved[i] += float((embed_tokens(edit.model, ids) - before).square().sum())
@@ -54,4 +54,4 @@ def _moved(problem: Problem, edits: Sequence[Edit], prompts: Sequence[str]) -> l
 
 
 def _sample(prompts: Sequence[str]) -> Sequence[str]:
-    return prompts[:: -(-len(prompts) // SAMPLE)] if prompts else prompts
+    return prompts[:: -(-len(prompts) // SAMPLE)] if prompts else prompts  # every k-th, k rounded up

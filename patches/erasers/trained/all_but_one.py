@@ -1,13 +1,13 @@
 """All but One: change a concept's guidance term alone (Hong, Lee, Woo, AAAI 2024, 38(19), article 30107).
 
-    L_erase = mean ‖γ1·T − γ2·ψ_θ(c)‖²,     L_unc = mean ‖ε_θ0(z_t, ∅) − ε_θ(z_t, ∅)‖²          (`guidance`)
+    L_erase = mean ‖γ1·T − γ2·ψ_θ(c)‖²,     L_unc = mean ‖ε_θ0(z_t, ∅) − ε_θ(z_t, ∅)‖²          (`all_but_one_loss`)
     L       = L_erase + λ·(L_unc − ϵ)       λ fixed, or by dual ascent: λ ← max(0, λ + ρ·(L_unc − ϵ))
 
 trained with Adam on latents that the frozen model leaves partway under c. The loss has a minimum at ψ_θ(c) = T·γ1/γ2,
 so nothing has to stop it early. The paper gives no code; step size, λ, ϵ, κ, g, latents and guidance are ours.
 
-    k, v, kv    ΔW_l = B_l·A with A orthogonal to the null prompt and all else that is protected (`room`): L_unc is 0
-                exactly whatever B_l is, and the patch is separable
+    k, v, kv    ΔW_l = B_l·A with A orthogonal to the null prompt and all else that is protected
+                (`prompt_null_space`): L_unc is 0 exactly whatever B_l is, and the patch is separable
     q, out      ΔW_l = B_l·A_l, both trained: the input is a picture's, and nothing about it can be promised from text;
                 λ is all that holds the unconditional prediction, and what it lets go is measured
 """
@@ -70,13 +70,21 @@ class AllButOne:
     gamma_guidance: float = option(1.0, "scale γ2 of the trained guidance", low=1e-3, high=100)
     lagrangian: str = option("fixed", "whether λ stays or follows the drift", choices=("fixed", "dual"))
     lam: float = option(1.0, "multiplier λ of the unconditional drift, or where it starts", low=0, high=1e6)
-    slack: float = option(0.0, "mean squared drift ϵ that dual ascent allows", low=0, high=1e6)
-    ascent: float = option(10.0, "step size ρ of dual ascent", low=0, high=1e6)
+    slack: float = option(0.0, "mean squared drift ϵ that dual ascent allows", low=0, high=1e6, needs="lagrangian=dual")
+    ascent: float = option(10.0, "step size ρ of dual ascent", low=0, high=1e6, needs="lagrangian=dual")
     stop_gradient: bool = option(default=False, text="no gradient through the null prompt inside the guidance")
-    kappa: float = option(0.9, "quantile below which an explicit signal is left out", low=0, high=1)
-    push: float = option(-1.0, "weight g of the concept in an explicit signal", low=-100, high=100)
-    pull: float = option(1.0, "weight g of the anchor in an explicit signal", low=-100, high=100)
-    p2p_share: float = option(0.8, "first share of the way in which p2p keeps the layout", low=0, high=1)
+    kappa: float = option(
+        0.9, "quantile below which an explicit signal is left out", low=0, high=1, needs="target=explicit"
+    )
+    push: float = option(
+        -1.0, "weight g of the concept in an explicit signal", low=-100, high=100, needs="target=explicit"
+    )
+    pull: float = option(
+        1.0, "weight g of the anchor in an explicit signal", low=-100, high=100, needs="target=explicit"
+    )
+    p2p_share: float = option(
+        0.8, "first share of the way in which p2p keeps the layout", low=0, high=1, needs="target=p2p"
+    )
     lr: float = option(3e-3, "Adam's step size", low=1e-12, high=10)
     steps: int = option(200, "updates", low=1, high=1_000_000)
     batch: int = option(2, "latents an update", low=1, high=1024)
@@ -110,6 +118,7 @@ class AllButOne:
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """Train one increment a concept; refusals come before anything is drawn."""
         image = problem.request.layers in IMAGE_LAYERS
+        # Before the UNet is loaded: text alone shows which concepts lie inside of what is protected.
         parts = [None if image else _part(self, problem, index) for index in range(len(problem.columns))]
         denoiser = problem.denoiser()
         return tuple(_erased(self, problem, denoiser, index, part) for index, part in enumerate(parts))
@@ -142,13 +151,14 @@ def _part(method: AllButOne, problem: Problem, index: int) -> _Part:
 
 def _erased(method: AllButOne, problem: Problem, denoiser: Denoiser, index: int, part: _Part | None) -> Erasure:
     concept = problem.columns[index].name
-    null = problem.reference.invariants[None].to(denoiser.device, torch.float32)
+    null = problem.reference.invariants[None].to(denoiser.device, torch.float32)  # [1, length, d]
     factors = _factors(method, problem, concept, part, denoiser.device)
     views = _views(method, problem, denoiser, index, seed=method.seed, count=method.images)
     multiplier = torch.full((1,), method.lam, dtype=torch.float64)
     run = _Run(views, null, factors, part is None, multiplier)
     end = _trained(method, problem, denoiser, concept, run)
     increments = _increments(factors, part)
+    # Latents of another seed, which no update has seen.
     judged = _views(method, problem, denoiser, index, seed=derive_seed(method.seed, "judged"), count=JUDGED)
     facts = {**end.facts(), **_judged(method, denoiser, replace(run, views=judged), increments)}
     if method.lagrangian == "dual":
@@ -165,13 +175,15 @@ def _factors(
 ) -> dict[ParamName, LayerFactors]:
     """What is trained: responses, and on the image side detectors too, orthonormal at first."""
     if part is not None:
+        # A stays as it is: that it is orthogonal to all that is protected is the promise.
         return trace_branches(part.A.float().to(device), responses(problem, part.A.shape[0], device))
     rank = min([method.rank, *(min(weight.shape) for weight in problem.weights.values())])
     found = {}
     for name, B in responses(problem, rank, device).items():
         generator = torch.Generator("cpu").manual_seed(derive_seed(method.seed, concept, "detector", name))
+        # [d_in, r]; float64 on the CPU, so that the directions are the same on every device.
         drawn = torch.randn(problem.weights[name].shape[1], rank, generator=generator, dtype=torch.float64)
-        A = torch.linalg.qr(drawn)[0].T.float().contiguous().to(device)
+        A = torch.linalg.qr(drawn)[0].T.float().contiguous().to(device)  # [r, d_in], orthonormal rows
         found[name] = LayerFactors(A.requires_grad_(), B)
     return found
 
@@ -197,7 +209,7 @@ def _matching(problem: Problem, index: int) -> torch.Tensor:
     templates = problem.request.templates_of(target)
     pairs = zip(prompts_of(target.concept, templates), prompts_of(target.anchor, templates), strict=True)
     found = [(encoder.subject(one, target.concept), encoder.subject(two, target.anchor)) for one, two in pairs]
-    return torch.stack([matched(source, goal, encoder.length) for source, goal in found])
+    return torch.stack([matched(source, goal, encoder.length) for source, goal in found])  # [prompts, length, length]
 
 
 def _trained(method: AllButOne, problem: Problem, denoiser: Denoiser, concept: str, run: _Run) -> Trained:
@@ -218,8 +230,9 @@ def _trained(method: AllButOne, problem: Problem, denoiser: Denoiser, concept: s
 def objective(method: AllButOne, denoiser: Denoiser, run: _Run, seed: int) -> Objective:
     """The loss of one update on a random batch; also moves λ where it follows the drift."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    chosen = torch.randint(0, run.views.z.shape[0], (method.batch,), generator=generator)
+    chosen = torch.randint(0, run.views.z.shape[0], (method.batch,), generator=generator)  # [b]
     erase, drift = compute_losses(method, denoiser, run, run.views.some(chosen.to(denoiser.device)))
+    # This update's λ; dual ascent moves it for the next.
     multiplier = float(run.multiplier)
     if method.lagrangian == "dual":
         run.multiplier.add_(method.ascent * (float(drift.detach()) - method.slack)).clamp_(min=0)
@@ -232,10 +245,11 @@ def compute_losses(method: AllButOne, denoiser: Denoiser, run: _Run, views: View
     with denoiser.branch(run.factors):
         if not run.moves_null:
             told = denoiser.predict(views.z, views.t, views.states)
+            # A sees nothing of ∅, so that its prediction is the frozen one and needs no pass.
             return compute_erase_loss(views.target, told - views.nothing, gammas), torch.zeros((), device=told.device)
-        both = torch.cat([views.states, run.null.expand_as(views.states)])
+        both = torch.cat([views.states, run.null.expand_as(views.states)])  # [2b, length, d]
         told, nothing = denoiser.predict(torch.cat([views.z] * 2), torch.cat([views.t] * 2), both).chunk(2)
-    start = nothing.detach() if method.stop_gradient else nothing
+    start = nothing.detach() if method.stop_gradient else nothing  # what ψ is counted from
     return compute_erase_loss(views.target, told - start, gammas), compute_drift_loss(views.nothing, nothing)
 
 

@@ -74,8 +74,8 @@ def make_explicit(signals: Iterable[tuple[float, torch.Tensor]], kappa: float) -
     """δ = Σ g·β ⊙ Δ over pairs of g and Δ [n, c, h, w]; β is 1 where |Δ| is at least its κ-quantile, 0 elsewhere."""
 
     def kept(delta: torch.Tensor) -> torch.Tensor:
-        sizes = delta.abs().flatten(2)
-        edge = torch.quantile(sizes, kappa, dim=2)[..., None, None]
+        sizes = delta.abs().flatten(2)  # [n, c, h·w]
+        edge = torch.quantile(sizes, kappa, dim=2)[..., None, None]  # of each channel by itself, [n, c, 1, 1]
         return torch.where(delta.abs() >= edge, delta, torch.zeros_like(delta))
 
     return torch.stack([g * kept(delta) for g, delta in signals]).sum(0)
@@ -106,8 +106,8 @@ def viewed(
     Args:
         denoiser: the frozen model.
         scene: prompts with the concept and with the anchor.
-        latents: z_t, t, and which prompt, see `scenes.partway`.
-        matching: R [prompts, length, length] of each prompt's pair; see `attention_control.matched`.
+        latents: z_t, t, and which prompt, see `training_samples.partway`.
+        matching: R [prompts, length, length] of each prompt's pair; see `prompt_to_prompt.matched`.
         wanted: which target.
     """
     parts = [
@@ -125,6 +125,7 @@ def _viewed(
     null = scene.null.expand_as(states)
     with torch.no_grad():
         told = denoiser.predict(torch.cat([z, z, z]), torch.cat([t, t, t]), torch.cat([states, anchors, null]))
+        # One pass for the three: the same latents and steps. [n, c, h, w] each
         with_concept, with_anchor, nothing = told.chunk(3)
         guidance, other = with_concept - nothing, with_anchor - nothing
         match wanted.kind:
@@ -135,6 +136,7 @@ def _viewed(
             case "explicit":
                 target = guidance + make_explicit([(wanted.push, guidance), (wanted.pull, other)], wanted.kappa)
             case _:
+                # Steps count down while a picture is drawn: the first share of the way are the large t. [n] bool
                 early = t >= round((1 - wanted.share) * denoiser.steps)
                 target = layout_kept(denoiser, (z, t), (states, anchors), matching[which], early) - nothing
     return Views(z, t, states, nothing, guidance, target)
@@ -156,6 +158,7 @@ def layout_kept(
         matching: R [n, length, length].
         where: [n] bool, which latents take the maps.
     """
+    # Prompt-to-Prompt (arXiv 2208.01626): the layout comes from the attention maps of c, the content from c'.
     with recording(denoiser.unet) as maps:
         denoiser.predict(*latents, states[0])
     with injecting(denoiser.unet, maps, matching, where):

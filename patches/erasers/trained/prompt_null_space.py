@@ -20,7 +20,7 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, say_free, share_of
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import ParamName

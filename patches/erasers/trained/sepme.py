@@ -6,11 +6,12 @@ With r_θ = ε_θ(x_t, c) − ε(x_t, ∅), θ0 the frozen model, and M the numb
     L     = L_cor + λ·(1/M)·Σ_l Σ |ΔW_l|                           one concept
     L     = Σ_i η_i·L_cor,i + λ·(1/M)·Σ_l Σ |Σ_i ΔW_l,i|           several at once, η_i = max_k|L_cor,k| / |L_cor,i|
 
-trained with Adam until the smoothed L_cor is at most τ (`training`). There is no classifier-free guidance in it.
+trained with Adam until the smoothed L_cor is at most τ (`training_loop`). There is no classifier-free guidance in it.
 
 Weights are decoupled (eqs 24 to 26): every ΔW_l acts only on what is free of the null prompt, watermarks, retained
-prompts, registered patches and the prompts of the other concepts (`room`). So what one patch does is the same whether
-the others are there or not, each can be trained for itself, and any of them can be taken out. Two spellings:
+prompts, registered patches and the prompts of the other concepts (`prompt_null_space`). So what one patch does is the
+same whether the others are there or not, each can be trained for itself, and any of them can be taken out. Two
+spellings:
 
     compact   ΔW_l = B_l·A, A the orthonormal directions of the concept's own tokens in the free space; B_l trained
     full      ΔW_l = B_l·S, S an orthonormal basis of the whole free space, as published up to the choice of basis;
@@ -65,8 +66,10 @@ class SepMe:
     mode: str = option("separate", "one run a concept, or one for all", choices=("separate", "simultaneous"))
     rank: int = option(8, "most directions of a concept's tokens", low=1, high=4096)
     basis: str = option("compact", "train on those, or on all free directions", choices=("compact", "full"))
-    export: str = option("compressed", "what of a full run is kept", choices=("compressed", "whole"))
-    rank_limit: int = option(64, "most directions of a whole export", low=1, high=4096)
+    export: str = option(
+        "compressed", "what of a full run is kept", choices=("compressed", "whole"), needs="basis=full"
+    )
+    rank_limit: int = option(64, "most directions of a whole export", low=1, high=4096, needs="export=whole")
     protect_rows: str = option("all", "which tokens of other concepts' prompts stay", choices=("all", "informative"))
     tolerance: float = option(1e-6, "share of energy below which their directions are let go; 0: none", low=0, high=1)
     watermark: str = option("", "prompts protected as exactly as the null prompt, separated by |")
@@ -84,11 +87,12 @@ class SepMe:
 
     def solve(self, problem: Problem) -> tuple[Erasure, ...]:
         """Train one increment a concept; refusals come before anything is drawn."""
+        # Before the UNet is loaded: text alone shows which concepts lie inside of what is protected.
         parts = [_part(self, problem, index) for index in range(len(problem.columns))]
         denoiser = problem.denoiser()
         lessons = [_lesson(self, problem, part, denoiser) for part in parts]
         if self.mode == "simultaneous":
-            ends = [_trained(self, problem, denoiser, lessons)] * len(lessons)
+            ends = [_trained(self, problem, denoiser, lessons)] * len(lessons)  # one run, told of each patch
         else:
             ends = [_trained(self, problem, denoiser, [lesson]) for lesson in lessons]
         return tuple(_erasure(self, problem, *found) for found in zip(parts, lessons, ends, strict=True))
@@ -107,13 +111,14 @@ class _Part:
 def _part(method: SepMe, problem: Problem, index: int) -> _Part:
     marks = tuple(mark.strip() for mark in method.watermark.split(SEPARATOR) if mark.strip())
     room = room_of(problem, index, Protection(method.tolerance, method.protect_rows, marks))
-    A, free = detectors(problem.columns[index], room.basis, method.rank)
+    A, free = detectors(problem.columns[index], room.basis, method.rank)  # [r, d], the share of energy that is free
     return _Part(index, room, A, free)
 
 
 def _lesson(method: SepMe, problem: Problem, part: _Part, denoiser: Denoiser) -> Lesson:
     scene = scenes(problem, part.index, denoiser, anchored=method.neutral == "anchor")
     detector = (
+        # [r, d], or [d − k, d]
         (part.A if method.basis == "compact" else compute_complement(part.room.basis)).float().to(denoiser.device)
     )
     pictures, which = drawn(
@@ -140,6 +145,7 @@ def _trained(method: SepMe, problem: Problem, denoiser: Denoiser, lessons: Seque
     if problem.work is not None:
         inputs = {f"{i}/{k}": t for i, own in enumerate(lessons) for k, t in _inputs(own).items()}
         task = replace(task, checkpoints=Checkpoints(problem.work, run_of(method, denoiser, task.name, inputs)))
+    # L_cor starts at mean(r²), which every concept has another: a share of it means the same for all.
     tau = method.tau * before(denoiser, lessons, method.seed) if method.tau_unit == "share" else method.tau
     return train(task, TrainingPlan(method.lr, method.steps, tau=tau, accumulate=method.accumulate), problem.progress)
 
@@ -151,6 +157,7 @@ def _inputs(lesson: Lesson) -> dict[str, torch.Tensor]:
 
 
 def _erasure(method: SepMe, problem: Problem, part: _Part, lesson: Lesson, end: Trained) -> Erasure:
+    # A [r, d]; each B [d_out, r]
     A, found = _exported(method, part, {name: B.detach().cpu().double() for name, B in lesson.responses.items()})
     increments = {name: Increment.quantised(A, B) for name, B in found.items()}
     size = compute_mean_norm(trace_branches(A, found).values())
@@ -164,9 +171,11 @@ def _exported(
     """Detector and responses, float64, of what is kept: of a full run its part on the concept, or its strongest."""
     if method.basis == "compact":
         return part.A, found
-    S = compute_complement(part.room.basis)
+    S = compute_complement(part.room.basis)  # [d − k, d]
     if method.export == "compressed":
+        # A lies in the span of S, so that ΔW AᵀA = (B S Aᵀ) A: responses [d_out, r].
         return part.A, {name: B @ (S @ part.A.T) for name, B in found.items()}
+    # All layers share one detector, so their responses are cut together: [Σ d_out, d − k].
     _, _, right = torch.linalg.svd(torch.cat(list(found.values())), full_matrices=False)
-    top = right[: method.rank_limit]
+    top = right[: method.rank_limit]  # [r, d − k]
     return top @ S, {name: B @ top.T for name, B in found.items()}

@@ -50,7 +50,7 @@ def compute_correlation(changed: torch.Tensor, frozen: torch.Tensor) -> torch.Te
 
 def weights(losses: Sequence[float]) -> list[float]:
     """η_i = max_k |L_k| / |L_i|, at most `ETA_LIMIT`; numbers, so that no gradient flows through them."""
-    largest = max(abs(loss) for loss in losses)
+    largest = max(abs(loss) for loss in losses)  # what is left most weighs least
     return [min(ETA_LIMIT, largest / abs(loss)) if loss else ETA_LIMIT for loss in losses]
 
 
@@ -63,6 +63,7 @@ def join_columns(lessons: Sequence[Lesson]) -> dict[ParamName, LayerFactors]:
 
 def compute_mean_norm(factors: Iterable[LayerFactors]) -> torch.Tensor:
     """(1/M)·Σ_l Σ |B_l·A|."""
+    # The sum of the products, not of the factors: several concepts may cancel in a weight.
     return torch.stack([(own.B @ own.A).abs().sum() for own in factors]).mean()
 
 

@@ -7,7 +7,7 @@ With L_i the watched number before update i + 1 (SepME, arXiv 2402.05947, eq. 37
 so twelve updates at least are made. The parameters stay as the last update left them.
 
 Nothing random is drawn here, and an objective draws from generators that it derives from (seed, step) alone
-(`derived`): a run that was killed goes on from its last state to the very bits of a run that was not. Gradients are
+(`derive_seed`): a run that was killed goes on from its last state to the very bits of a run that was not. Gradients are
 zeroed before each update; SepME's published script never does, which `accumulate` repeats.
 """
 
@@ -116,7 +116,7 @@ def smoothed(before: float | None, value: float, momentum: float) -> float:
 
 def derive_seed(seed: int, *words: str | int) -> int:
     """A seed of its own for each purpose, 0 to 2⁶³ − 1: SHA-256 of seed and words."""
-    text = "\0".join(map(str, (seed, *words)))
+    text = "\0".join(map(str, (seed, *words)))  # no word holds a NUL, so that no two lists spell the same
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -165,7 +165,8 @@ class _Run:
     def update(self) -> None:
         if not self._plan.accumulate:
             self._optimiser.zero_grad()
-        objective = self._task.objective(self.updates)
+        objective = self._task.objective(self.updates)  # of the parameters as they are, before update `updates` + 1
+        # Before the gradient: one step on NaN would leave nothing to go back to.
         self._check(objective)
         objective.total.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
@@ -188,6 +189,7 @@ class _Run:
             )
 
     def _tensors(self) -> dict[str, torch.Tensor]:
+        # float64 holds Python's floats to the bit: the statistic goes on as it was.
         found = {"statistic": torch.tensor([self.first, self.mean], dtype=torch.float64)}
         for i, leaf in enumerate(self._task.parameters.values()):
             found[f"{i}/value"] = leaf.detach()
@@ -201,7 +203,7 @@ class _Run:
         self.first, self.mean = found.tensors["statistic"].tolist()
         with torch.no_grad():
             for i, leaf in enumerate(self._task.parameters.values()):
-                leaf.copy_(found.tensors[f"{i}/value"])
+                leaf.copy_(found.tensors[f"{i}/value"])  # in place: the objective holds these very tensors
                 moments = {name: found.tensors[f"{i}/{name}"] for name in _MOMENTS}
                 # Adam counts its steps on the CPU.
                 placed = {name: m if name == "step" else m.to(leaf.device) for name, m in moments.items()}

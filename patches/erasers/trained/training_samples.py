@@ -56,8 +56,8 @@ def scenes(problem: Problem, index: int, denoiser: Denoiser, *, anchored: bool =
     target = problem.request.targets[index]
     templates = problem.request.templates_of(target)
     prompts = prompts_of(target.concept, templates)
-    null = problem.reference.invariants[None]
-    states = problem.encoder.encode_all(prompts)
+    null = problem.reference.invariants[None]  # [1, length, d]
+    states = problem.encoder.encode_all(prompts)  # [n, length, d] float64
     neutral = problem.encoder.encode_all(prompts_of(target.anchor, templates)) if anchored else null.expand_as(states)
     c, n, o = (t.to(denoiser.device, torch.float32) for t in (states, neutral, null))
     return Scenes(target.concept, prompts, c, n, o)
@@ -71,7 +71,7 @@ def drawn(
     parts = []
     for start in range(0, count, BATCH):
         progress(f"drawing {scene.concept}", start, count)
-        part = which[start : start + BATCH]
+        part = which[start : start + BATCH]  # [≤ BATCH]
         noise = denoiser.noise(derive_seed(seed, scene.concept, "picture", start), len(part))
         parts.append(denoiser.drawn(scene.states[part], scene.null, noise, steps=steps, guidance=guidance)[0])
     progress(f"drawing {scene.concept}", count, count)
@@ -89,13 +89,14 @@ def partway(
     group = BATCH // 2
     groups = -(-count // group)
     generator = torch.Generator("cpu").manual_seed(derive_seed(seed, scene.concept, "untils"))
-    untils = torch.arange(groups)[torch.randperm(groups, generator=generator)] * steps // groups
+    untils = torch.arange(groups)[torch.randperm(groups, generator=generator)] * steps // groups  # [groups]
     which = torch.arange(count, device=denoiser.device) % len(scene.prompts)
     latents, times = [], []
     for i, until in enumerate(untils.tolist()):
         progress(f"drawing {scene.concept}", i * group, count)
         part = which[i * group : (i + 1) * group]
         noise = denoiser.noise(derive_seed(seed, scene.concept, "partway", i), len(part))
+        # [≤ group, c, h, w], [≤ group]
         z, t = denoiser.drawn(scene.states[part], scene.null, noise, steps=steps, guidance=guidance, until=until)
         latents.append(z)
         times.append(t)
@@ -142,5 +143,6 @@ def run_of(eraser: Eraser, denoiser: Denoiser, name: str, tensors: Mapping[str, 
         "device": denoiser.device.type,
         "torch": torch.__version__,
     }
+    # The UNet itself, not the base's name: a fine-tuned one of the same name is another run.
     frozen = {f"unet/{key}": value for key, value in denoiser.unet.state_dict().items()}
     return run_digest(settings, {**frozen, "alphas": denoiser.alphas, **tensors})

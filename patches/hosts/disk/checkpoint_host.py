@@ -5,22 +5,23 @@ folder, writing an exclusive one, each for the length of one call and without wa
 mapped into its memory sees the new values at once; load models afresh after a write.
 """
 
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import digest_tensors, torch_dtype, view_memory
-from rasura.patches.errors import DriftError, HostError, HostWriteError, UnsupportedHostError
-from rasura.patches.hosts.check_value import check_same, check_value
+from rasura.patches.errors import DriftError, HostWriteError, UnsupportedHostError
+from rasura.patches.hosts.check_value import check_value
 from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
 from rasura.patches.hosts.disk.diffusers_layout import Layout, TensorLocation
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
+from rasura.patches.hosts.disk.saved_again import check_uncast, find_cast, say_way_back
+from rasura.patches.hosts.disk.settle_writes import readable, settle
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, ParameterInfo
@@ -31,9 +32,6 @@ if TYPE_CHECKING:  # hashing a model on disk needs no torch
     import torch  # digests of a checkpoint need none
 
 __all__ = ["CheckpointHost"]
-
-_WIDENED: Final = frozenset({("F16", "F32"), ("BF16", "F32"), ("F16", "F64"), ("BF16", "F64"), ("F32", "F64")})
-"""Types in which every number of another stays what it is."""
 
 
 class CheckpointHost(Host):
@@ -50,6 +48,8 @@ class CheckpointHost(Host):
         self._layout = layout
         self._fresh_identity = identity
         self._state = StateFolder(path)
+        self.single = self._state.single
+        """Whether the model is one file, in which there is no tokenizer."""
         self._held: Mapping[ParamName, Digest] = {}
 
     @classmethod
@@ -66,18 +66,13 @@ class CheckpointHost(Host):
         """
         path = find_model(path)
         layout = find_layout_of(path)
-        with locked(path, exclusive=False) as lock, _readable(path):
+        with locked(path, exclusive=False) as lock, readable(path):
             journal = cls.journal_type(StateFolder(path))
             recovered = False
             if journal.unsettled():
                 lock.make(exclusive=True)
-                recovered = _settle(journal, path)
+                recovered = settle(journal, path)
         return cls(path, layout, recovered=recovered, identity=make_identity())
-
-    @property
-    def single(self) -> bool:
-        """Whether the model is one file, in which there is no tokenizer."""
-        return self._state.single
 
     @property
     def folder(self) -> Path:
@@ -151,33 +146,11 @@ class CheckpointHost(Host):
 
     def cast_since(self) -> tuple[str, str] | None:
         """The dtype that a patched parameter had and the one it has, where its file was written again in another."""
-        infos = self.parameters()
-        pairs = ((k.info.dtype, infos[n].dtype) for n, k in self._state.kept().items() if n in infos)
-        return next(((was, now) for was, now in pairs if was != now), None)
+        return find_cast({name: kept.info for name, kept in self._state.kept().items()}, self.parameters())
 
     def say_way_back(self, was: str, now: str) -> str:
-        """What helps a model that was saved again in another type than the one in which it was patched.
-
-        A wider type holds every number as it was. Any other rounded them, and originals are kept only of what patches
-        touch, so that no way leads back from there. What is put there is no model without patches before the registry
-        was told so: that is what the revert is for.
-        """
-        how = f", or save it in {was} again"
-        if (was, now) not in _WIDENED:
-            how = f", because {now} rounded what no patch touches, too, and of that no original is kept"
-        return (
-            f"put a fresh copy there{how}; then: rasura patch revert --all --force --model {shlex.quote(self.location)}"
-        )
-
-    def _check_uncast(self, now: ParameterInfo, original: ParameterInfo) -> None:
-        if now.shape == original.shape and now.dtype != original.dtype:
-            raise UnsupportedHostError(
-                f"{self.location}: {now.name}: expected {original.dtype}, as when it was patched, got {now.dtype}: the "
-                "model was saved again in another type since, which rounds or widens every number",
-                hint=self.say_way_back(original.dtype, now.dtype),
-                parameter=now.name,
-            )
-        check_same(now, original)
+        """What helps a model that was saved again in another type than the one in which it was patched."""
+        return say_way_back(self.location, was, now)
 
     def _check_only(self, component: str) -> None:
         """Refuse a component whose weights lie there a second time, in a format that is not patched."""
@@ -234,9 +207,9 @@ class CheckpointHost(Host):
         for name, tensor in tensors.items():
             check_value(self._place(name).info, tensor)
             self._check_alone(name)
-        with locked(self.path, exclusive=True), _readable(self.path):
+        with locked(self.path, exclusive=True), readable(self.path):
             journal = self.journal_type(self._state)
-            _settle(journal, self.path)
+            settle(journal, self.path)
             record, infos = self._record(tensors, forget, held)
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
@@ -277,11 +250,11 @@ class CheckpointHost(Host):
 
     @contextmanager
     def _reading(self) -> Iterator[WeightFiles]:
-        with locked(self.path, exclusive=False) as lock, _readable(self.path):
+        with locked(self.path, exclusive=False) as lock, readable(self.path):
             journal = self.journal_type(self._state)
             if journal.unsettled():  # a process died since this host was opened
                 lock.make(exclusive=True)
-                _settle(journal, self.path)
+                settle(journal, self.path)
             with WeightFiles(self._state.root, self._layout.files) as files:
                 yield files
 
@@ -309,33 +282,11 @@ class CheckpointHost(Host):
         places = {name: self._place(name) for name in names}
         for name, place in places.items():
             if name in kept:
-                self._check_uncast(place.info, kept[name].info)
+                check_uncast(self.location, place.info, kept[name].info)
             else:
                 files.descriptor(place.file)  # opened before threads share the files
         data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
         return {name: _tensor(found, places[name].info) for name, found in zip(places, data, strict=True)}
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise HostError(f"{path}: expected a readable model, got {got}", errno=error.errno) from None
-
-
-def _settle(journal: RollbackJournal, path: Path) -> bool:
-    try:
-        return journal.settle()
-    except OSError as error:
-        if not journal.interrupted():  # only leftovers that could not be removed, which mislead nobody
-            return False
-        raise HostWriteError(
-            f"{path}: expected to finish an interrupted write, got {error.strerror or error}; it is kept for later",
-            hint="make the folder writable, free some space and try again",
-            errno=error.errno,
-        ) from None
 
 
 def _changed(location: str, name: ParamName, expected: Digest, got: Digest) -> DriftError:

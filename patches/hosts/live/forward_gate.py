@@ -71,7 +71,9 @@ class Gate:
         me = threading.get_ident()
         with _CHANGED:
             if me not in self.inside:
-                if self.writer != me:
+                if self.writer != me:  # whoever writes may run the model meanwhile: he would wait for himself
+                    # A waiting writer goes first, or a model that always computes would never be written. Whoever is
+                    # inside of any gate passes all the same: the writer may be waiting for him.
                     _CHANGED.wait_for(lambda: self.writer is None and (self.waiting == 0 or me in _ENTERED))
                 _ENTERED[me] = _ENTERED.get(me, 0) + 1
             self.inside[me] = self.inside.get(me, 0) + 1
@@ -80,8 +82,9 @@ class Gate:
         """End what `enter` began; without it, nothing happens."""
         me = threading.get_ident()
         with _CHANGED:
-            if me not in self.inside:
+            if me not in self.inside:  # the hook behind a forward runs also where the one before it raised
                 return
+            # Only the outermost of several blocks lets writers in.
             self.inside[me] -= 1
             if self.inside[me] == 0:
                 del self.inside[me]
@@ -129,6 +132,7 @@ def turn(lock: ReentrantLock) -> Iterator[None]:
     """
     with _CHANGED:
         inside = threading.get_ident() in _ENTERED
+    # From inside of a gate this could wait for ever: the holder may be waiting at that very gate.
     if not lock.acquire(blocking=not inside):
         raise BusyError(
             "another thread is changing a model, and may be waiting for this one: expected to be called between "
@@ -143,6 +147,7 @@ def turn(lock: ReentrantLock) -> Iterator[None]:
 
 def gate_of(module: nn.Module) -> Gate | None:
     """The gate that was put around a module, if there is one."""
+    # Not by `getattr`: some classes answer unknown names from elsewhere.
     found = _inner(module).__dict__.get(_AROUND)
     return found.gate if isinstance(found, _Around) else None
 
@@ -179,7 +184,7 @@ def gated(modules: Iterable[nn.Module], gate: Gate) -> Callable[[], None]:
     inner = [_joined(module, gate, mine) for module in modules]
 
     def away() -> None:
-        while inner:
+        while inner:  # called again, it finds nothing left to do
             _left(inner.pop(), mine)
 
     return away
@@ -213,7 +218,7 @@ def _all_of(gates: Sequence[Gate], seconds: float | None) -> Iterator[None]:
 def _begin(gates: Sequence[Gate], seconds: float | None) -> None:
     me = threading.get_ident()
     with _CHANGED:
-        wanted = [gate for gate in gates if gate.writer != me]
+        wanted = [gate for gate in gates if gate.writer != me]  # a writer that begins again has these already
         if any(me in gate.inside for gate in wanted):
             raise BusyError(
                 "the model is computing in this very thread: expected to be called between forwards",
@@ -228,11 +233,12 @@ def _begin(gates: Sequence[Gate], seconds: float | None) -> None:
 def _wait(gates: Sequence[Gate], seconds: float | None) -> bool:
     """Wait until nobody reads or writes any of them; meanwhile nobody begins to."""
     for gate in gates:
-        gate.waiting += 1
+        gate.waiting += 1  # from here on nobody new enters
     try:
         return _CHANGED.wait_for(lambda: all(g.writer is None and not g.inside for g in gates), seconds)
     finally:
         for gate in gates:
+            # Those that stood back for this writer look again, also where it gave up.
             gate.waiting -= 1
         _CHANGED.notify_all()
 
@@ -247,6 +253,7 @@ def _end(gates: Sequence[Gate]) -> None:
 
 
 def _inner(module: nn.Module) -> nn.Module:
+    # `torch.compile(module)` keeps the module under this name
     inner = module.__dict__.get("_modules", {}).get("_orig_mod")
     return inner if isinstance(inner, nn.Module) else module
 

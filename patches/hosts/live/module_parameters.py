@@ -68,7 +68,7 @@ def find_live_parameters(components: Mapping[str, nn.Module]) -> Iterator[LivePa
         places = [place for place in _places(module) if place.plain is not None]
         every = [(place, *each) for place in places for each in place.module._parameters.items()]  # noqa: SLF001
         for place, key, tensor in [*every, *_saved_buffers(places)]:
-            if tensor is not None:
+            if tensor is not None:  # a layer made without bias has None there
                 name, true = name_parameter(component, place.plainly(key)), _true(tensor, key, place.ancestors)
                 yield LiveParameter(name, true, place.ancestors)
 
@@ -91,7 +91,7 @@ def _places(component: nn.Module) -> list[_Place]:
 
 
 def _plain(parts: tuple[str, ...], *, adapted: bool) -> str | None:
-    if adapted and "base_layer" not in parts:
+    if adapted and "base_layer" not in parts:  # PEFT's own parameters; those that it wraps lie below `base_layer`
         return None
     dropped = ("_orig_mod", "base_layer") if adapted else ("_orig_mod",)  # torch.compile's wrapper; PEFT's
     return ".".join(part for part in parts if part not in dropped)
@@ -101,6 +101,7 @@ def find_unsaved(components: Mapping[str, nn.Module]) -> frozenset[ParamName]:
     """Second names of tied parameters, which transformers leaves out of the files that it writes."""
     found: set[ParamName] = set()
     for component, module in components.items():
+        # transformers 5 maps second names to first ones on the module; before, the class listed them.
         tied = getattr(module, "all_tied_weights_keys", None) or getattr(module, "_tied_weights_keys", None) or ()
         owners = dict(module.named_parameters())  # every tensor under one name, the first
         every = dict(module.named_parameters(remove_duplicate=False))
@@ -121,6 +122,7 @@ def _once(places: Iterable[_Place]) -> Iterator[_Place]:
     """Each module where it is first."""
     seen: set[int] = set()
     for place in places:
+        # One module may hang in two places: its buffers would be listed twice.
         if id(place.module) not in seen:
             seen.add(id(place.module))
             yield place
@@ -155,6 +157,7 @@ def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module]
     if not tensor.is_meta:
         return tensor
     found = stored(key, ancestors)
+    # another shape: it is not that parameter's
     return tensor if found is None or found.shape != tensor.shape else found
 
 

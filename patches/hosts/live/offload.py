@@ -31,9 +31,10 @@ def stored(key: str, ancestors: Ancestors) -> torch.Tensor | None:
         key: the parameter's own short name, such as `weight`.
         ancestors: the modules above it, the component first.
     """
-    for _, module in reversed(ancestors):
+    for _, module in reversed(ancestors):  # the hook nearest to the layer loads it last
         for hook in _aligning(module):
             return _entry(hook.weights_map, key)
+        # No hook here: one module up, the same parameter is called by a longer name.
         name = next(short for short, each in ancestors if each is module)
         key = f"{name}.{key}"
     return None
@@ -47,6 +48,7 @@ def tied(key: str, ancestors: Ancestors) -> bool:
     if not any(find_offloads(module) for _, module in ancestors):
         return False
     pairs = getattr(ancestors[0][1], "all_tied_weights_keys", None) or {}
+    # as the component calls it, whose own name is no part of it
     whole = ".".join([*(short for short, _ in ancestors[1:]), key])
     return whole in pairs or whole in pairs.values()
 
@@ -58,7 +60,7 @@ def find_offloads(module: nn.Module) -> bool:
 
 def _aligning(module: nn.Module) -> Iterator[Any]:
     hook = getattr(module, "_hf_hook", None)
-    inner: Sequence[object] = getattr(hook, "hooks", ()) or (hook,)
+    inner: Sequence[object] = getattr(hook, "hooks", ()) or (hook,)  # accelerate's SequentialHook holds several
     for each in inner:
         if getattr(each, "offload", None) is True and getattr(each, "weights_map", None) is not None:
             yield each
@@ -66,9 +68,10 @@ def _aligning(module: nn.Module) -> Iterator[Any]:
 
 def _entry(weights_map: Any, key: str) -> torch.Tensor | None:
     """What the map hands out, if it is the same tensor every time; a map on disk is not asked, for it would load it."""
+    # accelerate's PrefixedDataset, at times in another one
     while hasattr(weights_map, "prefix") and hasattr(weights_map, "dataset"):
         key, weights_map = f"{weights_map.prefix}{key}", weights_map.dataset
-    weights_map = getattr(weights_map, "state_dict", weights_map)
+    weights_map = getattr(weights_map, "state_dict", weights_map)  # OffloadedWeightsLoader: what it has in memory
     found = weights_map.get(key) if isinstance(weights_map, dict) else None
     return found if isinstance(found, torch.Tensor) else None
 
@@ -81,6 +84,8 @@ def group_trouble(tensor: torch.Tensor, ancestors: Ancestors) -> tuple[str, str]
             if getattr(group, "offload_to_disk_path", None) is not None:
                 return "one that diffusers' group offloading reads from its own file", before
             copies: Mapping[torch.Tensor, torch.Tensor] = group.cpu_param_dict
+            # Without a stream the weights themselves move; with one, they are replaced by these copies after the
+            # forward.
             copy = copies.get(tensor) if group.stream is not None else None
             if copy is not None and copy.data_ptr() != tensor.data_ptr():
                 wait = "wait until no forward is running, then try again"

@@ -70,6 +70,7 @@ def originals_of(module: nn.Module) -> dict[ParamName, Kept]:
 
 def keep(module: nn.Module, name: ParamName, original: Kept, identity: str) -> None:
     """Keep one original on a component."""
+    # the first to keep something names the host for all that follow
     module.__dict__.setdefault(HOST_ID, _Identity(identity))
     module.__dict__.setdefault(_KEPT, {})[name] = original
 
@@ -103,6 +104,7 @@ def kept_copy(name: ParamName, tensor: torch.Tensor, where: KeepOn, known: torch
     pinned = where == "pinned" and torch.accelerator.is_available()
     if known is not None and known.device == device and known.is_pinned() == pinned:
         return known
+    # row by row, as digests read it
     copy = tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)
     return copy.pin_memory() if pinned else copy
 
@@ -117,7 +119,7 @@ def value_of(name: ParamName, kept: Kept) -> torch.Tensor:
     if isinstance(kept, torch.Tensor):
         return kept
     found = _opened(kept.folder).originals([name])[name]
-    if (got := digest_tensor(found)) != kept.digest:
+    if (got := digest_tensor(found)) != kept.digest:  # somebody may have written to the folder since
         raise HostWriteError(
             f"{kept.folder}: {name} is not the original any more: expected {kept.digest[:SHORT]}, got {got[:SHORT]}",
             hint="put the base's files back, or load the model anew",
@@ -128,6 +130,8 @@ def value_of(name: ParamName, kept: Kept) -> torch.Tensor:
 
 def _on_disk(name: ParamName, tensor: torch.Tensor, folder: Path) -> OnDisk:
     host, mine = _opened(folder), digest_tensor(tensor)
+    # Compared now, not when it is needed: a folder that cannot give the bits back is refused before anything is
+    # written.
     theirs = host.original_digests([name])[name] if name in host.parameters() else None
     if theirs != mine:
         raise BaseMismatchError(

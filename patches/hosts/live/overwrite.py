@@ -19,13 +19,14 @@ def restoring(
 ) -> Iterator[None]:
     """Put the present values back if the block fails, whatever the reason; `kept` are copies that exist already."""
     tensors = {name: lives[name].tensor for name in names}
+    # A copy beside the weights, unless somebody holds the very same values already.
     before = [(t, kept[name] if name in kept else copied(t, t.device)) for name, t in tensors.items()]
     try:
         yield
         # Whoever uses another stream must not see the old values any more when this returns.
         for device in {tensor.device for tensor, _ in before if tensor.is_cuda}:
             torch.cuda.synchronize(device)
-    except BaseException:
+    except BaseException:  # an interrupt, too: half a set is no model
         for tensor, value in before:
             overwrite(tensor, value)
         raise
@@ -33,6 +34,7 @@ def restoring(
 
 def overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
     """In place; the storage and its address stay."""
+    # What was made in inference mode may be written to only inside of it.
     with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
         tensor.copy_(value)
 

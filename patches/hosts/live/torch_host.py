@@ -86,7 +86,7 @@ class TorchHost(Host):
         """Values that the model has had."""
         self._fresh_identity = make_identity()
         self._look = _Look()
-        self._source: Callable[[], object] = lambda: None
+        self._source: Callable[[], object] = lambda: None  # of lone modules nobody can say that they were replaced
 
     @classmethod
     def of(cls, model: object, label: str = "", *, keep_on: KeepOn = "cpu", remember: int = 2) -> Self:
@@ -207,12 +207,14 @@ class TorchHost(Host):
 
     def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
+        # First the turn of motions, then the gate, then the tensors: while a write waits for forwards, others read on.
         # Looked through anew: until now, forwards may have moved parameters about.
         with turn(_MOTION), writing(self.modules), _LOCK, self._one_look():
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
                 check_value(info_of(name, lives[name].tensor), tensor)
+            # What has these bits already is left alone: nothing is kept of it, and nothing is copied.
             same = count_at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
             changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
@@ -220,6 +222,7 @@ class TorchHost(Host):
             with self._keeping([lives[name] for name in changed]) as held, restoring(lives, changed, held):
                 for name, new in changed.items():
                     overwrite(lives[name].tensor, new)
+                # read back before anything is let go of
                 count_at_once(lambda name: compare(lives[name], changed[name]), changed)
             for name in forget:
                 forget_original(self._component(name), name)
@@ -236,12 +239,12 @@ class TorchHost(Host):
             for live in fresh:
                 kept = kept_copy(live.name, live.tensor, self._keep_on, held.get(live.name))
                 keep(self._component(live.name), live.name, kept, self.host_id)
-                if isinstance(kept, torch.Tensor):
+                if isinstance(kept, torch.Tensor):  # of what lies on disk alone, `restoring` makes a copy
                     held[live.name] = kept
             yield held
         except BaseException as error:
             for live in fresh:
-                if self._is_pristine(live):  # not, if whoever interrupts comes between the write and its end
+                if self._is_pristine(live):  # interrupted behind the write, the model is patched and needs it
                     forget_original(self._component(live.name), live.name)
             if isinstance(error, RuntimeError):  # torch's own, out of memory among them
                 raise HostWriteError(
@@ -262,6 +265,7 @@ class TorchHost(Host):
         """Refuse to forget the only copy of an original."""
         kept = originals_of(self._component(live.name)).get(live.name)
         after = changed.get(live.name, live.tensor)
+        # Nothing kept: what is there now is the only copy, and would be overwritten.
         if (kept is None and live.name in changed) or (
             kept is not None and not same_bits(after, value_of(live.name, kept))
         ):
@@ -273,7 +277,7 @@ class TorchHost(Host):
 
     def _original(self, live: LiveParameter) -> torch.Tensor:
         kept = originals_of(self._component(live.name)).get(live.name)
-        if kept is None:
+        if kept is None:  # never written to: what is there is the original
             return live.tensor
         original = value_of(live.name, kept)
         check_uncast(info_of(live.name, live.tensor), info_of(live.name, original))
@@ -288,7 +292,7 @@ class TorchHost(Host):
 
     @contextmanager
     def _one_look(self) -> Iterator[None]:
-        before, self._look.found = self._look.found, self._look_through()
+        before, self._look.found = self._look.found, self._look_through()  # blocks may lie inside of one another
         try:
             yield
         finally:

@@ -56,6 +56,7 @@ class Remembered:
 
     def put(self, name: ParamName, value: Value, made_of: MadeOf | None = None) -> None:
         """Remember a value that was just hashed, in place of an older one."""
+        # a value that comes back stands there once
         others = [k for k in self._kept.get(name, ()) if k.value.digest != value.digest]
         self._kept[name] = (
             [_Kept(value, made_of, compute_checksum(value.tensor)), *others][: self._count] if self._count else []
@@ -78,6 +79,7 @@ class Remembered:
         known = {name: value.digest for name, value in found.items() if value is not None}
         fresh = digest_tensors({name: t for name, t in tensors.items() if name not in known})
         for name, digest in fresh.items():
+            # the model's own tensor is overwritten in place: remembered, it would change under its digest
             if name in held:
                 self.put(name, Value(tensors[name], digest))
         return {**fresh, **known}
@@ -109,6 +111,7 @@ def compose_values(
     Raises:
         AlgebraError, BoundExceededError, NotFiniteError: see `rasura.patches.algebra.compose.compose`.
     """
+    # What a value is made of decides it to the bit, so that equal makings are equal values.
     known = {name: value for name in layers if (value := memory.made(name, made_of[name])) is not None}
     fresh = compose_all(originals, [layer for name, layer in layers.items() if name not in known])
     for name, digest in digest_tensors(fresh).items():

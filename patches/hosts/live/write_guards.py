@@ -40,6 +40,7 @@ __all__ = [
 _FULLY: Final = "FSDPModule"
 _FLAT: Final = "FullyShardedDataParallel"
 _FULLY_SHARD: Final = "shard with torch.distributed.fsdp.fully_shard, or patch the model before it is sharded"
+# diffusers' `fuse_projections()`: a layer by its short name, and the fused layers that are read in its place.
 _FUSED: Final = {
     **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
     **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("to_added_qkv",)),
@@ -67,7 +68,7 @@ def refuse_unreadable(parameter: LiveParameter) -> None:
 
 def refuse_shard(shard: LiveParameter) -> None:
     """As `refuse_unwritable`, of a process's own part of a sharded parameter."""
-    _refuse(shard, (_flat, *_GUARDS[1:]))
+    _refuse(shard, (_flat, *_GUARDS[1:]))  # all but the first, which refuses every shard
 
 
 def refuse_unreadable_shard(shard: LiveParameter) -> None:
@@ -130,12 +131,14 @@ def refuse_shared_memory(touched: Iterable[ParamName], everything: Mapping[Param
     """
     wanted = set(touched)
     spans = sorted(
+        # Device, first byte, one past the last byte, name: in the order in which they lie in memory.
         (str(tensor.device), *_extent(tensor), name)
         for name, tensor in everything.items()
         if tensor.numel() and _is_plain(tensor) and not tensor.is_meta
     )
     reach, owner = ("", 0), ParamName("")
     for device, start, stop, name in spans:
+        # begins before the farthest one has ended
         if (device, start) < reach and device == reach[0] and {name, owner} & wanted:
             raise UnsupportedHostError(
                 f"{name}: expected memory of its own, got the memory of {owner}",
@@ -148,6 +151,7 @@ def refuse_shared_memory(touched: Iterable[ParamName], everything: Mapping[Param
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     """First byte and one past the last byte that the tensor's elements can lie in."""
+    # in elements, from the first
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()
     return start, start + (last + 1) * tensor.element_size()
@@ -190,6 +194,7 @@ def _other_class(parameter: LiveParameter) -> _Finding:
 
 def _expanded(parameter: LiveParameter) -> _Finding:
     tensor = parameter.tensor
+    # As `expand` makes them: several elements of one dimension, no step between them.
     if any(stride == 0 < size - 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
         return "one whose elements share memory", "give it a clone() of its tensor"
     return None
@@ -213,6 +218,7 @@ def _meta(parameter: LiveParameter) -> _Finding:
 
 def _offloaded(parameter: LiveParameter) -> _Finding:
     owner = parameter.ancestors[-1][1]
+    # On the module itself only while a forward runs; between forwards the hook holds it.
     held = any(parameter.tensor is each for each in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)))
     if held and any(find_offloads(module) for _, module in parameter.ancestors):
         return "one that accelerate swaps with an offloaded copy, in the middle of a forward", _REMOVE
@@ -230,6 +236,7 @@ def _cast_layerwise(parameter: LiveParameter) -> _Finding:
         hooks: Mapping[str, object] = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
         for hook in hooks.values():
             storage, compute = getattr(hook, "storage_dtype", None), getattr(hook, "compute_dtype", None)
+            # no digit is lost
             if storage is None or compute is None or torch.promote_types(storage, compute) == compute:
                 continue
             return f"one that layerwise casting rounds to {str(compute).removeprefix('torch.')} at every forward", (
@@ -263,7 +270,7 @@ def _adapter(parameter: LiveParameter) -> _Finding:
 
 
 def _frozen(_: LiveParameter) -> _Finding:
-    config = sys.modules.get("torch._inductor.config")
+    config = sys.modules.get("torch._inductor.config")  # not imported: whoever compiled has done that
     if config is not None and getattr(config, "freezing", False):
         return "one that inductor may have frozen into its code", "set torch._inductor.config.freezing = False"
     return None

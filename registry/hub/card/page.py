@@ -10,6 +10,7 @@ from a registry that may not hold that patch, says it again.
 
 from collections.abc import Mapping, Sequence
 
+from rasura.patches.format.file_names import MANIFEST
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, list_bases, list_current, superseded
 from rasura.registry.hub.card.front_matter import encode_front, split, written_licence
@@ -94,16 +95,17 @@ def _named(base: BaseFacts) -> str:
 
 def _table(patches: Sequence[PatchFacts], after: Mapping[PatchId, PatchId]) -> str:
     licensed, several = any(patch.licence for patch in patches), len(list_bases(patches)) > 1
-    head = ["Patch", "Suppresses", "Becomes", "Method", *(["Base"] if several else []), "State", "Folder"]
+    head = ["Patch", "Suppresses", "Becomes", "Method", *(["Base"] if several else []), "State"]
     head += ["Licence"] if licensed else []
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for patch in patches:
         concepts = ", ".join(inline(concept) for concept in patch.concepts)
         new = after.get(patch.patch_id)
-        cells = [f"`{patch.patch_id[:SHORT]}`", concepts, inline(patch.anchor), inline(patch.method)]
+        # the folder's name has seventy characters: as a link it does not push the rest out of sight
+        where = f"{patch.path}/{MANIFEST}" if patch.path else MANIFEST
+        cells = [f"[`{patch.patch_id[:SHORT]}`]({where})", concepts, inline(patch.anchor), inline(patch.method)]
         cells += [inline(patch.base.name)] if several else []
         cells += [f"superseded by `{new[:SHORT]}`" if new else "retired" if patch.retired else "current"]
-        cells += [f"`{patch.path}`" if patch.path else "the root"]
         cells += [inline(patch.licence)] if licensed else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

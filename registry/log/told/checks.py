@@ -6,15 +6,15 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from rasura.registry.log.entry import identify_record
-from rasura.registry.log.record_digest import Record, fingerprint
+from rasura.registry.log.entries.entry import identify_record
+from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.told.lines import refuse
 from rasura.registry.log.told.told import INFO, Source, Told
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from rasura.registry._storage.records import EntryRecord
+    from rasura.registry._storage.records.records import EntryRecord
 
 __all__ = [
     "check_absent",

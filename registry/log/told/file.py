@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rasura.patches.types import Digest
-from rasura.registry._storage.durable_files import translated
+from rasura.registry._storage.files.durable_files import translated
 
 __all__ = ["Line", "ToldFile"]
 

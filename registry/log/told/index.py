@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 from sqlalchemy import select
 
 from rasura.patches.errors import AuditError
-from rasura.registry._storage.tables import CheckpointRow, EntryRow
-from rasura.registry.log.entry import RowChange
+from rasura.registry._storage.database.tables import CheckpointRow, EntryRow
+from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
+from rasura.registry.log.notes.signed_note import Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.signed_note import Checkpoint, parse_note, verified_by
 from rasura.registry.log.told.file import ToldFile
 from rasura.registry.log.told.lines import read_line, refuse
 from rasura.registry.log.told.told import INFO, Source, Told
@@ -38,6 +38,7 @@ __all__ = ["ToldIndex"]
 
 FILE: Final = "told"
 _BATCH: Final = 2000
+_NEWEST: Final = "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1"
 
 
 class ToldIndex:
@@ -47,6 +48,8 @@ class ToldIndex:
         self._key = key
         self._file = ToldFile(folder / FILE)
         self._told: Told | None = None
+        self._newest: tuple[int, str, Checkpoint] | None = None
+        """The newest checkpoint that was read: its row, and what that says."""
 
     def attach(self, session: Session, memory: LastSigned | None) -> Told:
         """Have every row that a session reads compared with what the log tells of it.
@@ -116,15 +119,17 @@ class ToldIndex:
         session.info[INFO] = Source(told, lambda again: self._anew(again, told))
 
     def _head(self, session: Session) -> Checkpoint:
-        row = session.execute(
-            select(CheckpointRow.size, CheckpointRow.note).order_by(CheckpointRow.size.desc()).limit(1)
-        ).first()
+        # Asked before every reading: as SQL that was composed once, and parsed again only if it says something new.
+        row = session.connection().exec_driver_sql(_NEWEST).first()
         if row is None:
             return Checkpoint(self._key.origin, 0, EMPTY_ROOT)
-        found = Checkpoint.parse(parse_note(row.note.encode()).text)
-        if (found.origin, found.size) != (self._key.origin, row.size):
-            refuse(f"checkpoint {row.size} is not the tree's")
-        return found
+        size, note = row
+        if self._newest is None or self._newest[:2] != (size, note):
+            found = Checkpoint.parse(parse_note(note.encode()).text)
+            if (found.origin, found.size) != (self._key.origin, size):
+                refuse(f"checkpoint {size} is not the tree's")
+            self._newest = size, note, found
+        return self._newest[2]
 
     def _caught_up(self, session: Session, head: Checkpoint, memory: LastSigned | None) -> Told:
         if memory is not None and head.size < memory.committed.size:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rasura.patches.types import Digest
+from rasura.registry.log.entries.record_digest import Record
 from rasura.registry.log.merkle import EMPTY_ROOT
-from rasura.registry.log.record_digest import Record
 from rasura.registry.log.told.file import Line, ToldFile
 
 if TYPE_CHECKING:

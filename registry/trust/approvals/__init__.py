@@ -1,1 +1,1 @@
-"""Who may approve what, as a signed policy says, and what they approved."""
+"""Approvals of patches and plans, and what is refused without them."""

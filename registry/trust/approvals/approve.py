@@ -16,16 +16,17 @@ from typing import Final, Literal, TypeAlias
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
 from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft, EntryRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord
+from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.log.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.trust.approvals.in_force import find_trust_policy
-from rasura.registry.trust.approvals.trust_policy import APPROVE, TrustedKey, TrustPolicy
 from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.roles.in_force import find_trust_policy
+from rasura.registry.trust.roles.roles import list_holders
+from rasura.registry.trust.roles.trust_policy import APPROVE, TrustedKey, TrustPolicy
 from rasura.registry.trust.verified_patch import load_signed
 
 __all__ = ["Approved", "Subject", "approve_patches", "approve_plan", "find_approvals", "read_approvals"]
@@ -152,8 +153,7 @@ def read_approvals(
     Raises:
         AuditError: an entry names an approval that is none of that key.
     """
-    revoked = {key.key_id for key in registry.keys() if key.revoked_at is not None}
-    allowed = {key_id: key for key_id, key in policy.with_role(APPROVE).items() if key_id not in revoked}
+    allowed = list_holders(registry, policy, APPROVE)
     found: dict[Subject, dict[KeyId, TrustedKey]] = {subject: {} for subject in subjects}
     for action in sorted({subject.action for subject in subjects}):
         for entry in registry.entries(EntryFilter(action=action), newest=False):
@@ -189,7 +189,7 @@ def _check_entry(registry: Registry, entry: EntryRecord, subject: Subject, key: 
         ) from None
 
 
-def _check_role(registry: Registry, private: PrivateKey, patch_ids: Sequence[PatchId]) -> None:
+def _check_role(registry: Registry, private: SigningKey, patch_ids: Sequence[PatchId]) -> None:
     policy = find_trust_policy(registry)
     if policy is None:
         raise NotFoundError(
@@ -212,7 +212,7 @@ def _check_role(registry: Registry, private: PrivateKey, patch_ids: Sequence[Pat
             )
 
 
-def _approve(registry: Registry, subject: Subject, private: PrivateKey, draft: Draft, *, dry_run: bool) -> Approved:
+def _approve(registry: Registry, subject: Subject, private: SigningKey, draft: Draft, *, dry_run: bool) -> Approved:
     key_id = private.public.key_id
     new = key_id not in find_approvals(registry, subject)
     if new and not dry_run:

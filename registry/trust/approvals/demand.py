@@ -12,10 +12,12 @@ from rasura.patches.errors import NotApprovedError
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.approve import Subject, read_approvals
-from rasura.registry.trust.approvals.in_force import find_trust_policy
-from rasura.registry.trust.approvals.trust_policy import TrustPolicy
+from rasura.registry.trust.roles.in_force import find_trust_policy
+from rasura.registry.trust.roles.roles import Signed, check_erasers, refuse_expired
+from rasura.registry.trust.roles.trust_policy import TrustPolicy
+from rasura.registry.trust.verified_patch import find_signers
 
-__all__ = ["require_approved"]
+__all__ = ["require_approved", "require_erased"]
 
 
 def require_approved(
@@ -46,12 +48,7 @@ def require_approved(
     wanted = {p: needed for p in patches if (needed := _needed(registry, policy, p, stack, on_model=on_model))}
     if not wanted:
         return
-    if policy.expires <= registry.now():
-        raise NotApprovedError(
-            f"the trust policy, version {policy.version}, expired on {policy.expires:%Y-%m-%d}, and nothing that it "
-            "protects is moved: expected a newer one",
-            hint="rasura trust sign FILE --key NAME",
-        )
+    refuse_expired(registry, policy)
     each = {patch_id: Subject("patch", patch_id) for patch_id in wanted}
     whole = Subject("plan", plan or "")
     approvals = read_approvals(registry, policy, [*each.values(), *([whole] if plan else [])])
@@ -71,6 +68,23 @@ def require_approved(
             hint=f"rasura patch approve {short} --key NAME",
             patches=lacking,
         )
+
+
+def require_erased(registry: Registry, added: Iterable[PatchId]) -> None:
+    """Refuse patches that nobody has signed who may, where the trust policy says who may erase.
+
+    Args:
+        registry: whose trust policy counts.
+        added: what is put in, or gets another strength.
+
+    Raises:
+        UntrustedKeyError, NotApprovedError: see `rasura.registry.trust.roles.roles.check_erasers`.
+    """
+    told = []
+    for record in map(registry.patch, added):
+        keys = frozenset(find_signers(registry, record.patch_id))
+        told.append(Signed(record.patch_id, record.concepts, record.base, keys))
+    check_erasers(registry, told)
 
 
 def _needed(registry: Registry, policy: TrustPolicy, patch_id: PatchId, stack: str | None, *, on_model: bool) -> int:

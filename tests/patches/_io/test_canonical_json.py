@@ -7,6 +7,7 @@ from random import Random
 from types import MappingProxyType
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,19 @@ def test_loading_inverts_dumping(value: JsonValue) -> None:
     loaded = canonical_json.loads(data, what="m", limit=LIMIT)
     assert loaded == value
     assert canonical_json.dumps(loaded) == data
+
+
+ascii_keys = st.recursive(
+    st.none() | st.booleans() | integers | texts,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(st.characters(max_codepoint=127)), inner),
+    max_leaves=25,
+)
+
+
+@given(values | ascii_keys)
+@settings(deadline=None)
+def test_what_writes_fast_writes_what_the_library_writes(value: JsonValue) -> None:
+    assert canonical_json.dumps(value) == rfc8785.dumps(value)
 
 
 @given(values, st.data())

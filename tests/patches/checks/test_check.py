@@ -14,7 +14,7 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import build_guarded_basis, build_protected_basis
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.check import Accepted, NeedsRebase, Policy, Reason, Refused, Relation, check, require
-from rasura.patches.checks.weigh import weigh
+from rasura.patches.checks.kernels.weigh import weigh
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.errors import CheckRefusedError

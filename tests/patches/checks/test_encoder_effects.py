@@ -16,7 +16,7 @@ from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName

@@ -8,8 +8,8 @@ from support.values import factories
 from support.values.factories import World
 
 from rasura.patches.algebra.protected_subspace import RankRule, build_protected_basis
-from rasura.patches.checks.capacity import Capacity
 from rasura.patches.checks.check import check
+from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.removal import check_revert
 from rasura.patches.checks.verdict import Accepted, Refused, Relation

@@ -27,6 +27,35 @@ class Sample:
         check_options(self)
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "needs"),
+    [
+        ("speed", {"gamma": "0.2"}, "adversarial!=0, got adversarial=0"),
+        ("speed", {"lamb": "0.5", "iec": "no"}, "iec=yes, got iec=no"),
+        ("speed", {"alpha": "2", "ipf": "no", "aug": "0"}, "ipf=yes or aug!=0, got ipf=no, aug=0"),
+        ("rece", {"epochs": "0", "towards": "anchor"}, "epochs!=0, got epochs=0"),
+        ("clip-null-space", {"lr": "0.1"}, "values=guided, got values=states"),
+        ("all-but-one", {"slack": "0.1"}, "lagrangian=dual, got lagrangian=fixed"),
+        ("sepme", {"export": "whole"}, "basis=full, got basis=compact"),
+    ],
+)
+def test_a_choice_that_does_nothing_beside_the_others_is_refused(
+    method: str, settings: dict[str, str], needs: str
+) -> None:
+    with pytest.raises(InputError, match=f"does nothing here: expected it with {needs}"):
+        eraser(method, settings)
+
+
+def test_what_a_choice_needs_is_a_choice_of_the_same_method() -> None:
+    for name in METHODS:
+        known = {f.name for f in fields(load_method(name))}
+        for f in fields(load_method(name)):
+            for condition in filter(None, str(f.metadata.get("needs", "")).split(" or ")):
+                other, _, value = condition.partition("=")
+                assert other.removesuffix("!") in known - {f.name}
+                assert value
+
+
 def test_options_are_listed_in_their_order_with_what_they_may_be() -> None:
     found = options_of(Sample)
     assert [(o.name, o.kind, o.default) for o in found] == [

@@ -19,7 +19,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.models.base_identity import find_cross_attention
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 ODD = (
     "M&M™ (dog) [cat] #1",

@@ -12,8 +12,8 @@ from support.models.tiny import TinySpec, tiny_components, tiny_model
 from support.values import factories
 
 from rasura.patches.errors import ConceptError, NotFiniteError, NotFoundError, RasuraError, UnsupportedHostError
-from rasura.patches.models.plain_text import normal
-from rasura.patches.models.text_encoder import BATCH, TextEncoder
+from rasura.patches.models.text_encoders.plain_text import normal
+from rasura.patches.models.text_encoders.text_encoder import BATCH, TextEncoder
 from rasura.patches.prompts.concept_prompts import (
     GENERIC_TEMPLATES,
     HELD_OUT,

@@ -6,7 +6,7 @@ import pytest
 from support.models.tiny import tiny_model
 
 from rasura.patches.errors import ConceptError
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.fit_prompts import fit_list
 from rasura.patches.prompts.retain_set import RetainSet, load_held_out, load_retain_set
 

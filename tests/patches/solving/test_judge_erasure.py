@@ -1,13 +1,13 @@
 """Judging erasures on the model whose pictures gave the limits: what is refused, what is said, what is offered."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from support.models.tiny import TinySpec, tiny_model
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.protected_subspace import Moment, RankRule
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.erasers.request import EraseRequest
@@ -15,7 +15,7 @@ from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention, identify
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
@@ -33,6 +33,8 @@ class Model:
     host: CheckpointHost
     encoder: TextEncoder
     retain: RetainSet
+    moments: dict[str, Moment] = field(default_factory=dict)
+    """What one test encodes, the next one need not."""
 
     @classmethod
     def load(cls, folder: Path, retain: RetainSet) -> "Model":
@@ -44,7 +46,7 @@ class Model:
 
     def built(self, request: EraseRequest) -> tuple[Patch, ...]:
         identity = identify(self.host, self.encoder.tokenizer_state())
-        return build_patches(self.host, self.encoder, identity, request, lambda *_: None)
+        return build_patches(self.host, self.encoder, identity, request, lambda *_: None, moments=self.moments)
 
     def judged(self, request: EraseRequest, policy: Policy = DEFAULT_POLICY) -> tuple[Judgement, ...]:
         return judge_erasure(self.host, self.encoder, request, self.built(request), policy)
@@ -62,7 +64,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tiny_model(tmp_path_factory.mktemp("tiny") / "model", TinySpec(size="medium"))
+    folder = tiny_model(tmp_path_factory.mktemp("tiny") / "model", TinySpec(size="wide"))
     return Model.load(folder, RetainSet("retain.txt", ("painting", "a", "the")))
 
 

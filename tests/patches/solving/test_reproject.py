@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.models.trainable import base, patches, quick, request, silent
 
-from rasura.patches.checks.disturbance import measure_disturbance, measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_disturbance, measure_own_leak
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.erasers.trained.all_but_one import AllButOne
 from rasura.patches.erasers.trained.sepme import SepMe

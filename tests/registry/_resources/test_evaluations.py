@@ -34,7 +34,7 @@ from rasura.patches.errors import (
     RasuraError,
 )
 from rasura.patches.types import Digest
-from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, Registry
 
@@ -198,7 +198,7 @@ def test_an_evaluation_replays_among_others(registry: Registry) -> None:
 def test_a_row_that_the_log_does_not_tell_of_is_found(made: Place) -> None:
     """Written by the program's own rows, without an entry."""
     from rasura.registry._resources import evaluations
-    from rasura.registry._storage.database import Database
+    from rasura.registry._storage.database.database import Database
     from rasura.registry._storage.location import Location
 
     with made.open() as registry:

@@ -38,7 +38,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.location import Location
-from rasura.registry._storage.records import BasisRecord, RetainSetRecord
+from rasura.registry._storage.records.records import BasisRecord, RetainSetRecord
 from rasura.registry.log.log_key import LastSigned
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, NewPatch, Registry, find_location
@@ -583,7 +583,7 @@ def test_a_postgresql_writer_waits_in_line(made: Place) -> None:
         pytest.skip("PostgreSQL's lock")
     import psycopg
 
-    from rasura.registry._storage.database import _ADVISORY_LOCK
+    from rasura.registry._storage.database.database import _ADVISORY_LOCK
 
     with psycopg.connect(made.url) as intruder:
         intruder.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,14 @@ from support.models.single_files import single_file
 from support.registries.workshop import AWKWARD, Workshop, digests, workshop  # noqa: F401
 
 from rasura.patches.hosts.disk.new_copy import find_dead, new_copy
-from rasura.registry.apply import host_state
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[CommandNursery]:
-    with CommandNursery.started() as started:
-        yield started
+from rasura.registry.apply.hosts import host_state
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_killed_copy_is_whole_or_absent(
     workshop: Workshop,  # noqa: F811
-    nursery: CommandNursery,
+    command_nursery: CommandNursery,
     kind: str,
 ) -> None:
     source = "the model" if kind == "folder" else "x.safetensors"
@@ -33,17 +26,17 @@ def test_a_killed_copy_is_whole_or_absent(
         single_file(workshop.model, workshop.folder / source)
     out = workshop.folder / ("copy" if kind == "folder" else "copy.safetensors")
     command = ("patch", "apply", workshop.dog, "--model", source, "--out", out.name, "--json")
-    done = nursery.run(Typed(command, str(workshop.folder)))
+    done = command_nursery.run(Typed(command, str(workshop.folder)))
     assert done.code == 0, done
     patched = _content(out)
     _clear(workshop)
     kills = 0
     for call in [*range(0, done.calls, max(1, done.calls // 4)), *range(done.calls - 9, done.calls, 2)]:
-        kills += nursery.run(Typed(command, str(workshop.folder), call=call)).killed
+        kills += command_nursery.run(Typed(command, str(workshop.folder), call=call)).killed
         if out.exists():
             assert _content(out) == patched, call
             assert call > done.calls // 2
-        report = nursery.run(Typed(("doctor", "--json"), str(workshop.folder)))
+        report = command_nursery.run(Typed(("doctor", "--json"), str(workshop.folder)))
         assert report.code == 0, (call, report)
         assert not find_dead(beside=workshop.folder), call
         with workshop.open() as registry:
@@ -54,12 +47,12 @@ def test_a_killed_copy_is_whole_or_absent(
 
 def test_the_next_copy_clears_what_a_dead_one_left(
     workshop: Workshop,  # noqa: F811
-    nursery: CommandNursery,
+    command_nursery: CommandNursery,
 ) -> None:
     command = ("patch", "apply", workshop.dog, "--model", "the model", "--out", "copy", "--json")
-    calls = nursery.run(Typed(command, str(workshop.folder))).calls
+    calls = command_nursery.run(Typed(command, str(workshop.folder))).calls
     _clear(workshop)
-    assert nursery.run(Typed(command, str(workshop.folder), call=calls - 30)).killed
+    assert command_nursery.run(Typed(command, str(workshop.folder), call=calls - 30)).killed
     with workshop.open() as registry:
         (dead,) = find_dead(beside=workshop.folder)
         assert [entry.action for entry in host_state.find_unborn(registry, dead)] == [host_state.APPLY]

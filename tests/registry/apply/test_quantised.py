@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from support.full import some
 from support.models.quantising import KINDS, noise, plain, quantised, read_by_text
 from support.models.tiny import TinySpec, tiny_model
-from support.registries.workshop import ALICE, FEW, SPEC, Mortal, Workshop, silent, small_workshop, workshop
+from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, silent, workshop
 from torch import nn
 
 from rasura.api.attach import attach
@@ -33,8 +34,9 @@ from rasura.patches.hosts.quantised.branch_factors import BranchHook
 from rasura.patches.hosts.quantised.quantised_host import QuantisedHost
 from rasura.patches.hosts.quantised.quantised_layers import digest_codes
 from rasura.patches.types import ParamName
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import operations, side_branches
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply import operations
+from rasura.registry.apply.hosts import side_branches
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.live.live_model import LiveModel
 from rasura.registry.log.verify import verify_log
@@ -86,7 +88,7 @@ def test_near_the_merged_model_and_back_to_the_bit(kind: str, workshop: Workshop
         planned = model.plan(dict.fromkeys(workshop.all, "1"))
         receipt = model.apply(workshop.all)
         after = noise(pipe)
-        assert (receipt.parameters, receipt.beside, receipt.after) == (20, 20, planned.plan.after.state)
+        assert (receipt.parameters, receipt.beside, receipt.after) == (8, 8, planned.plan.after.state)
         shallow, deep = model.status(), model.status(deep=True)
         assert shallow.drifted == deep.drifted == ()
         assert set(shallow.beside) == set(planned.beside) == {f"unet.{name}.weight" for name in present}
@@ -183,7 +185,7 @@ def test_an_eight_bit_text_encoder_beside_a_plain_unet(workshop: Workshop) -> No
         mute.apply(workshop.dog)
     with attach(pipe, workshop.folder, quantised_from="tiny") as model:
         receipt = model.apply(workshop.dog)
-        assert (receipt.parameters, receipt.beside) == (20, 0)
+        assert (receipt.parameters, receipt.beside) == (8, 0)
         model.revert()
 
 
@@ -196,7 +198,7 @@ def test_plain_layers_of_the_same_model_are_merged_to_the_bit(workshop: Workshop
     with attach(pristine, workshop.folder) as merged, attach(pipe, workshop.folder, quantised_from="tiny") as model:
         merged.apply(workshop.all)
         receipt = model.apply(workshop.all)
-        assert (receipt.parameters, receipt.beside) == (20, 10)
+        assert (receipt.parameters, receipt.beside) == (8, 4)
         assert set(model.status().beside) == {f"unet.{n}.weight" for n in read_by_text(pipe.unet, "to_k")}
         for name, layer in read_by_text(pipe.unet, "to_v").items():
             assert torch.equal(layer.weight, pristine.unet.get_submodule(name).weight)
@@ -204,7 +206,7 @@ def test_plain_layers_of_the_same_model_are_merged_to_the_bit(workshop: Workshop
         model.revert()
     assert torch.equal(noise(pipe), before)
     details = [dict(entry.details) for entry in workshop.entries() if entry.outcome == "done"][-2]
-    assert (details["parameters"], details["beside"]) == (20, 10)
+    assert (details["parameters"], details["beside"]) == (8, 4)
     with workshop.open() as registry:
         assert details["quantised_from"] == registry.base("tiny").digest
 
@@ -275,7 +277,7 @@ def test_without_a_word_of_the_base_patches_are_refused_and_taken_out(workshop: 
         model.apply(workshop.all)
     with attach(eight, workshop.folder) as mute:
         assert set(mute.status().applied) == set(workshop.all)
-        assert len(mute.status(deep=True).beside) == 20
+        assert len(mute.status(deep=True).beside) == 8
         assert mute.revert().pristine
     assert torch.equal(noise(eight), before)
 
@@ -291,7 +293,7 @@ def test_a_base_that_is_not_here(workshop: Workshop, eight: Any) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (TinySpec(dtype="float16", size="medium", seed=5), "made for other weights"),
+        (replace(SPEC, seed=5), "made for other weights"),
         (TinySpec(dtype="float16", size="small"), "another base was quantised"),
     ],
 )
@@ -348,7 +350,7 @@ def test_drift_is_seen(meddle: Callable[[Any], None], workshop: Workshop, model:
     model.apply(workshop.dog)
     assert model.status().drifted == model.status(deep=True).drifted == ()
     meddle(eight)
-    assert len(model.status().drifted) == 20
+    assert len(model.status().drifted) == 8
     assert first(eight)[0] in model.status(deep=True).drifted
     with pytest.raises(DriftError):
         model.apply(workshop.photo)
@@ -406,15 +408,15 @@ def test_a_layer_that_is_just_being_cast_is_still_quantised(workshop: Workshop) 
         model.revert()
 
 
-def test_compiled_models_see_the_branches_come_and_go(small_workshop: Workshop) -> None:
+def test_compiled_models_see_the_branches_come_and_go(workshop: Workshop) -> None:
     """Dynamo does not look for new hooks, so its code is thrown away."""
-    pipe = quantised("torchao", small_workshop.model, spec=FEW)
+    pipe = quantised("torchao", workshop.model)
     eager = noise(pipe)
     pipe.unet = torch.compile(pipe.unet, backend="eager")
     try:
-        with attach(pipe, small_workshop.folder, quantised_from="tiny") as model:
+        with attach(pipe, workshop.folder, quantised_from="tiny") as model:
             assert torch.equal(noise(pipe), eager)
-            with model.applied(small_workshop.all):
+            with model.applied(workshop.all):
                 patched = noise(pipe)
                 assert not torch.equal(patched, eager)
                 assert torch.equal(patched, noise(_bare(pipe)))

@@ -17,8 +17,9 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import BaseMismatchError, ConflictError, DriftError, ExistsError, RasuraError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
-from rasura.registry.apply import host_state, operations
+from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.apply.status import survey
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry

@@ -23,10 +23,11 @@ from rasura.patches.errors import (
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import host_state, operations
-from rasura.registry.apply.cached_host import Glance
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.hosts import host_state
+from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.prepare import prepared
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.models.tiny import TinySpec, tiny_pipeline
+from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, copy_of, request_for, silent, workshop_template
 
 from rasura.patches._io.safetensors_file import encode
@@ -18,10 +18,10 @@ from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatEr
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import WEIGHTS, Patch
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.status import survey
 from rasura.registry.erase.base_models import add_base, open_base
@@ -236,7 +236,7 @@ def test_a_base_registered_before_its_text_encoder_could_be_patched(workshop: Wo
 
 
 def test_another_text_encoder_is_another_base(registry: Registry, painting: PatchId) -> None:
-    host = TorchHost.of(tiny_pipeline(TinySpec(dtype="float16", size="medium", seed=1)), "another")
+    host = TorchHost.of(tiny_pipeline(replace(SPEC, seed=1)), "another")
     with pytest.raises(BaseMismatchError, match="text_encoder"):
         operations.apply(registry, host, [painting], ALICE)
 

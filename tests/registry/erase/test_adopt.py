@@ -13,7 +13,7 @@ from support.commandline import rasura
 from support.models.foreign import last_token, lora_of, save_kohya, train_lora, uce_weights
 from support.registries.workshop import ALICE, Workshop, digests, silent, workshop
 
-from rasura.patches.checks.disturbance import measure_own_leak
+from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.errors import (
     BaseMismatchError,
     ErasureRefusedError,
@@ -22,7 +22,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.adopt import Adoption, Foundling, adopt
 from rasura.registry.erase.base_models import add_base

@@ -11,7 +11,7 @@ from support.models.tiny import tiny_model
 from support.registries.workshop import ALICE, SPEC, Workshop, silent, workshop
 
 from rasura.patches.errors import DriftError, ExistsError, InputError, NotFoundError, UnsupportedHostError
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import OpenBase, add_base, open_base
 from rasura.registry.registry import Registry

@@ -22,8 +22,8 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import Digest
-from rasura.registry._storage.cache import Cache
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.files.cache import Cache
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import _ENCODING, EncodedPrompts, open_moments
 from rasura.registry.standing.garbage import collect

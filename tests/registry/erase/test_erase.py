@@ -22,7 +22,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry

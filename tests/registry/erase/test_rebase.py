@@ -21,7 +21,7 @@ from support.registries.workshop import (
 )
 
 from rasura.patches.checks.check import Accepted, Member, check
-from rasura.patches.checks.disturbance import measure_disturbance
+from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import (
@@ -36,7 +36,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.erase.rebase import Anew, Resolved, find_all_others, join, rebase

@@ -18,7 +18,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.solving.retarget import responses_of
 from rasura.patches.types import ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
@@ -43,10 +43,10 @@ def second(workshop: Workshop, tmp_path: Path) -> Path:
     return with_other_unet(workshop.model, tmp_path / "second", tmp_path / "scratch")
 
 
-def with_other_unet(model: Path, folder: Path, scratch: Path, size: str = "medium") -> Path:
+def with_other_unet(model: Path, folder: Path, scratch: Path, *, small: bool = False) -> Path:
     shutil.copytree(model, folder)
     shutil.rmtree(folder / "unet")
-    spec = replace(SPEC, seed=5, size="medium" if size == "medium" else "small")
+    spec = replace(SPEC, seed=5, size="small" if small else SPEC.size)
     shutil.copytree(tiny_model(scratch, spec) / "unet", folder / "unet")
     return folder
 
@@ -154,7 +154,7 @@ def test_what_is_refused(workshop: Workshop, registry: Registry, tmp_path: Path)
     with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match="text encoder"):
         moved(registry, workshop.dog, "other")
     encoder = by(registry, "null-space")
-    lacking = with_other_unet(workshop.model, tmp_path / "lacking", tmp_path / "scratch", size="small")
+    lacking = with_other_unet(workshop.model, tmp_path / "lacking", tmp_path / "scratch", small=True)
     add_base(registry, lacking, "lacking", DRAFT, silent)
     with workshop.unchanged("refused base_mismatch"), pytest.raises(BaseMismatchError, match="expected a projection"):
         moved(registry, encoder, "lacking")

@@ -17,11 +17,11 @@ from support.hubserver import TOKEN, HubServer
 from support.registries.workshop import Workshop, workshop
 
 from rasura.patches.errors import AuditError, ConflictError
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.evidence.take_out import export_bundle, export_checkpoint
 from rasura.registry.evidence.witness import witness
-from rasura.registry.log.cosignature import WitnessKey, cosign, find_cosignature
-from rasura.registry.log.signed_note import Note, VerifyKey, parse_note, sign_note
+from rasura.registry.log.notes.cosignature import WitnessKey, cosign, find_cosignature
+from rasura.registry.log.notes.signed_note import Note, VerifyKey, parse_note, sign_note
 from rasura.registry.registry import Registry
 
 DRAFT = Draft("carol", "", "log.witness", "success")

@@ -18,12 +18,12 @@ from support.registries.workshop import ALICE, Workshop, silent, workshop  # noq
 from rasura.patches.errors import AuditError, DriftError, HostError, NotFoundError, RasuraError, UntrustedKeyError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.evidence.attest import attest, state_model, verify_model
 from rasura.registry.evidence.bill_of_materials import write_bill
 from rasura.registry.evidence.model_statement import ModelStatement
-from rasura.registry.log.signed_note import VerifyKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from in_toto_attestation.v1.statement import Statement
 from support.registries.registry_fixtures import HOST, Place, digest, draft, filled
 
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.evidence.event_formats import (
     EVENT_FORMATS,
     to_cef,

@@ -33,7 +33,7 @@ from rasura.registry.evidence.take_out import (
 )
 from rasura.registry.evidence.verify_file import verify_file
 from rasura.registry.log.merkle import WholeTree, hash_leaf, hash_root, prove_consistency, prove_inclusion
-from rasura.registry.log.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
+from rasura.registry.log.notes.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 from rasura.registry.registry import Registry
 
 ROOT = Path(__file__).parents[3]

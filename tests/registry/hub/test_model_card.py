@@ -93,7 +93,7 @@ def test_the_text_tells_how_to_use_it_and_promises_no_compliance() -> None:
     text = render(facts("Van Gogh", anchor="a painting"), REPO)
     assert f'pipe.load_lora_weights("{REPO}", weight_name="pytorch_lora_weights.safetensors", adapter_name=' in text
     assert f"rasura pull {REPO}" in text
-    assert "| Van Gogh | a painting | nullspace | current | the root |" in text
+    assert "](manifest.json) | Van Gogh | a painting | nullspace | current |" in text
     assert "suppression measure" in text
     assert "complian" not in text.lower()
     assert "guarantee" not in text.lower()
@@ -192,7 +192,10 @@ def test_names_that_go_into_code_are_checked(base: str) -> None:
 def test_a_superseded_patch_is_marked_and_not_loaded() -> None:
     text = render(CardFacts("0.1.0", (row(1), row(2, supersedes=(1,)), row(3))), REPO)
     assert loaded(text) == [name_of(2)[:12], name_of(3)[:12]]
-    assert f"| `{name_of(1)[:12]}` | concept 1 |  | nullspace | superseded by `{name_of(2)[:12]}` |" in text
+    assert (
+        f"| [`{name_of(1)[:12]}`](patches/{name_of(1)}/manifest.json) | concept 1 |  | nullspace | superseded by `{name_of(2)[:12]}` |"
+        in text
+    )
     assert text.count("| current |") == 2
     assert f'pipe.set_adapters(["{name_of(2)[:12]}", "{name_of(3)[:12]}"])' in text
 

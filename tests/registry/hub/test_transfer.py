@@ -31,7 +31,7 @@ from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import Digest, ParamName, PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase

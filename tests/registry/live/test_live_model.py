@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from support.models.tiny import tiny_pipeline
-from support.registries.workshop import FEW, SPEC, Workshop, small_workshop, workshop
+from support.registries.workshop import SPEC, Workshop, workshop
 
 import rasura
 from rasura.api.attach import attach
@@ -372,13 +372,13 @@ def test_a_module_that_was_replaced_is_not_written(workshop: Workshop) -> None:
             model.apply(workshop.dog)
 
 
-def test_a_module_that_was_compiled_after_attaching_is_the_same(small_workshop: Workshop) -> None:
-    pipe = tiny_pipeline(FEW).to(torch.float32)
-    with attach(pipe, small_workshop.folder) as model:
+def test_a_module_that_was_compiled_after_attaching_is_the_same(workshop: Workshop) -> None:
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
+    with attach(pipe, workshop.folder) as model:
         before = noise(pipe)
         pipe.unet = torch.compile(pipe.unet, backend="eager")
         assert torch.equal(noise(pipe), before)
-        with model.applied(small_workshop.dog):
+        with model.applied(workshop.dog):
             assert not torch.equal(noise(pipe), before)
         assert torch.equal(noise(pipe), before)
 
@@ -408,14 +408,14 @@ def test_a_lone_unet_is_a_model(pipe: Any, workshop: Workshop) -> None:
         assert model.status().touched > 0
 
 
-def test_compiled_models_are_swapped_without_compiling_again(small_workshop: Workshop) -> None:
-    pipe = tiny_pipeline(FEW).to(torch.float32)
+def test_compiled_models_are_swapped_without_compiling_again(workshop: Workshop) -> None:
+    pipe = tiny_pipeline(SPEC).to(torch.float32)
     eager = noise(pipe)
     pipe.unet = torch.compile(pipe.unet, backend="eager")
-    with attach(pipe, small_workshop.folder) as model:
+    with attach(pipe, workshop.folder) as model:
         assert torch.equal(noise(pipe), eager)
         with torch._dynamo.config.patch(error_on_recompile=True):
-            with model.applied(small_workshop.all):
+            with model.applied(workshop.all):
                 assert not torch.equal(noise(pipe), eager)
             assert torch.equal(noise(pipe), eager)
 

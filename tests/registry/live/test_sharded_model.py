@@ -15,7 +15,7 @@ from support.sharded.sharding import PROCESSES, noise
 
 from rasura.api.attach import attach
 from rasura.patches._io.tensor_bytes import digest_tensor
-from rasura.registry._storage.records import EntryRecord
+from rasura.registry._storage.records.records import EntryRecord
 
 pytestmark = pytest.mark.xdist_group("a sharded model")  # its processes run once, not in every test process
 SCRIPT = str(Path(__file__).parents[2] / "support" / "sharded" / "sharding.py")

@@ -10,7 +10,7 @@ import pytest
 
 from rasura.patches.errors import AuditError
 from rasura.registry.log.merkle import EMPTY_ROOT, hash_leaf, verify_consistency, verify_inclusion
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
 GARBAGE = hash_leaf(b"garbage")

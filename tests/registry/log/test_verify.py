@@ -24,15 +24,16 @@ from support.registries.registry_fixtures import (
     filled,
     host,
     key,
+    on_both,
     stack,
 )
 
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
-from rasura.registry.log.entry import Placement, encode
+from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency, verify_consistency
-from rasura.registry.log.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
 from rasura.registry.registry import Registry
 
@@ -184,7 +185,7 @@ def test_of_a_long_log_old_signatures_are_verified_where_somebody_asks(full: Pla
             verify_log(registry, closely=3)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 10, 11])
+@pytest.mark.parametrize(("kind", "batch"), on_both([1, 2, 3, 10, 11]))
 def test_a_log_verifies_in_any_batches(full: Place, batch: int) -> None:
     with full.open() as registry:
         assert verify_log(registry, batch=batch) == verify_log(registry)
@@ -346,7 +347,7 @@ ATTACKS: dict[Attack, str] = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+@pytest.mark.parametrize(("kind", "attack"), on_both(ATTACKS), ids=lambda value: getattr(value, "__name__", None))
 def test_an_attack_on_the_log_is_caught(full: Place, attack: Attack) -> None:
     verify(full)
     with intruder(full) as db:
@@ -458,7 +459,7 @@ TABLE_ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", TABLE_ATTACKS)
+@pytest.mark.parametrize(("kind", "name"), on_both(TABLE_ATTACKS))
 def test_a_table_that_the_log_does_not_tell_of_is_caught(full: Place, name: str) -> None:
     with intruder(full) as db:
         db(TABLE_ATTACKS[name].replace("{x}", digest("x")))
@@ -483,7 +484,7 @@ CHOICE_ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", CHOICE_ATTACKS)
+@pytest.mark.parametrize(("kind", "name"), on_both(CHOICE_ATTACKS))
 def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, name: str) -> None:
     with full.open() as registry:
         (first,) = registry.patches(concept="van gogh")
@@ -499,8 +500,8 @@ def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, 
 
 
 def test_an_entry_that_removes_what_is_not_there_is_caught(full: Place) -> None:
-    from rasura.registry.log.entry import removal_of
-    from rasura.registry.log.replay import Replay
+    from rasura.registry.log.entries.entry import removal_of
+    from rasura.registry.log.entries.replay import Replay
 
     with full.open() as registry:
         entry = registry.note(draft())
@@ -512,7 +513,7 @@ def test_the_stack_that_entries_spell_out_is_the_one_in_the_tables(full: Place) 
     """A writer whose entries give a right digest and a wrong story: caught by following the story."""
     from dataclasses import replace as changed
 
-    from rasura.registry.log.replay import Replay, compare
+    from rasura.registry.log.entries.replay import Replay, compare
 
     with full.open() as registry, registry.reading() as session:
         replay = Replay()
@@ -525,7 +526,7 @@ def test_the_stack_that_entries_spell_out_is_the_one_in_the_tables(full: Place) 
 def test_an_entry_that_did_nothing_changes_nothing(full: Place) -> None:
     from dataclasses import replace as changed
 
-    from rasura.registry.log.replay import Replay
+    from rasura.registry.log.entries.replay import Replay
 
     with full.open() as registry, registry.reading() as session:
         entry, changes = next((e, c) for e, c in _told(session) if c)
@@ -548,8 +549,8 @@ def test_every_change_of_a_stack_replays(registry: Registry) -> None:
 def _told(session: Any) -> list[Any]:
     from sqlalchemy import select
 
-    from rasura.registry._storage.tables import EntryRow
-    from rasura.registry.log.entry import decode
+    from rasura.registry._storage.database.tables import EntryRow
+    from rasura.registry.log.entries.entry import decode
     from rasura.registry.log.ledger import patches_of
 
     rows = session.scalars(select(EntryRow).order_by(EntryRow.position)).all()

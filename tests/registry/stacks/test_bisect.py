@@ -24,8 +24,9 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import ConflictError, DriftError, FormatError, InputError, NotFoundError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.apply import host_state, operations
+from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect, bisect_state, edit

@@ -22,7 +22,7 @@ from rasura.patches.errors import (
     VerificationError,
 )
 from rasura.patches.format.bundle_file import decode_bundle, encode_bundle
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.bundle import add_bundle, make_bundle, read_bundle

@@ -29,9 +29,9 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import PatchId
-from rasura.registry._storage.choices import check_stack_name, digest_policy
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import PatchRecord
+from rasura.registry._storage.records.choices import check_stack_name, digest_policy
+from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit

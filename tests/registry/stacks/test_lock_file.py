@@ -15,7 +15,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import CheckRefusedError, ConflictError, FormatError, RevokedKeyError
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack

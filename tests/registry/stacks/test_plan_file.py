@@ -27,9 +27,10 @@ from rasura.patches.errors import (
     NotFoundError,
 )
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records import Draft
-from rasura.registry.apply import host_state, operations
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.hosts import host_state
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry

@@ -22,22 +22,34 @@ from rasura.patches.errors import (
     NotFoundError,
     RasuraError,
     SignatureError,
+    UntrustedKeyError,
 )
+from rasura.patches.format.patch import read_folder
 from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
+from rasura.registry.stacks.bundle import add_bundle, make_bundle
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.trust import revocation
 from rasura.registry.trust.approvals.approve import Subject, approve_patches, approve_plan, find_approvals
-from rasura.registry.trust.approvals.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
-from rasura.registry.trust.approvals.trust_policy import SignedTrust, TrustPolicy, check_next
 from rasura.registry.trust.key_files import make_key, signer
+from rasura.registry.trust.roles.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
+from rasura.registry.trust.roles.roles import find_eraser
+from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy, check_next
+from rasura.registry.trust.sign_again import sign_patches
+from rasura.registry.trust.verified_patch import (
+    SignedPatch,
+    add_folders,
+    add_signed,
+    load_verified,
+    read_signed_files,
+)
 
 SET = Draft("alice", "", "trust.set", "success")
 APPROVE = Draft("alice", "looked at it", "patch.approve", "success")
@@ -50,6 +62,11 @@ roles = ["approve", "policy"]
 roles = ["policy", "approve"]
 """
 BASE = BOTH + '[[protect]]\nbase = "tiny"\napprovals = 2\n'
+ERASERS = (
+    BOTH.replace("threshold = 2", "threshold = 1").replace('["policy", "approve"]', '["erase"]\nconcepts = ["DOG"]')
+    + '[keys.carol]\nroles = ["erase"]\nconcepts = ["van *"]\n'
+)
+MOVERS = ERASERS.replace('"erase"', '"apply"').replace('"van *"', '"*photo*"')
 STACK = BOTH + '[[protect]]\nstack = "brand"\napprovals = 1\n'
 
 
@@ -179,6 +196,80 @@ def test_after_it_expired_what_it_protects_is_only_taken_out(workshop: Workshop,
         operations.apply(late, workshop.host(), [workshop.dog], ALICE)
 
 
+def test_only_who_may_erase_brings_a_patch_of_these_concepts(
+    workshop: Workshop, registry: Registry, tmp_path: Path
+) -> None:
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)  # before anybody said who may erase
+    put(registry, ERASERS, "alice")
+    with (
+        workshop.unchanged("refused untrusted_key"),
+        pytest.raises(UntrustedKeyError, match=r"\(bob\), got one by alice") as no,
+    ):
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    assert no.value.hint == f"rasura patch sign {workshop.dog[:12]} --key bob"
+    sign_patches(registry, [workshop.dog], "carol", replace(APPROVE, action="patch.sign"))  # of other concepts
+    with pytest.raises(UntrustedKeyError, match="got one by alice, carol"):
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    sign_patches(registry, [workshop.dog], "bob", replace(APPROVE, action="patch.sign"))
+    assert workshop.dog in operations.apply(registry, workshop.host(), [workshop.dog], ALICE).applied
+    assert not operations.revert(registry, workshop.host(), None, ALICE).applied  # whoever signed what comes out
+    # Nothing is computed that could not be signed, and whatever comes in is looked at.
+    assert find_eraser(registry, "bob").public == signer(registry, "bob").public
+    with pytest.raises(UntrustedKeyError, match="'alice' has not the role erase"):
+        find_eraser(registry, "alice")
+    for name, data in read_signed_files(load_verified(registry, workshop.photo), signer(registry, "bob")).items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UntrustedKeyError, match="photo"):
+        add_folders(registry, [tmp_path], replace(APPROVE, action="patch.add"), dry_run=True)
+    files = read_folder(tmp_path)
+    with pytest.raises(UntrustedKeyError, match=r"nobody has it"):
+        add_signed(registry, [SignedPatch(files, "bob", replace(APPROVE, action="patch.add"))])
+    (tmp_path / "photo.rasura").write_bytes(make_bundle(registry, [workshop.photo]))
+    with pytest.raises(UntrustedKeyError, match=r"nobody has it"):
+        add_bundle(registry, tmp_path / "photo.rasura", replace(APPROVE, action="patch.add"), dry_run=True)
+    revocation.revoke(registry, "bob", Draft("alice", "", "key.revoke", "success"))
+    with pytest.raises(UntrustedKeyError, match=r"\(dog\)"):
+        operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
+    verify_log(registry)
+    for name, data in read_signed_files(load_verified(registry, workshop.photo), signer(registry, "carol")).items():
+        (tmp_path / name).write_bytes(data)
+    registry.close()
+    with (
+        Registry.open(workshop.folder, now=lambda: datetime(2100, 1, 2, tzinfo=UTC)) as late,
+        pytest.raises(NotApprovedError, match="expired on 2100-01-01"),
+    ):
+        add_folders(late, [tmp_path], replace(APPROVE, action="patch.add"))
+
+
+def test_a_model_is_moved_by_whose_key_may_apply_and_signs_that(workshop: Workshop, registry: Registry) -> None:
+    operations.apply(registry, workshop.host(), [workshop.photo], ALICE)
+    put(registry, MOVERS, "alice")
+    with (
+        workshop.unchanged("refused not_approved"),
+        pytest.raises(NotApprovedError, match=r"\(carol\).*got none") as no,
+    ):
+        operations.revert(registry, workshop.host(), None, ALICE)  # an erasure that is taken out comes back
+    assert no.value.hint == "--actor-key carol"
+    for name, patch, got in (("alice", workshop.photo, "alice"), ("bob", workshop.photo, "bob")):
+        registry.act_as(signer(registry, name))
+        with pytest.raises(NotApprovedError, match=f"got that of {got}"):
+            operations.revert(registry, workshop.host(), [patch], ALICE)
+    operations.apply(registry, workshop.host(), [workshop.dog], ALICE)  # bob's
+    registry.act_as(signer(registry, "carol"))
+    operations.revert(registry, workshop.host(), [workshop.photo], ALICE)
+    begun, done = registry.entries(limit=2)
+    assert begun.actor_key == done.actor_key == registry.key("carol").key_id
+    with pytest.raises(NotApprovedError, match=r"\(bob\): expected their signature, got that of carol"):
+        operations.switch(registry, workshop.host(), Goal("x", None, {}), ALICE, dry_run=True)
+    revocation.revoke(registry, "bob", Draft("carol", "", "key.revoke", "success"))
+    assert verify_log(registry).signed >= 6
+    registry.close()
+    with Registry.open(workshop.folder, now=lambda: datetime(2100, 1, 2, tzinfo=UTC)) as late:
+        late.act_as(signer(late, "carol"))
+        with pytest.raises(NotApprovedError, match="expired on 2100-01-01"):
+            operations.apply(late, workshop.host(), [workshop.photo], ALICE)
+
+
 # --- how it changes -------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +362,7 @@ BAD: dict[str, Callable[[bytes], bytes]] = {
     "a key twice": forge(lambda d: d["keys"].append(d["keys"][0])),
     "a key under two names": forge(lambda d: d["keys"].append({**d["keys"][0], "name": "twin"})),
     "another key under an id": forge(lambda d: d["keys"][0].update(pem=d["keys"][1]["pem"])),
-    "a role that is none": forge(lambda d: d["keys"][0].update(roles=["erase"])),
+    "a role that is none": forge(lambda d: d["keys"][0].update(roles=["admin"])),
     "roles twice": forge(lambda d: d["keys"][0].update(roles=["approve", "approve"])),
     "more approvals than keys": forge(lambda d: d["protect"][0].update(approvals=3)),
     "a base that is none": forge(lambda d: d["protect"][0].update(base="x")),
@@ -369,6 +460,6 @@ def test_a_plan_is_approved_by_its_file(workshop: Workshop) -> None:
         done = rasura(*words, cwd=workshop.folder)
         assert done.code == 0, done.err
     assert rasura("patch", "apply", "plan.json", cwd=workshop.folder).code == 3
-    done = rasura("patch", "approve", "plan.json", "--key", "bob", "--json", cwd=workshop.folder)
+    done = rasura("plan", "approve", "plan.json", "--key", "bob", "--json", cwd=workshop.folder)
     assert [(e["kind"], e["new"]) for e in done.data["approved"]] == [("plan", True)]
     assert rasura("patch", "apply", "plan.json", cwd=workshop.folder).code == 0

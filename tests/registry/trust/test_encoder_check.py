@@ -17,12 +17,12 @@ from rasura.patches.checks.encoder_effects import Across, reads_across_sites, wi
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Refused
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
-from rasura.patches.models.hidden_states import copied
-from rasura.patches.models.load_encoder import put_back
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.hidden_states import copied
+from rasura.patches.models.text_encoders.load_encoder import put_back
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
 from rasura.patches.types import ParamName
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry

@@ -12,7 +12,7 @@ from support.registries.registry_fixtures import Place
 from rasura.api import front_door as api
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RegistryError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import find_private_path, is_key_locked, make_key, signer, trust_file

@@ -14,7 +14,7 @@ from rasura.patches.errors import AuditError, RevokedKeyError
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.status import survey
@@ -147,11 +147,17 @@ def test_the_command_says_what_it_touches_and_asks(workshop: Workshop) -> None:
     assert ": left" in rasura("key", "list", cwd=workshop.folder).out
     said = rasura("status", cwd=workshop.folder).out
     assert f"open: {workshop.dog[:12]} (dog), at the model, is signed by key alice, which was revoked on " in said
+    assert f"; to sign it anew: rasura key new NAME, rasura patch sign {workshop.dog[:12]}\n" in said
+    rasura("key", "new", "bob", cwd=workshop.folder)
+    way = f"rasura patch sign {workshop.dog[:12]} --key bob"
+    assert f"; to sign it anew: {way}\n" in rasura("status", cwd=workshop.folder).out
     shown = rasura("patch", "status", "--deep", "--model", "the model", cwd=workshop.folder)
     assert shown.code == 0, shown.err
     assert f"{workshop.dog[:12]} is in force, though no key that counts has signed it" in shown.out
     again = rasura("key", "revoke", "alice", "--reason", "another", "--json", cwd=workshop.folder)
     assert (again.envelope["changed"], again.data["revoked_because"]) == (False, "left")
+    assert rasura(*way.split()[1:], cwd=workshop.folder).code == 0
+    assert f"{workshop.dog[:12]} (dog)" not in rasura("status", cwd=workshop.folder).out.partition("open: ")[2]
 
 
 def test_a_key_that_signed_nothing(workshop: Workshop) -> None:

@@ -22,7 +22,7 @@ from rasura.patches.format.bundle_file import decode_bundle
 from rasura.patches.format.patch import read_folder, write_folder
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.patches.types import KeyId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
@@ -90,7 +90,7 @@ def test_a_patch_counts_again_once_somebody_trusted_signed_it(workshop: Workshop
     revocation.revoke(registry, "alice", REVOKE)
     with pytest.raises(RevokedKeyError) as caught:
         operations.apply(registry, workshop.host(), [workshop.dog], ALICE)
-    assert caught.value.hint == f"rasura patch sign {workshop.dog[:12]} --key NAME"
+    assert caught.value.hint == f"rasura patch sign {workshop.dog[:12]} --key bob"
     sign_patches(registry, [workshop.dog], "bob", SIGN)
     assert load_signed(registry, workshop.dog).key_id == key(registry, "bob")
     assert set(revocation.find_uncounted(registry)) == {workshop.van_gogh, workshop.photo, workshop.rival}

@@ -12,7 +12,7 @@ from rasura.patches.errors import AuditError, DigestMismatchError, RevokedKeyErr
 from rasura.patches.format.patch import write_folder
 from rasura.patches.format.signing_key import PrivateKey
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust import verified_patch

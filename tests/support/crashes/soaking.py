@@ -6,6 +6,8 @@ One model lives through all of it. Each round moves it from the state that it is
 dies in one of the calls that change files; each second time what the disk had not yet is lost, and each third time the
 process that puts things right dies as well. The first rounds take every call of three moves in turn (a first patch,
 another set, the last one out), the later ones any call of any move.
+
+After that whole commands are killed, a tenth as often (`support.crashes.command_soaking`).
 """
 
 import argparse
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
+from support.crashes.command_soaking import COMMANDS, CommandSoak
 from support.crashes.crashing import NAMES, Attempt, Nursery, Outcome, State, values
 from support.models.single_files import single_file
 from support.models.tiny import TinySpec, tiny_model
@@ -121,16 +124,17 @@ class Soak:
 
 
 def main() -> None:
-    """`python tests/support/crashes/soaking.py [--kills N] [--seed S]`."""
+    """`python tests/support/crashes/soaking.py [--kills N] [--commands N] [--seed S]`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10_000)
+    parser.add_argument("--commands", type=int, help="kills of commands [default: a tenth of the others]")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     chosen = parser.parse_args()
     say = sys.stdout.write
     say(f"{chosen.kills} kills; to see them again: --seed {chosen.seed}\n")
     begun, done = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as place, Nursery.started() as nursery:
-        for kind in KINDS:
+        for kind in KINDS if chosen.kills else ():
             (Path(place) / kind).mkdir()
             soak = Soak(nursery, Path(place) / kind, kind, chosen.seed)
             for kills in soak.rounds():
@@ -141,6 +145,17 @@ def main() -> None:
                     break
             done += soak.kills
             say(f" {soak.torn} of them in the middle of a write: each time the old or the new model\n")
+    _kill_commands(chosen.kills // 10 if chosen.commands is None else chosen.commands, chosen.seed)
+
+
+def _kill_commands(kills: int, seed: int) -> None:
+    each, say = -(-kills // len(COMMANDS)), sys.stdout.write
+    say("\n| command | killed | seconds |\n|---|---:|---:|\n")
+    with tempfile.TemporaryDirectory() as place, CommandSoak.begun(Path(place), seed) as soak:
+        for name in COMMANDS if kills else ():
+            begun = time.monotonic()
+            say(f"| `{name}` | {soak.kill(name, each)} | {time.monotonic() - begun:.0f} |\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,28 +14,28 @@ from typing import Any
 
 import pytest
 import torch
-from support.models.tiny import TinySpec, tiny_pipeline
+from support.models.tiny import tiny_pipeline
 from support.registries.workshop import SPEC
 from torch import nn
 
 __all__ = ["KINDS", "NEEDS", "noise", "quantised", "read_by_text", "replaced"]
 
 
-def quantised(kind: str, model: Path, *, which: str = ".attn2.to_", spec: TinySpec = SPEC) -> Any:
-    """A pipeline in float32 with the weights of `model`, which was built from `spec` and whose UNet's layers with `which` in their names are quantised.
+def quantised(kind: str, model: Path, *, which: str = ".attn2.to_") -> Any:
+    """A pipeline in float32 with the weights of `model`, which was built from `SPEC` and whose UNet's layers with `which` in their names are quantised.
 
     torchao and layerwise casting quantise every layer that they can.
     """
     if (needed := NEEDS[kind]) is not None and importlib.util.find_spec(needed) is None:
         pytest.skip(f"{needed} is not on this process's path: see tests/interop/test_quantised_libraries.py")
-    pipe = plain(spec)
+    pipe = plain()
     pipe.unet = KINDS[kind](pipe.unet, model, which)
     pipe.unet.eval()
     return pipe
 
 
-def plain(spec: TinySpec = SPEC) -> Any:
-    return tiny_pipeline(spec).to(torch.float32)
+def plain() -> Any:
+    return tiny_pipeline(SPEC).to(torch.float32)
 
 
 def noise(pipe: Any) -> torch.Tensor:

@@ -35,7 +35,7 @@ QUICK = {"steps": "3", "batch": "2", "images": "2", "drawing": "2", "lr": "0.05"
 def base(seed: int = 0) -> TinyBase:
     """A model that nobody changes."""
     folder = Path(tempfile.mkdtemp(prefix="rasura-trainable-")) / "model"
-    return TinyBase.open(tiny_model(folder, TinySpec(size="medium", seed=seed)))
+    return TinyBase.open(tiny_model(folder, TinySpec(size="wide", seed=seed)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,20 +8,22 @@ A conftest.py that wants the fixtures imports them:
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import pytest
+from support.full import some
 from support.registries.postgres import Cluster
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry._storage.choices import StackRecord
-from rasura.registry._storage.records import (
+from rasura.registry._storage.records.choices import StackRecord
+from rasura.registry._storage.records.records import (
     BaseParameter,
     BaseRecord,
     BasisRecord,
@@ -34,6 +36,7 @@ from rasura.registry._storage.records import (
 )
 from rasura.registry.registry import NewPatch, Registry
 
+_T = TypeVar("_T")
 HOST = "00000000-0000-4000-8000-000000000001"
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 250, tzinfo=UTC)
 
@@ -108,6 +111,18 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 def kind(request: pytest.FixtureRequest) -> str:
     """Of database."""
     return str(request.param)
+
+
+def on_both(values: Iterable[_T]) -> list[tuple[str, _T]]:
+    """For `parametrize(("kind", …), …)`: every value on SQLite, every fourth on PostgreSQL, with FULL=1 all on both.
+
+    For what asks the program alone: that tables and triggers do the same there is tested with all of each.
+    """
+    listed = list(values)
+    return [
+        *(("sqlite", value) for value in listed),
+        *(("postgresql", value) for value in some(listed[::4], listed)),
+    ]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry._storage.records import Draft, EntryRecord, HostRecord
+from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
@@ -42,9 +42,8 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.key_files import make_key
 
 ALICE = Actor("alice", "ticket 7")
-SPEC = TinySpec(dtype="float16", size="medium")
-FEW = TinySpec(dtype="float16", size="wide")
-"""Fewer layers, where each of them costs: compilers trace them one by one."""
+SPEC = TinySpec(dtype="float16", size="wide")
+"""Of 4 cross-attentions: each layer of a model costs every test that writes, hashes, loads or compiles it."""
 AWKWARD = "ä b%20c %s 猫"
 _LOG = frozenset({"entry", "entry_patch", "checkpoint"})
 
@@ -130,23 +129,17 @@ def workshop(tmp_path: Path) -> Workshop:
     return copy_of(workshop_template(), tmp_path / AWKWARD)
 
 
-@pytest.fixture
-def small_workshop(tmp_path: Path) -> Workshop:
-    """A private copy of the one whose model has fewer layers."""
-    return copy_of(workshop_template(FEW), tmp_path / AWKWARD)
-
-
 def copy_of(template: Workshop, folder: Path) -> Workshop:
     shutil.copytree(template.folder, folder)
     return Workshop(folder, template.dog, template.van_gogh, template.photo, template.rival)
 
 
-@functools.lru_cache(maxsize=2)
-def workshop_template(spec: TinySpec = SPEC) -> Workshop:
+@functools.cache
+def workshop_template() -> Workshop:
     """The one that all are copied from; nobody writes to it."""
     folder = Path(tempfile.mkdtemp(prefix="rasura-workshop-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    tiny_model(folder / "the model", spec)
+    tiny_model(folder / "the model", SPEC)
     with Registry.create(folder, actor="alice") as registry:
         make_key(registry, "alice", _draft("key.add"))
         add_base(registry, folder / "the model", "tiny", _draft("base.add"), silent)

@@ -13,7 +13,7 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import PatchId
 

@@ -39,7 +39,7 @@ from rasura.patches.format.manifest_parts import (
 from rasura.patches.format.patch import Patch, PatchTensors
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import BaseIdentity, identify
-from rasura.patches.models.text_encoder import TextEncoder
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.measure import Measurer, Reference
@@ -213,7 +213,7 @@ class TinyBase:
     @classmethod
     def at(cls, folder: Path, spec: TinySpec | None = None) -> "TinyBase":
         """A new model at `folder`, of width 128 unless the spec says otherwise."""
-        return cls.open(tiny_model(folder, spec or TinySpec(size="medium")))
+        return cls.open(tiny_model(folder, spec or TinySpec(size="wide")))
 
     @classmethod
     def open(cls, folder: Path) -> "TinyBase":

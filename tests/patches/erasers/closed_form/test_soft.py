@@ -1,5 +1,6 @@
 """UCE and RECE against their published formulas; neither promises anything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from rasura.patches.types import PatchId
 
 WORLD = World(width=96, retained=60, outs=(40, 120))
 W = {name: weight.double() for name, weight in WORLD.weights.items()}
+NULL = WORLD.reference.invariants.T
 GUARD = PatchId("1" * 64)
 
 
@@ -34,9 +36,10 @@ def joined(given: tuple[Columns, ...]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("variant", ["2025", "2023"])
 def test_the_sum_of_the_patches_is_the_published_solution(variant: str) -> None:
-    """60 retained tokens are less than one prompt of 77, so both versions weigh them by 1."""
+    """60 retained tokens are less than one prompt of 77, so both versions weigh them by 1; the first adds the empty one."""
     given = concepts(2, 3)
-    expected = uce_map(*joined(given), WORLD.retained_columns, alpha=1.0, beta=1.0, ridge=0.5)
+    kept = torch.cat([WORLD.retained_columns, NULL], dim=1) if variant == "2023" else WORLD.retained_columns
+    expected = uce_map(*joined(given), kept, alpha=1.0, beta=1.0, ridge=0.5)
     made = Uce(variant=variant).solve(Setting(WORLD, given).problem())
     for name, weight in W.items():
         total = torch.stack([erasure.increments[name].dense() for erasure in made]).sum(0)
@@ -59,7 +62,68 @@ def test_the_first_versions_weight_of_what_is_retained_falls_with_its_number() -
     few = Uce(variant="2023").solve(Setting(WORLD, concepts(1)).problem(retained=WORLD.retained_columns))
     many = Uce(variant="2023").solve(Setting(WORLD, concepts(1)).problem(retained=factories.clip_like(3, 77 * 5, 96)))
     most = Uce(variant="2023").solve(Setting(WORLD, concepts(1)).problem(retained=factories.clip_like(3, 77 * 50, 96)))
-    assert [e[0].facts["preserve"] for e in (few, many, most)] == ["1", "0.2", "0.1"]
+    prompts = 5 + NULL.shape[1] / 77
+    assert [e[0].facts["preserve"] for e in (few, many, most)] == ["1", f"{1 / prompts:.6g}", "0.1"]
+
+
+@pytest.mark.parametrize("method", [Uce(variant="2023"), Uce(empty="yes"), Rece(epochs=0)], ids=str)
+def test_the_empty_prompt_is_retained_without_a_list_unless_somebody_says_no(method: Uce | Rece) -> None:
+    """UCE's first code and RECE's first step list it first; of the second code's prompts only the last token counts."""
+    nobody = WORLD.retained_columns[:, :0]
+    rows = NULL[:, :1] if method == Uce(empty="yes") else NULL
+    without = replace(method, empty="no" if isinstance(method, Uce) else False)  # type: ignore[arg-type]
+    for options, kept in ((method, rows), (without, nobody)):
+        (erasure,) = options.solve(Setting(WORLD, concepts(2)).problem(retained=nobody))
+        expected = uce_map(*joined(concepts(2)), kept, alpha=1.0, beta=1.0, ridge=0.5)
+        for name, weight in W.items():
+            assert relative(erasure.increments[name].dense(), weight @ expected) < 1e-4  # the grid
+
+
+@pytest.mark.parametrize("towards", ["null", "anchor"])
+def test_reces_rounds_retain_the_empty_prompt_once_a_concept(tmp_path: Path, towards: str) -> None:
+    base = TinyBase.at(tmp_path / "model")
+    targets = (Target("dog", "cat"), Target("van gogh", "painting"))
+    options = Rece(towards=towards, gamma=0.3, energy=1.0, rank_limit=1024)
+    request = tiny_request(targets=targets, eraser=options, tokens="end", templates=("{}",), retain=None)
+    patches = base.build(request)
+    encoder = base.encoder
+    null = encoder.encode_all([""])[0].T
+    pairs = [align_columns(encoder, target, ("{}",), "end") for target in targets]
+    C1, C = (torch.cat([pair[side] for pair in pairs], dim=1) for side in (0, 1))
+    hidden = encoder.encode_all([target.concept for target in targets])
+    wanted = (
+        encoder.encode_all([target.anchor for target in targets]) if towards == "anchor" else null.T.expand_as(hidden)
+    )
+    width = hidden.shape[-1]
+    whole, goal = hidden.reshape(-1, width).T, wanted.reshape(-1, width).T
+    weights = {name: value.double() for name, value in base.host.read(patches[0].tensors.increments).items()}
+    first = uce_map(C1, C, null, alpha=1.0, beta=1.0, ridge=0.5)
+    edited = {name: weight + weight @ first for name, weight in weights.items()}
+    back = search_adversarial(weights, edited, whole, 0.3)
+    second = uce_map(back, goal, torch.cat([null, null], dim=1), alpha=1.0, beta=0.1, ridge=0.1)
+    for name, weight in edited.items():
+        made = torch.stack([patch.tensors.increments[name].dense() for patch in patches]).sum(0)
+        assert relative(made, weight + weight @ second - weights[name]) < 1e-4  # the grid
+
+
+def test_an_empty_anchor_is_read_from_its_start_in_all_positions(tmp_path: Path) -> None:
+    """The last subject token becomes the start of text, the next position what stands after it, and so on to the end."""
+    base = TinyBase.at(tmp_path / "model")
+    null = base.encoder.encode_all([""])[0].T  # [d, length]
+    for tokens, method in (("end", Uce(variant="2023", rank_limit=1024)), ("last", Uce())):
+        request = tiny_request(
+            targets=(Target("van gogh", ""),), eraser=method, tokens=tokens, templates=("{}", "a {}"), retain=None
+        )
+        (patch,) = base.build(request)
+        targets, _ = align_columns(base.encoder, request.targets[0], ("{}", "a {}"), tokens)
+        length = base.encoder.length
+        stops = [length - base.encoder.subject(prompt, "van gogh")[-1] for prompt in ("van gogh", "a van gogh")]
+        anchors = torch.cat([null[:, : stop if tokens == "end" else 1] for stop in stops], dim=1)
+        kept = null if tokens == "end" else null[:, :0]
+        expected = uce_map(targets, anchors, kept, alpha=1.0, beta=1.0, ridge=0.5)
+        weights = base.host.read(patch.tensors.increments)
+        for name, increment in patch.tensors.increments.items():
+            assert relative(increment.dense() @ targets, weights[name].double() @ expected @ targets) < 1e-4
 
 
 @pytest.mark.parametrize("method", [Uce(), Rece(epochs=0)], ids=["uce", "rece"])

@@ -10,6 +10,7 @@ from support.values.factories import TinyBase, World, tiny_request
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.checks.check import Accepted, check
+from rasura.patches.erasers.closed_form.rece import Rece
 from rasura.patches.erasers.closed_form.speed import Speed, _Layer, _solve
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
 from rasura.patches.erasers.closed_form.speed_prior_shift import find_least_direction
@@ -20,7 +21,7 @@ from rasura.patches.erasers.interface import Erasure
 from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
-from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target
 from rasura.patches.types import PatchId
 
 WORLD = World(width=128, retained=400, outs=(48, 160))
@@ -46,9 +47,9 @@ def joined(given: tuple[Columns, ...]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def transcribed(weight: torch.Tensor, layer: int, given: tuple[Columns, ...], lamb: float) -> torch.Tensor:
-    """ΔW as the authors' code computes it: mean moments, plain shifts, pieces of 128, the reduced decomposition."""
+    """ΔW as the authors' code computes it: means over concepts, plain shifts, pieces of 128, the reduced decomposition."""
     C1, C = joined(given)
-    C0, n, identity = WORLD.retained_columns, C1.shape[1], eye(128)
+    C0, n, identity = WORLD.retained_columns, len(given), eye(128)
     T, Q = C1 @ C1.T / n, C @ C1.T / n
     unguarded = weight @ (Q - T) @ torch.linalg.inv(identity + T)
     sizes = (unguarded @ C0).norm(dim=0)
@@ -89,6 +90,16 @@ def test_every_choice_can_be_made_apart_from_the_mode() -> None:
     for change in ({"moments": "sum"}, {"shift": "squared"}, {"filter": "global"}, {"direction": "full"}):
         changed = layers(replace(CODE, **change), *given)  # type: ignore[arg-type]
         assert any(not torch.equal(a.A, b.A) for a, b in zip(layers(CODE, *given), changed, strict=True)), change
+
+
+def test_a_named_mode_brings_its_authors_prompts_and_refuses_what_does_nothing() -> None:
+    assert Speed.defaults.templates == Speed().defaults.templates == GENERIC_TEMPLATES
+    assert CODE.defaults.templates == Uce().defaults.templates == Rece().defaults.templates == ("{}",)
+    problem = Setting(WORLD, concepts(1), RULE, anchor="").problem()
+    tail = replace(problem, request=replace(problem.request, tokens="tail"))
+    with pytest.raises(InputError, match="nothing=start does nothing with tokens tail: expected last or end"):
+        Speed(nothing="start").solve(tail)
+    assert len(CODE.solve(tail)) == 1  # the mode's own way says nothing of other tokens
 
 
 def test_without_copies_the_codes_filter_is_off_and_the_papers_is_not() -> None:
@@ -191,8 +202,8 @@ def test_an_empty_anchor_is_the_start_of_text_where_the_code_takes_it() -> None:
     (columns,) = concepts(1)
     null = WORLD.reference.invariants[0]
     ends = columns.anchors[:, 0]
-    starts: tuple[Speed | Uce, ...] = (CODE, Uce(nothing="start"))
-    for options, anchor in (*((o, null) for o in starts), (Speed(), ends), (Uce(), ends)):
+    starts: tuple[Speed | Uce, ...] = (CODE, Uce())
+    for options, anchor in (*((o, null) for o in starts), (Speed(), ends), (Uce(nothing="end"), ends)):
         (erasure,) = options.solve(Setting(WORLD, (columns,), RULE, anchor="").problem())
         for name, increment in erasure.increments.items():
             wanted, found = W[name] @ (anchor[:, None] - columns.targets), increment.dense() @ columns.targets

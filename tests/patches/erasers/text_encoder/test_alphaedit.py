@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from support.full import FULL
 from support.values import factories
 
 from rasura.patches.algebra.protected_subspace import (
@@ -122,6 +123,7 @@ def test_the_papers_rule_leaves_a_thirtieth_at_least() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not FULL, reason="half a minute: FULL=1")
 def test_the_width_of_clip_vit_l_takes_seconds() -> None:
     start = time.process_time()
     held = basis(1000, "relative:1e-3", 3072)

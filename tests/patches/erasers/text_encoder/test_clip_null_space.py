@@ -17,9 +17,16 @@ from rasura.patches.errors import ErasureRefusedError, InputError, NotFiniteErro
 from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.clip_or_t5 import PhrasePosition
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.hidden_states import copied, embed_tokens, find_fc2_layers, injected, set_weights, states_of
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
+from rasura.patches.models.text_encoders.hidden_states import (
+    copied,
+    embed_tokens,
+    find_fc2_layers,
+    injected,
+    set_weights,
+    states_of,
+)
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName, PatchId

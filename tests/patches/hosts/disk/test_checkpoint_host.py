@@ -398,12 +398,6 @@ def test_a_damaged_original_is_not_believed(model: Path) -> None:
         host.originals(NAMES)
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.started() as nursery:
-        yield nursery
-
-
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
 def test_a_read_only_model(nursery: Nursery) -> None:
     base = Path(tempfile.mkdtemp(prefix="rasura-readonly-"))

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -283,12 +283,6 @@ def test_a_replaced_file_is_noticed(file: Path) -> None:
 
 
 # Disks that are full or may not be written, and two at once.
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.started() as nursery:
-        yield nursery
 
 
 @pytest.mark.parametrize("limit", [0, 300, 5_000, 30_000, 400_000])

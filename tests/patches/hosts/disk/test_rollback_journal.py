@@ -28,12 +28,6 @@ STATES: tuple[State, ...] = ("pristine", "doubled", "halved")
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.started() as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[State, dict[ParamName, Digest]]:
     """The digests of each state, from a model that nothing ever happened to."""
     host = CheckpointHost.open(tiny_model(tmp_path_factory.mktemp("expected") / "model", SPEC))

@@ -1,0 +1,1 @@
+"""The numbers that checks are made of: small matrices a patch, and products of them."""

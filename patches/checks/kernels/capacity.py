@@ -1,0 +1,135 @@
+"""How much room is left: the dimensions that a stack takes of what its parameters read.
+
+A patch can leave something alone only by being orthogonal to it, and a space of d dimensions has d of those. They go
+to
+
+    invariants   start of text and the null prompt, which no patch may touch
+    retained     what the patches promised to keep, set by set: of each, the directions in which what the others leave
+                 over has about the energy that it keeps at least. Sets that differ by a concept count nearly as one
+    patches      what of their targets lies outside all that: the next patch that leaves these alone must avoid it
+    free         the rest
+
+Of a patch's targets the directions count that carry a share `GUARD` of their energy: those that `--protect` avoids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import torch
+
+from rasura.patches.algebra.protected_subspace import EXACT, find_leading
+from rasura.patches.checks.kernels.footprint import spaces_of
+from rasura.patches.checks.kernels.weigh import digest_span
+from rasura.patches.format.manifest_parts import TEXT
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch_tensors import Span
+
+GUARD: Final = 0.9999
+"""Share of each guarded patch's target energy outside the protected span that stays untouched."""
+LOW: Final = 0.9
+"""Share of the dimensions from which a warning is due."""
+_LEFT: Final = 0.25
+"""Share of the least energy that a set keeps: what others leave of a direction counts from here on."""
+_SAME: Final = 1e-6
+"""Sine of the angle below which two directions are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Dimensions of the text embedding.
+
+    Attributes:
+        width: d.
+        invariants: taken by the null prompt.
+        retained: taken by retain sets.
+        patches: taken by targets.
+    """
+
+    width: int
+    invariants: int
+    retained: int
+    patches: int
+
+    @classmethod
+    def of(cls, patches: Sequence[Patch]) -> Self | None:
+        """The room that a stack takes; None where none of its parameters reads text embeddings."""
+        reading = [patch for patch in patches if TEXT in spaces_of(patch)]
+        if not reading:
+            return None
+        spans = {}
+        for patch in reading:
+            span, invariants = _fullest(patch), patch.manifest.protected.basis.invariants
+            spans[digest_span(span), invariants] = span, invariants
+        null = _span([span.rows[:invariants] for span, invariants in spans.values()])  # [k0, d]
+        kept = _retained([Span(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
+        both = torch.cat([null, kept])  # [k0 + k, d], orthonormal
+        parts = [_free(patch.tensors.targets.T, both) for patch in reading]
+        # patches may share targets: their span, not their sum
+        targets = _span([part for part in parts if part is not None] or [both[:0]])
+        width = int(both.shape[1])
+        taken = min(width, int(torch.cat([both, targets]).shape[0]))
+        return cls(width, int(null.shape[0]), int(both.shape[0] - null.shape[0]), taken - int(both.shape[0]))
+
+    @property
+    def free(self) -> int:
+        """Dimensions left."""
+        return self.width - self.invariants - self.retained - self.patches
+
+    @property
+    def share(self) -> float:
+        """Share of the dimensions that is taken."""
+        return 1 - self.free / self.width
+
+    @property
+    def low(self) -> bool:
+        """Whether little is left."""
+        return self.share >= LOW
+
+    def __str__(self) -> str:
+        """One line for people."""
+        parts = f"{self.invariants} null prompt, {self.retained} retained, {self.patches} patches"
+        return f"{self.width - self.free} of {self.width} dimensions taken ({parts}), {self.free} free"
+
+
+def _fullest(patch: Patch) -> Span:
+    """What the text-reading parameter with the least room protects."""
+    spans = [patch.tensors.span_of(name) for name in spaces_of(patch)[TEXT]]
+    return max(spans, key=lambda span: int(span.rows.shape[0]))
+
+
+def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
+    """Orthonormal rows, outside the null prompt's, that hold what all retain sets together keep."""
+    held = null
+    for span in spans:
+        kept = span.energy > 0  # guards have none: they are other patches' targets, which are counted as such
+        if bool(kept.any()):
+            rows, energy = span.rows[kept], span.energy[kept]
+            # weighed: a direction counts by what prompts have along it
+            left = (rows - (rows @ held.T) @ held) * energy.sqrt()[:, None]
+            _, values, directions = torch.linalg.svd(left, full_matrices=False)
+            held = torch.cat([held, directions[values.square() >= float(energy.min()) * _LEFT]])
+    return held[null.shape[0] :]
+
+
+def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
+    """Orthonormal rows of what of the targets lies outside; None where that is noise."""
+    once = targets - rows.T @ (rows @ targets)
+    left = once - rows.T @ (rows @ once)  # [d, m]
+    if torch.linalg.vector_norm(left) <= EXACT * torch.linalg.vector_norm(targets):
+        return None
+    return find_leading(left, GUARD)
+
+
+def _span(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Orthonormal rows of all together."""
+    stacked = torch.cat(list(parts))
+    if stacked.shape[0] == 0:
+        return stacked
+    if stacked.shape[0] > stacked.shape[1]:
+        stacked = torch.linalg.qr(stacked, mode="r")[1]  # the same span in d rows
+    _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
+    kept: torch.Tensor = rows[values > _SAME * values[0]]
+    return kept

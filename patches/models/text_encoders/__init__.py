@@ -1,0 +1,1 @@
+"""Prompts become embeddings: tokenizers, text encoders, a pipeline's own way of reading."""

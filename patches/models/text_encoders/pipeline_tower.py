@@ -1,0 +1,272 @@
+"""A pipeline's own way of reading prompts: templates, chosen layers and cuts are the pipeline's, nothing is done again.
+
+`encode_prompt` is called as `__call__` calls it, with the defaults of both; a hook on the encoder sees which ids it is
+given. What comes out is a row a token. Rows that the pipeline hides by its mask are zeros here and stand for nothing;
+rows that it fills up itself and does not hide are read like words.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+
+from rasura.patches._io.canonical_json import JsonValue
+from rasura.patches._io.json_fields import show
+from rasura.patches.errors import ConceptError, UnsupportedHostError
+from rasura.patches.models.library_output import quiet
+from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
+from rasura.patches.models.text_encoders.plain_text import check_plain
+
+__all__ = ["PipelineTower", "make_pipeline"]
+
+_GIVEN: Final = (
+    "max_sequence_length",
+    "complex_human_instruction",
+    "clean_caption",
+    "system_prompt",
+    "text_encoder_out_layers",
+)
+"""What `__call__` hands on to `encode_prompt` and decides what is read."""
+
+
+_DECIDES: Final = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One prompt as the encoder saw it: the ids of the rows that are read."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PipelineTower(Tower):
+    """A tower that reads through its pipeline.
+
+    Attributes:
+        pipe: the pipeline, with this tower's tokenizer and encoder and nothing else.
+    """
+
+    pipe: Any = None
+    _known: dict[str, _Seen] = field(default_factory=dict)
+    _widths: list[int] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        """The length of one token's state, as the pipeline gives it."""
+        if not self._widths:
+            self._widths.append(int(self.read([""]).shape[-1]))
+        return self._widths[0]
+
+    @property
+    def length(self) -> int:
+        """Positions that states are filled up to."""
+        return self.kind.length or 0
+
+    def ids(self, prompt: str) -> list[int]:
+        """Ids of the rows that are read, the template's own among them.
+
+        Raises:
+            ConceptError: longer than the pipeline reads, or no Unicode text.
+        """
+        check_plain(prompt)
+        if prompt not in self._known:
+            self._encoded([prompt])
+        return list(self._known[prompt].ids)
+
+    def batch(self, prompts: Sequence[str]) -> torch.Tensor:
+        """No method that asks for ids alone knows what to do with these.
+
+        Raises:
+            UnsupportedHostError: always.
+        """
+        raise UnsupportedHostError(
+            f"{self.kind.pipeline} reads {len(prompts)} prompts by templates of its own: expected a method that asks "
+            "for states alone",
+            hint="rasura methods",
+        )
+
+    def read(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The states of prompts, [n, length, width] float32; zeros where the pipeline hides a row.
+
+        Raises:
+            ConceptError: a prompt longer than the pipeline reads.
+        """
+        for prompt in prompts:
+            check_plain(prompt)
+        return self._encoded(prompts)
+
+    def places(self, prompt: str, phrase: str) -> PhrasePosition:
+        """Where a phrase stands, and which rows know it.
+
+        Raises:
+            ConceptError: the phrase does not stand in the prompt as tokens of its own.
+        """
+        own = self.subject(prompt, phrase)
+        stop = len(self.ids(prompt)) if self.kind.masked else self.length
+        return PhrasePosition(own, own.start if self.kind.causal else 0, stop)
+
+    def subject(self, prompt: str, phrase: str) -> range:
+        """Rows of a phrase, the last time that it stands there; of an empty one the last row that is read.
+
+        Raises:
+            ConceptError: the phrase does not stand in the prompt as tokens of its own.
+        """
+        ids = self.ids(prompt)
+        if not phrase.strip():
+            return range(len(ids) - 1, len(ids))
+        ends = self._ends(ids)
+        whole = ends[-1][1] if ends else ""
+        start = whole.casefold().rfind(" ".join(phrase.split()).casefold())
+        stop = start + len(" ".join(phrase.split()))
+        own = [i for i, (before, after) in enumerate(ends) if len(before) < stop and len(after) > start]
+        found = whole[len(ends[own[0]][0]) : len(ends[own[-1]][1])] if start >= 0 and own else ""
+        if found.strip().casefold() != whole[start:stop].strip().casefold() or not found:
+            raise ConceptError(
+                f"{show(phrase)} does not stand in {show(prompt)} as tokens of its own", hint="--template '{}'"
+            )
+        return range(own[0], own[-1] + 1)
+
+    def plain_state(self) -> dict[str, Any]:
+        """The tokenizer's model and special ids, and the ids that the pipeline puts around every prompt."""
+        model = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
+        vocab = model["vocab"]
+        return {
+            "vocab": vocab if isinstance(vocab, dict) else [[piece, repr(float(score))] for piece, score in vocab],
+            "merges": [list(m) if isinstance(m, list) else m for m in model.get("merges", [])],
+            "length": self.length,
+            "special": [int(self.tokenizer.pad_token_id)],
+            "pipeline": self.kind.pipeline,
+            "around": self.ids(""),
+        }
+
+    def reading(self) -> Mapping[str, JsonValue]:
+        """What else its files say that decides ids."""
+        document = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        decides = {part: document.get(part) for part in _DECIDES}
+        template = getattr(self.tokenizer, "chat_template", None)
+        return {"file": json.dumps(decides, sort_keys=True), "chat_template": template or ""}
+
+    def _ends(self, ids: Sequence[int]) -> list[tuple[str, str]]:
+        """What is written before and after each row: an id a row adds what it stands for."""
+        found, before = [], ""
+        for i in range(len(ids)):
+            after = self.tokenizer.decode(ids[: i + 1], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            found.append((before, after))
+            before = after
+        return found
+
+    def _encoded(self, prompts: Sequence[str]) -> torch.Tensor:
+        self.pipe.register_modules(text_encoder=self.module)
+        calls: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        handle = self.module.register_forward_pre_hook(_seeing(calls), with_kwargs=True)
+        try:
+            with torch.no_grad(), quiet():
+                given = self.pipe.encode_prompt(prompt=list(prompts), **_arguments(self.pipe))
+        finally:
+            handle.remove()
+        given = given if isinstance(given, tuple) else (given,)
+        states, mask = _as_rows(given)
+        ids = torch.cat([_one(call[0]) for call in calls])[: len(prompts)]
+        attended = torch.cat([_mask_of(*call) for call in calls])[: len(prompts)].bool()
+        rows, read = _aligned(ids, attended, states, mask)
+        found = torch.zeros(len(prompts), self.length, states.shape[-1])
+        for i, prompt in enumerate(prompts):
+            if int(read[i].sum()) >= self.length or states.shape[1] > self.length:
+                raise ConceptError(
+                    f"prompt {show(prompt)} fills all {self.length} positions: expected fewer", hint="--template '{}'"
+                )
+            self._known[prompt] = _Seen(tuple(int(x) for x, there in zip(rows[i], read[i], strict=True) if there))
+            found[i, : states.shape[1]] = states[i] * (mask[i, :, None] if self.kind.masked and mask is not None else 1)
+        return found
+
+
+def make_pipeline(kind: str, tokenizer: Any, module: Any) -> Any:
+    """A pipeline with a tokenizer and an encoder, and nothing to draw with.
+
+    Raises:
+        UnsupportedHostError: this version of diffusers has no such pipeline.
+    """
+    with quiet():
+        import diffusers
+
+        found = getattr(diffusers, kind, None)
+    if found is None:
+        raise UnsupportedHostError(
+            f"expected diffusers with {kind}, got {diffusers.__version__}", hint="pip install --upgrade diffusers"
+        )
+    parts = dict.fromkeys(
+        name for name, p in list(inspect.signature(found.__init__).parameters.items())[1:] if p.default is p.empty
+    )
+    with quiet():
+        return found(**(parts | {"tokenizer": tokenizer, "text_encoder": module}))
+
+
+def _arguments(pipe: Any) -> dict[str, Any]:
+    """What `__call__` gives `encode_prompt` by default."""
+    accepted = inspect.signature(pipe.encode_prompt).parameters
+    drawn = inspect.signature(type(pipe).__call__).parameters
+    given = {name: drawn[name].default for name in _GIVEN if name in accepted and name in drawn}
+    given |= {"device": torch.device("cpu")} if "device" in accepted else {}
+    return given | ({"do_classifier_free_guidance": False} if "do_classifier_free_guidance" in accepted else {})
+
+
+def _seeing(calls: list[tuple[torch.Tensor, torch.Tensor | None]]) -> Any:
+    def hook(_module: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        if isinstance(ids, torch.Tensor):
+            calls.append((ids, mask))
+
+    return hook
+
+
+def _one(ids: torch.Tensor) -> torch.Tensor:
+    return ids if ids.dim() == 2 else ids[None]  # noqa: PLR2004  # prompts, positions
+
+
+def _mask_of(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return torch.ones_like(_one(ids)) if mask is None else _one(mask)
+
+
+def _as_rows(given: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """States [n, L, d] float32 and, where the pipeline has one, its mask [n, L]."""
+    states = given[0]
+    if isinstance(states, list):  # a prompt each, without what is hidden
+        longest = max(each.shape[0] for each in states)
+        mask = torch.tensor([[i < each.shape[0] for i in range(longest)] for each in states])
+        padded = [torch.nn.functional.pad(each, (0, 0, 0, longest - each.shape[0])) for each in states]
+        return torch.stack(padded).float(), mask.float()
+    size = states.shape[:2]
+    masks = [each for each in given[1:] if isinstance(each, torch.Tensor) and each.shape == size]
+    return states.float(), masks[0].float() if masks else None
+
+
+def _aligned(
+    ids: torch.Tensor, attended: torch.Tensor, states: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each row of the states its id, and whether it is a row of the prompt: [n, L] each."""
+    length = states.shape[1]
+    if ids.shape[1] == length:
+        return ids, attended if mask is None else mask.bool()
+    n = ids.shape[0]
+    rows, read = torch.zeros(n, length, dtype=ids.dtype), torch.zeros(n, length, dtype=torch.bool)
+    for i in range(n):
+        own = ids[i][attended[i]]
+        count = int(mask[i].sum()) if mask is not None else len(own)
+        if ids.shape[1] > length and bool(attended[i][0]) and mask is not None and _ends_kept(attended[i], mask[i]):
+            kept = torch.cat([ids[i, :1], ids[i, ids.shape[1] - length + 1 :]])
+            rows[i], read[i] = kept, mask[i].bool()
+        else:  # the first ones are dropped
+            rows[i, :count], read[i, :count] = own[len(own) - count :], True
+    return rows, read
+
+
+def _ends_kept(attended: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Whether the first position and the last ones were kept, as Sana's pipeline does."""
+    return torch.equal(torch.cat([attended[:1], attended[len(attended) - len(mask) + 1 :]]), mask.bool())

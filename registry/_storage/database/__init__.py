@@ -1,0 +1,1 @@
+"""Connections, tables, their schema, and finding one row by what a person types."""

@@ -1,0 +1,1 @@
+"""Files beside the database: blobs, cache, personal data of cases, what dead processes left."""

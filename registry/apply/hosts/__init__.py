@@ -1,0 +1,1 @@
+"""What is applied to a host, what is really there, and what of it runs beside quantised layers."""

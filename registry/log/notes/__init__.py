@@ -1,0 +1,1 @@
+"""Signed notes, checkpoints and cosignatures: the C2SP documents of a log."""
