@@ -120,6 +120,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --counts 1 4 16 256 --repeats 1 \
 	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
 	$(BIN)/python benchmarks/enforcement.py | tee docs/benchmarks/enforcement.md
+	$(BIN)/python benchmarks/log.py | tee docs/benchmarks/log.md
 	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
 	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 

@@ -150,6 +150,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "audit rotate-key": Call("registry.rotate_log_key"),
     "audit verify": Call("registry.verify", renamed={"--checkpoint": "kept"}),
     "attest": Call("registry.attest", renamed=_WRITTEN),
+    "attest --evaluation": Call("registry.attest_evaluation", ("evaluation",), _WRITTEN),
     "verify --model": Call("rasura.verify_model", ("model",)),
     "verify": Call("rasura.verify_report", ("file",)),
     "report": Call("registry.report", renamed={"-o": "file", "--output": "file", "--pdf": ""}),

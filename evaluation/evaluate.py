@@ -106,7 +106,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     compared = compare(model, judge, asked, cache, progress)  # (3), (4)
     attacked = run_attacks(Bench(model, judge, request.attack, cache, progress), asked)  # (5)
     numbers = summarise(compared)
-    document = build_body(stack, compared, attacked, request.sampling, request.attack)
+    document = build_body(stack, compared, attacked, request.sampling, request.attack, judge=judge)
     outcomes = compare_limits(limits, {name: decimal(value) for name, value in numbers.items()}, document)
     if outcomes:  # a report without limits keeps its bytes
         document["limits"] = [outcome.encode() for outcome in outcomes]

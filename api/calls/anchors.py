@@ -30,6 +30,9 @@ class AnchorCalls(Calls):
         file: str | Path | None = None,
         token: str | Path | None = None,
         cosigned: str | Path | None = None,
+        hub: str | None = None,
+        private: bool = False,
+        endpoint: str | None = None,
         checkpoint: str | Path | None = None,
         reason: str = "",
     ) -> EntryRecord:
@@ -38,7 +41,10 @@ class AnchorCalls(Calls):
         Args:
             file: a new file to write the checkpoint to; or
             token: an RFC 3161 response over it; or
-            cosigned: the checkpoint that a witness cosigned; one of the three.
+            cosigned: the checkpoint that a witness cosigned; or
+            hub: a Hub repository, `org/name`, into which it goes as a commit; one of the four.
+            private: make that repository private if it is new.
+            endpoint: which Hub; None: the one that huggingface_hub is set to.
             checkpoint: what the token is over; None: the newest.
             reason: why, for the log.
 
@@ -46,17 +52,22 @@ class AnchorCalls(Calls):
             InputError: none or several of them, or a checkpoint without a token.
             AuditError: the evidence is about another log or tree.
             ExistsError: the file is there.
+            HubError: the Hub failed, refused or was not reached.
         """
         from rasura.patches._io.files import read_regular
         from rasura.registry._storage.files.durable_files import write_atomic
-        from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
+        from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor, commit_checkpoint
         from rasura.registry.evidence.take_out import export_checkpoint
+        from rasura.registry.hub.remote import Remote
 
-        if sum(each is not None for each in (file, token, cosigned)) != 1 or (checkpoint and not token):
+        if sum(each is not None for each in (file, token, cosigned, hub)) != 1 or (checkpoint and not token):
             raise InputError(
-                "expected one of file, token and cosigned, a checkpoint beside a token only",
+                "expected one of file, token, cosigned and hub, a checkpoint beside a token only",
                 hint="rasura audit anchor list",
             )
+        if hub is not None:
+            draft = self._draft(ANCHOR, reason)
+            return commit_checkpoint(self.store, hub, Remote(endpoint), draft, private=private).entry
         note = read_regular(Path(checkpoint), _LIMIT) if checkpoint else export_checkpoint(self.store)
         if file is not None:
             if Path(file).exists():
@@ -81,13 +92,14 @@ class AnchorCalls(Calls):
 
     @in_python
     def verify_anchors(
-        self, *, tsa_ca: Sequence[str | Path] = (), witness_key: Sequence[str] = ()
+        self, *, tsa_ca: Sequence[str | Path] = (), witness_key: Sequence[str] = (), endpoint: str | None = None
     ) -> tuple[CheckedAnchor, ...]:
         """Verify the log, and that it continues the tree of every anchor (`rasura audit anchor verify`).
 
         Args:
             tsa_ca: PEM files of time-stamping authorities that count.
             witness_key: public keys of witnesses that count.
+            endpoint: the Hub that commits are fetched from; None: the one that huggingface_hub is set to.
 
         Raises:
             AuditError: the log is not what was signed, or has another past than an anchor.
@@ -95,10 +107,12 @@ class AnchorCalls(Calls):
         from rasura.patches._io.files import read_regular
         from rasura.registry.evidence.anchors import verify_anchors
         from rasura.registry.evidence.timestamp_token import read_roots
+        from rasura.registry.hub.remote import Remote
         from rasura.registry.log.notes.cosignature import WitnessKey
 
         roots = [root for path in tsa_ca for root in read_roots(read_regular(Path(path), _LIMIT))]
-        return verify_anchors(self.store, roots=roots, witnesses=[WitnessKey.parse(text) for text in witness_key])
+        keys = [WitnessKey.parse(text) for text in witness_key]
+        return verify_anchors(self.store, roots=roots, witnesses=keys, remote=Remote(endpoint))
 
     @in_python
     def witness(self, checkpoint: str | Path, *, vkey: str, bundle: str | Path | None = None, reason: str = "") -> str:

@@ -36,6 +36,7 @@ class CaseCalls(Calls):
         deadline: datetime | str | None = None,
         requester: str = "",
         text: str | Path = "",
+        retention: str = "",
         reason: str = "",
     ) -> CaseRecord:
         """Open the case of a request (`rasura case open`).
@@ -46,6 +47,7 @@ class CaseCalls(Calls):
             deadline: until when something must be done; a time, or "48h" after it was received.
             requester: who asked; not in the log.
             text: what they wrote, or the file that holds it; not in the log.
+            retention: how long that is kept: a class of the policy in force.
             reason: why, for the log.
 
         Raises:
@@ -59,7 +61,16 @@ class CaseCalls(Calls):
         came = parse_received(received, now) if isinstance(received, str) else received or now
         due = parse_deadline(deadline, came) if isinstance(deadline, str) else deadline
         wrote = read_text(text) if isinstance(text, Path) else text.encode()
-        return open_case(self.store, case, self._who(reason), received=came, due=due, requester=requester, text=wrote)
+        return open_case(
+            self.store,
+            case,
+            self._who(reason),
+            received=came,
+            due=due,
+            requester=requester,
+            text=wrote,
+            retention=retention,
+        )
 
     @in_python
     def cases(self, *, closed: bool = False) -> tuple[CaseStanding, ...]:

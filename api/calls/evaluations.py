@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
@@ -10,9 +11,10 @@ from rasura.api.hints import in_python
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.report.evaluated import Evaluated
+    from rasura.evaluation.report.signed_evaluation import VerifiedEvaluation
     from rasura.registry._storage.records.records import EvaluationRecord
 
-__all__ = ["EvaluationCalls"]
+__all__ = ["EvaluationCalls", "verify_evaluation"]
 
 
 class EvaluationCalls(Calls):
@@ -56,3 +58,40 @@ class EvaluationCalls(Calls):
             NotFoundError: no such evaluation.
         """
         return self.store.evaluation(evaluation)
+
+    @in_python
+    def attest_evaluation(self, evaluation: str, *, key: str | None = None) -> bytes:
+        """A recorded evaluation with its whole report, signed (`rasura attest --evaluation`).
+
+        Args:
+            evaluation: digest or abbreviation.
+            key: whose signature; None: the only one that is here.
+
+        Raises:
+            NotFoundError: no such evaluation, or no key.
+            InputError: its report does not name the digests of judge and prompts, or several keys can sign.
+        """
+        from rasura.evaluation.report.signed_evaluation import sign_evaluation
+
+        return sign_evaluation(self.store, evaluation, key)
+
+
+@in_python
+def verify_evaluation(data: bytes, *, key: str | Sequence[str], vkey: str | None = None) -> VerifiedEvaluation:
+    """Check a signed evaluation; no registry is needed (`rasura verify FILE`).
+
+    Args:
+        data: what `Registry.attest_evaluation` gave.
+        key: PEM texts of the public keys whose signatures count, one or several.
+        vkey: of the log, to verify the entry that recorded it, too.
+
+    Raises:
+        SignatureError, UntrustedKeyError: it is not signed by one of them.
+        AuditError: the entry is not in that log.
+    """
+    from rasura.evaluation.report.signed_evaluation import verify_evaluation
+    from rasura.patches.format.signing_key import PublicKey
+    from rasura.registry.log.notes.signed_note import VerifyKey
+
+    keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
+    return verify_evaluation(data, keys, vkey=VerifyKey.parse(vkey) if vkey else None)

@@ -52,7 +52,8 @@ class HubCalls(Calls):
             VerificationError: a patch that this registry would not apply.
         """
         from rasura import __version__
-        from rasura.registry.hub.transfer import Remote, push_patches
+        from rasura.registry.hub.remote import Remote
+        from rasura.registry.hub.transfer import push_patches
 
         return push_patches(
             self.store,
@@ -95,7 +96,8 @@ class HubCalls(Calls):
             VerificationError: no patch there counts here; nothing is registered.
             NotFoundError, AmbiguousIdError: what was named is not there, or is several.
         """
-        from rasura.registry.hub.transfer import Remote, pull_patches
+        from rasura.registry.hub.remote import Remote
+        from rasura.registry.hub.transfer import pull_patches
 
         draft = self._draft("patch.pull", reason)
         wanted = (only,) if isinstance(only, str) else tuple(only)

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.attest import VerifiedModel
     from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.picture_receipt import VerifiedReceipt
     from rasura.registry.evidence.verify_file import VerifiedFile
     from rasura.registry.log.verify import LogReport
 
-__all__ = ["LogCalls", "verify_file", "verify_model"]
+__all__ = ["LogCalls", "verify_file", "verify_model", "verify_receipt"]
 
 
 class LogCalls(Calls):
@@ -66,20 +67,22 @@ class LogCalls(Calls):
         return tuple(choose_entries(self.store, choice, newest=newest, limit=limit))
 
     @in_python
-    def verify(self, *, vkey: str | None = None, kept: bytes | None = None) -> LogReport:
+    def verify(self, *, vkey: str | None = None, kept: bytes | None = None, every_signature: bool = False) -> LogReport:
         """Check the log's tree, its signatures, and that replaying it gives the tables (`rasura audit verify`).
 
         Args:
             vkey: the log's public key, from outside the registry; None: the registry names its own.
             kept: a checkpoint of this log that somebody kept; the log must continue it.
+            every_signature: of a long log verify those of old checkpoints, too.
 
         Raises:
             AuditError: the first thing found wrong.
         """
         from rasura.registry.log.notes.signed_note import VerifyKey
-        from rasura.registry.log.verify import verify_log
+        from rasura.registry.log.verify import CLOSELY, verify_log
 
-        return verify_log(self.store, vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
+        pinned, closely = VerifyKey.parse(vkey) if vkey else None, None if every_signature else CLOSELY
+        return verify_log(self.store, vkey=pinned, kept=kept, closely=closely)
 
     @in_python
     def entry(self, index: int) -> EntryRecord:
@@ -198,10 +201,10 @@ class LogCalls(Calls):
         self,
         model: str | Path,
         *,
-        format: Literal["intoto", "cyclonedx"] = "intoto",  # noqa: A002 - the option's name
+        format: Literal["intoto", "cyclonedx", "spdx"] = "intoto",  # noqa: A002 - the option's name
         key: str | None = None,
     ) -> bytes:
-        """What a model on disk is, signed, or as a bill of materials (`rasura attest`).
+        """What a model on disk is, signed, or as a bill of materials or an SPDX document (`rasura attest`).
 
         Raises:
             NotFoundError: nothing was ever applied to it here.
@@ -211,11 +214,13 @@ class LogCalls(Calls):
         from rasura import __version__
         from rasura.registry.evidence.attest import attest, state_model
         from rasura.registry.evidence.bill_of_materials import write_bill
+        from rasura.registry.evidence.spdx_document import write_spdx
 
         found = state_model(self.store, Path(model), self._progress)
         if format == "intoto":
             return attest(self.store, found, key)
-        return write_bill(found, name=Path(model).name, version=__version__)
+        write = write_bill if format == "cyclonedx" else write_spdx
+        return write(found, name=Path(model).name, version=__version__)
 
     def _choice(  # noqa: PLR0917 - in the order of the calls above
         self,
@@ -279,3 +284,21 @@ def verify_model(
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None
     return verify_model(Path(model), attestation, keys, vkey=pinned, progress=ignore_progress)
+
+
+@in_python
+def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | None = None) -> VerifiedReceipt:
+    """Check every byte of a picture receipt; no registry is needed (`rasura verify PICTURE`).
+
+    Args:
+        data: the receipt, or a PNG that carries it.
+        vkey: the log's public key, from somebody who kept it. None: the receipt is believed when it names its own.
+        picture: the picture beside a receipt that lies alone.
+
+    Raises:
+        AuditError, FormatError: the first thing found wrong.
+    """
+    from rasura.registry.evidence.picture_receipt import verify_receipt
+    from rasura.registry.log.notes.signed_note import VerifyKey
+
+    return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)

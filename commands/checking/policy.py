@@ -65,5 +65,6 @@ def _data(found: "Policy") -> dict[str, Any]:
             "min_retain": str(float(found.min_retain)),
         },
         "checkpoint_age_hours": found.checkpoint_age,
+        "retention": {each.name: str(each) for each in found.retention},
         "toml": found.to_toml(),
     }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PATH: Final = click.Path(path_type=Path)
 _BUNDLE_LIMIT: Final = 1024**3
+_HUB: Final = "Hub [default: huggingface.co]."
+_ENDPOINT: Final = click.option("--endpoint", envvar="HF_ENDPOINT", metavar="URL", help=_HUB)
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
 
 
@@ -26,39 +28,52 @@ def anchor() -> None:
 
 @command(anchor, "add", mutating=True)
 @click.option("--file", "file", type=_PATH, metavar="FILE", help="Write the checkpoint to a new file, out of reach.")
-@click.option("--token", type=_PATH, metavar="FILE", help="Keep an RFC 3161 response over the checkpoint.")
+@click.option("--token", "stamp", type=_PATH, metavar="FILE", help="Keep an RFC 3161 response over the checkpoint.")
 @click.option("--cosigned", type=_PATH, metavar="FILE", help="Keep the checkpoint that `audit witness` cosigned.")
+@click.option("--hub", metavar="ORG/NAME", help="Write the checkpoint into a Hub repository, as a commit.")
+@click.option("--private", is_flag=True, help="Make that repository private if it is new.")
+@_ENDPOINT
 @click.option("--checkpoint", type=_PATH, metavar="FILE", help="What the token is over [default: the newest].")
 def add(
     *,
     file: Path | None,
-    token: Path | None,
+    stamp: Path | None,
     cosigned: Path | None,
+    hub: str | None,
+    private: bool,
+    endpoint: str | None,
     checkpoint: Path | None,
     order: Order,
 ) -> Result:
     """Put the newest checkpoint out of reach, or keep what somebody else signed about one; the log says so."""
-    from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
+    from rasura.registry.evidence.anchors import ANCHOR, Added, Anchor, add_anchor, commit_checkpoint
     from rasura.registry.evidence.take_out import export_checkpoint
+    from rasura.registry.hub.remote import Remote
 
-    if sum(each is not None for each in (file, token, cosigned)) != 1:
-        raise click.UsageError("expected one of --file, --token and --cosigned")
-    if checkpoint is not None and token is None:
+    if sum(each is not None for each in (file, stamp, cosigned, hub)) != 1:
+        raise click.UsageError("expected one of --file, --token, --cosigned and --hub")
+    if checkpoint is not None and stamp is None:
         raise click.UsageError("--checkpoint says what a token is over: expected --token")
     with order.open() as registry:
-        note = read_given(checkpoint, "checkpoint") if checkpoint else export_checkpoint(registry)
-        if file is not None:
-            write_lines(file, [note])
-            made = Anchor("file", note.decode(), b"", str(file.absolute()))
-        elif token is not None:
-            made = Anchor("rfc3161", note.decode("utf-8", "replace"), read_given(token, "token"), token.name)
+        draft = order.draft(ANCHOR)
+        if hub is not None:
+            added = commit_checkpoint(registry, hub, Remote(endpoint), draft, private=private)
         else:
-            assert cosigned is not None
-            data = read_given(cosigned, "cosigned checkpoint")
-            made = Anchor("witness", data.decode("utf-8", "replace"), data, cosigned.name)
-        entry = add_anchor(registry, made, order.draft(ANCHOR))
-    said = f"entry {entry.index} keeps a {made.kind} anchor of {made.checkpoint.size} entries"
-    return Result(_data(entry, made), lambda: line(said), changed=True)
+            note = read_given(checkpoint, "checkpoint") if checkpoint else export_checkpoint(registry)
+            if file is not None:
+                write_lines(file, [note])
+                made = Anchor("file", note.decode(), b"", str(file.absolute()))
+            elif stamp is not None:
+                made = Anchor("rfc3161", note.decode("utf-8", "replace"), read_given(stamp, "token"), stamp.name)
+            else:
+                assert cosigned is not None
+                data = read_given(cosigned, "cosigned checkpoint")
+                made = Anchor("witness", data.decode("utf-8", "replace"), data, cosigned.name)
+            added = Added(add_anchor(registry, made, draft), made)
+    entry, kept = added.entry, added.anchor
+    said = f"entry {entry.index} keeps a {kept.kind} anchor of {kept.checkpoint.size} entries"
+    where = f": {kept.where}" if hub is not None else ""
+    return Result(_data(entry, kept), lambda: line(said + where), changed=True)
 
 
 @command(anchor, "list")
@@ -85,16 +100,23 @@ def list_(registry_at: str | None) -> Result:
 @command(anchor, "verify")
 @click.option("--tsa-ca", "authorities", multiple=True, type=_PATH, metavar="FILE", help="Authorities (PEM).")
 @click.option("--witness-key", "witnesses", multiple=True, metavar="KEY", help="Public key of a witness; repeatable.")
-def verify(authorities: tuple[Path, ...], witnesses: tuple[str, ...], registry_at: str | None) -> Result:
-    """Verify the log, and that it continues the tree of every anchor; what others signed, by their keys."""
+@_ENDPOINT
+def verify(
+    authorities: tuple[Path, ...], witnesses: tuple[str, ...], endpoint: str | None, registry_at: str | None
+) -> Result:
+    """Verify the log, and that it continues the tree of every anchor.
+
+    What others signed is checked by their keys, what lies elsewhere by fetching it.
+    """
     from rasura.registry.evidence.anchors import verify_anchors
     from rasura.registry.evidence.timestamp_token import read_roots
+    from rasura.registry.hub.remote import Remote
     from rasura.registry.log.notes.cosignature import WitnessKey
 
     roots = [root for path in authorities for root in read_roots(read_given(path, "certificate"))]
     keys = [WitnessKey.parse(text) for text in witnesses]
     with open_registry(registry_at) as registry:
-        found = verify_anchors(registry, roots=roots, witnesses=keys)
+        found = verify_anchors(registry, roots=roots, witnesses=keys, remote=Remote(endpoint))
     rows = [
         (
             str(each.entry.index),

@@ -1,4 +1,4 @@
-"""`rasura attest` and `rasura verify`: what a model is, signed; and what was signed, checked without a registry."""
+"""`rasura attest` and `rasura verify`: what a model or an evaluation is, signed; and checked without a registry."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,37 +18,77 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _LIMIT = 64 * 1024**2
+_SUFFIXES = {"intoto": "intoto.json", "cyclonedx": "cdx.json", "spdx": "spdx.json"}
 
 
 @command(None, "attest")
-@click.option("--model", required=True, type=_PATH, metavar="DIR", help=MODEL_HELP)
+@click.option("--model", type=_PATH, metavar="DIR", help=MODEL_HELP)
+@click.option("--evaluation", metavar="DIGEST", help="A recorded evaluation instead, by its digest or the start of it.")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["intoto", "cyclonedx"]),
+    type=click.Choice(["intoto", "cyclonedx", "spdx"]),
     default="intoto",
     show_default=True,
-    help="A signed statement that proves, or a bill of materials that describes.",
+    help="A signed statement that proves, or a description: a bill of materials, an SPDX document.",
 )
 @click.option("--key", metavar="NAME", help="Key to sign with [default: the only one here].")
 @click.option("-o", "--output", type=_PATH, metavar="FILE", help="The file to write.")
-def attest(model: Path, format_: str, key: str | None, output: Path | None, registry_at: str | None) -> Result:
+def attest(
+    *,
+    model: Path | None,
+    evaluation: str | None,
+    format_: str,
+    key: str | None,
+    output: Path | None,
+    registry_at: str | None,
+) -> Result:
     """Say which base and which patches a model on disk is, for whoever has its files and the public key.
 
-    Every parameter is hashed and compared before anything is signed; what differs is refused.
+    Every parameter is hashed and compared before anything is signed; what differs is refused. An evaluation is signed
+    with its whole report and the digests of base, patches, judge and prompts.
     """
+    if (model is None) == (evaluation is None):
+        raise click.UsageError("expected one of --model and --evaluation")
+    if evaluation is not None:
+        if format_ != "intoto":
+            raise click.UsageError(f"--format {format_} describes a model: expected --model")
+        return _attest_evaluation(evaluation, key, output, registry_at)
+    assert model is not None
+    return _attest_model(model, format_, key, output, registry_at)
+
+
+def _attest_evaluation(digest: str, key: str | None, output: Path | None, registry_at: str | None) -> Result:
+    from rasura.evaluation.report.signed_evaluation import sign_evaluation
+
+    with open_registry(registry_at) as registry:
+        record = registry.evaluation(digest)
+        data = sign_evaluation(registry, record.digest, key)
+    path = output or Path(f"evaluation-{short(record.digest)}.intoto.json")
+    write_lines(path, [data])
+    return Result(
+        {"file": str(path), "evaluation": record.digest},
+        lambda: line(
+            f"wrote {path}: evaluation {short(record.digest)}; to check it: rasura verify {path} --key PUBLIC.pem"
+        ),
+        changed=True,
+    )
+
+
+def _attest_model(model: Path, format_: str, key: str | None, output: Path | None, registry_at: str | None) -> Result:
     from rasura.registry.evidence.attest import attest as sign
     from rasura.registry.evidence.attest import state_model
     from rasura.registry.evidence.bill_of_materials import write_bill
+    from rasura.registry.evidence.spdx_document import write_spdx
 
-    suffix = "intoto.json" if format_ == "intoto" else "cdx.json"
-    path = output or Path(f"{model.name}.{suffix}")
+    path = output or Path(f"{model.name}.{_SUFFIXES[format_]}")
     with open_registry(registry_at) as registry, progress() as tell:
         found = state_model(registry, model, tell)
         if format_ == "intoto":
             data = sign(registry, found, key)
         else:
-            data = write_bill(found, name=model.name, version=__version__)
+            write = write_bill if format_ == "cyclonedx" else write_spdx
+            data = write(found, name=model.name, version=__version__)
     write_lines(path, [data])
     check = f"rasura verify --model {model} --attestation {path} --key PUBLIC.pem" if format_ == "intoto" else ""
     return Result(
@@ -59,12 +99,13 @@ def attest(model: Path, format_: str, key: str | None, output: Path | None, regi
 
 
 @command(None, "verify")
-@click.argument("file", type=_PATH, required=False, metavar="[REPORT]")
+@click.argument("file", type=_PATH, required=False, metavar="[FILE]")
 @click.option("--model", type=_PATH, metavar="DIR", help=MODEL_HELP)
 @click.option("--attestation", type=_PATH, metavar="FILE", help="What `rasura attest` wrote.")
 @click.option("--key", "keys", multiple=True, type=_PATH, metavar="FILE",
               help="Public key (PEM) of who may sign; repeatable.")  # fmt: skip
 @click.option("--vkey", envvar="RASURA_VKEY", metavar="KEY|FILE", help="The log's public key, from who kept it.")
+@click.option("--concept", metavar="TEXT", help="Of a picture: was this erased when it was drawn?")
 def verify(
     *,
     file: Path | None,
@@ -72,23 +113,24 @@ def verify(
     attestation: Path | None,
     keys: tuple[Path, ...],
     vkey: str | None,
+    concept: str | None,
     registry_at: str | None,
 ) -> Result:
-    """Check a report, or compare a model on disk with what somebody attested of it. No registry is needed.
+    """Check a file that left a registry, or compare a model on disk with what was attested of it. None is needed.
 
-    A report needs the log's key alone (--vkey); a model --attestation and --key. Exit code 4 where a signature is bad,
-    6 where the model is another.
+    A report, a picture and a receipt need the log's key alone (--vkey), a signed evaluation --key, a model
+    --attestation and --key. Exit code 4 where a signature is bad, 6 where the model is another.
     """
     from rasura.commands.proving.given_files import read_vkey
-    from rasura.commands.proving.report import verify_report_file
+    from rasura.commands.proving.verified import verify_any_file
 
     del registry_at
     if (file is None) == (model is None):
-        raise click.UsageError("expected a report, or --model with --attestation and --key")
+        raise click.UsageError("expected a file, or --model with --attestation and --key")
     trusted = tuple(_read_key(path) for path in keys)
     pinned = read_vkey(vkey) if vkey else None
     if file is not None:
-        return verify_report_file(file, trusted, pinned)
+        return verify_any_file(file, trusted, pinned, concept=concept)
     if attestation is None or not keys:
         raise click.UsageError("a model is compared with what was attested of it: expected --attestation and --key")
     assert model is not None

@@ -191,21 +191,25 @@ def export(
     type=_PATH,
     help="A checkpoint of this log that somebody kept; the log must continue it.",
 )
-def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registry_at: str | None) -> Result:
+@click.option("--every-signature", is_flag=True, help="Of a long log verify those of old checkpoints, too.")
+def verify(
+    file: Path | None, vkey: str | None, checkpoint: Path | None, every_signature: bool, registry_at: str | None
+) -> Result:
     """Check the tree, its signatures, and that replaying the log gives the tables. Needs no secret.
 
     Given a file from `audit export` or `audit prove`, check that: no registry is needed.
 
     A registry names its own key, and so does one that somebody forged: keep the key elsewhere and give it with --vkey.
     """
-    from rasura.registry.log.verify import verify_log
+    from rasura.registry.log.verify import CLOSELY, verify_log
 
     pinned = read_vkey(vkey) if vkey else None
     kept = read_given(checkpoint, "checkpoint") if checkpoint else None
     if file is not None:
         return _verify_file(file, pinned, kept)
     with open_registry(registry_at) as registry:
-        report = verify_log(registry, vkey=pinned, kept=kept)
+        closely = None if every_signature else CLOSELY
+        report = verify_log(registry, vkey=pinned, kept=kept, closely=closely)
     data = {
         "size": report.size,
         "root": report.root.hex(),
@@ -221,15 +225,18 @@ def verify(file: Path | None, vkey: str | None, checkpoint: Path | None, registr
         "rotations": list(report.rotations),
         "remembered": report.remembered,
         "kept": report.kept,
+        "signatures": report.signatures,
         "signed": report.signed,
     }
+    origin = registry.origin
+    return Result(data, lambda: _say_report(report, origin))
 
-    return Result(data, lambda: _print_report(report, registry.origin))
 
-
-def _print_report(report: "LogReport", origin: str) -> None:
+def _say_report(report: "LogReport", origin: str) -> None:
     whole = f"the log is whole: {report.size} entries, root {report.root.hex()[:16]}…, signed by {origin}"
     verdict(whole, good=True)
+    if report.signatures < report.size:
+        line(f"{report.signatures} checkpoints verified, the newest among them; all with --every-signature")
     if report.signed:
         line(f"{many(report.signed, 'entry', 'entries')} signed by who acted; of all others that is claimed")
     if report.unfinished:

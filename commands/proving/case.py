@@ -15,6 +15,7 @@ from rasura.commands._shared.output import Result, fields, line, many, table
 if TYPE_CHECKING:
     from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.cases.clock import CaseStanding
+    from rasura.registry.cases.retention import Keeping
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +35,7 @@ def case() -> None:
 @click.option("--deadline", metavar="48h|TIME", help="Until when something must be done; 48h counts from --received.")
 @click.option("--requester", default="", metavar="TEXT", help="Who asked. Not in the log; can be deleted.")
 @click.option("--text", type=_PATH, metavar="FILE", help="What they wrote. Not in the log; can be deleted.")
+@click.option("--retention", default="", metavar="CLASS", help="How long that is kept: a class of the policy.")
 def open_(
     *,
     number: str,
@@ -41,6 +43,7 @@ def open_(
     deadline: str | None,
     requester: str,
     text: Path | None,
+    retention: str,
     order: Order,
 ) -> Result:
     """Open the case of a request; commands with --case ID, and takedown files with ID as a ticket, belong to it.
@@ -61,6 +64,7 @@ def open_(
             due=parse_deadline(deadline, came) if deadline else None,
             requester=requester,
             text=read_text(text) if text else b"",
+            retention=retention,
         )
     due = "no deadline" if record.due_at is None else f"due {record.due_at:{_TIME}} UTC"
     return Result(_record(record), lambda: line(f"opened case {number}: {due}"), changed=True)
@@ -80,7 +84,7 @@ def list_(closed: bool, registry_at: str | None) -> Result:
             each.state,
             f"{each.record.received_at:{_TIME}}",
             "-" if each.record.due_at is None else f"{each.record.due_at:{_TIME}}",
-            _clock(each),
+            format_clock(each),
             "-" if each.acted is None else f"{each.acted.time:{_TIME}}",
             "yes" if each.record.held else "-",
         )
@@ -102,10 +106,12 @@ def show(case_id: str, registry_at: str | None) -> Result:
     """Show a case: its clock, what was said, and every entry that belongs to it."""
     from rasura.registry.cases.clock import read_standing
     from rasura.registry.cases.handle_case import PICTURE, read_said
+    from rasura.registry.cases.retention import read_keeping
 
     with open_registry(registry_at) as registry:
         found = read_standing(registry, case_id)
         said = read_said(registry, found.record)
+        keeping = read_keeping(registry, found.record)
     record = found.record
     texts = {name: data.decode("utf-8", "replace") for name, data in said.items() if not name.startswith(PICTURE)}
 
@@ -116,7 +122,8 @@ def show(case_id: str, registry_at: str | None) -> Result:
                 ("state", found.state + (", under a legal hold" if record.held else "")),
                 ("received", f"{record.received_at:{_TIME}} UTC"),
                 ("due", "-" if record.due_at is None else f"{record.due_at:{_TIME}} UTC"),
-                ("clock", _clock(found)),
+                ("clock", format_clock(found)),
+                *([("kept", _format_keeping(keeping))] if keeping.rule is not None else []),
             ]
         )
         if record.forgotten_at is not None:
@@ -129,7 +136,7 @@ def show(case_id: str, registry_at: str | None) -> Result:
         rows = [(str(e.index), f"{e.time:{_TIME}}", e.actor, e.action, e.outcome, e.reason) for e in found.entries]
         table(("#", "time (utc)", "actor", "action", "outcome", "reason"), rows)
 
-    data = {**_standing(found), "said": texts, "pictures": len(said) - len(texts)}
+    data = {**_standing(found), "said": texts, "pictures": len(said) - len(texts), **_keeping(keeping)}
     return Result({**data, "entries": [entry.index for entry in found.entries]}, text)
 
 
@@ -237,7 +244,7 @@ def _hold(case_id: str, order: Order, *, held: bool) -> Result:
     return Result(_record(record), lambda: line(said), changed=changed)
 
 
-def _clock(standing: "CaseStanding") -> str:
+def format_clock(standing: "CaseStanding") -> str:
     """How the clock stands, in words."""
     left = standing.left
     if standing.acted is not None:
@@ -257,6 +264,21 @@ def format_span(span: timedelta) -> str:
     if days >= 2:  # noqa: PLR2004
         return f"{days} d {hours % 24} h"
     return f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min"
+
+
+def _format_keeping(keeping: "Keeping") -> str:
+    """How long what was said is kept, in words."""
+    assert keeping.rule is not None
+    dates = [f"not deleted before {keeping.until:{_TIME}} UTC"] if keeping.until else []
+    dates += [f"to be deleted by {keeping.due:{_TIME}} UTC"] if keeping.due else []
+    said = ", ".join(dates) or ("nothing is deleted" if keeping.rule.held else f"{keeping.rule}, once it is closed")
+    return f"{keeping.rule.name}: {said}"
+
+
+def _keeping(keeping: "Keeping") -> dict[str, Any]:
+    times = {"kept_until": keeping.until, "delete_by": keeping.due}
+    said = {name: None if time is None else time.isoformat() for name, time in times.items()}
+    return {"retention": None if keeping.rule is None else keeping.rule.name, **said}
 
 
 def _record(record: "CaseRecord") -> dict[str, Any]:

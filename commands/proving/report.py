@@ -9,10 +9,9 @@ from rasura import __version__
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, many, warn
-from rasura.patches.errors import FormatError, NotFoundError
+from rasura.patches.errors import FormatError
 
 _PATH: Final = click.Path(path_type=Path)
-_LIMIT: Final = 256 * 1024**2
 
 
 @command(None, "report")
@@ -73,15 +72,10 @@ def report(
     return Result({**data, **counts}, text, changed=True)
 
 
-def verify_report_file(file: Path, keys: tuple[Any, ...], vkey: Any) -> Result:
+def show_report(file: Path, data: bytes, keys: tuple[Any, ...], vkey: Any) -> Result:
     """Check a page or its twin, without a registry."""
     from rasura.evaluation.evidence_report.signed_report import verify_report
-    from rasura.patches._io.files import read_regular
 
-    try:
-        data = read_regular(file, _LIMIT)
-    except NotFoundError:
-        raise NotFoundError(f"report {file} does not exist", hint="rasura report --case ID -o FILE.html") from None
     found = verify_report(data, vkey=vkey, keys=keys)
     about: Any = found.document["about"]
     shown = {

@@ -8,6 +8,7 @@ import click
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, progress, short, table, verdict
 from rasura.commands._shared.views import format_place, format_set
+from rasura.commands.proving.case import format_clock
 from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
@@ -70,12 +71,28 @@ def status(registry_at: str | None, *, look: bool) -> Result:
     In force is what the registry wrote last; with --look, models are hashed, and exit code 6 says that one is
     something else.
     """
+    from rasura.registry.cases.clock import list_standings
+    from rasura.registry.cases.retention import list_due
     from rasura.registry.standing.standing import take_stock
 
     with open_registry(registry_at) as registry, progress() as tell:
         found = take_stock(registry, look=look, progress=tell)
+        cases, due = list_standings(registry, closed=False), list_due(registry)
     drifted = any(placed.sight == "changed" for placed in found.placed)
-    return Result(_standing_data(found), lambda: _print(found), exit_code=DriftError.exit_code if drifted else 0)
+    asked = [
+        *(f"case {each.record.case_id}: {format_clock(each)}" for each in cases),
+        *(
+            f"case {each.case_id}: what was said in it was to be deleted by {by:%Y-%m-%d %H:%M}; rasura case forget "
+            f"{each.case_id}"
+            for each, by in due
+        ),
+    ]
+    data = {
+        **_standing_data(found),
+        "cases": [{"case": each.record.case_id, "late": each.late} for each in cases],
+        "to_forget": [each.case_id for each, _ in due],
+    }
+    return Result(data, lambda: _print(found, asked), exit_code=DriftError.exit_code if drifted else 0)
 
 
 @command(host, "list")
@@ -128,7 +145,7 @@ def log(limit: int, model: Path | None, stack: str | None, patch_ref: str | None
     return Result({"events": [_event_data(each) for each in told]}, text)
 
 
-def _print(found: "Standing") -> None:
+def _print(found: "Standing", asked: "list[str]") -> None:
     names = {patch_id: ", ".join(record.concepts) for patch_id, record in found.patches.items()}
     line(f"registry {found.location}")
     bases = ", ".join(base.name for base in found.bases) or "none yet (rasura base add MODEL)"
@@ -144,7 +161,7 @@ def _print(found: "Standing") -> None:
         line("")
         rows = [(s.name, str(len(s.patches)), _where(found, s.name)) for s in found.stacks]
         table(("stack", "patches", "in force at"), rows)
-    _print_open(found, names)
+    _print_open(found, names, asked)
 
 
 def _counted(found: "Standing") -> str:
@@ -172,8 +189,8 @@ def _print_placed(placed: "tuple[Placed, ...]", names: "dict[Any, str]") -> None
             line(f"{format_place(each.host.location)}: {said}")
 
 
-def _print_open(found: "Standing", names: "dict[Any, str]") -> None:
-    said = []
+def _print_open(found: "Standing", names: "dict[Any, str]", asked: "list[str]") -> None:
+    said = [*asked]
     for entry in found.unfinished:
         where = format_place(str(entry.details.get("location", "")))
         said.append(f"entry {entry.index}, {entry.action} of {where}, has no end; to end it: rasura doctor")

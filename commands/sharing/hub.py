@@ -41,7 +41,8 @@ def push(
     dry_run: bool,
 ) -> Result:
     """Push patches to a Hub repository, with a model card, as one commit."""
-    from rasura.registry.hub.transfer import Remote, push_patches
+    from rasura.registry.hub.remote import Remote
+    from rasura.registry.hub.transfer import push_patches
 
     with order.open() as registry:
         receipt = push_patches(
@@ -105,7 +106,8 @@ def pull(
     ID is an identifier, its first digits, or the concept of one patch there. What is not trusted is left out and named,
     and the exit code is 4.
     """
-    from rasura.registry.hub.transfer import Remote, pull_patches
+    from rasura.registry.hub.remote import Remote
+    from rasura.registry.hub.transfer import pull_patches
 
     with order.open() as registry:
         draft = order.draft("patch.pull")

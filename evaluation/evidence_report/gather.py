@@ -27,6 +27,7 @@ from rasura.registry.evidence.take_out import export_bundle
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.standing.models import find_host
 from rasura.registry.standing.standing import Placed, find_placed
+from rasura.registry.trust.approvals.approve import Subject, find_approvals
 from rasura.registry.trust.check import judge_stack
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def _say_event(entry: EntryRecord, concepts: Mapping[PatchId, str], places: Mapp
 
 def _say_patch(registry: Registry, record: PatchRecord) -> JsonValue:
     key = next((key for key in registry.keys() if key.key_id == record.key_id), None)
+    approved = find_approvals(registry, Subject("patch", record.patch_id))
     return {
         "id": record.patch_id,
         "concepts": list(record.concepts),
@@ -233,6 +235,7 @@ def _say_patch(registry: Registry, record: PatchRecord) -> JsonValue:
         "method": record.method,
         "signed_by": None if key is None else key.name,
         "key_id": record.key_id,
+        "approved_by": [{"name": each.name, "key_id": key_id} for key_id, each in sorted(approved.items())],
         "bytes": record.size,
         "made_at": instant(record.added_at),
     }

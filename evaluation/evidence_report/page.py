@@ -129,11 +129,17 @@ def _short_measured(document: Any) -> Iterator[str]:
         return
     newest = document["evaluations"][0]
     asked = [row for row in newest["scores"] if row["group"] == "forget"]
-    for named, how in ((True, "ask for it by name"), (False, "ask for it in other words")):
-        rows = [row for row in asked if (row["kind"] != "paraphrase") == named]
-        if rows:
+    labels = list(dict.fromkeys(str(row["label"]) for row in asked))
+    for label in labels:
+        it = f"“{_e(label)}”" if len(labels) > 1 else "it"
+        for named, how in ((True, "by name"), (False, "in other words")):
+            rows = [row for row in asked if row["label"] == label and (row["kind"] != "paraphrase") == named]
             n, before, after = (sum(row[name] for row in rows) for name in ("n", "base_right", "patched_right"))
-            yield f"Of {n} pictures that {how}, a judge found it in {before} before and in <strong>{after}</strong> after."
+            if n:
+                yield (
+                    f"Of {n} pictures that ask for {it} {how}, a judge found it in {before} before and in "
+                    f"<strong>{after}</strong> after."
+                )
     kept = [(name, newest["summary"][name]) for name in ("retain", "held_out") if name in newest["summary"]]
     if kept:
         said = " and ".join(f"{_percent(share)} of what was {_e(GROUPS[name])}" for name, share in kept)
@@ -143,7 +149,7 @@ def _short_measured(document: Any) -> Iterator[str]:
 def _short_force(document: Any) -> Iterator[str]:
     read = [place for place in document["places"] if place["sight"] == "as written" and place["patches"]]
     if read:
-        names = ", ".join(place["model"] for place in read)
+        names = ", ".join(f"“{place['model']}”" for place in read)
         yield f"It was found in force on {_e(names)} when this report was made: the weights were read back."
     else:
         yield "On no model was it found in force when this report was made."
@@ -206,25 +212,41 @@ def _done(document: Any) -> str:
             f"<li{key}><strong>{_when(event['time'])}</strong>, {_e(event['actor'])}: {said}{reason}<br>"
             f"<small>Entry {event['index']} of the record ({_e(event['action'])}, {_e(event['outcome'])})</small></li>"
         )
-    force = {
-        patch["id"]: ", ".join(place["model"] for place in document["places"] if patch["id"] in place["patches"])
-        for patch in document["patches"]
-    }
+    force = _find_force(document)
     patches = "".join(
         f'<tr><th scope="row">{_e(", ".join(patch["concepts"]))}</th>'
         f'<td data-label="becomes">{_e(patch["becomes"] or "nothing in particular")}</td>'
         f'<td data-label="made">{_when(patch["made_at"])}</td>'
         f'<td data-label="signed by">{_e(patch["signed_by"] or "nobody that is known here")}</td>'
-        f'<td data-label="in force on">{_e(force[patch["id"]] or "no model")}</td>'
+        f'<td data-label="approved by">{_e(_name_approvals(patch))}</td>'
+        f'<td data-label="in force on">{_e(force[patch["id"]])}</td>'
         f'<td data-label="identity"><span class="digest">{patch["id"]}</span></td></tr>'
         for patch in document["patches"]
     )
     table = (
-        '<h3>The changes</h3><table class="stack"><caption>Each change suppresses one thing and is signed.</caption><thead>'
+        '<h3>The changes</h3><table class="stack"><caption>Each change suppresses one thing and is signed. Others approve it where the operator’s rules ask for that.</caption><thead>'
         '<tr><th scope="col">Suppresses</th><th scope="col">Is drawn instead</th><th scope="col">Made</th>'
-        f'<th scope="col">Signed by</th><th scope="col">In force on</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
+        f'<th scope="col">Signed by</th><th scope="col">Approved by</th><th scope="col">In force on</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
     )
     return f'<ol class="line">{"".join(items)}</ol>{table if patches else ""}'
+
+
+def _find_force(document: Any) -> dict[str, str]:
+    """Where each change is in force; of one that another for the same has taken the place of, that."""
+    places = {
+        patch["id"]: ", ".join(place["model"] for place in document["places"] if patch["id"] in place["patches"])
+        for patch in document["patches"]
+    }
+    present = [patch["concepts"] for patch in document["patches"] if places[patch["id"]]]
+    return {
+        patch["id"]: places[patch["id"]]
+        or ("no model: another change for the same is" if patch["concepts"] in present else "no model")
+        for patch in document["patches"]
+    }
+
+
+def _name_approvals(patch: Any) -> str:
+    return ", ".join(each["name"] for each in patch["approved_by"]) or "nobody"
 
 
 def _force(document: Any) -> str:

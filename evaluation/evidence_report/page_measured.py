@@ -54,9 +54,12 @@ def _pair(pair: Pair) -> str:
             f'<figure><img src="{inline(data)}" alt="{_e(alt)}"><figcaption>{when}: “{_e(seen)}”</figcaption></figure>'
         )
 
+    missed = pair.group == "forget" and pair.wanted != pair.seen_before
+    note = "<small>It was not found before either: this pair says nothing of the change.</small>" if missed else ""
     return (
         f'<li><p style="margin-top:0">Asked for “{_e(pair.prompt)}”</p><div class="pair">'
-        f"{figure('Before', pair.before, pair.seen_before)}{figure('After', pair.after, pair.seen_after)}</div></li>"
+        f"{figure('Before', pair.before, pair.seen_before)}{figure('After', pair.after, pair.seen_after)}</div>"
+        f"{note}</li>"
     )
 
 

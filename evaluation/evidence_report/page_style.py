@@ -37,7 +37,7 @@ table { border-collapse: collapse; width: 100%; margin: .6rem 0; font-size: .95r
 caption { text-align: left; color: var(--soft); padding: .2rem 0 .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .45rem .8rem .45rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; }
-th { font-weight: 600; overflow-wrap: break-word; } td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+th { font-weight: 600; overflow-wrap: break-word; } td time { overflow-wrap: normal; } td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 ol.line { list-style: none; padding: 0; border-left: 3px solid var(--line); margin-left: .4rem; }
 ol.line > li { padding: 0 0 1rem 1.1rem; position: relative; max-width: none; }
 ol.line > li::before { content: ""; position: absolute; left: -.55rem; top: .45rem; width: .8rem; height: .8rem;
@@ -74,7 +74,7 @@ footer { margin-top: 3rem; padding-bottom: 2rem; border-top: 2px solid var(--lin
   :root { --paper: #ffffff; --ink: #000000; --soft: #333333; --line: #999999; --card: #ffffff; --good: #004d26;
     --bad: #7a0000; --mark: #003070; --bar: #777777; --bar2: #003070; }
   body { font-size: 10.5pt; } header, main, footer { max-width: none; padding: 0; }
-  nav, .skip { display: none; } h2, h3 { break-after: avoid; } li, tr, figure, .card, pre { break-inside: avoid; }
+  nav, .skip { display: none; } h2, h3 { break-after: avoid; } li, tr, table, figure, .card, .bars, pre { break-inside: avoid; }
   .fill, .range, .track { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   @page { size: A4; margin: 18mm 16mm; }
 }

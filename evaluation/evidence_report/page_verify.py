@@ -86,6 +86,13 @@ def _check_measurements(document: Any) -> Iterator[tuple[str, str]]:
     """The newest evaluation, answer by answer."""
     for each in document["evaluations"][:1]:
         yield (
-            "The measurements, with every single answer of the judge, where the registry is:",
-            f"rasura evaluation show {each['digest'][:12]}",
+            (
+                "The measurements, with every single answer of the judge: signed, from whoever has the registry, and "
+                "checked with nothing but the public keys:"
+            ),
+            (
+                f"rasura attest --evaluation {each['digest'][:12]} -o evaluation.intoto.json\n"
+                "rasura verify evaluation.intoto.json --key SIGNER.pem \\\n"
+                f"  --vkey '{document['log']['vkey']}'"
+            ),
         )

@@ -51,6 +51,11 @@ _DID: Final = {
         "done",
     ): "The suppression of {what} was taken out of force{where}: the model's weights were written and read back.",
     ("patch.retire", "success"): "The change that suppresses {what} was retired: it is not to be used any more.",
+    ("patch.sign", "success"): "The change that suppresses {what} got a further signature.",
+    ("patch.approve", "success"): "The change that suppresses {what} was approved: it may be put into force.",
+    ("plan.approve", "success"): "A plan of what was to be changed was approved.",
+    ("trust.set", "success"): "Who may sign and who must approve was laid down.",
+    ("policy.set", "success"): "The limits that changes must keep were laid down.",
     ("patch.push", "success"): "The signed change was published.",
     (
         "evaluation.add",
@@ -68,7 +73,8 @@ _ENDED: Final = {"refused": "was refused", "failed": "failed", "begun": "was beg
 NOT_PROMISED: Final = (
     (
         "Nothing was deleted from what the model has learnt. The changes suppress what it draws when it is asked in words, as far as "
-        "the measurements above say, and whoever holds the model's files can take them out again."
+        "this report measured it; how far they do where nothing was measured, it does not say. Whoever holds the model's files can "
+        "take them out again."
     ),
     (
         "Other words, other languages, pictures as a starting point, further training, or an attack that nobody tried may still "

@@ -23,7 +23,7 @@ from rasura.patches._io.files import read_config, read_regular
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, NotFoundError
-from rasura.patches.types import SHORT
+from rasura.patches.types import SHORT, Digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,6 +64,7 @@ class Classifier:
     objects: tuple[str, ...]
     styles: tuple[str, ...]
     title: str
+    digest: Digest
     device: str = "cpu"
 
     @property
@@ -120,7 +121,7 @@ def load_judge(folder: Path, device: str = "cpu") -> Classifier:
         raise FormatError(f"{folder}: its classifier cannot be read: {error}") from error
     network.train(mode=False)
     title = f"{folder.resolve().name} (classifier {digest[:SHORT]})"
-    return Classifier(network.to(device), tuple(facts["objects"]), tuple(facts["styles"]), title, device)
+    return Classifier(network.to(device), tuple(facts["objects"]), tuple(facts["styles"]), title, digest, device)
 
 
 def _tensor(picture: Image) -> Tensor:

@@ -22,7 +22,7 @@ from rasura.patches._io.files import check_regular_files, open_regular
 from rasura.patches.errors import FormatError, InputError, NotFoundError
 from rasura.patches.models.library_output import quiet
 from rasura.patches.prompts.concept_prompts import check_template
-from rasura.patches.types import SHORT
+from rasura.patches.types import SHORT, Digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +36,7 @@ class ClipJudge:
 
     Attributes:
         title: folder, kind, digest.
+        digest: of the weights.
         labels: what it chooses from, by axis.
         model: transformers' `CLIPModel`, float32.
         processor: its `CLIPImageProcessor`.
@@ -43,6 +44,7 @@ class ClipJudge:
     """
 
     title: str
+    digest: Digest
     labels: Mapping[str, tuple[str, ...]]
     model: Any
     processor: Any
@@ -92,7 +94,9 @@ def load_clip_judge(
     tokenizer, processor, model = _loaded(folder)
     model.to(device)
     sentences = {axis: _sentences(tokenizer, model, names, template) for axis, names in labels.items()}
-    return ClipJudge(f"{folder.resolve().name} (CLIP {_digest(folder)[:SHORT]})", labels, model, processor, sentences)
+    digest = _digest(folder)
+    title = f"{folder.resolve().name} (CLIP {digest[:SHORT]})"
+    return ClipJudge(title, digest, labels, model, processor, sentences)
 
 
 def _loaded(folder: Path) -> tuple[Any, Any, Any]:
@@ -124,7 +128,7 @@ def _sentences(tokenizer: Any, model: Any, names: Sequence[str], template: str) 
         return torch.nn.functional.normalize(model.text_projection(pooled), dim=1)
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path) -> Digest:
     """SHA-256 over the weight files, one after the other in name order."""
     found = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
@@ -133,4 +137,4 @@ def _digest(folder: Path) -> str:
             while piece := file.read(2**20):
                 digest.update(piece)
             found.update(digest.digest())
-    return found.hexdigest()
+    return Digest(found.hexdigest())

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rasura.evaluation.images.questions import Answer, Question
 from rasura.patches.errors import InputError
+from rasura.patches.types import Digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,6 +46,11 @@ class Judge(Protocol):
     @property
     def title(self) -> str:
         """What a report calls it: its folder's name, its kind, and the first digits of its weights' digest."""
+        ...
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 of what decides its answers: its weights, and of an ONNX model its labels."""
         ...
 
     @property

@@ -24,7 +24,7 @@ from rasura.evaluation.judges.onnx_file import read_model
 from rasura.evaluation.judges.onnx_labels import Description, read_description
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, InputError, NotFoundError
-from rasura.patches.types import SHORT
+from rasura.patches.types import SHORT, Digest
 
 _INSTALL: Final = "pip install 'rasura[onnx]'"
 _HINT: Final = f"rasura evaluate --judge {ONNX}FILE:LABELS"
@@ -59,12 +59,14 @@ class OnnxJudge:
 
     Attributes:
         title: file, kind, digest of model and labels.
+        digest: of both.
         session: onnxruntime's.
         input: how the model takes pictures.
         description: labels, and the way from a picture to the input.
     """
 
     title: str
+    digest: Digest
     session: Any  # onnxruntime ships no types
     input: Input
     description: Description
@@ -156,7 +158,7 @@ def load_onnx_judge(spec: str) -> OnnxJudge:
     session = _start(data, path)
     digest = digest_of(f"{digest_of(data)} {description.digest}".encode())
     title = f"{path.name} (ONNX {digest[:SHORT]})"
-    judge = OnnxJudge(title, session, _read_input(session, description, path), description)
+    judge = OnnxJudge(title, digest, session, _read_input(session, description, path), description)
     from PIL import Image
 
     judge.look([Image.new("RGB", (64, 64), (127, 127, 127))])  # wrong outputs are found before anything is drawn

@@ -6,13 +6,15 @@ A report is canonical JSON that says what a base drew with and without a stack o
      "summary":{"forget":"0.979", "held_out":"0.979", "retain":"1.000"}, "body":{…}}
 
 Strengths are sixteenths, numbers decimal texts. The six fields are all there are; what lies in `body` belongs to the
-program that drew, except that `body.scores`, where it is a list of flat objects, can be shown as a table. The report's
-identity is the SHA-256 of its bytes.
+program that drew, except that `body.scores`, where it is a list of flat objects, can be shown as a table, and that
+`body.judge` and `body.prompts` are the digests of who judged and of what was asked, where the report says so. The
+report's identity is the SHA-256 of its bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self, TypeGuard
 
@@ -25,7 +27,7 @@ from rasura.registry._storage.records.records import Draft, EvaluationRecord
 from rasura.registry._storage.records.validation import MAX_NAME, MAX_SIXTEENTHS
 from rasura.registry.registry import Registry
 
-__all__ = ["ADD", "FORMAT", "MAX_REPORT_BYTES", "Report", "read_report", "record_evaluation"]
+__all__ = ["ADD", "FORMAT", "MAX_REPORT_BYTES", "Report", "digest_prompts", "read_report", "record_evaluation"]
 
 FORMAT: Final = "rasura-evaluation/1"
 ADD: Final = "evaluation.add"
@@ -35,6 +37,8 @@ MAX_REPORT_BYTES: Final = 16 * 1024**2
 """Most bytes of a report; one line a picture of a thousand pictures is a tenth of a megabyte."""
 
 _WHAT: Final = "evaluation report"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_ASKED: Final = ("prompt", "seed", "group", "kind", "wanted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,25 @@ class Report:
         found = self.body.get("scores")
         rows = [row for row in found if _is_flat(row)] if isinstance(found, list) else []
         return tuple(rows) if rows == found else ()
+
+    @property
+    def judge_digest(self) -> Digest | None:
+        """SHA-256 of what decided the judge's answers; None of a report that does not say."""
+        return _find_digest(self.body.get("judge"))
+
+    @property
+    def prompts_digest(self) -> Digest | None:
+        """SHA-256 of what was asked, of the report's own list of it; None where it names none, or another's."""
+        said, asked = _find_digest(self.body.get("prompts")), self.body.get("pictures")
+        rows = [row for row in asked if isinstance(row, Mapping)] if isinstance(asked, list) else []
+        if said is None or rows != asked or any(not row.keys() >= set(_ASKED) for row in rows):
+            return None
+        return said if said == digest_prompts(rows) else None
+
+
+def digest_prompts(pictures: Iterable[Mapping[str, JsonValue]]) -> Digest:
+    """SHA-256 of what was asked, in its order: prompt, seed, group, kind and wanted labels, as RFC 8785 JSON."""
+    return digest_of(canonical_json.dumps([{name: picture[name] for name in _ASKED} for picture in pictures]))
 
 
 def record_evaluation(registry: Registry, report: bytes, draft: Draft) -> tuple[EvaluationRecord, bool]:
@@ -129,6 +152,10 @@ def _record(data: bytes, report: Report, registry: Registry) -> EvaluationRecord
         )
     except InputError as error:
         raise FormatError(f"{_WHAT}: {error.message}", what=_WHAT) from None
+
+
+def _find_digest(value: JsonValue) -> Digest | None:
+    return Digest(value) if isinstance(value, str) and _DIGEST.fullmatch(value) else None
 
 
 def _check_format(found: str) -> None:

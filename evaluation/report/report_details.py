@@ -11,7 +11,9 @@ import transformers
 from rasura.evaluation.attacks.attack import Attacked, AttackOptions
 from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import EvaluatedPatch
+from rasura.evaluation.judges.interface import Judge
 from rasura.evaluation.report.metrics import compute_wilson
+from rasura.evaluation.report.recorded import digest_prompts
 from rasura.evaluation.report.report import (
     Compared,
     compute_changes,
@@ -30,10 +32,15 @@ def build_body(
     attacked: Sequence[Attacked],
     sampling: Sampling,
     options: AttackOptions,
+    *,
+    judge: Judge,
 ) -> dict[str, JsonValue]:
     """Everything that a report says beside its summary."""
+    pictures = list(list_pictures(compared))
     return {
         "patches": list(format_patches(stack)),
+        "judge": judge.digest,
+        "prompts": digest_prompts(pictures),
         "sampling": {
             "solver": "DPMSolverMultistepScheduler",
             "steps": sampling.steps,
@@ -45,7 +52,7 @@ def build_body(
         "scores": list(score_rows(compute_scores(compared))),
         "changes": list(compute_changes(group_changes(compared))),
         "attacks": list(format_attacks(attacked)),
-        "pictures": list(list_pictures(compared)),
+        "pictures": pictures,
     }
 
 

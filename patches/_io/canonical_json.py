@@ -58,6 +58,9 @@ def loads(data: bytes, *, what: str, limit: int) -> JsonValue:
     Raises:
         FormatError: any breach; see the module's docstring.
     """
+    plain = _read_plain(data) if len(data) <= limit else None
+    if plain is not None:
+        return plain
     value = parse(data, what=what, limit=limit)
     canonical = dumps(value)
     if canonical != data:
@@ -110,6 +113,41 @@ def format_decimal(value: float) -> str:
     if not math.isfinite(value):
         raise FormatError(f"expected a finite number, got {value}")
     return repr(float(value))
+
+
+class _NotPlainError(ValueError):
+    """A number that only the careful reader may judge."""
+
+
+def _leave(_: str) -> NoReturn:
+    raise _NotPlainError
+
+
+def _plain_integer(text: str) -> int:
+    if len(text) > _INTEGER_CHARACTERS or abs(value := int(text)) > MAX_INTEGER:
+        raise _NotPlainError
+    return value
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_plain_integer, parse_float=_leave, parse_constant=_leave)
+
+
+def _read_plain(data: bytes) -> JsonValue:
+    """The value of canonical ASCII with few brackets, several times as fast; None of whatever is not surely that.
+
+    Of ASCII, the standard library writes the bytes of RFC 8785: the same escapes, and keys in the order of their code
+    units. So what it reads and writes to the same bytes is canonical. Of keys that are there twice it writes one, of
+    other spellings another; fewer brackets than levels are allowed cannot be too deep; and what is left, floats, large
+    integers and null among it, goes the careful way.
+    """
+    if not data.isascii() or data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        return None
+    text = data.decode("ascii")
+    try:
+        value: JsonValue = _DECODER.decode(text)
+    except ValueError:
+        return None
+    return value if _ENCODER.encode(value) == text else None
 
 
 class _Reader:

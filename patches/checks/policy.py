@@ -23,6 +23,9 @@
     [log]
     checkpoint_age = "7 days"  # refuse to make or apply patches where the last checkpoint that was given out is older
 
+    [retention]
+    takedown = "30 days to 180 days"  # how long what was said in a case is kept (`rasura.patches.checks.retention`)
+
 What a file leaves out has its default. Several policies hold together as their strictest limits: `all_of`.
 """
 
@@ -36,6 +39,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
 from rasura.patches._io.json_fields import show
+from rasura.patches.checks.retention import Retention, read_retentions, stricter
 from rasura.patches.errors import InputError
 
 _MAX_BITS: Final = 1023  # of an integer that a float can hold
@@ -44,6 +48,7 @@ _LIMITS: Final = "limits"
 _REQUIRE: Final = "require"
 _EVALUATION: Final = "evaluation"
 _LOG: Final = "log"
+_RETENTION: Final = "retention"
 _AGE: Final = "checkpoint_age"
 _ANY_AGE: Final = "any"
 _AGE_FORM: Final = re.compile(r"([1-9][0-9]{0,4}) (hour|day|week)s?", re.ASCII)
@@ -84,6 +89,7 @@ class Policy:
         min_retain: the same of `retain`.
         checkpoint_age: hours within which somebody must have been given a checkpoint of the log, for patches to be made
             or applied; None: it does not matter.
+        retention: how long what was said in cases is kept, by class.
     """
 
     own: float = 1e-3
@@ -101,6 +107,7 @@ class Policy:
     min_forget: float = 0.0
     min_retain: float = 0.0
     checkpoint_age: int | None = None
+    retention: tuple[Retention, ...] = ()
 
     def __post_init__(self) -> None:
         for name in list_limit_names():
@@ -130,8 +137,8 @@ class Policy:
             InputError: no UTF-8 TOML, too long, an unknown table or name, a limit that is no number of 0 or more.
         """
         document = _document(data)
-        tables = _LIMITS, _REQUIRE, _EVALUATION, _LOG
-        limits, require, evaluation, log = (_table(document, name) for name in tables)
+        tables = _LIMITS, _REQUIRE, _EVALUATION, _LOG, _RETENTION
+        limits, require, evaluation, log, retention = (_table(document, name) for name in tables)
         _known(document, tables, "table")
         _known(limits, list_limit_names(), "limit")
         _known(require, _REQUIREMENTS, "requirement")
@@ -139,7 +146,7 @@ class Policy:
         _known(log, (_AGE,), "demand")
         demanded = {"evaluated" if name == "required" else name: value for name, value in evaluation.items()}
         age = _read_age(log[_AGE]) if log else None
-        return cls(**{**limits, **require, **demanded, _AGE: age})
+        return cls(**{**limits, **require, **demanded, _AGE: age, _RETENTION: read_retentions(retention)})
 
     def to_toml(self, *, whole: bool = False) -> str:
         """The file that says this; `parse(p.to_toml().encode()) == p`.
@@ -159,6 +166,8 @@ class Policy:
         if whole or self.checkpoint_age is not None:
             age = _ANY_AGE if self.checkpoint_age is None else show_age(self.checkpoint_age)
             lines += [f"[{_LOG}]", f'{_AGE} = "{age}"', ""]
+        if self.retention:
+            lines += [f"[{_RETENTION}]", *(f'{each.name} = "{each}"' for each in self.retention), ""]
         return "\n".join(lines)
 
 
@@ -183,7 +192,7 @@ def _default(name: str) -> object:
 
 def list_limit_names() -> tuple[str, ...]:
     """The names of all limits, in the file's order."""
-    others = {*_REQUIREMENTS, "evaluated", *_SHARES, _AGE}
+    others = {*_REQUIREMENTS, "evaluated", *_SHARES, _AGE, _RETENTION}
     return tuple(field.name for field in fields(Policy) if field.name not in others)
 
 
@@ -204,7 +213,11 @@ def combine_policies(*policies: Policy) -> Policy:
     required = {name: any(getattr(policy, name) for policy in policies) for name in (*_REQUIREMENTS, "evaluated")}
     shares = {name: max(getattr(policy, name) for policy in policies) for name in _SHARES}
     ages = [policy.checkpoint_age for policy in policies if policy.checkpoint_age is not None]
-    return Policy(**limits, **required, **shares, checkpoint_age=min(ages, default=None))
+    classes: dict[str, Retention] = {}
+    for each in (one for policy in policies for one in policy.retention):
+        classes[each.name] = stricter(classes[each.name], each) if each.name in classes else each
+    kept = tuple(classes[name] for name in sorted(classes))
+    return Policy(**limits, **required, **shares, checkpoint_age=min(ages, default=None), retention=kept)
 
 
 def _document(data: bytes) -> Mapping[str, object]:

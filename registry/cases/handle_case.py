@@ -14,6 +14,7 @@ from rasura.registry._storage.files.vault import MAX_ITEM_BYTES
 from rasura.registry._storage.records.case_record import CaseRecord, check_case_id
 from rasura.registry._storage.records.records import Draft
 from rasura.registry._storage.records.validation import check_text
+from rasura.registry.cases.retention import RETENTION, check_class, require_over
 from rasura.registry.evidence.choose_entries import Choice, choose_entries
 from rasura.registry.log.verify import LogReport, verify_log
 
@@ -70,6 +71,7 @@ def open_case(
     due: datetime | None = None,
     requester: str = "",
     text: bytes = b"",
+    retention: str = "",
 ) -> CaseRecord:
     """Open a case; who asked and what they wrote go into the vault.
 
@@ -81,17 +83,22 @@ def open_case(
         due: until when something must be done; None: nobody set a limit.
         requester: who asked: a name, an address, a reference.
         text: what they wrote.
+        retention: its class, one of those in the policy in force.
 
     Raises:
         ExistsError: there is a case of this identifier.
-        InputError: an identifier or text that cannot be kept.
+        InputError: an identifier or text that cannot be kept, or a class that the policy does not have.
     """
     check_case_id(case_id)
     check_text("requester", requester, limit=_MAX_REQUESTER, empty=True)
     now = registry.now()
     items = {name: data for name, data in ((REQUESTER, requester.encode()), (TEXT, text)) if data}
     record = CaseRecord(case_id, received or now, due, now, None, held=False, forgotten_at=None, commitments={})
-    return registry.open_case(record, items, _draft(actor, "case.open"))
+    draft = _draft(actor, "case.open")
+    if retention:
+        check_class(registry, retention)
+        draft = replace(draft, details={RETENTION: retention})
+    return registry.open_case(record, items, draft)
 
 
 def close_case(registry: Registry, case_id: str, actor: Actor) -> CaseRecord:
@@ -164,6 +171,8 @@ def foresee_forgetting(registry: Registry, case_id: str) -> CaseRecord:
         raise ConflictError(
             f"case {case_id} is open: nothing was deleted", hint=f"rasura case close {case_id} --reason TEXT"
         )
+    if record.forgotten_at is None:
+        require_over(registry, record)
     return record
 
 
@@ -171,7 +180,7 @@ def forget_case(registry: Registry, case_id: str, actor: Actor) -> Forgotten:
     """Delete who asked, what they wrote and what pictures show; the log stays as it is, and is verified.
 
     Raises:
-        ConflictError: the case is open, or a legal hold is on it.
+        ConflictError: the case is open, a legal hold is on it, or the policy still keeps it.
         RegistryError: something cannot be deleted; no entry says that it was.
     """
     record = foresee_forgetting(registry, case_id)

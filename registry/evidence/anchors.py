@@ -7,6 +7,7 @@ An anchor is a blob, RFC 8785 JSON; an entry `log.anchor` names its digest:
     file      a copy of the checkpoint in a file that the registry's writers cannot change; `where` is its path
     rfc3161   a time-stamp token over the checkpoint
     witness   the checkpoint with another registry's cosignature
+    hub       a copy of the checkpoint in a commit of a Hub repository; `where` is repository@commit:path
 
 What is here can be lost with the registry; what proves is what lies elsewhere, and what somebody else signed.
 """
@@ -24,9 +25,13 @@ from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
-from rasura.patches.errors import AuditError, FormatError, NotFoundError
+from rasura.patches.errors import AuditError, FormatError, HubError, NotFoundError
 from rasura.patches.types import Digest
+from rasura.registry.evidence.take_out import export_checkpoint
 from rasura.registry.evidence.timestamp_token import read_claimed_time, verify_token
+from rasura.registry.hub.one_file import put_file, read_file
+from rasura.registry.hub.refs import PinnedRepo
+from rasura.registry.hub.remote import Remote
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.notes.cosignature import WitnessKey, find_cosignature
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
@@ -39,12 +44,21 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records.records import Draft, EntryRecord
     from rasura.registry.registry import Registry
 
-__all__ = ["ANCHOR", "Anchor", "CheckedAnchor", "add_anchor", "list_anchors", "verify_anchors"]
+__all__ = [
+    "ANCHOR",
+    "Added",
+    "Anchor",
+    "CheckedAnchor",
+    "add_anchor",
+    "commit_checkpoint",
+    "list_anchors",
+    "verify_anchors",
+]
 
 ANCHOR: Final = "log.anchor"
 FORMAT: Final = "rasura-anchor/1"
-Kind: TypeAlias = Literal["file", "rfc3161", "witness"]
-_KINDS: Final = ("file", "rfc3161", "witness")
+Kind: TypeAlias = Literal["file", "rfc3161", "witness", "hub"]
+_KINDS: Final = ("file", "rfc3161", "witness", "hub")
 _MAX_BYTES: Final = 1024 * 1024
 _WHAT: Final = "anchor"
 
@@ -56,8 +70,8 @@ class Anchor:
     Attributes:
         kind: what it is.
         note: the checkpoint, a signed note.
-        evidence: a token, or the cosigned note; b"" of a file.
-        where: path of a file, or what somebody calls it.
+        evidence: a token, or the cosigned note; b"" of a file and of a commit.
+        where: path of a file, repository, commit and path, or what somebody calls it.
     """
 
     kind: Kind
@@ -107,8 +121,8 @@ class CheckedAnchor:
     Attributes:
         entry: which says that it was added.
         anchor: the anchor.
-        time: when somebody else saw the tree, as they signed it; None of a file.
-        proved: whether that was checked against a key or certificate from outside.
+        time: when somebody else saw the tree, as they signed it; None of a file and of a commit.
+        proved: whether that was checked against a key or certificate from outside, or what lies there is the same.
         said: what is wrong or was not looked at; "" where all is well.
     """
 
@@ -117,6 +131,14 @@ class CheckedAnchor:
     time: datetime | None
     proved: bool
     said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An anchor that was made, and the entry that says so."""
+
+    entry: EntryRecord
+    anchor: Anchor
 
 
 def add_anchor(registry: Registry, anchor: Anchor, draft: Draft) -> EntryRecord:
@@ -137,6 +159,31 @@ def add_anchor(registry: Registry, anchor: Anchor, draft: Draft) -> EntryRecord:
     return registry.note(replace(draft, action=ANCHOR, outcome="success", details=details))
 
 
+def commit_checkpoint(registry: Registry, repo: str, remote: Remote, draft: Draft, *, private: bool = False) -> Added:
+    """Put the newest checkpoint into a Hub repository, in a commit of its own, and keep that as an anchor.
+
+    The commit is out of this registry's reach as far as others can write there, or keep clones of it.
+
+    Args:
+        registry: whose log.
+        repo: `org/name`; made where there is none.
+        remote: which Hub.
+        draft: who, and why.
+        private: make the repository private if it is new.
+
+    Raises:
+        InputError, ConflictError, HubError: nothing was written.
+        AuditError: the newest checkpoint is not signed by the log's key.
+    """
+    note = export_checkpoint(registry)
+    tree = Checkpoint.parse(parse_note(note).text)
+    path = f"{tree.origin.rpartition('/')[2]}/{tree.size}.checkpoint"
+    said = f"Checkpoint of {tree.size} entries of {tree.origin}"
+    place = put_file(repo, path, note, message=said, remote=remote, private=private)
+    anchor = Anchor("hub", note.decode(), b"", f"{place.repo}@{place.commit}:{path}")
+    return Added(add_anchor(registry, anchor, draft), anchor)
+
+
 def list_anchors(registry: Registry) -> tuple[tuple[EntryRecord, Anchor], ...]:
     """All anchors, the oldest first, each with the entry that says so.
 
@@ -148,7 +195,11 @@ def list_anchors(registry: Registry) -> tuple[tuple[EntryRecord, Anchor], ...]:
 
 
 def verify_anchors(
-    registry: Registry, *, roots: Sequence[Certificate] = (), witnesses: Sequence[WitnessKey] = ()
+    registry: Registry,
+    *,
+    roots: Sequence[Certificate] = (),
+    witnesses: Sequence[WitnessKey] = (),
+    remote: Remote | None = None,
 ) -> tuple[CheckedAnchor, ...]:
     """Verify the log, and that it continues the tree of every anchor.
 
@@ -156,32 +207,39 @@ def verify_anchors(
         registry: whose.
         roots: certificates of time-stamping authorities that count.
         witnesses: keys of witnesses that count.
+        remote: the Hub that commits are fetched from; None: the one that huggingface_hub is set to.
 
     Raises:
         AuditError: the log is not whole, or does not continue an anchor: it was rewritten.
     """
     verify_log(registry)
-    return tuple(_check(registry, entry, anchor, roots, witnesses) for entry, anchor in list_anchors(registry))
+    outside = _Outside(roots, witnesses, remote or Remote())
+    return tuple(_check(registry, entry, anchor, outside) for entry, anchor in list_anchors(registry))
 
 
-def _check(
-    registry: Registry,
-    entry: EntryRecord,
-    anchor: Anchor,
-    roots: Sequence[Certificate],
-    witnesses: Sequence[WitnessKey],
-) -> CheckedAnchor:
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What counts and does not lie here."""
+
+    roots: Sequence[Certificate]
+    witnesses: Sequence[WitnessKey]
+    remote: Remote
+
+
+def _check(registry: Registry, entry: EntryRecord, anchor: Anchor, outside: _Outside) -> CheckedAnchor:
     _check_own(registry, anchor)
     if anchor.kind == "file":
         return CheckedAnchor(entry, anchor, None, *_check_file(anchor))
+    if anchor.kind == "hub":
+        return CheckedAnchor(entry, anchor, None, *_check_commit(anchor, outside.remote))
     if anchor.kind == "rfc3161":
-        if not roots:
+        if not outside.roots:
             claimed = read_claimed_time(anchor.evidence)
             return CheckedAnchor(entry, anchor, claimed, proved=False, said="no certificate was given: --tsa-ca")
-        time = verify_token(anchor.evidence, anchor.note.encode(), roots)
+        time = verify_token(anchor.evidence, anchor.note.encode(), outside.roots)
         return CheckedAnchor(entry, anchor, time, proved=True, said="")
     note = parse_note(anchor.evidence)
-    for witness in witnesses:
+    for witness in outside.witnesses:
         if any((each.name, each.key_id) == (witness.name, witness.key_id) for each in note.signatures):
             return CheckedAnchor(entry, anchor, find_cosignature(note, witness), proved=True, said="")
     return CheckedAnchor(entry, anchor, None, proved=False, said="no key of its witness was given: --witness-key")
@@ -193,12 +251,30 @@ def _check_file(anchor: Anchor) -> tuple[bool, str]:
     except NotFoundError:
         return False, f"{anchor.where} is not there"
     if not same:
-        raise AuditError(
-            f"{_WHAT}: {anchor.where} does not hold the checkpoint that was put there",
-            hint="keep both as evidence, and ask who changed it",
-            check="anchor",
-        )
+        raise _changed(anchor)
     return True, ""
+
+
+def _check_commit(anchor: Anchor, remote: Remote) -> tuple[bool, str]:
+    repo, _, rest = anchor.where.partition("@")
+    commit, _, path = rest.partition(":")
+    try:
+        found = read_file(PinnedRepo(repo, commit), path, limit=MAX_NOTE_BYTES, remote=remote)
+    except NotFoundError:
+        return False, f"{anchor.where} is not there, or not for this token"
+    except HubError as error:
+        return False, error.message
+    if found != anchor.note.encode():
+        raise _changed(anchor)
+    return True, ""
+
+
+def _changed(anchor: Anchor) -> AuditError:
+    return AuditError(
+        f"{_WHAT}: {anchor.where} does not hold the checkpoint that was put there",
+        hint="keep both as evidence, and ask who changed it",
+        check="anchor",
+    )
 
 
 def _check_own(registry: Registry, anchor: Anchor) -> None:

@@ -18,7 +18,7 @@ from rasura.registry.log.entries.record_digest import encode_record, fingerprint
 from rasura.registry.log.ledger import body_at, newest_note, note_at, read_stored
 from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
-from rasura.registry.log.rotation import read_chain, read_key
+from rasura.registry.log.rotation import read_chain, read_key, was_handed_on
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import GIVEN
 
@@ -28,6 +28,7 @@ __all__ = [
     "export_checkpoint",
     "export_entries",
     "give_checkpoint",
+    "link_keys",
     "prove_entry",
     "read_entry",
 ]
@@ -119,6 +120,16 @@ def give_checkpoint(registry: Registry, write: Callable[[bytes], object], draft:
     tree = Checkpoint.parse(parse_note(note).text)
     details: dict[str, str | int] = {"size": tree.size, "root": tree.root.hex()}
     return note, registry.note(replace(draft, action=GIVEN, outcome="success", details=details))
+
+
+def link_keys(registry: Registry) -> tuple[KeyLink, ...]:
+    """How the log came to its key; of one that was handed on, the whole tree is built for it.
+
+    Raises:
+        AuditError: the log is not what was signed.
+    """
+    with registry.snapshot() as session:
+        return _read_log(session, frozenset()).links if was_handed_on(session) else ()
 
 
 def export_entries(registry: Registry, choice: Choice = EVERYTHING) -> Iterator[tuple[EntryRecord, bytes]]:

@@ -15,6 +15,7 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
 from rasura.registry.hub.card.licences import parse
+from rasura.registry.hub.remote import Remote
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import (
@@ -28,14 +29,6 @@ from rasura.registry.trust.verified_patch import (
     open_bundle,
     verify_files,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """Which Hub, and how to be known there; None takes what huggingface_hub is set to."""
-
-    endpoint: str | None = None
-    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,17 @@ from torch import nn
 
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
-from rasura.patches.errors import BusyError, InputError, RasuraError
+from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError
 from rasura.patches.format.signing_key import SigningKey
 from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gated, gates_of, reading, turn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.registry.apply import operations
+from rasura.registry.apply.hosts.host_state import find_record
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.apply.status import Survey, survey
 from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
+from rasura.registry.live.request import LiveRequest
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.plan import Planned, make_plan
 
@@ -204,13 +206,30 @@ class LiveModel:
                 self._go_back(before, reason)  # also where the block raised
 
     @contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> Iterator[LiveRequest]:
         """Keep the weights as they are for the length of the block: one picture, one set. Motions wait.
 
-        Inside of it, `status` and `plan` may be called. A motion is refused: it would wait for its own request.
+        Inside of it, `status` and `plan` may be called, and `receipt` of what the block gives says, signed, what was in
+        force. A motion is refused: it would wait for its own request.
         """
         with self._spoken(), reading(self._gates):
-            yield
+            made = LiveRequest(self._sign_receipt)
+            try:
+                yield made
+            finally:
+                made.end()
+
+    def _sign_receipt(self, picture: bytes | None, look: bool) -> bytes:
+        from rasura.registry.evidence.picture_receipt import make_receipt
+
+        with self._looking() as registry:
+            if look and (drifted := survey(registry, self.host, deep=False, progress=lambda *_: None).drifted):
+                raise DriftError(
+                    f"{self.host.location} is not what the log says: {drifted[0]} is another; nothing was signed",
+                    hint="rasura patch status --deep",
+                )
+            record = find_record(registry, self.host)
+            return make_receipt(registry, self.host.location, record, picture=picture, looked=look)
 
     def _go_back(self, before: Mapping[str, Strength], reason: str) -> None:
         # The set as a whole, not the patches of the block: one of them may have been applied before it.

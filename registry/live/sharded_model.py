@@ -132,6 +132,11 @@ class ShardedModel(LiveModel):
         act = super().status
         return self._together(("status", deep), lambda: act(deep=deep))
 
+    def _sign_receipt(self, picture: bytes | None, look: bool) -> bytes:
+        """Called by every process; the first signs, for the picture that it was given."""
+        act = super()._sign_receipt
+        return self._together(("receipt", look), lambda: act(picture, look))
+
     def _together(self, question: object, act: Callable[[], _T]) -> _T:
         # One call after the other: calls of two threads would meet those of other processes in another order.
         with self._spoken(), self._turn:

@@ -304,13 +304,15 @@ def patches_of(session: Session, positions: Sequence[int]) -> dict[int, list[Pat
 def _closing(session: Session, draft: Draft) -> Draft:
     """The draft with the entry that it ends: the named one, or for a `done` the latest that its host began."""
     if draft.closes is not None:
-        if draft.closes not in {entry.index for entry in find_unfinished(session)}:
+        begun = session.get(EntryRow, draft.closes)
+        ended = session.scalar(select(EntryRow.position).where(EntryRow.closes == draft.closes))
+        if begun is None or begun.outcome != "begun" or ended is not None:
             raise NotFoundError(f"audit entry: expected {draft.closes} begun and not ended", hint="rasura audit log")
         return draft
     if draft.outcome != "done" or draft.host is None:
         return draft
-    begun = find_unfinished(session, draft.host)
-    return replace(draft, closes=begun[-1].index) if begun else draft
+    unfinished = find_unfinished(session, draft.host)
+    return replace(draft, closes=unfinished[-1].index) if unfinished else draft
 
 
 def _insert(session: Session, draft: Draft, place: Placement, body: bytes) -> None:

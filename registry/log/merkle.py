@@ -19,6 +19,7 @@ __all__ = [
     "EMPTY_ROOT",
     "HASH_BYTES",
     "Frontier",
+    "GrowingTree",
     "WholeTree",
     "hash_leaf",
     "hash_node",
@@ -82,6 +83,37 @@ class Frontier:
             AuditError: the length does not fit the size.
         """
         return cls(size, tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)))
+
+
+class GrowingTree:
+    """A `Frontier` that is changed in place: for whoever goes through a whole log."""
+
+    __slots__ = ("_hashes", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._hashes: list[bytes] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash."""
+        hashes, carry = self._hashes, self.size
+        while carry & 1:
+            leaf, carry = hash_node(hashes.pop(), leaf), carry >> 1
+        hashes.append(leaf)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root over all leaves so far: 32 bytes."""
+        if not self._hashes:
+            return EMPTY_ROOT
+        root = self._hashes[-1]
+        for left in self._hashes[-2::-1]:
+            root = hash_node(left, root)
+        return root
+
+    def to_bytes(self) -> bytes:
+        """What `Frontier.to_bytes` gives of the same tree."""
+        return b"".join(self._hashes)
 
 
 class WholeTree:

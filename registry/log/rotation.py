@@ -16,11 +16,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.registry._storage.database.tables import EntryRow, RegistryRow
+from rasura.registry._storage.database.tables import CheckpointRow, EntryRow, RegistryRow
 from rasura.registry.log.entries.entry import decode
-from rasura.registry.log.notes.signed_note import VerifyKey
+from rasura.registry.log.notes.signed_note import VerifyKey, parse_note
 
-__all__ = ["NEW", "OLD", "ROTATE", "KeyChain", "read_chain", "read_key"]
+__all__ = ["NEW", "OLD", "ROTATE", "KeyChain", "read_chain", "read_key", "was_handed_on"]
 
 ROTATE: Final = "log.rotate"
 OLD: Final = "old"
@@ -58,6 +58,8 @@ def read_key(session: Session) -> VerifyKey:
         AuditError: it names none, or one that is none.
     """
     first = _first(session)
+    if _signs_still(session, first):
+        return first
     newest = session.scalar(_ROTATIONS.order_by(EntryRow.position.desc()).limit(1))
     return first if newest is None else _handed(newest, first.name)[1]
 
@@ -79,6 +81,24 @@ def read_chain(session: Session) -> KeyChain:
         keys.append(new)
         at.append(row.position)
     return KeyChain(tuple(keys), tuple(at))
+
+
+def was_handed_on(session: Session) -> bool:
+    """Whether the log is signed by another key than its first.
+
+    Raises:
+        AuditError: the registry names no key.
+    """
+    return not _signs_still(session, _first(session))
+
+
+def _signs_still(session: Session, first: VerifyKey) -> bool:
+    """Whether the newest checkpoint names the first key alone: then no entry that hands the log on is searched for.
+
+    Whoever makes it name that key without having it makes a signature that does not verify.
+    """
+    note = session.scalar(select(CheckpointRow.note).order_by(CheckpointRow.size.desc()).limit(1))
+    return note is not None and [each.key_id for each in parse_note(note.encode()).signatures] == [first.key_id]
 
 
 _ROTATIONS: Final = select(EntryRow).where(EntryRow.action == ROTATE, EntryRow.outcome == "success")

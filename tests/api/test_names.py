@@ -30,8 +30,10 @@ NAMES = {
     "probe",
     "request",
     "upgrade",
+    "verify_evaluation",
     "verify_file",
     "verify_model",
+    "verify_receipt",
     "verify_report",
 }
 

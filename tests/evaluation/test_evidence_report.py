@@ -15,8 +15,10 @@ from support.commandline import rasura
 from support.evidence_reports import ASKED, NAMES, fill, made, shared_case, shared_report
 from support.registries.workshop import Workshop, workshop
 
-from rasura.evaluation.evidence_report.gather import About
+from rasura.evaluation.evidence_report.gather import About, Gathered
+from rasura.evaluation.evidence_report.kept_pictures import Pair, Pictures
 from rasura.evaluation.evidence_report.make_report import Made
+from rasura.evaluation.evidence_report.page import write_page
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.signed_report import END, START, verify_report
 from rasura.patches.errors import AuditError, NotFoundError, RasuraError, UntrustedKeyError
@@ -111,6 +113,23 @@ def test_a_reader_finds_what_was_asked_done_measured_and_not_promised(report: Ma
         "rasura verify report.html \\\n  --vkey 'rasura/log/",
     ):
         assert said in outline.text, said
+
+
+def test_what_was_asked_for_apart_is_told_apart(report: Made) -> None:
+    document = json.loads(report.twin)["document"]
+    (seen,) = document["evaluations"]
+    seen["scores"] = [{**row, "label": name} for row in seen["scores"][:2] for name in ("dog", "neon")]
+    dog, photo = document["patches"]
+    dog["approved_by"] = [{"name": "bob", "key_id": "a" * 64}]
+    document["patches"].append({**photo, "id": "0" * 64})
+    missed = Pair("forget", "a big animal", "dog", b"x", "butterfly", b"y", "butterfly")
+    pictures = {seen["digest"]: Pictures(seen["digest"], (missed,))}
+    said = Outline(write_page(Gathered(document, pictures, (), b"")).decode()).text
+    assert "Of 12 pictures that ask for “dog” by name, a judge found it in 11 before and in 1 after." in said
+    assert "Of 12 pictures that ask for “neon” in other words, a judge found it in 9 before and in 2 after." in said
+    assert "It was not found before either: this pair says nothing of the change." in said
+    assert "no model: another change for the same is" in said
+    assert "bob" in said
 
 
 def test_nothing_is_loaded_and_no_script_runs(report: Made) -> None:

@@ -22,7 +22,8 @@ from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.front_matter import split
-from rasura.registry.hub.transfer import Remote, push_patches
+from rasura.registry.hub.remote import Remote
+from rasura.registry.hub.transfer import push_patches
 from rasura.registry.trust.verified_patch import load_verified
 
 pytest.importorskip("peft", reason="diffusers loads LoRA files with peft")

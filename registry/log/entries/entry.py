@@ -61,6 +61,8 @@ __all__ = [
     "encode_change",
     "identify_record",
     "members",
+    "read_carefully",
+    "read_quickly",
     "removal_of",
     "split_actor",
 ]
@@ -194,6 +196,14 @@ def decode(data: bytes, patches: Sequence[PatchId] | None = ()) -> tuple[EntryRe
     Raises:
         FormatError: not canonical, unknown fields, another version, or patches that are not those of the bytes.
     """
+    quick = read_quickly(data, patches) if len(data) <= MAX_ENTRY_BYTES else None
+    return quick if quick is not None else read_carefully(data, patches)
+
+
+def read_carefully(
+    data: bytes, patches: Sequence[PatchId] | None
+) -> tuple[EntryRecord, Placement, tuple[RowChange, ...]]:
+    """As `decode`, field by field: any entry, and what is wrong with what is none."""
     what = "audit entry"
     fields = Fields.of(canonical_json.loads(data, what=what, limit=MAX_ENTRY_BYTES), what)
     fields.integer("v", _VERSION, _VERSION)
@@ -210,6 +220,82 @@ def decode(data: bytes, patches: Sequence[PatchId] | None = ()) -> tuple[EntryRe
     return record, place, changes
 
 
+_PLAIN: Final = r"[ !#-\[\]-~]"  # ASCII that no JSON text escapes
+_HEX: Final = r"[0-9a-f]{64}"
+_WHOLE: Final = r"(?:0|[1-9][0-9]{0,15})"
+_DETAIL: Final = rf'"({_PLAIN}*)":(?:"({_PLAIN}*)"|(-?{_WHOLE}))'
+_DETAIL_FORM: Final = re.compile(_DETAIL)
+_FORM: Final = re.compile(
+    rf'\{{"actor":\{{"name":"(?P<actor>{_PLAIN}{{0,4096}})"\}},(?:"base":"(?P<base>{_HEX})",)?"changes":\[\],'
+    rf'(?:"closes":(?P<closes>{_WHOLE}),)?"details":\{{(?P<details>(?:{_DETAIL}(?:,{_DETAIL})*)?)\}},'
+    rf'(?:"effect":\{{(?:"after":"(?P<after>{_HEX})")?(?(after)(?:,(?="before"))?)(?:"before":"(?P<before>{_HEX})")?\}},)?'
+    rf'(?:"host":"(?P<host>{_PLAIN}{{0,4096}})",)?"id":"(?P<id>{_PLAIN}{{0,36}})","index":(?P<index>{_WHOLE}),'
+    rf'"log":"(?P<log>{_PLAIN}{{0,255}})",'
+    rf'"outcome":\{{(?:"error":"(?P<error>{_PLAIN}{{0,4096}})",)?"status":"(?P<status>{"|".join(OUTCOMES)})"\}},'
+    rf'"patches":(?P<patches>\[(?:"{_HEX}"(?:,"{_HEX}")*)?\]),"reason":\{{"text":"(?P<reason>{_PLAIN}{{0,4096}})"\}},'
+    rf'"time":"(?P<time>{_PLAIN}{{27}})","type":"(?P<type>{_ACTION.pattern})","v":{_VERSION}\}}'
+)
+"""The bytes of an entry in which nothing is escaped and no row changed, as nearly all are."""
+
+
+def read_quickly(
+    data: bytes, patches: Sequence[PatchId] | None
+) -> tuple[EntryRecord, Placement, tuple[RowChange, ...]] | None:
+    """What the careful reader gives, of entries of the usual form; None of every other: that one says what is wrong.
+
+    Canonical JSON has one order of names, so one pattern knows all bytes of such an entry, but for the details, whose
+    names must ascend. It takes a fraction of the time.
+    """
+    found = _FORM.fullmatch(data.decode("latin-1"))
+    if found is None:
+        return None
+    listed_here = tuple(PatchId(each) for each in found["patches"][2:-2].split('","') if each)
+    index, closes, details = int(found["index"]), found["closes"], _read_plain_details(found["details"])
+    if (
+        details is None
+        or (patches is not None and listed_here != tuple(patches))
+        or len(listed_here) > MAX_LISTED
+        or max(index, int(closes or 0)) > canonical_json.MAX_INTEGER
+    ):
+        return None
+    try:
+        time = from_instant(found["time"])
+    except InputError:
+        return None
+    base, before, after = (None if each is None else Digest(each) for each in found.group("base", "before", "after"))
+    record = EntryRecord(
+        index=index,
+        time=time,
+        actor=found["actor"],
+        action=found["type"],
+        outcome=cast("Outcome", found["status"]),
+        reason=found["reason"],
+        patches=listed_here,
+        base=base,
+        host=found["host"],
+        before=before,
+        after=after,
+        details=MappingProxyType(details),
+        leaf_hash=hash_leaf(data),
+        error=found["error"],
+        closes=None if closes is None else int(closes),
+        entry_id=found["id"],
+    )
+    return record, Placement(found["log"], index, found["id"], time), ()
+
+
+def _read_plain_details(text: str) -> dict[str, str | int] | None:
+    """The details; None where names do not ascend, or a number is too large."""
+    details: dict[str, str | int] = {}
+    last = ""
+    for at, (name, said, number) in enumerate(_DETAIL_FORM.findall(text)):
+        if (at and name <= last) or (number and (abs(int(number)) > canonical_json.MAX_INTEGER or number == "-0")):
+            return None
+        details[name] = int(number) if number else said
+        last = name
+    return details
+
+
 def _sign(value: dict[str, JsonValue], name: str, key: "SigningKey") -> dict[str, JsonValue]:
     from rasura.patches.format.dsse_envelope import join_signature  # needs cryptography; reading entries does not
 
@@ -220,6 +306,8 @@ def _sign(value: dict[str, JsonValue], name: str, key: "SigningKey") -> dict[str
 
 def split_actor(data: bytes) -> tuple[KeyId, bytes, bytes] | None:
     """Of an entry that `decode` read: the key of who acted, what it signed, and the signature; None without one."""
+    if b'"signature":' not in data:  # of an entry with one, canonical JSON holds these bytes
+        return None
     value = canonical_json.loads(data, what="audit entry", limit=MAX_ENTRY_BYTES)
     who = value["actor"] if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(who, dict) or "signature" not in who:
@@ -254,7 +342,7 @@ def _spelt_out(fields: Fields) -> tuple[PatchId, ...]:
 def _read_record(
     fields: Fields, place: Placement, patches: tuple[PatchId, ...], leaf: bytes, *, check: bool
 ) -> EntryRecord:
-    if check and canonical_json.dumps(listed(patches)) != canonical_json.dumps(fields.value("patches")):
+    if check and listed(patches) != fields.value("patches"):
         raise FormatError(f"audit entry {place.index}: the patches beside it are not those it names")
     actor, actor_key = _read_actor(fields.fields("actor"))
     outcome = fields.fields("outcome")

@@ -48,8 +48,9 @@ class Trust:
                 of a key that never was.
         """
         keys = {change.id for change in changes if change.kind == "key"}
-        self._trusted = self._trusted - keys if entry.action == _TAKES else self._trusted | keys
-        self._once |= self._trusted
+        if keys:
+            self._trusted = self._trusted - keys if entry.action == _TAKES else self._trusted | keys
+            self._once |= self._trusted
         if entry.outcome == "begun":
             _check(entry, SIGNERS, self._trusted, "signed what it applies, and was not trusted then")
             _check(entry, REVOKED, self._once, "signed what it keeps, and was never trusted")

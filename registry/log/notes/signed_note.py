@@ -13,6 +13,7 @@ Only Ed25519 (type 0x01) is known here. Signatures by keys that nobody asked abo
 demands, so that witnesses can add theirs.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Collection
@@ -24,9 +25,18 @@ from rasura.patches.errors import AuditError
 from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["Checkpoint", "Note", "NoteSignature", "VerifyKey", "parse_note", "sign_note", "verified_by"]
+__all__ = [
+    "Checkpoint",
+    "Note",
+    "NoteSignature",
+    "VerifyKey",
+    "has_form",
+    "parse_note",
+    "sign_note",
+    "verified_by",
+]
 
 MAX_NOTE_BYTES: Final = 64 * 1024
 MAX_SIGNATURES: Final = 64
@@ -34,6 +44,7 @@ MAX_SIGNATURES: Final = 64
 
 _ED25519: Final = 0x01
 _ID_BYTES: Final = 4
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _DASH: Final = "\N{EM DASH} "
 _NAME: Final = re.compile(r"[^\s+\x00-\x1f]{1,255}")
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -91,10 +102,9 @@ class VerifyKey:
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature is this key's over the message (RFC 8032 §5.1.7)."""
         from cryptography.exceptions import InvalidSignature  # lists verify nothing
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            _read_public(self.public).verify(signature, message)
         except (InvalidSignature, ValueError):
             return False
         return True
@@ -188,6 +198,22 @@ def sign_note(text: str, name: str, key: "Ed25519PrivateKey") -> Note:
     return Note(text, (NoteSignature(name, verifier.key_id, key.sign(text.encode())),))
 
 
+def has_form(text: str, tree: Checkpoint, key: VerifyKey) -> bool:
+    """Whether a note is this checkpoint with one signature that says to be by this key; it is not verified."""
+    before = f"{tree.text}\n{_DASH}{key.name} "
+    return text.startswith(before) and _find_form(key).fullmatch(text, len(before)) is not None
+
+
+@functools.lru_cache(maxsize=16)
+def _find_form(key: VerifyKey) -> re.Pattern[str]:
+    """Of the rest of a signature line: 68 bytes in base64, the first four of them the key's id."""
+    start = encode_base64(key.key_id + bytes(2))  # 8 characters; the sixth has two bits of the id
+    sixth = _ALPHABET.index(start[5]) & 0b110000
+    return re.compile(
+        rf"{re.escape(start[:5])}[{re.escape(_ALPHABET[sixth : sixth + 16])}][A-Za-z0-9+/]{{84}}[AEIMQUYcgkosw048]=\n"
+    )
+
+
 def verified_by(note: Note, keys: Collection[VerifyKey]) -> tuple[VerifyKey, ...]:
     """Those of `keys` that signed the note, each once however often it signed. Unknown signers are ignored.
 
@@ -207,6 +233,14 @@ def verified_by(note: Note, keys: Collection[VerifyKey]) -> tuple[VerifyKey, ...
         wanted = ", ".join(key.name for key in keys)
         raise AuditError(f"note: expected a signature by {wanted}, got {show(note.signatures[0].name)}")
     return tuple(found.values())
+
+
+@functools.lru_cache(maxsize=16)
+def _read_public(public: bytes) -> "Ed25519PublicKey":
+    """The key of its 32 bytes; reading a long log asks for the same one again and again."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return Ed25519PublicKey.from_public_bytes(public)
 
 
 def _parse_signature(line: str) -> NoteSignature:

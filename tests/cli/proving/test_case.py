@@ -4,15 +4,18 @@
 import hashlib
 import hmac
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from support.commandline import Run, rasura
-from support.registries.workshop import Workshop, workshop
+from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.registry._storage.files.vault import commit, derive_key
-from rasura.registry.cases.handle_case import REQUESTER, TEXT
+from rasura.registry.cases.handle_case import REQUESTER, TEXT, forget_case
+from rasura.registry.cases.retention import list_due
 from rasura.registry.log.verify import verify_log
+from rasura.registry.registry import Registry
 
 ASKED = "Vera Kolář, vera@example.org"
 WROTE = "Please take my dog Brutus out of your pictures."
@@ -169,3 +172,31 @@ def test_the_entries_of_a_case_leave_the_registry_as_one_file(workshop: Workshop
     assert "expected the number" in typed(workshop, "audit", "prove", code=2).err
     head = json.loads((workshop.folder / "case.jsonl").read_text().splitlines()[0])
     assert (head["entries"], head["whole"]) == (3, False)
+
+
+def test_the_policy_says_how_long_what_was_said_is_kept(workshop: Workshop) -> None:
+    (workshop.folder / "policy.toml").write_text(
+        '[retention]\ndefault = "to 30 days"\ntakedown = "30 days to 26 weeks"\ncourt = "hold"\n'
+    )
+    typed(workshop, "policy", "set", "policy.toml")
+    assert '[retention]\ncourt = "hold"\ndefault = "to 30 days"' in typed(workshop, "policy", "show").out
+    assert (
+        "the policy has court, default, takedown"
+        in typed(workshop, "case", "open", "1", "--retention", "no-such", code=1).err
+    )
+    for case, kind in (("118", "takedown"), ("119", "court"), ("120", "")):
+        opened(workshop, case, *(("--retention", kind) if kind else ("--received", "3h")))
+    said = typed(workshop, "status").out
+    assert "open: case 118: nothing in force" in said
+    for case in ("118", "119", "120"):
+        typed(workshop, "case", "close", case, "--reason", "done")
+    assert "kept until" in typed(workshop, "case", "forget", "118", code=7).err
+    assert "which the policy holds" in typed(workshop, "case", "forget", "119", "--dry-run", code=7).err
+    assert "takedown: not deleted before" in typed(workshop, "case", "show", "118").out
+    assert "court: nothing is deleted" in typed(workshop, "case", "show", "119").out
+    with Registry.open(workshop.folder, now=lambda: datetime.now(UTC) + timedelta(days=31)) as later:
+        assert [record.case_id for record, _ in list_due(later)] == ["120"]
+        assert forget_case(later, "118", ALICE).items == (REQUESTER, TEXT)  # its thirty days are over
+    with Registry.open(workshop.folder, now=lambda: datetime.now(UTC) + timedelta(days=400)) as later:
+        assert [record.case_id for record, _ in list_due(later)] == ["120"]  # one is deleted, the other held
+    assert "nothing is open" in typed(workshop, "status").out

@@ -1,12 +1,14 @@
 """Policies: the TOML file says exactly what the object holds, and combining never allows more."""
 
 import math
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rasura.patches.checks.policy import DEFAULT_POLICY, MAX_POLICY_BYTES, Policy, combine_policies, list_limit_names
+from rasura.patches.checks.retention import read_retentions
 from rasura.patches.errors import InputError
 
 LIMITS = st.floats(min_value=0, allow_nan=False)
@@ -14,13 +16,18 @@ SHARES = st.floats(min_value=0, max_value=1)
 DEMANDS = st.builds(
     lambda forget, retain: {"evaluated": True, "min_forget": forget, "min_retain": retain}, SHARES, SHARES
 )
+_SPANS = st.sampled_from(["hold", "to 3 days", "from 2 weeks", "1 day to 2 days", "5 days to 9 weeks"])
+CLASSES = st.dictionaries(st.sampled_from(["court", "default", "takedown"]), _SPANS).map(read_retentions)
 AGES = st.none() | st.integers(1, 10_000)
 POLICIES = st.builds(
-    lambda limits, separable, demand, age: Policy(**limits, separable=separable, **demand, checkpoint_age=age),
+    lambda limits, separable, demand, age, classes: Policy(
+        **limits, separable=separable, **demand, checkpoint_age=age, retention=classes
+    ),
     st.fixed_dictionaries(dict.fromkeys(list_limit_names(), LIMITS)),
     st.booleans(),
     st.just({}) | DEMANDS,
     AGES,
+    CLASSES,
 )
 
 
@@ -55,6 +62,11 @@ def test_together_they_allow_no_more_than_each(policies: list[Policy]) -> None:
         if policy.checkpoint_age is not None:
             assert both.checkpoint_age is not None
             assert both.checkpoint_age <= policy.checkpoint_age
+        kept = {each.name: each for each in both.retention}
+        for each in policy.retention:
+            mine = kept[each.name]
+            assert mine.held >= each.held
+            assert mine.held or (mine.least or timedelta(0)) >= (each.least or timedelta(0))
     assert combine_policies(both, *policies) == both
 
 
@@ -76,6 +88,9 @@ def test_nothing_is_no_policy() -> None:
     ("data", "said"),
     [
         (b"[limits]\npairs = 1\n", "limits named own"),
+        (b'[retention]\ncourt = "for ever"\n', "retention: court: expected"),
+        (b'[retention]\ncourt = "3 weeks to 1 day"\n', "a span that ends after it begins"),
+        (b'[retention]\n"A b" = "hold"\n', "a short name in small letters"),
         (b"[limit]\n", "tables named limits"),
         (b"[require]\nsigned = true\n", "requirements named separable"),
         (b"[evaluation]\nmax_forget = 1\n", "demands named required"),

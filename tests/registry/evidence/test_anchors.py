@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from huggingface_hub import HfApi, hf_hub_download
 from support.commandline import Run, rasura
+from support.hub_fixtures import plain_hub
+from support.hubserver import TOKEN, HubServer
 from support.registries.workshop import Workshop, workshop
 
 from rasura.patches.errors import AuditError, ConflictError
@@ -128,6 +131,31 @@ def test_a_checkpoint_in_a_file_that_nobody_here_can_change(workshop: Workshop, 
     assert "does not hold the checkpoint" in typed(workshop.folder, "audit", "anchor", "verify", code=4).err
     assert typed(workshop.folder, "gc").code == 0
     typed(workshop.folder, "audit", "anchor", "list")
+
+
+def test_a_checkpoint_in_a_commit_of_a_repository(
+    workshop: Workshop, plain_hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ("--endpoint", plain_hub.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    typed(workshop.folder, "audit", "anchor", "add", "--hub", "acme/records", *here)
+    typed(workshop.folder, "patch", "apply", workshop.dog, "--model", "the model")
+    typed(workshop.folder, "audit", "anchor", "add", "--hub", "acme/records", *here)
+    checked = ("audit", "anchor", "verify", *here, "--json")
+    first, second = rasura(*checked, cwd=workshop.folder).data["anchors"]
+    assert [(a["kind"], a["size"], a["proved"]) for a in (first, second)] == [("hub", 7, True), ("hub", 10, True)]
+    place, _, path = first["where"].partition(":")
+    repo, _, commit = place.partition("@")
+    kept = hf_hub_download(
+        repo, path, revision=commit, endpoint=plain_hub.url, token=TOKEN, local_dir=workshop.folder / "theirs"
+    )
+    # Who has the repository needs nothing of ours: the log continues what lies there.
+    typed(workshop.folder, "audit", "verify", "--checkpoint", kept)
+    plain_hub.faults.swapped[path] = b"something else"
+    assert "does not hold the checkpoint" in typed(workshop.folder, *checked[:-1], code=4).err
+    plain_hub.faults.swapped.clear()
+    HfApi(endpoint=plain_hub.url, token=TOKEN).delete_repo(repo)
+    assert typed(workshop.folder, *checked[:-1]).out.count("is not there") == 2
 
 
 def test_a_time_stamp_by_an_authority(workshop: Workshop, authority: Path, tmp_path: Path) -> None:

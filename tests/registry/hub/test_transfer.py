@@ -40,7 +40,8 @@ from rasura.registry.erase.solve_again import Anew
 from rasura.registry.hub.card.describe import Describer
 from rasura.registry.hub.card.front_matter import split
 from rasura.registry.hub.push import PushReceipt
-from rasura.registry.hub.transfer import Remote, pull_patches, push_patches
+from rasura.registry.hub.remote import Remote
+from rasura.registry.hub.transfer import pull_patches, push_patches
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.standing.retire import retire, unretire

@@ -166,6 +166,25 @@ def test_what_was_begun_and_a_clock_that_was_set_back_are_reported(made: Place) 
     assert (report.unfinished, report.backwards) == ((1,), (2,))
 
 
+def test_of_a_long_log_old_signatures_are_verified_where_somebody_asks(full: Place) -> None:
+    with intruder(full) as database:
+        note = str(database("SELECT note FROM checkpoint WHERE size = 2")[0][0])
+        other = note[:-6] + ("A" if note[-6] != "A" else "B") + note[-5:]
+        database("UPDATE checkpoint SET note = ? WHERE size = 2", other)
+    with full.open() as registry:
+        report = verify_log(registry, closely=3)
+        assert (report.size, report.signatures) == (8, 3)
+        with pytest.raises(AuditError) as caught:
+            verify_log(registry, closely=None)
+    assert (caught.value.details["check"], caught.value.details["index"]) == ("signature", 1)
+    # What it says is compared with the tree all the same, and so is who says to have signed it.
+    for text in (note.replace("\n2\n", "\n3\n"), note.replace("rasura/log/", "rasura/lag/")):
+        with intruder(full) as database:
+            database("UPDATE checkpoint SET note = ? WHERE size = 2", text)
+        with full.open() as registry, pytest.raises(AuditError):
+            verify_log(registry, closely=3)
+
+
 @pytest.mark.parametrize(("kind", "batch"), on_both([1, 2, 3, 10, 11]))
 def test_a_log_verifies_in_any_batches(full: Place, batch: int) -> None:
     with full.open() as registry:

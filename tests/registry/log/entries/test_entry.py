@@ -34,6 +34,8 @@ from rasura.registry.log.entries.entry import (
     decode,
     encode,
     encode_change,
+    read_carefully,
+    read_quickly,
     removal_of,
 )
 from rasura.registry.log.entries.record_digest import fingerprint
@@ -284,3 +286,43 @@ def _other(name: str, value: object) -> object:
 
 def test_drafts_of_the_tests_are_sound() -> None:
     assert encode(draft(), PLACE)
+
+
+TEXTS = st.text(st.characters(min_codepoint=0x1F, max_codepoint=0x80), max_size=6)
+PLAIN_DRAFTS = st.builds(
+    Draft,
+    actor=TEXTS.filter(lambda text: "\x1f" not in text and text.strip() != ""),
+    reason=TEXTS,
+    action=st.sampled_from(["patch.apply", "log.rotate"]),
+    outcome=st.sampled_from(["success", "refused", "begun"]),
+    patches=st.lists(st.sampled_from([PatchId("a" * 64), PatchId("b" * 64)]), max_size=3).map(tuple),
+    base=st.none() | st.just(Digest("c" * 64)),
+    host=st.none() | st.just(HOST),
+    before=st.none() | st.just(Digest("d" * 64)),
+    after=st.none() | st.just(Digest("e" * 64)),
+    details=st.dictionaries(TEXTS, TEXTS | st.integers(-3, 2**53 - 1), max_size=3),
+    error=st.none() | st.just("host"),
+    closes=st.none() | st.integers(0, 2**53 - 1),
+)
+
+
+@given(PLAIN_DRAFTS, st.data())
+def test_the_quick_reader_says_what_the_careful_one_says_or_nothing(draft: Draft, draw: st.DataObject) -> None:
+    try:
+        body = encode(draft, PLACE)
+    except InputError:
+        return
+    quick = read_quickly(body, draft.patches)
+    if quick is not None:
+        assert quick == read_carefully(body, draft.patches) == read_quickly(body, None)
+    elif body.isascii() and b"\\" not in body and b"\x7f" not in body:
+        raise AssertionError(body)  # then nothing would be quick
+    at = draw.draw(st.integers(0, len(body) - 1))
+    other = draw.draw(st.sampled_from(list(b'"{}[],:0129-aez\\\x00\x7f\xc3')))
+    bad = draw.draw(
+        st.sampled_from([body[:at] + bytes([other]) + body[at + 1 :], body[:at] + body[at + 1 :], body + b" "])
+    )
+    for listed in (draft.patches, None):
+        found = read_quickly(bad, listed)
+        if found is not None:
+            assert found == read_carefully(bad, listed)

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rasura.patches.errors import AuditError
-from rasura.registry.log.notes.signed_note import Checkpoint, Note, VerifyKey, parse_note, sign_note, verified_by
+from rasura.registry.log.notes.signed_note import (
+    Checkpoint,
+    Note,
+    VerifyKey,
+    has_form,
+    parse_note,
+    sign_note,
+    verified_by,
+)
 
 LOG_SEED = bytes(range(32))
 LOG_VKEY = "registry.example/rasura/log1+6308a0a5+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4"
@@ -206,3 +214,19 @@ def test_any_bytes_are_a_note_or_a_typed_refusal(data: bytes) -> None:
 def test_checkpoints_read_back(origin: str, size: int, root: bytes) -> None:
     origin = "log" + "".join(c for c in origin if c.isprintable())
     assert Checkpoint.parse(Checkpoint(origin, size, root).text) == Checkpoint(origin, size, root)
+
+
+def test_the_form_of_a_checkpoint_is_that_of_one_signature_in_its_one_spelling() -> None:
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    key = VerifyKey("rasura/log/1", private.public_key().public_bytes_raw())
+    for size in range(40):
+        tree = Checkpoint(key.name, size, bytes([size]) * 32)
+        text = str(sign_note(tree.text, key.name, private))
+        assert has_form(text, tree, key)
+        for at in range(len(text)):
+            bad = text[:at] + ("B" if text[at] == "A" else "A") + text[at + 1 :]
+            if has_form(bad, tree, key):  # then it differs in the signature alone
+                signature = parse_note(bad.encode()).signatures[0]
+                assert (signature.name, signature.key_id, len(signature.value)) == (key.name, key.key_id, 64)
+        assert not has_form(text + text.splitlines()[-1] + "\n", tree, key)
+        assert not has_form(text, Checkpoint(key.name, size + 1, tree.root), key)
