@@ -20,6 +20,7 @@ import click
 
 from rasura import __version__
 from rasura.commands._shared.command import Verbs
+from rasura.commands._shared.output import Failure, print_failure
 from rasura.patches.errors import InputError, OutputError, RasuraError
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(
@@ -191,8 +192,6 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _refuse(seen: Mapping[str, str], error: RasuraError) -> int:
-    from rasura.commands._shared.output import Failure, print_failure
-
     first, *others = (
         Failure(seen.get("command", ""), each.code, each.message, each.hint, each.details)
         for each in (error, *error.others)
@@ -209,8 +208,6 @@ def _report(
     *,
     hint: str = "",
 ) -> int:
-    from rasura.commands._shared.output import Failure, print_failure
-
     failure = Failure(seen.get("command", ""), code, message, hint, {})
     print_failure(failure, as_json=_wants_json())
     return exit_code

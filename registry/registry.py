@@ -90,7 +90,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
             RegistryError: the database cannot be read.
         """
         place = Location.of(location, home)
-        foresee(place, _utc_now, busy_seconds)
+        foresee(place, busy_seconds)
         return place
 
     @classmethod

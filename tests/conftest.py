@@ -20,6 +20,30 @@ __all__: list[str] = []
 _FOREIGN = ("RASURA_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_", "GIT_", "PG")
 
 
+_ROOM = 6 << 30
+"""Bytes of memory that must be free; tests take a third of them at most."""
+
+
+def _lie_in_memory() -> None:
+    """Temporary files in memory, where there is room and programs in it may run: each command waits for a disk 20 times.
+
+    That bytes are synced, and in which order, is watched at the calls (`support/crashes/powercut.py`). TMPDIR says
+    where else they shall lie, such as where they stay after a test that failed.
+    """
+    memory = Path("/dev/shm")
+    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK) or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        return
+    told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(told["MemAvailable"].split()[0]) << 10
+    if min(free, shutil.disk_usage(memory).free) < _ROOM:
+        return
+    folder = tempfile.mkdtemp(prefix="rasura-tests-", dir=memory)
+    Path(folder).chmod(0o755)  # some tests are other users
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = folder
+    tempfile.tempdir = None
+
+
 def _isolate() -> None:
     """No variable, token, cache or home folder of whoever runs the tests; one thread a process; no network.
 
@@ -35,6 +59,7 @@ def _isolate() -> None:
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "120"}
 
 
+_lie_in_memory()
 _isolate()
 
 # Imported by name before any test module, so that pytest rewrites their assertions.

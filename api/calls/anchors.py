@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
-from rasura.patches.errors import InputError
+from rasura.patches.errors import ExistsError, InputError
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
@@ -48,7 +48,6 @@ class AnchorCalls(Calls):
             ExistsError: the file is there.
         """
         from rasura.patches._io.files import read_regular
-        from rasura.patches.errors import ExistsError
         from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor
         from rasura.registry.evidence.take_out import export_checkpoint

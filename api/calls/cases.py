@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.make_report import Made
@@ -188,7 +189,6 @@ class CaseCalls(Calls):
         from rasura import __version__
         from rasura.evaluation.evidence_report.gather import About
         from rasura.evaluation.evidence_report.make_report import make_report
-        from rasura.patches.errors import InputError
         from rasura.registry._storage.files.durable_files import write_atomic
 
         page = Path(file)

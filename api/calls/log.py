@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.api.progress import ignore_progress
+from rasura.patches.errors import ExistsError, InputError
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
@@ -104,7 +105,6 @@ class LogCalls(Calls):
             NotFoundError: there is no such entry.
             AuditError: the log is not what was signed.
         """
-        from rasura.patches.errors import InputError
         from rasura.registry.evidence.choose_entries import Choice
         from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
 
@@ -126,7 +126,6 @@ class LogCalls(Calls):
             AuditError: it is not signed by the log's key.
             ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
-        from rasura.patches.errors import ExistsError
         from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry._storage.records.records import Draft
         from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint

@@ -16,6 +16,7 @@ from rasura.commands._shared.completion import complete_names
 from rasura.commands._shared.nearest import find_nearest
 from rasura.commands._shared.output import Result, show
 from rasura.commands._shared.password import PASSWORD_FILE, ask_password
+from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 
 if TYPE_CHECKING:
     from rasura.patches.obstacles import Obstacles
@@ -140,7 +141,6 @@ def command(group: click.Group | None, name: str, *, mutating: bool = False) -> 
                 options["actor"] = options["actor"] or _login()
             options.pop("of_case", None)  # what is opened below belongs to it: `open_registry`
             from rasura.commands._shared.defaults import fill_defaults, fill_hint
-            from rasura.patches.errors import RasuraError
 
             try:
                 used = fill_defaults(context, options)
@@ -218,8 +218,6 @@ def _complete(hint: str, context: click.Context) -> str:
 @contextmanager
 def retyping_anchors(concepts: Sequence[str], anchors: Sequence[str], default: str) -> Iterator[None]:
     """Where a refusal names anchors that would do, its hint is what was typed, with the first of them."""
-    from rasura.patches.errors import ErasureRefusedError
-
     try:
         yield
     except ErasureRefusedError as error:
@@ -244,7 +242,6 @@ def open_registry(location: str | None, obstacles: "Obstacles | None" = None) ->
             to one that is asked what it would do, or that names no file for what it would print.
         NotFoundError, ConflictError: there is no case of the identifier that was given, or it is closed.
     """
-    from rasura.patches.errors import InputError
     from rasura.registry.registry import Registry
 
     registry = Registry.open(location or find_nearest())
@@ -280,7 +277,6 @@ def _describe_interruption(context: click.Context, options: dict[str, Any]) -> s
     size, model = context.ensure_object(dict).get("entries"), options.get("model")
     if size is None or model is None:
         return ""
-    from rasura.patches.errors import RasuraError
     from rasura.registry.apply.hosts.interrupted import describe_interruption
 
     try:

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rasura.commands._shared.output import note
+from rasura.patches.errors import RasuraError
 
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "key": ("key", str),
@@ -83,7 +84,6 @@ def _taken(option: str, options: Mapping[str, Any]) -> bool:
 def _folder(location: str | None) -> Path | None:
     """The registry's folder; None where there is none, which the command will say itself."""
     from rasura.commands._shared.nearest import find_nearest
-    from rasura.patches.errors import RasuraError
     from rasura.registry._storage.location import Location
 
     try:

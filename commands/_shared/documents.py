@@ -1,5 +1,6 @@
 """Documents that commands write for people to keep: written whole, and never over something else."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,7 +40,6 @@ def write_lines(path: Path | None, lines: Iterable[bytes]) -> int:
         HostWriteError: it cannot be written; nothing is left of it.
         OutputError: standard output takes no more.
     """
-    import os
     import tempfile
 
     from rasura.patches.errors import HostWriteError

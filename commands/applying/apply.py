@@ -11,6 +11,7 @@ from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches, open_registry
 from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
 from rasura.commands._shared.views import format_place, format_removal
+from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
@@ -209,7 +210,6 @@ def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, fo
 @click.option("--deep", is_flag=True, help="Hash every patchable parameter and recompute the touched ones.")
 def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
-    from rasura.patches.errors import DriftError
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply.status import survey
     from rasura.registry.trust.revocation import find_uncounted

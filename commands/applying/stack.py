@@ -19,6 +19,7 @@ from rasura.commands._shared.views import (
     list_worst,
     name_concepts,
 )
+from rasura.patches.errors import RasuraError
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Verdict
@@ -342,7 +343,6 @@ def _place(host: "HostRecord") -> str:
 
 def _verdict_line(view: "Overview") -> str:
     from rasura.patches.checks.verdict import Accepted
-    from rasura.patches.errors import RasuraError
 
     if isinstance(view.verdict, RasuraError):
         return f"cannot be judged: {view.verdict.message}"
@@ -354,7 +354,6 @@ def _verdict_line(view: "Overview") -> str:
 
 def _verdict_data(view: "Overview") -> dict[str, Any]:
     from rasura.patches.checks.verdict import Accepted
-    from rasura.patches.errors import RasuraError
 
     if isinstance(view.verdict, RasuraError):
         return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}

@@ -10,6 +10,7 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import MODEL_HELP, Order, Verbs, command
 from rasura.commands._shared.output import Result, line, short
 from rasura.commands._shared.views import name_concepts
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -102,8 +103,6 @@ def _judged(judgement: "Judgement", order: Order, *, dry_run: bool) -> Result:
 
 def _exit_code(words: tuple[str, ...]) -> int:
     import subprocess
-
-    from rasura.patches.errors import InputError
 
     try:
         return subprocess.run(words, stdout=_STDERR, check=False).returncode  # noqa: S603  # what the user typed

@@ -12,6 +12,7 @@ import click
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, line, progress, short, table, verdict
 from rasura.commands._shared.views import encode_capacity, format_capacity, format_number, format_removal
+from rasura.patches.errors import CheckRefusedError
 from rasura.patches.plain_numbers import say_beside
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def _result(
     checked: Judged, names: Mapping[PatchId, str], details: dict[str, Any], *, everything: bool, plot: Path | None
 ) -> Result:
     from rasura.patches.checks.verdict import Accepted, NeedsRebase
-    from rasura.patches.errors import CheckRefusedError
 
     found = checked.verdict
     reasons = () if isinstance(found, Accepted) else found.reasons

@@ -11,6 +11,7 @@ import click
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, fields, line, progress, short, table
+from rasura.patches.errors import InputError, RefusedError, StrengthError
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest, Planned
@@ -100,7 +101,6 @@ def evaluate(
     from rasura.evaluation.evaluate import plan_evaluation
     from rasura.evaluation.evidence_report.kept_pictures import keep_with_cases
     from rasura.evaluation.report.write_outputs import check_folder, write_outputs
-    from rasura.patches.errors import RefusedError
 
     if keep_pictures and out is None:
         raise click.UsageError("--keep-pictures needs --out DIR")
@@ -193,7 +193,6 @@ def _limits(given: tuple[str, ...], option: str) -> dict[str, str]:
 
 def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Strength]":
     from rasura.patches.algebra.strength import ONE, Strength
-    from rasura.patches.errors import InputError, StrengthError
 
     found: dict[PatchId, Strength] = {}
     for text in given:
@@ -208,8 +207,6 @@ def _patches(registry: "Registry", given: tuple[str, ...]) -> "dict[PatchId, Str
 
 
 def _data(found: "Evaluated", digest: str, new: bool, out: Path | None) -> dict[str, Any]:
-    import json
-
     effort = found.effort
     return {
         "digest": digest,

@@ -11,6 +11,7 @@ from rasura.commands._shared.command import MODEL_HELP, Order, command, retyping
 from rasura.commands._shared.lists import TRUNCATE, encode_list, say_list
 from rasura.commands._shared.output import Result, progress
 from rasura.commands.erasing.takedown_plan import encode_plan, print_plan
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
@@ -239,7 +240,6 @@ def _note_means(
 def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
 ) -> "tuple[Wanted, ...]":
-    from rasura.patches.errors import InputError
     from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.retain_set import load_texts
     from rasura.registry.takedown.wanted import list_wanted

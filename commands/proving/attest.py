@@ -9,6 +9,7 @@ from rasura import __version__
 from rasura.commands._shared.command import MODEL_HELP, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, line, many, progress, short, table, warn
+from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
     from rasura.patches.format.signing_key import PublicKey
@@ -145,7 +146,6 @@ def _data(statement: "ModelStatement") -> dict[str, Any]:
 
 def _read_key(path: Path) -> "PublicKey":
     from rasura.patches._io.files import read_regular
-    from rasura.patches.errors import FormatError, NotFoundError
     from rasura.patches.format.signing_key import MAX_KEY_BYTES, PublicKey
 
     hint = "rasura key export NAME -o FILE"

@@ -14,6 +14,7 @@ from rasura.commands._shared.output import Result, line, many, printing, table, 
 from rasura.commands.proving.anchor import anchor, witness
 from rasura.commands.proving.entries import HEADERS, add_choice, encode_entry, format_entry, list_fields, read_choice
 from rasura.commands.proving.given_files import read_given, read_vkey
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.registry.log.notes.signed_note import VerifyKey
@@ -151,7 +152,6 @@ def export(
 
     Lines go to standard output where no file is named.
     """
-    from rasura.patches.errors import InputError
     from rasura.registry.evidence.event_formats import EVENT_FORMATS
     from rasura.registry.evidence.take_out import choose_indexes, export_bundle, export_entries
 

@@ -11,6 +11,7 @@ from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, short, table
 from rasura.commands._shared.password import PASSWORD_FILE, ask_new_password
 from rasura.commands._shared.views import format_place
+from rasura.patches.errors import ExistsError, HostWriteError
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -123,8 +124,6 @@ def list_(registry_at: str | None) -> Result:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File for the public key (PEM).")
 def export(name: str, output: Path, registry_at: str | None) -> Result:
     """Write the public half of NAME to a file that others can trust."""
-    from rasura.patches.errors import ExistsError, HostWriteError
-
     with open_registry(registry_at) as registry:
         record = registry.key(name)
     try:

@@ -9,6 +9,7 @@ from rasura import __version__
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, many, warn
+from rasura.patches.errors import FormatError, NotFoundError
 
 _PATH: Final = click.Path(path_type=Path)
 _LIMIT: Final = 256 * 1024**2
@@ -76,7 +77,6 @@ def verify_report_file(file: Path, keys: tuple[Any, ...], vkey: Any) -> Result:
     """Check a page or its twin, without a registry."""
     from rasura.evaluation.evidence_report.signed_report import verify_report
     from rasura.patches._io.files import read_regular
-    from rasura.patches.errors import NotFoundError
 
     try:
         data = read_regular(file, _LIMIT)
@@ -115,8 +115,6 @@ def _check_old(data: bytes) -> object:
 
 
 def _check_pdf(data: bytes) -> object:
-    from rasura.patches.errors import FormatError
-
     if not data.startswith(b"%PDF-"):
         raise FormatError("expected a PDF")
     return data

@@ -6,6 +6,7 @@ import click
 
 from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, progress, verdict
+from rasura.patches.errors import DriftError, NotFoundError
 
 
 @command(None, "doctor", mutating=True)
@@ -25,7 +26,6 @@ def doctor(*, models: tuple[Path, ...], dry_run: bool, order: Order) -> Result:
     files. Exit code 6 if a model is not what it should be and only a person can say what to do, 8 if one that was named
     is not there.
     """
-    from rasura.patches.errors import DriftError, NotFoundError
     from rasura.registry.doctor import examine
 
     with order.open() as registry, progress() as tell:

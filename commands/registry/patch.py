@@ -1,5 +1,6 @@
 """`rasura patch`: what is registered, whether it may be applied, and where it is applied."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from rasura.commands.checking.bisect import bisect
 from rasura.commands.checking.check import check
 from rasura.commands.erasing.resolve import join, rebase, retarget
 from rasura.commands.sharing.export import export
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -184,7 +186,6 @@ def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: boo
 
     The key needs the role approve there (`rasura trust show`).
     """
-    from rasura.patches.errors import InputError
     from rasura.registry.trust.approvals.approve import approve_patches
 
     with order.open() as registry:
@@ -206,8 +207,6 @@ def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: boo
 @click.argument("patch_ref", metavar="ID")
 def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
-    import json
-
     from rasura.registry.trust.approvals.approve import Subject, find_approvals
     from rasura.registry.trust.verified_patch import find_signers, manifest_of
 

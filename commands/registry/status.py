@@ -8,6 +8,7 @@ import click
 from rasura.commands._shared.command import Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, line, many, progress, short, table, verdict
 from rasura.commands._shared.views import format_place, format_set
+from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
@@ -69,7 +70,6 @@ def status(registry_at: str | None, *, look: bool) -> Result:
     In force is what the registry wrote last; with --look, models are hashed, and exit code 6 says that one is
     something else.
     """
-    from rasura.patches.errors import DriftError
     from rasura.registry.standing.standing import take_stock
 
     with open_registry(registry_at) as registry, progress() as tell:
@@ -85,7 +85,6 @@ def list_hosts(registry_at: str | None, *, look: bool) -> Result:
 
     Exit code 6 if --look finds one that is something else.
     """
-    from rasura.patches.errors import DriftError
     from rasura.registry.standing.standing import find_placed
 
     with open_registry(registry_at) as registry, progress() as tell:

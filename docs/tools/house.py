@@ -253,7 +253,7 @@ def table_of_rooms(root: Path) -> str:
     body = []
     for room, inside in sorted(rooms.items()):
         lines, comments = sum(each.lines for each in inside), sum(each.comments() for each in inside)
-        body.append([f"`{room}`", f"{len(inside)}", f"{lines}", f"{100 * comments / lines:.1f}"])
+        body.append([f"`{room}`", f"{len(inside)}", f"{lines}", f"{100 * comments / max(1, lines):.1f}"])
     return _lines(["room", "modules", "lines", "comments in 100 lines"], body)
 
 

@@ -16,6 +16,8 @@ from rasura.evaluation.evidence_report.signed_report import FORMAT
 from rasura.evaluation.report.recorded import Report, read_report
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.stack import Stack
+from rasura.patches.checks.kernels.footprint import Footprint
+from rasura.patches.checks.kernels.interference import Interference, compute_cosines
 from rasura.patches.errors import InputError, RasuraError
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
@@ -285,8 +287,6 @@ def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
     if not sets:
         return b"", None
     from rasura.evaluation.plots.figure import InterferenceData, draw_interference
-    from rasura.patches.checks.kernels.footprint import Footprint
-    from rasura.patches.checks.kernels.interference import Interference, compute_cosines
 
     stack = max(sets, key=len)
     try:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import BusyError, ExistsError, NoRegistryError
 from rasura.registry._storage.database import schema
+from rasura.registry._storage.database.database import Database
 from rasura.registry._storage.database.tables import RegistryRow
 from rasura.registry._storage.files.durable_files import make_folder, sync_folder, translated
 from rasura.registry._storage.location import Location
@@ -45,7 +46,7 @@ def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> Non
             journal.begin(draft, lambda session: _install(session, journal, str(key.verify_key), str(place)))
 
 
-def foresee(place: Location, now: Clock, busy_seconds: float) -> None:
+def foresee(place: Location, busy_seconds: float) -> None:
     """Looks whether `found` would find the place free; nothing is written.
 
     Raises:
@@ -54,7 +55,7 @@ def foresee(place: Location, now: Clock, busy_seconds: float) -> None:
     """
     _check_free(place.folder)
     if place.url is not None:
-        with closing(LogWriter(place, "", now, busy_seconds)) as journal, journal.snapshot() as session:
+        with closing(Database(place, busy_seconds=busy_seconds)) as database, database.reading() as session:
             _check_empty(session, str(place))
 
 
@@ -65,7 +66,7 @@ def open_journal(place: Location, now: Clock, busy_seconds: float) -> LogWriter:
         NoRegistryError: there is none.
         SchemaError: another version, or tables and triggers that are not ours.
     """
-    with _looking(place, now, busy_seconds) as session:
+    with _looking(place, busy_seconds) as session:
         schema.check(session.connection(), str(place))
         origin = _origin(session, place)
     return LogWriter(place, origin, now, busy_seconds)
@@ -82,7 +83,7 @@ def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float, *, d
         SchemaError: a version that this program does not know, or tables and triggers that are not ours.
         BusyError: another process writes, or was faster.
     """
-    with _looking(place, now, busy_seconds) as session:
+    with _looking(place, busy_seconds) as session:
         version = schema.check_known(session.connection(), str(place))
         origin = _origin(session, place)
     if version == schema.HEAD:
@@ -96,10 +97,10 @@ def upgrade(place: Location, draft: Draft, now: Clock, busy_seconds: float, *, d
 
 
 @contextmanager
-def _looking(place: Location, now: Clock, busy_seconds: float) -> Iterator[Session]:
+def _looking(place: Location, busy_seconds: float) -> Iterator[Session]:
     if place.url is None and not place.database.is_file():
         raise NoRegistryError(f"expected a registry at {place.folder}, got none", hint="rasura init")
-    with closing(LogWriter(place, "", now, busy_seconds)) as journal, journal.snapshot() as session:
+    with closing(Database(place, busy_seconds=busy_seconds)) as database, database.reading() as session:
         yield session
 
 

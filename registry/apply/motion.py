@@ -87,9 +87,8 @@ def move(
     Raises:
         RasuraError: whatever a step finds; nothing changed.
     """
-    asked = _asking(registry, wanted, draft)
     if dry_run:
-        return _foresee(registry, host, asked, merge_policies(registry, stricter), expect, force=force)
+        return _foresee(registry, host, wanted, draft, merge_policies(registry, stricter), expect=expect, force=force)
     draft = replace(draft, details={**draft.details, "location": location_of(host)})
     with ExitStack() as held:
         try:
@@ -98,53 +97,53 @@ def move(
             settle(registry, host)
             seen = Glance(host)  # from here on every parameter is hashed once
             present = applied_of(find_record(registry, host)) if force else present_set(registry, host, seen)
-            target = Stack(asked(present))
+            target = _ask(registry, wanted, draft, present)
             if not present and not target:
-                nothing = digest_tensor_set(())
-                return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
+                return _nothing(host)
             limits = merge_policies(registry, stricter)
             motion = prepared(registry, seen, present, target, limits)  # (1), (2)
             expect(motion)
         except RasuraError as error:
-            registry.note(describe_outcome(draft, error))
+            registry.note(describe_outcome(draft, error))  # a refusal is an entry, too
             raise
-        if present == target:
+        if present == target:  # verified and checked, and nothing to write
             return _receipt(host, motion, changed=False)
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
         return _carried_out(registry, seen, replace(draft, patches=moved), motion, limits)
 
 
-def _asking(registry: Registry, wanted: Wanted, draft: Draft) -> Wanted:
-    """The same, refusing what the trust policy does not let who acts move, or asks more for before it is put in."""
-    goal, plan = draft.details.get("goal"), draft.details.get("plan")
-
-    def asked(present: Stack) -> Mapping[PatchId, Strength]:
-        target = Stack(wanted(present))
-        way = present.diff(target)
-        check_mover(registry, way.patches, adds=bool(way.added or way.changed))
-        require_erased(registry, (*way.added, *way.changed))
-        require_approved(
-            registry,
-            (*way.added, *way.changed),
-            stack=goal if isinstance(goal, str) else None,
-            plan=plan if isinstance(plan, str) else None,
-        )
-        return target
-
-    return asked
+def _ask(registry: Registry, wanted: Wanted, draft: Draft, present: Stack) -> Stack:
+    """The wanted set; refuses what who acts may not move, and what lacks the approvals that the trust policy wants."""
+    target, goal, plan = Stack(wanted(present)), draft.details.get("goal"), draft.details.get("plan")
+    way = present.diff(target)
+    check_mover(registry, way.patches, adds=bool(way.added or way.changed))
+    require_erased(registry, (*way.added, *way.changed))
+    require_approved(
+        registry,
+        (*way.added, *way.changed),
+        stack=goal if isinstance(goal, str) else None,
+        plan=plan if isinstance(plan, str) else None,
+    )
+    return target
 
 
 def _foresee(
-    registry: Registry, host: Host, wanted: Wanted, policy: Policy, expect: Callable[[Motion], None], *, force: bool
+    registry: Registry,
+    host: Host,
+    wanted: Wanted,
+    draft: Draft,
+    policy: Policy,
+    *,
+    expect: Callable[[Motion], None],
+    force: bool,
 ) -> Receipt:
     """The receipt that a motion would give now; of an interrupted one, the side that the host is on counts."""
     record = find_record(registry, host) if force else sighted(registry, host)
     present = applied_of(record)
-    target = Stack(wanted(present))
+    target = _ask(registry, wanted, draft, present)
     if not present and not target:
-        nothing = digest_tensor_set(())
-        return Receipt(host.location, target, 0, nothing, nothing, pristine=True, changed=False)
+        return _nothing(host)
     motion = prepared(registry, Glance(host), present, target, policy)
     expect(motion)
     return _receipt(host, motion, changed=present != target)
@@ -154,6 +153,7 @@ def _carried_out(registry: Registry, seen: Glance, draft: Draft, motion: Motion,
     host, record = seen.host, motion.record
     details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    # Said also where the policy asks for none.
     rests_on = find_evaluation(registry, record.base, applied_of(record))
     if rests_on is not None:
         details[EVALUATION] = rests_on
@@ -174,6 +174,12 @@ def _carried_out(registry: Registry, seen: Glance, draft: Draft, motion: Motion,
         raise
     registry.set_host(record, replace(draft, outcome="done", closes=begun.index))  # (5)
     return _receipt(host, motion)
+
+
+def _nothing(host: Host) -> Receipt:
+    """From no patches to none: there is not even a base to compare with."""
+    nothing = digest_tensor_set(())
+    return Receipt(host.location, Stack(), 0, nothing, nothing, pristine=True, changed=False)
 
 
 def _receipt(host: Host, motion: Motion, *, changed: bool = True) -> Receipt:

@@ -20,6 +20,7 @@ from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
+from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records.records import Draft
@@ -128,8 +129,6 @@ def adopt(
         BaseMismatchError: the folder holds another base; logged as refused.
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
-    from rasura.patches.solving.fit_request import fit_request
-
     try:
         require_checkpoint(registry, registry.policy())
         private = None if dry_run else find_eraser(registry, key)

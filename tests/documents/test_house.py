@@ -82,6 +82,10 @@ def test_a_house_of_two_modules(house: ModuleType, two_modules: Path) -> None:
         "names that several public functions of modules share": "1",
         "names that several public classes share": "0",
     }
+    assert house.table_of_rooms(two_modules).splitlines()[2:] == [
+        "| `.` | 1 | 0 | 0.0 |",
+        "| `patches` | 3 | 33 | 3.0 |",
+    ]
 
 
 def test_the_page_has_the_table_and_its_command(house: ModuleType, two_modules: Path) -> None:

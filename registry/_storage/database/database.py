@@ -11,12 +11,15 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import LRUCache
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import BusyError, InputError, NoRegistryError, RegistryError
@@ -39,6 +42,10 @@ _PRAGMAS: Final = (
     "cell_size_check=ON",
     "mmap_size=0",
 )
+# What SQLite keeps beside its file while it writes, and a writer that was killed left there.
+_BESIDE: Final = ("-journal", "-wal")
+# Statements of readers and writers, of every registry that a process opens: compiling one costs more than running it.
+_COMPILED: Final[LRUCache[Any, Any]] = LRUCache(500)
 # A file that another process left half written can be mended only by a connection that may write.
 _HOT_JOURNAL: Final = frozenset({sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY})
 
@@ -111,6 +118,8 @@ class Database:
 
     def _mend(self) -> None:
         """Rolls back what a killed writer left behind; readers alone may not."""
+        if not any(Path(f"{self._location.database}{suffix}").exists() for suffix in _BESIDE):
+            return  # SQLite's own condition for that
         try:
             with closing(_connect(self._location, self._busy, write=False)) as connection:
                 connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -123,12 +132,26 @@ class Database:
 
 def _sqlite(location: Location, busy: float, *, write: bool) -> "Engine":
     # The file's path never becomes part of a URL: `%`, `?` and `#` in it would mean something there.
-    engine = create_engine("sqlite://", creator=lambda: _connect(location, busy, write=write), poolclass=NullPool)
+    shared = _shared()
+
+    def connect() -> Any:  # sqlite3's own, of which SQLAlchemy's protocol asks more
+        return _connect(location, busy, write=write)
+
+    pool = NullPool(connect, dialect=shared.dialect)
+    engine = Engine(pool, shared.dialect, shared.url, execution_options={"compiled_cache": _COMPILED})
 
     @event.listens_for(engine, "begin")
     def begin(connection: "Connection") -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
+    return engine
+
+
+@cache
+def _shared() -> "Engine":
+    """What no file decides: the dialect, which has looked at the library once."""
+    engine = create_engine("sqlite://", poolclass=NullPool)
+    engine.connect().close()
     return engine
 
 

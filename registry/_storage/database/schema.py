@@ -8,6 +8,7 @@ right to write, and an upgrade is an entry of the log. Alembic is imported only 
 
 import io
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, inspect, text
@@ -118,7 +119,11 @@ def check_known(connection: "Connection", where: str) -> str:
 def pin(connection: "Connection") -> str:
     """SHA-256 over every table, constraint, index, trigger, view and function, whatever its order or white space."""
     queries = (_SQLITE,) if connection.dialect.name == "sqlite" else _POSTGRES
-    rows = [[_squeeze(value) for value in row] for query in queries for row in connection.exec_driver_sql(query)]
+    rows = [
+        [_squeeze("" if value is None else str(value)) for value in row]
+        for query in queries
+        for row in connection.exec_driver_sql(query)
+    ]
     return sha256(canonical_json.dumps(sorted(rows)))
 
 
@@ -166,6 +171,7 @@ def version(connection: "Connection") -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _squeeze(value: object) -> str:
+@lru_cache(maxsize=1000)  # every registry that is opened has the same
+def _squeeze(value: str) -> str:
     """White space and quotes are the DDL compiler's taste, not meaning."""
-    return re.sub(r"\s+", " ", re.sub(r'["`]', "", "" if value is None else str(value))).strip()
+    return re.sub(r"\s+", " ", re.sub(r'["`]', "", value)).strip()

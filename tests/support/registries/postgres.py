@@ -7,10 +7,13 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ class Cluster:
 
     folder: Path
     binaries: Path
+    options: str
 
     def url(self, database: str) -> str:
         return f"postgresql://{_USER}@/{database}?host={self.folder}"
@@ -38,6 +42,27 @@ class Cluster:
         self.psql("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
+    def control(self, *words: str) -> list[str]:
+        """A command line of the server's control program."""
+        return [str(self.binaries / "pg_ctl"), *words, "-w", "-s", "-D", str(self.folder / "data")]
+
+    def start(self) -> None:
+        """Start it, also after it was killed: it recovers first."""
+        _run([*self.control("start"), "-l", str(self.folder / "log"), "-o", self.options])
+
+    def kill(self) -> None:
+        """Every process of it, by SIGKILL: nothing is flushed, nobody is told."""
+        lock = self.folder / "data" / "postmaster.pid"
+        server = int(lock.read_text().splitlines()[0])
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        for process in (server, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        while _is_alive(server):
+            time.sleep(0.01)
+        for left in (lock, *self.folder.glob(".s.PGSQL*")):  # it may be a zombie for good, which reads as alive
+            left.unlink()
+
     def psql(self, database: str, sql: str) -> str:
         """What the server's own client answers, as superuser."""
         command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.folder), "-U", _USER]
@@ -46,6 +71,13 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[Cluster]:
+    with running(_SETTINGS) as cluster:
+        yield cluster
+
+
+@contextmanager
+def running(settings: str) -> Iterator[Cluster]:
+    """A server with these settings."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("needs PostgreSQL's initdb, in PATH or in /usr/lib/postgresql/*/bin")
@@ -56,15 +88,27 @@ def postgres_cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="rasura-pg-", dir=memory if os.access(memory, os.W_OK) else "/tmp"))
     if os.geteuid() == 0:
         shutil.chown(folder, _USER, _USER)
-    data = folder / "data"
+    cluster = Cluster(folder, binaries, f"{settings} -k {folder}")
     try:
-        _run([str(binaries / "initdb"), "--no-sync", "-A", "trust", "-U", _USER, "-E", "UTF8", "-D", str(data)])
-        log, options = str(folder / "log"), f"{_SETTINGS} -k {folder}"
-        _run([str(binaries / "pg_ctl"), "start", "-w", "-s", "-D", str(data), "-l", log, "-o", options])
+        _run(
+            [
+                str(binaries / "initdb"),
+                "--no-sync",
+                "-A",
+                "trust",
+                "-U",
+                _USER,
+                "-E",
+                "UTF8",
+                "-D",
+                str(folder / "data"),
+            ]
+        )
+        cluster.start()
         try:
-            yield Cluster(folder, binaries)
+            yield cluster
         finally:
-            _run([str(binaries / "pg_ctl"), "stop", "-w", "-s", "-m", "immediate", "-D", str(data)])
+            _run(cluster.control("stop", "-m", "immediate"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -73,6 +117,13 @@ def postgres_cluster() -> Iterator[Cluster]:
 def postgres_url(postgres_cluster: Cluster) -> str:
     """URL of an empty database."""
     return postgres_cluster.url(postgres_cluster.create_database())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _binaries() -> Path | None:
