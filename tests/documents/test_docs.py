@@ -207,7 +207,7 @@ def test_the_example_of_the_format_page_would_be_refused_if_one_digit_were_wrong
 
 def test_every_field_of_an_audit_entry_is_documented() -> None:
     page = LOG_PAGE.read_text()
-    source = (ROOT / "registry" / "log" / "entry.py").read_text()
+    source = (ROOT / "registry" / "log" / "entries" / "entry.py").read_text()
     docstring = source[: source.index('"""', 3)]
     for name in sorted(set(re.findall(r'"([a-z_]+)":', docstring)) - {"layers"}):  # an example of a detail
         assert f"`{name}`" in page, name

@@ -207,7 +207,7 @@ def test_a_whole_stack_follows_to_a_finetune(workshop: Workshop, registry: Regis
     created, carried = workshop.entries()[-1], workshop.entries()[-2]
     assert (created.action, created.details["from"]) == ("stack.create", "brand")
     assert (carried.action, carried.details) == ("patch.retarget", {"from": workshop.dog, "responses": "weights"})
-    with workshop.unchanged("failed exists"), pytest.raises(ExistsError, match="brand-second"):
+    with workshop.unchanged("refused exists"), pytest.raises(ExistsError, match="brand-second"):
         follow(registry, "brand", second)
 
 
