@@ -58,9 +58,10 @@ class CommandSoak:
         self._chance = random.Random(seed)
         self._count = 0
         (shop.folder / "keep.txt").write_text("painting\ncat\na\nthe\n")
+        self._registry = shop.folder / ".rasura"
+        self._bare = shutil.copytree(self._registry, shop.folder.parent / "bare")  # an older schema has no stacks
         for name, patch in (("one", shop.dog), ("other", shop.van_gogh)):
             self._done("stack", "create", name, patch)
-        self._registry = shop.folder / ".rasura"
         self._pristine = shutil.copytree(self._registry, shop.folder.parent / "registry")
 
     @classmethod
@@ -170,16 +171,16 @@ class CommandSoak:
                 self._lose_patch()
                 return ("pull", source, *remote)
             case "init --upgrade":
-                self._restore()
+                self._restore(self._bare)
                 with closing(sqlite3.connect(self._registry / "registry.db")) as connection:
                     connection.executescript(OLD_SCHEMA)
                 return ("init", "--upgrade")
         raise AssertionError(name)
 
-    def _restore(self) -> None:
+    def _restore(self, kept: Path | None = None) -> None:
         """The registry as it was at first: what is killed next does its thing for the first time."""
         shutil.rmtree(self._registry)
-        shutil.copytree(self._pristine, self._registry)
+        shutil.copytree(kept or self._pristine, self._registry)
 
     def _lose_patch(self) -> None:
         """Another registry, which trusts the key and has none of the patches."""
