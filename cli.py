@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from rasura import __version__
 from rasura.commands._shared.command import Verbs
@@ -97,6 +98,10 @@ class Nouns(Verbs):
         """
         both = " ".join(args[:2])
         return super().resolve_command(ctx, [both, *args[2:]] if len(args) > 1 and both in _COMMANDS else args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Words that begin like this: a shell takes one at a time."""
+        return [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
 
     def find_near(self, ctx: click.Context, name: str) -> str:
         """Commands of this name below the nouns, else those of a similar name here."""
