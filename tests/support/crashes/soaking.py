@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import itertools
 import random
+import re
 import sys
 import tempfile
 import time
@@ -34,6 +35,8 @@ __all__ = ["KINDS", "Kind", "Soak"]
 Kind = Literal["folder", "sharded", "file"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATES: tuple[State, ...] = get_args(State)
+MARK = "<!-- table: soak -->"
+"""Before the table of commands in a page."""
 MOVES: tuple[tuple[State, State], ...] = (("pristine", "doubled"), ("doubled", "halved"), ("doubled", "pristine"))
 
 
@@ -124,11 +127,13 @@ class Soak:
 
 
 def main() -> None:
-    """`python tests/support/crashes/soaking.py [--kills N] [--commands N] [--seed S]`."""
+    """`python tests/support/crashes/soaking.py [--kills N] [--commands N] [--seed S] [--only NAME …] [--write PAGE]`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10_000)
     parser.add_argument("--commands", type=int, help="kills of commands [default: a tenth of the others]")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=COMMANDS, help="commands [default: all]")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table of commands into a page")
     chosen = parser.parse_args()
     say = sys.stdout.write
     say(f"{chosen.kills} kills; to see them again: --seed {chosen.seed}\n")
@@ -145,17 +150,26 @@ def main() -> None:
                     break
             done += soak.kills
             say(f" {soak.torn} of them in the middle of a write: each time the old or the new model\n")
-    _kill_commands(chosen.kills // 10 if chosen.commands is None else chosen.commands, chosen.seed)
+    if kills := chosen.kills // 10 if chosen.commands is None else chosen.commands:
+        rows = _kill_commands(kills, chosen.seed, tuple(chosen.only))
+        if chosen.write is not None:
+            table = "\n".join(rows)
+            found = re.compile(re.escape(MARK) + r"\n(\n(\|.*\n)+)?")
+            page, count = found.subn(lambda _: f"{MARK}\n\n{table}\n", chosen.write.read_text(encoding="utf-8"))
+            assert count == 1, f"{chosen.write} has no {MARK}"
+            chosen.write.write_text(page, encoding="utf-8")
 
 
-def _kill_commands(kills: int, seed: int) -> None:
-    each, say = -(-kills // len(COMMANDS)), sys.stdout.write
-    say("\n| command | killed | seconds |\n|---|---:|---:|\n")
+def _kill_commands(kills: int, seed: int, names: tuple[str, ...]) -> list[str]:
+    each, rows = -(-kills // len(names)), ["| command | killed | seconds |", "|---|---:|---:|"]
+    sys.stdout.write("\n" + "\n".join(rows) + "\n")
     with tempfile.TemporaryDirectory() as place, CommandSoak.begun(Path(place), seed) as soak:
-        for name in COMMANDS if kills else ():
+        for name in names:
             begun = time.monotonic()
-            say(f"| `{name}` | {soak.kill(name, each)} | {time.monotonic() - begun:.0f} |\n")
+            rows.append(f"| `{name}` | {soak.kill(name, each)} | {time.monotonic() - begun:.0f} |")
+            sys.stdout.write(f"{rows[-1]}\n")
             sys.stdout.flush()
+    return rows
 
 
 if __name__ == "__main__":
