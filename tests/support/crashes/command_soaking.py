@@ -70,7 +70,7 @@ class CommandSoak:
         """One in a folder, with a Hub of its own."""
         (folder / "hub").mkdir()
         shop = copy_of(workshop_template(), folder / "work")
-        variables = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hf")}
+        variables = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf")}
         with HubServer(folder / "hub", xet=False) as hub, CommandNursery.started(**variables) as nursery:
             yield cls(nursery, shop, hub, seed)
 
