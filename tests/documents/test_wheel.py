@@ -122,7 +122,7 @@ def test_the_installed_command_makes_and_verifies_a_registry(installed: Installe
 
 def test_the_installed_migrations_agree_with_the_installed_tables(installed: Installed) -> None:
     script = (
-        "import sqlalchemy\nfrom rasura.registry._storage.database.database import schema\n"
+        "import sqlalchemy\nfrom rasura.registry._storage.database import schema\n"
         "engine = sqlalchemy.create_engine('sqlite://')\n"
         "with engine.begin() as connection:\n"
         "    schema.upgrade(connection)\n    schema.check(connection, 'memory')\n    print(schema.find_drift(connection))\n"
