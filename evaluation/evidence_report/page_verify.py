@@ -90,9 +90,11 @@ def _check_measurements(document: Any) -> Iterator[tuple[str, str]]:
                 "The measurements, with every single answer of the judge: signed, from whoever has the registry, and "
                 "checked with nothing but the public keys:"
             ),
-            (
-                f"rasura attest --evaluation {each['digest'][:12]} -o evaluation.intoto.json\n"
-                "rasura verify evaluation.intoto.json --key SIGNER.pem \\\n"
-                f"  --vkey '{document['log']['vkey']}'"
+            "\n".join(
+                (
+                    f"rasura attest --evaluation {each['digest'][:12]} -o evaluation.intoto.json",
+                    "rasura verify evaluation.intoto.json --key SIGNER.pem \\",
+                    f"  --vkey '{document['log']['vkey']}'",
+                )
             ),
         )

@@ -35,6 +35,8 @@ WRITTEN_OTHERWISE = {
     "--upgrade", "--oldest", "--attestation", "-n", "--limit", "--parameters",
     "--keep-pictures", "--out of evaluate", "--steps", "--guidance", "--batch",
     "--model of verify",  # which is `verify_model`
+    "--evaluation of attest",  # which is `attest_evaluation`
+    "--concept of verify",  # `verify_receipt(…).receipt`
     "--case",  # `with registry.of_case(ID)`
     "--pdf",  # the page is what a call gives
     "--dry-run of init", "--dry-run of key new", "--dry-run of evaluate", "--dry-run of audit rotate-key",

@@ -88,6 +88,7 @@ ARGUMENTS = {
     ("patch", "rebase"): ["abcd"],
     ("patch", "join"): ["abcd", "ef01"],
     ("patch", "retarget"): ["abcd", "--base", "x"],
+    ("stack", "retarget"): ["x", "--base", "x"],
     ("evaluation", "show"): ["abcd"],
     ("push",): ["abcd", "org/name"],
     ("pull",): ["org/name"],
