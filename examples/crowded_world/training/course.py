@@ -27,7 +27,8 @@ REPORT_EVERY = 50
 class Course:
     """How long and how fast to train. The rate is constant, so that any checkpoint is useful, and falls at the end.
 
-    `average` is the decay of the moving average of the weights, or None for none.
+    `average` is the decay of the moving average of the weights, or None for none. In bfloat16, products are, and weights,
+    sums and the optimiser stay in float32: half the time on a CPU that multiplies bfloat16.
     """
 
     steps: int
@@ -38,6 +39,7 @@ class Course:
     seed: int = 7
     weight_decay: float = 0.01
     seconds_between_checkpoints: float = 600.0
+    precision: torch.dtype = torch.float32
 
     def rate_at(self, step: int) -> float:
         """Linear up over the warm-up, constant, then linear down to 2 % over the last share of the steps."""
@@ -123,7 +125,8 @@ def learn(
     first, losses = learner.step, 0.0
     while learner.step < course.steps:
         set_rate(optimiser, course.rate_at(learner.step))
-        loss = loss_of(dice_for(course.seed, learner.step))
+        with torch.autocast(device.type, course.precision, enabled=course.precision != torch.float32):
+            loss = loss_of(dice_for(course.seed, learner.step))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)

@@ -64,7 +64,7 @@ class Size:
     vocabulary: int = 5000
     vae_steps: int = 1000
     text_steps: int = 3000
-    unet_steps: int = 40_000
+    unet_steps: int = 12_000
     judge_steps: int = 2500
     vae_batch: int = 16
     text_batch: int = 128
@@ -89,6 +89,7 @@ class World:
     size: Size
     device: torch.device
     vae_from: Path | None = REFERENCE_VAE
+    precision: torch.dtype = torch.bfloat16
 
     @cached_property
     def words(self) -> dict[str, Words]:
@@ -113,9 +114,9 @@ class World:
         return tokenizer
 
     def course(self, steps: int, rate: float, **more: Any) -> Course:
-        """A course with this world's time between checkpoints."""
+        """A course with this world's precision and time between checkpoints."""
         seconds = self.size.seconds_between_checkpoints
-        return Course(steps, rate, seconds_between_checkpoints=seconds, **more)
+        return Course(steps, rate, seconds_between_checkpoints=seconds, precision=self.precision, **more)
 
 
 def make_pictures(world: World) -> None:
@@ -385,6 +386,7 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated, in order")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of products")
     parser.add_argument("--unet-steps", type=int, default=usual.unet_steps)
     parser.add_argument("--unet-batch", type=int, default=usual.unet_batch)
     parser.add_argument("--questions", type=int, default=usual.questions, help="cells that the report asks for")
@@ -397,7 +399,8 @@ def main() -> None:
         usual, unet_steps=args.unet_steps, unet_batch=args.unet_batch, questions=args.questions
     )  # fmt: skip
     start = None if args.vae_from_nothing else REFERENCE_VAE
-    run(World(args.packages, args.work, size, torch.device(args.device), start), args.stages.split(","))
+    device, precision = torch.device(args.device), getattr(torch, args.precision)
+    run(World(args.packages, args.work, size, device, start, precision), args.stages.split(","))
 
 
 if __name__ == "__main__":
