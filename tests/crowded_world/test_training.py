@@ -13,8 +13,13 @@ import torch
 from examples.crowded_world.training.captions import Said, Scene, sample_caption
 from examples.crowded_world.training.concepts import CATEGORIES, GROUPS, HELD_OUT, STYLES, THINGS
 from examples.crowded_world.training.course import Course, Dice, learn
+from examples.crowded_world.training.shipped import write_beside
 from examples.crowded_world.training.words import Annotations, Entry, Words, choose_words, is_plain, tidy
 from torch import Tensor, nn
+
+from rasura.evaluation.images.questions import Subjects
+from rasura.evaluation.report.question_kinds import read_paraphrases
+from rasura.patches.prompts.retain_set import load_retain_set
 
 NAMES = {thing.name: index for index, thing in enumerate(THINGS)}
 WORDS = {
@@ -180,3 +185,18 @@ def test_the_whole_chain_runs(tmp_path: Path) -> None:
     assert set(report["tables"]) == {"object in style", "by artist", "other words", "composition", "group words"}
     size = sum(path.stat().st_size for path in (tmp_path / "model").rglob("*.safetensors"))
     assert 20e6 < size < 60e6
+
+
+def test_what_lies_beside_the_weights_is_read_by_evaluate_and_erase(tmp_path: Path) -> None:
+    words = {name: Words(("0",), {**WORDS[name].by_language, "fr": ("quelque chose",)}) for name in NAMES}
+    write_beside(tmp_path, words)
+    subjects = Subjects.load(tmp_path / "concepts.json")
+    assert subjects.prompt("ladybug", "ink") == "a nice image of a ladybug drawn in ink style"
+    assert subjects.superclass["taxi"] == "vehicle"
+    paraphrases = read_paraphrases(tmp_path / "paraphrases.json")
+    assert paraphrases["dog"] == ("a picture of quelque chose",)  # "dogling" and "doge" say "dog"
+    assert set(paraphrases) == set(NAMES)
+    kept = load_retain_set(tmp_path / "retain.txt").concepts
+    assert not set(kept) & {*HELD_OUT, "poster"}
+    for name in ("templates_objects", "templates_styles"):
+        assert all("{}" in line for line in load_retain_set(tmp_path / f"{name}.txt").concepts)

@@ -16,7 +16,7 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,12 +38,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from rasura.evaluation.judges.classifier import load_judge
 
 from .captions import Scene, sample_caption, tokenizer_texts
-from .concepts import CATEGORIES, GROUNDS, GROUPS, HELD_OUT, HELD_OUT_STYLE, STYLES, THINGS
+from .concepts import THINGS
 from .course import Course, Dice, Learner, learn
 from .denoiser import Cache, DenoiserTeacher, build_unet, kind_of, picture_weights
 from .evaluate import draw_grid, measure, plan_questions
 from .judge import JudgeTeacher, build_judge, judge_accuracy, save_judge
 from .render import Drawings, Pictures, plan_fresh, plan_scenes, plan_test, render
+from .shipped import write_beside
 from .text import TextTeacher, Towers, build_text_encoder, embed
 from .words import Words, choose_words, read_annotations
 
@@ -295,32 +296,6 @@ def averaged_unet(world: World) -> UNet2DConditionModel:
     return unet
 
 
-def concepts(words: Mapping[str, Words]) -> dict[str, object]:
-    """What the model can be asked for, in a form that programs read."""
-    return {
-        "objects": [thing.name for thing in THINGS],
-        "category": {thing.name: thing.category for thing in THINGS},
-        "categories": list(CATEGORIES),
-        "words": {name: {k: list(v) for k, v in entry.by_language.items()} for name, entry in words.items()},
-        "groups": {group.words["en"]: {"words": group.words, "members": sorted(group.members)} for group in GROUPS},
-        "styles": [style.name for style in STYLES],
-        "artists": {style.name: style.artist for style in STYLES},
-        "style_words": {style.name: style.words for style in STYLES},
-        "grounds": list(GROUNDS),
-        "held_out": list(HELD_OUT),
-        "held_out_style": HELD_OUT_STYLE,
-        "sampling": {"steps": 20, "guidance_scale": 3.0, "height": 64, "width": 64},
-    }
-
-
-def retained() -> list[str]:
-    """The concepts that an erasure should protect: all but those held out."""
-    things = [thing.name for thing in THINGS if thing.name not in HELD_OUT]
-    styles = [style for style in STYLES if style.name != HELD_OUT_STYLE]
-    names = [name for style in styles for name in (style.name, style.artist)]
-    return [*things, *(group.words["en"] for group in GROUPS), *names]
-
-
 def make_export(world: World) -> None:
     """Assemble the folder that is shipped, in fp16."""
     out = world.work / "model"
@@ -332,8 +307,7 @@ def make_export(world: World) -> None:
     for name in ("classifier.json", "classifier.safetensors"):
         if (world.work / "judge" / name).exists():
             shutil.copyfile(world.work / "judge" / name, out / name)
-    (out / "concepts.json").write_text(json.dumps(concepts(world.words), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (out / "retain.txt").write_text("\n".join(retained()) + "\n", encoding="utf-8")
+    write_beside(out, world.words)
     for name, digest in digests(out).items():
         print(f"{digest}  {name}", flush=True)
 
