@@ -52,18 +52,19 @@ class Made:
 class Bench:
     """Opens the model once; patches and pictures are kept in `.results`, so that a run that was cut off goes on."""
 
-    def __init__(self) -> None:
-        folder = REFERENCE / "pipeline"
+    def __init__(self, source: Path = REFERENCE, kept: Path = CACHE, sampling: Sampling = SAMPLING) -> None:
+        folder = source / "pipeline"
+        self.source, self.kept, self.sampling = source, kept, sampling
         self.host, self.encoder = CheckpointHost.open(folder), TextEncoder.load(folder)
         self.identity: BaseIdentity = identify(self.host, self.encoder.tokenizer_state())
-        self.judge: Judge = load_judge(REFERENCE)
-        self.subjects = Subjects.load(REFERENCE / "concepts.json")
-        self.cache = PictureCache(CACHE / "pictures")
+        self.judge: Judge = load_judge(source)
+        self.subjects = Subjects.load(source / "concepts.json")
+        self.cache = PictureCache(kept / "pictures")
 
     @cached_property
     def retain(self) -> RetainSet:
         """What the model's own retain list names."""
-        return load_retain_set(REFERENCE / "retain.txt")
+        return load_retain_set(self.source / "retain.txt")
 
     @cached_property
     def denoiser(self) -> Denoiser:
@@ -76,13 +77,19 @@ class Bench:
         Raises:
             RasuraError: the method refuses.
         """
-        folder = CACHE / "patches" / self._name(request)
+        folder = self.kept / "patches" / self._name(request)
         if (folder / "seconds.json").exists():
             names, seconds = json.loads((folder / "seconds.json").read_text())
             return Made(tuple(Patch.from_files(read_folder(folder / name)) for name in names), seconds)
         started = time.perf_counter()
         patches = build_patches(
-            self.host, self.encoder, self.identity, request, tell, denoiser=lambda: self.denoiser, work=CACHE / "work"
+            self.host,
+            self.encoder,
+            self.identity,
+            request,
+            tell,
+            denoiser=lambda: self.denoiser,
+            work=self.kept / "work",
         )
         seconds = time.perf_counter() - started
         for patch in patches:
@@ -93,20 +100,20 @@ class Bench:
 
     def look(self, patches: Sequence[Patch], asked: Sequence[Question], *, wide: bool = False) -> Compared:
         """What base and patched model draw of these questions, judged; `wide` composes in float32."""
-        cache = PictureCache(CACHE / "pictures_float32", self.cache.effort) if wide else self.cache
+        cache = PictureCache(self.kept / "pictures_float32", self.cache.effort) if wide else self.cache
         return compare(self.model(patches, wide=wide), self.judge, asked, cache, tell)
 
     def model(self, patches: Sequence[Patch], *, wide: bool = False) -> PatchedModel:
         """The pipeline with these patches at hand; `wide` composes in float32."""
         stack = [EvaluatedPatch(patch, ONE) for patch in patches]
-        return PatchedModel.load(self.wide if wide else self.host, self.identity, stack, SAMPLING)
+        return PatchedModel.load(self.wide if wide else self.host, self.identity, stack, self.sampling)
 
     @cached_property
     def wide(self) -> CheckpointHost:
         """The same model in float32: the same numbers, so the same base."""
         from diffusers import StableDiffusionPipeline
 
-        folder = CACHE / "float32"
+        folder = self.kept / "float32"
         if not (folder / "model_index.json").exists():
             pipeline = StableDiffusionPipeline.from_pretrained(self.host.folder, torch_dtype=torch.float32)
             pipeline.save_pretrained(folder)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from bench import REFERENCE, Bench
+from bench import Bench
 
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.catalogue import eraser
@@ -45,15 +45,14 @@ class Way:
     single: bool = False
 
 
-def request_for(bench: Bench, way: Way, concepts: Mapping[str, str]) -> EraseRequest:
-    """The request of a way for some concepts and their anchors."""
+def request_for(bench: Bench, way: Way, concepts: Mapping[str, str], left_out: Collection[str] = ()) -> EraseRequest:
+    """The request of a way for some concepts and their anchors; `left_out` is not retained."""
     made = eraser(way.method, way.settings)
     targets = tuple(
         Target(concept, "" if way.none else anchor, ("{}",) if way.bare else _templates(bench, concept))
         for concept, anchor in concepts.items()
     )
-    left_out = {"animal"} if set(ANIMALS) <= set(concepts) else set()
-    kept = bench.retain.without((*concepts, *left_out))
+    kept = bench.retain.without((*concepts, *left_out, *({"animal"} if set(ANIMALS) <= set(concepts) else ())))
     return EraseRequest(
         targets,
         kept,
@@ -67,4 +66,4 @@ def request_for(bench: Bench, way: Way, concepts: Mapping[str, str]) -> EraseReq
 
 def _templates(bench: Bench, concept: str) -> tuple[str, ...]:
     style = concept in bench.subjects.styles
-    return load_retain_set(REFERENCE / f"templates_{'styles' if style else 'objects'}.txt").concepts
+    return load_retain_set(bench.source / f"templates_{'styles' if style else 'objects'}.txt").concepts

@@ -9,6 +9,7 @@ from typing import Final
 
 from .captions import EVALUATION
 from .concepts import CATEGORIES, GROUNDS, GROUPS, HELD_OUT, HELD_OUT_STYLE, LANGUAGES, STYLES, THINGS
+from .render import LAYOUTS
 from .words import Words
 
 _TEMPLATE_STYLES: Final = tuple(style for style in STYLES if style.name != HELD_OUT_STYLE)
@@ -32,6 +33,9 @@ def describe_concepts(words: Mapping[str, Words]) -> dict[str, object]:
         "artists": {style.name: style.artist for style in STYLES},
         "style_words": {style.name: style.words for style in STYLES},
         "grounds": list(GROUNDS),
+        "layouts": {
+            str(n): {"centres": [*map(list, centres)], "scale": scale} for n, (centres, scale) in LAYOUTS.items()
+        },
         "sampling": {"steps": 20, "guidance_scale": 3.0, "height": 64, "width": 64},
     }
 

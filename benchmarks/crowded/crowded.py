@@ -1,0 +1,36 @@
+"""Every table of docs/crowded.md, on the crowded world.
+
+    python benchmarks/crowded/crowded.py --model FOLDER [STAGE…]      methods, ablation; without a name all of them
+
+FOLDER is what examples/crowded_world/training exports: pipeline, judge, concepts. Patches and pictures are kept in
+`.results/crowded`: a run that was cut off goes on where it stopped. Numbers go to docs/crowded/STAGE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from crowded_bench import ROOT, CrowdedBench
+from crowded_page import PAGE, rewrite
+from crowded_stages import STAGES, keep
+from origin import machine
+
+
+def main() -> None:
+    """Run the stages that were named, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", nargs="*", choices=[[], *STAGES, "page"], help="what to run")
+    parser.add_argument("--model", type=Path, default=ROOT / "examples" / "crowded_world")
+    args = parser.parse_args()
+    chosen = args.stage or list(STAGES)
+    if chosen != ["page"]:
+        bench = CrowdedBench(args.model)
+        for name in chosen:
+            STAGES[name](bench)
+        keep("machine", machine())
+    PAGE.write_text(rewrite(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""docs/crowded.md from docs/crowded/*.json: the tables between their markers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from crowded_bench import ROOT, share
+from crowded_stages import SINGLES, kept
+
+PAGE: Final = ROOT / "docs" / "crowded.md"
+_COLUMNS: Final = (
+    *(("forget/direct", True), ("forget/synonym", True), ("forget/translation", True), ("near", False)),
+    *(("retain", False), ("held_out", False), ("hypernym", False), ("composition", False)),
+)
+_HEADS: Final = (
+    *("Method", "direct", "synonyms", "translations", "near"),
+    *("retain", "held out", "hypernyms", "composed", "check"),
+)
+
+
+def rewrite(page: str) -> str:
+    """The page with every table as the numbers are."""
+    for name in ("methods", "ablation"):
+        rows = kept(name)
+        if rows:
+            page = _fill(page, name, "\n".join(_tables(rows)))
+    return page
+
+
+def _fill(page: str, name: str, text: str) -> str:
+    pattern = rf"(<!-- table: {name} -->).*?(<!-- end -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}\n\n{text}\n\n{found[2]}", page, flags=re.DOTALL)
+
+
+def _tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    together: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        name = "one" if row["scenario"].startswith("one") and row["scenario"] != "one: neon" else row["scenario"]
+        together[name].append(row)
+    for name, chosen in together.items():
+        yield f"\n**{_title(name)}**\n"
+        yield "| " + " | ".join(_HEADS) + " |"
+        yield "|" + "---|" * len(_HEADS)
+        for way in dict.fromkeys(row["way"] for row in chosen):
+            yield _line(way, [row for row in chosen if row["way"] == way], style=name == "one: neon")
+
+
+def _title(name: str) -> str:
+    if name == "one":
+        return f"One object ({', '.join(o for o in SINGLES if o != 'neon')}: summed)"
+    return "One style (neon; synonyms: the artist's name)" if name == "one: neon" else f"{name.capitalize()} objects"
+
+
+def _line(way: str, rows: Sequence[Mapping[str, Any]], *, style: bool) -> str:
+    refused = [row["refused"]["code"] for row in rows if "refused" in row]
+    counted = [row["counts"] for row in rows if "counts" in row]
+    if not counted:
+        return f"| {way} | refused: {', '.join(dict.fromkeys(refused))} |" + " |" * (len(_HEADS) - 2)
+    cells = [
+        share(_sum(counted, "forget/artist" if style and key == "forget/synonym" else key), lost=lost)
+        for key, lost in _COLUMNS
+    ]
+    accepted = sum(row.get("accepted", False) for row in rows)
+    note = f", {len(refused)} refused" if refused else ""
+    return f"| {way} | {' | '.join(cells)} | {accepted} of {len(rows)}{note} |"
+
+
+def _sum(counted: Sequence[Mapping[str, Mapping[str, int]]], key: str) -> dict[str, int] | None:
+    found = [row[key] for row in counted if key in row]
+    return {name: sum(row[name] for row in found) for name in ("n", "base", "patched", "both")} if found else None

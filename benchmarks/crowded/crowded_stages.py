@@ -1,0 +1,113 @@
+"""The stages on the crowded world: methods, ablation. Each keeps its numbers row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import crowded_bench  # noqa: F401  # the modules of the other results stand on its path
+from bench import Made, refusal
+from crowded_asks import make_asks
+from crowded_bench import ROOT, CrowdedBench
+from scenarios import Way, request_for
+
+from rasura.patches.checks.check import Accepted, Member, check
+from rasura.patches.errors import RasuraError
+
+FOLDER: Final = ROOT / "docs" / "crowded"
+SINGLES: Final = ("dog", "vampire", "taxi", "strawberry", "trumpet", "neon")
+_TEN: Final = ("dog", "owl", "lobster", "strawberry", "pizza", "rose", "taxi", "trumpet", "vampire", "axe")
+_MORE: Final = (
+    *("wolf", "cat", "panda", "mouse", "cow", "duck", "flamingo", "shark", "crab", "snake", "bee", "ant", "apple"),
+    *("lemon", "grapes", "carrot", "corn", "hot dog", "cookie", "tulip", "palm tree", "bus", "ambulance", "bicycle"),
+    *("sailboat", "violin", "drum", "ghost", "robot", "clown", "wizard", "ninja", "hammer", "scissors", "dagger"),
+    *("bomb", "basketball", "church", "umbrella", "crown"),
+)
+SCENARIOS: Final[Mapping[str, tuple[str, ...]]] = {
+    **{f"one: {name}": (name,) for name in SINGLES},
+    "ten": _TEN,
+    "fifty": (*_TEN, *_MORE),
+}
+_NARROW = {"energy": "0.9"}
+_WHOLE = {"kept": "all", "ipf": "no", "aug": "0", "energy": "0.9"}
+WAYS: Final = (
+    Way("null-space", "null-space"),
+    Way("null-space, one prompt", "null-space", bare=True),
+    Way("speed, as published", "speed", bare=True),
+    Way("speed, whole prompts kept", "speed", _WHOLE, rule="relative:1e-3"),
+    Way("uce 2023", "uce", {"variant": "2023"}, bare=True),
+    Way("uce 2025, as published", "uce", {"variant": "2025"}, bare=True),
+    Way("uce 2025, templates", "uce", {"variant": "2025", **_NARROW}),
+    Way("rece", "rece", bare=True),
+)
+_TAIL = {"energy": "0.9", "kept": "all"}
+ABLATION: Final = (
+    Way("null space alone", "speed", {**_TAIL, "iec": "no", "ipf": "no", "aug": "0"}, tokens="tail"),
+    Way("+ IEC", "speed", {**_TAIL, "iec": "yes", "ipf": "no", "aug": "0"}, tokens="tail"),
+    Way("+ IPF", "speed", {**_TAIL, "iec": "yes", "ipf": "yes", "aug": "0"}, tokens="tail"),
+    Way("+ DPA (all)", "speed", {**_TAIL, "iec": "yes", "ipf": "yes", "aug": "10"}, tokens="tail"),
+)
+
+
+def measure_methods(bench: CrowdedBench) -> None:
+    """Every method on one, ten and fifty concepts."""
+    _measure(bench, "methods", WAYS, SCENARIOS)
+
+
+def measure_ablation(bench: CrowdedBench) -> None:
+    """SPEED's parts, one after the other."""
+    _measure(bench, "ablation", ABLATION, {name: SCENARIOS[name] for name in ("one: dog", "ten", "fifty")})
+
+
+STAGES: Final = {"methods": measure_methods, "ablation": measure_ablation}
+
+
+def _measure(bench: CrowdedBench, stage: str, ways: Sequence[Way], scenarios: Mapping[str, Sequence[str]]) -> None:
+    rows: list[dict[str, Any]] = []
+    for scenario, concepts in scenarios.items():
+        tries, others = (12, 48) if len(concepts) == 1 else (4 if len(concepts) <= 10 else 2, 96)
+        asks = make_asks(bench.facts, concepts, tries=tries, others=others)
+        for way in ways:
+            rows.append(
+                {"scenario": scenario, "way": way.label, "n": len(concepts), **_row(bench, way, concepts, asks)}
+            )
+            keep(stage, rows)
+
+
+def make(bench: CrowdedBench, way: Way, concepts: Sequence[str]) -> Made:
+    """The patches of a way for some concepts, each with its anchor.
+
+    Raises:
+        RasuraError: the method refuses.
+    """
+    anchors = {concept: bench.facts.anchor(concept, concepts) for concept in concepts}
+    artists = [bench.facts.artist[concept] for concept in concepts if concept in bench.facts.artist]
+    return bench.made(request_for(bench, way, anchors, (*bench.facts.emptied(concepts), *artists)))
+
+
+def _row(bench: CrowdedBench, way: Way, concepts: Sequence[str], asks: Sequence[Any]) -> dict[str, Any]:
+    try:
+        made = make(bench, way, concepts)
+    except RasuraError as error:
+        return {"refused": refusal(error)}
+    members = [Member(patch) for patch in made.patches]
+    return {
+        "seconds": made.seconds,
+        "bytes": sum(len(p.files()["pytorch_lora_weights.safetensors"]) for p in made.patches),
+        "accepted": isinstance(check(members), Accepted),
+        "counts": bench.ask(made.patches, asks),
+    }
+
+
+def keep(name: str, rows: Any) -> None:
+    """Write a stage's numbers to docs/crowded/NAME.json."""
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{name}.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def kept(name: str) -> Any:
+    """What a stage found; None where it has not run."""
+    path: Path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
