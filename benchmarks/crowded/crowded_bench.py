@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT / "benchmarks" / "results"))  # its Bench opens mode
 from bench import Bench, tell  # noqa: E402
 from crowded_asks import Ask, Facts  # noqa: E402
 
-from rasura.evaluation.images.painter import Sampling, Shot  # noqa: E402
+from rasura.evaluation.images.painter import Painter, Sampling, Shot  # noqa: E402
 from rasura.evaluation.images.patched_model import PatchedModel  # noqa: E402
 from rasura.evaluation.report.metrics import compute_wilson  # noqa: E402
 from rasura.patches.format.patch import Patch  # noqa: E402
@@ -44,6 +45,11 @@ class CrowdedBench(Bench):
     def __init__(self, model: Path) -> None:
         super().__init__(model, ROOT / ".results" / "crowded", SAMPLING)
         self.facts = Facts(model)
+
+    @cached_property
+    def base_painter(self) -> Painter:
+        """The base as it lies in its folder."""
+        return Painter.load(self.source / "pipeline", self.sampling)
 
     def ask(self, patches: Sequence[Patch], asks: Sequence[Ask]) -> dict[str, Any]:
         """Counts by section and group, of the base and with these patches."""

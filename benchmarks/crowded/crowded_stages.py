@@ -61,9 +61,6 @@ def measure_ablation(bench: CrowdedBench) -> None:
     _measure(bench, "ablation", ABLATION, {name: SCENARIOS[name] for name in ("one: dog", "ten", "fifty")})
 
 
-STAGES: Final = {"methods": measure_methods, "ablation": measure_ablation}
-
-
 def _measure(bench: CrowdedBench, stage: str, ways: Sequence[Way], scenarios: Mapping[str, Sequence[str]]) -> None:
     rows: list[dict[str, Any]] = []
     for scenario, concepts in scenarios.items():
