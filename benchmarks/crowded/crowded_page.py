@@ -27,7 +27,8 @@ def rewrite(page: str) -> str:
         rows = kept(name)
         if rows:
             page = _fill(page, name, "\n".join(_tables(rows)))
-    return page
+    curve = kept("curve")
+    return _fill(page, "curve", "\n".join(_curve(curve))) if curve else page
 
 
 def _fill(page: str, name: str, text: str) -> str:
@@ -71,3 +72,25 @@ def _line(way: str, rows: Sequence[Mapping[str, Any]], *, style: bool) -> str:
 def _sum(counted: Sequence[Mapping[str, Mapping[str, int]]], key: str) -> dict[str, int] | None:
     found = [row[key] for row in counted if key in row]
     return {name: sum(row[name] for row in found) for name in ("n", "base", "patched", "both")} if found else None
+
+
+_CURVE: Final = (
+    *(("direct", "forget/direct", True), ("synonyms", "forget/synonym", True), ("near", "near", False)),
+    *(("retain", "retain", False), ("held out", "held_out", False), ("restored", "restored", False)),
+)
+
+
+def _curve(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    for label, rows in courses.items():
+        refused = sum("refused" in row for row in rows)
+        yield f"\n**{label}** ({len(rows)} moves, {refused} refused)\n"
+        yield f"| takedowns | erased | {' | '.join(head for head, _, _ in _CURVE)} | CPU s a move |"
+        yield "|" + "---|" * (len(_CURVE) + 3)
+        since = 0
+        for number, row in enumerate(rows):
+            if "seen" in row:
+                spent = [other["seconds"] for other in rows[since : number + 1] if "seconds" in other]
+                cells = [share(row["seen"].get(key), lost=lost) for _, key, lost in _CURVE]
+                mean = sum(spent) / max(1, len(spent))
+                yield f"| {row['takedowns']} | {row['erased']} | {' | '.join(cells)} | {mean:.1f} |"
+                since = number + 1

@@ -91,6 +91,7 @@ class World:
     device: torch.device
     vae_from: Path | None = REFERENCE_VAE
     precision: torch.dtype = torch.bfloat16
+    unet_from: Path | None = None
 
     @cached_property
     def words(self) -> dict[str, Words]:
@@ -244,7 +245,10 @@ def make_unet(world: World) -> None:
     from diffusers.models.attention_processor import AttnProcessor
 
     torch.manual_seed(7)
-    unet = build_unet().to(world.device)
+    unet = build_unet()
+    if world.unet_from is not None:
+        unet.load_state_dict(load_file(world.unet_from / "diffusion_pytorch_model.safetensors"))
+    unet.to(world.device, torch.float32)
     if world.device.type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # the fused attention's backward pass is slow on CPUs
     teacher = DenoiserTeacher(unet, read_cache(world), world.size.unet_batch, world.device)
@@ -365,6 +369,7 @@ def main() -> None:
     parser.add_argument("--unet-batch", type=int, default=usual.unet_batch)
     parser.add_argument("--questions", type=int, default=usual.questions, help="cells that the report asks for")
     parser.add_argument("--vae-from-nothing", action="store_true", help="not from the small reference model's")
+    parser.add_argument("--unet-from", type=Path, help="folder of a UNet that was trained before, to go on from")
     parser.add_argument("--tiny", action="store_true", help="three objects and a few steps: does everything run?")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -374,7 +379,7 @@ def main() -> None:
     )  # fmt: skip
     start = None if args.vae_from_nothing else REFERENCE_VAE
     device, precision = torch.device(args.device), getattr(torch, args.precision)
-    run(World(args.packages, args.work, size, device, start, precision), args.stages.split(","))
+    run(World(args.packages, args.work, size, device, start, precision, args.unet_from), args.stages.split(","))
 
 
 if __name__ == "__main__":
