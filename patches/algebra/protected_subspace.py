@@ -109,6 +109,11 @@ class Moment:
         self._sum += flat.T @ flat  # [d, d]
         self._count += flat.shape[0]
 
+    def add_all(self, other: Moment) -> None:
+        """Add everything that another moment holds."""
+        self._sum += other.total
+        self._count += other.count
+
     @classmethod
     def of(cls, total: torch.Tensor, count: int) -> Self:
         """The moment that has this `total` and this `count`."""

@@ -10,8 +10,7 @@ The steps, in this order:
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,12 +39,11 @@ from rasura.patches.prompts.concept_prompts import Target, align_columns, find_t
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explain_nearest
 from rasura.patches.solving.measure import Measurer
+from rasura.patches.solving.moments import Moments, sum_moment
 from rasura.patches.solving.to_patch import describe_patch
 from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 
 Loader = Callable[[], "Denoiser"]
-Moments = MutableMapping[str, Moment]
-"""Moments of prompts that were encoded already, by the prompts' digest; of one text encoder."""
 
 
 def build_patches(
@@ -166,18 +164,9 @@ class _Prompts:
             yield torch.cat([hidden[i, own] for i, own in enumerate(chosen)])
 
     def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
-        key = _digest(prompts())
-        if self.encoder.space:
-            key = _digest([self.encoder.space, key])
-        if key in self.moments:
-            return self.moments[key]
-        moment, done = Moment(self.encoder.width), 0
-        for hidden in self.encoder.encode(prompts()):
-            moment.add(hidden)
-            done += hidden.shape[0]
-            self.progress(stage, min(done, total), total)
-        self.moments[key] = moment
-        return moment
+        return sum_moment(
+            self.encoder, prompts, total, self.moments, lambda done: self.progress(stage, min(done, total), total)
+        )
 
 
 def reference_of(
@@ -186,13 +175,6 @@ def reference_of(
     """Null, retained and held-out prompts of a request: what its patches are measured on."""
     encoder = encoder.reading_for(request.layers)
     return _Prompts(encoder, request, progress, {} if moments is None else moments).reference
-
-
-def _digest(prompts: Iterable[str]) -> str:
-    found = hashlib.sha256()
-    for prompt in prompts:
-        found.update(hashlib.sha256(prompt.encode(errors="surrogatepass")).digest())
-    return found.hexdigest()
 
 
 def _named(error: ErasureRefusedError, patches: tuple[PatchId, ...]) -> ErasureRefusedError:

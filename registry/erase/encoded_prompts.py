@@ -23,7 +23,7 @@ from rasura import patches
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
-from rasura.patches.solving.solve import Moments
+from rasura.patches.solving.moments import Moments
 from rasura.patches.types import Digest
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.files.cache import Cache
@@ -33,7 +33,7 @@ from rasura.registry.registry import Registry
 __all__ = ["EncodedPrompts", "open_moments"]
 
 _FORMAT: Final = 1
-_ENCODING: Final = ("algebra/protected_subspace.py", "models/text_encoders")
+_ENCODING: Final = ("algebra/protected_subspace.py", "models/text_encoders", "solving/moments.py")
 """Files and folders of `rasura.patches`."""
 _COUNT_BYTES: Final = 8
 _NUMBER_BYTES: Final = 8

@@ -22,7 +22,8 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import Conditioning, measure_conditioning_of
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.judge_erasure import choose_anchors, judge_erasure, list_doubts
-from rasura.patches.solving.solve import Moments, build_patches
+from rasura.patches.solving.moments import Moments
+from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base

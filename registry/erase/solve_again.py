@@ -17,8 +17,9 @@ from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_of, request_prompts, trained
 from rasura.patches.solving.measure import Measurer
+from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.reproject import read_stored_erasure, reproject
-from rasura.patches.solving.solve import Moments, build_patches, reference_of
+from rasura.patches.solving.solve import build_patches, reference_of
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base

@@ -37,7 +37,8 @@ from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts, trained
 from rasura.patches.solving.judge_erasure import choose_anchors
-from rasura.patches.solving.solve import Moments, build_patches
+from rasura.patches.solving.moments import Moments
+from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.takedown.ground import Ground
