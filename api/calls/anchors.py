@@ -12,7 +12,7 @@ from rasura.patches.errors import ExistsError, InputError
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.anchors import Anchor, CheckedAnchor
+    from rasura.registry.evidence.anchoring.anchors import Anchor, CheckedAnchor
 
 __all__ = ["AnchorCalls"]
 
@@ -56,8 +56,8 @@ class AnchorCalls(Calls):
         """
         from rasura.patches._io.files import read_regular
         from rasura.registry._storage.files.durable_files import write_atomic
-        from rasura.registry.evidence.anchors import ANCHOR, Anchor, add_anchor, commit_checkpoint
-        from rasura.registry.evidence.take_out import export_checkpoint
+        from rasura.registry.evidence.anchoring.anchors import ANCHOR, Anchor, add_anchor, commit_checkpoint
+        from rasura.registry.evidence.proofs.take_out import export_checkpoint
         from rasura.registry.hub.remote import Remote
 
         if sum(each is not None for each in (file, token, cosigned, hub)) != 1 or (checkpoint and not token):
@@ -86,7 +86,7 @@ class AnchorCalls(Calls):
     @in_python
     def anchors(self) -> tuple[tuple[EntryRecord, Anchor], ...]:
         """The anchors, each with the entry that says so; nothing is verified (`rasura audit anchor list`)."""
-        from rasura.registry.evidence.anchors import list_anchors
+        from rasura.registry.evidence.anchoring.anchors import list_anchors
 
         return list_anchors(self.store)
 
@@ -105,8 +105,8 @@ class AnchorCalls(Calls):
             AuditError: the log is not what was signed, or has another past than an anchor.
         """
         from rasura.patches._io.files import read_regular
-        from rasura.registry.evidence.anchors import verify_anchors
-        from rasura.registry.evidence.timestamp_token import read_roots
+        from rasura.registry.evidence.anchoring.anchors import verify_anchors
+        from rasura.registry.evidence.anchoring.timestamp_token import read_roots
         from rasura.registry.hub.remote import Remote
         from rasura.registry.log.notes.cosignature import WitnessKey
 
@@ -129,7 +129,7 @@ class AnchorCalls(Calls):
             ConflictError: a proof is needed, or a later tree was seen already.
         """
         from rasura.patches._io.files import read_regular
-        from rasura.registry.evidence.witness import WITNESS, witness
+        from rasura.registry.evidence.anchoring.witness import WITNESS, witness
         from rasura.registry.log.notes.signed_note import VerifyKey
 
         proof = None if bundle is None else read_regular(Path(bundle), _BUNDLE_LIMIT)

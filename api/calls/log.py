@@ -14,10 +14,10 @@ from rasura.patches.errors import ExistsError, InputError
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.attest import VerifiedModel
-    from rasura.registry.evidence.choose_entries import Choice
-    from rasura.registry.evidence.picture_receipt import VerifiedReceipt
-    from rasura.registry.evidence.verify_file import VerifiedFile
+    from rasura.registry.evidence.attestations.attest import VerifiedModel
+    from rasura.registry.evidence.pictures.picture_receipt import VerifiedReceipt
+    from rasura.registry.evidence.proofs.choose_entries import Choice
+    from rasura.registry.evidence.proofs.verify_file import VerifiedFile
     from rasura.registry.log.verify import LogReport
 
 __all__ = ["LogCalls", "verify_file", "verify_model", "verify_receipt"]
@@ -61,7 +61,7 @@ class LogCalls(Calls):
             InputError: no time.
             NotFoundError: no such patch, model or case.
         """
-        from rasura.registry.evidence.choose_entries import choose_entries
+        from rasura.registry.evidence.proofs.choose_entries import choose_entries
 
         choice = self._choice(since, until, by, patch, concept, model, type, case)
         return tuple(choose_entries(self.store, choice, newest=newest, limit=limit))
@@ -91,7 +91,7 @@ class LogCalls(Calls):
         Raises:
             NotFoundError: there is none.
         """
-        from rasura.registry.evidence.take_out import read_entry
+        from rasura.registry.evidence.proofs.take_out import read_entry
 
         return read_entry(self.store, index)[0]
 
@@ -108,8 +108,8 @@ class LogCalls(Calls):
             NotFoundError: there is no such entry.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.choose_entries import Choice
-        from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
+        from rasura.registry.evidence.proofs.choose_entries import Choice
+        from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, prove_entry
 
         if (index is None) == (case is None):
             raise InputError("expected an entry or a case, one of the two", hint="rasura audit prove N")
@@ -131,7 +131,7 @@ class LogCalls(Calls):
         """
         from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry._storage.records.records import Draft
-        from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+        from rasura.registry.evidence.proofs.take_out import export_checkpoint, give_checkpoint
         from rasura.registry.trust.checkpoint_age import GIVEN
 
         if file is None:
@@ -175,8 +175,8 @@ class LogCalls(Calls):
             InputError: no entry fits.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.event_formats import EVENT_FORMATS
-        from rasura.registry.evidence.take_out import choose_indexes, export_bundle, export_entries
+        from rasura.registry.evidence.proofs.event_formats import EVENT_FORMATS
+        from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, export_entries
 
         choice = self._choice(since, until, by, patch, concept, model, type, case)
         if format == "bundle":
@@ -212,9 +212,9 @@ class LogCalls(Calls):
             InputError: several keys can sign, and none was named.
         """
         from rasura import __version__
-        from rasura.registry.evidence.attest import attest, state_model
-        from rasura.registry.evidence.bill_of_materials import write_bill
-        from rasura.registry.evidence.spdx_document import write_spdx
+        from rasura.registry.evidence.attestations.attest import attest, state_model
+        from rasura.registry.evidence.attestations.bill_of_materials import write_bill
+        from rasura.registry.evidence.attestations.spdx_document import write_spdx
 
         found = state_model(self.store, Path(model), self._progress)
         if format == "intoto":
@@ -233,7 +233,7 @@ class LogCalls(Calls):
         type_: str | None,
         case: str | None,
     ) -> Choice:
-        from rasura.registry.evidence.choose_entries import Choice, parse_moment
+        from rasura.registry.evidence.proofs.choose_entries import Choice, parse_moment
 
         def moment(given: datetime | str | None) -> datetime | None:
             return parse_moment(given, self.store.now()) if isinstance(given, str) else given
@@ -254,7 +254,7 @@ def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None
     Raises:
         AuditError, FormatError: the first thing found wrong.
     """
-    from rasura.registry.evidence.verify_file import verify_file
+    from rasura.registry.evidence.proofs.verify_file import verify_file
     from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
@@ -278,7 +278,7 @@ def verify_model(
         AuditError: the entry is not in that log.
     """
     from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry.evidence.attest import verify_model
+    from rasura.registry.evidence.attestations.attest import verify_model
     from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
@@ -298,7 +298,7 @@ def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | Non
     Raises:
         AuditError, FormatError: the first thing found wrong.
     """
-    from rasura.registry.evidence.picture_receipt import verify_receipt
+    from rasura.registry.evidence.pictures.picture_receipt import verify_receipt
     from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)

@@ -204,7 +204,7 @@ def forget(case_id: str, output: Path | None, order: Order, *, dry_run: bool) ->
     Copies in backups are yours to delete.
     """
     from rasura.registry.cases.handle_case import foresee_forgetting, forget_case
-    from rasura.registry.evidence.take_out import prove_entry
+    from rasura.registry.evidence.proofs.take_out import prove_entry
 
     with order.open() as registry:
         if dry_run:

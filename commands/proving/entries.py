@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.proofs.choose_entries import Choice
     from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,7 +45,7 @@ def read_choice(registry: "Registry", which: Mapping[str, str | None]) -> "Choic
         InputError: no time.
         NotFoundError: no such patch.
     """
-    from rasura.registry.evidence.choose_entries import Choice, parse_moment
+    from rasura.registry.evidence.proofs.choose_entries import Choice, parse_moment
 
     def moment(name: str) -> "datetime | None":
         text = which[name]

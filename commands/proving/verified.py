@@ -81,7 +81,7 @@ def _show_evaluation(file: Path, data: bytes, keys: "tuple[PublicKey, ...]", vke
 
 
 def _show_receipt(file: Path, data: bytes, concept: str | None, vkey: "VerifyKey | None") -> Result:
-    from rasura.registry.evidence.picture_receipt import verify_receipt
+    from rasura.registry.evidence.pictures.picture_receipt import verify_receipt
 
     found = verify_receipt(data, vkey=vkey)
     said = found.receipt

@@ -22,8 +22,8 @@ from rasura.patches.errors import InputError, RasuraError
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
 from rasura.registry.cases.handle_case import REQUESTER, TEXT, list_pictures, read_said
-from rasura.registry.evidence.choose_entries import Choice, choose_entries
-from rasura.registry.evidence.take_out import export_bundle
+from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries
+from rasura.registry.evidence.proofs.take_out import export_bundle
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.standing.models import find_host
 from rasura.registry.standing.standing import Placed, find_placed

@@ -6,7 +6,7 @@ The note is a C2SP signed note by the log's key over three lines: what it is, th
 bytes, the SHA-256 of the page without what stands between its two markers. There the page holds `report.json`, base64.
 So every byte of both files is covered. The envelope is a DSSE envelope over the same two digests by the key that the
 document names as `signer`. The document carries a bundle of the log's entries that it tells of
-(`rasura.registry.evidence.log_bundle`), and each event is compared with its entry.
+(`rasura.registry.evidence.proofs.log_bundle`), and each event is compared with its entry.
 
 To check a report needs the log's public key and nothing else: no registry, no model, no torch.
 """
@@ -26,7 +26,7 @@ from rasura.patches.errors import AuditError, FormatError, RasuraError, Signatur
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PublicKey
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.evidence.log_bundle import read_log_bundle
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
 from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verified_by
 
 if TYPE_CHECKING:

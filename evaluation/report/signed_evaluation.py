@@ -24,8 +24,8 @@ from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.types import SHORT
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.evidence.proof_file import MAX_PROOF_BYTES, verify_proof
-from rasura.registry.evidence.take_out import prove_entry
+from rasura.registry.evidence.proofs.proof_file import MAX_PROOF_BYTES, verify_proof
+from rasura.registry.evidence.proofs.take_out import prove_entry
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.trust.key_files import signer
 

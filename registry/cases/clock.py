@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from rasura.patches.errors import InputError
-from rasura.registry.evidence.choose_entries import Choice, choose_entries, parse_moment
+from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries, parse_moment
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.case_record import CaseRecord

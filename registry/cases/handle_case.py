@@ -15,7 +15,7 @@ from rasura.registry._storage.records.case_record import CaseRecord, check_case_
 from rasura.registry._storage.records.records import Draft
 from rasura.registry._storage.records.validation import check_text
 from rasura.registry.cases.retention import RETENTION, check_class, require_over
-from rasura.registry.evidence.choose_entries import Choice, choose_entries
+from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries
 from rasura.registry.log.verify import LogReport, verify_log
 
 if TYPE_CHECKING:

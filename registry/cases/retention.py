@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.checks.retention import DEFAULT, Retention
 from rasura.patches.errors import ConflictError, InputError
-from rasura.registry.evidence.choose_entries import Choice, choose_entries
+from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.case_record import CaseRecord

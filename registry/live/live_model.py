@@ -220,7 +220,7 @@ class LiveModel:
                 made.end()
 
     def _sign_receipt(self, picture: bytes | None, look: bool) -> bytes:
-        from rasura.registry.evidence.picture_receipt import make_receipt
+        from rasura.registry.evidence.pictures.picture_receipt import make_receipt
 
         with self._looking() as registry:
             if look and (drifted := survey(registry, self.host, deep=False, progress=lambda *_: None).drifted):

@@ -16,7 +16,7 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.erase import erase
-from rasura.registry.evidence.take_out import give_checkpoint
+from rasura.registry.evidence.proofs.take_out import give_checkpoint
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit

@@ -38,9 +38,9 @@ from rasura.patches.lists.role import TEMPLATES
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.config import Config
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.log_bundle import read_log_bundle
-from rasura.registry.evidence.proof_file import EntryProof
-from rasura.registry.evidence.take_out import export_bundle, export_checkpoint, prove_entry
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
+from rasura.registry.evidence.proofs.proof_file import EntryProof
+from rasura.registry.evidence.proofs.take_out import export_bundle, export_checkpoint, prove_entry
 from rasura.registry.log.entries.entry import Placement, decode, encode
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.registry import Registry

@@ -27,7 +27,7 @@ REPORT_EVERY = 50
 class Course:
     """How long and how fast to train. The rate is constant, so that any checkpoint is useful, and falls at the end.
 
-    `average` is the decay of the moving average of the weights, or None for none. In bfloat16, products are, and weights,
+    `average` is the decay of the moving average of the weights, or None for none. In bfloat16, products are; weights,
     sums and the optimiser stay in float32: half the time on a CPU that multiplies bfloat16.
     """
 

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.log_bundle import BundleLine, Head, read_log_bundle, write_lines
-from rasura.registry.evidence.proof_file import EntryProof, read_checkpoint, verify_proof
+from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, read_log_bundle, write_lines
+from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint, verify_proof
 from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, sign_note
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "tests" / "vectors" / "log"
 KEY = Ed25519PrivateKey.from_private_bytes(
     bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")

@@ -12,7 +12,7 @@ Of some entries each has its inclusion proof (RFC 9162 §2.1.3). `patches` spell
 number and digest alone. A `record` is what an entry's change gives the digest of, so that the digest can be read: a
 patch with the digests of its files, the public key that signed it. `consistency`, in the head, holds the proof from an
 older tree (RFC 9162 §2.1.4), for a reader who kept that one's checkpoint. `links`, in the head of a log whose key was
-rotated, leads from its older keys to the one that signs (`rasura.registry.evidence.handed_on`).
+rotated, leads from its older keys to the one that signs (`rasura.registry.evidence.proofs.handed_on`).
 
 Nothing in the file is believed: not its key, where another is given, and no line that the signed root does not cover.
 """
@@ -29,7 +29,7 @@ from rasura.patches.errors import AuditError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.evidence.handed_on import MAX_LINKS, KeyLink, find_signer, read_links, write_links
+from rasura.registry.evidence.proofs.handed_on import MAX_LINKS, KeyLink, find_signer, read_links, write_links
 from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, RowChange, decode
 from rasura.registry.log.merkle import Frontier, hash_leaf, verify_consistency, verify_inclusion
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey

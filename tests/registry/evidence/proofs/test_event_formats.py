@@ -15,7 +15,7 @@ from support.registries.registry_fixtures import HOST, Place, digest, draft, fil
 
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.evidence.event_formats import (
+from rasura.registry.evidence.proofs.event_formats import (
     EVENT_FORMATS,
     to_cef,
     to_cloudevent,
@@ -23,7 +23,7 @@ from rasura.registry.evidence.event_formats import (
     to_ocsf,
     to_statement,
 )
-from rasura.registry.evidence.take_out import export_entries
+from rasura.registry.evidence.proofs.take_out import export_entries
 from rasura.registry.log.merkle import hash_leaf
 
 NASTY = 'a|b=c\\d "e"\tf, ticket 7'

@@ -11,7 +11,7 @@
 The format calls `extra` unauthenticated, and by itself it is; here it holds what the leaf is the hash of, so that one
 file says what happened and proves it. Whoever has the log's public key needs nothing else: no registry, no rasura. An
 entry has no newline in it; behind one stand the links from older keys of the log to the present one, as RFC 8785 JSON
-(`rasura.registry.evidence.handed_on`).
+(`rasura.registry.evidence.proofs.handed_on`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches.errors import AuditError
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.evidence.handed_on import (
+from rasura.registry.evidence.proofs.handed_on import (
     MAX_LINKS,
     MAX_LINKS_BYTES,
     KeyLink,

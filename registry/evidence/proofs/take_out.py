@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
 from rasura.registry._storage.records.records import Draft, EntryRecord
-from rasura.registry.evidence.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
-from rasura.registry.evidence.handed_on import KeyLink, Signer, keep_newest
-from rasura.registry.evidence.log_bundle import BundleLine, Head, RecordLine, write_lines
-from rasura.registry.evidence.proof_file import EntryProof, read_checkpoint
+from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
+from rasura.registry.evidence.proofs.handed_on import KeyLink, Signer, keep_newest
+from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, RecordLine, write_lines
+from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint
 from rasura.registry.log.entries.entry import MAX_LISTED, decode, identify_record
 from rasura.registry.log.entries.record_digest import encode_record, fingerprint
 from rasura.registry.log.ledger import body_at, newest_note, note_at, read_stored
@@ -51,7 +51,7 @@ class _Log:
 
 
 def prove_entry(registry: Registry, index: int) -> bytes:
-    """A C2SP `tlog-proof` of one entry (`rasura.registry.evidence.proof_file`).
+    """A C2SP `tlog-proof` of one entry (`rasura.registry.evidence.proofs.proof_file`).
 
     Raises:
         NotFoundError: there is no such entry.
@@ -156,7 +156,7 @@ def export_entries(registry: Registry, choice: Choice = EVERYTHING) -> Iterator[
 def export_bundle(
     registry: Registry, chosen: Collection[int] | None = None, *, kept: bytes | None = None
 ) -> Iterator[bytes]:
-    """The lines of a bundle (`rasura.registry.evidence.log_bundle`).
+    """The lines of a bundle (`rasura.registry.evidence.proofs.log_bundle`).
 
     Args:
         registry: whose log.

@@ -20,9 +20,9 @@ from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.signing_key import PrivateKey, PublicKey
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.evidence.attest import attest, state_model, verify_model
-from rasura.registry.evidence.bill_of_materials import write_bill
-from rasura.registry.evidence.model_statement import ModelStatement
+from rasura.registry.evidence.attestations.attest import attest, state_model, verify_model
+from rasura.registry.evidence.attestations.bill_of_materials import write_bill
+from rasura.registry.evidence.attestations.model_statement import ModelStatement
 from rasura.registry.log.notes.signed_note import VerifyKey
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
-from rasura.registry.evidence.model_statement import ModelStatement, StatedPatch
+from rasura.registry.evidence.attestations.model_statement import ModelStatement, StatedPatch
 
 __all__ = ["write_bill"]
 

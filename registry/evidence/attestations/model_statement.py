@@ -26,7 +26,7 @@ from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import FormatError, HostError
 from rasura.patches.types import Digest, ParamName, PatchId
-from rasura.registry.evidence.proof_file import MAX_PROOF_BYTES
+from rasura.registry.evidence.proofs.proof_file import MAX_PROOF_BYTES
 
 __all__ = ["MEANS", "ModelStatement", "StatedParameter", "StatedPatch", "hash_files"]
 

@@ -19,9 +19,14 @@ from rasura.registry._storage.records.records import EntryRecord, HostRecord
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.apply.hosts.host_state import applied_of, find_record, touched_by
 from rasura.registry.apply.status import survey
-from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch, hash_files
-from rasura.registry.evidence.proof_file import ProvenEntry, verify_proof
-from rasura.registry.evidence.take_out import prove_entry
+from rasura.registry.evidence.attestations.model_statement import (
+    ModelStatement,
+    StatedParameter,
+    StatedPatch,
+    hash_files,
+)
+from rasura.registry.evidence.proofs.proof_file import ProvenEntry, verify_proof
+from rasura.registry.evidence.proofs.take_out import prove_entry
 from rasura.registry.log.entries.record_digest import encode_record
 from rasura.registry.log.notes.signed_note import VerifyKey
 from rasura.registry.registry import Registry

@@ -27,8 +27,8 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import AuditError, FormatError, HubError, NotFoundError
 from rasura.patches.types import Digest
-from rasura.registry.evidence.take_out import export_checkpoint
-from rasura.registry.evidence.timestamp_token import read_claimed_time, verify_token
+from rasura.registry.evidence.anchoring.timestamp_token import read_claimed_time, verify_token
+from rasura.registry.evidence.proofs.take_out import export_checkpoint
 from rasura.registry.hub.one_file import put_file, read_file
 from rasura.registry.hub.refs import PinnedRepo
 from rasura.registry.hub.remote import Remote

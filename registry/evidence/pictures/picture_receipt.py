@@ -11,8 +11,8 @@ picture, null where it was not at hand. What never was written to has a null `ho
 the newest of the log: whoever has the log finds in its entries up to there that this stack was on that host. The note
 is a C2SP signed note over `rasura/statement/picture-v1` and the SHA-256 of the document's canonical bytes.
 
-A PNG carries it as a text chunk (`rasura.registry.evidence.png_text`); `picture` is then the digest of the picture
-without the chunk, so that neither goes with another.
+A PNG carries it as a text chunk (`rasura.registry.evidence.pictures.png_text`); `picture` is then the digest of the
+picture without the chunk, so that neither goes with another.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import AuditError, FormatError, InputError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.validation import from_instant, instant
-from rasura.registry.evidence.handed_on import MAX_LINKS, find_signer, read_links, write_links
-from rasura.registry.evidence.png_text import is_png, put_text, take_text
-from rasura.registry.evidence.take_out import export_checkpoint, link_keys
+from rasura.registry.evidence.pictures.png_text import is_png, put_text, take_text
+from rasura.registry.evidence.proofs.handed_on import MAX_LINKS, find_signer, read_links, write_links
+from rasura.registry.evidence.proofs.take_out import export_checkpoint, link_keys
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, VerifyKey, parse_note, verified_by
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry.evidence.choose_entries import Choice, choose_entries, parse_moment
-from rasura.registry.evidence.log_bundle import Head, read_log_bundle
-from rasura.registry.evidence.proof_file import EntryProof, verify_proof
-from rasura.registry.evidence.take_out import (
+from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries, parse_moment
+from rasura.registry.evidence.proofs.log_bundle import Head, read_log_bundle
+from rasura.registry.evidence.proofs.proof_file import EntryProof, verify_proof
+from rasura.registry.evidence.proofs.take_out import (
     choose_indexes,
     export_bundle,
     export_checkpoint,
@@ -31,12 +31,12 @@ from rasura.registry.evidence.take_out import (
     prove_entry,
     read_entry,
 )
-from rasura.registry.evidence.verify_file import verify_file
+from rasura.registry.evidence.proofs.verify_file import verify_file
 from rasura.registry.log.merkle import WholeTree, hash_leaf, hash_root, prove_consistency, prove_inclusion
 from rasura.registry.log.notes.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, sign_note
 from rasura.registry.registry import Registry
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from support.registries.workshop import Workshop, workshop
 
 from rasura.patches.errors import AuditError, ConflictError
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.take_out import export_bundle, export_checkpoint
-from rasura.registry.evidence.witness import witness
+from rasura.registry.evidence.anchoring.witness import witness
+from rasura.registry.evidence.proofs.take_out import export_bundle, export_checkpoint
 from rasura.registry.log.notes.cosignature import WitnessKey, cosign, find_cosignature
 from rasura.registry.log.notes.signed_note import Note, VerifyKey, parse_note, sign_note
 from rasura.registry.registry import Registry

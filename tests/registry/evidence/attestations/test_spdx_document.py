@@ -7,8 +7,8 @@ import pytest
 
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.types import Digest, ParamName, PatchId
-from rasura.registry.evidence.model_statement import ModelStatement, StatedParameter, StatedPatch
-from rasura.registry.evidence.spdx_document import write_spdx
+from rasura.registry.evidence.attestations.model_statement import ModelStatement, StatedParameter, StatedPatch
+from rasura.registry.evidence.attestations.spdx_document import write_spdx
 
 DOG, PHOTO = PatchId("d" * 64), PatchId("f" * 64)
 STATEMENT = ModelStatement(

@@ -15,7 +15,7 @@ from typing import Final
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.registry._storage.records.validation import from_instant
-from rasura.registry.evidence.model_statement import MEANS, ModelStatement, StatedPatch
+from rasura.registry.evidence.attestations.model_statement import MEANS, ModelStatement, StatedPatch
 
 __all__ = ["write_spdx"]
 

@@ -14,8 +14,8 @@ from typing import IO, Final, Literal
 from rasura.patches.errors import AuditError, FormatError, NotFoundError
 from rasura.registry._storage.files.durable_files import translated
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.evidence.log_bundle import read_log_bundle
-from rasura.registry.evidence.proof_file import HEADER, MAX_PROOF_BYTES, verify_proof
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
+from rasura.registry.evidence.proofs.proof_file import HEADER, MAX_PROOF_BYTES, verify_proof
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey
 
 __all__ = ["SHOWN", "VerifiedFile", "verify_file"]
