@@ -1,6 +1,6 @@
 """What all calls of a registry share.
 
-`rasura.api.registry.Registry` inherits from the classes of this room, in the order in which docs/python.md shows them:
+`rasura.api.registry.Registry` inherits from the classes of this room and of those below it, in the order in which docs/python.md shows them:
 one object with all calls, as one types them, in modules that can be read.
 """
 
