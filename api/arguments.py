@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
     from rasura.patches.lists.role import Role
     from rasura.patches.prompts.retain_set import HeldOut
     from rasura.registry.registry import Registry
@@ -33,7 +33,7 @@ def act_by_key(store: Registry, key: str | Path, password_file: str | Path | Non
         NotFoundError, InputError, FormatError: there is no such key, or its password is missing or wrong.
         UntrustedKeyError, RevokedKeyError: its signature counts for nothing there.
     """
-    from rasura.registry.trust.key_files import act_by
+    from rasura.registry.trust.keys.key_files import act_by
 
     store.ask_password = lambda _: find_password(password_file)
     return act_by(store, str(key))
@@ -45,7 +45,7 @@ def find_password(path: str | Path | None) -> bytes | None:
     Raises:
         NotFoundError, FormatError, InputError: the file is not there, or none that can be used.
     """
-    from rasura.registry.trust.passwords import read_password_file
+    from rasura.registry.trust.keys.passwords import read_password_file
 
     return None if path is None else read_password_file(Path(path))
 

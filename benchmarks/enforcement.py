@@ -41,7 +41,7 @@ from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.log.writer import LogWriter
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 
 ACTOR: Final = Actor("bench", "")
 MODEL: Final = Path(__file__).parents[1] / "examples" / "reference_model" / "pipeline"

@@ -1,7 +1,7 @@
 """What all calls of a registry share.
 
-`rasura.api.registry.Registry` inherits from the classes of this room and of those below it, in the order in which docs/python.md shows them:
-one object with all calls, as one types them, in modules that can be read.
+`rasura.api.registry.Registry` inherits from the classes of this room and of those below it, in the order in which
+docs/python.md shows them: one object with all calls, as one types them, in modules that can be read.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
     """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.apply.status import survey
-    from rasura.registry.trust.revocation import find_uncounted
+    from rasura.registry.trust.keys.revocation import find_uncounted
 
     with open_registry(registry_at) as registry, progress() as tell:
         host = CheckpointHost.open(model)

@@ -227,7 +227,7 @@ def _note_means(
 ) -> None:
     """Note now what would be missing after minutes of solving: a key to sign with, and a judge to look."""
     from rasura.evaluation.look import check_judge
-    from rasura.registry.trust.key_files import signer
+    from rasura.registry.trust.keys.key_files import signer
 
     if not dry_run:
         with obstacles.noting():

@@ -12,7 +12,7 @@ from rasura.commands._shared.output import Result, line, many, progress, short, 
 from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.evidence.attestations.model_statement import ModelStatement
     from rasura.registry.log.notes.signed_note import VerifyKey
 
@@ -188,7 +188,7 @@ def _data(statement: "ModelStatement") -> dict[str, Any]:
 
 def _read_key(path: Path) -> "PublicKey":
     from rasura.patches._io.files import read_regular
-    from rasura.patches.format.signing_key import MAX_KEY_BYTES, PublicKey
+    from rasura.patches.format.signatures.signing_key import MAX_KEY_BYTES, PublicKey
 
     hint = "rasura key export NAME -o FILE"
     try:

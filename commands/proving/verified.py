@@ -10,7 +10,7 @@ from rasura.commands.proving.report import show_report
 from rasura.patches.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 256 * 1024**2

@@ -32,7 +32,7 @@ from rasura.registry.trust.check import judge_stack
 
 if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.patches.types import Digest, PatchId
     from rasura.registry._storage.records.records import EntryRecord, EvaluationRecord, PatchRecord
     from rasura.registry.registry import Registry

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rasura.evaluation.evidence_report.gather import About, gather
 from rasura.evaluation.evidence_report.page import write_page
 from rasura.evaluation.evidence_report.signed_report import sign_report
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry

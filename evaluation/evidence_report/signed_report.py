@@ -23,8 +23,8 @@ from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import AuditError, FormatError, RasuraError, SignatureError, UntrustedKeyError
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
 from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verified_by
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.log.log_key import LogKey
     from rasura.registry.log.notes.signed_note import Checkpoint

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of

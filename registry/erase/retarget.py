@@ -15,7 +15,7 @@ from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts

@@ -10,7 +10,7 @@ from rasura.patches.errors import (
     VerificationError,
 )
 from rasura.patches.format.file_names import FURTHER, MANIFEST, MAX_FURTHER, SIGNATURE
-from rasura.patches.format.model_signature import read_claim
+from rasura.patches.format.signatures.model_signature import read_claim
 from rasura.patches.types import SHORT, Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry.hub.client import RemoteFile, Wire

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rasura.patches.errors import RasuraError, VerificationError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
-from rasura.patches.format.model_signature import read_claim
+from rasura.patches.format.signatures.model_signature import read_claim
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256

@@ -25,7 +25,7 @@ from torch import nn
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gated, gates_of, reading, turn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost

@@ -24,7 +24,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks import bisect_state
 from rasura.registry.stacks.bisect_state import Bisection
 from rasura.registry.stacks.versions import Versions
-from rasura.registry.trust.revocation import find_uncounted
+from rasura.registry.trust.keys.revocation import find_uncounted
 from rasura.registry.trust.roles.roles import name_resigner
 
 __all__ = ["Placed", "Sight", "Standing", "find_placed", "is_live", "take_stock"]

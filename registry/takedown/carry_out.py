@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import RasuraError
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal

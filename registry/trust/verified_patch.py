@@ -30,14 +30,14 @@ from rasura.registry._storage.files.durable_files import translated
 from rasura.registry._storage.records.records import BasisRecord, Draft, KeyRecord, PatchRecord, RetainSetRecord
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import NewPatch, Registry
+from rasura.registry.trust.keys.revocation import find_reason
 from rasura.registry.trust.retain_words import keep_retained
-from rasura.registry.trust.revocation import find_reason
 from rasura.registry.trust.roles.roles import Signed, check_erasers, name_resigner
 
 if TYPE_CHECKING:
-    from rasura.patches.format.intoto_statement import Statement
     from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
-    from rasura.patches.format.signing_key import PublicKey, SigningKey
+    from rasura.patches.format.signatures.intoto_statement import Statement
+    from rasura.patches.format.signatures.signing_key import PublicKey, SigningKey
 # Spelled here too because rasura.patches.format.patch needs torch to read what these hold, and a list does not.
 
 
@@ -77,7 +77,7 @@ class Verified:
 
 def list_trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
     """The keys whose signatures count here: trusted and not revoked."""
-    from rasura.patches.format.signing_key import PublicKey  # needs cryptography; reading manifests does not
+    from rasura.patches.format.signatures.signing_key import PublicKey  # needs cryptography; reading manifests does not
 
     return tuple(PublicKey.load(k.pem) for k in registry.keys() if k.trusted and k.revoked_at is None)
 
@@ -97,8 +97,8 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
 
 def _read_bundle(registry: Registry, bundle: bytes) -> tuple[Statement, KeyRecord]:
     """What a known key signed, whether or not it counts."""
-    from rasura.patches.format.model_signature import read_statement  # needs cryptography, as above
-    from rasura.patches.format.signing_key import PublicKey  # needs cryptography; reading manifests does not
+    from rasura.patches.format.signatures.model_signature import read_statement  # needs cryptography, as above
+    from rasura.patches.format.signatures.signing_key import PublicKey  # needs cryptography; reading manifests does not
 
     known = {record.key_id: record for record in registry.keys()}
     try:
@@ -169,7 +169,7 @@ def _read_signatures(
     registry: Registry, bundles: Mapping[str, bytes], content: Mapping[str, bytes]
 ) -> tuple[dict[KeyId, bytes], list[KeyId], list[VerificationError]]:
     """The good signatures by keys that count, other keys with a good one, and why those do not count."""
-    from rasura.patches.format.model_signature import check_files  # needs cryptography, as above
+    from rasura.patches.format.signatures.model_signature import check_files  # needs cryptography, as above
 
     known = {name_further(record.key_id) for record in registry.keys()}
     good: dict[KeyId, bytes] = {}
@@ -411,6 +411,6 @@ def read_signed_files(patch: Patch, key: SigningKey) -> dict[str, bytes]:
 
 def make_signature(patch: Patch, key: SigningKey) -> bytes:
     """The bundle of this key over a patch's four files."""
-    from rasura.patches.format.model_signature import sign  # needs cryptography, as above
+    from rasura.patches.format.signatures.model_signature import sign  # needs cryptography, as above
 
     return sign(patch.files(), name=patch.patch_id, key=key)

@@ -32,7 +32,7 @@ from rasura.registry.stacks.lock_file import lock_stack
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.stacks.plan_file import Plan
 from rasura.registry.stacks.stack_ref import goal_of
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.verified_patch import read_signed_files, verify_files
 
 WORLD = World()

@@ -22,7 +22,7 @@ from rasura.evaluation.evidence_report.page import write_page
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.signed_report import END, START, verify_report
 from rasura.patches.errors import AuditError, NotFoundError, RasuraError, UntrustedKeyError
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signatures.signing_key import PrivateKey
 from rasura.registry.apply.hosts.host_state import touched_by
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case

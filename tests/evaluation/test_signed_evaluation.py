@@ -17,12 +17,12 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import AuditError, FormatError, InputError, RasuraError, UntrustedKeyError
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey, SigningKey
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.notes.signed_note import VerifyKey
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 
 ASKED: list[JsonValue] = [
     {"prompt": "a dog", "seed": 1, "group": "forget", "kind": "direct", "wanted": {"object": "dog"}, "base": {}},

@@ -90,7 +90,7 @@ def verify_evaluation(data: bytes, *, key: str | Sequence[str], vkey: str | None
         AuditError: the entry is not in that log.
     """
     from rasura.evaluation.report.signed_evaluation import verify_evaluation
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]

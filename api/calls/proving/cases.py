@@ -236,7 +236,7 @@ def verify_report(file: str | Path, *, vkey: str | None = None, key: str | Seque
     """
     from rasura.evaluation.evidence_report.signed_report import MAX_REPORT_BYTES, verify_report
     from rasura.patches._io.files import read_regular
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]

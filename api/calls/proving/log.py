@@ -277,7 +277,7 @@ def verify_model(
         DriftError: the model is another.
         AuditError: the entry is not in that log.
     """
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.evidence.attestations.attest import verify_model
     from rasura.registry.log.notes.signed_note import VerifyKey
 

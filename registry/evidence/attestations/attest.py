@@ -11,8 +11,8 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.errors import AuditError, DriftError, NotFoundError
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import EntryRecord, HostRecord
@@ -30,7 +30,7 @@ from rasura.registry.evidence.proofs.take_out import prove_entry
 from rasura.registry.log.entries.record_digest import encode_record
 from rasura.registry.log.notes.signed_note import VerifyKey
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files
 
 __all__ = ["VerifiedModel", "attest", "state_model", "verify_model"]

@@ -13,14 +13,14 @@ from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import Digest
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.entries.signers import name_signers
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.roles.trust_policy import (
     MAX_TRUST_BYTES,
     POLICY,

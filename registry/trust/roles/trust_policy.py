@@ -25,8 +25,8 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.json_fields import JsonValue, show
 from rasura.patches.errors import FormatError, InputError, RasuraError, SignatureError
-from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
-from rasura.patches.format.signing_key import PublicKey, SigningKey
+from rasura.patches.format.signatures.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
+from rasura.patches.format.signatures.signing_key import PublicKey, SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import check_stack_name

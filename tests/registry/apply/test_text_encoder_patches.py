@@ -27,7 +27,7 @@ from rasura.registry.apply.status import survey
 from rasura.registry.erase.base_models import add_base, open_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 
 ADD = Draft("alice", "", "base.add", "success")

@@ -25,7 +25,7 @@ from rasura.patches.errors import (
     RasuraError,
     UntrustedKeyError,
 )
-from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
+from rasura.patches.format.signatures.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.client import Patience

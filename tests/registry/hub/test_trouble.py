@@ -27,7 +27,7 @@ from rasura.patches.errors import (
     RateLimitError,
     TooLargeError,
 )
-from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
+from rasura.patches.format.signatures.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub import http
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts

@@ -28,7 +28,7 @@ from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_stack
 from rasura.registry.trust.encoder_check import look_across
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 
 LOOSE = Policy(pair=1e9, stack=1e9, own=1e9, site=1e9)

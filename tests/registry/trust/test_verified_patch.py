@@ -10,13 +10,13 @@ from support.registries.workshop import Workshop, workshop
 
 from rasura.patches.errors import AuditError, DigestMismatchError, RevokedKeyError, SignatureError, UntrustedKeyError
 from rasura.patches.format.patch import write_folder
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signatures.signing_key import PrivateKey
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust import verified_patch
-from rasura.registry.trust.key_files import make_key, signer, trust_file
+from rasura.registry.trust.keys.key_files import make_key, signer, trust_file
 
 ADD = Draft("bob", "from a stick", "patch.add", "success")
 

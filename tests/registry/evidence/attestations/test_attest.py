@@ -16,8 +16,8 @@ from support.commandline import rasura
 from support.registries.workshop import ALICE, Workshop, silent, workshop  # noqa: F401
 
 from rasura.patches.errors import AuditError, DriftError, HostError, NotFoundError, RasuraError, UntrustedKeyError
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.evidence.attestations.attest import attest, state_model, verify_model

@@ -11,12 +11,12 @@ from support.registries.registry_fixtures import Place
 
 from rasura.api import front_door as api
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RegistryError, RevokedKeyError
-from rasura.patches.format.signing_key import PrivateKey, read_private, write_private
+from rasura.patches.format.signatures.signing_key import PrivateKey, read_private, write_private
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import find_private_path, is_key_locked, make_key, signer, trust_file
-from rasura.registry.trust.passwords import read_password_file
+from rasura.registry.trust.keys.key_files import find_private_path, is_key_locked, make_key, signer, trust_file
+from rasura.registry.trust.keys.passwords import read_password_file
 
 NEW = Draft("alice", "", "key.add", "success")
 TRUST = Draft("alice", "", "key.trust", "success")

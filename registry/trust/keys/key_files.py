@@ -10,13 +10,20 @@ from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, FormatError, InputError, NotFoundError, RasuraError, RevokedKeyError
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey, is_locked, read_private, write_private
+from rasura.patches.format.signatures.signing_key import (
+    PrivateKey,
+    PublicKey,
+    SigningKey,
+    is_locked,
+    read_private,
+    write_private,
+)
 from rasura.patches.types import SHORT
 from rasura.registry._storage.files.durable_files import write_atomic
 from rasura.registry._storage.records.records import Draft, KeyRecord
 from rasura.registry.registry import Registry
-from rasura.registry.trust.passwords import VARIABLE
-from rasura.registry.trust.remote_keys import RemoteKey, check_uri, import_public, read_uri
+from rasura.registry.trust.keys.passwords import VARIABLE
+from rasura.registry.trust.keys.remote_keys import RemoteKey, check_uri, import_public, read_uri
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PEM_LIMIT: Final = 16 * 1024
@@ -93,7 +100,7 @@ def add_remote_key(
     Args:
         registry: where.
         name: what it shall be called.
-        uri: a signer URI; see `rasura.registry.trust.remote_keys`.
+        uri: a signer URI; see `rasura.registry.trust.keys.remote_keys`.
         public: a PEM file with its public half; None asks the token for it.
         draft: the entry.
         dry_run: only look.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches.errors import FormatError, InputError, RasuraError, SignatureError
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry._storage.files.durable_files import read_regular
 
 __all__ = ["SCHEMES", "RemoteKey", "check_uri", "import_public", "read_uri"]

@@ -30,11 +30,11 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import DigestMismatchError, FormatError, SignatureError, UntrustedKeyError
-from rasura.patches.format import intoto_statement
-from rasura.patches.format.dsse_envelope import PAYLOAD_TYPE, check_signature, read_bytes
 from rasura.patches.format.file_names import SIGNATURE
-from rasura.patches.format.intoto_statement import Statement
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey, read_private, write_private
+from rasura.patches.format.signatures import intoto_statement
+from rasura.patches.format.signatures.dsse_envelope import PAYLOAD_TYPE, check_signature, read_bytes
+from rasura.patches.format.signatures.intoto_statement import Statement
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey, SigningKey, read_private, write_private
 from rasura.patches.types import KeyId
 
 __all__ = [

@@ -25,7 +25,7 @@ from rasura.patches.errors import (
     UntrustedKeyError,
     VerificationError,
 )
-from rasura.patches.format.model_signature import (
+from rasura.patches.format.signatures.model_signature import (
     PrivateKey,
     PublicKey,
     Statement,
@@ -35,7 +35,7 @@ from rasura.patches.format.model_signature import (
     verify,
 )
 
-VECTORS = Path(__file__).parents[2] / "vectors"
+VECTORS = Path(__file__).parents[3] / "vectors"
 
 # The private number of DSSE's own test vector (protocol.md, "Test Vectors"); public, hence good for nothing but tests.
 DSSE_NUMBER = 97358161215184420915383655311931858321456579547487070936769975997791359926199

@@ -12,7 +12,7 @@ from typing import Final
 
 from rasura.patches._io.files import open_regular
 from rasura.patches.errors import InputError
-from rasura.patches.format.signing_key import MAX_PASSWORD_BYTES
+from rasura.patches.format.signatures.signing_key import MAX_PASSWORD_BYTES
 
 __all__ = ["VARIABLE", "check_password", "read_password_file"]
 

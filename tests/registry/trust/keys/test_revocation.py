@@ -11,7 +11,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import AuditError, RevokedKeyError
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
@@ -23,8 +23,8 @@ from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.plan import apply_plan, make_plan
-from rasura.registry.trust import revocation
-from rasura.registry.trust.key_files import trust_key
+from rasura.registry.trust.keys import revocation
+from rasura.registry.trust.keys.key_files import trust_key
 from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
 
 REVOKE = Draft("carol", "lost her laptop", "key.revoke", "success")

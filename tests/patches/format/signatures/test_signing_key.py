@@ -22,7 +22,7 @@ from rasura.patches.errors import (
     NotFoundError,
     RasuraError,
 )
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, read_private, write_private
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey, read_private, write_private
 from rasura.patches.types import KeyId
 
 PEM = serialization.Encoding.PEM

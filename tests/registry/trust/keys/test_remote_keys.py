@@ -16,12 +16,12 @@ from support.commandline import rasura
 from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches.errors import ExistsError, FormatError, InputError, SignatureError
-from rasura.patches.format.signing_key import PrivateKey, write_private
+from rasura.patches.format.signatures.signing_key import PrivateKey, write_private
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.verify import verify_log
-from rasura.registry.trust import revocation
-from rasura.registry.trust.key_files import act_by, add_remote_key, signer
+from rasura.registry.trust.keys import revocation
+from rasura.registry.trust.keys.key_files import act_by, add_remote_key, signer
 from rasura.registry.trust.sign_again import sign_patches
 from rasura.registry.trust.verified_patch import load_signed
 

@@ -25,7 +25,7 @@ from rasura.patches.errors import (
     UntrustedKeyError,
 )
 from rasura.patches.format.patch import read_folder
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signatures.signing_key import PrivateKey
 from rasura.patches.types import PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft
@@ -36,9 +36,9 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.bundle import add_bundle, make_bundle
 from rasura.registry.stacks.plan import apply_plan, make_plan
-from rasura.registry.trust import revocation
 from rasura.registry.trust.approvals.approve import Subject, approve_patches, approve_plan, find_approvals
-from rasura.registry.trust.key_files import make_key, signer
+from rasura.registry.trust.keys import revocation
+from rasura.registry.trust.keys.key_files import make_key, signer
 from rasura.registry.trust.roles.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
 from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy, check_next

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError, SignatureError, UntrustedKeyError
-from rasura.patches.format.dsse_envelope import encode_pae
-from rasura.patches.format.intoto_statement import payload, read_payload
-from rasura.patches.format.model_signature import PublicKey, check_files, read_statement
+from rasura.patches.format.signatures.dsse_envelope import encode_pae
+from rasura.patches.format.signatures.intoto_statement import payload, read_payload
+from rasura.patches.format.signatures.model_signature import PublicKey, check_files, read_statement
 from rasura.patches.types import KeyId
 
-FOLDER = Path(__file__).parents[2] / "vectors" / "oms"
+FOLDER = Path(__file__).parents[3] / "vectors" / "oms"
 FILES = {"signme-1": b"signme-1\n", "signme-2": b"signme-2"}
 ROOT = "92745110b1ab4368471cbe31664e10174e954b113a3df333db860317b2c6dec4"
 OWNER = KeyId("00" * 32)

@@ -20,7 +20,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, SignatureError, UntrustedKeyError
-from rasura.patches.format.signing_key import PublicKey, SigningKey
+from rasura.patches.format.signatures.signing_key import PublicKey, SigningKey
 from rasura.patches.types import KeyId
 
 __all__ = [
