@@ -10,7 +10,7 @@ from rasura.evaluation.images.questions import Subjects, questions, scores
 from rasura.evaluation.report.question_kinds import Erasures, find_beside, make_default_questions, read_paraphrases
 from rasura.patches.errors import FormatError, InputError
 
-MODEL = Path(__file__).parents[2] / "examples" / "reference_model"
+MODEL = Path(__file__).parents[3] / "examples" / "reference_model"
 SUBJECTS = Subjects.load(MODEL / "concepts.json")
 PARAPHRASES = read_paraphrases(MODEL / "paraphrases.json")
 

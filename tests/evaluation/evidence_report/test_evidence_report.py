@@ -28,7 +28,7 @@ from rasura.registry.apply.receipt import Actor
 from rasura.registry.cases.handle_case import close_case, forget_case
 from rasura.registry.log.notes.signed_note import VerifyKey
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "rasura-report-1.json"
+SCHEMA = Path(__file__).parents[3] / "docs" / "schemas" / "rasura-report-1.json"
 VOID = {"meta", "br", "img"}
 
 

@@ -15,7 +15,7 @@ from rasura.evaluation.attacks.token_suffix import find_suffix, typeable
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.patches.errors import UnsupportedHostError
 
-REFERENCE = Path(__file__).parents[2] / "examples" / "reference_model"
+REFERENCE = Path(__file__).parents[3] / "examples" / "reference_model"
 
 
 @pytest.fixture(scope="module")
