@@ -32,7 +32,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry._resources.patches import NewPatch
+from rasura.registry._resources.patches.patches import NewPatch
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations

@@ -19,7 +19,7 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patch_rows, policies, signatures, stacks
+from rasura.registry._resources import bases, cases, evaluations, hosts, keys, policies, stacks
 from rasura.registry._resources.bases import Bases
 from rasura.registry._resources.cases import Cases
 from rasura.registry._resources.create import foresee, found, open_journal, upgrade
@@ -27,9 +27,10 @@ from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
-from rasura.registry._resources.patches import NewPatch, Patches
+from rasura.registry._resources.patches import patch_rows, signatures
+from rasura.registry._resources.patches.patches import NewPatch, Patches
+from rasura.registry._resources.patches.signatures import NewSignature, Signatures
 from rasura.registry._resources.policies import Policies
-from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location

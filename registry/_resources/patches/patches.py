@@ -12,9 +12,17 @@ from rasura.patches.errors import AmbiguousIdError, DigestMismatchError, NotFoun
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE, name_further
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.types import Digest, KeyId, PatchId
-from rasura.registry._resources import signatures
 from rasura.registry._resources.bases import insert_basis, insert_retain_set
-from rasura.registry._resources.patch_rows import every, find_beginning, find_named, find_retired, insert, load, resolve
+from rasura.registry._resources.patches import signatures
+from rasura.registry._resources.patches.patch_rows import (
+    every,
+    find_beginning,
+    find_named,
+    find_retired,
+    insert,
+    load,
+    resolve,
+)
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.lookup import is_abbreviation
 from rasura.registry._storage.database.tables import PatchRow
