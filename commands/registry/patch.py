@@ -208,7 +208,8 @@ def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: boo
 def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
     from rasura.registry.trust.approvals.approve import Subject, find_approvals
-    from rasura.registry.trust.verified_patch import find_signers, manifest_of
+    from rasura.registry.trust.register_patch import find_signers
+    from rasura.registry.trust.verified_patch import manifest_of
 
     with open_registry(registry_at) as registry:
         record = registry.patch(patch_ref)
@@ -272,7 +273,7 @@ def _doubt(key: "KeyRecord") -> str:
 @DRY
 def add(folders: tuple[Path, ...], order: Order, *, dry_run: bool) -> Result:
     """Register the patches in folders, as export writes them, if a key trusted here has signed each: all, or none."""
-    from rasura.registry.trust.verified_patch import add_folders
+    from rasura.registry.trust.register_patch import add_folders
 
     with order.open() as registry:
         added = add_folders(registry, folders, order.draft("patch.add"), dry_run=dry_run)

@@ -24,8 +24,9 @@ from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
+from rasura.registry.trust.verified_patch import manifest_of, read_signed_files
 
 __all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
 

@@ -18,17 +18,15 @@ from rasura.registry.hub.card.licences import parse
 from rasura.registry.hub.remote import Remote
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.trust.verified_patch import (
+from rasura.registry.trust.register_patch import (
     SignedPatch,
-    Verified,
     add_signed,
     check_may_come_in,
     find_new,
     find_new_signers,
     list_left,
-    open_bundle,
-    verify_files,
 )
+from rasura.registry.trust.verified_patch import Verified, open_bundle, verify_files
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import LockFile, lock_stack
 from rasura.registry.trust.keys.key_files import is_key_name, trust_key
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_signers
 from rasura.registry.trust.roles.roles import Signed, check_erasers
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_signers, load_signed
+from rasura.registry.trust.verified_patch import load_signed
 
 __all__ = ["Bundle", "BundledKey", "BundledPatch", "TakenIn", "add_bundle", "make_bundle", "read_bundle"]
 

@@ -31,7 +31,8 @@ from rasura.patches.errors import ConflictError, FormatError, RasuraError
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.records.choices import StackRecord, check_stack_name, digest_policy
 from rasura.registry.registry import Registry
-from rasura.registry.trust.verified_patch import find_signers, manifest_of
+from rasura.registry.trust.register_patch import find_signers
+from rasura.registry.trust.verified_patch import manifest_of
 
 __all__ = [
     "FORMAT",

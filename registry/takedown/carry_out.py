@@ -22,8 +22,9 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
 from rasura.registry.takedown.plan import Made, TakedownPlan
+from rasura.registry.trust.register_patch import SignedPatch, add_signed
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
+from rasura.registry.trust.verified_patch import read_signed_files
 
 __all__ = ["Done", "carry_out"]
 

@@ -28,8 +28,9 @@ from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import add_signed, find_new, load_verified
+from rasura.registry.trust.verified_patch import load_verified
 
 __all__ = ["Followed", "FollowedPatch", "retarget_stack"]
 

@@ -21,9 +21,9 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import Accepted, Policy, Refused, check
 from rasura.patches.errors import ConflictError, DigestMismatchError, FormatError, RasuraError
-from rasura.patches.format.manifest_parts import BasisSpec
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import BASIS, Patch, PatchTensors
+from rasura.patches.format.protected_spec import BasisSpec
 from rasura.patches.types import ParamName
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry

@@ -16,7 +16,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError, DriftError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.families import Encoder
+from rasura.patches.models.family import Encoder
 from rasura.patches.models.text_encoders.load_encoder import load_reader
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder, load_readers, state_of
 from rasura.registry.apply import operations

@@ -14,7 +14,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.trust.verified_patch import Added, add_folders
+from rasura.registry.trust.register_patch import Added, add_folders
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICTURE = {"prompt": "a photo of a dog", "seed": "1", "steps": "2"}

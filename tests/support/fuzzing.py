@@ -48,7 +48,8 @@ from rasura.registry.stacks.lock_file import LockFile
 from rasura.registry.stacks.plan_file import Plan
 from rasura.registry.takedown.wanted_file import read_wanted
 from rasura.registry.trust.keys.remote_keys import read_uri
-from rasura.registry.trust.roles.trust_policy import POLICY, SignedTrust, TrustedKey, TrustPolicy
+from rasura.registry.trust.roles.signed_trust import SignedTrust
+from rasura.registry.trust.roles.trust_policy import POLICY, TrustedKey, TrustPolicy
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 MARK: Final = "<!-- table: fuzz -->"

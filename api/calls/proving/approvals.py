@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rasura.registry.live.arguments import Ids
     from rasura.registry.stacks.plan_file import Plan
     from rasura.registry.trust.approvals.approve import Approved
-    from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy
+    from rasura.registry.trust.roles.signed_trust import SignedTrust
+    from rasura.registry.trust.roles.trust_policy import TrustPolicy
 
 __all__ = ["ApprovalCalls"]
 

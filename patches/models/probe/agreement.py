@@ -11,7 +11,8 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.format.trace_spec import FIXED, TracedSpec, TraceSpec
 from rasura.patches.hosts.disk.diffusers_layout import find_layout
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.families import Family, find_family
+from rasura.patches.models.families import find_family
+from rasura.patches.models.family import Family
 from rasura.patches.models.probe.probe import probe_folder
 from rasura.patches.models.probe.trace import Trace, digest_config
 from rasura.patches.types import ParamName

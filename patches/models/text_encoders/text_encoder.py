@@ -25,7 +25,8 @@ import torch
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.families import CLIP, Encoder, Family, find_family
+from rasura.patches.models.families import CLIP, find_family
+from rasura.patches.models.family import Encoder, Family
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_of
 from rasura.patches.models.text_encoders.load_encoder import load_reader, load_tower, put_back

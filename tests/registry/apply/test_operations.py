@@ -52,7 +52,7 @@ from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import trust_file
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed
+from rasura.registry.trust.register_patch import SignedPatch, add_signed
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace, _chosen
 from rasura.patches.erasers.text_encoder.edit import _pairs
 from rasura.patches.errors import ErasureRefusedError, InputError, NotFiniteError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.protected_spec import HIDDEN
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition

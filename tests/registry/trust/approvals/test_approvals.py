@@ -39,17 +39,13 @@ from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.trust.approvals.approve import Subject, approve_patches, approve_plan, find_approvals
 from rasura.registry.trust.keys import revocation
 from rasura.registry.trust.keys.key_files import make_key, signer
+from rasura.registry.trust.register_patch import SignedPatch, add_folders, add_signed
 from rasura.registry.trust.roles.in_force import find_trust_policy, put_trust_in_force, sign_trust_policy
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy, check_next
+from rasura.registry.trust.roles.signed_trust import SignedTrust, check_next
+from rasura.registry.trust.roles.trust_policy import TrustPolicy
 from rasura.registry.trust.sign_again import sign_patches
-from rasura.registry.trust.verified_patch import (
-    SignedPatch,
-    add_folders,
-    add_signed,
-    load_verified,
-    read_signed_files,
-)
+from rasura.registry.trust.verified_patch import load_verified, read_signed_files
 
 SET = Draft("alice", "", "trust.set", "success")
 APPROVE = Draft("alice", "looked at it", "patch.approve", "success")

@@ -25,7 +25,8 @@ from rasura.registry.stacks import edit
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.trust.keys import revocation
 from rasura.registry.trust.keys.key_files import trust_key
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, load_verified, read_signed_files
+from rasura.registry.trust.register_patch import SignedPatch, add_signed
+from rasura.registry.trust.verified_patch import load_verified, read_signed_files
 
 REVOKE = Draft("carol", "lost her laptop", "key.revoke", "success")
 ADD = Draft("carol", "", "patch.add", "success")
