@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from rasura.patches.lists.role import TEMPLATES
+from rasura.patches.prompts.retain_set import load_held_out, load_texts
+from rasura.registry.trust.keys.passwords import read_password_file
+
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
     from rasura.patches.format.signatures.signing_key import SigningKey
@@ -45,8 +49,6 @@ def find_password(path: str | Path | None) -> bytes | None:
     Raises:
         NotFoundError, FormatError, InputError: the file is not there, or none that can be used.
     """
-    from rasura.registry.trust.keys.passwords import read_password_file
-
     return None if path is None else read_password_file(Path(path))
 
 
@@ -61,9 +63,6 @@ def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:
         NotFoundError: the file is missing.
         ListError: it is empty or unreadable, or can be read in more than one way.
     """
-    from rasura.patches.lists.role import TEMPLATES
-    from rasura.patches.prompts.retain_set import load_texts
-
     if isinstance(lines, Path):
         return load_texts(lines, role or TEMPLATES)
     return (lines,) if isinstance(lines, str) else tuple(lines)
@@ -75,8 +74,6 @@ def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
     Raises:
         ListError: as `read_lines`.
     """
-    from rasura.patches.prompts.retain_set import load_held_out
-
     return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
 
 

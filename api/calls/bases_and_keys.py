@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
+from rasura.registry.trust.keys.passwords import read_password_file
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import BaseRecord, BaseSummary, KeyRecord
@@ -43,7 +44,6 @@ class BaseAndKeyCalls(Calls):
             InputError: no password was given, or one that cannot be one.
         """
         from rasura.registry.trust.keys.key_files import make_key
-        from rasura.registry.trust.keys.passwords import read_password_file
 
         password = None
         if encrypt:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from rasura.evaluation.evidence_report.kept_pictures import Pictures, read_kept
 from rasura.evaluation.evidence_report.plain_words import NOT_PROMISED, describe_entry
 from rasura.evaluation.evidence_report.signed_report import FORMAT
+from rasura.evaluation.plots.figure import InterferenceData, draw_interference
 from rasura.evaluation.report.recorded import Report, read_report
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.stack import Stack
@@ -289,7 +290,6 @@ def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
     sets = [each.applied for each in scope.placed if 1 < len(each.applied) <= _DRAWN]
     if not sets:
         return b"", None
-    from rasura.evaluation.plots.figure import InterferenceData, draw_interference
 
     stack = max(sets, key=len)
     try:

@@ -18,6 +18,8 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE, is_signature, name_further
 from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.signatures.model_signature import check_files, read_statement, sign
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.records.records import KeyRecord
 from rasura.registry.registry import Registry
@@ -27,7 +29,7 @@ from rasura.registry.trust.roles.roles import name_resigner
 if TYPE_CHECKING:
     from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
     from rasura.patches.format.signatures.intoto_statement import Statement
-    from rasura.patches.format.signatures.signing_key import PublicKey, SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +51,6 @@ class Verified:
 
 def list_trusted_keys(registry: Registry) -> tuple[PublicKey, ...]:
     """The keys whose signatures count here: trusted and not revoked."""
-    from rasura.patches.format.signatures.signing_key import PublicKey  # needs cryptography; reading manifests does not
-
     return tuple(PublicKey.load(k.pem) for k in registry.keys() if k.trusted and k.revoked_at is None)
 
 
@@ -69,9 +69,6 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
 
 def _read_bundle(registry: Registry, bundle: bytes) -> tuple[Statement, KeyRecord]:
     """What a known key signed, whether or not it counts."""
-    from rasura.patches.format.signatures.model_signature import read_statement  # needs cryptography, as above
-    from rasura.patches.format.signatures.signing_key import PublicKey  # needs cryptography; reading manifests does not
-
     known = {record.key_id: record for record in registry.keys()}
     try:
         statement = read_statement(bundle, [PublicKey.load(record.pem) for record in known.values()])
@@ -141,8 +138,6 @@ def _read_signatures(
     registry: Registry, bundles: Mapping[str, bytes], content: Mapping[str, bytes]
 ) -> tuple[dict[KeyId, bytes], list[KeyId], list[VerificationError]]:
     """The good signatures by keys that count, other keys with a good one, and why those do not count."""
-    from rasura.patches.format.signatures.model_signature import check_files  # needs cryptography, as above
-
     known = {name_further(record.key_id) for record in registry.keys()}
     good: dict[KeyId, bytes] = {}
     once: list[KeyId] = []
@@ -209,6 +204,4 @@ def read_signed_files(patch: Patch, key: SigningKey) -> dict[str, bytes]:
 
 def make_signature(patch: Patch, key: SigningKey) -> bytes:
     """The bundle of this key over a patch's four files."""
-    from rasura.patches.format.signatures.model_signature import sign  # needs cryptography, as above
-
     return sign(patch.files(), name=patch.patch_id, key=key)

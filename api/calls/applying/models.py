@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from rasura.api.arguments import PolicyRef, read_policy
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
+from rasura.patches.algebra.strength import Strength
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
@@ -60,7 +62,6 @@ class ModelCalls(Calls):
             AlreadyAppliedError: one of them is applied at another strength; nothing changed. At this one it stays.
             CheckRefusedError, VerificationError, BaseMismatchError, DriftError, HostError: nothing changed.
         """
-        from rasura.patches.algebra.strength import Strength
         from rasura.registry.apply.operations import apply_to_folder
         from rasura.registry.live.arguments import listed_for_one_strength
 
@@ -189,7 +190,6 @@ class ModelCalls(Calls):
             NotAppliedError: one of them is not applied; nothing changed.
             DriftError: the model is not what the registry last wrote; nothing changed.
         """
-        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.apply.operations import revert
         from rasura.registry.live.arguments import listed
 
@@ -246,7 +246,6 @@ class ModelCalls(Calls):
         Raises:
             HostError: no model that can be read.
         """
-        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.apply.status import survey
 
         return survey(self.store, CheckpointHost.open(Path(model)), deep=deep, progress=self._progress)
@@ -258,7 +257,6 @@ class ModelCalls(Calls):
         Raises:
             RasuraError: as for `switch`.
         """
-        from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
         from rasura.registry.stacks.plan import make_plan
 
         return make_plan(self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=read_policy(policy))

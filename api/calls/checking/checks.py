@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rasura.api.arguments import PolicyRef, read_policy
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
+from rasura.patches.checks.verdict import Accepted
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
@@ -69,8 +70,6 @@ class CheckCalls(Calls):
 
 def _said(judged: Judged) -> Judged:
     """The same, with reasons that name the next call."""
-    from rasura.patches.checks.verdict import Accepted
-
     if isinstance(judged.verdict, Accepted):
         return judged
     reasons = tuple(replace(reason, hint=python_hint(reason.hint)) for reason in judged.verdict.reasons)

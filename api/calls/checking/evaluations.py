@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches.format.signatures.signing_key import PublicKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.evaluation.evaluate import EvaluationRequest
@@ -90,8 +92,6 @@ def verify_evaluation(data: bytes, *, key: str | Sequence[str], vkey: str | None
         AuditError: the entry is not in that log.
     """
     from rasura.evaluation.report.signed_evaluation import verify_evaluation
-    from rasura.patches.format.signatures.signing_key import PublicKey
-    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     return verify_evaluation(data, keys, vkey=VerifyKey.parse(vkey) if vkey else None)

@@ -9,6 +9,7 @@ from rasura.api.arguments import Lines, read_held_out, read_lines
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
+from rasura.patches.prompts.retain_set import load_retain_set
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
@@ -134,7 +135,6 @@ class NewPatchCalls(Calls):
             RasuraError: anything else; logged as failed. Nothing is registered.
         """
         from rasura.patches.prompts.concept_prompts import Target
-        from rasura.patches.prompts.retain_set import load_retain_set
         from rasura.registry.erase.adopt import Adoption, adopt
 
         if take not in {"separable", "whole"}:

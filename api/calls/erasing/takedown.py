@@ -9,6 +9,8 @@ from rasura.api.arguments import Lines, PolicyRef, read_lines, read_policy
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
+from rasura.patches.lists.role import ANCHORS, REQUESTS
+from rasura.patches.prompts.retain_set import load_retain_set
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
@@ -68,8 +70,6 @@ class TakedownCalls(Calls):
             InputError: both or neither of model and stack, or of concepts and file.
             CheckRefusedError: something stands in the way, or a judge still sees a concept; nothing was moved.
         """
-        from rasura.patches.lists.role import ANCHORS, REQUESTS
-        from rasura.patches.prompts.retain_set import load_retain_set
         from rasura.registry.takedown.plan import plan_takedown
         from rasura.registry.takedown.wanted import list_wanted
         from rasura.registry.takedown.wanted_file import read_wanted

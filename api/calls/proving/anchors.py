@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import ExistsError, InputError
+from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry.evidence.anchoring.timestamp_token import read_roots
+from rasura.registry.log.notes.cosignature import WitnessKey
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
@@ -54,8 +59,6 @@ class AnchorCalls(Calls):
             ExistsError: the file is there.
             HubError: the Hub failed, refused or was not reached.
         """
-        from rasura.patches._io.files import read_regular
-        from rasura.registry._storage.files.durable_files import write_atomic
         from rasura.registry.evidence.anchoring.anchors import ANCHOR, Anchor, add_anchor, commit_checkpoint
         from rasura.registry.evidence.proofs.take_out import export_checkpoint
         from rasura.registry.hub.remote import Remote
@@ -104,11 +107,8 @@ class AnchorCalls(Calls):
         Raises:
             AuditError: the log is not what was signed, or has another past than an anchor.
         """
-        from rasura.patches._io.files import read_regular
         from rasura.registry.evidence.anchoring.anchors import verify_anchors
-        from rasura.registry.evidence.anchoring.timestamp_token import read_roots
         from rasura.registry.hub.remote import Remote
-        from rasura.registry.log.notes.cosignature import WitnessKey
 
         roots = [root for path in tsa_ca for root in read_roots(read_regular(Path(path), _LIMIT))]
         keys = [WitnessKey.parse(text) for text in witness_key]
@@ -128,9 +128,7 @@ class AnchorCalls(Calls):
             AuditError: it is not signed by that key, or that log has two pasts.
             ConflictError: a proof is needed, or a later tree was seen already.
         """
-        from rasura.patches._io.files import read_regular
         from rasura.registry.evidence.anchoring.witness import WITNESS, witness
-        from rasura.registry.log.notes.signed_note import VerifyKey
 
         proof = None if bundle is None else read_regular(Path(bundle), _BUNDLE_LIMIT)
         note, key = read_regular(Path(checkpoint), _LIMIT), VerifyKey.parse(vkey)

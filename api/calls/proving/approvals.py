@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.registry.stacks.plan_file import read_plan
 
 if TYPE_CHECKING:
     from rasura.registry.live.arguments import Ids
@@ -57,7 +58,6 @@ class ApprovalCalls(Calls):
         Raises:
             NotFoundError, InputError: as for `approve_patches`.
         """
-        from rasura.registry.stacks.plan_file import read_plan
         from rasura.registry.trust.approvals.approve import approve_plan
 
         made = read_plan(Path(plan)) if isinstance(plan, str | Path) else plan

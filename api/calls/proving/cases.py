@@ -8,9 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasura import __version__
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches._io.files import read_regular
 from rasura.patches.errors import InputError
+from rasura.patches.format.signatures.signing_key import PublicKey
+from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.make_report import Made
@@ -197,10 +202,8 @@ class CaseCalls(Calls):
             NotFoundError: there is no such case, stack or model.
             RegistryError: it cannot be written.
         """
-        from rasura import __version__
         from rasura.evaluation.evidence_report.gather import About
         from rasura.evaluation.evidence_report.make_report import make_report
-        from rasura.registry._storage.files.durable_files import write_atomic
 
         page = Path(file)
         twin = page.with_suffix(".json")
@@ -235,9 +238,6 @@ def verify_report(file: str | Path, *, vkey: str | None = None, key: str | Seque
         SignatureError, UntrustedKeyError: the second signature is bad, or by somebody else.
     """
     from rasura.evaluation.evidence_report.signed_report import MAX_REPORT_BYTES, verify_report
-    from rasura.patches._io.files import read_regular
-    from rasura.patches.format.signatures.signing_key import PublicKey
-    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     data = read_regular(Path(file), MAX_REPORT_BYTES)

@@ -7,10 +7,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rasura import __version__
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.api.progress import ignore_progress
 from rasura.patches.errors import ExistsError, InputError
+from rasura.patches.format.signatures.signing_key import PublicKey
+from rasura.registry._storage.files.durable_files import write_atomic
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.evidence.proofs.event_formats import EVENT_FORMATS
+from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
@@ -78,7 +84,6 @@ class LogCalls(Calls):
         Raises:
             AuditError: the first thing found wrong.
         """
-        from rasura.registry.log.notes.signed_note import VerifyKey
         from rasura.registry.log.verify import CLOSELY, verify_log
 
         pinned, closely = VerifyKey.parse(vkey) if vkey else None, None if every_signature else CLOSELY
@@ -129,8 +134,6 @@ class LogCalls(Calls):
             AuditError: it is not signed by the log's key.
             ExistsError, RegistryError: the file is there, or it or the log cannot be written.
         """
-        from rasura.registry._storage.files.durable_files import write_atomic
-        from rasura.registry._storage.records.records import Draft
         from rasura.registry.evidence.proofs.take_out import export_checkpoint, give_checkpoint
         from rasura.registry.trust.checkpoint_age import GIVEN
 
@@ -175,7 +178,6 @@ class LogCalls(Calls):
             InputError: no entry fits.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.proofs.event_formats import EVENT_FORMATS
         from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, export_entries
 
         choice = self._choice(since, until, by, patch, concept, model, type, case)
@@ -191,7 +193,6 @@ class LogCalls(Calls):
         Raises:
             RegistryError: the key is not here, or cannot be written; nothing was changed.
         """
-        from rasura.registry._storage.records.records import Draft
         from rasura.registry.log.rotation import ROTATE
 
         return self.store.rotate_log_key(Draft(self.actor, reason, ROTATE, "success"))
@@ -211,7 +212,6 @@ class LogCalls(Calls):
             DriftError: it is not what the registry last wrote.
             InputError: several keys can sign, and none was named.
         """
-        from rasura import __version__
         from rasura.registry.evidence.attestations.attest import attest, state_model
         from rasura.registry.evidence.attestations.bill_of_materials import write_bill
         from rasura.registry.evidence.attestations.spdx_document import write_spdx
@@ -255,7 +255,6 @@ def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None
         AuditError, FormatError: the first thing found wrong.
     """
     from rasura.registry.evidence.proofs.verify_file import verify_file
-    from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
 
@@ -277,9 +276,7 @@ def verify_model(
         DriftError: the model is another.
         AuditError: the entry is not in that log.
     """
-    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.evidence.attestations.attest import verify_model
-    from rasura.registry.log.notes.signed_note import VerifyKey
 
     keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
     pinned = VerifyKey.parse(vkey) if vkey else None
@@ -299,6 +296,5 @@ def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | Non
         AuditError, FormatError: the first thing found wrong.
     """
     from rasura.registry.evidence.pictures.picture_receipt import verify_receipt
-    from rasura.registry.log.notes.signed_note import VerifyKey
 
     return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)

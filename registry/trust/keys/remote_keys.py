@@ -15,6 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from rasura.patches.errors import FormatError, InputError, RasuraError, SignatureError
 from rasura.patches.format.signatures.signing_key import PublicKey
@@ -56,9 +61,6 @@ class RemoteKey:
             InputError: the library, the token or the service is not there, or refuses; the PIN is missing.
             SignatureError: what came back is not a signature by this key.
         """
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
         from securesystemslib.signer import Signer, SSlibKey  # type: ignore[attr-defined]  # exported, not said so
 
         with _spoken(self.name, self.uri):
@@ -112,7 +114,6 @@ def import_public(name: str, uri: str, ask: AskSecret) -> PublicKey:
         raise InputError(
             f"key {name!r}: expected the public half of a key that a service keeps, got none", hint="--public FILE"
         )
-    from urllib.parse import parse_qsl, urlsplit
 
     from securesystemslib.signer import HSMSigner  # type: ignore[attr-defined]  # as above
 
