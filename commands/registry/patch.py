@@ -21,7 +21,8 @@ from rasura.commands._shared.views import (
     format_new_signers,
     format_place,
 )
-from rasura.commands.applying.apply import apply, revert, status, switch
+from rasura.commands.applying.apply import apply, revert, switch
+from rasura.commands.applying.status import status
 from rasura.commands.checking.bisect import bisect
 from rasura.commands.checking.check import check
 from rasura.commands.erasing.resolve import join, rebase, retarget
@@ -29,8 +30,9 @@ from rasura.commands.sharing.export import export
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
+    from rasura.patches.format.manifest import Manifest
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records.records import KeyRecord
+    from rasura.registry._storage.records.records import EvaluationRecord, KeyRecord, PatchRecord
     from rasura.registry.standing.catalogue import Listed
 
 _DIGEST: Final = 64
@@ -218,8 +220,33 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         signers = [keys[key_id] for key_id in find_signers(registry, record.patch_id)]
         evaluations = registry.evaluations(record.patch_id)
         approved = sorted(key.name for key in find_approvals(registry, Subject("patch", record.patch_id)).values())
+    data = {
+        "id": record.patch_id,
+        "signer": signers[0].name if signers else "unknown",
+        "signers": [
+            {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
+            for key in signers
+        ],
+        "approved": approved,
+        "separable": manifest.separable,
+        "manifest": json.loads(manifest.to_bytes()),
+    }
+    judged = [encode_evaluation(e) for e in evaluations]
+    pairs = _list_properties(record, manifest, signers, approved, evaluations)
+    return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
+
+
+def _list_properties(
+    record: "PatchRecord",
+    manifest: "Manifest",
+    signers: "Sequence[KeyRecord]",
+    approved: "Sequence[str]",
+    evaluations: "Sequence[EvaluationRecord]",
+) -> list[tuple[str, str]]:
+    """The lines of `show`: what the patch says of itself, then what the registry knows of it."""
     basis, retain = manifest.protected.basis, manifest.protected.retain
     layers = manifest.eraser.options.get("layers", "?")
+    told = evaluations[:_EVALUATIONS]
     pairs = [
         ("patch", record.patch_id),
         ("concept", manifest.concept.text),
@@ -243,23 +270,11 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
-        *(("evaluated", format_evaluation(e)) for e in evaluations[:_EVALUATIONS]),
+        *(("evaluated", format_evaluation(e)) for e in told),
     ]
-    if (more := len(evaluations) - _EVALUATIONS) > 0:
+    if more := len(evaluations) - len(told):
         pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
-    data = {
-        "id": record.patch_id,
-        "signer": signers[0].name if signers else "unknown",
-        "signers": [
-            {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
-            for key in signers
-        ],
-        "approved": approved,
-        "separable": manifest.separable,
-        "manifest": json.loads(manifest.to_bytes()),
-    }
-    judged = [encode_evaluation(e) for e in evaluations]
-    return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
+    return pairs
 
 
 def _doubt(key: "KeyRecord") -> str:
