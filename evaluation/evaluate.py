@@ -117,7 +117,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedEvaluation:
     """What an evaluation would do, as far as it shows before anything is drawn.
 
     Attributes:
@@ -133,7 +133,9 @@ class Planned:
     limits: int
 
 
-def plan_evaluation(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Planned:
+def plan_evaluation(
+    registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress
+) -> PlannedEvaluation:
     """Steps (1) and (2) of `evaluate`, which refuse what can be refused before a picture; nothing is written.
 
     Raises:
@@ -142,7 +144,7 @@ def plan_evaluation(registry: Registry, request: EvaluationRequest, draft: Draft
     limits = parse_limits(request.minimum, request.maximum)
     stack, opened = _opened(registry, request, draft, progress, dry_run=True)
     asked, judge = questions_and_judge(request, opened, stack)
-    return Planned(opened.record.name, judge.title, asked, len(limits))
+    return PlannedEvaluation(opened.record.name, judge.title, asked, len(limits))
 
 
 def _opened(

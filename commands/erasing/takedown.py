@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
-    from rasura.registry.takedown.wanted import Wanted
+    from rasura.registry.takedown.wanted import WantedConcept
 
 _PATH = click.Path(path_type=Path)
 _MODEL = click.option("--model", type=_PATH, metavar="MODEL", help=MODEL_HELP)
@@ -85,7 +85,7 @@ def takedown(
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     _check_words(concepts, anchors, template_files, request_file)
     place, obstacles = _place(model, stack), Obstacles()
-    wanted: tuple[Wanted, ...] = ()
+    wanted: tuple[WantedConcept, ...] = ()
     words = stricter = None
     draft = order.draft("takedown.plan")
     with order.open(obstacles) as registry:
@@ -239,7 +239,7 @@ def _note_means(
 
 def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
-) -> "tuple[Wanted, ...]":
+) -> "tuple[WantedConcept, ...]":
     from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.retain_set import load_texts
     from rasura.registry.takedown.wanted import list_wanted

@@ -46,7 +46,7 @@ def add(
     order: Order,
 ) -> Result:
     """Put the newest checkpoint out of reach, or keep what somebody else signed about one; the log says so."""
-    from rasura.registry.evidence.anchoring.anchors import ANCHOR, Added, Anchor, add_anchor, commit_checkpoint
+    from rasura.registry.evidence.anchoring.anchors import ANCHOR, AddedAnchor, Anchor, add_anchor, commit_checkpoint
     from rasura.registry.evidence.proofs.take_out import export_checkpoint
     from rasura.registry.hub.remote import Remote
 
@@ -69,7 +69,7 @@ def add(
                 assert cosigned is not None
                 data = read_given(cosigned, "cosigned checkpoint")
                 made = Anchor("witness", data.decode("utf-8", "replace"), data, cosigned.name)
-            added = Added(add_anchor(registry, made, draft), made)
+            added = AddedAnchor(add_anchor(registry, made, draft), made)
     entry, kept = added.entry, added.anchor
     said = f"entry {entry.index} keeps a {kept.kind} anchor of {kept.checkpoint.size} entries"
     where = f": {kept.where}" if hub is not None else ""

@@ -88,7 +88,7 @@ def prove(index: int | None, case: str | None, output: Path | None, registry_at:
 
     With --case, every entry of the case with its proof, and the records that they tell of: a bundle.
     """
-    from rasura.registry.evidence.proofs.choose_entries import Choice
+    from rasura.registry.evidence.proofs.choose_entries import EntryChoice
     from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, prove_entry
 
     if (index is None) == (case is None):
@@ -98,7 +98,7 @@ def prove(index: int | None, case: str | None, output: Path | None, registry_at:
         if index is not None:
             size = write_lines(path, [prove_entry(registry, index)])
         else:
-            size = write_lines(path, export_bundle(registry, choose_indexes(registry, Choice(case=case))))
+            size = write_lines(path, export_bundle(registry, choose_indexes(registry, EntryChoice(case=case))))
         vkey = registry.log_vkey()
     return Result(
         {"file": str(path), "bytes": size, "index": index, "case": case, "key": vkey},

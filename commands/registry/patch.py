@@ -60,10 +60,10 @@ for _moving in (export, check, apply, switch, revert, status, rebase, join, reta
 @click.option("--retired", is_flag=True, help="The retired ones in place of the others.")
 def list_(registry_at: str | None, **which: Any) -> Result:
     """List the registered patches, the oldest first: what each erases, and where it is in force."""
-    from rasura.registry.standing.catalogue import Choice, list_patches
+    from rasura.registry.standing.catalogue import PatchFilter, list_patches
 
     with open_registry(registry_at) as registry:
-        found = list_patches(registry, Choice(**which))
+        found = list_patches(registry, PatchFilter(**which))
     data = [
         {
             "id": p.record.patch_id,

@@ -23,7 +23,7 @@ from rasura.patches.errors import InputError, RasuraError
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
 from rasura.registry.cases.handle_case import REQUESTER, TEXT, list_pictures, read_said
-from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries
 from rasura.registry.evidence.proofs.take_out import export_bundle
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.standing.models import find_host
@@ -153,7 +153,7 @@ def _find_scope(registry: Registry, about: About) -> _Scope:
     else:
         host = find_host(registry, Path(about.name))
         ids = list(host.applied)
-        entries = choose_entries(registry, Choice(model=host.host_id), newest=False)
+        entries = choose_entries(registry, EntryChoice(model=host.host_id), newest=False)
     records = {record.patch_id: record for record in registry.patches()}
     patches = tuple(records[p] for p in ids if p in records)
     wanted = set(ids)

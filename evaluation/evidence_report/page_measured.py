@@ -13,7 +13,7 @@ from rasura.evaluation.evidence_report.plain_words import GROUPS
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.gather import Gathered
-    from rasura.evaluation.evidence_report.kept_pictures import Pair
+    from rasura.evaluation.evidence_report.kept_pictures import PicturePair
 
 __all__ = ["write_kept", "write_measured", "write_pictures"]
 
@@ -47,7 +47,7 @@ def write_pictures(document: Any, gathered: Gathered) -> str:
     return "".join(parts)
 
 
-def _pair(pair: Pair) -> str:
+def _pair(pair: PicturePair) -> str:
     def figure(when: str, data: bytes, seen: str) -> str:
         alt = f"{when}, the picture drawn for “{pair.prompt}”; the judge took it for “{seen}”"
         return (

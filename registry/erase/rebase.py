@@ -28,13 +28,13 @@ from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_n
 from rasura.registry.trust.roles.roles import find_eraser
 from rasura.registry.trust.verified_patch import manifest_of, read_signed_files
 
-__all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
+__all__ = ["Anew", "Disturbance", "Resolved", "find_all_others", "join", "rebase"]
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Disturbance:
     """How much of another patch's work a patch disturbs; None where the two read different things.
 
     Attributes:
@@ -68,7 +68,7 @@ class Resolved:
     before: Mapping[str, str]
     patch: Patch
     new: bool
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Disturbance, ...]
     lost: tuple[str, ...]
     doubts: tuple[str, ...] = ()
 
@@ -211,9 +211,11 @@ def _signed(item: _Made, key: SigningKey, draft: Draft) -> SignedPatch:
     return SignedPatch(read_signed_files(item.patch, key), source, noted, item.words)
 
 
-def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
+def _pairs(
+    item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]
+) -> tuple[Disturbance, ...]:
     return tuple(
-        Pair(
+        Disturbance(
             patch_id,
             other.manifest.concept.text,
             measure_disturbance(item.old, other),

@@ -13,7 +13,7 @@ Who may be believed is decided by the function that `fetch` is handed.
 
 from rasura.registry.hub.client import Patience
 from rasura.registry.hub.pull import Fetched, FetchedPatch, explain, fetch, resolve
-from rasura.registry.hub.pull_source import FetchLimits, Refused
+from rasura.registry.hub.pull_source import FetchLimits, RefusedPatch
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
 
@@ -25,7 +25,7 @@ __all__ = [
     "Patience",
     "PinnedRepo",
     "PushReceipt",
-    "Refused",
+    "RefusedPatch",
     "explain",
     "fetch",
     "parse_ref",

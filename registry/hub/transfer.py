@@ -59,7 +59,7 @@ class Pull:
 
     repo: hub.PinnedRepo
     patches: list[Pulled]
-    refused: list[hub.Refused]
+    refused: list[hub.RefusedPatch]
 
 
 def push_patches(
@@ -198,7 +198,7 @@ def _left(patch: hub.FetchedPatch, verified: Verified) -> list[str]:
 
 def _sorted_out(
     registry: Registry, fetched: hub.Fetched
-) -> tuple[list[tuple[hub.FetchedPatch, Verified]], list[hub.Refused]]:
+) -> tuple[list[tuple[hub.FetchedPatch, Verified]], list[hub.RefusedPatch]]:
     """What verifies, and what does not although its bytes are those that a trusted key signed."""
     good, refused = [], [*fetched.refused]
     for patch in fetched.patches:
@@ -208,7 +208,7 @@ def _sorted_out(
         except VerificationError as error:
             manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
             signer = str(read_claim(patch.files[SIGNATURE]).key_id)
-            refused.append(hub.Refused(patch.path, manifest, signer, error))
+            refused.append(hub.RefusedPatch(patch.path, manifest, signer, error))
         else:
             good.append((patch, verified))
     return good, refused

@@ -23,14 +23,14 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.takedown.beside import GUARDS, Bench, Solution
+from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
-from rasura.registry.takedown.wanted import Wanted, check_wanted
+from rasura.registry.takedown.wanted import WantedConcept, check_wanted
 from rasura.registry.trust.check import merge_policies
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 
-__all__ = ["Made", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
+__all__ = ["PlannedPatch", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
 
 NEAR: Final = 0.4
 """Share of a withdrawn patch's effect from which on a near one that stays may lose pictures (docs/composer.md)."""
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class PlannedPatch:
     """A patch that the plan would register.
 
     Attributes:
@@ -52,7 +52,7 @@ class Made:
     patch: Patch
     words: RetainSet | None
     supersedes: PatchId | None
-    wanted: Wanted | None
+    wanted: WantedConcept | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +73,7 @@ class TakedownPlan:
 
     ground: Ground
     after: Stack
-    made: tuple[Made, ...]
+    made: tuple[PlannedPatch, ...]
     withdrawn: tuple[PatchId, ...]
     covered: tuple[Cover, ...]
     already: Mapping[str, PatchId]
@@ -97,7 +97,7 @@ class TakedownPlan:
 def plan_takedown(
     registry: Registry,
     place: Place,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedConcept],
     *,
     retain: RetainSet | None,
     templates: tuple[str, ...],
@@ -134,7 +134,7 @@ def plan_takedown(
         covered = {cover.wanted.concept for cover in covers}
         new = tuple(item for item in new if item.concept not in covered)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Bench(ground, changed, new, retain, templates, limits, progress, moments)
+        bench = Attempts(ground, changed, new, retain, templates, limits, progress, moments)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
         check_covers(ground, (*standing, *covers), _strengths_of(ground, solution))
     except RasuraError as error:
@@ -144,7 +144,7 @@ def plan_takedown(
 
 
 def look_ahead(
-    registry: Registry, place: Place, wanted: Sequence[Wanted], obstacles: Obstacles, *, retain: bool
+    registry: Registry, place: Place, wanted: Sequence[WantedConcept], obstacles: Obstacles, *, retain: bool
 ) -> Sighted | None:
     """Note all that stands in the way of a takedown and can be seen before the base is opened; nothing is written.
 
@@ -203,7 +203,7 @@ def plan_withdrawal(
         names = {normal(text) for text in named}
         orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Bench(ground, frozenset(gone), orphans, None, (), limits, progress, moments)
+        bench = Attempts(ground, frozenset(gone), orphans, None, (), limits, progress, moments)
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
         left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
         check_covers(ground, left, _strengths_of(ground, solution))
@@ -214,7 +214,7 @@ def plan_withdrawal(
 
 
 def _sorted_out(
-    ground: Ground, standing: Sequence[Cover], wanted: Sequence[Wanted]
+    ground: Ground, standing: Sequence[Cover], wanted: Sequence[WantedConcept]
 ) -> tuple[dict[str, PatchId], frozenset[PatchId]]:
     """What is erased already, and by which patch; and the patches that are to get another anchor."""
     erased = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
@@ -231,7 +231,7 @@ def _strengths_of(ground: Ground, solution: Solution) -> dict[str, tuple[Patch, 
     return {normal(p.manifest.concept.text): (p, ground.strengths[i] if i else ONE) for p, i in old}
 
 
-def _becomes_other(ground: Ground, patch_id: PatchId, item: Wanted) -> bool:
+def _becomes_other(ground: Ground, patch_id: PatchId, item: WantedConcept) -> bool:
     return item.anchor != AUTO and normal(item.anchor) != normal(ground.patches[patch_id].manifest.concept.anchor)
 
 
@@ -256,7 +256,7 @@ def _withdrawn(registry: Registry, ground: Ground, text: str) -> PatchId | None:
 
 def _planned(
     ground: Ground,
-    new: tuple[Wanted, ...],
+    new: tuple[WantedConcept, ...],
     solution: Solution,
     *,
     covers: tuple[Cover, ...] = (),
@@ -266,7 +266,7 @@ def _planned(
 ) -> TakedownPlan:
     by_name = {normal(item.concept): item for item in new}
     made = tuple(
-        Made(
+        PlannedPatch(
             patch,
             solution.words,
             solution.replaced.get(patch.patch_id),
@@ -293,7 +293,7 @@ def _planned(
     )
 
 
-def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[str]:
+def _notices(ground: Ground, made: Sequence[PlannedPatch], solution: Solution) -> list[str]:
     found = []
     if solution.words and solution.words.removed:
         found.append(f"not retained, because erased: {', '.join(dict.fromkeys(solution.words.removed))}")
@@ -336,5 +336,5 @@ def _accepted() -> Verdict:
     return Accepted(())
 
 
-def _asked(wanted: Sequence[Wanted]) -> dict[str, str]:
+def _asked(wanted: Sequence[WantedConcept]) -> dict[str, str]:
     return {"concepts": "; ".join(item.concept for item in wanted)[:1000]}

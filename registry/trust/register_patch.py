@@ -120,7 +120,7 @@ def find_new(registry: Registry, patch_ids: Sequence[PatchId]) -> tuple[bool, ..
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddedPatch:
     """A patch that came from a folder.
 
     Attributes:
@@ -139,7 +139,7 @@ class Added:
 
 def add_folders(
     registry: Registry, folders: Sequence[Path], draft: Draft, *, dry_run: bool = False
-) -> tuple[Added, ...]:
+) -> tuple[AddedPatch, ...]:
     """Verify the patches in folders, as `rasura patch export` writes them, and register all of them, or none.
 
     Args:
@@ -158,7 +158,7 @@ def add_folders(
     """
     from rasura.patches.format.patch import list_strangers, read_folder  # needs torch, as above
 
-    read: list[tuple[SignedPatch, Added]] = []
+    read: list[tuple[SignedPatch, AddedPatch]] = []
     known = {record.patch_id for record in registry.patches()}
     obstacles = Obstacles()
     for folder in dict.fromkeys(folders):
@@ -171,7 +171,7 @@ def add_folders(
             check_may_come_in(registry, verified)
             patch_id, ignored = verified.patch.patch_id, (*strangers, *list_left(verified, patch.files))
             signers = find_new_signers(registry, verified)
-            read.append((patch, Added(patch_id, patch_id not in known, ignored, signers)))
+            read.append((patch, AddedPatch(patch_id, patch_id not in known, ignored, signers)))
         except RasuraError as error:
             if len(folders) > 1:
                 error.say_of(str(folder))

@@ -14,7 +14,7 @@ from rasura.patches.prompts.retain_set import load_retain_set
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
-    from rasura.registry.takedown.carry_out import Done
+    from rasura.registry.takedown.carry_out import CarriedOut
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
 
@@ -43,7 +43,7 @@ class TakedownCalls(Calls):
         dry_run: bool = False,
         key: str | None = None,
         reason: str = "",
-    ) -> tuple[TakedownPlan, tuple[Seen, ...], Done | None]:
+    ) -> tuple[TakedownPlan, tuple[Seen, ...], CarriedOut | None]:
         """Take concepts down beside all that is erased already, in one motion (`rasura takedown`).
 
         Args:
@@ -105,7 +105,7 @@ class TakedownCalls(Calls):
         dry_run: bool = False,
         key: str | None = None,
         reason: str = "",
-    ) -> tuple[TakedownPlan, tuple[Seen, ...], Done | None]:
+    ) -> tuple[TakedownPlan, tuple[Seen, ...], CarriedOut | None]:
         """Take takedowns back, in one motion; all others stay erased (`rasura withdraw`).
 
         Args:
@@ -146,7 +146,7 @@ class TakedownCalls(Calls):
         key: str | None,
         *,
         dry_run: bool,
-    ) -> tuple[TakedownPlan, tuple[Seen, ...], Done | None]:
+    ) -> tuple[TakedownPlan, tuple[Seen, ...], CarriedOut | None]:
         from rasura.evaluation.look import look_at_plan, require_unseen
         from rasura.registry.takedown.carry_out import carry_out
 

@@ -18,7 +18,7 @@ from rasura.registry._storage.files.durable_files import write_atomic
 from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
-    from rasura.evaluation.evidence_report.make_report import Made
+    from rasura.evaluation.evidence_report.make_report import MadeReport
     from rasura.evaluation.evidence_report.signed_report import VerifiedReport
     from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.cases.clock import CaseStanding
@@ -186,7 +186,7 @@ class CaseCalls(Calls):
         model: str | Path | None = None,
         key: str | None = None,
         withhold: bool = False,
-    ) -> Made:
+    ) -> MadeReport:
         """Write the report of a case, a stack or a model: a page, and beside it its twin (`rasura report`).
 
         Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.evidence.attestations.attest import VerifiedModel
     from rasura.registry.evidence.pictures.picture_receipt import VerifiedReceipt
-    from rasura.registry.evidence.proofs.choose_entries import Choice
+    from rasura.registry.evidence.proofs.choose_entries import EntryChoice
     from rasura.registry.evidence.proofs.verify_file import VerifiedFile
     from rasura.registry.log.verify import LogReport
 
@@ -113,14 +113,14 @@ class LogCalls(Calls):
             NotFoundError: there is no such entry.
             AuditError: the log is not what was signed.
         """
-        from rasura.registry.evidence.proofs.choose_entries import Choice
+        from rasura.registry.evidence.proofs.choose_entries import EntryChoice
         from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, prove_entry
 
         if (index is None) == (case is None):
             raise InputError("expected an entry or a case, one of the two", hint="rasura audit prove N")
         if index is not None:
             return prove_entry(self.store, index)
-        return b"".join(export_bundle(self.store, choose_indexes(self.store, Choice(case=case))))
+        return b"".join(export_bundle(self.store, choose_indexes(self.store, EntryChoice(case=case))))
 
     @in_python
     def checkpoint(self, file: str | Path | None = None, *, reason: str = "") -> bytes:
@@ -232,14 +232,14 @@ class LogCalls(Calls):
         model: str | None,
         type_: str | None,
         case: str | None,
-    ) -> Choice:
-        from rasura.registry.evidence.proofs.choose_entries import Choice, parse_moment
+    ) -> EntryChoice:
+        from rasura.registry.evidence.proofs.choose_entries import EntryChoice, parse_moment
 
         def moment(given: datetime | str | None) -> datetime | None:
             return parse_moment(given, self.store.now()) if isinstance(given, str) else given
 
         named = None if patch is None else self.store.resolve_patch(patch)
-        return Choice(moment(since), moment(until), by, named, concept, model, type_, case)
+        return EntryChoice(moment(since), moment(until), by, named, concept, model, type_, case)
 
 
 @in_python

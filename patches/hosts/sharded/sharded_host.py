@@ -26,7 +26,7 @@ from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.gather import Whole, cut
-from rasura.patches.hosts.sharded.process_team import Done, Failed, Outcome, Team, TeamTask, run
+from rasura.patches.hosts.sharded.process_team import Answer, Failed, Outcome, Team, TeamTask, run
 from rasura.patches.hosts.sharded.shard import Shards, list_mesh_ranks, reshard
 from rasura.patches.types import Digest, ParamName
 
@@ -92,7 +92,7 @@ class ShardedHost(Host):
     def _lead(self, question: object, act: Callable[[], object]) -> Outcome:
         outcome: Outcome = Failed(HostError("the first process gave up: nothing was changed"))
         try:
-            outcome = _agreed(question, self._team) or Done(act())
+            outcome = _agreed(question, self._team) or Answer(act())
         except RasuraError as error:
             outcome = Failed(error)
         except Exception as error:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANCHOR",
-    "Added",
+    "AddedAnchor",
     "Anchor",
     "CheckedAnchor",
     "add_anchor",
@@ -134,7 +134,7 @@ class CheckedAnchor:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddedAnchor:
     """An anchor that was made, and the entry that says so."""
 
     entry: EntryRecord
@@ -159,7 +159,9 @@ def add_anchor(registry: Registry, anchor: Anchor, draft: Draft) -> EntryRecord:
     return registry.note(replace(draft, action=ANCHOR, outcome="success", details=details))
 
 
-def commit_checkpoint(registry: Registry, repo: str, remote: Remote, draft: Draft, *, private: bool = False) -> Added:
+def commit_checkpoint(
+    registry: Registry, repo: str, remote: Remote, draft: Draft, *, private: bool = False
+) -> AddedAnchor:
     """Put the newest checkpoint into a Hub repository, in a commit of its own, and keep that as an anchor.
 
     The commit is out of this registry's reach as far as others can write there, or keep clones of it.
@@ -181,7 +183,7 @@ def commit_checkpoint(registry: Registry, repo: str, remote: Remote, draft: Draf
     said = f"Checkpoint of {tree.size} entries of {tree.origin}"
     place = put_file(repo, path, note, message=said, remote=remote, private=private)
     anchor = Anchor("hub", note.decode(), b"", f"{place.repo}@{place.commit}:{path}")
-    return Added(add_anchor(registry, anchor, draft), anchor)
+    return AddedAnchor(add_anchor(registry, anchor, draft), anchor)
 
 
 def list_anchors(registry: Registry) -> tuple[tuple[EntryRecord, Anchor], ...]:

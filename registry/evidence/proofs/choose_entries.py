@@ -15,7 +15,7 @@ from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.writer import name_cases
 from rasura.registry.registry import Registry
 
-__all__ = ["EVERYTHING", "Choice", "choose_entries", "parse_moment", "prepare_choice"]
+__all__ = ["EVERYTHING", "EntryChoice", "choose_entries", "parse_moment", "prepare_choice"]
 
 _PAGE: Final = 500
 _AGO: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -23,7 +23,7 @@ _FAR: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EntryChoice:
     """What an entry must be; what is None does not matter.
 
     Attributes:
@@ -47,11 +47,11 @@ class Choice:
     case: str | None = None
 
 
-EVERYTHING: Final = Choice()
+EVERYTHING: Final = EntryChoice()
 
 
 def choose_entries(
-    registry: Registry, choice: Choice, *, newest: bool = True, limit: int | None = None
+    registry: Registry, choice: EntryChoice, *, newest: bool = True, limit: int | None = None
 ) -> Iterator[EntryRecord]:
     """The entries that fit, one after the other.
 
@@ -76,7 +76,7 @@ def choose_entries(
         after = page[-1].index
 
 
-def prepare_choice(registry: Registry, choice: Choice) -> Callable[[EntryRecord], bool]:
+def prepare_choice(registry: Registry, choice: EntryChoice) -> Callable[[EntryRecord], bool]:
     """What says whether an entry fits; names are looked up once.
 
     Raises:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
 from rasura.registry._storage.records.records import Draft, EntryRecord
-from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, Choice, choose_entries, prepare_choice
+from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, EntryChoice, choose_entries, prepare_choice
 from rasura.registry.evidence.proofs.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, RecordLine, write_lines
 from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint
@@ -76,7 +76,7 @@ def read_entry(registry: Registry, index: int) -> tuple[EntryRecord, bytes]:
     return found[0], body
 
 
-def choose_indexes(registry: Registry, choice: Choice) -> tuple[int, ...] | None:
+def choose_indexes(registry: Registry, choice: EntryChoice) -> tuple[int, ...] | None:
     """Which entries fit, by index; None for a choice that leaves none out.
 
     Raises:
@@ -132,7 +132,7 @@ def link_keys(registry: Registry) -> tuple[KeyLink, ...]:
         return _read_log(session, frozenset()).links if was_handed_on(session) else ()
 
 
-def export_entries(registry: Registry, choice: Choice = EVERYTHING) -> Iterator[tuple[EntryRecord, bytes]]:
+def export_entries(registry: Registry, choice: EntryChoice = EVERYTHING) -> Iterator[tuple[EntryRecord, bytes]]:
     """The entries that fit, the oldest first, each with its bytes: RFC 8785 JSON, which has no newline in it.
 
     All bytes are hashed on the way; after the last they are compared with the signed root.

@@ -16,8 +16,8 @@ from support.evidence_reports import ASKED, NAMES, fill, made, shared_case, shar
 from support.registries.workshop import Workshop, workshop
 
 from rasura.evaluation.evidence_report.gather import About, Gathered
-from rasura.evaluation.evidence_report.kept_pictures import Pair, Pictures
-from rasura.evaluation.evidence_report.make_report import Made
+from rasura.evaluation.evidence_report.kept_pictures import PicturePair, Pictures
+from rasura.evaluation.evidence_report.make_report import MadeReport
 from rasura.evaluation.evidence_report.page import write_page
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.signed_report import END, START, verify_report
@@ -78,7 +78,7 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture
-def report() -> Made:
+def report() -> MadeReport:
     return shared_report()
 
 
@@ -88,7 +88,7 @@ def key() -> VerifyKey:
     return vkey(shared_case())
 
 
-def test_a_reader_finds_what_was_asked_done_measured_and_not_promised(report: Made) -> None:
+def test_a_reader_finds_what_was_asked_done_measured_and_not_promised(report: MadeReport) -> None:
     outline = Outline(report.page.decode())
     assert outline.open == []
     for said in (
@@ -115,14 +115,14 @@ def test_a_reader_finds_what_was_asked_done_measured_and_not_promised(report: Ma
         assert said in outline.text, said
 
 
-def test_what_was_asked_for_apart_is_told_apart(report: Made) -> None:
+def test_what_was_asked_for_apart_is_told_apart(report: MadeReport) -> None:
     document = json.loads(report.twin)["document"]
     (seen,) = document["evaluations"]
     seen["scores"] = [{**row, "label": name} for row in seen["scores"][:2] for name in ("dog", "neon")]
     dog, photo = document["patches"]
     dog["approved_by"] = [{"name": "bob", "key_id": "a" * 64}]
     document["patches"].append({**photo, "id": "0" * 64})
-    missed = Pair("forget", "a big animal", "dog", b"x", "butterfly", b"y", "butterfly")
+    missed = PicturePair("forget", "a big animal", "dog", b"x", "butterfly", b"y", "butterfly")
     pictures = {seen["digest"]: Pictures(seen["digest"], (missed,))}
     said = Outline(write_page(Gathered(document, pictures, (), b"")).decode()).text
     assert "Of 12 pictures that ask for “dog” by name, a judge found it in 11 before and in 1 after." in said
@@ -132,7 +132,7 @@ def test_what_was_asked_for_apart_is_told_apart(report: Made) -> None:
     assert "bob" in said
 
 
-def test_nothing_is_loaded_and_no_script_runs(report: Made) -> None:
+def test_nothing_is_loaded_and_no_script_runs(report: MadeReport) -> None:
     outline = Outline(report.page.decode())
     assert "default-src 'none'" in str(outline.every("meta"))
     sources = [value for _, attributes in outline.tags for name, value in attributes.items() if name in {"src", "href"}]
@@ -143,7 +143,7 @@ def test_nothing_is_loaded_and_no_script_runs(report: Made) -> None:
     assert "@import" not in STYLE
 
 
-def test_a_program_that_reads_aloud_finds_its_way(report: Made) -> None:
+def test_a_program_that_reads_aloud_finds_its_way(report: MadeReport) -> None:
     outline = Outline(report.page.decode())
     assert outline.every("html") == [{"lang": "en"}]
     assert [len(outline.every(tag)) for tag in ("title", "main", "header", "footer", "nav", "h1")] == [1] * 6
@@ -178,7 +178,7 @@ def test_every_text_stands_out_from_its_ground_in_light_in_dark_and_on_paper() -
                 assert (high + 0.05) / (low + 0.05) >= least, (name, ground, theme)
 
 
-def test_the_twin_says_the_same_as_the_schema_lays_down(report: Made, key: VerifyKey) -> None:
+def test_the_twin_says_the_same_as_the_schema_lays_down(report: MadeReport, key: VerifyKey) -> None:
     value = json.loads(report.twin)
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -209,7 +209,7 @@ def test_every_flip_of_a_byte_of_the_twin_shows() -> None:
         data[at] ^= 1
 
 
-def test_flips_of_the_page_show_wherever_they_are(report: Made, key: VerifyKey) -> None:
+def test_flips_of_the_page_show_wherever_they_are(report: MadeReport, key: VerifyKey) -> None:
     page = bytearray(report.page)
     verify_report(bytes(page), vkey=key)
     marks = [page.index(START) + at for at in range(len(START))] + [page.rindex(END) + at for at in range(len(END))]
@@ -223,7 +223,7 @@ def test_flips_of_the_page_show_wherever_they_are(report: Made, key: VerifyKey) 
             verify_report(longer, vkey=key)
 
 
-def test_a_report_of_another_log_or_by_another_key_is_refused(report: Made, key: VerifyKey) -> None:
+def test_a_report_of_another_log_or_by_another_key_is_refused(report: MadeReport, key: VerifyKey) -> None:
     other = VerifyKey(key.name, Ed25519PrivateKey.generate().public_key().public_bytes_raw())
     with pytest.raises(AuditError, match="expected a log of key"):
         verify_report(report.twin, vkey=other)

@@ -47,10 +47,10 @@ def test_a_patch_goes_out_and_in_again_as_the_same(workshop: Workshop, registry:
     signer = registry.patch(workshop.dog).key_id
     assert signer is not None
     assert register_patch.add_folders(second, [folder], ADD) == (
-        register_patch.Added(workshop.dog, new=True, ignored=(), signers=(signer,)),
+        register_patch.AddedPatch(workshop.dog, new=True, ignored=(), signers=(signer,)),
     )
     assert register_patch.add_folders(second, [folder], ADD) == (
-        register_patch.Added(workshop.dog, new=False, ignored=()),
+        register_patch.AddedPatch(workshop.dog, new=False, ignored=()),
     )
     record, first = second.patch(workshop.dog), registry.patch(workshop.dog)
     for field in ("patch_id", "concepts", "anchor", "method", "base", "basis", "retain_set", "key_id", "files", "size"):

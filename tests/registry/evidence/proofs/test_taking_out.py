@@ -20,7 +20,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry.evidence.proofs.choose_entries import Choice, choose_entries, parse_moment
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries, parse_moment
 from rasura.registry.evidence.proofs.log_bundle import Head, read_log_bundle
 from rasura.registry.evidence.proofs.proof_file import EntryProof, verify_proof
 from rasura.registry.evidence.proofs.take_out import (
@@ -398,7 +398,7 @@ def test_entries_are_chosen_by_what_they_say(full: Place) -> None:
         every = registry.entries(newest=False)
 
         def chosen(**which: object) -> list[int]:
-            choice = Choice(**which)  # type: ignore[arg-type]
+            choice = EntryChoice(**which)  # type: ignore[arg-type]
             found = [entry.index for entry in choose_entries(registry, choice, newest=False)]
             assert found == [entry.index for entry, _ in export_entries(registry, choice)]
             assert choose_indexes(registry, choice) == (tuple(found) if which else None)
@@ -411,17 +411,17 @@ def test_entries_are_chosen_by_what_they_say(full: Place) -> None:
         assert chosen(patch=every[4].patches[0]) == [4]
         assert chosen(model="/models/a") == [e.index for e in every if e.host]
         assert chosen(since=every[2].time, until=every[4].time) == [2, 3]
-        limited = choose_entries(registry, Choice(), limit=2)
+        limited = choose_entries(registry, EntryChoice(), limit=2)
         assert [entry.index for entry in limited] == [every[-1].index, every[-2].index]
 
 
 def test_what_is_not_there_is_said(full: Place) -> None:
     with full.open() as registry:
-        for choice in (Choice(model="/nowhere"), Choice(concept="nobody")):
+        for choice in (EntryChoice(model="/nowhere"), EntryChoice(concept="nobody")):
             with pytest.raises(NotFoundError):
                 choose_indexes(registry, choice)
         with pytest.raises(InputError, match="no entry"):
-            choose_indexes(registry, Choice(patch=PatchId(Digest(sha256(b"none")))))
+            choose_indexes(registry, EntryChoice(patch=PatchId(Digest(sha256(b"none")))))
         with pytest.raises(InputError, match="at least one entry"):
             list(export_bundle(registry, []))
 
