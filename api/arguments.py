@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rasura.patches.prompts.retain_set import HeldOut
     from rasura.registry.registry import Registry
 
-__all__ = ["Lines", "PolicyRef", "act_by_key", "find_password", "read_held_out", "read_lines", "read_policy"]
+__all__ = ["Lines", "PolicyRef", "act_by_key", "find_password", "read_held_out", "read_lines", "read_policy_argument"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
@@ -77,7 +77,7 @@ def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
     return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
 
 
-def read_policy(given: PolicyRef | None) -> Policy | None:
+def read_policy_argument(given: PolicyRef | None) -> Policy | None:
     """The policy, read where a path was given; None stays None.
 
     Raises:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from rasura.registry._resources import bases, cases, evaluations, hosts, keys, policies, stacks
 from rasura.registry._resources.bases import Bases
 from rasura.registry._resources.cases import Cases
-from rasura.registry._resources.create import foresee, found, open_journal, upgrade
+from rasura.registry._resources.create import foresee, found_registry, open_journal, upgrade
 from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
@@ -79,7 +79,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
             RegistryError: it cannot be written; nothing is left behind.
         """
         place = Location.of(location, home)
-        found(place, Draft(actor, reason, "registry.create", "success"), now, busy_seconds)
+        found_registry(place, Draft(actor, reason, "registry.create", "success"), now, busy_seconds)
         return cls(open_journal(place, now, busy_seconds))
 
     @classmethod

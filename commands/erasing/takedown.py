@@ -80,7 +80,7 @@ def takedown(
     """
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.retain_set import load_retain_set
-    from rasura.registry.takedown.plan import look_ahead, plan_takedown
+    from rasura.registry.takedown.plan import look_ahead_of_takedown, plan_takedown
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     _check_words(concepts, anchors, template_files, request_file)
@@ -97,7 +97,7 @@ def takedown(
             stricter = _stricter(options["policy_file"])
         _note_means(registry, obstacles, **options)
         if obstacles:
-            look_ahead(registry, place, wanted, obstacles, retain=retain is not None)
+            look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None)
             obstacles.refuse()
         if words is not None:
             say_list("retain", words)

@@ -29,7 +29,7 @@ from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.standing.models import find_host
 from rasura.registry.standing.standing import Placed, find_placed
 from rasura.registry.trust.approvals.approve import Subject, find_approvals
-from rasura.registry.trust.check import judge_stack
+from rasura.registry.trust.check import judge_registered
 
 if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
@@ -293,7 +293,7 @@ def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
 
     stack = max(sets, key=len)
     try:
-        checked = judge_stack(registry, Stack(stack), registry.policy())
+        checked = judge_registered(registry, Stack(stack), registry.policy())
         prints = [Footprint.of(member.patch) for member in checked.stack]
         matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix().numpy()
     except RasuraError as error:

@@ -152,7 +152,7 @@ def encode_picture(picture: Image) -> bytes:
     return data.getvalue()
 
 
-def inline(data: bytes) -> str:
+def inline_picture(data: bytes) -> str:
     """A picture as the address of an `img`, PNG or JPEG."""
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -22,7 +22,7 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName
 
-__all__ = ["FactorPair", "is_adapter", "pair_up", "resolve"]
+__all__ = ["FactorPair", "is_adapter_file", "pair_up", "resolve_stems"]
 
 _FACTOR: Final = re.compile(
     r"(?P<stem>.+?)(?:"
@@ -68,7 +68,7 @@ class _Modules:
     flat: Mapping[str, ParamName] = field(default_factory=dict)
 
 
-def is_adapter(names: Iterable[str]) -> bool:
+def is_adapter_file(names: Iterable[str]) -> bool:
     """Whether any of these names is a factor's, or of another kind of adapter."""
     return any(_OTHER.search(name) or ((found := _FACTOR.fullmatch(name)) and not found["alpha"]) for name in names)
 
@@ -103,7 +103,7 @@ def pair_up(names: Iterable[str], what: str) -> dict[str, FactorPair]:
     return pairs
 
 
-def resolve(stems: Iterable[str], infos: Mapping[ParamName, ParameterInfo], what: str) -> dict[str, ParamName]:
+def resolve_stems(stems: Iterable[str], infos: Mapping[ParamName, ParameterInfo], what: str) -> dict[str, ParamName]:
     """Which parameter of the host each stem changes.
 
     Raises:

@@ -91,7 +91,7 @@ def erase(
     """
     try:
         obstacles = Obstacles()
-        look_ahead(registry, base, key, protect, obstacles, dry_run=dry_run)
+        look_ahead_of_erasure(registry, base, key, protect, obstacles, dry_run=dry_run)
         obstacles.refuse()
         opened = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         request = fit_request(opened.encoder, request)
@@ -119,7 +119,7 @@ def erase(
     return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
 
 
-def look_ahead(
+def look_ahead_of_erasure(
     registry: Registry,
     base: str,
     key: str | None,

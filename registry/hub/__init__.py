@@ -12,7 +12,7 @@ Who may be believed is decided by the function that `fetch` is handed.
 """
 
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.pull import Fetched, FetchedPatch, explain, fetch, resolve
+from rasura.registry.hub.pull import Fetched, FetchedPatch, explain, fetch, resolve_revision
 from rasura.registry.hub.pull_source import FetchLimits, RefusedPatch
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
@@ -30,5 +30,5 @@ __all__ = [
     "fetch",
     "parse_ref",
     "push",
-    "resolve",
+    "resolve_revision",
 ]

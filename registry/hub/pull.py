@@ -24,7 +24,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.types import SHORT, Digest
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, Wire
-from rasura.registry.hub.pull_choice import SHOWN, choose, find_folders
+from rasura.registry.hub.pull_choice import SHOWN, choose_patches, find_folders
 from rasura.registry.hub.pull_source import FetchLimits, OpenBundle, OpenedPatch, PinnedSource, RefusedPatch
 from rasura.registry.hub.refs import COMFYUI, FOLDER, PinnedRepo, check_repo, check_revision
 
@@ -56,7 +56,7 @@ class Fetched:
     refused: list[RefusedPatch]
 
 
-def resolve(
+def resolve_revision(
     repo: str,
     revision: str | None = None,
     *,
@@ -97,13 +97,13 @@ def fetch(
     """Read every signed patch of a commit, or those that are wanted.
 
     Args:
-        pinned: from `resolve`.
+        pinned: from `resolve_revision`.
         open_bundle: decides on trust; called once a patch, before any of its files is read.
         limits: what is accepted.
         only: ids of the patches wanted, beginnings of at least four digits, or concepts; none: all.
-        endpoint: as for `resolve`.
-        token: as for `resolve`.
-        patience: as for `resolve`.
+        endpoint: as for `resolve_revision`.
+        token: as for `resolve_revision`.
+        patience: as for `resolve_revision`.
 
     Raises:
         NotFoundError: no signed patch there, or not the ones wanted.
@@ -116,7 +116,7 @@ def fetch(
     wire = Wire(endpoint, token, patience or Patience())
     listed = wire.files(pinned.repo, pinned.commit, limit=limits.entries)
     source = PinnedSource(wire, pinned, listed, limits, open_bundle)
-    choose(source, find_folders(source), only)
+    choose_patches(source, find_folders(source), only)
     if not source.opened and not source.refused:
         raise NotFoundError(f"{pinned.repo}@{pinned.commit[:SHORT]}: no signed patch there", hint="rasura push")
     _check_total(source)

@@ -30,7 +30,7 @@ def find_folders(source: PinnedSource) -> list[str]:
     return [match["folder"] or "" for match in matches]
 
 
-def choose(source: PinnedSource, folders: Sequence[str], only: Sequence[str]) -> None:
+def choose_patches(source: PinnedSource, folders: Sequence[str], only: Sequence[str]) -> None:
     """Open the patches that are wanted. The root has no id in its name, so it is looked into whatever is wanted."""
     begun = [each.lower() for each in only if _ABBREVIATION.fullmatch(each.lower())]
     for folder in folders:

@@ -14,7 +14,7 @@ from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
-from rasura.registry.hub.card.licences import parse
+from rasura.registry.hub.card.licences import parse_licence
 from rasura.registry.hub.remote import Remote
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
@@ -100,7 +100,7 @@ def push_patches(
         describe = Describer.of(registry, base_model)
         leaving = [_leaving(registry, patch_id, describe) for patch_id in patch_ids]
         if licence:
-            parse(licence)
+            parse_licence(licence)
         receipt = hub.push(
             [files for files, _ in leaving],
             repo,
@@ -150,7 +150,7 @@ def pull_patches(
     draft = replace(draft, details={"repo": reference})
     try:
         repo, revision = hub.parse_ref(reference)
-        pinned = hub.resolve(repo, revision, endpoint=remote.endpoint, token=remote.token)
+        pinned = hub.resolve_revision(repo, revision, endpoint=remote.endpoint, token=remote.token)
         fetched = hub.fetch(
             pinned,
             open_bundle=lambda bundle: open_bundle(registry, bundle)[1],

@@ -75,7 +75,7 @@ def start(registry: Registry, name: str, model: Path, actor: Actor, *, dry_run: 
         return _advance(registry, state, actor)
     except Exception:
         if present(registry, state) == before:  # nothing was written, so nothing has to be taken back
-            bisect_state.forget(registry)
+            bisect_state.remove_bisection(registry)
         raise
 
 
@@ -89,7 +89,7 @@ def judge(registry: Registry, judgement: Judgement, actor: Actor, *, dry_run: bo
         ConflictError: it is over, was interrupted, the stack was changed, or somebody moved the model.
         DriftError: the model changed outside the registry.
     """
-    state = bisect_state.load(registry)
+    state = bisect_state.load_bisection(registry)
     _check_going_on(registry, state)
     tried = state.testing
     assert tried is not None
@@ -116,7 +116,7 @@ def run(registry: Registry, command: Callable[[], int], actor: Actor, tell: Call
         InputError: any other exit code; the bisection stays where it is.
         RasuraError: see `judge`.
     """
-    state = bisect_state.load(registry)
+    state = bisect_state.load_bisection(registry)
     _check_going_on(registry, state)
     step = Step(state)
     while not step.state.over:
@@ -138,11 +138,11 @@ def reset(registry: Registry, actor: Actor, *, leave: bool = False, dry_run: boo
         NotFoundError: no bisection is going on, or the model's folder is gone.
         RasuraError: see `rasura.registry.apply.operations.switch`; the bisection stays.
     """
-    state = bisect_state.load(registry)
+    state = bisect_state.load_bisection(registry)
     if not (leave or (state.over and state.reached)):
         _switch(registry, state, state.before, actor, dry_run=dry_run)
     if not dry_run:
-        bisect_state.forget(registry)
+        bisect_state.remove_bisection(registry)
     return state
 
 
@@ -152,7 +152,7 @@ def _advance(registry: Registry, state: Bisection, actor: Actor, *, dry_run: boo
     while True:
         state = replace(state, testing=state.next(), reached=False)
         if not dry_run:
-            bisect_state.save(registry, state)
+            bisect_state.save_bisection(registry, state)
         try:
             _switch(registry, state, state.subset, actor, dry_run=dry_run)
         except CheckRefusedError:
@@ -162,7 +162,7 @@ def _advance(registry: Registry, state: Bisection, actor: Actor, *, dry_run: boo
             state = replace(state, skipped=state.skipped | {state.testing})
         else:
             state = replace(state, reached=True)
-            return Step(state if dry_run else bisect_state.save(registry, state), tuple(refused))
+            return Step(state if dry_run else bisect_state.save_bisection(registry, state), tuple(refused))
 
 
 def _switch(registry: Registry, state: Bisection, patches: Stack, actor: Actor, *, dry_run: bool = False) -> None:
@@ -200,7 +200,7 @@ def _ordered(registry: Registry, stack: StackRecord) -> tuple[tuple[PatchId, Str
 
 def _check_free(registry: Registry) -> None:
     try:
-        state = bisect_state.load(registry)
+        state = bisect_state.load_bisection(registry)
     except NotFoundError:
         return
     if not (state.over and state.reached):

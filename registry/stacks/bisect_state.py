@@ -24,7 +24,7 @@ from rasura.registry._storage.files.durable_files import read_regular, sync_fold
 from rasura.registry._storage.records.validation import MAX_SIXTEENTHS, check_stack, check_text
 from rasura.registry.registry import Registry
 
-__all__ = ["FORMAT", "Bisection", "forget", "load", "save"]
+__all__ = ["FORMAT", "Bisection", "load_bisection", "remove_bisection", "save_bisection"]
 
 FORMAT: Final = "rasura-bisect/1"
 FILE: Final = "bisect.json"
@@ -106,7 +106,7 @@ class Bisection:
         return state
 
 
-def load(registry: Registry) -> Bisection:
+def load_bisection(registry: Registry) -> Bisection:
     """The bisection that is going on, or over and not put away.
 
     Raises:
@@ -119,13 +119,13 @@ def load(registry: Registry) -> Bisection:
         raise NotFoundError("no bisection is going on", hint=_HINT) from None
 
 
-def save(registry: Registry, state: Bisection) -> Bisection:
+def save_bisection(registry: Registry, state: Bisection) -> Bisection:
     """Write it down, durably, and give it back."""
     write_atomic(_path(registry), state.to_bytes())
     return state
 
 
-def forget(registry: Registry) -> None:
+def remove_bisection(registry: Registry) -> None:
     """Put the file away; there may be none."""
     path = _path(registry)
     with translated(f"remove {path}"):

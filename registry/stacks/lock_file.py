@@ -134,10 +134,10 @@ def lock_stack(registry: Registry, stack: StackRecord) -> LockFile:
         CheckRefusedError: the composer does not accept the stack under the policy in force.
         VerificationError, NotFoundError: a patch is not good, or not here.
     """
-    from rasura.registry.trust.check import find_worst, judge_stack  # needs torch; reading a lock does not
+    from rasura.registry.trust.check import find_worst, judge_registered  # needs torch; reading a lock does not
 
     policy, members = registry.policy(), Stack.of_sixteenths(stack.patches)
-    found = judge_stack(registry, members, policy)
+    found = judge_registered(registry, members, policy)
     worst = find_worst(require(found.verdict))
     patches = (
         LockedPatch(registry.patch(p).concepts[0], p, strength, found.keys[p], dict(registry.patch(p).files))

@@ -180,6 +180,6 @@ def _sighted(registry: Registry, host: HostRecord, *, look: bool) -> tuple[Sight
 
 def _bisection(registry: Registry) -> Bisection | None:
     try:
-        return bisect_state.load(registry)
+        return bisect_state.load_bisection(registry)
     except NotFoundError:
         return None

@@ -179,7 +179,7 @@ def _check_invertible(registry: Registry, host: HostRecord, entry: EntryRecord, 
     if after.sixteenths != dict(host.applied):
         raise ConflictError(f"entry {entry.index} is not the last word on {host.location}", hint="rasura audit verify")
     try:
-        bisection = bisect_state.load(registry)
+        bisection = bisect_state.load_bisection(registry)
     except NotFoundError:
         return
     if bisection.location == host.location:

@@ -30,7 +30,7 @@ from rasura.registry.takedown.wanted import WantedConcept, check_wanted
 from rasura.registry.trust.check import merge_policies
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 
-__all__ = ["PlannedPatch", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
+__all__ = ["PlannedPatch", "TakedownPlan", "look_ahead_of_takedown", "plan_takedown", "plan_withdrawal"]
 
 NEAR: Final = 0.4
 """Share of a withdrawn patch's effect from which on a near one that stays may lose pictures (docs/composer.md)."""
@@ -123,7 +123,7 @@ def plan_takedown(
     """
     try:
         obstacles = Obstacles()
-        seen = look_ahead(registry, place, wanted, obstacles, retain=retain is not None)
+        seen = look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None)
         obstacles.refuse()
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress, seen)
         standing = find_covered(registry, ground)
@@ -143,7 +143,7 @@ def plan_takedown(
     return _planned(ground, new, solution, covers=covers, already=already)
 
 
-def look_ahead(
+def look_ahead_of_takedown(
     registry: Registry, place: Place, wanted: Sequence[WantedConcept], obstacles: Obstacles, *, retain: bool
 ) -> Sighted | None:
     """Note all that stands in the way of a takedown and can be seen before the base is opened; nothing is written.

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.api.arguments import PolicyRef, read_policy
+from rasura.api.arguments import PolicyRef, read_policy_argument
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
 from rasura.patches.algebra.strength import Strength
@@ -74,7 +74,7 @@ class ModelCalls(Calls):
             self._who(reason),
             strength=factor,
             out=copy,
-            policy=read_policy(policy),
+            policy=read_policy_argument(policy),
             dry_run=dry_run,
         )
 
@@ -199,7 +199,7 @@ class ModelCalls(Calls):
             CheckpointHost.open(Path(model)),
             found,
             self._who(reason),
-            policy=read_policy(policy),
+            policy=read_policy_argument(policy),
             force=force,
             dry_run=dry_run,
         )
@@ -231,7 +231,7 @@ class ModelCalls(Calls):
             goal,
             self._who(reason),
             out=copy,
-            policy=read_policy(policy),
+            policy=read_policy_argument(policy),
             dry_run=dry_run,
         )
 
@@ -259,7 +259,9 @@ class ModelCalls(Calls):
         """
         from rasura.registry.stacks.plan import make_plan
 
-        return make_plan(self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=read_policy(policy))
+        return make_plan(
+            self.store, CheckpointHost.open(Path(model)), self._goal(stack), policy=read_policy_argument(policy)
+        )
 
     @in_python
     def apply_plan(self, plan: Plan, *, reason: str = "") -> Receipt:

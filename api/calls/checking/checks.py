@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rasura.api.arguments import PolicyRef, read_policy
+from rasura.api.arguments import PolicyRef, read_policy_argument
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
 from rasura.patches.checks.verdict import Accepted
@@ -43,11 +43,11 @@ class CheckCalls(Calls):
             VerificationError: a signature, digest or number is not good, or a key does not count here.
             NotFoundError: a patch or its files are not here.
         """
-        from rasura.registry.trust.check import judge_stack, merge_policies
+        from rasura.registry.trust.check import judge_registered, merge_policies
 
         staying, gone = self._goal(patches).patches, self._goal(leaving).patches
-        limits = merge_policies(self.store, read_policy(policy))
-        return _said(judge_stack(self.store, staying, limits, leaving=gone, progress=self._progress))
+        limits = merge_policies(self.store, read_policy_argument(policy))
+        return _said(judge_registered(self.store, staying, limits, leaving=gone, progress=self._progress))
 
     @in_python
     def policy(self) -> Policy:
@@ -63,7 +63,7 @@ class CheckCalls(Calls):
         """
         from rasura.registry.stacks.policy_file import put_in_force
 
-        wanted = read_policy(policy)
+        wanted = read_policy_argument(policy)
         assert wanted is not None
         return put_in_force(self.store, wanted, self._who(reason), dry_run=dry_run)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rasura.api.arguments import Lines, PolicyRef, read_lines, read_policy
+from rasura.api.arguments import Lines, PolicyRef, read_lines, read_policy_argument
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
@@ -88,7 +88,7 @@ class TakedownCalls(Calls):
             templates=(),
             draft=self._draft("takedown.plan", reason),
             progress=self._progress,
-            policy=read_policy(policy),
+            policy=read_policy_argument(policy),
         )
         return self._finish(plan, "takedown.plan", reason, policy, judge, pictures, key, dry_run=dry_run)
 
@@ -131,7 +131,7 @@ class TakedownCalls(Calls):
             read_lines(names),
             draft=self._draft("takedown.withdraw", reason),
             progress=self._progress,
-            policy=read_policy(policy),
+            policy=read_policy_argument(policy),
         )
         return self._finish(plan, "takedown.withdraw", reason, policy, judge, pictures, key, dry_run=dry_run)
 
@@ -154,7 +154,7 @@ class TakedownCalls(Calls):
         if dry_run:
             return plan, seen, None
         require_unseen(seen)
-        draft, limits = self._draft(action, reason), read_policy(policy)
+        draft, limits = self._draft(action, reason), read_policy_argument(policy)
         return plan, seen, carry_out(self.store, plan, key=key, draft=draft, progress=self._progress, policy=limits)
 
 

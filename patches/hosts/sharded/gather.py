@@ -22,7 +22,7 @@ from rasura.patches.hosts.sharded.process_team import Answer, Failed, Team
 from rasura.patches.hosts.sharded.shard import Box, Shards
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["Whole", "cut"]
+__all__ = ["Whole", "cut_shard"]
 
 _PATIENCE: Final = 0.25
 """Seconds that all processes wait at once for forwards to end before they let them go on and try again. A forward is
@@ -203,6 +203,6 @@ class Whole:
         return self._infos[name]
 
 
-def cut(tensor: torch.Tensor, box: Box) -> bytes:
+def cut_shard(tensor: torch.Tensor, box: Box) -> bytes:
     """The values of one shard, in row-major order."""
     return encode_raw_bytes(tensor[box.slices])

@@ -213,7 +213,7 @@ class TextEncoder:
 
     def tokenizer_state(self) -> dict[str, Any]:
         """What decides how text becomes ids; JSON without floats. Of several tokenizers, each by its name."""
-        return state_of(self.towers)
+        return tokenizer_state(self.towers)
 
     def reading(self) -> dict[str, Any]:
         """What decides the embeddings besides weights and tokenizers: how each encoder is built, read and put together.
@@ -271,7 +271,7 @@ class TextEncoder:
         return place
 
 
-def state_of(towers: Sequence[Tower]) -> dict[str, Any]:
+def tokenizer_state(towers: Sequence[Tower]) -> dict[str, Any]:
     """What decides how text becomes ids, of one tokenizer or of several by their names; JSON without floats."""
     if len(towers) == 1:
         return towers[0].state()

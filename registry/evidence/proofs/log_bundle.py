@@ -43,7 +43,7 @@ __all__ = [
     "LogBundle",
     "RecordLine",
     "read_log_bundle",
-    "write_lines",
+    "write_bundle",
 ]
 
 FORMAT: Final = "rasura-log/1"
@@ -153,7 +153,7 @@ class BundleLine:
         return value
 
 
-def write_lines(head: Head, records: Iterable[RecordLine], entries: Iterable[BundleLine]) -> Iterator[bytes]:
+def write_bundle(head: Head, records: Iterable[RecordLine], entries: Iterable[BundleLine]) -> Iterator[bytes]:
     """The file, line by line."""
     yield canonical_json.dumps(head.to_json()) + b"\n"
     for record in records:

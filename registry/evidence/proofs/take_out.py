@@ -11,7 +11,7 @@ from rasura.patches.errors import AuditError, InputError, NotFoundError
 from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, EntryChoice, choose_entries, prepare_choice
 from rasura.registry.evidence.proofs.handed_on import KeyLink, Signer, keep_newest
-from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, RecordLine, write_lines
+from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, RecordLine, write_bundle
 from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint
 from rasura.registry.log.entries.entry import MAX_LISTED, decode, identify_record
 from rasura.registry.log.entries.record_digest import encode_record, fingerprint
@@ -181,7 +181,7 @@ def export_bundle(
         count, continues = log.tree.size if chosen is None else len(log.chosen), _prove_continues(session, log, kept)
         head = Head(log.note, str(log.key), chosen is None, count, len(records), continues, log.links)
         entries = iter(log.chosen) if chosen is not None else _whole(session)
-        yield from write_lines(head, records, entries)
+        yield from write_bundle(head, records, entries)
 
 
 def _whole(session: Session) -> Iterator[BundleLine]:

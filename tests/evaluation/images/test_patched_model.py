@@ -11,7 +11,7 @@ from support.models.tiny import TinySpec, tiny_model
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop  # noqa: F401
 
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
-from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_stack, fingerprint
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_drawable, identify_model
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import BaseMismatchError, InputError
@@ -77,8 +77,8 @@ def test_the_fingerprint_names_base_set_and_strengths(workshop: Workshop) -> Non
     assert len({one.show(patched=False), one.show(patched=True), two.show(patched=True)}) == 3
     a, b = PatchId("a" * 64), PatchId("b" * 64)
     base, fixed = Digest("0" * 64), Digest("1" * 64)
-    assert fingerprint(base, fixed, {a: 1, b: 2}) == fingerprint(base, fixed, {b: 2, a: 1})
-    assert fingerprint(base, fixed, {a: 1}) != fingerprint(base, Digest("2" * 64), {a: 1})
+    assert identify_model(base, fixed, {a: 1, b: 2}) == identify_model(base, fixed, {b: 2, a: 1})
+    assert identify_model(base, fixed, {a: 1}) != identify_model(base, Digest("2" * 64), {a: 1})
 
 
 def test_the_fingerprint_sees_another_vae(workshop: Workshop) -> None:
@@ -117,10 +117,10 @@ def test_patches_of_another_base_are_refused(workshop: Workshop, tmp_path: Path)
     other = CheckpointHost.open(tiny_model(tmp_path / "other", TinySpec(SPEC.dtype, SPEC.size, seed=9)))
     identity = identify(other, TextEncoder.load(other.folder).tokenizer_state())
     with pytest.raises(BaseMismatchError):
-        check_stack(other, identity, stack(workshop, {workshop.dog: 16}))
+        check_drawable(other, identity, stack(workshop, {workshop.dog: 16}))
     smaller = CheckpointHost.open(tiny_model(tmp_path / "smaller", TinySpec(SPEC.dtype)))
     with pytest.raises(BaseMismatchError):
-        check_stack(smaller, identity, stack(workshop, {workshop.dog: 16}))
+        check_drawable(smaller, identity, stack(workshop, {workshop.dog: 16}))
 
 
 def test_the_same_denoiser_with_another_text_encoder_is_another_base(workshop: Workshop) -> None:
@@ -131,10 +131,10 @@ def test_the_same_denoiser_with_another_text_encoder_is_another_base(workshop: W
     host = workshop.host()
     identity = identify(host, TextEncoder.load(host.folder).tokenizer_state())
     with pytest.raises(BaseMismatchError, match="text encoder"):
-        check_stack(host, identity, stack(workshop, {workshop.dog: 16}))
+        check_drawable(host, identity, stack(workshop, {workshop.dog: 16}))
 
 
 def test_no_patch_is_no_evaluation(workshop: Workshop) -> None:
     host = workshop.host()
     with pytest.raises(InputError, match="no patch"):
-        check_stack(host, identify(host, TextEncoder.load(host.folder).tokenizer_state()), [])
+        check_drawable(host, identify(host, TextEncoder.load(host.folder).tokenizer_state()), [])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rasura.evaluation.plots.clustering import ordered
 from rasura.evaluation.plots.figure import MOST, InterferenceData, draw_interference
-from rasura.evaluation.plots.heatmap import NAMES, coarsen, number, short, spread, worst_rows
+from rasura.evaluation.plots.heatmap import NAMES, coarsen, number, shorten_name, spread, worst_rows
 from rasura.evaluation.plots.panels import count_over, list_worst_pairs
 from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.errors import InputError, RegistryError
@@ -191,6 +191,6 @@ def test_numbers_are_short(value: float, text: str) -> None:
 
 
 def test_long_names_keep_their_ends() -> None:
-    assert short("a painting in the style of one") == "a painting…le of one"
-    assert len(short("x" * 100)) == 20
-    assert short("cat") == "cat"
+    assert shorten_name("a painting in the style of one") == "a painting…le of one"
+    assert len(shorten_name("x" * 100)) == 20
+    assert shorten_name("cat") == "cat"

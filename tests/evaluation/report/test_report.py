@@ -19,7 +19,7 @@ from rasura.evaluation.report.report import (
     decimal,
     encode_report,
     group_changes,
-    list_pictures,
+    list_answers,
     score_rows,
     summarise,
 )
@@ -89,7 +89,7 @@ def test_changes_by_group() -> None:
 
 def test_the_registry_reads_the_bytes() -> None:
     found = compared()
-    body = {"scores": list(score_rows(compute_scores(found))), "pictures": list(list_pictures(found))}
+    body = {"scores": list(score_rows(compute_scores(found))), "pictures": list(list_answers(found))}
     applied = {PatchId("a" * 64): 16}
     data = encode_report(Digest("b" * 64), applied, "c (classifier 0)", summarise(found), body)
     report = Report.from_bytes(data)

@@ -623,7 +623,7 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
         written = stop in {-1, STOPS[0]}
         with place.open() as registry:
             host = place.host()
-            host_state.settle(registry, host)
+            host_state.settle_motion(registry, host)
             assert place.digests() == models[action][written], (action, stop)
             present = host_state.present_set(registry, host)
             if action == "switch":

@@ -202,7 +202,7 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
     assert seen is not None
     assert host_state.applied_of(seen) == target
     assert len(registry.unfinished()) == 1
-    host_state.settle(registry, workshop.host())
+    host_state.settle_motion(registry, workshop.host())
     assert applied(registry, workshop) == target
     assert registry.unfinished() == ()
     assert workshop.entries()[-1].details["settled"] == "yes"

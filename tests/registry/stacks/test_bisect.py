@@ -136,7 +136,7 @@ def test_a_stack_without_patches_or_without_a_name(workshop: Workshop, registry:
     with workshop.unchanged(), pytest.raises(NotFoundError):
         bisect.start(registry, "brand", workshop.folder / "nowhere", ALICE)
     with pytest.raises(NotFoundError):
-        bisect_state.load(registry)
+        bisect_state.load_bisection(registry)
 
 
 @pytest.mark.parametrize("how", ["changed", "deleted"])
@@ -177,7 +177,7 @@ def test_a_model_that_is_gone_is_left(workshop: Workshop, registry: Registry) ->
     assert caught.value.hint == "rasura patch bisect reset --leave"
     bisect.reset(registry, ALICE, leave=True)
     with pytest.raises(NotFoundError, match="no bisection"):
-        bisect_state.load(registry)
+        bisect_state.load_bisection(registry)
 
 
 def test_the_order_respects_what_patches_require(workshop: Workshop, registry: Registry, monkeypatch: Any) -> None:

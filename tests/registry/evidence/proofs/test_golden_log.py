@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, read_log_bundle, write_lines
+from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, read_log_bundle, write_bundle
 from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint, verify_proof
 from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.merkle import WholeTree, hash_leaf
@@ -57,9 +57,9 @@ def files() -> dict[str, bytes]:
     return {
         "checkpoint": note.encode(),
         "entry-3.tlog-proof": EntryProof(3, entries[3], tree.prove_inclusion(3), note).to_bytes(),
-        "whole.jsonl": b"".join(write_lines(whole, (), [BundleLine(body, None) for body in entries])),
+        "whole.jsonl": b"".join(write_bundle(whole, (), [BundleLine(body, None) for body in entries])),
         "part.jsonl": b"".join(
-            write_lines(part, (), [BundleLine(entries[at], tree.prove_inclusion(at)) for at in PART])
+            write_bundle(part, (), [BundleLine(entries[at], tree.prove_inclusion(at)) for at in PART])
         ),
     }
 
