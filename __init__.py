@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rasura.api.attach import attach
     from rasura.api.calls.checking.evaluations import verify_evaluation
     from rasura.api.calls.proving.cases import verify_report
-    from rasura.api.calls.proving.log import verify_file, verify_model, verify_receipt
+    from rasura.api.calls.proving.verify import verify_file, verify_model, verify_receipt
     from rasura.api.front_door import init, methods, open, options, probe, request, upgrade  # noqa: A004  # see there
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
@@ -86,9 +86,9 @@ _PLACES: Final = {
     "request": "rasura.api.front_door",
     "upgrade": "rasura.api.front_door",
     "verify_evaluation": "rasura.api.calls.checking.evaluations",
-    "verify_file": "rasura.api.calls.proving.log",
-    "verify_model": "rasura.api.calls.proving.log",
-    "verify_receipt": "rasura.api.calls.proving.log",
+    "verify_file": "rasura.api.calls.proving.verify",
+    "verify_model": "rasura.api.calls.proving.verify",
+    "verify_receipt": "rasura.api.calls.proving.verify",
     "verify_report": "rasura.api.calls.proving.cases",
 }
 

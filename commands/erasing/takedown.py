@@ -137,7 +137,7 @@ def withdraw(
     from rasura.evaluation.look import check_judge
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.takedown.ground import sight
-    from rasura.registry.takedown.plan import plan_withdrawal
+    from rasura.registry.takedown.plan_withdrawal import plan_withdrawal
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     place, obstacles, stricter = _place(model, stack), Obstacles(), None

@@ -123,7 +123,7 @@ class TakedownCalls(Calls):
             NotFoundError: what was never erased there; nothing was moved.
             CheckRefusedError: see `takedown`.
         """
-        from rasura.registry.takedown.plan import plan_withdrawal
+        from rasura.registry.takedown.plan_withdrawal import plan_withdrawal
 
         plan = plan_withdrawal(
             self.store,

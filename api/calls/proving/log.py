@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rasura import __version__
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
-from rasura.api.progress import ignore_progress
 from rasura.patches.errors import ExistsError, InputError
-from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry._storage.files.durable_files import write_atomic
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.evidence.proofs.event_formats import EVENT_FORMATS
@@ -20,13 +18,10 @@ from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.attestations.attest import VerifiedModel
-    from rasura.registry.evidence.pictures.picture_receipt import VerifiedReceipt
     from rasura.registry.evidence.proofs.choose_entries import EntryChoice
-    from rasura.registry.evidence.proofs.verify_file import VerifiedFile
     from rasura.registry.log.verify import LogReport
 
-__all__ = ["LogCalls", "verify_file", "verify_model", "verify_receipt"]
+__all__ = ["LogCalls"]
 
 
 class LogCalls(Calls):
@@ -240,61 +235,3 @@ class LogCalls(Calls):
 
         named = None if patch is None else self.store.resolve_patch(patch)
         return EntryChoice(moment(since), moment(until), by, named, concept, model, type_, case)
-
-
-@in_python
-def verify_file(path: str | Path, *, vkey: str | None = None, kept: bytes | None = None) -> VerifiedFile:
-    """Check a bundle or a proof that left a registry; none is needed (`rasura audit verify FILE`).
-
-    Args:
-        path: the file.
-        vkey: the log's public key, from somebody who kept it.
-        kept: a checkpoint of this log that somebody kept; the log must continue it.
-
-    Raises:
-        AuditError, FormatError: the first thing found wrong.
-    """
-    from rasura.registry.evidence.proofs.verify_file import verify_file
-
-    return verify_file(Path(path), vkey=VerifyKey.parse(vkey) if vkey else None, kept=kept)
-
-
-@in_python
-def verify_model(
-    model: str | Path, attestation: bytes, *, key: str | list[str], vkey: str | None = None
-) -> VerifiedModel:
-    """Compare a model on disk with what was attested of it; no registry is needed (`rasura verify`).
-
-    Args:
-        model: folder or single file.
-        attestation: what `Registry.attest` gave.
-        key: PEM texts of the public keys whose signatures count, one or several.
-        vkey: of the log, to verify the entry that wrote the model, too.
-
-    Raises:
-        SignatureError, UntrustedKeyError: it is not signed by one of them.
-        DriftError: the model is another.
-        AuditError: the entry is not in that log.
-    """
-    from rasura.registry.evidence.attestations.attest import verify_model
-
-    keys = [PublicKey.load(pem) for pem in ([key] if isinstance(key, str) else key)]
-    pinned = VerifyKey.parse(vkey) if vkey else None
-    return verify_model(Path(model), attestation, keys, vkey=pinned, progress=ignore_progress)
-
-
-@in_python
-def verify_receipt(data: bytes, *, vkey: str | None = None, picture: bytes | None = None) -> VerifiedReceipt:
-    """Check every byte of a picture receipt; no registry is needed (`rasura verify PICTURE`).
-
-    Args:
-        data: the receipt, or a PNG that carries it.
-        vkey: the log's public key, from somebody who kept it. None: the receipt is believed when it names its own.
-        picture: the picture beside a receipt that lies alone.
-
-    Raises:
-        AuditError, FormatError: the first thing found wrong.
-    """
-    from rasura.registry.evidence.pictures.picture_receipt import verify_receipt
-
-    return verify_receipt(data, vkey=VerifyKey.parse(vkey) if vkey else None, picture=picture)

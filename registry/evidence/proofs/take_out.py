@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from rasura.patches.errors import AuditError, InputError, NotFoundError
 from rasura.registry._storage.records.records import Draft, EntryRecord
+from rasura.registry.evidence.proofs.bundle_lines import BundleLine, Head, RecordLine, write_bundle
 from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, EntryChoice, choose_entries, prepare_choice
 from rasura.registry.evidence.proofs.handed_on import KeyLink, Signer, keep_newest
-from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, RecordLine, write_bundle
 from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint
 from rasura.registry.log.entries.entry import MAX_LISTED, decode, identify_record
 from rasura.registry.log.entries.record_digest import encode_record, fingerprint

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.proofs.log_bundle import BundleLine, Head, read_log_bundle, write_bundle
+from rasura.registry.evidence.proofs.bundle_lines import BundleLine, Head, write_bundle
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
 from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint, verify_proof
 from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.merkle import WholeTree, hash_leaf

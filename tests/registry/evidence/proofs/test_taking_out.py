@@ -20,8 +20,9 @@ from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.digests import sha256
+from rasura.registry.evidence.proofs.bundle_lines import Head
 from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries, parse_moment
-from rasura.registry.evidence.proofs.log_bundle import Head, read_log_bundle
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
 from rasura.registry.evidence.proofs.proof_file import EntryProof, verify_proof
 from rasura.registry.evidence.proofs.take_out import (
     choose_indexes,
