@@ -21,8 +21,8 @@ from rasura.registry.apply.hosts.moved import is_gone, say_gone
 from rasura.registry.apply.status import survey
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect_state
-from rasura.registry.stacks.bisect_state import Bisection
+from rasura.registry.stacks.bisection import bisect_state
+from rasura.registry.stacks.bisection.bisect_state import Bisection
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.trust.keys.revocation import find_uncounted
 from rasura.registry.trust.roles.roles import name_resigner

@@ -25,7 +25,8 @@ from rasura.registry.apply.preconditions.loss import Loss, find_losses
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect_state, edit
+from rasura.registry.stacks import edit
+from rasura.registry.stacks.bisection import bisect_state
 from rasura.registry.standing.models import find_host
 
 __all__ = ["UNDOES", "Undo", "Undone", "plan_undo", "undo"]

@@ -12,8 +12,8 @@ from rasura.api.hints import in_python
 if TYPE_CHECKING:
     from rasura.registry._storage.records.choices import StackRecord
     from rasura.registry.live.arguments import GoalRef, Ids
-    from rasura.registry.stacks.bisect import Judgement, Step
-    from rasura.registry.stacks.bisect_state import Bisection
+    from rasura.registry.stacks.bisection.bisect import Judgement, Step
+    from rasura.registry.stacks.bisection.bisect_state import Bisection
     from rasura.registry.stacks.edit import Update
     from rasura.registry.stacks.lock_file import LockFile
     from rasura.registry.stacks.overview import Overview
@@ -148,7 +148,7 @@ class StackCalls(Calls):
         Raises:
             ConflictError: one is going on.
         """
-        from rasura.registry.stacks.bisect import start
+        from rasura.registry.stacks.bisection.bisect import start
 
         return start(self.store, stack, Path(model), self._who(reason))
 
@@ -159,7 +159,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: none is going on.
         """
-        from rasura.registry.stacks.bisect import judge
+        from rasura.registry.stacks.bisection.bisect import judge
 
         return judge(self.store, judgement, self._who(reason))
 
@@ -177,7 +177,7 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: none is going on.
         """
-        from rasura.registry.stacks.bisect import run
+        from rasura.registry.stacks.bisection.bisect import run
 
         return run(self.store, command, self._who(reason), tell)
 
@@ -188,6 +188,6 @@ class StackCalls(Calls):
         Raises:
             NotFoundError: none is going on.
         """
-        from rasura.registry.stacks.bisect import reset
+        from rasura.registry.stacks.bisection.bisect import reset
 
         return reset(self.store, self._who(reason), leave=leave)

@@ -5,7 +5,7 @@ step gives the model the first few patches, a person or a command says good or b
 What is found is the patch with which the model turned bad: the culprit, if there is one. If two patches do harm only
 together, it is the later of them in that order; nothing here tells the two cases apart, and nobody is told otherwise.
 
-Every step is a switch, with its entries in the log. The file of `rasura.registry.stacks.bisect_state` is written
+Every step is a switch, with its entries in the log. The file of `rasura.registry.stacks.bisection.bisect_state` is written
 before and after
 each, so that a process that died leaves the model in a known subset, or on the way to it, and `reset` takes it back.
 """
@@ -28,8 +28,8 @@ from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.hosts.host_state import applied_of, sighted
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect_state
-from rasura.registry.stacks.bisect_state import Bisection
+from rasura.registry.stacks.bisection import bisect_state
+from rasura.registry.stacks.bisection.bisect_state import Bisection
 from rasura.registry.trust.verified_patch import manifest_of
 
 __all__ = ["Judgement", "Step", "judge", "present", "reset", "run", "start"]
