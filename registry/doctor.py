@@ -36,8 +36,7 @@ from rasura.registry.apply.hosts.moved import find_moved
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.apply.status import survey
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.bisection import bisect
-from rasura.registry.stacks.bisection import bisect_state
+from rasura.registry.stacks.bisection import bisect, bisect_state
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
 

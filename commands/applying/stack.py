@@ -241,7 +241,8 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
     With --check, exit code 7 where the file is not what the stack is now.
     """
     from rasura.commands._shared.documents import write_document
-    from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack
+    from rasura.registry.stacks.lock_file import LockFile
+    from rasura.registry.stacks.lock_stack import check_lock, lock_stack
     from rasura.registry.stacks.stack_ref import read_lock
 
     with open_registry(registry_at) as registry:

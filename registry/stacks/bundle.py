@@ -33,7 +33,8 @@ from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.lock_file import LockFile, lock_stack
+from rasura.registry.stacks.lock_file import LockFile
+from rasura.registry.stacks.lock_stack import lock_stack
 from rasura.registry.trust.keys.key_files import is_key_name, trust_key
 from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_signers
 from rasura.registry.trust.roles.roles import Signed, check_erasers

@@ -28,7 +28,7 @@ from rasura.patches.types import ParamName
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import lock_stack
+from rasura.registry.stacks.lock_stack import lock_stack
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.stacks.plan_file import Plan
 from rasura.registry.stacks.stack_ref import goal_of

@@ -23,8 +23,7 @@ from rasura.registry.apply.hosts import host_state
 from rasura.registry.doctor import Finding, examine
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.bisection import bisect
-from rasura.registry.stacks.bisection import bisect_state
+from rasura.registry.stacks.bisection import bisect, bisect_state
 
 OLD = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
 

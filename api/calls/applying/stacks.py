@@ -135,7 +135,7 @@ class StackCalls(Calls):
         Raises:
             CheckRefusedError: the composer refuses it.
         """
-        from rasura.registry.stacks.lock_file import lock_stack
+        from rasura.registry.stacks.lock_stack import lock_stack
 
         return lock_stack(self.store, self.store.stack(name))
 

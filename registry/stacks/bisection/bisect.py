@@ -5,9 +5,9 @@ step gives the model the first few patches, a person or a command says good or b
 What is found is the patch with which the model turned bad: the culprit, if there is one. If two patches do harm only
 together, it is the later of them in that order; nothing here tells the two cases apart, and nobody is told otherwise.
 
-Every step is a switch, with its entries in the log. The file of `rasura.registry.stacks.bisection.bisect_state` is written
-before and after
-each, so that a process that died leaves the model in a known subset, or on the way to it, and `reset` takes it back.
+Every step is a switch, with its entries in the log. The file of `rasura.registry.stacks.bisection.bisect_state` is
+written before and after each, so that a process that died leaves the model in a known subset, or on the way to it, and
+`reset` takes it back.
 """
 
 from __future__ import annotations

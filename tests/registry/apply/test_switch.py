@@ -32,7 +32,7 @@ from rasura.registry.apply.prepare import prepared
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import lock_stack
+from rasura.registry.stacks.lock_stack import lock_stack
 from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.stacks.stack_ref import goal_of
 

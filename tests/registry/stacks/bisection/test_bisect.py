@@ -30,8 +30,7 @@ from rasura.registry.apply.hosts import host_state
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.bisection import bisect
-from rasura.registry.stacks.bisection import bisect_state
+from rasura.registry.stacks.bisection import bisect, bisect_state
 from rasura.registry.stacks.bisection.bisect import Step
 from rasura.registry.stacks.bisection.bisect_state import Bisection
 from rasura.registry.stacks.policy_file import put_in_force
