@@ -20,9 +20,9 @@ from rasura.patches._io.settings import Settings, use
 
 if TYPE_CHECKING:
     from rasura.api.attach import attach
-    from rasura.api.calls.cases import verify_report
-    from rasura.api.calls.evaluations import verify_evaluation
-    from rasura.api.calls.log import verify_file, verify_model, verify_receipt
+    from rasura.api.calls.checking.evaluations import verify_evaluation
+    from rasura.api.calls.proving.cases import verify_report
+    from rasura.api.calls.proving.verify import verify_file, verify_model, verify_receipt
     from rasura.api.front_door import init, methods, open, options, probe, request, upgrade  # noqa: A004  # see there
     from rasura.api.registry import Registry
     from rasura.evaluation.evaluate import EvaluationRequest
@@ -85,11 +85,11 @@ _PLACES: Final = {
     "probe": "rasura.api.front_door",
     "request": "rasura.api.front_door",
     "upgrade": "rasura.api.front_door",
-    "verify_evaluation": "rasura.api.calls.evaluations",
-    "verify_file": "rasura.api.calls.log",
-    "verify_model": "rasura.api.calls.log",
-    "verify_receipt": "rasura.api.calls.log",
-    "verify_report": "rasura.api.calls.cases",
+    "verify_evaluation": "rasura.api.calls.checking.evaluations",
+    "verify_file": "rasura.api.calls.proving.verify",
+    "verify_model": "rasura.api.calls.proving.verify",
+    "verify_receipt": "rasura.api.calls.proving.verify",
+    "verify_report": "rasura.api.calls.proving.cases",
 }
 
 use(Settings.read(os.environ))  # whoever comes in, comes in here; nobody below looks at the environment

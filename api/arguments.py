@@ -6,14 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from rasura.patches.lists.role import TEMPLATES
+from rasura.patches.prompts.retain_set import load_held_out, load_texts
+from rasura.registry.trust.keys.passwords import read_password_file
+
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
     from rasura.patches.lists.role import Role
     from rasura.patches.prompts.retain_set import HeldOut
     from rasura.registry.registry import Registry
 
-__all__ = ["Lines", "PolicyRef", "act_by_key", "find_password", "read_held_out", "read_lines", "read_policy"]
+__all__ = ["Lines", "PolicyRef", "act_by_key", "find_password", "read_held_out", "read_lines", "read_policy_argument"]
 
 PolicyRef: TypeAlias = "Policy | str | Path"
 """A policy, or the path of its TOML file."""
@@ -33,7 +37,7 @@ def act_by_key(store: Registry, key: str | Path, password_file: str | Path | Non
         NotFoundError, InputError, FormatError: there is no such key, or its password is missing or wrong.
         UntrustedKeyError, RevokedKeyError: its signature counts for nothing there.
     """
-    from rasura.registry.trust.key_files import act_by
+    from rasura.registry.trust.keys.key_files import act_by
 
     store.ask_password = lambda _: find_password(password_file)
     return act_by(store, str(key))
@@ -45,8 +49,6 @@ def find_password(path: str | Path | None) -> bytes | None:
     Raises:
         NotFoundError, FormatError, InputError: the file is not there, or none that can be used.
     """
-    from rasura.registry.trust.passwords import read_password_file
-
     return None if path is None else read_password_file(Path(path))
 
 
@@ -61,9 +63,6 @@ def read_lines(lines: Lines, role: Role | None = None) -> tuple[str, ...]:
         NotFoundError: the file is missing.
         ListError: it is empty or unreadable, or can be read in more than one way.
     """
-    from rasura.patches.lists.role import TEMPLATES
-    from rasura.patches.prompts.retain_set import load_texts
-
     if isinstance(lines, Path):
         return load_texts(lines, role or TEMPLATES)
     return (lines,) if isinstance(lines, str) else tuple(lines)
@@ -75,12 +74,10 @@ def read_held_out(lines: Lines, *, truncate: bool = False) -> HeldOut:
     Raises:
         ListError: as `read_lines`.
     """
-    from rasura.patches.prompts.retain_set import load_held_out
-
     return load_held_out(lines, truncate=truncate) if isinstance(lines, Path) else read_lines(lines)
 
 
-def read_policy(given: PolicyRef | None) -> Policy | None:
+def read_policy_argument(given: PolicyRef | None) -> Policy | None:
     """The policy, read where a path was given; None stays None.
 
     Raises:

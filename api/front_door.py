@@ -10,6 +10,10 @@ from rasura.api.arguments import Lines, act_by_key, find_password, read_held_out
 from rasura.api.hints import in_python
 from rasura.api.progress import Progress, ignore_progress
 from rasura.api.registry import Registry
+from rasura.patches.erasers.catalogue import METHODS, eraser, load_method
+from rasura.patches.erasers.options import options_of
+from rasura.patches.lists.role import ANCHORS
+from rasura.patches.prompts.retain_set import load_retain_set
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.catalogue import Method
@@ -101,8 +105,6 @@ def upgrade(location: str | Path | None = None, *, actor: str | None = None, rea
 @in_python
 def methods() -> Mapping[str, Method]:
     """The erasers, by the name that `request` takes."""
-    from rasura.patches.erasers.catalogue import METHODS
-
     return METHODS
 
 
@@ -113,9 +115,6 @@ def options(method: str) -> tuple[Option, ...]:
     Raises:
         InputError: no such method.
     """
-    from rasura.patches.erasers.catalogue import load_method
-    from rasura.patches.erasers.options import options_of
-
     return tuple(options_of(load_method(method)))
 
 
@@ -181,11 +180,8 @@ def request(
         NotFoundError: a file is missing.
         RetainSetError: a file is empty or unreadable, or a method needs `retain` and got none.
     """
-    from rasura.patches.erasers.catalogue import eraser
     from rasura.patches.erasers.request_for import request_for
-    from rasura.patches.lists.role import ANCHORS
     from rasura.patches.prompts.concept_prompts import Target
-    from rasura.patches.prompts.retain_set import load_retain_set
 
     given = [targets] if isinstance(targets, str | Target) else list(targets)
     return request_for(

@@ -17,20 +17,20 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rasura.api.calls.anchors import AnchorCalls
-from rasura.api.calls.approvals import ApprovalCalls
+from rasura.api.calls.applying.models import ModelCalls
+from rasura.api.calls.applying.stacks import StackCalls
 from rasura.api.calls.bases_and_keys import BaseAndKeyCalls
-from rasura.api.calls.cases import CaseCalls
-from rasura.api.calls.checks import CheckCalls
-from rasura.api.calls.evaluations import EvaluationCalls
+from rasura.api.calls.checking.checks import CheckCalls
+from rasura.api.calls.checking.evaluations import EvaluationCalls
+from rasura.api.calls.erasing.new_patches import NewPatchCalls
+from rasura.api.calls.erasing.resolve import ResolveCalls
+from rasura.api.calls.erasing.takedown import TakedownCalls
 from rasura.api.calls.hub import HubCalls
-from rasura.api.calls.log import LogCalls
-from rasura.api.calls.models import ModelCalls
-from rasura.api.calls.new_patches import NewPatchCalls
 from rasura.api.calls.patches import PatchCalls
-from rasura.api.calls.resolve import ResolveCalls
-from rasura.api.calls.stacks import StackCalls
-from rasura.api.calls.takedown import TakedownCalls
+from rasura.api.calls.proving.anchors import AnchorCalls
+from rasura.api.calls.proving.approvals import ApprovalCalls
+from rasura.api.calls.proving.cases import CaseCalls
+from rasura.api.calls.proving.log import LogCalls
 from rasura.api.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:

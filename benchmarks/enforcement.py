@@ -32,7 +32,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import PatchId
-from rasura.registry._resources.patches import NewPatch
+from rasura.registry._resources.patches.patches import NewPatch
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
@@ -41,7 +41,7 @@ from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.log.writer import LogWriter
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 
 ACTOR: Final = Actor("bench", "")
 MODEL: Final = Path(__file__).parents[1] / "examples" / "reference_model" / "pipeline"

@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from rasura.registry._storage.records.records import Draft
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.evidence.choose_entries import EVERYTHING, choose_entries
-from rasura.registry.evidence.take_out import prove_entry
+from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, choose_entries
+from rasura.registry.evidence.proofs.take_out import prove_entry
 from rasura.registry.log.log_key import LastSigned
 from rasura.registry.log.merkle import Frontier, GrowingTree, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, sign_note

@@ -39,7 +39,7 @@ from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 
 THING: Final = "dog"
 THING_ANCHOR: Final = "cat"

@@ -20,7 +20,7 @@ from typing import Final
 from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Sampling
-from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_stack
+from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_drawable
 from rasura.evaluation.images.questions import Question, Subjects
 from rasura.evaluation.judges.classifier import FACTS
 from rasura.evaluation.judges.interface import CLIP, ONNX, TEMPLATE, Judge
@@ -103,7 +103,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
     asked, judge = questions_and_judge(request, opened, stack)  # (2)
     model = PatchedModel.load(opened.host, opened.identity, stack, request.sampling, request.device)
     cache = PictureCache(request.cache or registry.location.folder / PICTURES)
-    compared = compare(model, judge, asked, cache, progress)  # (3), (4)
+    compared = draw_and_judge(model, judge, asked, cache, progress)  # (3), (4)
     attacked = run_attacks(Bench(model, judge, request.attack, cache, progress), asked)  # (5)
     numbers = summarise(compared)
     document = build_body(stack, compared, attacked, request.sampling, request.attack, judge=judge)
@@ -117,7 +117,7 @@ def evaluate(registry: Registry, request: EvaluationRequest, draft: Draft, progr
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedEvaluation:
     """What an evaluation would do, as far as it shows before anything is drawn.
 
     Attributes:
@@ -133,7 +133,9 @@ class Planned:
     limits: int
 
 
-def plan_evaluation(registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress) -> Planned:
+def plan_evaluation(
+    registry: Registry, request: EvaluationRequest, draft: Draft, progress: Progress
+) -> PlannedEvaluation:
     """Steps (1) and (2) of `evaluate`, which refuse what can be refused before a picture; nothing is written.
 
     Raises:
@@ -142,7 +144,7 @@ def plan_evaluation(registry: Registry, request: EvaluationRequest, draft: Draft
     limits = parse_limits(request.minimum, request.maximum)
     stack, opened = _opened(registry, request, draft, progress, dry_run=True)
     asked, judge = questions_and_judge(request, opened, stack)
-    return Planned(opened.record.name, judge.title, asked, len(limits))
+    return PlannedEvaluation(opened.record.name, judge.title, asked, len(limits))
 
 
 def _opened(
@@ -150,7 +152,7 @@ def _opened(
 ) -> tuple[tuple[EvaluatedPatch, ...], OpenBase]:
     stack = tuple(EvaluatedPatch(load_verified(registry, p), strength) for p, strength in request.patches.items())
     opened = open_base(registry, request.base, draft, progress, dry_run=dry_run)
-    check_stack(opened.host, opened.identity, stack)
+    check_drawable(opened.host, opened.identity, stack)
     check_attacks(opened.host, request.attack)
     return stack, opened
 
@@ -198,7 +200,7 @@ def make_questions(places: Sequence[Path], stack: Sequence[EvaluatedPatch], roun
     return question_kinds.make_default_questions(subjects, erased, paraphrases, rounds=rounds)
 
 
-def compare(
+def draw_and_judge(
     model: PatchedModel, judge: Judge, asked: Sequence[Question], cache: PictureCache, progress: Progress
 ) -> Compared:
     """Draw every question with the base and with the patched model, and have the pictures judged."""

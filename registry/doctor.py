@@ -36,7 +36,7 @@ from rasura.registry.apply.hosts.moved import find_moved
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.apply.status import survey
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect, bisect_state
+from rasura.registry.stacks.bisection import bisect, bisect_state
 
 __all__ = ["Finding", "Kind", "Outcome", "examine"]
 
@@ -180,7 +180,7 @@ def _of_host(registry: Registry, host: CheckpointHost, actor: Actor, *, repair: 
         done = host_state.reached(registry, host, entry) is not None
         said = f"entry {entry.index}, {entry.action}, has no end; the model is {'past' if done else 'before'} it"
         if repair:
-            host_state.settle(registry, host)
+            host_state.settle_motion(registry, host)
         yield Finding("unfinished", host.location, said, _done(repair))
     yield from _of_moved(registry, host, actor, repair=repair)
     report = survey(registry, host, deep=False, progress=lambda *_: None)
@@ -214,7 +214,7 @@ def _of_kept(host: CheckpointHost, names: Sequence[ParamName], *, repair: bool) 
 def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator[Finding]:
     """One whose process died in a step goes on if the step was taken, else the model gets back what it had before."""
     try:
-        state = bisect_state.load(registry)
+        state = bisect_state.load_bisection(registry)
     except NotFoundError:
         return
     except FormatError as error:
@@ -232,7 +232,7 @@ def _of_bisection(registry: Registry, actor: Actor, *, repair: bool) -> Iterator
                 bisect.reset(registry, actor, leave=True)
         elif repair and bisect.present(registry, state) == state.subset:
             said = f"{what} died after a step: it goes on"
-            bisect_state.save(registry, replace(state, reached=True))
+            bisect_state.save_bisection(registry, replace(state, reached=True))
         else:
             said = f"{what} died in a step: the model goes back to what it had before"
             if repair:

@@ -19,17 +19,18 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
-from rasura.registry._resources import bases, cases, evaluations, hosts, keys, patch_rows, policies, signatures, stacks
+from rasura.registry._resources import bases, cases, evaluations, hosts, keys, policies, stacks
 from rasura.registry._resources.bases import Bases
 from rasura.registry._resources.cases import Cases
-from rasura.registry._resources.create import foresee, found, open_journal, upgrade
+from rasura.registry._resources.create import foresee, found_registry, open_journal, upgrade
 from rasura.registry._resources.evaluations import Evaluations
 from rasura.registry._resources.hosts import Hosts
 from rasura.registry._resources.keys import Keys
 from rasura.registry._resources.log import Log
-from rasura.registry._resources.patches import NewPatch, Patches
+from rasura.registry._resources.patches import patch_rows, signatures
+from rasura.registry._resources.patches.patches import NewPatch, Patches
+from rasura.registry._resources.patches.signatures import NewSignature, Signatures
 from rasura.registry._resources.policies import Policies
-from rasura.registry._resources.signatures import NewSignature, Signatures
 from rasura.registry._resources.stacks import Stacks
 from rasura.registry._storage.database.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
@@ -78,7 +79,7 @@ class Registry(Keys, Bases, Patches, Signatures, Hosts, Evaluations, Stacks, Pol
             RegistryError: it cannot be written; nothing is left behind.
         """
         place = Location.of(location, home)
-        found(place, Draft(actor, reason, "registry.create", "success"), now, busy_seconds)
+        found_registry(place, Draft(actor, reason, "registry.create", "success"), now, busy_seconds)
         return cls(open_journal(place, now, busy_seconds))
 
     @classmethod

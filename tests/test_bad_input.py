@@ -19,13 +19,13 @@ from support.registries.workshop import ALICE, Workshop, copy_of, digests, works
 
 from rasura.patches._io.canonical_json import dumps
 from rasura.patches.errors import VerificationError
-from rasura.patches.format.model_signature import sign
-from rasura.patches.format.signing_key import PrivateKey, SigningKey
+from rasura.patches.format.signatures.model_signature import sign
+from rasura.patches.format.signatures.signing_key import PrivateKey, SigningKey
 from rasura.patches.types import PatchId
 from rasura.registry.apply import operations
 from rasura.registry.apply.hosts import host_state
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.verified_patch import verify_files
 
 Files = dict[str, bytes]

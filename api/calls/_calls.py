@@ -1,7 +1,7 @@
 """What all calls of a registry share.
 
-`rasura.api.registry.Registry` inherits from the classes of this room, in the order in which docs/python.md shows them:
-one object with all calls, as one types them, in modules that can be read.
+`rasura.api.registry.Registry` inherits from the classes of this room and of those below it, in the order in which
+docs/python.md shows them: one object with all calls, as one types them, in modules that can be read.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rasura.api.progress import Progress
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.apply.goal import Goal
+from rasura.registry.apply.receipt import Actor
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records.records import Draft
-    from rasura.registry.apply.goal import Goal
-    from rasura.registry.apply.receipt import Actor
     from rasura.registry.live.arguments import GoalRef, Ids
     from rasura.registry.registry import Registry as Store
 
@@ -31,15 +31,11 @@ class Calls:
     _progress: Progress
 
     def _draft(self, action: str, reason: str) -> Draft:
-        from rasura.registry._storage.records.records import Draft
-
         self.store.check_reason(reason)
         self.store.check_signed(action)
         return Draft(self.actor, reason, action, "success")
 
     def _who(self, reason: str) -> Actor:
-        from rasura.registry.apply.receipt import Actor
-
         self.store.check_reason(reason)
         return Actor(self.actor, reason)
 
@@ -55,7 +51,6 @@ class Calls:
 
     def _goal(self, patches: GoalRef | Iterable[str]) -> Goal:
         """The set that was named; see `Registry`."""
-        from rasura.registry.apply.goal import Goal
         from rasura.registry.live.arguments import goal_from
         from rasura.registry.stacks.edit import members_of
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 from rasura.patches.errors import InputError
+from rasura.registry.trust.keys.passwords import read_password_file
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import BaseRecord, BaseSummary, KeyRecord
-    from rasura.registry.trust.revocation import Reach
+    from rasura.registry.trust.keys.revocation import Reach
 
 __all__ = ["BaseAndKeyCalls"]
 
@@ -42,8 +43,7 @@ class BaseAndKeyCalls(Calls):
             ExistsError: there is a key of this name.
             InputError: no password was given, or one that cannot be one.
         """
-        from rasura.registry.trust.key_files import make_key
-        from rasura.registry.trust.passwords import read_password_file
+        from rasura.registry.trust.keys.key_files import make_key
 
         password = None
         if encrypt:
@@ -70,7 +70,7 @@ class BaseAndKeyCalls(Calls):
             InputError: no such URI; or the token, the service or its library does not answer.
             FormatError: a key of another kind.
         """
-        from rasura.registry.trust.key_files import add_remote_key
+        from rasura.registry.trust.keys.key_files import add_remote_key
 
         draft = self._draft("key.add", reason)
         return add_remote_key(self.store, name, signer, Path(public) if public else None, draft, dry_run=dry_run)
@@ -86,7 +86,7 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError, FormatError: no such file, or no public key in it.
         """
-        from rasura.registry.trust.key_files import trust_file
+        from rasura.registry.trust.keys.key_files import trust_file
 
         return trust_file(self.store, Path(file), name, self._draft("key.trust", reason), dry_run=dry_run)
 
@@ -97,7 +97,7 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError: no such key.
         """
-        from rasura.registry.trust.revocation import find_reach
+        from rasura.registry.trust.keys.revocation import find_reach
 
         return find_reach(self.store, key)
 
@@ -114,7 +114,7 @@ class BaseAndKeyCalls(Calls):
         Raises:
             NotFoundError: no such key.
         """
-        from rasura.registry.trust.revocation import revoke
+        from rasura.registry.trust.keys.revocation import revoke
 
         if dry_run:
             return self.store.key(key).revoked_at is None

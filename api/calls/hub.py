@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rasura import __version__
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
 
@@ -51,7 +52,6 @@ class HubCalls(Calls):
             HubError: the Hub did not do what was asked.
             VerificationError: a patch that this registry would not apply.
         """
-        from rasura import __version__
         from rasura.registry.hub.remote import Remote
         from rasura.registry.hub.transfer import push_patches
 

@@ -74,7 +74,7 @@ class PatchCalls(Calls):
             VerificationError: a signature that does not count here, or bytes that were not signed; `others` has those
                 of further folders.
         """
-        from rasura.registry.trust.verified_patch import add_folders
+        from rasura.registry.trust.register_patch import add_folders
 
         given = [folders] if isinstance(folders, str | Path) else folders
         draft = self._draft("patch.add", reason)
@@ -111,7 +111,7 @@ class PatchCalls(Calls):
         Raises:
             NotFoundError: no such patch.
         """
-        from rasura.registry.trust.verified_patch import find_signers
+        from rasura.registry.trust.register_patch import find_signers
 
         return tuple(map(self.store.key, find_signers(self.store, self.store.resolve_patch(patch))))
 

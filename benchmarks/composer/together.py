@@ -22,7 +22,7 @@ from stages import leak
 from study import against, predicted, sides_of
 from subjects import RETAINED, independent, request_of, subjects
 
-from rasura.evaluation.evaluate import compare
+from rasura.evaluation.evaluate import draw_and_judge
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
@@ -230,4 +230,4 @@ def _look(bench: Bench, patches: Sequence[Patch], asked: Sequence[Question]) -> 
     one = bench.model([_independent(bench, ["dog"])["dog"]])
     added = hashlib.sha256(b"added to the base" + "".join(sorted(p.patch_id for p in patches)).encode())
     prints = (one.fingerprints[0], Digest(added.hexdigest()))
-    return compare(PatchedModel(one.painter, bench.host, stack, prints), bench.judge, asked, bench.cache, tell)
+    return draw_and_judge(PatchedModel(one.painter, bench.host, stack, prints), bench.judge, asked, bench.cache, tell)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rasura.evaluation.evaluate import compare
+from rasura.evaluation.evaluate import draw_and_judge
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
@@ -101,7 +101,7 @@ class Bench:
     def look(self, patches: Sequence[Patch], asked: Sequence[Question], *, wide: bool = False) -> Compared:
         """What base and patched model draw of these questions, judged; `wide` composes in float32."""
         cache = PictureCache(self.kept / "pictures_float32", self.cache.effort) if wide else self.cache
-        return compare(self.model(patches, wide=wide), self.judge, asked, cache, tell)
+        return draw_and_judge(self.model(patches, wide=wide), self.judge, asked, cache, tell)
 
     def model(self, patches: Sequence[Patch], *, wide: bool = False) -> PatchedModel:
         """The pipeline with these patches at hand; `wide` composes in float32."""

@@ -58,7 +58,7 @@ class Order:
         """What is done is signed by who does it; without a key, that must be allowed."""
         context = click.get_current_context()
         if self.key is not None:
-            from rasura.registry.trust.key_files import act_by
+            from rasura.registry.trust.keys.key_files import act_by
 
             act_by(registry, self.key)
         elif not context.params.get("dry_run") and context.params.get("output", "") is not None:

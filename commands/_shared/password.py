@@ -50,14 +50,14 @@ def ask_new_password(name: str) -> bytes:
         return given
     if not _can_ask():
         raise click.UsageError("expected a password in RASURA_KEY_PASSWORD or --password-file FILE, got none")
-    from rasura.registry.trust.passwords import check_password
+    from rasura.registry.trust.keys.passwords import check_password
 
     typed: str = click.prompt(f"password for key {name}", hide_input=True, confirmation_prompt=True, err=True)
     return check_password(typed.encode())
 
 
 def _given() -> bytes | None:
-    from rasura.registry.trust.passwords import VARIABLE, check_password, read_password_file
+    from rasura.registry.trust.keys.passwords import VARIABLE, check_password, read_password_file
 
     path = click.get_current_context().ensure_object(dict).get(_KEPT)
     if path is not None:

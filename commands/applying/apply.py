@@ -1,6 +1,5 @@
-"""`rasura patch apply`, `switch`, `revert` and `status`: what is applied to a model on disk."""
+"""`rasura patch apply`, `switch` and `revert`: what is applied to a model on disk."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
-from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches, open_registry
-from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
+from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches
+from rasura.commands._shared.output import Result, line, many, progress, short
 from rasura.commands._shared.views import format_place, format_removal
-from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
     from rasura.patches.algebra.stack import Stack
@@ -19,13 +17,12 @@ if TYPE_CHECKING:
     from rasura.registry.apply.receipt import Receipt
     from rasura.registry.registry import Registry
 
-_MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
+MODEL = click.option("--model", type=click.Path(path_type=Path), required=True, metavar="MODEL", help=MODEL_HELP)
 _OUT = click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="Patch a new copy there instead.")
 _POLICY = click.option(
     "--policy", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="Limits that must hold, too."
 )
-_SHOWN = 10  # parameters that drifted
-_UNSIGNED = "no key that counts has signed it; revert it, or vouch for it: rasura patch sign"
+UNSIGNED = "no key that counts has signed it; revert it, or vouch for it: rasura patch sign"
 
 
 @command(None, "apply", mutating=True)
@@ -86,7 +83,7 @@ def apply(
 
 @command(None, "switch", mutating=True)
 @click.argument("goal_ref", metavar="STACK|LOCK")
-@_MODEL
+@MODEL
 @_OUT
 @_POLICY
 @YES
@@ -142,7 +139,7 @@ def switch(
 @click.argument("ids", nargs=-1, metavar="ID...")
 @click.option("--all", "everything", is_flag=True, help="Revert everything.")
 @click.option("--force", is_flag=True, help="With --all: put the originals back even if something else was changed.")
-@_MODEL
+@MODEL
 @YES
 @DRY
 def revert(
@@ -205,70 +202,6 @@ def _agreed(registry: "Registry", model: Path, wanted: "Stack", *, yes: bool, fo
     return present
 
 
-@command(None, "status")
-@_MODEL
-@click.option("--deep", is_flag=True, help="Hash every patchable parameter and recompute the touched ones.")
-def status(model: Path, registry_at: str | None, *, deep: bool) -> Result:
-    """Say what is applied to a model, by hashing what is there. Exit code 6 if it is something else."""
-    from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-    from rasura.registry.apply.status import survey
-    from rasura.registry.trust.revocation import find_uncounted
-
-    with open_registry(registry_at) as registry, progress() as tell:
-        host = CheckpointHost.open(model)
-        report = survey(registry, host, deep=deep, progress=tell)
-        cast = host.cast_since()
-        names = {p: ", ".join(registry.patch(p).concepts) for p in report.applied}
-        uncounted = [p for p in find_uncounted(registry) if p in report.applied]
-    rows = [(short(p), names[p], str(strength)) for p, strength in report.applied.items()]
-    data = {
-        "location": report.location,
-        "applied": {p: str(s) for p, s in report.applied.items()},
-        "touched": report.touched,
-        "hashed": report.hashed,
-        "drifted": list(report.drifted),
-        "exact": report.exact,
-        "interrupted": report.interrupted,
-        "beside": list(report.beside),
-        "revoked": uncounted,
-        "uncovered": list(report.uncovered),
-    }
-
-    def text() -> None:
-        if rows:
-            table(("patch", "concept", "strength"), rows)
-        else:
-            line("nothing is applied")
-        for patch_id in uncounted:
-            line(f"{short(patch_id)} is in force, though {_UNSIGNED} {short(patch_id)}")
-        if report.interrupted is not None:
-            line(f"entry {report.interrupted} of the log was interrupted: the next apply, switch or revert ends it")
-        odd = f"{len(report.drifted)} not as they should be" if report.exact else "not all as they should be"
-        said = f"{many(report.touched, 'parameter')} touched; {report.hashed} hashed, {odd}"
-        verdict(said, good=not report.drifted)
-        for uncovered in report.uncovered:
-            warn(uncovered)
-        if report.beside:
-            line(f"{len(report.beside)} parameters are quantised: what is applied runs beside them")
-        if report.exact:
-            _list(report.drifted)
-        else:
-            line(f"which of them: rasura patch status --deep --model {shlex.quote(str(model))}")
-        if cast is not None:
-            line(f"it was saved in another type than when it was patched: {host.say_way_back(*cast)}")
-        elif rows and report.drifted:
-            line(f"to put the originals back: rasura patch revert --all --force --model {shlex.quote(str(model))}")
-
-    return Result(data, text, exit_code=DriftError.exit_code if report.drifted else 0)
-
-
-def _list(names: Sequence[str]) -> None:
-    for name in names[:_SHOWN]:
-        line(f"  {name}")
-    if len(names) > _SHOWN:
-        line(f"  … and {len(names) - _SHOWN} more")
-
-
 def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *, dry_run: bool = False) -> Result:
     """What a motion did, or would do, for machines and people."""
     data: dict[str, Any] = {
@@ -293,7 +226,7 @@ def receipt_result(receipt: "Receipt", said: str, notices: Sequence[str] = (), *
         for notice in notices:
             line(notice)
         for patch_id in receipt.revoked:
-            line(f"{short(patch_id)} stays, though {_UNSIGNED} {short(patch_id)}")
+            line(f"{short(patch_id)} stays, though {UNSIGNED} {short(patch_id)}")
         if receipt.pristine:
             would = "would be" if dry_run else "is"
             line(f"nothing {would} applied any more: all that patches touched is the original again")

@@ -1,36 +1,29 @@
 """`rasura stack`: named, pinned sets of patches."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
-from rasura.commands._shared.output import NOTHING_MADE, Result, fields, line, progress, short, table
+from rasura.commands._shared.output import Result, fields, line, progress, short, table
 from rasura.commands._shared.views import (
     encode_capacity,
     encode_difference,
-    format_capacity,
-    format_measured,
-    format_number,
     list_differences,
-    list_worst,
     name_concepts,
 )
-from rasura.patches.errors import RasuraError
-
-if TYPE_CHECKING:
-    from rasura.patches.checks.verdict import Verdict
-    from rasura.registry._storage.records.choices import StackRecord
-    from rasura.registry._storage.records.records import HostRecord
-    from rasura.registry.stacks.overview import Overview
-    from rasura.registry.takedown.follow import Followed, FollowedPatch
+from rasura.commands.applying.stack_views import (
+    count_patches,
+    encode_stack,
+    encode_verdict,
+    list_properties,
+    report_followed,
+    report_stack,
+)
 
 _NAME = click.argument("name")
 _PATH = click.Path(path_type=Path)
-_DRIFTED = 5
 _MEMBERS = click.argument("members", nargs=-1, metavar="[ID[=STRENGTH]]...")
 
 
@@ -58,8 +51,8 @@ def create(
     with order.open() as registry:
         found = edit.members_of(registry, members)
         record = edit.create(registry, name, found, order.actor, base=base, dry_run=dry_run)
-    said = f"{'would make' if dry_run else 'made'} stack {name}: {_count(record)}"
-    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
+    said = f"{'would make' if dry_run else 'made'} stack {name}: {count_patches(record)}"
+    return Result({**encode_stack(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
 
 
 @command(stack, "add", mutating=True)
@@ -81,7 +74,7 @@ def add(
     with order.open() as registry:
         found = edit.members_of(registry, members)
         record, changed = edit.add(registry, name, found, order.actor, replace_old=replace_old, dry_run=dry_run)
-    return _told(record, changed=changed, dry_run=dry_run)
+    return report_stack(record, changed=changed, dry_run=dry_run)
 
 
 @command(stack, "remove", mutating=True)
@@ -96,7 +89,7 @@ def remove(*, name: str, ids: tuple[str, ...], dry_run: bool, order: Order) -> R
         there = registry.stack(name).patches
         found = [registry.resolve_patch(i, among=there) for i in ids]
         record, changed = edit.remove(registry, name, found, order.actor, dry_run=dry_run)
-    return _told(record, changed=changed, dry_run=dry_run)
+    return report_stack(record, changed=changed, dry_run=dry_run)
 
 
 @command(stack, "update", mutating=True)
@@ -111,7 +104,7 @@ def update(name: str, order: Order, *, dry_run: bool) -> Result:
     lines = [f"{short(u.old)} -> {short(u.new)}" for u in moved] or [f"stack {name} is up to date"]
     if dry_run:
         lines.append("dry run: nothing was written")
-    data = {**_data(record), "updated": {u.old: u.new for u in moved}, "dry_run": dry_run}
+    data = {**encode_stack(record), "updated": {u.old: u.new for u in moved}, "dry_run": dry_run}
     return Result(data, lambda: line("\n".join(lines)), changed=bool(moved) and not dry_run)
 
 
@@ -139,7 +132,7 @@ def retarget(
         made = retarget_stack(
             registry, name, base_ref, how, to=to, actor=order.actor, draft=draft, progress=tell, dry_run=dry_run
         )
-    return _followed(made, name, dry_run=dry_run)
+    return report_followed(made, name, dry_run=dry_run)
 
 
 @command(stack, "delete", mutating=True)
@@ -152,7 +145,7 @@ def delete(name: str, order: Order, *, dry_run: bool) -> Result:
     with order.open() as registry:
         record = edit.delete(registry, name, order.actor, dry_run=dry_run)
     said = f"{'would delete' if dry_run else 'deleted'} stack {name}"
-    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
+    return Result({**encode_stack(record), "dry_run": dry_run}, lambda: line(said), changed=not dry_run)
 
 
 @command(stack, "list")
@@ -167,7 +160,7 @@ def list_(registry_at: str | None) -> Result:
         (r.name, names[r.base], str(len(r.patches)), str(len(where[r.name])), f"{r.updated_at:%Y-%m-%d %H:%M}")
         for r in records
     ]
-    data = [{**_data(record), "hosts": where[record.name]} for record in records]
+    data = [{**encode_stack(record), "hosts": where[record.name]} for record in records]
     headers = ("stack", "base", "patches", "models", "changed")
     return Result(
         {"stacks": data}, lambda: table(headers, rows) if rows else line("no stacks yet: rasura stack create")
@@ -188,7 +181,7 @@ def show(name: str, registry_at: str | None) -> Result:
     ]
 
     def text() -> None:
-        fields(_summary(view))
+        fields(list_properties(view))
         if rows:
             table(("patch", "concept", "strength", "superseded by"), rows)
 
@@ -196,10 +189,10 @@ def show(name: str, registry_at: str | None) -> Result:
     hosts = [host.location for host in view.hosts]
     return Result(
         {
-            **_data(view.record),
+            **encode_stack(view.record),
             "hosts": hosts,
             "superseded": superseded,
-            "verdict": _verdict_data(view),
+            "verdict": encode_verdict(view),
             "capacity": encode_capacity(view.capacity),
         },
         text,
@@ -248,7 +241,8 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
     With --check, exit code 7 where the file is not what the stack is now.
     """
     from rasura.commands._shared.documents import write_document
-    from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack
+    from rasura.registry.stacks.lock_file import LockFile
+    from rasura.registry.stacks.lock_stack import check_lock, lock_stack
     from rasura.registry.stacks.stack_ref import read_lock
 
     with open_registry(registry_at) as registry:
@@ -256,132 +250,7 @@ def lock(name: str, output: Path, registry_at: str | None, *, check: bool) -> Re
         found = check_lock(registry, record, read_lock(output)) if check else lock_stack(registry, record)
     if not check:
         write_document(output, found.to_bytes(), LockFile.from_bytes)
-    said = f"{output} is what stack {name} is: {_count(record)}, accepted" if check else f"wrote {output}"
+    said = f"{output} is what stack {name} is: {count_patches(record)}, accepted" if check else f"wrote {output}"
     worst = {check: {"value": value, "limit": limit} for check, (value, limit) in found.worst.items()}
-    data = {**_data(record), "file": str(output), "policy": found.policy_sha256, "worst": worst}
+    data = {**encode_stack(record), "file": str(output), "policy": found.policy_sha256, "worst": worst}
     return Result(data, lambda: line(said), changed=not check)
-
-
-def _followed(made: "Followed", name: str, *, dry_run: bool) -> Result:
-    drift = sorted(made.drift.items(), key=lambda item: -item[1])
-    data = {
-        **_data(made.stack),
-        "from": name,
-        "reads_otherwise": made.reads_otherwise,
-        "drift": made.drift,
-        "made": [
-            {
-                "id": item.patch.patch_id,
-                "from": item.old.patch_id,
-                "new": item.new,
-                "concept": item.patch.manifest.concept.text,
-                "responses": item.way,
-                "before": dict(item.old.manifest.measured),
-                "measured": dict(item.patch.manifest.measured),
-                "as_it_is": item.as_it_is,
-                "own_promise": item.promise,
-                "notices": list(item.doubts),
-            }
-            for item in made.patches
-        ],
-        "seconds": round(made.seconds, 4),
-        "dry_run": dry_run,
-    }
-
-    def text() -> None:
-        for item in made.patches:
-            for doubt in item.doubts:
-                line(doubt)
-        verb = "would follow" if dry_run else "follows"
-        line(f"stack {made.stack.name} {verb} {name} on {made.base}: {_count(made.stack)}")
-        line(f"text is read {f'by another {made.reads_otherwise}: solved anew' if made.reads_otherwise else 'alike'}")
-        if drift:
-            table(("matrix", "changed by"), [(name, format_number(share)) for name, share in drift[:_DRIFTED]])
-            if len(drift) > _DRIFTED:
-                line(f"and {len(drift) - _DRIFTED} more, which changed less")
-        table(("there", "here", "concept", "left there", "left as it is", "left here"), list(map(_left, made.patches)))
-        if dry_run:
-            line(NOTHING_MADE)
-
-    return Result(data, text, changed=not dry_run)
-
-
-def _left(item: "FollowedPatch") -> tuple[str, ...]:
-    """A patch's row: how much of its concept is left on its own base, on the other without it changed, and with it."""
-    old, new = item.old.manifest.measured, item.patch.manifest.measured
-    return (
-        short(item.old.patch_id),
-        short(item.patch.patch_id),
-        item.patch.manifest.concept.text,
-        format_measured(old.get("residual", "-")),
-        "-" if item.as_it_is is None else format_number(item.as_it_is),
-        format_measured(new.get("residual", "-")),
-    )
-
-
-def _summary(view: "Overview") -> list[tuple[str, str]]:
-    """The lines above the table of `show`, one a property of the whole stack; further ones belong here."""
-    record = view.record
-    return [
-        ("stack", record.name),
-        ("base", f"{view.base} ({short(record.base)})"),
-        ("patches", str(len(record.patches))),
-        ("verdict", _verdict_line(view)),
-        *((("room", format_capacity(view.capacity)),) if view.capacity else ()),
-        *(("applied to", _place(host)) for host in view.hosts),
-        ("created", f"{record.created_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("changed", f"{record.updated_at:%Y-%m-%d %H:%M:%S} UTC"),
-    ]
-
-
-def _place(host: "HostRecord") -> str:
-    """A model's location; of one that was moved or deleted, where it lies now, or that it is not there."""
-    from rasura.registry.apply.hosts.moved import is_gone, say_gone
-
-    return f"{host.location} ({say_gone(host)})" if is_gone(host) else host.location
-
-
-def _verdict_line(view: "Overview") -> str:
-    from rasura.patches.checks.verdict import Accepted
-
-    if isinstance(view.verdict, RasuraError):
-        return f"cannot be judged: {view.verdict.message}"
-    if isinstance(view.verdict, Accepted):
-        worst = ", ".join(f"{name} {value} of {limit}" for name, value, limit in list_worst(view.verdict))
-        return f"accepted ({worst})" if worst else "accepted"
-    return f"refused: {_reasons(view.verdict)[0]}" if _reasons(view.verdict) else "refused"
-
-
-def _verdict_data(view: "Overview") -> dict[str, Any]:
-    from rasura.patches.checks.verdict import Accepted
-
-    if isinstance(view.verdict, RasuraError):
-        return {"accepted": None, "error": view.verdict.code, "reasons": [view.verdict.message]}
-    worst = {name: {"value": value, "limit": limit} for name, value, limit in list_worst(view.verdict)}
-    return {"accepted": isinstance(view.verdict, Accepted), "worst": worst, "reasons": list(_reasons(view.verdict))}
-
-
-def _reasons(verdict: "Verdict") -> Sequence[str]:
-    return [reason.text for reason in getattr(verdict, "reasons", ())]
-
-
-def _told(record: "StackRecord", *, changed: bool, dry_run: bool) -> Result:
-    has = "would have" if dry_run else "has"
-    said = f"stack {record.name} {has} {_count(record)}" + ("" if changed else ", as before")
-    return Result({**_data(record), "dry_run": dry_run}, lambda: line(said), changed=changed and not dry_run)
-
-
-def _count(record: "StackRecord") -> str:
-    return f"{len(record.patches)} patch{'' if len(record.patches) == 1 else 'es'}"
-
-
-def _data(record: "StackRecord") -> dict[str, Any]:
-    from rasura.patches.algebra.stack import Stack
-
-    return {
-        "name": record.name,
-        "base": record.base,
-        "patches": {p: str(strength) for p, strength in Stack.of_sixteenths(record.patches).items()},
-        "created_at": record.created_at.isoformat(),
-        "updated_at": record.updated_at.isoformat(),
-    }

@@ -14,7 +14,7 @@ from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
-    from rasura.registry.stacks.bisect import Judgement, Step
+    from rasura.registry.stacks.bisection.bisect import Judgement, Step
 
 _STDERR: Final = 2  # the descriptor: standard output is the command's own answer
 
@@ -30,7 +30,7 @@ def bisect() -> None:
 @DRY
 def start(name: str, model: Path, order: Order, *, dry_run: bool) -> Result:
     """Begin: with the whole stack the model is bad, with none of it good. The model is given half of it."""
-    from rasura.registry.stacks import bisect as halving
+    from rasura.registry.stacks.bisection import bisect as halving
 
     with order.open() as registry:
         step = halving.start(registry, name, model, order.actor, dry_run=dry_run)
@@ -65,7 +65,7 @@ def run(words: tuple[str, ...], order: Order) -> Result:
 
     A command's own options go after `--`. What it prints goes to standard error.
     """
-    from rasura.registry.stacks import bisect as halving
+    from rasura.registry.stacks.bisection import bisect as halving
 
     with order.open() as registry:
         concepts: dict[PatchId, str] = {}
@@ -83,7 +83,7 @@ def run(words: tuple[str, ...], order: Order) -> Result:
 @DRY
 def reset(order: Order, *, leave: bool, dry_run: bool) -> Result:
     """End the bisection and give the model back what it had before."""
-    from rasura.registry.stacks import bisect as halving
+    from rasura.registry.stacks.bisection import bisect as halving
 
     with order.open() as registry:
         state = halving.reset(registry, order.actor, leave=leave, dry_run=dry_run)
@@ -94,7 +94,7 @@ def reset(order: Order, *, leave: bool, dry_run: bool) -> Result:
 
 
 def _judged(judgement: "Judgement", order: Order, *, dry_run: bool) -> Result:
-    from rasura.registry.stacks import bisect as halving
+    from rasura.registry.stacks.bisection import bisect as halving
 
     with order.open() as registry:
         step = halving.judge(registry, judgement, order.actor, dry_run=dry_run)

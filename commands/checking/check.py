@@ -51,7 +51,7 @@ def check(
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.algebra.strength import ONE
     from rasura.registry.stacks.policy_file import read_policy
-    from rasura.registry.trust.check import judge_stack, merge_policies
+    from rasura.registry.trust.check import judge_registered, merge_policies
 
     if plot is not None:
         from rasura.evaluation.plots.save_figure import check_plot
@@ -71,7 +71,7 @@ def check(
         staying = {patch_id: strength for patch_id, strength in wanted.items() if patch_id not in gone}
         policy = merge_policies(registry, read_policy(policy_file) if policy_file else None)
         out = {patch_id: wanted[patch_id] for patch_id in gone}
-        checked = judge_stack(registry, staying, policy, leaving=out, progress=tell)
+        checked = judge_registered(registry, staying, policy, leaving=out, progress=tell)
         names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
     details = _details(checked, layers=layers, angles=angles)
     if plot is not None:

@@ -14,7 +14,7 @@ from rasura.commands._shared.output import Result, fields, line, progress, short
 from rasura.patches.errors import InputError, RefusedError, StrengthError
 
 if TYPE_CHECKING:
-    from rasura.evaluation.evaluate import EvaluationRequest, Planned
+    from rasura.evaluation.evaluate import EvaluationRequest, PlannedEvaluation
     from rasura.evaluation.report.evaluated import Evaluated
     from rasura.evaluation.report.limits import Outcome
     from rasura.patches.algebra.strength import Strength
@@ -119,7 +119,7 @@ def evaluate(
     return Result(_data(found, digest, new, out), lambda: _print(found, digest, out), changed=new, exit_code=code)
 
 
-def _planned(plan: "Planned") -> Result:
+def _planned(plan: "PlannedEvaluation") -> Result:
     counts = Counter((each.group, each.kind) for each in plan.asked)
     rows = [(group.replace("_", " "), kind, str(n)) for (group, kind), n in counts.items()]
     data = {

@@ -97,7 +97,7 @@ def erase(
         request = _request(_targets(concepts, anchors, template_files, obstacles), anchor_file, obstacles, **choices)
         protected = _protected(registry, protect, onto_stack, obstacles)
         if request is None or obstacles:
-            erasure.look_ahead(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
+            erasure.look_ahead_of_erasure(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
             obstacles.refuse()
         assert request is not None
         draft = order.draft("patch.erase")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rasura.registry.registry import Registry
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
-    from rasura.registry.takedown.wanted import Wanted
+    from rasura.registry.takedown.wanted import WantedConcept
 
 _PATH = click.Path(path_type=Path)
 _MODEL = click.option("--model", type=_PATH, metavar="MODEL", help=MODEL_HELP)
@@ -80,12 +80,12 @@ def takedown(
     """
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.retain_set import load_retain_set
-    from rasura.registry.takedown.plan import look_ahead, plan_takedown
+    from rasura.registry.takedown.plan import look_ahead_of_takedown, plan_takedown
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     _check_words(concepts, anchors, template_files, request_file)
     place, obstacles = _place(model, stack), Obstacles()
-    wanted: tuple[Wanted, ...] = ()
+    wanted: tuple[WantedConcept, ...] = ()
     words = stricter = None
     draft = order.draft("takedown.plan")
     with order.open(obstacles) as registry:
@@ -97,7 +97,7 @@ def takedown(
             stricter = _stricter(options["policy_file"])
         _note_means(registry, obstacles, **options)
         if obstacles:
-            look_ahead(registry, place, wanted, obstacles, retain=retain is not None)
+            look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None)
             obstacles.refuse()
         if words is not None:
             say_list("retain", words)
@@ -137,7 +137,7 @@ def withdraw(
     from rasura.evaluation.look import check_judge
     from rasura.patches.obstacles import Obstacles
     from rasura.registry.takedown.ground import sight
-    from rasura.registry.takedown.plan import plan_withdrawal
+    from rasura.registry.takedown.plan_withdrawal import plan_withdrawal
 
     _check_asking(yes=options["yes"], dry_run=options["dry_run"])
     place, obstacles, stricter = _place(model, stack), Obstacles(), None
@@ -227,7 +227,7 @@ def _note_means(
 ) -> None:
     """Note now what would be missing after minutes of solving: a key to sign with, and a judge to look."""
     from rasura.evaluation.look import check_judge
-    from rasura.registry.trust.key_files import signer
+    from rasura.registry.trust.keys.key_files import signer
 
     if not dry_run:
         with obstacles.noting():
@@ -239,7 +239,7 @@ def _note_means(
 
 def _wanted(
     concepts: tuple[str, ...], anchors: tuple[str, ...], template_files: tuple[Path, ...], request_file: Path | None
-) -> "tuple[Wanted, ...]":
+) -> "tuple[WantedConcept, ...]":
     from rasura.patches.lists.role import TEMPLATES
     from rasura.patches.prompts.retain_set import load_texts
     from rasura.registry.takedown.wanted import list_wanted

@@ -9,11 +9,11 @@ from rasura.commands._shared.views import format_number
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
-    from rasura.registry.takedown.carry_out import Done
+    from rasura.registry.takedown.carry_out import CarriedOut
     from rasura.registry.takedown.plan import TakedownPlan
 
 
-def encode_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None") -> dict[str, Any]:
+def encode_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut | None") -> dict[str, Any]:
     """A plan for machines, with what was seen and what was done."""
     return {
         "place": plan.ground.place.source,
@@ -57,7 +57,7 @@ def encode_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None
     }
 
 
-def print_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "Done | None", hosts: Sequence[str]) -> None:
+def print_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut | None", hosts: Sequence[str]) -> None:
     """A plan for people: what is known, made and checked, what was seen, and what was done."""
     place = plan.ground.place.source.removeprefix("@")
     _say_known(plan)
@@ -102,7 +102,7 @@ def _say_known(plan: "TakedownPlan") -> None:
         line(f"{plan.ground.patches[patch_id].manifest.concept.text} comes back: {short(patch_id)} is taken out")
 
 
-def _say_done(plan: "TakedownPlan", done: "Done | None", hosts: Sequence[str]) -> None:
+def _say_done(plan: "TakedownPlan", done: "CarriedOut | None", hosts: Sequence[str]) -> None:
     if done is None:
         line(f"plan only: {plan.ground.place.source.removeprefix('@')} is as it was")
         return

@@ -12,7 +12,7 @@ from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.anchors import Anchor
+    from rasura.registry.evidence.anchoring.anchors import Anchor
 
 _PATH: Final = click.Path(path_type=Path)
 _BUNDLE_LIMIT: Final = 1024**3
@@ -46,8 +46,8 @@ def add(
     order: Order,
 ) -> Result:
     """Put the newest checkpoint out of reach, or keep what somebody else signed about one; the log says so."""
-    from rasura.registry.evidence.anchors import ANCHOR, Added, Anchor, add_anchor, commit_checkpoint
-    from rasura.registry.evidence.take_out import export_checkpoint
+    from rasura.registry.evidence.anchoring.anchors import ANCHOR, AddedAnchor, Anchor, add_anchor, commit_checkpoint
+    from rasura.registry.evidence.proofs.take_out import export_checkpoint
     from rasura.registry.hub.remote import Remote
 
     if sum(each is not None for each in (file, stamp, cosigned, hub)) != 1:
@@ -69,7 +69,7 @@ def add(
                 assert cosigned is not None
                 data = read_given(cosigned, "cosigned checkpoint")
                 made = Anchor("witness", data.decode("utf-8", "replace"), data, cosigned.name)
-            added = Added(add_anchor(registry, made, draft), made)
+            added = AddedAnchor(add_anchor(registry, made, draft), made)
     entry, kept = added.entry, added.anchor
     said = f"entry {entry.index} keeps a {kept.kind} anchor of {kept.checkpoint.size} entries"
     where = f": {kept.where}" if hub is not None else ""
@@ -79,7 +79,7 @@ def add(
 @command(anchor, "list")
 def list_(registry_at: str | None) -> Result:
     """List the anchors; nothing is verified."""
-    from rasura.registry.evidence.anchors import list_anchors
+    from rasura.registry.evidence.anchoring.anchors import list_anchors
 
     with open_registry(registry_at) as registry:
         found = list_anchors(registry)
@@ -108,8 +108,8 @@ def verify(
 
     What others signed is checked by their keys, what lies elsewhere by fetching it.
     """
-    from rasura.registry.evidence.anchors import verify_anchors
-    from rasura.registry.evidence.timestamp_token import read_roots
+    from rasura.registry.evidence.anchoring.anchors import verify_anchors
+    from rasura.registry.evidence.anchoring.timestamp_token import read_roots
     from rasura.registry.hub.remote import Remote
     from rasura.registry.log.notes.cosignature import WitnessKey
 
@@ -167,8 +167,8 @@ def witness(
     (`rasura audit export --checkpoint OLD`). Exit code 4 where a log has two pasts.
     """
     from rasura.patches._io.files import read_regular
-    from rasura.registry.evidence.witness import WITNESS
-    from rasura.registry.evidence.witness import witness as cosign
+    from rasura.registry.evidence.anchoring.witness import WITNESS
+    from rasura.registry.evidence.anchoring.witness import witness as cosign
     from rasura.registry.log.notes.signed_note import parse_note
 
     key = read_vkey(vkey)

@@ -12,8 +12,8 @@ from rasura.commands._shared.output import Result, line, many, progress, short, 
 from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import PublicKey
-    from rasura.registry.evidence.model_statement import ModelStatement
+    from rasura.patches.format.signatures.signing_key import PublicKey
+    from rasura.registry.evidence.attestations.model_statement import ModelStatement
     from rasura.registry.log.notes.signed_note import VerifyKey
 
 _PATH = click.Path(path_type=Path)
@@ -76,10 +76,10 @@ def _attest_evaluation(digest: str, key: str | None, output: Path | None, regist
 
 
 def _attest_model(model: Path, format_: str, key: str | None, output: Path | None, registry_at: str | None) -> Result:
-    from rasura.registry.evidence.attest import attest as sign
-    from rasura.registry.evidence.attest import state_model
-    from rasura.registry.evidence.bill_of_materials import write_bill
-    from rasura.registry.evidence.spdx_document import write_spdx
+    from rasura.registry.evidence.attestations.attest import attest as sign
+    from rasura.registry.evidence.attestations.attest import state_model
+    from rasura.registry.evidence.attestations.bill_of_materials import write_bill
+    from rasura.registry.evidence.attestations.spdx_document import write_spdx
 
     path = output or Path(f"{model.name}.{_SUFFIXES[format_]}")
     with open_registry(registry_at) as registry, progress() as tell:
@@ -141,7 +141,7 @@ def _verify_model(
     model: Path, attestation: Path, trusted: "tuple[PublicKey, ...]", pinned: "VerifyKey | None"
 ) -> Result:
     from rasura.patches._io.files import read_regular
-    from rasura.registry.evidence.attest import verify_model
+    from rasura.registry.evidence.attestations.attest import verify_model
 
     with progress() as tell:
         found = verify_model(model, read_regular(attestation, _LIMIT), trusted, vkey=pinned, progress=tell)
@@ -188,7 +188,7 @@ def _data(statement: "ModelStatement") -> dict[str, Any]:
 
 def _read_key(path: Path) -> "PublicKey":
     from rasura.patches._io.files import read_regular
-    from rasura.patches.format.signing_key import MAX_KEY_BYTES, PublicKey
+    from rasura.patches.format.signatures.signing_key import MAX_KEY_BYTES, PublicKey
 
     hint = "rasura key export NAME -o FILE"
     try:

@@ -44,7 +44,7 @@ _OUTPUT = click.option("-o", "--output", type=_PATH, metavar="FILE", help="The f
 @add_choice
 def log(limit: int | None, oldest: bool, registry_at: str | None, **which: str | None) -> Result:
     """Show the log, the newest entry first."""
-    from rasura.registry.evidence.choose_entries import choose_entries
+    from rasura.registry.evidence.proofs.choose_entries import choose_entries
 
     with open_registry(registry_at) as registry:
         chosen = choose_entries(registry, read_choice(registry, which), newest=not oldest, limit=limit)
@@ -65,7 +65,7 @@ def log(limit: int | None, oldest: bool, registry_at: str | None, **which: str |
 @click.argument("index", type=click.IntRange(0), metavar="N")
 def show(index: int, registry_at: str | None) -> Result:
     """Show entry N: all that it says, and its bytes."""
-    from rasura.registry.evidence.take_out import read_entry
+    from rasura.registry.evidence.proofs.take_out import read_entry
 
     with open_registry(registry_at) as registry:
         entry, body = read_entry(registry, index)
@@ -88,8 +88,8 @@ def prove(index: int | None, case: str | None, output: Path | None, registry_at:
 
     With --case, every entry of the case with its proof, and the records that they tell of: a bundle.
     """
-    from rasura.registry.evidence.choose_entries import Choice
-    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, prove_entry
+    from rasura.registry.evidence.proofs.choose_entries import EntryChoice
+    from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, prove_entry
 
     if (index is None) == (case is None):
         raise click.UsageError("expected the number of an entry, or --case ID")
@@ -98,7 +98,7 @@ def prove(index: int | None, case: str | None, output: Path | None, registry_at:
         if index is not None:
             size = write_lines(path, [prove_entry(registry, index)])
         else:
-            size = write_lines(path, export_bundle(registry, choose_indexes(registry, Choice(case=case))))
+            size = write_lines(path, export_bundle(registry, choose_indexes(registry, EntryChoice(case=case))))
         vkey = registry.log_vkey()
     return Result(
         {"file": str(path), "bytes": size, "index": index, "case": case, "key": vkey},
@@ -114,7 +114,7 @@ def checkpoint(output: Path | None, order: Order) -> Result:
 
     The log notes that a file was written, as `log.checkpoint`: a policy can ask for one of the last days.
     """
-    from rasura.registry.evidence.take_out import export_checkpoint, give_checkpoint
+    from rasura.registry.evidence.proofs.take_out import export_checkpoint, give_checkpoint
     from rasura.registry.trust.checkpoint_age import GIVEN
 
     entry = None
@@ -152,8 +152,8 @@ def export(
 
     Lines go to standard output where no file is named.
     """
-    from rasura.registry.evidence.event_formats import EVENT_FORMATS
-    from rasura.registry.evidence.take_out import choose_indexes, export_bundle, export_entries
+    from rasura.registry.evidence.proofs.event_formats import EVENT_FORMATS
+    from rasura.registry.evidence.proofs.take_out import choose_indexes, export_bundle, export_entries
 
     if kept_at is not None and format_ != "bundle":
         raise InputError("only a bundle proves that a log continues a checkpoint", hint="--format bundle")
@@ -257,7 +257,7 @@ def _say_report(report: "LogReport", origin: str) -> None:
 
 def _verify_file(file: Path, pinned: "VerifyKey | None", kept: bytes | None) -> Result:
     """Check a bundle or a proof, without a registry."""
-    from rasura.registry.evidence.verify_file import verify_file
+    from rasura.registry.evidence.proofs.verify_file import verify_file
 
     found = verify_file(file, vkey=pinned, kept=kept)
     data = {

@@ -15,7 +15,7 @@ from rasura.commands._shared.output import Result, fields, line, many, table
 if TYPE_CHECKING:
     from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.cases.clock import CaseStanding
-    from rasura.registry.cases.retention import Keeping
+    from rasura.registry.cases.retention import CaseRetention
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -204,7 +204,7 @@ def forget(case_id: str, output: Path | None, order: Order, *, dry_run: bool) ->
     Copies in backups are yours to delete.
     """
     from rasura.registry.cases.handle_case import foresee_forgetting, forget_case
-    from rasura.registry.evidence.take_out import prove_entry
+    from rasura.registry.evidence.proofs.take_out import prove_entry
 
     with order.open() as registry:
         if dry_run:
@@ -266,7 +266,7 @@ def format_span(span: timedelta) -> str:
     return f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min"
 
 
-def _format_keeping(keeping: "Keeping") -> str:
+def _format_keeping(keeping: "CaseRetention") -> str:
     """How long what was said is kept, in words."""
     assert keeping.rule is not None
     dates = [f"not deleted before {keeping.until:{_TIME}} UTC"] if keeping.until else []
@@ -275,7 +275,7 @@ def _format_keeping(keeping: "Keeping") -> str:
     return f"{keeping.rule.name}: {said}"
 
 
-def _keeping(keeping: "Keeping") -> dict[str, Any]:
+def _keeping(keeping: "CaseRetention") -> dict[str, Any]:
     times = {"kept_until": keeping.until, "delete_by": keeping.due}
     said = {name: None if time is None else time.isoformat() for name, time in times.items()}
     return {"retention": None if keeping.rule is None else keeping.rule.name, **said}

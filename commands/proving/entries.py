@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.choose_entries import Choice
+    from rasura.registry.evidence.proofs.choose_entries import EntryChoice
     from rasura.registry.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,21 +38,21 @@ def add_choice(function: F) -> F:
     return function
 
 
-def read_choice(registry: "Registry", which: Mapping[str, str | None]) -> "Choice":
+def read_choice(registry: "Registry", which: Mapping[str, str | None]) -> "EntryChoice":
     """What the options of `add_choice` choose.
 
     Raises:
         InputError: no time.
         NotFoundError: no such patch.
     """
-    from rasura.registry.evidence.choose_entries import Choice, parse_moment
+    from rasura.registry.evidence.proofs.choose_entries import EntryChoice, parse_moment
 
     def moment(name: str) -> "datetime | None":
         text = which[name]
         return None if text is None else parse_moment(text, registry.now())
 
     patch = which["patch"]
-    return Choice(
+    return EntryChoice(
         since=moment("since"),
         until=moment("until"),
         actor=which["actor"],

@@ -16,7 +16,7 @@ from rasura.patches.errors import ExistsError, HostWriteError
 if TYPE_CHECKING:
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records.records import KeyRecord
-    from rasura.registry.trust.revocation import Reach
+    from rasura.registry.trust.keys.revocation import Reach
 
 _NAMED: Final = 5  # patches that a line names
 _WHY: Final = 40
@@ -38,7 +38,7 @@ def new(name: str, order: Order, *, encrypt: bool, dry_run: bool) -> Result:
     With --encrypt the private half is PKCS#8 under a password, which is asked for twice, or comes from a file or the
     environment; whatever signs asks for it.
     """
-    from rasura.registry.trust.key_files import find_private_path, foresee_key, make_key
+    from rasura.registry.trust.keys.key_files import find_private_path, foresee_key, make_key
 
     with order.open() as registry:
         if dry_run:
@@ -75,7 +75,7 @@ def add(name: str, uri: str, public: Path | None, order: Order, *, dry_run: bool
     Signing with NAME then asks there. The PIN comes as a password does; PYKCS11LIB is the path of the token's module.
     Needs `pip install 'rasura[signers]'`.
     """
-    from rasura.registry.trust.key_files import add_remote_key
+    from rasura.registry.trust.keys.key_files import add_remote_key
 
     with order.open() as registry:
         record = add_remote_key(registry, name, uri, public, order.draft("key.add"), dry_run=dry_run)
@@ -90,8 +90,8 @@ def add(name: str, uri: str, public: Path | None, order: Order, *, dry_run: bool
 @command(key, "list")
 def list_(registry_at: str | None) -> Result:
     """List the keys that this registry knows, and the public key of its log."""
-    from rasura.registry.trust.key_files import find_uri, is_key_locked
-    from rasura.registry.trust.revocation import find_reasons
+    from rasura.registry.trust.keys.key_files import find_uri, is_key_locked
+    from rasura.registry.trust.keys.revocation import find_reasons
 
     with open_registry(registry_at) as registry:
         records = registry.keys()
@@ -142,7 +142,7 @@ def export(name: str, output: Path, registry_at: str | None) -> Result:
 @DRY
 def trust(file: Path, name: str | None, order: Order, *, dry_run: bool) -> Result:
     """Trust patches signed by the public key in FILE."""
-    from rasura.registry.trust.key_files import trust_file
+    from rasura.registry.trust.keys.key_files import trust_file
 
     with order.open() as registry:
         record = trust_file(registry, file, name, order.draft("key.trust"), dry_run=dry_run)
@@ -160,7 +160,7 @@ def revoke(key_id: str, order: Order, *, yes: bool, dry_run: bool) -> Result:
     Says first which patches that touches, on which models and in which stacks, and asks. What is in force stays until
     it is reverted, and other patches of the same model can be moved as before.
     """
-    from rasura.registry.trust import revocation
+    from rasura.registry.trust.keys import revocation
 
     with order.open() as registry:
         reach = revocation.find_reach(registry, key_id)

@@ -10,7 +10,8 @@ from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, line, many, short, table
 
 if TYPE_CHECKING:
-    from rasura.registry.trust.roles.trust_policy import SignedTrust, TrustPolicy
+    from rasura.registry.trust.roles.signed_trust import SignedTrust
+    from rasura.registry.trust.roles.trust_policy import TrustPolicy
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 

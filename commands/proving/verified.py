@@ -10,7 +10,7 @@ from rasura.commands.proving.report import show_report
 from rasura.patches.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.registry.log.notes.signed_note import VerifyKey
 
 _LIMIT: Final = 256 * 1024**2
@@ -81,7 +81,7 @@ def _show_evaluation(file: Path, data: bytes, keys: "tuple[PublicKey, ...]", vke
 
 
 def _show_receipt(file: Path, data: bytes, concept: str | None, vkey: "VerifyKey | None") -> Result:
-    from rasura.registry.evidence.picture_receipt import verify_receipt
+    from rasura.registry.evidence.pictures.picture_receipt import verify_receipt
 
     found = verify_receipt(data, vkey=vkey)
     said = found.receipt

@@ -1,5 +1,7 @@
 """`rasura gc`: blobs that nothing refers to, removed."""
 
+from datetime import timedelta
+
 import click
 
 from rasura.commands._shared.asking import DRY
@@ -27,8 +29,6 @@ def gc(*, hours: float, dry_run: bool, order: Order) -> Result:
 
     Encoded prompts that no erasure asked for since go as well; they are computed again when one does.
     """
-    from datetime import timedelta
-
     from rasura.registry.standing.garbage import collect
 
     with order.open() as registry:

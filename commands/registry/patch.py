@@ -21,7 +21,8 @@ from rasura.commands._shared.views import (
     format_new_signers,
     format_place,
 )
-from rasura.commands.applying.apply import apply, revert, status, switch
+from rasura.commands.applying.apply import apply, revert, switch
+from rasura.commands.applying.status import status
 from rasura.commands.checking.bisect import bisect
 from rasura.commands.checking.check import check
 from rasura.commands.erasing.resolve import join, rebase, retarget
@@ -29,8 +30,9 @@ from rasura.commands.sharing.export import export
 from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
+    from rasura.patches.format.manifest import Manifest
     from rasura.patches.types import PatchId
-    from rasura.registry._storage.records.records import KeyRecord
+    from rasura.registry._storage.records.records import EvaluationRecord, KeyRecord, PatchRecord
     from rasura.registry.standing.catalogue import Listed
 
 _DIGEST: Final = 64
@@ -58,10 +60,10 @@ for _moving in (export, check, apply, switch, revert, status, rebase, join, reta
 @click.option("--retired", is_flag=True, help="The retired ones in place of the others.")
 def list_(registry_at: str | None, **which: Any) -> Result:
     """List the registered patches, the oldest first: what each erases, and where it is in force."""
-    from rasura.registry.standing.catalogue import Choice, list_patches
+    from rasura.registry.standing.catalogue import PatchFilter, list_patches
 
     with open_registry(registry_at) as registry:
-        found = list_patches(registry, Choice(**which))
+        found = list_patches(registry, PatchFilter(**which))
     data = [
         {
             "id": p.record.patch_id,
@@ -208,7 +210,8 @@ def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: boo
 def show(patch_ref: str, registry_at: str | None) -> Result:
     """Show what a patch says of itself."""
     from rasura.registry.trust.approvals.approve import Subject, find_approvals
-    from rasura.registry.trust.verified_patch import find_signers, manifest_of
+    from rasura.registry.trust.register_patch import find_signers
+    from rasura.registry.trust.verified_patch import manifest_of
 
     with open_registry(registry_at) as registry:
         record = registry.patch(patch_ref)
@@ -217,8 +220,33 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         signers = [keys[key_id] for key_id in find_signers(registry, record.patch_id)]
         evaluations = registry.evaluations(record.patch_id)
         approved = sorted(key.name for key in find_approvals(registry, Subject("patch", record.patch_id)).values())
+    data = {
+        "id": record.patch_id,
+        "signer": signers[0].name if signers else "unknown",
+        "signers": [
+            {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
+            for key in signers
+        ],
+        "approved": approved,
+        "separable": manifest.separable,
+        "manifest": json.loads(manifest.to_bytes()),
+    }
+    judged = [encode_evaluation(e) for e in evaluations]
+    pairs = _list_properties(record, manifest, signers, approved, evaluations)
+    return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
+
+
+def _list_properties(
+    record: "PatchRecord",
+    manifest: "Manifest",
+    signers: "Sequence[KeyRecord]",
+    approved: "Sequence[str]",
+    evaluations: "Sequence[EvaluationRecord]",
+) -> list[tuple[str, str]]:
+    """The lines of `show`: what the patch says of itself, then what the registry knows of it."""
     basis, retain = manifest.protected.basis, manifest.protected.retain
     layers = manifest.eraser.options.get("layers", "?")
+    told = evaluations[:_EVALUATIONS]
     pairs = [
         ("patch", record.patch_id),
         ("concept", manifest.concept.text),
@@ -242,23 +270,11 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         ("size", f"{record.size} bytes in {len(record.files)} files"),
         ("source", record.source),
         ("added", f"{record.added_at:%Y-%m-%d %H:%M:%S} UTC"),
-        *(("evaluated", format_evaluation(e)) for e in evaluations[:_EVALUATIONS]),
+        *(("evaluated", format_evaluation(e)) for e in told),
     ]
-    if (more := len(evaluations) - _EVALUATIONS) > 0:
+    if more := len(evaluations) - len(told):
         pairs.append(("", f"… and {more} more: rasura evaluation list --patch {short(record.patch_id)}"))
-    data = {
-        "id": record.patch_id,
-        "signer": signers[0].name if signers else "unknown",
-        "signers": [
-            {"key_id": key.key_id, "name": key.name, "counts": key.trusted and key.revoked_at is None}
-            for key in signers
-        ],
-        "approved": approved,
-        "separable": manifest.separable,
-        "manifest": json.loads(manifest.to_bytes()),
-    }
-    judged = [encode_evaluation(e) for e in evaluations]
-    return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
+    return pairs
 
 
 def _doubt(key: "KeyRecord") -> str:
@@ -272,7 +288,7 @@ def _doubt(key: "KeyRecord") -> str:
 @DRY
 def add(folders: tuple[Path, ...], order: Order, *, dry_run: bool) -> Result:
     """Register the patches in folders, as export writes them, if a key trusted here has signed each: all, or none."""
-    from rasura.registry.trust.verified_patch import add_folders
+    from rasura.registry.trust.register_patch import add_folders
 
     with order.open() as registry:
         added = add_folders(registry, folders, order.draft("patch.add"), dry_run=dry_run)

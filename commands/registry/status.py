@@ -13,7 +13,7 @@ from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
-    from rasura.registry.standing.recent import Told
+    from rasura.registry.standing.recent import RecentEvent
     from rasura.registry.standing.standing import Placed, Standing
 
 _LOOK = click.option("--look", is_flag=True, help="Hash what is on every model, and compare.")
@@ -239,7 +239,7 @@ def _names(registry: "Registry") -> "dict[Any, str]":
     return {record.patch_id: ", ".join(record.concepts) for record in registry.patches()}
 
 
-def _log_row(told: "Told") -> tuple[str, ...]:
+def _log_row(told: "RecentEvent") -> tuple[str, ...]:
     from rasura.registry.standing.recent import find_ticket
 
     entry = told.entry
@@ -296,7 +296,7 @@ def _placed_data(placed: "Placed") -> dict[str, Any]:
     }
 
 
-def _event_data(told: "Told") -> dict[str, Any]:
+def _event_data(told: "RecentEvent") -> dict[str, Any]:
     entry = told.entry
     return {
         "index": entry.index,

@@ -1,5 +1,7 @@
 """`rasura push` and `rasura pull`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from rasura import __version__
@@ -8,6 +10,10 @@ from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.output import Result, line, short
 from rasura.commands._shared.views import format_ignored, format_new_signers
 from rasura.patches.errors import VerificationError
+
+if TYPE_CHECKING:
+    from rasura.registry.hub import PushReceipt
+    from rasura.registry.hub.transfer import Pull
 
 _ENDPOINT = click.option("--endpoint", envvar="HF_ENDPOINT", metavar="URL", help="Hub [default: huggingface.co].")
 _TOKEN = click.option("--token", envvar="HF_TOKEN", metavar="TOKEN", help="Access token [default: the stored one].")
@@ -68,22 +74,22 @@ def push(
         "dry_run": dry_run,
     }
 
-    def text() -> None:
-        done = "would push" if dry_run else "pushed"
-        where = (
-            f"{'on top of' if dry_run and receipt.changed else 'at'} {receipt.commit[:12]}" if receipt.commit else ""
-        )
-        did = f"{done if receipt.changed else 'nothing to push:'} {len(receipt.paths)} to {repo} {where}"
-        line(did.rstrip())
-        if dry_run:
-            for path in receipt.written:
-                line(f"  + {path}")
-        for path in receipt.removed:
-            line(f"  - {path}: its patch is no longer there, or not current")
-        for note in receipt.notes:
-            line(note)
+    changed = receipt.changed and not dry_run
+    return Result(data, lambda: _print_pushed(receipt, repo, dry_run=dry_run), changed=changed)
 
-    return Result(data, text, changed=receipt.changed and not dry_run)
+
+def _print_pushed(receipt: "PushReceipt", repo: str, *, dry_run: bool) -> None:
+    done = "would push" if dry_run else "pushed"
+    where = f"{'on top of' if dry_run and receipt.changed else 'at'} {receipt.commit[:12]}" if receipt.commit else ""
+    did = f"{done if receipt.changed else 'nothing to push:'} {len(receipt.paths)} to {repo} {where}"
+    line(did.rstrip())
+    if dry_run:
+        for path in receipt.written:
+            line(f"  + {path}")
+    for path in receipt.removed:
+        line(f"  - {path}: its patch is no longer there, or not current")
+    for note in receipt.notes:
+        line(note)
 
 
 @command(None, "pull", mutating=True)
@@ -133,19 +139,20 @@ def pull(
         ],
         "dry_run": dry_run,
     }
-    fresh = "would be new" if dry_run else "is new"
-
-    def text() -> None:
-        for item in done.patches:
-            line(f"{short(item.patch_id)} {fresh if item.new else 'was here already'}")
-            if item.signers and not item.new:
-                line(f"  {format_new_signers(item.signers, dry_run=dry_run)}")
-            for name in item.ignored:
-                line(f"  {format_ignored(name)}")
-        for each in done.refused:
-            line(f"{'would refuse' if dry_run else 'refused'} {each.sentence}")
-        for hint in dict.fromkeys(each.error.hint for each in done.refused if each.error.hint):
-            line(f"hint: {hint}")
-
     changed = not dry_run and any(p.new or p.signers for p in done.patches)
-    return Result(data, text, changed=changed, exit_code=VerificationError.exit_code if done.refused else 0)
+    exit_code = VerificationError.exit_code if done.refused else 0
+    return Result(data, lambda: _print_pulled(done, dry_run=dry_run), changed=changed, exit_code=exit_code)
+
+
+def _print_pulled(done: "Pull", *, dry_run: bool) -> None:
+    fresh = "would be new" if dry_run else "is new"
+    for item in done.patches:
+        line(f"{short(item.patch_id)} {fresh if item.new else 'was here already'}")
+        if item.signers and not item.new:
+            line(f"  {format_new_signers(item.signers, dry_run=dry_run)}")
+        for name in item.ignored:
+            line(f"  {format_ignored(name)}")
+    for each in done.refused:
+        line(f"{'would refuse' if dry_run else 'refused'} {each.sentence}")
+    for hint in dict.fromkeys(each.error.hint for each in done.refused if each.error.hint):
+        line(f"hint: {hint}")

@@ -16,16 +16,9 @@ import torch
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.manifest_parts import (
-    BaseSpec,
-    BasisSpec,
-    ConceptSpec,
-    EraserSpec,
-    ProtectedSpec,
-    RetainSpec,
-    TensorIdentity,
-)
+from rasura.patches.format.manifest_parts import BaseSpec, ConceptSpec, EraserSpec, TensorIdentity
 from rasura.patches.format.patch import BASIS, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
+from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.types import Digest, ParamName
 
 PAGE: Final = Path(__file__).parents[1] / "patch-format.md"

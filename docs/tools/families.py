@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from rasura.patches.models.families import FAMILIES, Family
+from rasura.patches.models.families import FAMILIES
+from rasura.patches.models.family import Family
 
 _DOCS: Final = Path(__file__).parents[1]
 PAGE: Final = _DOCS / "hosts.md"

@@ -29,7 +29,7 @@ from rasura.evaluation.images.patched_model import PatchedModel
 from rasura.evaluation.images.questions import DIRECT, Question
 from rasura.evaluation.judges.interface import Judge
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.families import refuse_several_encoders
+from rasura.patches.models.refuse_family import refuse_several_encoders
 from rasura.patches.types import Digest, Progress
 
 CHOICES: Final = ("none", "embedding", "suffix", "all")

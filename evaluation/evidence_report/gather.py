@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from rasura.evaluation.evidence_report.kept_pictures import Pictures, read_kept
 from rasura.evaluation.evidence_report.plain_words import NOT_PROMISED, describe_entry
 from rasura.evaluation.evidence_report.signed_report import FORMAT
+from rasura.evaluation.plots.figure import InterferenceData, draw_interference
 from rasura.evaluation.report.recorded import Report, read_report
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.stack import Stack
@@ -22,17 +23,17 @@ from rasura.patches.errors import InputError, RasuraError
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
 from rasura.registry.cases.handle_case import REQUESTER, TEXT, list_pictures, read_said
-from rasura.registry.evidence.choose_entries import Choice, choose_entries
-from rasura.registry.evidence.take_out import export_bundle
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries
+from rasura.registry.evidence.proofs.take_out import export_bundle
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.standing.models import find_host
 from rasura.registry.standing.standing import Placed, find_placed
 from rasura.registry.trust.approvals.approve import Subject, find_approvals
-from rasura.registry.trust.check import judge_stack
+from rasura.registry.trust.check import judge_registered
 
 if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.patches.types import Digest, PatchId
     from rasura.registry._storage.records.records import EntryRecord, EvaluationRecord, PatchRecord
     from rasura.registry.registry import Registry
@@ -152,7 +153,7 @@ def _find_scope(registry: Registry, about: About) -> _Scope:
     else:
         host = find_host(registry, Path(about.name))
         ids = list(host.applied)
-        entries = choose_entries(registry, Choice(model=host.host_id), newest=False)
+        entries = choose_entries(registry, EntryChoice(model=host.host_id), newest=False)
     records = {record.patch_id: record for record in registry.patches()}
     patches = tuple(records[p] for p in ids if p in records)
     wanted = set(ids)
@@ -289,11 +290,10 @@ def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
     sets = [each.applied for each in scope.placed if 1 < len(each.applied) <= _DRAWN]
     if not sets:
         return b"", None
-    from rasura.evaluation.plots.figure import InterferenceData, draw_interference
 
     stack = max(sets, key=len)
     try:
-        checked = judge_stack(registry, Stack(stack), registry.policy())
+        checked = judge_registered(registry, Stack(stack), registry.policy())
         prints = [Footprint.of(member.patch) for member in checked.stack]
         matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix().numpy()
     except RasuraError as error:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rasura.registry.apply.receipt import Actor
     from rasura.registry.registry import Registry
 
-__all__ = ["KEPT", "Pair", "Pictures", "keep_with_cases", "read_kept"]
+__all__ = ["KEPT", "PicturePair", "Pictures", "keep_with_cases", "read_kept"]
 
 FORMAT: Final = "rasura-pictures/1"
 KEPT: Final = "look-"
@@ -42,7 +42,7 @@ _WHAT: Final = "pictures of a case"
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PicturePair:
     """One prompt, drawn before and after from the same noise.
 
     Attributes:
@@ -74,14 +74,14 @@ class Pictures:
     """
 
     evaluation: Digest
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PicturePair, ...]
 
     @classmethod
     def of(cls, evaluated: Evaluated) -> Pictures:
         """Some of each group, spread over what was asked."""
         compared = evaluated.compared
         pairs = tuple(
-            Pair(
+            PicturePair(
                 compared.asked[i].group,
                 compared.asked[i].shot.prompt,
                 _words(compared.asked[i].wanted),
@@ -152,14 +152,14 @@ def encode_picture(picture: Image) -> bytes:
     return data.getvalue()
 
 
-def inline(data: bytes) -> str:
+def inline_picture(data: bytes) -> str:
     """A picture as the address of an `img`, PNG or JPEG."""
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _read_pair(fields: Fields) -> Pair:
-    pair = Pair(
+def _read_pair(fields: Fields) -> PicturePair:
+    pair = PicturePair(
         fields.choice("group", ("forget", "retain", "held_out")),
         fields.text("prompt"),
         fields.text("wanted"),

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from rasura.evaluation.evidence_report.gather import About, gather
 from rasura.evaluation.evidence_report.page import write_page
 from rasura.evaluation.evidence_report.signed_report import sign_report
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 
 if TYPE_CHECKING:
     from rasura.registry.registry import Registry
 
-__all__ = ["Made", "make_report"]
+__all__ = ["MadeReport", "make_report"]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class MadeReport:
     """A report: the page, its twin for machines, and how many entries, evaluations and models it tells of."""
 
     page: bytes
@@ -35,7 +35,7 @@ def make_report(
     names: tuple[str, str],
     key: str | None = None,
     withhold: bool = False,
-) -> Made:
+) -> MadeReport:
     """Make a report of a case, a stack or a model, signed with the log's key.
 
     Args:
@@ -57,4 +57,4 @@ def make_report(
     found = gather(registry, about, version=version, signer=own, withhold=withhold, names=files)
     twin, page = sign_report(found.document, write_page(found), registry.log_key, private)
     counts = (len(found.document[name]) for name in ("events", "evaluations", "places"))  # type: ignore[arg-type]
-    return Made(page, twin, *counts)
+    return MadeReport(page, twin, *counts)

@@ -16,7 +16,7 @@ from rasura.evaluation.evidence_report.html_text import escape as _e
 from rasura.evaluation.evidence_report.html_text import write_percent as _percent
 from rasura.evaluation.evidence_report.html_text import write_share as _share
 from rasura.evaluation.evidence_report.html_text import write_time as _when
-from rasura.evaluation.evidence_report.kept_pictures import inline
+from rasura.evaluation.evidence_report.kept_pictures import inline_picture
 from rasura.evaluation.evidence_report.page_measured import write_kept, write_measured, write_pictures
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.page_verify import write_verify
@@ -176,7 +176,7 @@ def _asked(document: Any, sent: Sequence[bytes]) -> str:
         else f"<h3>In the words of the request</h3><blockquote>{_e(case['text'])}</blockquote>"
     )
     shown = "".join(
-        f'<figure><img src="{inline(data)}" alt="Picture {at} that was kept with the case"><figcaption>Picture {at}, kept '
+        f'<figure><img src="{inline_picture(data)}" alt="Picture {at} that was kept with the case"><figcaption>Picture {at}, kept '
         "with the case</figcaption></figure>"
         for at, data in enumerate(sent, 1)
     )
@@ -286,7 +286,7 @@ def _together(document: Any, heat_map: bytes) -> str:
     if heat_map:
         alt = f"Map of {len(found['names'])} changes against each other: rows disturb columns. {said}"
         picture = (
-            f'<figure class="map"><img src="{inline(heat_map)}" alt="{html.escape(html.unescape(alt))}"><figcaption>Each '
+            f'<figure class="map"><img src="{inline_picture(heat_map)}" alt="{html.escape(html.unescape(alt))}"><figcaption>Each '
             "square is one change (row) and how much of another’s effect (column) it disturbs.</figcaption></figure>"
         )
     return f"<p>{len(found['names'])} changes are in force together. {said}</p>{picture}"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rasura.evaluation.evidence_report.html_text import begin_sentence as _begin
 from rasura.evaluation.evidence_report.html_text import escape as _e
 from rasura.evaluation.evidence_report.html_text import write_time as _when
-from rasura.evaluation.evidence_report.kept_pictures import inline
+from rasura.evaluation.evidence_report.kept_pictures import inline_picture
 from rasura.evaluation.evidence_report.plain_words import GROUPS
 
 if TYPE_CHECKING:
     from rasura.evaluation.evidence_report.gather import Gathered
-    from rasura.evaluation.evidence_report.kept_pictures import Pair
+    from rasura.evaluation.evidence_report.kept_pictures import PicturePair
 
 __all__ = ["write_kept", "write_measured", "write_pictures"]
 
@@ -47,11 +47,12 @@ def write_pictures(document: Any, gathered: Gathered) -> str:
     return "".join(parts)
 
 
-def _pair(pair: Pair) -> str:
+def _pair(pair: PicturePair) -> str:
     def figure(when: str, data: bytes, seen: str) -> str:
         alt = f"{when}, the picture drawn for “{pair.prompt}”; the judge took it for “{seen}”"
         return (
-            f'<figure><img src="{inline(data)}" alt="{_e(alt)}"><figcaption>{when}: “{_e(seen)}”</figcaption></figure>'
+            f'<figure><img src="{inline_picture(data)}" alt="{_e(alt)}">'
+            f"<figcaption>{when}: “{_e(seen)}”</figcaption></figure>"
         )
 
     missed = pair.group == "forget" and pair.wanted != pair.seen_before

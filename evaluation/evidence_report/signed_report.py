@@ -6,7 +6,7 @@ The note is a C2SP signed note by the log's key over three lines: what it is, th
 bytes, the SHA-256 of the page without what stands between its two markers. There the page holds `report.json`, base64.
 So every byte of both files is covered. The envelope is a DSSE envelope over the same two digests by the key that the
 document names as `signer`. The document carries a bundle of the log's entries that it tells of
-(`rasura.registry.evidence.log_bundle`), and each event is compared with its entry.
+(`rasura.registry.evidence.proofs.log_bundle`), and each event is compared with its entry.
 
 To check a report needs the log's public key and nothing else: no registry, no model, no torch.
 """
@@ -23,17 +23,17 @@ from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import AuditError, FormatError, RasuraError, SignatureError, UntrustedKeyError
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.evidence.log_bundle import read_log_bundle
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
 from rasura.registry.log.notes.signed_note import VerifyKey, parse_note, verified_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.log.log_key import LogKey
     from rasura.registry.log.notes.signed_note import Checkpoint

@@ -85,10 +85,10 @@ class PatchedModel:
             BaseMismatchError: a patch was computed on other weights.
             UnsupportedHostError: no pipeline that can draw.
         """
-        check_stack(host, identity, stack)
+        check_drawable(host, identity, stack)
         fixed = _fixed_digest(host.folder)
         applied = {m.patch.patch_id: m.strength.sixteenths for m in stack}
-        prints = (fingerprint(identity.digest, fixed, {}), fingerprint(identity.digest, fixed, applied))
+        prints = (identify_model(identity.digest, fixed, {}), identify_model(identity.digest, fixed, applied))
         return cls(Painter.load(host.folder, sampling, device), host, stack, prints)
 
     def show(self, *, patched: bool) -> Digest:
@@ -109,7 +109,7 @@ class PatchedModel:
                 self._live[name].copy_(tensor)
 
 
-def check_stack(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[EvaluatedPatch]) -> None:
+def check_drawable(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[EvaluatedPatch]) -> None:
     """Refuse an empty stack, and patches of other weights or of another reading of prompts.
 
     Raises:
@@ -131,7 +131,7 @@ def check_stack(host: CheckpointHost, identity: BaseIdentity, stack: Sequence[Ev
             )
 
 
-def fingerprint(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> Digest:
+def identify_model(base: Digest, fixed: Digest, applied: Mapping[PatchId, int]) -> Digest:
     """What a model is that draws: the base, everything else in its folder that counts, and the set of patches.
 
     The weights are a pure function of base and set, so the two name them.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.evaluation.plots.clustering import ordered
-from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, short
+from rasura.evaluation.plots.heatmap import NAMES, draw_heat_map, shorten_name
 from rasura.evaluation.plots.panels import draw_capacity, draw_cosines, draw_worst, flatten_cosines
 from rasura.evaluation.plots.save_figure import SOFT, check_plot, make_figure, save_figure
 from rasura.patches.checks.kernels.capacity import Capacity
@@ -110,7 +110,7 @@ def _size(data: InterferenceData) -> tuple[float, float]:
     """Inches: the map grows with the numbers and names in it."""
     count = len(data.names)
     side = next(side for most, side in _SIDES if count <= most)
-    below = 0.8 if count > NAMES else 0.75 + 0.09 * max(len(short(name)) for name in data.names)
+    below = 0.8 if count > NAMES else 0.75 + 0.09 * max(len(shorten_name(name)) for name in data.names)
     return _LEFT + side + _RIGHT, _TOP + side + below
 
 

@@ -67,7 +67,7 @@ def coarsen(values: Matrix, most: int) -> Matrix:
     return np.where(squares == -np.inf, np.nan, squares)
 
 
-def short(name: str, most: int = _LETTERS) -> str:
+def shorten_name(name: str, most: int = _LETTERS) -> str:
     """A name that fits beside a row: its middle left out, since phrases often differ at their ends."""
     head = most // 2
     return name if len(name) <= most else f"{name[:head].rstrip()}…{name[len(name) - most + head + 1 :].lstrip()}"
@@ -107,7 +107,7 @@ def _numbers(axes: Axes, values: Matrix, shown: Matrix, norm: Any) -> None:
 
 
 def _all_names(axes: Axes, found: Ordered, names: Sequence[str]) -> None:
-    labels = [short(names[i]) for i in found.order]
+    labels = [shorten_name(names[i]) for i in found.order]
     size = min(10.0, 330.0 / len(names))
     place = range(len(names))
     axes.set_xticks(place, labels, rotation=90, fontsize=size, parse_math=False)
@@ -124,7 +124,7 @@ def _worst_names(axes: Axes, found: Ordered, names: Sequence[str], limit: float)
     for row, place in zip(rows, spread(rows, gap, count - 1.0), strict=True):
         points = ((-0.5, row), (-0.012 * count, row), (-0.035 * count, place), (-0.045 * count, place))
         axes.plot(*zip(*points, strict=True), color=SOFT, linewidth=0.4, clip_on=False)
-        text = short(names[found.order[row]])
+        text = shorten_name(names[found.order[row]])
         axes.text(-0.05 * count, place, text, ha="right", va="center", fontsize=7, clip_on=False, parse_math=False)
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_ylim(count - 0.5, -0.5)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasura.evaluation.plots.clustering import Matrix
-from rasura.evaluation.plots.heatmap import number, short
+from rasura.evaluation.plots.heatmap import number, shorten_name
 from rasura.evaluation.plots.save_figure import INK, SOFT
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def draw_worst(axes: Axes, matrix: Matrix, names: Sequence[str], limit: float) -
     )
     axes.set_title(title, fontsize=9, loc="left")
     for line, (p, q, value) in enumerate(pairs):
-        text = f"{short(names[p], 17)} → {short(names[q], 17)}"
+        text = f"{shorten_name(names[p], 17)} → {shorten_name(names[q], 17)}"
         weight = "bold" if value > limit else "normal"
         y = 1.0 - (line + 0.5) / _LISTED
         axes.text(0.0, y, number(value), fontsize=8, va="center", weight=weight, transform=axes.transAxes)

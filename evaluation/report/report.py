@@ -173,7 +173,7 @@ def compute_changes(changes: Iterable[GroupChange]) -> Iterator[dict[str, JsonVa
         }
 
 
-def list_pictures(compared: Compared) -> Iterator[dict[str, JsonValue]]:
+def list_answers(compared: Compared) -> Iterator[dict[str, JsonValue]]:
     """One object a question: what was asked, and what the judge said of both pictures."""
     answers = zip(compared.asked, compared.seen_before.answers, compared.seen_after.answers, strict=True)
     for question, before, after in answers:

@@ -20,7 +20,7 @@ from rasura.evaluation.report.report import (
     compute_scores,
     decimal,
     group_changes,
-    list_pictures,
+    list_answers,
     score_rows,
 )
 from rasura.patches._io.canonical_json import JsonValue
@@ -36,7 +36,7 @@ def build_body(
     judge: Judge,
 ) -> dict[str, JsonValue]:
     """Everything that a report says beside its summary."""
-    pictures = list(list_pictures(compared))
+    pictures = list(list_answers(compared))
     return {
         "patches": list(format_patches(stack)),
         "judge": judge.digest,

@@ -21,17 +21,17 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.types import SHORT
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.evidence.proof_file import MAX_PROOF_BYTES, verify_proof
-from rasura.registry.evidence.take_out import prove_entry
+from rasura.registry.evidence.proofs.proof_file import MAX_PROOF_BYTES, verify_proof
+from rasura.registry.evidence.proofs.take_out import prove_entry
 from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 
 if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.signing_key import PublicKey
     from rasura.patches.types import Digest
     from rasura.registry._storage.records.records import EntryRecord
     from rasura.registry.log.notes.signed_note import VerifyKey

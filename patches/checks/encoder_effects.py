@@ -34,7 +34,7 @@ from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.text_encoders.hidden_states import copied
+from rasura.patches.models.text_encoders.hidden_states import copy_encoder
 from rasura.patches.models.text_encoders.load_encoder import put_back
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
@@ -142,7 +142,7 @@ def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
     values = {layer.name: compose(site.originals[layer.name], layer.terms) for layer in layers}
     touched = {name.partition(".")[0] for name in values}
     # Copies of what is touched alone: a second encoder may be as large as the first.
-    modules = {name: copied(module) for name, module in site.encoder.modules.items() if name in touched}
+    modules = {name: copy_encoder(module) for name, module in site.encoder.modules.items() if name in touched}
     for component, module in modules.items():
         put_back(module, values, component)
     return site.encoder.with_modules(modules)

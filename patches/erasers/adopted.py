@@ -24,7 +24,7 @@ from rasura.patches.erasers.free_share import free_norm
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
 from rasura.patches.erasers.options import DATA, check_options, option
 from rasura.patches.errors import ErasureRefusedError, InputError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, find_cross_attention
 from rasura.patches.plain_numbers import say_beside

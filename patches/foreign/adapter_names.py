@@ -22,7 +22,7 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName
 
-__all__ = ["Pair", "is_adapter", "pair_up", "resolve"]
+__all__ = ["FactorPair", "is_adapter_file", "pair_up", "resolve_stems"]
 
 _FACTOR: Final = re.compile(
     r"(?P<stem>.+?)(?:"
@@ -51,7 +51,7 @@ _SHOWN: Final = 4
 
 
 @dataclass(slots=True)
-class Pair:
+class FactorPair:
     """The tensors of one module: names in the file; `alpha` is empty where there is none."""
 
     stem: str
@@ -68,25 +68,25 @@ class _Modules:
     flat: Mapping[str, ParamName] = field(default_factory=dict)
 
 
-def is_adapter(names: Iterable[str]) -> bool:
+def is_adapter_file(names: Iterable[str]) -> bool:
     """Whether any of these names is a factor's, or of another kind of adapter."""
     return any(_OTHER.search(name) or ((found := _FACTOR.fullmatch(name)) and not found["alpha"]) for name in names)
 
 
-def pair_up(names: Iterable[str], what: str) -> dict[str, Pair]:
+def pair_up(names: Iterable[str], what: str) -> dict[str, FactorPair]:
     """The pairs of factors of a file, by stem.
 
     Raises:
         UnsupportedHostError: a factor without its partner, two adapters in one file, or another kind of adapter.
     """
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, FactorPair] = {}
     odd: list[str] = []
     for name in names:
         found = _FACTOR.fullmatch(name)
         if found is None or _OTHER.search(name):
             odd.append(name)
             continue
-        pair = pairs.setdefault(found["stem"], Pair(found["stem"]))
+        pair = pairs.setdefault(found["stem"], FactorPair(found["stem"]))
         side = next(group for group in found.groups()[1:] if group)
         part = "alpha" if side == "alpha" else "down" if side in _DOWN else "up"
         if getattr(pair, part):
@@ -103,7 +103,7 @@ def pair_up(names: Iterable[str], what: str) -> dict[str, Pair]:
     return pairs
 
 
-def resolve(stems: Iterable[str], infos: Mapping[ParamName, ParameterInfo], what: str) -> dict[str, ParamName]:
+def resolve_stems(stems: Iterable[str], infos: Mapping[ParamName, ParameterInfo], what: str) -> dict[str, ParamName]:
     """Which parameter of the host each stem changes.
 
     Raises:

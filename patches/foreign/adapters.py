@@ -15,7 +15,7 @@ import torch
 from rasura.patches._io import canonical_json
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import FormatError, InputError, UnsupportedHostError
-from rasura.patches.foreign.adapter_names import pair_up, resolve
+from rasura.patches.foreign.adapter_names import pair_up, resolve_stems
 from rasura.patches.foreign.foreign import ADAPTER, Foreign, ForeignTensor
 from rasura.patches.foreign.tensor_source import TensorSource
 from rasura.patches.hosts.disk.diffusers_layout import FLOATS
@@ -41,7 +41,7 @@ def open_adapter(
         FormatError: a scale that is none.
     """
     pairs = pair_up(source.infos, source.what)
-    names = resolve(pairs, infos, source.what)
+    names = resolve_stems(pairs, infos, source.what)
     scales = _PeftScales.of(source, config)
     found: dict[ParamName, ForeignTensor] = {}
     for stem, name in names.items():

@@ -24,7 +24,7 @@ from rasura.patches._io.byte_ranges import read_whole
 from rasura.patches._io.safetensors_file import TensorInfo, torch_dtype
 from rasura.patches._io.tensor_bytes import DTYPES
 from rasura.patches.errors import NotFoundError, UnsupportedHostError
-from rasura.patches.foreign.adapter_names import is_adapter
+from rasura.patches.foreign.adapter_names import is_adapter_file
 from rasura.patches.foreign.adapters import PEFT_CONFIG, open_adapter, read_peft_config
 from rasura.patches.foreign.foreign import _SHOWN, WEIGHTS, Foreign, ForeignTensor, refuse_unknown
 from rasura.patches.foreign.tensor_source import PICKLES, SAFE, TensorSource, open_source
@@ -54,7 +54,7 @@ def open_foreign(path: Path, infos: Mapping[ParamName, ParameterInfo]) -> Foreig
     if not path.exists():
         raise NotFoundError(f"expected a file or folder at {path}, got nothing", hint="rasura adopt FILE")
     source = open_source(path)
-    if is_adapter(source.infos):
+    if is_adapter_file(source.infos):
         return open_adapter(source, infos, read_peft_config(path.parent) if path.name in _PEFT_FILES else None)
     return _state(source, infos)
 

@@ -14,17 +14,9 @@ from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import FormatError
 from rasura.patches.format.file_names import BASIS, MANIFEST, TARGETS
-from rasura.patches.format.manifest_parts import (
-    IMAGE,
-    MAX_TENSORS,
-    BaseSpec,
-    ConceptSpec,
-    EraserSpec,
-    ProtectedSpec,
-    TensorSpec,
-    decimal_map,
-    patch_ids,
-)
+from rasura.patches.format.manifest_fields import decimal_map, patch_ids
+from rasura.patches.format.manifest_parts import MAX_TENSORS, BaseSpec, ConceptSpec, EraserSpec, TensorSpec
+from rasura.patches.format.protected_spec import IMAGE, ProtectedSpec
 from rasura.patches.types import PatchId
 
 FORMATS: Final = ("rasura-patch/1", "rasura-patch/2")

@@ -39,8 +39,9 @@ from rasura.patches.format.file_names import (
     is_signature,
 )
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
-from rasura.patches.format.manifest_parts import HIDDEN, TEXT
+from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span, check_rows, check_width
+from rasura.patches.format.protected_spec import HIDDEN
 from rasura.patches.types import PatchId
 
 __all__ = [

@@ -19,7 +19,8 @@ from rasura.patches.errors import BaseMismatchError, InputError, UnsupportedHost
 from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.trace_spec import TraceSpec
 from rasura.patches.hosts.interface import COMPONENTS, Host, ParameterInfo
-from rasura.patches.models.families import find_family, refuse_two_spaces, refuse_unread
+from rasura.patches.models.families import find_family
+from rasura.patches.models.refuse_family import refuse_two_spaces, refuse_unread
 from rasura.patches.types import SHORT, Digest, ParamName
 
 CAST_DTYPES: Final = ("F16", "BF16", "F32")

@@ -17,155 +17,17 @@ and FLUX `add_k_proj` and `add_v_proj` read a stream that is modulated by the ti
 has attended to the picture; `attn2` of SD3.5's dual blocks reads the picture alone.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from math import prod
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
-from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.family import Encoder, Family, Reader
 from rasura.patches.types import ParamName
 
-__all__ = [
-    "CLIP",
-    "FAMILIES",
-    "Encoder",
-    "Family",
-    "Reader",
-    "find_family",
-    "refuse_several_encoders",
-    "refuse_two_spaces",
-    "refuse_unread",
-]
-
-Reads = Literal["text", "normed", "pooled", "projected", "stream", "picture"]
-States = Literal["last", "penultimate"]
-"""Hidden states after the last block and the final norm, or after the block before the last, without the norm."""
-
-_READS: Final[Mapping[Reads, str]] = {
-    "text": "the text embeddings themselves",
-    "normed": "the text embeddings after a norm",
-    "pooled": "one pooled embedding a prompt",
-    "projected": "what a network made of the text embeddings",
-    "stream": "a text stream that is mixed with time step and picture",
-    "picture": "the picture alone",
-}
+__all__ = ["CLIP", "FAMILIES", "PROJECTED", "find_family"]
 
 
-_OF_TEXT: Final = frozenset({"text", "normed", "projected"})
-"""What is a fixed function of each token's state: there a detector can sit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """One of a pipeline's text encoders."""
-
-    component: str
-    kind: Literal["CLIP", "T5", "pipeline"]
-    """`pipeline`: whatever the family's pipeline reads with, by its own `encode_prompt`."""
-    width: int
-    """Of the published models, in numbers a token."""
-    states: States = "last"
-    """Which of its hidden states the layers read that read text."""
-    length: int | None = None
-    """Positions that the family's pipeline pads a prompt to by default; None: as many as the encoder has."""
-    masked: bool = False
-    """Whether padding is hidden, from the encoder and from what reads it, and captions are cleaned before."""
-
-    causal: bool = False
-    """Whether a position knows only what stands before it; of kind `pipeline`, for which its class cannot tell."""
-    pipeline: str = ""
-    """The class of diffusers whose `encode_prompt` reads, of kind `pipeline`."""
-    alone: bool = False
-    """Whether what else is read in the same call changes what a prompt gives: its filling is read like words."""
-
-    @property
-    def tokenizer(self) -> str:
-        """The tokenizer beside it."""
-        return self.component.replace("text_encoder", "tokenizer")
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Linear layers by a pattern of their names (`*` is any text), and what they read."""
-
-    pattern: str
-    reads: Reads
-    through: tuple[str, ...] = ()
-    """The modules, with their component, that the states go through in this order before these layers read them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A row of the table.
-
-    Attributes:
-        name: as people call it.
-        encoders: all its text encoders.
-        readers: its linear layers that see text, or are taken for such.
-        has: patterns that must all match a parameter.
-        sequence: the encoders whose states are read: parts of the sequence of positions, and in each the encoders that
-            fill it side by side.
-        lacks: patterns that must match none.
-        dimensions: a pattern, and of how many dimensions the parameters are that it matches.
-        doubled: a matrix, and a convolution of which one filter has half as many numbers as the matrix has rows.
-    """
-
-    name: str
-    encoders: tuple[Encoder, ...]
-    readers: tuple[Reader, ...]
-    has: tuple[str, ...]
-    sequence: tuple[tuple[Encoder, ...], ...]
-    lacks: tuple[str, ...] = ()
-    dimensions: tuple[str, int] | None = None
-    doubled: tuple[ParamName, ParamName] | None = None
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """The parts of a pipeline that hold its patchable parameters, the denoiser first."""
-        return (self.has[0].partition(".")[0], *(encoder.component for encoder in self.encoders))
-
-    def fits(self, infos: Mapping[ParamName, ParameterInfo]) -> bool:
-        """Whether a host with these parameters is of this family."""
-        if not all(any(_matching(infos, pattern)) for pattern in self.has):
-            return False
-        if any(any(_matching(infos, pattern)) for pattern in self.lacks):
-            return False
-        if self.doubled is not None:
-            rows, patch = (infos[name].shape if name in infos else () for name in self.doubled)
-            if not rows or rows[0] != 2 * prod(patch[1:]):
-                return False
-        if self.dimensions is None:
-            return True
-        pattern, count = self.dimensions
-        shapes = [info.shape for info in _matching(infos, pattern)]
-        return bool(shapes) and all(len(shape) == count for shape in shapes)
-
-    def reads(self, name: ParamName) -> Reads | None:
-        """What a parameter reads of the text; None if it is no text layer of this family."""
-        return next((reader.reads for reader in self.readers if fnmatchcase(name, reader.pattern)), None)
-
-    def reading(self, infos: Mapping[ParamName, ParameterInfo], reads: Reads = "text") -> list[ParamName]:
-        """The parameters that read this, in name order."""
-        return [name for name in sorted(infos) if self.reads(name) == reads]
-
-    def entrances(self, infos: Mapping[ParamName, ParameterInfo]) -> list[ParamName]:
-        """The parameters through which text enters: they read the embeddings themselves, or after a norm alone."""
-        return self.reading(infos, "text") or self.reading(infos, "normed")
-
-    def through(self, *, entrances: bool) -> tuple[str, ...]:
-        """The modules that text goes through before its entrances, or before cross-attention, read it."""
-        kinds = ("text", "normed") if entrances else ("text", "projected")
-        ways = [
-            reader.through
-            for reader in self.readers
-            if reader.reads in kinds and (entrances or _CROSS in f".{reader.pattern}")
-        ]
-        return ways[0] if ways else ()
-
-
-_CROSS: Final = ".attn2."
 _ATTENTION: Final = ("unet.*.attn2.to_k.weight", "unet.*.attn2.to_v.weight")
 _MOTION: Final = ".motion_modules."
 _UNET: Final = (
@@ -173,8 +35,7 @@ _UNET: Final = (
     *(Reader(pattern, "text") for pattern in _ATTENTION),
 )
 # A UNet with this projects its text first, as Kolors does; its attn2 does not see the encoder's output.
-_PROJECTED: Final = "unet.encoder_hid_proj.*"
-_IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
+PROJECTED: Final = "unet.encoder_hid_proj.*"
 _POOLED: Final = Reader("transformer.time_text_embed.text_embedder.linear_1.weight", "pooled")
 _CONTEXT: Final = "transformer.context_embedder.weight"
 _STREAM: Final = tuple(Reader(f"transformer.*.attn.add_{role}_proj.weight", "stream") for role in "kv")
@@ -244,7 +105,7 @@ FAMILIES: Final = (
         _BOTH,
         (*_UNET, Reader("unet.add_embedding.linear_1.weight", "pooled")),
         has=(_ATTENTION[0], "unet.add_embedding.linear_1.weight"),
-        lacks=(_PROJECTED,),
+        lacks=(PROJECTED,),
         sequence=(_BOTH,),
     ),
     Family(
@@ -252,7 +113,7 @@ FAMILIES: Final = (
         (CLIP,),
         _UNET,
         has=_ATTENTION,
-        lacks=(_PROJECTED, "unet.add_embedding.*"),
+        lacks=(PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 4),
         sequence=((CLIP,),),
     ),
@@ -261,7 +122,7 @@ FAMILIES: Final = (
         (_CLIP_H,),
         _UNET,
         has=_ATTENTION,
-        lacks=(_PROJECTED, "unet.add_embedding.*"),
+        lacks=(PROJECTED, "unet.add_embedding.*"),
         dimensions=("unet.*.attentions.*.proj_in.weight", 2),
         sequence=((_CLIP_H,),),
     ),
@@ -422,117 +283,6 @@ FAMILIES: Final = (
 """In the order in which they are tried; a host fits at most one."""
 
 
-_KNOWN_OTHERS: Final[Mapping[str, str]] = {
-    "transformer.caption_projection.*.linear.weight": "HiDream's: each block has a map of its own "
-    "(caption_projection.N) for another layer's states of two encoders, so that no one detector sees what all read",
-    _PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders give, as in Kolors (ChatGLM, "
-    "whose tokenizer runs code of its own) and DeepFloyd IF",
-}
-"""Models that are looked at and not erased in: what is seen of them."""
-
-
 def find_family(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
     """The family of a host with these parameters; None for one that is not in the table."""
     return next((family for family in FAMILIES if family.fits(infos)), None)
-
-
-def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamName], sought: str) -> None:
-    """Refuse a choice of layers that do not read text embeddings as they are, or are none.
-
-    Args:
-        infos: all parameters of the host.
-        names: the layers that were found by their names.
-        sought: what a person asked for, for the message.
-
-    Raises:
-        UnsupportedHostError: saying what the family has instead.
-    """
-    family = find_family(infos)
-    if family is not None:
-        odd = next((name for name in names if family.reads(name) not in _OF_TEXT), None)
-        if odd is None and names:
-            return
-        reads = "none" if odd is None else f"{odd}, which reads {_READS[family.reads(odd) or 'stream']}"
-        raise UnsupportedHostError(
-            f"expected {sought}, got {reads}: the model is of the {family.name} family, whose text enters through "
-            f"{_entrances(family, infos)}",
-            hint="rasura erase --layers text",
-            family=family.name,
-        )
-    if adapter := next((name for name in infos if fnmatchcase(name, _IP_ADAPTER)), None):
-        raise UnsupportedHostError(
-            f"expected {sought} of a model alone, got one that was saved with an IP-Adapter in it ({adapter}), which "
-            "brings concepts to the picture by another way than text",
-            hint="pipe.unload_ip_adapter(); pipe.save_pretrained(DIR)",
-            parameter=adapter,
-        )
-    for pattern, seen in _KNOWN_OTHERS.items():
-        if any(_matching(infos, pattern)):
-            raise UnsupportedHostError(
-                f"expected {sought}, got {seen}: what it reads is not known", hint="rasura probe MODEL"
-            )
-    if any(name.startswith("transformer.") for name in names):
-        raise UnsupportedHostError(
-            f"expected {sought}, got {names[0] if names else 'none'} in a model of none of the families "
-            f"{', '.join(known.name for known in FAMILIES)}: what it reads is not known",
-            hint="rasura methods",
-        )
-    if any(name.startswith("transformer.") for name in infos):
-        raise UnsupportedHostError(
-            f"the model has no {sought}, and its transformer is of none of the families "
-            f"{', '.join(known.name for known in FAMILIES)}: where its text enters is not known",
-            hint="rasura probe MODEL",
-        )
-    if not names:
-        raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
-
-
-def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> None:
-    """Refuse cross-attention of a pipeline with two denoisers, each of which reads behind a network of its own.
-
-    Raises:
-        UnsupportedHostError: naming what both read alike.
-    """
-    if any(name.startswith("transformer_2.") for name in infos):
-        raise UnsupportedHostError(
-            f"--layers {layers}: expected one denoiser, got transformer and transformer_2, whose cross-attention reads "
-            "what a network of each its own made of the text",
-            hint="rasura erase --layers text",
-        )
-
-
-def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:
-    """Refuse a family whose text is not that of one CLIP text encoder, for what changes it or draws through it.
-
-    Args:
-        infos: all parameters of the host.
-        who: what would have to follow the encoders, for the message.
-        hint: what to type instead.
-
-    Raises:
-        UnsupportedHostError: naming the encoders that the method would have to follow.
-    """
-    family = find_family(infos)
-    if family is None or [encoder.kind for encoder in family.encoders] == ["CLIP"]:
-        return
-    raise UnsupportedHostError(
-        f"{who}: expected a model that reads the embeddings of one CLIP text encoder and draws from them alone, got "
-        f"one of the {family.name} family, which reads {_named(family)}",
-        hint=hint,
-        family=family.name,
-        encoders=tuple(encoder.component for encoder in family.encoders),
-    )
-
-
-def _named(family: Family) -> str:
-    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
-
-
-def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:
-    found = [(name, infos[name].shape[-1]) for name in family.entrances(infos)]
-    shown = ", ".join(f"{name} (width {width})" for name, width in found[:4])
-    return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")  # noqa: PLR2004
-
-
-def _matching(infos: Mapping[ParamName, ParameterInfo], pattern: str) -> Iterator[ParameterInfo]:
-    return (info for name, info in infos.items() if fnmatchcase(name, pattern))

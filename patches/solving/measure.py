@@ -16,7 +16,7 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure, Reference
-from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.types import ParamName
 
 __all__ = ["Measured", "Measurer", "Reference"]

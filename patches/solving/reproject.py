@@ -24,8 +24,8 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.format.manifest_parts import BasisSpec
 from rasura.patches.format.patch import BASIS, Patch, Span
+from rasura.patches.format.protected_spec import BasisSpec
 from rasura.patches.solving.from_manifest import DERIVED
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.types import SHORT, ParamName, PatchId

@@ -26,10 +26,10 @@ from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.writer import Clock, LogWriter
 
-__all__ = ["foresee", "found", "open_journal", "upgrade"]
+__all__ = ["foresee", "found_registry", "open_journal", "upgrade"]
 
 
-def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> None:
+def found_registry(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> None:
     """Makes the folder, the log key, the tables and the first entry.
 
     Raises:
@@ -47,7 +47,7 @@ def found(place: Location, draft: Draft, now: Clock, busy_seconds: float) -> Non
 
 
 def foresee(place: Location, busy_seconds: float) -> None:
-    """Looks whether `found` would find the place free; nothing is written.
+    """Looks whether `found_registry` would find the place free; nothing is written.
 
     Raises:
         ExistsError: the folder has files, or the database tables.

@@ -19,7 +19,7 @@ from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import LogWriter
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
 
 __all__ = ["AskPassword", "Keys", "every"]
 

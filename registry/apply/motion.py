@@ -42,7 +42,7 @@ from rasura.registry.apply.hosts.host_state import (
     keep_set,
     location_of,
     present_set,
-    settle,
+    settle_motion,
     sighted,
 )
 from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
@@ -94,7 +94,7 @@ def move(
         try:
             registry.check_signed(draft.action)
             held.enter_context(host.alone())
-            settle(registry, host)
+            settle_motion(registry, host)
             seen = Glance(host)  # from here on every parameter is hashed once
             present = applied_of(find_record(registry, host)) if force else present_set(registry, host, seen)
             target = _ask(registry, wanted, draft, present)

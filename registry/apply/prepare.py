@@ -23,11 +23,11 @@ from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.branches import Branches, make_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import (
-    add_base,
     check_names,
     find_record,
     host_uuid,
     location_of,
+    name_add_base,
     state_of,
     touched_by,
 )
@@ -100,7 +100,7 @@ def prepared(
     asks = policy if way.added or way.changed else None  # taking out is always allowed
     # A key that was revoked since takes nothing out: of these it is enough that they are what was signed.
     stays = [patch_id for patch_id, strength in wanted.items() if present.get(patch_id) == strength]
-    loaded = note_unready(registry, wanted, asks, obstacles, in_force=stays, add_base=add_base(host))
+    loaded = note_unready(registry, wanted, asks, obstacles, in_force=stays, add_base=name_add_base(host))
     stack = loaded.stack
     layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
     # Of both sets: what only the old one touches gets its original back.

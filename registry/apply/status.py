@@ -12,11 +12,11 @@ from rasura.patches.types import Digest, ParamName
 from rasura.registry._storage.records.records import HostRecord
 from rasura.registry.apply.hosts import side_branches as beside
 from rasura.registry.apply.hosts.host_state import (
-    add_base,
     applied_of,
     digest_set,
     find_record,
     find_unfinished_motion,
+    name_add_base,
     reached,
     state_of,
     touched_by,
@@ -112,5 +112,5 @@ def _base_digests(registry: Registry, record: HostRecord | None, host: Host) -> 
             return {p.name: p.sha256 for p in plain}
     raise NotFoundError(
         f"{host.location} is none of the registered bases, so there is nothing to compare it with",
-        hint=add_base(host),
+        hint=name_add_base(host),
     )

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from rasura.patches.errors import InputError
-from rasura.registry.evidence.choose_entries import Choice, choose_entries, parse_moment
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries, parse_moment
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.case_record import CaseRecord
@@ -71,7 +71,7 @@ def read_standing(registry: Registry, case_id: str) -> CaseStanding:
         NotFoundError: there is no such case.
     """
     record = registry.case(case_id)
-    entries = tuple(choose_entries(registry, Choice(case=case_id), newest=False))
+    entries = tuple(choose_entries(registry, EntryChoice(case=case_id), newest=False))
     acted = next((e for e in entries if e.action in _MOTIONS and e.outcome in {"success", "done"}), None)
     return CaseStanding(record, entries, acted, registry.now())
 

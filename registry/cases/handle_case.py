@@ -15,7 +15,7 @@ from rasura.registry._storage.records.case_record import CaseRecord, check_case_
 from rasura.registry._storage.records.records import Draft
 from rasura.registry._storage.records.validation import check_text
 from rasura.registry.cases.retention import RETENTION, check_class, require_over
-from rasura.registry.evidence.choose_entries import Choice, choose_entries
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries
 from rasura.registry.log.verify import LogReport, verify_log
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def forget_case(registry: Registry, case_id: str, actor: Actor) -> Forgotten:
         registry.vault.forget(case_id)  # what came back with a backup
     else:
         registry.forget_case(record, after, _draft(actor, "case.forget"))
-    (told,) = choose_entries(registry, Choice(case=case_id, type="case.forget"), limit=1)
+    (told,) = choose_entries(registry, EntryChoice(case=case_id, type="case.forget"), limit=1)
     return Forgotten(after, tuple(sorted(record.commitments)), told.index, verify_log(registry))
 
 

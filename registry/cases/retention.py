@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 from rasura.patches.checks.retention import DEFAULT, Retention
 from rasura.patches.errors import ConflictError, InputError
-from rasura.registry.evidence.choose_entries import Choice, choose_entries
+from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.case_record import CaseRecord
     from rasura.registry.registry import Registry
 
-__all__ = ["RETENTION", "Keeping", "check_class", "list_due", "read_keeping", "require_over"]
+__all__ = ["RETENTION", "CaseRetention", "check_class", "list_due", "read_keeping", "require_over"]
 
 RETENTION: Final = "retention"
 """Detail of the entry that opened a case: its class."""
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class CaseRetention:
     """What holds for one case.
 
     Attributes:
@@ -49,17 +49,17 @@ def check_class(registry: Registry, name: str) -> None:
         raise InputError(f"retention class {name!r}: the policy has {said}", hint="rasura policy show")
 
 
-def read_keeping(registry: Registry, record: CaseRecord) -> Keeping:
+def read_keeping(registry: Registry, record: CaseRecord) -> CaseRetention:
     """What holds for a case under the policy in force."""
     rules = {each.name: each for each in registry.policy().retention}
-    opened = next(choose_entries(registry, Choice(case=record.case_id, type="case.open"), limit=1), None)
+    opened = next(choose_entries(registry, EntryChoice(case=record.case_id, type="case.open"), limit=1), None)
     name = str(opened.details.get(RETENTION, "")) if opened is not None else ""
     rule = rules.get(name or DEFAULT)
     closed = record.closed_at
     if rule is None or closed is None or rule.held or record.held:
-        return Keeping(name, rule, None, None)
+        return CaseRetention(name, rule, None, None)
     until, due = (None if span is None else closed + span for span in (rule.least, rule.most))
-    return Keeping(name, rule, until, due)
+    return CaseRetention(name, rule, until, due)
 
 
 def require_over(registry: Registry, record: CaseRecord) -> None:

@@ -31,8 +31,9 @@ from rasura.registry.erase.others import find_others
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
+from rasura.registry.trust.verified_patch import load_verified, read_signed_files
 
 __all__ = ["Adoption", "Foundling", "adopt"]
 

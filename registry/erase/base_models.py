@@ -11,7 +11,7 @@ from rasura.patches.errors import DriftError, ExistsError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.compvis_layout import is_single_name
 from rasura.patches.models.base_identity import TEXT_LAYERS, BaseIdentity, find_casts, find_cross_attention, identify
-from rasura.patches.models.probe.agreement import find_reason
+from rasura.patches.models.probe.agreement import explain_separable
 from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
@@ -160,4 +160,4 @@ def _identified(folder: Path, progress: Progress) -> tuple[BaseIdentity, Checkpo
     encoder = TextEncoder.pristine(host)
     identity = identify(host, encoder.tokenizer_state())
     progress("hashing the base", 1, 1)
-    return replace(identity, trace=find_reason(host.folder, host.parameters())), host, encoder
+    return replace(identity, trace=explain_separable(host.folder, host.parameters())), host, encoder

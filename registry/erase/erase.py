@@ -33,8 +33,9 @@ from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
+from rasura.registry.trust.verified_patch import load_verified, read_signed_files
 
 Progress = Callable[[str, int, int], None]
 
@@ -91,7 +92,7 @@ def erase(
     """
     try:
         obstacles = Obstacles()
-        look_ahead(registry, base, key, protect, obstacles, dry_run=dry_run)
+        look_ahead_of_erasure(registry, base, key, protect, obstacles, dry_run=dry_run)
         obstacles.refuse()
         opened = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
         request = fit_request(opened.encoder, request)
@@ -119,7 +120,7 @@ def erase(
     return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
 
 
-def look_ahead(
+def look_ahead_of_erasure(
     registry: Registry,
     base: str,
     key: str | None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.plain_numbers import say_over
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.conditioning import REFUSE, Conditioning, measure_conditioning_of
@@ -24,16 +24,17 @@ from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, manifest_of, read_signed_files
+from rasura.registry.trust.verified_patch import manifest_of, read_signed_files
 
-__all__ = ["Anew", "Pair", "Resolved", "find_all_others", "join", "rebase"]
+__all__ = ["Anew", "Disturbance", "Resolved", "find_all_others", "join", "rebase"]
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Disturbance:
     """How much of another patch's work a patch disturbs; None where the two read different things.
 
     Attributes:
@@ -67,7 +68,7 @@ class Resolved:
     before: Mapping[str, str]
     patch: Patch
     new: bool
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Disturbance, ...]
     lost: tuple[str, ...]
     doubts: tuple[str, ...] = ()
 
@@ -210,9 +211,11 @@ def _signed(item: _Made, key: SigningKey, draft: Draft) -> SignedPatch:
     return SignedPatch(read_signed_files(item.patch, key), source, noted, item.words)
 
 
-def _pairs(item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]) -> tuple[Pair, ...]:
+def _pairs(
+    item: _Made, others: Mapping[PatchId, Patch], successors: Mapping[PatchId, Patch]
+) -> tuple[Disturbance, ...]:
     return tuple(
-        Pair(
+        Disturbance(
             patch_id,
             other.manifest.concept.text,
             measure_disturbance(item.old, other),

@@ -15,7 +15,7 @@ from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts
@@ -31,8 +31,9 @@ from rasura.registry.erase.solve_again import Anew, judge_again, read_words
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_new, load_verified, read_signed_files
+from rasura.registry.trust.verified_patch import load_verified, read_signed_files
 
 __all__ = ["Carried", "Retargeted", "carry", "find_other_reader", "retarget", "sign_carried"]
 

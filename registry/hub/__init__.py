@@ -12,8 +12,8 @@ Who may be believed is decided by the function that `fetch` is handed.
 """
 
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.pull import Fetched, FetchedPatch, explain, fetch, resolve
-from rasura.registry.hub.pull_source import FetchLimits, Refused
+from rasura.registry.hub.pull import Fetched, FetchedPatch, explain, fetch, resolve_revision
+from rasura.registry.hub.pull_source import FetchLimits, RefusedPatch
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
 
@@ -25,10 +25,10 @@ __all__ = [
     "Patience",
     "PinnedRepo",
     "PushReceipt",
-    "Refused",
+    "RefusedPatch",
     "explain",
     "fetch",
     "parse_ref",
     "push",
-    "resolve",
+    "resolve_revision",
 ]

@@ -24,8 +24,8 @@ from rasura.patches.errors import (
 )
 from rasura.patches.types import SHORT, Digest
 from rasura.registry.hub.client import DEFAULT_BRANCH, Patience, Wire
-from rasura.registry.hub.pull_choice import SHOWN, choose, find_folders
-from rasura.registry.hub.pull_source import FetchLimits, OpenBundle, OpenedPatch, Refused, Source
+from rasura.registry.hub.pull_choice import SHOWN, choose_patches, find_folders
+from rasura.registry.hub.pull_source import FetchLimits, OpenBundle, OpenedPatch, PinnedSource, RefusedPatch
 from rasura.registry.hub.refs import COMFYUI, FOLDER, PinnedRepo, check_repo, check_revision
 
 _PATCH_FOLDER = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}/")
@@ -53,10 +53,10 @@ class Fetched:
     """What came of a commit: at least one patch; those that were refused are named."""
 
     patches: list[FetchedPatch]
-    refused: list[Refused]
+    refused: list[RefusedPatch]
 
 
-def resolve(
+def resolve_revision(
     repo: str,
     revision: str | None = None,
     *,
@@ -97,13 +97,13 @@ def fetch(
     """Read every signed patch of a commit, or those that are wanted.
 
     Args:
-        pinned: from `resolve`.
+        pinned: from `resolve_revision`.
         open_bundle: decides on trust; called once a patch, before any of its files is read.
         limits: what is accepted.
         only: ids of the patches wanted, beginnings of at least four digits, or concepts; none: all.
-        endpoint: as for `resolve`.
-        token: as for `resolve`.
-        patience: as for `resolve`.
+        endpoint: as for `resolve_revision`.
+        token: as for `resolve_revision`.
+        patience: as for `resolve_revision`.
 
     Raises:
         NotFoundError: no signed patch there, or not the ones wanted.
@@ -115,8 +115,8 @@ def fetch(
     limits = limits or FetchLimits()
     wire = Wire(endpoint, token, patience or Patience())
     listed = wire.files(pinned.repo, pinned.commit, limit=limits.entries)
-    source = Source(wire, pinned, listed, limits, open_bundle)
-    choose(source, find_folders(source), only)
+    source = PinnedSource(wire, pinned, listed, limits, open_bundle)
+    choose_patches(source, find_folders(source), only)
     if not source.opened and not source.refused:
         raise NotFoundError(f"{pinned.repo}@{pinned.commit[:SHORT]}: no signed patch there", hint="rasura push")
     _check_total(source)
@@ -128,7 +128,7 @@ def fetch(
     return Fetched(patches, refused)
 
 
-def explain(pinned: PinnedRepo, refused: Sequence[Refused]) -> VerificationError:
+def explain(pinned: PinnedRepo, refused: Sequence[RefusedPatch]) -> VerificationError:
     """The error where nothing was taken: of the kind of the first refusal, with all of them in it."""
     first = refused[0].error
     more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
@@ -146,13 +146,13 @@ def _places(patches: Iterable[OpenedPatch]) -> dict[Digest, list[str]]:
     return found
 
 
-def _check_total(source: Source) -> None:
+def _check_total(source: PinnedSource) -> None:
     sizes = [max(source.listed[path].size for path in paths) for paths in _places(source.opened.values()).values()]
     if (total := sum(sizes)) > source.limits.total:
         raise FormatError(f"{source.pinned.repo}: expected at most {source.limits.total} bytes in all, got {total}")
 
 
-def _read_all(source: Source) -> None:
+def _read_all(source: PinnedSource) -> None:
     """(4), each file once; where it is not as signed in one folder, those of the others that hold it are tried."""
 
     def read(item: tuple[Digest, list[str]]) -> VerificationError | None:
@@ -179,7 +179,7 @@ def _read_all(source: Source) -> None:
             source.refuse(folder, patch.signature, bad)
 
 
-def _fetched(source: Source, patch: OpenedPatch) -> FetchedPatch:
+def _fetched(source: PinnedSource, patch: OpenedPatch) -> FetchedPatch:
     contents, listed = source.read_before, source.listed
     files = {**patch.signatures, **{name: contents[digest] for name, digest in patch.digests.items()}}
     if patch.folder:

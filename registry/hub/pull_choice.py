@@ -13,7 +13,7 @@ from rasura.patches.errors import (
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.types import SHORT
-from rasura.registry.hub.pull_source import Source, open_patch
+from rasura.registry.hub.pull_source import PinnedSource, open_patch
 from rasura.registry.hub.refs import FOLDER
 
 _SPOT = re.compile(rf"(?:(?P<folder>{FOLDER}/(?P<id>[0-9a-f]{{64}}))/)?{re.escape(SIGNATURE)}")
@@ -21,7 +21,7 @@ _ABBREVIATION = re.compile(r"[0-9a-f]{4,64}")
 SHOWN = 8  # patches named in a message
 
 
-def find_folders(source: Source) -> list[str]:
+def find_folders(source: PinnedSource) -> list[str]:
     """Where signatures lie."""
     matches = [match for match in map(_SPOT.fullmatch, sorted(source.listed)) if match]
     if len(matches) > source.limits.patches:
@@ -30,7 +30,7 @@ def find_folders(source: Source) -> list[str]:
     return [match["folder"] or "" for match in matches]
 
 
-def choose(source: Source, folders: Sequence[str], only: Sequence[str]) -> None:
+def choose_patches(source: PinnedSource, folders: Sequence[str], only: Sequence[str]) -> None:
     """Open the patches that are wanted. The root has no id in its name, so it is looked into whatever is wanted."""
     begun = [each.lower() for each in only if _ABBREVIATION.fullmatch(each.lower())]
     for folder in folders:
@@ -48,7 +48,7 @@ def choose(source: Source, folders: Sequence[str], only: Sequence[str]) -> None:
             found.pop(folder)
 
 
-def _beginning(source: Source, text: str) -> list[str]:
+def _beginning(source: PinnedSource, text: str) -> list[str]:
     """Folders of the patches whose ids begin so."""
     digits = text.lower()
     if not _ABBREVIATION.fullmatch(digits):
@@ -58,7 +58,7 @@ def _beginning(source: Source, text: str) -> list[str]:
     return sorted(folder for folder, patch_id in named.items() if patch_id.startswith(digits))
 
 
-def _only(source: Source, text: str) -> str:
+def _only(source: PinnedSource, text: str) -> str:
     """The folder of the one patch that a person means.
 
     Raises:
@@ -87,7 +87,7 @@ def _only(source: Source, text: str) -> str:
     return found[0]
 
 
-def _manifests(source: Source) -> dict[str, Manifest]:
+def _manifests(source: PinnedSource) -> dict[str, Manifest]:
     """The manifest of every patch whose signature is believed, by folder; one that is not as signed is refused."""
     found: dict[str, Manifest] = {}
     for folder, patch in list(source.opened.items()):

@@ -10,7 +10,7 @@ from rasura.patches.errors import (
     VerificationError,
 )
 from rasura.patches.format.file_names import FURTHER, MANIFEST, MAX_FURTHER, SIGNATURE
-from rasura.patches.format.model_signature import read_claim
+from rasura.patches.format.signatures.model_signature import read_claim
 from rasura.patches.types import SHORT, Digest, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry.hub.client import RemoteFile, Wire
@@ -33,7 +33,7 @@ class FetchLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedPatch:
     """A patch that was not taken.
 
     Attributes:
@@ -76,7 +76,7 @@ class OpenedPatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PinnedSource:
     """One commit of a repository: how to read it, what it lists, what of it is accepted, and what was read."""
 
     wire: Wire
@@ -85,7 +85,7 @@ class Source:
     limits: FetchLimits
     open_bundle: OpenBundle
     opened: dict[str, OpenedPatch] = field(default_factory=dict)
-    refused: dict[str, Refused] = field(default_factory=dict)
+    refused: dict[str, RefusedPatch] = field(default_factory=dict)
     read_before: dict[Digest, bytes] = field(default_factory=dict)
 
     def name(self, path: str) -> str:
@@ -110,7 +110,7 @@ class Source:
         """Take no patch from a folder, and remember why."""
         self.opened.pop(folder, None)
         patch_id, signer = _claimed(folder, signature)
-        self.refused[folder] = Refused(folder, patch_id, signer, error)
+        self.refused[folder] = RefusedPatch(folder, patch_id, signer, error)
 
 
 def _claimed(folder: str, signature: bytes) -> tuple[PatchId | None, str]:
@@ -124,7 +124,7 @@ def _claimed(folder: str, signature: bytes) -> tuple[PatchId | None, str]:
     return named or (PatchId(manifest) if manifest else None), str(claim.key_id)
 
 
-def open_patch(source: Source, folder: str) -> None:
+def open_patch(source: PinnedSource, folder: str) -> None:
     """Steps (1) to (3) of `rasura.registry.hub.pull`: the patch of a folder, opened or refused."""
     path = f"{folder}/{SIGNATURE}" if folder else SIGNATURE
     where, limits = source.name(path), source.limits
@@ -147,7 +147,7 @@ def open_patch(source: Source, folder: str) -> None:
         source.opened[folder] = opened
 
 
-def _read_signature(source: Source, path: str) -> bytes:
+def _read_signature(source: PinnedSource, path: str) -> bytes:
     """(1)."""
     limit, size = source.limits.signature, source.listed[path].size
     if size > limit:
@@ -155,7 +155,7 @@ def _read_signature(source: Source, path: str) -> bytes:
     return source.read(path)
 
 
-def _read_further(source: Source, folder: str) -> dict[str, bytes]:
+def _read_further(source: PinnedSource, folder: str) -> dict[str, bytes]:
     """Signatures by other keys, by name; whatever else lies there is not looked at."""
     start = f"{folder}/" if folder else ""
     names = [path.removeprefix(start) for path in sorted(source.listed) if path.startswith(start)]
@@ -167,7 +167,7 @@ def _read_further(source: Source, folder: str) -> dict[str, bytes]:
     return {name: _read_signature(source, f"{start}{name}") for name in further}
 
 
-def _first_believed(source: Source, signatures: Mapping[str, bytes]) -> dict[str, Digest]:
+def _first_believed(source: PinnedSource, signatures: Mapping[str, bytes]) -> dict[str, Digest]:
     """What the first signature covers that is believed.
 
     Raises:
@@ -182,7 +182,7 @@ def _first_believed(source: Source, signatures: Mapping[str, bytes]) -> dict[str
     raise refusals[0]
 
 
-def _check_sizes(source: Source, patch: OpenedPatch) -> None:
+def _check_sizes(source: PinnedSource, patch: OpenedPatch) -> None:
     for path, digest in ((patch.where(name), digest) for name, digest in patch.digests.items()):
         file = source.listed.get(path)
         if file is None:

@@ -254,7 +254,7 @@ def _licence(wire: Wire, card: CardFacts, readme: str) -> Licence:
     inherited: Mapping[str, str] = {}
     if not card.license and not written and not any(signed) and len(models) == 1 and all(models):
         inherited = wire.licence(*models)
-    return licences.choose(card.license, signed, written, inherited)
+    return licences.choose_licence(card.license, signed, written, inherited)
 
 
 def _write(wire: Wire, repo: str, revision: str, plan: _Plan, message: str) -> PushReceipt:

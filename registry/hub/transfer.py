@@ -7,28 +7,26 @@ from dataclasses import dataclass, replace
 
 from rasura.patches.errors import RasuraError, VerificationError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
-from rasura.patches.format.model_signature import read_claim
+from rasura.patches.format.signatures.model_signature import read_claim
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry import hub
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
-from rasura.registry.hub.card.licences import parse
+from rasura.registry.hub.card.licences import parse_licence
 from rasura.registry.hub.remote import Remote
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.trust.verified_patch import (
+from rasura.registry.trust.register_patch import (
     SignedPatch,
-    Verified,
     add_signed,
     check_may_come_in,
     find_new,
     find_new_signers,
     list_left,
-    open_bundle,
-    verify_files,
 )
+from rasura.registry.trust.verified_patch import Verified, open_bundle, verify_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class Pull:
 
     repo: hub.PinnedRepo
     patches: list[Pulled]
-    refused: list[hub.Refused]
+    refused: list[hub.RefusedPatch]
 
 
 def push_patches(
@@ -102,7 +100,7 @@ def push_patches(
         describe = Describer.of(registry, base_model)
         leaving = [_leaving(registry, patch_id, describe) for patch_id in patch_ids]
         if licence:
-            parse(licence)
+            parse_licence(licence)
         receipt = hub.push(
             [files for files, _ in leaving],
             repo,
@@ -152,7 +150,7 @@ def pull_patches(
     draft = replace(draft, details={"repo": reference})
     try:
         repo, revision = hub.parse_ref(reference)
-        pinned = hub.resolve(repo, revision, endpoint=remote.endpoint, token=remote.token)
+        pinned = hub.resolve_revision(repo, revision, endpoint=remote.endpoint, token=remote.token)
         fetched = hub.fetch(
             pinned,
             open_bundle=lambda bundle: open_bundle(registry, bundle)[1],
@@ -200,7 +198,7 @@ def _left(patch: hub.FetchedPatch, verified: Verified) -> list[str]:
 
 def _sorted_out(
     registry: Registry, fetched: hub.Fetched
-) -> tuple[list[tuple[hub.FetchedPatch, Verified]], list[hub.Refused]]:
+) -> tuple[list[tuple[hub.FetchedPatch, Verified]], list[hub.RefusedPatch]]:
     """What verifies, and what does not although its bytes are those that a trusted key signed."""
     good, refused = [], [*fetched.refused]
     for patch in fetched.patches:
@@ -210,7 +208,7 @@ def _sorted_out(
         except VerificationError as error:
             manifest = PatchId(sha256(patch.files.get(MANIFEST, b"")))
             signer = str(read_claim(patch.files[SIGNATURE]).key_id)
-            refused.append(hub.Refused(patch.path, manifest, signer, error))
+            refused.append(hub.RefusedPatch(patch.path, manifest, signer, error))
         else:
             good.append((patch, verified))
     return good, refused

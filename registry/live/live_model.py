@@ -25,7 +25,7 @@ from torch import nn
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import BusyError, DriftError, InputError, RasuraError
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.hosts.live.forward_gate import Gate, computing_gate, gated, gates_of, reading, turn
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
@@ -33,6 +33,7 @@ from rasura.registry.apply import operations
 from rasura.registry.apply.hosts.host_state import find_record
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.apply.status import Survey, survey
+from rasura.registry.evidence.pictures.picture_receipt import make_receipt
 from rasura.registry.live.arguments import Factor, GoalRef, Ids, goal_from, listed, listed_for_one_strength
 from rasura.registry.live.request import LiveRequest
 from rasura.registry.registry import Registry
@@ -220,8 +221,6 @@ class LiveModel:
                 made.end()
 
     def _sign_receipt(self, picture: bytes | None, look: bool) -> bytes:
-        from rasura.registry.evidence.picture_receipt import make_receipt
-
         with self._looking() as registry:
             if look and (drifted := survey(registry, self.host, deep=False, progress=lambda *_: None).drifted):
                 raise DriftError(

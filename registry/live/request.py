@@ -47,7 +47,7 @@ class LiveRequest:
             FormatError: no PNG, or one with a receipt.
             InputError, DriftError, RegistryError: as for `receipt`.
         """
-        from rasura.registry.evidence.picture_receipt import embed_receipt
+        from rasura.registry.evidence.pictures.picture_receipt import embed_receipt
 
         return embed_receipt(picture, self.receipt(picture, look=look))
 

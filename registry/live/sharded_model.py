@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.hosts.live.originals import KeepOn
 from rasura.patches.hosts.sharded.sharded_host import ShardedHost
 from rasura.registry.apply.receipt import Receipt

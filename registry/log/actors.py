@@ -57,8 +57,8 @@ def verify_actor(body: bytes, pems: Mapping[KeyId, str]) -> KeyId | None:
     found = split_actor(body)
     if found is None:
         return None
-    from rasura.patches.format.dsse_envelope import check_signature  # needs cryptography, as below
-    from rasura.patches.format.signing_key import PublicKey
+    from rasura.patches.format.signatures.dsse_envelope import check_signature  # needs cryptography, as below
+    from rasura.patches.format.signatures.signing_key import PublicKey
 
     key_id, payload, signature = found
     if key_id not in pems:

@@ -20,7 +20,7 @@ from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_n
 from rasura.registry.log.rotation import read_key
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
 
 __all__ = [
     "Appended",

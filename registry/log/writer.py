@@ -38,7 +38,7 @@ from rasura.registry.log.told.index import ToldIndex
 from rasura.registry.log.told.told import Told
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
 
 __all__ = ["CASE", "TICKET", "Belonging", "Clock", "LogWriter", "Work", "name_cases"]
 

@@ -27,16 +27,18 @@ from rasura.patches.errors import (
 from rasura.patches.format.bundle_file import BUNDLE_LIMIT, BundleFiles, decode_bundle, encode_bundle
 from rasura.patches.format.file_names import FURTHER, MANIFEST, SIGNATURE, is_signature, name_further
 from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.model_signature import check_files, read_statement
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.model_signature import check_files, read_statement
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.lock_file import LockFile, lock_stack
-from rasura.registry.trust.key_files import is_key_name, trust_key
+from rasura.registry.stacks.lock_file import LockFile
+from rasura.registry.stacks.lock_stack import lock_stack
+from rasura.registry.trust.keys.key_files import is_key_name, trust_key
+from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_signers
 from rasura.registry.trust.roles.roles import Signed, check_erasers
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, find_signers, load_signed
+from rasura.registry.trust.verified_patch import load_signed
 
 __all__ = ["Bundle", "BundledKey", "BundledPatch", "TakenIn", "add_bundle", "make_bundle", "read_bundle"]
 

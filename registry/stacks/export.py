@@ -11,7 +11,7 @@ from rasura.patches.format.kohya_lora import KohyaFile, encode_kohya
 from rasura.patches.format.member import Member
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.registry import Registry
-from rasura.registry.trust.check import judge_stack, merge_policies
+from rasura.registry.trust.check import judge_registered, merge_policies
 
 __all__ = ["export_kohya", "list_files", "list_folders"]
 
@@ -31,7 +31,7 @@ def export_kohya(registry: Registry, wanted: Mapping[PatchId, Strength]) -> Kohy
         InputError, BaseMismatchError, UnsupportedHostError, BoundExceededError: see
         `rasura.patches.format.kohya_lora.encode_kohya`.
     """
-    found = judge_stack(registry, wanted, merge_policies(registry, None))
+    found = judge_registered(registry, wanted, merge_policies(registry, None))
     require(found.verdict)
     return encode_kohya(found.stack, two_encoders=_two_encoders(registry, found.stack))
 

@@ -87,9 +87,9 @@ def list_hosts_of(registry: Registry, record: StackRecord) -> tuple[HostRecord, 
 
 def _judged(registry: Registry, record: StackRecord) -> Judged | RasuraError:
     """A revoked key or a damaged file is worth showing, and no reason to show nothing else."""
-    from rasura.registry.trust.check import judge_stack  # needs torch; a list of stacks does not
+    from rasura.registry.trust.check import judge_registered  # needs torch; a list of stacks does not
 
     try:
-        return judge_stack(registry, Stack.of_sixteenths(record.patches), registry.policy())
+        return judge_registered(registry, Stack.of_sixteenths(record.patches), registry.policy())
     except RasuraError as error:
         return error

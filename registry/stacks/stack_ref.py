@@ -18,7 +18,8 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.hosts.host_state import applied_of, sighted
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile, check_claims
+from rasura.registry.stacks.lock_file import MAX_LOCK_BYTES, LockFile
+from rasura.registry.stacks.lock_stack import check_claims
 
 __all__ = ["goal_of", "read_lock", "side_of"]
 

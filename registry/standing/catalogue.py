@@ -14,13 +14,13 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
 from rasura.registry.standing.recent import find_ticket
 
-__all__ = ["Choice", "Listed", "list_patches"]
+__all__ = ["Listed", "PatchFilter", "list_patches"]
 
 _MADE: Final = ("patch.erase", "patch.rebase", "patch.join", "patch.retarget", "patch.adopt", "patch.add", "patch.pull")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PatchFilter:
     """Which patches a list shows; what is None or False does not matter.
 
     Attributes:
@@ -61,7 +61,7 @@ class Listed:
     ticket: str
 
 
-def list_patches(registry: Registry, which: Choice) -> tuple[Listed, ...]:
+def list_patches(registry: Registry, which: PatchFilter) -> tuple[Listed, ...]:
     """The patches that are asked for, the oldest first.
 
     Raises:
@@ -92,7 +92,7 @@ def list_patches(registry: Registry, which: Choice) -> tuple[Listed, ...]:
     return tuple(found)
 
 
-def _fits(listed: Listed, which: Choice) -> bool:
+def _fits(listed: Listed, which: PatchFilter) -> bool:
     record = listed.record
     return not (
         (which.concept is not None and normal(which.concept) not in map(normal, record.concepts))

@@ -9,13 +9,13 @@ from rasura.registry._storage.records.records import EntryRecord
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 
-__all__ = ["Told", "find_ticket", "list_recent"]
+__all__ = ["RecentEvent", "find_ticket", "list_recent"]
 
 _PAGE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecentEvent:
     """One event.
 
     Attributes:
@@ -31,7 +31,9 @@ class Told:
     where: str
 
 
-def list_recent(registry: Registry, which: EntryFilter, *, limit: int, stack: str | None = None) -> tuple[Told, ...]:
+def list_recent(
+    registry: Registry, which: EntryFilter, *, limit: int, stack: str | None = None
+) -> tuple[RecentEvent, ...]:
     """The newest events first.
 
     Args:
@@ -43,7 +45,7 @@ def list_recent(registry: Registry, which: EntryFilter, *, limit: int, stack: st
     names = {record.patch_id: ", ".join(record.concepts) for record in registry.patches()}
     locations = {host.host_id: host.location for host in registry.hosts()}
     unfinished = {entry.index for entry in registry.unfinished()}
-    found: list[Told] = []
+    found: list[RecentEvent] = []
     after: int | None = None
     while True:
         page = registry.entries(which, limit=_PAGE, after=after)
@@ -53,7 +55,7 @@ def list_recent(registry: Registry, which: EntryFilter, *, limit: int, stack: st
                 continue
             where = str(entry.details.get("stack") or entry.details.get("location") or locations.get(entry.host or ""))
             concepts = tuple(names[p] for p in entry.patches if p in names)
-            found.append(Told(entry, entry.index in unfinished, concepts, "" if where == "None" else where))
+            found.append(RecentEvent(entry, entry.index in unfinished, concepts, "" if where == "None" else where))
             if len(found) == limit:
                 return tuple(found)
         if len(page) < _PAGE:

@@ -1,7 +1,7 @@
 """Retiring patches: hidden from lists, protected by nothing that is made later, and still there to verify.
 
 Nothing is forgotten and nothing changes on any model. The log alone says what is retired
-(`rasura.registry._resources.patch_rows.find_retired`), as it says what was applied.
+(`rasura.registry._resources.patches.patch_rows.find_retired`), as it says what was applied.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from rasura.registry.apply.hosts.moved import is_gone, say_gone
 from rasura.registry.apply.status import survey
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect_state
-from rasura.registry.stacks.bisect_state import Bisection
+from rasura.registry.stacks.bisection import bisect_state
+from rasura.registry.stacks.bisection.bisect_state import Bisection
 from rasura.registry.stacks.versions import Versions
-from rasura.registry.trust.revocation import find_uncounted
+from rasura.registry.trust.keys.revocation import find_uncounted
 from rasura.registry.trust.roles.roles import name_resigner
 
 __all__ = ["Placed", "Sight", "Standing", "find_placed", "is_live", "take_stock"]
@@ -180,6 +180,6 @@ def _sighted(registry: Registry, host: HostRecord, *, look: bool) -> tuple[Sight
 
 def _bisection(registry: Registry) -> Bisection | None:
     try:
-        return bisect_state.load(registry)
+        return bisect_state.load_bisection(registry)
     except NotFoundError:
         return None

@@ -25,7 +25,8 @@ from rasura.registry.apply.preconditions.loss import Loss, find_losses
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.log.entries.entry import RowChange
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect_state, edit
+from rasura.registry.stacks import edit
+from rasura.registry.stacks.bisection import bisect_state
 from rasura.registry.standing.models import find_host
 
 __all__ = ["UNDOES", "Undo", "Undone", "plan_undo", "undo"]
@@ -179,7 +180,7 @@ def _check_invertible(registry: Registry, host: HostRecord, entry: EntryRecord, 
     if after.sixteenths != dict(host.applied):
         raise ConflictError(f"entry {entry.index} is not the last word on {host.location}", hint="rasura audit verify")
     try:
-        bisection = bisect_state.load(registry)
+        bisection = bisect_state.load_bisection(registry)
     except NotFoundError:
         return
     if bisection.location == host.location:

@@ -42,12 +42,12 @@ from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.takedown.ground import Ground
-from rasura.registry.takedown.wanted import Wanted, keep_unnamed
+from rasura.registry.takedown.wanted import WantedConcept, keep_unnamed
 
 if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int], None]
 
-__all__ = ["GUARDS", "Bench", "Solution"]
+__all__ = ["GUARDS", "Attempts", "Solution"]
 
 GUARDS: Final = (0.9999, 0.999, 0.99, 0.95)
 """Shares of each other concept's free energy to hold, from the careful to the loose; the composer judges what comes."""
@@ -79,7 +79,7 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class Attempts:
     """Everything that does not change from attempt to attempt.
 
     Attributes:
@@ -95,7 +95,7 @@ class Bench:
 
     ground: Ground
     gone: frozenset[PatchId]
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[WantedConcept, ...]
     retain: RetainSet | None
     templates: tuple[str, ...]
     policy: Policy
@@ -259,7 +259,7 @@ class Bench:
         named = {i for r in broken for i in (r.patch, r.other) if r.check is not CheckName.CAPACITY}
         return named & found.kept.keys()
 
-    def _target(self, item: Wanted) -> Target:
+    def _target(self, item: WantedConcept) -> Target:
         others = [name for name in self._erased() if normal(name) != normal(item.concept)]
         templates = item.templates or self.templates or self._shared_templates()
         return Target(item.concept, item.anchor, keep_unnamed(templates, item.concept, others))

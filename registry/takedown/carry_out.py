@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import RasuraError
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
@@ -21,17 +21,18 @@ from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
-from rasura.registry.takedown.plan import Made, TakedownPlan
+from rasura.registry.takedown.plan import PlannedPatch, TakedownPlan
+from rasura.registry.trust.register_patch import SignedPatch, add_signed
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed, read_signed_files
+from rasura.registry.trust.verified_patch import read_signed_files
 
-__all__ = ["Done", "carry_out"]
+__all__ = ["CarriedOut", "carry_out"]
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CarriedOut:
     """What came of a plan: the receipt of a model, or the stack; neither where nothing was to do."""
 
     receipt: Receipt | None = None
@@ -46,7 +47,7 @@ def carry_out(
     draft: Draft,
     progress: Progress,
     policy: Policy | None = None,
-) -> Done:
+) -> CarriedOut:
     """Register the plan's patches and move the model, or the stack, to its set in one motion.
 
     Args:
@@ -63,7 +64,7 @@ def carry_out(
         RasuraError: see `rasura.registry.apply.operations.switch`; logged, and nothing was moved.
     """
     if not plan.changes:
-        return Done()
+        return CarriedOut()
     with registry.belonging_by_ticket(_list_tickets(plan)):
         return _carry_out(registry, plan, key=key, draft=draft, progress=progress, policy=policy)
 
@@ -76,7 +77,7 @@ def _carry_out(
     draft: Draft,
     progress: Progress,
     policy: Policy | None,
-) -> Done:
+) -> CarriedOut:
     ground, actor = plan.ground, Actor(draft.actor, draft.reason)
     try:
         if plan.made:
@@ -85,11 +86,13 @@ def _carry_out(
         _remember(registry, plan, draft)
         progress("switching", 0, 1)
         if ground.place.stack is not None:
-            done = Done(stack=set_members(registry, ground.place.stack, plan.after, actor, expected=ground.strengths))
+            done = CarriedOut(
+                stack=set_members(registry, ground.place.stack, plan.after, actor, expected=ground.strengths)
+            )
         else:
             goal = Goal("takedown", ground.base.record.digest, plan.after)
             before = ground.strengths
-            done = Done(receipt=switch(registry, ground.base.host, goal, actor, policy=policy, expected=before))
+            done = CarriedOut(receipt=switch(registry, ground.base.host, goal, actor, policy=policy, expected=before))
         _forget(registry, plan, draft)
         progress("switching", 1, 1)
     except RasuraError as error:
@@ -103,7 +106,7 @@ def _list_tickets(plan: TakedownPlan) -> frozenset[str]:
     return frozenset({*made, *(cover.wanted.ticket for cover in plan.covered)})
 
 
-def _signed(item: Made, key: SigningKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:
+def _signed(item: PlannedPatch, key: SigningKey, draft: Draft, plan: TakedownPlan) -> SignedPatch:
     details = {"place": plan.ground.place.source, **({} if item.wanted is None else item.wanted.details)}
     if item.supersedes is not None:
         details["supersedes"] = item.supersedes

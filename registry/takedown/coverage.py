@@ -26,7 +26,7 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.ground import Ground
-from rasura.registry.takedown.wanted import TICKET, Wanted
+from rasura.registry.takedown.wanted import TICKET, WantedConcept
 
 __all__ = [
     "COVER",
@@ -57,13 +57,13 @@ class Cover:
         left: ‖(W+Δ)T − WC*‖ / ‖W(T − C*)‖ on the concept's own prompts T and that patch's anchor C*.
     """
 
-    wanted: Wanted
+    wanted: WantedConcept
     patch: PatchId
     by: str
     left: float
 
 
-def find_cover(ground: Ground, wanted: Wanted) -> Cover | None:
+def find_cover(ground: Ground, wanted: WantedConcept) -> Cover | None:
     """The patch that erases this concept already; asked of those whose concept it names, as a red car names a car."""
     for patch_id, patch in ground.patches.items():
         concept = patch.manifest.concept
@@ -75,7 +75,7 @@ def find_cover(ground: Ground, wanted: Wanted) -> Cover | None:
     return None
 
 
-def measure_left(ground: Ground, patch: Patch, strength: Strength, wanted: Wanted) -> float:
+def measure_left(ground: Ground, patch: Patch, strength: Strength, wanted: WantedConcept) -> float:
     """How much of the way to the patch's anchor it leaves of another concept; see `Cover.left`."""
     concept = patch.manifest.concept
     target = Target(wanted.concept, concept.anchor)
@@ -103,7 +103,7 @@ def find_covered(registry: Registry, ground: Ground) -> tuple[Cover, ...]:
     return tuple(found.values())
 
 
-def find_covered_by(registry: Registry, ground: Ground, gone: Iterable[PatchId]) -> tuple[Wanted, ...]:
+def find_covered_by(registry: Registry, ground: Ground, gone: Iterable[PatchId]) -> tuple[WantedConcept, ...]:
     """What needs a patch of its own where these go: with the templates and the anchor of the patch that erased it."""
     lost = set(gone)
     covers = [cover for cover in find_covered(registry, ground) if cover.patch in lost]
@@ -166,7 +166,7 @@ def name_place(ground: Ground) -> str:
     return f"stack {ground.place.stack}" if model is None else f"model {model.resolve()}"
 
 
-def _remembered(registry: Registry, ground: Ground) -> Iterator[tuple[Wanted, str, bool]]:
+def _remembered(registry: Registry, ground: Ground) -> Iterator[tuple[WantedConcept, str, bool]]:
     """Covers and their ends on this ground, the oldest first."""
     place = name_place(ground)
     entries = [e for action in (COVER, UNCOVER) for e in registry.entries(EntryFilter(action=action))]
@@ -174,5 +174,5 @@ def _remembered(registry: Registry, ground: Ground) -> Iterator[tuple[Wanted, st
         if entry.details.get("place") == place:
             said = {name: str(text) for name, text in entry.details.items()}
             ticket, received, requester, deadline = (said.get(name, "") for name in TICKET)
-            wanted = Wanted(said["concept"], said["anchor"], (), ticket, received, requester, deadline)
+            wanted = WantedConcept(said["concept"], said["anchor"], (), ticket, received, requester, deadline)
             yield wanted, said["by"], entry.action == COVER

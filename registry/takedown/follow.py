@@ -15,6 +15,7 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.errors import ExistsError, InputError, RasuraError
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.solving.retarget import describe_origin
 from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records.choices import StackRecord, check_stack_name
@@ -28,8 +29,9 @@ from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.register_patch import add_signed, find_new
 from rasura.registry.trust.roles.roles import find_eraser
-from rasura.registry.trust.verified_patch import add_signed, find_new, load_verified
+from rasura.registry.trust.verified_patch import load_verified
 
 __all__ = ["Followed", "FollowedPatch", "retarget_stack"]
 
@@ -132,35 +134,28 @@ def retarget_stack(
                 for old in olds.values()
             ]
         seconds = time.perf_counter() - started
-        if private is None:
-            fresh = find_new(registry, [item.patch.patch_id for item in made])
-        else:
-            signed = [sign_carried(item, other, private, draft) for item in made]
-            fresh = tuple(new for _, new in add_signed(registry, signed))
+        fresh = _register(registry, made, other, private, draft)
         record = _stacked(registry, before, target, other, made, actor=actor, dry_run=dry_run)
     except RasuraError as error:
         if not dry_run:
             registry.note(describe_outcome(replace(draft, patches=ids, details={"base": base, "stack": name}), error))
         raise
-    return Followed(
-        record,
-        other.record.name,
-        differs,
-        _drift(made, other),
-        tuple(
-            FollowedPatch(
-                item.old,
-                item.patch,
-                new,
-                item.way,
-                None if differs else item.as_it_is,
-                item.promise_new,
-                item.doubts,
-            )
-            for item, new in zip(made, fresh, strict=True)
-        ),
-        seconds,
-    )
+    patches = tuple(_judged(item, new, differs) for item, new in zip(made, fresh, strict=True))
+    return Followed(record, other.record.name, differs, _drift(made, other), patches, seconds)
+
+
+def _register(
+    registry: Registry, made: Sequence[Carried], other: OpenBase, private: SigningKey | None, draft: Draft
+) -> tuple[bool, ...]:
+    """Sign and register all of them, or without a key only look; whether each is new here."""
+    if private is None:
+        return find_new(registry, [item.patch.patch_id for item in made])
+    return tuple(new for _, new in add_signed(registry, [sign_carried(item, other, private, draft) for item in made]))
+
+
+def _judged(item: Carried, new: bool, differs: str) -> FollowedPatch:
+    as_it_is = None if differs else item.as_it_is
+    return FollowedPatch(item.old, item.patch, new, item.way, as_it_is, item.promise_new, item.doubts)
 
 
 def _check_new(registry: Registry, before: StackRecord, other: OpenBase, target: str) -> None:

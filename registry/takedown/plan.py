@@ -12,7 +12,7 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
-from rasura.patches.errors import NotFoundError, RasuraError, RetainSetError
+from rasura.patches.errors import RasuraError, RetainSetError
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
@@ -23,14 +23,14 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.takedown.beside import GUARDS, Bench, Solution
-from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered, find_covered_by
+from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
+from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
-from rasura.registry.takedown.wanted import Wanted, check_wanted
+from rasura.registry.takedown.wanted import WantedConcept, check_wanted
 from rasura.registry.trust.check import merge_policies
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 
-__all__ = ["Made", "TakedownPlan", "look_ahead", "plan_takedown", "plan_withdrawal"]
+__all__ = ["PlannedPatch", "TakedownPlan", "look_ahead_of_takedown", "plan_takedown"]
 
 NEAR: Final = 0.4
 """Share of a withdrawn patch's effect from which on a near one that stays may lose pictures (docs/composer.md)."""
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class PlannedPatch:
     """A patch that the plan would register.
 
     Attributes:
@@ -52,7 +52,7 @@ class Made:
     patch: Patch
     words: RetainSet | None
     supersedes: PatchId | None
-    wanted: Wanted | None
+    wanted: WantedConcept | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +73,7 @@ class TakedownPlan:
 
     ground: Ground
     after: Stack
-    made: tuple[Made, ...]
+    made: tuple[PlannedPatch, ...]
     withdrawn: tuple[PatchId, ...]
     covered: tuple[Cover, ...]
     already: Mapping[str, PatchId]
@@ -97,7 +97,7 @@ class TakedownPlan:
 def plan_takedown(
     registry: Registry,
     place: Place,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedConcept],
     *,
     retain: RetainSet | None,
     templates: tuple[str, ...],
@@ -123,7 +123,7 @@ def plan_takedown(
     """
     try:
         obstacles = Obstacles()
-        seen = look_ahead(registry, place, wanted, obstacles, retain=retain is not None)
+        seen = look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None)
         obstacles.refuse()
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress, seen)
         standing = find_covered(registry, ground)
@@ -134,17 +134,17 @@ def plan_takedown(
         covered = {cover.wanted.concept for cover in covers}
         new = tuple(item for item in new if item.concept not in covered)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Bench(ground, changed, new, retain, templates, limits, progress, moments)
-        solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
-        check_covers(ground, (*standing, *covers), _strengths_of(ground, solution))
+        bench = Attempts(ground, changed, new, retain, templates, limits, progress, moments)
+        solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
+        check_covers(ground, (*standing, *covers), find_strengths(ground, solution))
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
         raise
-    return _planned(ground, new, solution, covers=covers, already=already)
+    return conclude_plan(ground, new, solution, covers=covers, already=already)
 
 
-def look_ahead(
-    registry: Registry, place: Place, wanted: Sequence[Wanted], obstacles: Obstacles, *, retain: bool
+def look_ahead_of_takedown(
+    registry: Registry, place: Place, wanted: Sequence[WantedConcept], obstacles: Obstacles, *, retain: bool
 ) -> Sighted | None:
     """Note all that stands in the way of a takedown and can be seen before the base is opened; nothing is written.
 
@@ -170,51 +170,8 @@ def look_ahead(
     return seen
 
 
-def plan_withdrawal(
-    registry: Registry,
-    place: Place,
-    named: Sequence[str],
-    *,
-    draft: Draft,
-    progress: Progress,
-    policy: Policy | None = None,
-) -> TakedownPlan:
-    """Take concepts back; what else is erased stays so, and what their patches covered gets patches of its own.
-
-    Args:
-        registry: which says what is there.
-        place: the model or stack.
-        named: concepts, or identifiers of patches.
-        draft: who asks and why; a refusal is logged with it.
-        progress: told what is going on.
-        policy: limits beside those of the registry's policy.
-
-    Raises:
-        NotFoundError: a concept that was never erased from this base; those that are erased are named.
-        RasuraError: whatever stands in the way; logged.
-    """
-    try:
-        ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
-        standing = find_covered(registry, ground)
-        covers = {normal(cover.wanted.concept): cover.wanted.concept for cover in standing}
-        uncovered = tuple(covers[name] for text in named if (name := normal(text)) in covers)
-        own = [text for text in named if normal(text) not in covers]
-        gone = [found for text in own if (found := _withdrawn(registry, ground, text)) is not None]
-        names = {normal(text) for text in named}
-        orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
-        limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Bench(ground, frozenset(gone), orphans, None, (), limits, progress, moments)
-        solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, _accepted(), GUARDS[0])
-        left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
-        check_covers(ground, left, _strengths_of(ground, solution))
-    except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, details={"concepts": "; ".join(named)[:1000]}), error))
-        raise
-    return _planned(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered)
-
-
 def _sorted_out(
-    ground: Ground, standing: Sequence[Cover], wanted: Sequence[Wanted]
+    ground: Ground, standing: Sequence[Cover], wanted: Sequence[WantedConcept]
 ) -> tuple[dict[str, PatchId], frozenset[PatchId]]:
     """What is erased already, and by which patch; and the patches that are to get another anchor."""
     erased = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
@@ -225,38 +182,19 @@ def _sorted_out(
     return already, frozenset(changed)
 
 
-def _strengths_of(ground: Ground, solution: Solution) -> dict[str, tuple[Patch, Strength]]:
+def find_strengths(ground: Ground, solution: Solution) -> dict[str, tuple[Patch, Strength]]:
     """The patches that were made, each at the strength that it gets, by concept in one spelling."""
     old = ((patch, solution.replaced.get(patch.patch_id)) for patch in solution.made)
     return {normal(p.manifest.concept.text): (p, ground.strengths[i] if i else ONE) for p, i in old}
 
 
-def _becomes_other(ground: Ground, patch_id: PatchId, item: Wanted) -> bool:
+def _becomes_other(ground: Ground, patch_id: PatchId, item: WantedConcept) -> bool:
     return item.anchor != AUTO and normal(item.anchor) != normal(ground.patches[patch_id].manifest.concept.anchor)
 
 
-def _withdrawn(registry: Registry, ground: Ground, text: str) -> PatchId | None:
-    """The patch of the ground that is meant; None where it is not there, but was known once."""
-    by_name = ground.erasing(text)
-    if by_name is not None:
-        return by_name
-    by_id = [i for i in ground.patches if i.startswith(text.lower())] if len(text) >= 4 else []  # noqa: PLR2004
-    if len(by_id) == 1:
-        return by_id[0]
-    if registry.patches(concept=text, base=ground.base.record.digest):
-        return None  # asked again: it is back already
-    names, place = ", ".join(ground.names()) or "nothing", ground.place
-    raise NotFoundError(
-        f"{text!r} is not erased on {place.source}: expected one of what is, {names}",
-        hint="rasura patch list"
-        if place.model is None
-        else f"rasura patch status --model {shlex.quote(str(place.model))}",
-    )
-
-
-def _planned(
+def conclude_plan(
     ground: Ground,
-    new: tuple[Wanted, ...],
+    new: tuple[WantedConcept, ...],
     solution: Solution,
     *,
     covers: tuple[Cover, ...] = (),
@@ -264,9 +202,10 @@ def _planned(
     withdrawn: tuple[PatchId, ...] = (),
     uncovered: tuple[str, ...] = (),
 ) -> TakedownPlan:
+    """What the solution makes of the ground: the set after it, what is new and gone, and what is worth saying of it."""
     by_name = {normal(item.concept): item for item in new}
     made = tuple(
-        Made(
+        PlannedPatch(
             patch,
             solution.words,
             solution.replaced.get(patch.patch_id),
@@ -275,7 +214,7 @@ def _planned(
         for patch in sorted(solution.made, key=lambda patch: patch.manifest.concept.text)
     )
     after = {i: ground.strengths[i] for i in solution.kept}
-    after |= {patch.patch_id: strength for patch, strength in _strengths_of(ground, solution).values()}
+    after |= {patch.patch_id: strength for patch, strength in find_strengths(ground, solution).values()}
     worst: dict[CheckName, tuple[float, float]] = {}
     for relation in solution.verdict.relations:
         if relation.value >= worst.get(relation.check, (-1.0, 0.0))[0]:
@@ -293,7 +232,7 @@ def _planned(
     )
 
 
-def _notices(ground: Ground, made: Sequence[Made], solution: Solution) -> list[str]:
+def _notices(ground: Ground, made: Sequence[PlannedPatch], solution: Solution) -> list[str]:
     found = []
     if solution.words and solution.words.removed:
         found.append(f"not retained, because erased: {', '.join(dict.fromkeys(solution.words.removed))}")
@@ -332,9 +271,10 @@ def _lingering(ground: Ground, withdrawn: Sequence[PatchId], solution: Solution)
             yield f"{back} may not be as the base draws it: what stays near it does {named} of what its patch did"
 
 
-def _accepted() -> Verdict:
+def accept_nothing() -> Verdict:
+    """The verdict where nothing was to be solved."""
     return Accepted(())
 
 
-def _asked(wanted: Sequence[Wanted]) -> dict[str, str]:
+def _asked(wanted: Sequence[WantedConcept]) -> dict[str, str]:
     return {"concepts": "; ".join(item.concept for item in wanted)[:1000]}

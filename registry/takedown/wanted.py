@@ -13,7 +13,7 @@ from rasura.patches.prompts.concept_prompts import check_concept, check_template
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import naming
 
-__all__ = ["TICKET", "Wanted", "check_wanted", "keep_unnamed", "list_wanted"]
+__all__ = ["TICKET", "WantedConcept", "check_wanted", "keep_unnamed", "list_wanted"]
 
 TICKET: Final = ("ticket", "received_at", "requester", "deadline")
 """What a request may say of itself; goes into the log as it stands."""
@@ -22,7 +22,7 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedConcept:
     """One concept to take down.
 
     Attributes:
@@ -66,7 +66,7 @@ class Wanted:
 
 def list_wanted(
     concepts: Sequence[str], anchors: Sequence[str], templates: Sequence[tuple[str, ...]]
-) -> tuple[Wanted, ...]:
+) -> tuple[WantedConcept, ...]:
     """What was said on one line: anchors and templates are one for all, or one each, or none.
 
     Raises:
@@ -77,10 +77,10 @@ def list_wanted(
             raise InputError(f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each")
     own = [*templates] if len(templates) == len(concepts) else [templates[0] if templates else ()] * len(concepts)
     becomes = [*anchors] if len(anchors) == len(concepts) else [anchors[0] if anchors else AUTO] * len(concepts)
-    return tuple(Wanted(c, a, t) for c, a, t in zip(concepts, becomes, own, strict=True))
+    return tuple(WantedConcept(c, a, t) for c, a, t in zip(concepts, becomes, own, strict=True))
 
 
-def check_wanted(wanted: Sequence[Wanted]) -> None:
+def check_wanted(wanted: Sequence[WantedConcept]) -> None:
     """Refuse a list that names a concept twice, or as the anchor of another one.
 
     Raises:

@@ -21,7 +21,7 @@ from rasura.patches.lists.role import REQUESTS, TEMPLATES
 from rasura.patches.prompts.concept_prompts import SLOT
 from rasura.patches.prompts.nearest_anchor import AUTO
 from rasura.patches.prompts.retain_set import load_texts
-from rasura.registry.takedown.wanted import TICKET, Wanted
+from rasura.registry.takedown.wanted import TICKET, WantedConcept
 
 __all__ = ["MAX_BYTES", "MAX_REQUESTS", "read_wanted"]
 
@@ -31,7 +31,7 @@ _NAMES: Final = ("concept", "anchor", "templates", *TICKET)
 _HINT: Final = "rasura takedown --file requests.csv --dry-run"
 
 
-def read_wanted(path: Path, templates: tuple[str, ...] = ()) -> tuple[Wanted, ...]:
+def read_wanted(path: Path, templates: tuple[str, ...] = ()) -> tuple[WantedConcept, ...]:
     """Read a request file.
 
     Args:
@@ -43,7 +43,7 @@ def read_wanted(path: Path, templates: tuple[str, ...] = ()) -> tuple[Wanted, ..
         InputError: a request that breaks the format; the first ten are named, each with its place.
     """
     text = read_list_text(path, REQUESTS, MAX_BYTES)
-    found: list[Wanted] = []
+    found: list[WantedConcept] = []
     flaws: list[str] = []
     for place, fields in _objects(path, text):
         if len(found) >= MAX_REQUESTS:
@@ -70,13 +70,13 @@ def _objects(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]
         yield f"line {line}", fields
 
 
-def _wanted(fields: Mapping[str, object], folder: Path, templates: tuple[str, ...]) -> Wanted:
+def _wanted(fields: Mapping[str, object], folder: Path, templates: tuple[str, ...]) -> WantedConcept:
     known = {str(name).strip().lower().replace("-", "_"): value for name, value in fields.items()}
     if odd := sorted(known.keys() - set(_NAMES)):
         raise InputError(f"expected {', '.join(_NAMES)}, got {show(odd[0])}")
     texts = {name: _text(name, known.get(name, "")) for name in _NAMES if name != "templates"}
     own = _templates(known.get("templates", ()), folder) or templates
-    return Wanted(
+    return WantedConcept(
         texts["concept"],
         texts["anchor"] or AUTO,
         own,

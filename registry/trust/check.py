@@ -33,7 +33,7 @@ __all__ = [
     "Worst",
     "find_worst",
     "judge_loaded",
-    "judge_stack",
+    "judge_registered",
     "load_readable",
     "load_stack",
     "merge_policies",
@@ -139,7 +139,7 @@ def load_stack(
     return Loaded(tuple(stack), keys, revoked)
 
 
-def judge_stack(
+def judge_registered(
     registry: Registry,
     patches: Mapping[PatchId, Strength],
     policy: Policy,
@@ -176,7 +176,7 @@ def judge_loaded(
     host: Host | None = None,
     progress: Progress = lambda *_: None,
 ) -> Judged:
-    """As `judge_stack`, of patches that are loaded.
+    """As `judge_registered`, of patches that are loaded.
 
     Args:
         registry: where retain sets and bases are known.

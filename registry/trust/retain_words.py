@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetError
-from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.format.protected_spec import RetainSpec
 from rasura.patches.prompts.retain_set import RETAIN_LIMIT, RetainSet, load_retain_set
 from rasura.registry.registry import Registry
 

@@ -12,8 +12,9 @@ from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft, SignatureRecord
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import NewSignature, Registry
-from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.verified_patch import find_signers, load_signed, make_signature
+from rasura.registry.trust.keys.key_files import signer
+from rasura.registry.trust.register_patch import find_signers
+from rasura.registry.trust.verified_patch import load_signed, make_signature
 
 __all__ = ["SignedAgain", "sign_patches"]
 

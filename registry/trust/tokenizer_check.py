@@ -20,7 +20,7 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.models.families import find_family
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.load_encoder import take_readers
-from rasura.patches.models.text_encoders.text_encoder import encoders_of, load_readers, state_of
+from rasura.patches.models.text_encoders.text_encoder import encoders_of, load_readers, tokenizer_state
 from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
 from rasura.registry._storage.files.durable_files import read_regular, write_atomic
@@ -56,7 +56,7 @@ def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> 
     if not wrong:
         return
     towers = load_readers(folder, find_family(host.parameters()))
-    found = digest_of(canonical_json.dumps(state_of(towers)))
+    found = digest_of(canonical_json.dumps(tokenizer_state(towers)))
     _remember(registry, raw, found)
     _refuse_other(str(folder), stack, found, towers, hint=f"rasura base add {folder} --name NEW")
 
@@ -75,7 +75,7 @@ def _check_live(host: Host, stack: Sequence[Member]) -> None:
     towers = take_readers(parts, kinds)
     if towers is None:
         return
-    found = digest_of(canonical_json.dumps(state_of(towers)))
+    found = digest_of(canonical_json.dumps(tokenizer_state(towers)))
     _LIVE[tokenizers[0]] = seen, found
     _refuse_other(host.location, stack, found, towers, hint="rasura.attach(pipe)")
 

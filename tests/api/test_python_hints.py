@@ -12,7 +12,8 @@ import pytest
 
 import rasura
 from rasura import cli
-from rasura.api.hints import CALLS, LIVE_CALLS, Call, live_hint, python_hint
+from rasura.api.command_calls import CALLS, LIVE_CALLS, Call
+from rasura.api.hints import live_hint, python_hint
 from rasura.api.registry import Registry
 from rasura.patches.errors import NoRegistryError, NotFoundError
 from rasura.registry.live.live_model import LiveModel

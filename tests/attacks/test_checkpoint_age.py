@@ -16,11 +16,11 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.erase.erase import erase
-from rasura.registry.evidence.take_out import give_checkpoint
+from rasura.registry.evidence.proofs.take_out import give_checkpoint
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import check_claims, lock_stack
+from rasura.registry.stacks.lock_stack import check_claims, lock_stack
 from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.trust.checkpoint_age import GIVEN, require_checkpoint
 

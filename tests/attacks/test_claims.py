@@ -21,18 +21,18 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import Accepted, Policy, Refused, check
 from rasura.patches.errors import ConflictError, DigestMismatchError, FormatError, RasuraError
-from rasura.patches.format.manifest_parts import BasisSpec
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import BASIS, Patch, PatchTensors
+from rasura.patches.format.protected_spec import BasisSpec
 from rasura.patches.types import ParamName
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import lock_stack
+from rasura.registry.stacks.lock_stack import lock_stack
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.stacks.plan_file import Plan
 from rasura.registry.stacks.stack_ref import goal_of
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.verified_patch import read_signed_files, verify_files
 
 WORLD = World()

@@ -21,7 +21,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.stacks.stack_ref import goal_of
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 
 
 @pytest.fixture

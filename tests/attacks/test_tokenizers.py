@@ -16,9 +16,9 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError, DriftError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.families import Encoder
+from rasura.patches.models.family import Encoder
 from rasura.patches.models.text_encoders.load_encoder import load_reader
-from rasura.patches.models.text_encoders.text_encoder import TextEncoder, load_readers, state_of
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder, load_readers, tokenizer_state
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import open_base
 
@@ -85,7 +85,7 @@ OTHER: dict[str, Change] = {
 
 def _state(model: Path) -> str:
     (tower,) = load_readers(model)
-    return digest_of(canonical_json.dumps(state_of([tower])))
+    return digest_of(canonical_json.dumps(tokenizer_state([tower])))
 
 
 @pytest.mark.parametrize("what", OTHER)

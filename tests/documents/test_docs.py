@@ -21,11 +21,12 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import MAX_TEXT, JsonValue
 from rasura.patches._io.safetensors_file import PATCH_LIMITS
 from rasura.patches.algebra import increment, strength
-from rasura.patches.format import intoto_statement
 from rasura.patches.format.manifest import FORMATS, MANIFEST_LIMIT, Manifest
-from rasura.patches.format.manifest_parts import MAX_LIST, MAX_TENSORS
-from rasura.patches.format.model_signature import MAX_BUNDLE_BYTES
+from rasura.patches.format.manifest_fields import MAX_LIST
+from rasura.patches.format.manifest_parts import MAX_TENSORS
 from rasura.patches.format.patch import CONTENT, MANIFEST, SIGNATURE, Patch
+from rasura.patches.format.signatures import intoto_statement
+from rasura.patches.format.signatures.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.trace_spec import TracedSpec, TraceSpec
 from rasura.patches.types import ParamName
 from rasura.registry.log.entries import entry

@@ -14,7 +14,7 @@ from support.models.tiny import tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Workshop, workshop
 
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.trust.verified_patch import Added, add_folders
+from rasura.registry.trust.register_patch import AddedPatch, add_folders
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICTURE = {"prompt": "a photo of a dog", "seed": "1", "steps": "2"}
@@ -76,7 +76,7 @@ def test_a_patch_goes_through_mlflow_and_is_verified_again(
         run = module.log_patch(registry, workshop.dog[:12])
         folder = module.fetch_patch(run, tmp_path)
         (added,) = add_folders(registry, [folder], Draft(ALICE.name, "", "patch.add", "success"))
-        assert added == Added(workshop.dog, new=False, ignored=())
+        assert added == AddedPatch(workshop.dog, new=False, ignored=())
     assert mlflow.get_run(run).data.params["patch"] == workshop.dog
 
 

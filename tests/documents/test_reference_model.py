@@ -22,7 +22,7 @@ from rasura.registry.apply import operations
 from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import manifest_of
 
 MODEL = Path(__file__).parents[2] / "examples" / "reference_model"

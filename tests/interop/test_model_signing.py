@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from support.values.factories import World
 
-from rasura.patches.format.model_signature import sign, verify
 from rasura.patches.format.patch import CONTENT, SIGNATURE, read_folder, write_folder
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signatures.model_signature import sign, verify
+from rasura.patches.format.signatures.signing_key import PrivateKey
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("model_signing") is None, reason="needs model_signing: pip install rasura[dev]"

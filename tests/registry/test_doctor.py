@@ -23,7 +23,7 @@ from rasura.registry.apply.hosts import host_state
 from rasura.registry.doctor import Finding, examine
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.stacks import bisect, bisect_state
+from rasura.registry.stacks.bisection import bisect, bisect_state
 
 OLD = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
 
@@ -182,16 +182,16 @@ def test_a_bisection_that_died(workshop: Workshop, registry: Registry) -> None:
     first = workshop.digests()
     state = started(workshop, registry)
     assert look(registry) == []
-    bisect_state.save(
+    bisect_state.save_bisection(
         registry, bisect_state.Bisection.from_bytes(state.to_bytes().replace(b'"reached":true', b'"reached":false'))
     )
     assert look(registry, dry_run=True) == [("bisection", "repairable")]
     assert look(registry) == [("bisection", "repaired")]  # after its step
-    assert bisect_state.load(registry) == state
+    assert bisect_state.load_bisection(registry) == state
     bisect.judge(registry, "good", ALICE)
     operations.switch(registry, workshop.host(), Goal("something else", None, {workshop.van_gogh: ONE}), ALICE)
-    state = bisect_state.load(registry)
-    bisect_state.save(
+    state = bisect_state.load_bisection(registry)
+    bisect_state.save_bisection(
         registry, bisect_state.Bisection.from_bytes(state.to_bytes().replace(b'"reached":true', b'"reached":false'))
     )
     assert look(registry) == [("bisection", "repaired")]  # in the middle of it

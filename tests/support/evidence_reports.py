@@ -11,8 +11,8 @@ from PIL import Image
 from support.registries.workshop import ALICE, Workshop, copy_of, workshop_template
 
 from rasura.evaluation.evidence_report.gather import About
-from rasura.evaluation.evidence_report.kept_pictures import KEPT, Pair, Pictures
-from rasura.evaluation.evidence_report.make_report import Made, make_report
+from rasura.evaluation.evidence_report.kept_pictures import KEPT, PicturePair, Pictures
+from rasura.evaluation.evidence_report.make_report import MadeReport, make_report
 from rasura.evaluation.report.recorded import record_evaluation
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
@@ -62,7 +62,7 @@ def look_at(registry: Registry, shop: Workshop, case: str) -> None:
     data = evaluation(shop, registry.patch(shop.dog).base)
     record_evaluation(registry, data, Draft("alice", "", "evaluation.add", "success"))
     pairs = tuple(
-        Pair(group, f"a picture of a {what}", what, picture("brown"), what, picture(colour), seen)
+        PicturePair(group, f"a picture of a {what}", what, picture("brown"), what, picture(colour), seen)
         for group, what, colour, seen in (
             ("forget", "dog", "grey", "cat"),
             ("retain", "horse", "brown", "horse"),
@@ -97,11 +97,11 @@ def shared_case(*, looked: bool = True) -> Workshop:
 
 
 @functools.lru_cache(maxsize=4)
-def shared_report(*, looked: bool = True, key: str | None = None, withhold: bool = False) -> Made:
+def shared_report(*, looked: bool = True, key: str | None = None, withhold: bool = False) -> MadeReport:
     """A report of it."""
     return made(shared_case(looked=looked), key=key, withhold=withhold)
 
 
-def made(shop: Workshop, about: About | None = None, **options: object) -> Made:
+def made(shop: Workshop, about: About | None = None, **options: object) -> MadeReport:
     with shop.open() as registry:
         return make_report(registry, about or About("case", "118"), version="1", names=NAMES, **options)  # type: ignore[arg-type]

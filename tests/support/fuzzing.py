@@ -27,10 +27,10 @@ from rasura.patches._io.safetensors_file import Limits, read_header
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.errors import RasuraError
 from rasura.patches.format.bundle_file import BundleFiles, decode_bundle, encode_bundle
-from rasura.patches.format.dsse_envelope import open_envelope, sign_envelope
 from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.model_signature import read_statement, sign
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.format.signatures.dsse_envelope import open_envelope, sign_envelope
+from rasura.patches.format.signatures.model_signature import read_statement, sign
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record, encode_head, read_record
 from rasura.patches.hosts.disk.weight_files import FileIdentity
 from rasura.patches.lists.read_list import read_list
@@ -38,17 +38,18 @@ from rasura.patches.lists.role import TEMPLATES
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.config import Config
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.log_bundle import read_log_bundle
-from rasura.registry.evidence.proof_file import EntryProof
-from rasura.registry.evidence.take_out import export_bundle, export_checkpoint, prove_entry
+from rasura.registry.evidence.proofs.log_bundle import read_log_bundle
+from rasura.registry.evidence.proofs.proof_file import EntryProof
+from rasura.registry.evidence.proofs.take_out import export_bundle, export_checkpoint, prove_entry
 from rasura.registry.log.entries.entry import Placement, decode, encode
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.lock_file import LockFile
 from rasura.registry.stacks.plan_file import Plan
 from rasura.registry.takedown.wanted_file import read_wanted
-from rasura.registry.trust.remote_keys import read_uri
-from rasura.registry.trust.roles.trust_policy import POLICY, SignedTrust, TrustedKey, TrustPolicy
+from rasura.registry.trust.keys.remote_keys import read_uri
+from rasura.registry.trust.roles.signed_trust import SignedTrust
+from rasura.registry.trust.roles.trust_policy import POLICY, TrustedKey, TrustPolicy
 
 VECTORS: Final = Path(__file__).parents[1] / "vectors"
 MARK: Final = "<!-- table: fuzz -->"

@@ -8,8 +8,9 @@ import torch
 
 from rasura.patches.checks.kernels.footprint import share
 from rasura.patches.checks.kernels.weigh import Originals, weigh
-from rasura.patches.format.manifest_parts import HIDDEN, IMAGE, TEXT
+from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.protected_spec import HIDDEN, IMAGE
 from rasura.patches.types import ParamName
 
 __all__ = ["measure_disturbance", "measure_own_leak"]

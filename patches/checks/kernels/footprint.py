@@ -21,8 +21,9 @@ from typing import Self, TypeAlias
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.format.manifest_parts import IMAGE, TEXT
+from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.types import ParamName, PatchId
 
 Space: TypeAlias = str

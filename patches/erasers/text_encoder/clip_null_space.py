@@ -35,9 +35,9 @@ from rasura.patches.erasers.text_encoder.edit import Edit
 from rasura.patches.erasers.text_encoder.guided_values import guide
 from rasura.patches.erasers.text_encoder.reach import reach
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import HIDDEN
+from rasura.patches.format.protected_spec import HIDDEN
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.families import refuse_several_encoders
+from rasura.patches.models.refuse_family import refuse_several_encoders
 from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
 from rasura.patches.types import ParamName
 

@@ -15,7 +15,7 @@ from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
-from rasura.patches.models.text_encoders.hidden_states import States, copied, set_weights, states_of
+from rasura.patches.models.text_encoders.hidden_states import States, copy_encoder, set_weights, states_of
 from rasura.patches.prompts.concept_prompts import Target, paired, prompts_of
 
 ALL: Final = "all"
@@ -74,7 +74,7 @@ class Edit:
             tuple(place.subject[0] for place in own),
             states_of(encoder.module, ids, layers),
             states_of(encoder.module, goal_ids, layers),
-            copied(encoder.module),
+            copy_encoder(encoder.module),
         )
 
     def columns(self, states: torch.Tensor, rows: Sequence[int] | None = None) -> torch.Tensor:

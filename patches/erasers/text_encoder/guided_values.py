@@ -24,7 +24,7 @@ from rasura.patches.erasers.text_encoder.choices import Choices
 from rasura.patches.erasers.text_encoder.edit import Edit, others_of
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.text_encoders.hidden_states import copied, embed_tokens, fc2_of, injected, states_of
+from rasura.patches.models.text_encoders.hidden_states import copy_encoder, embed_tokens, fc2_of, injected, states_of
 
 _ROUNDS: Final = 1 << 20  # seeds of one concept lie so far from those of the next
 
@@ -102,7 +102,7 @@ def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], m
         ErasureRefusedError: a concept's keys lie inside what is protected.
     """
     denoiser = problem.denoiser()
-    pristine = copied(problem.encoder.module).to(denoiser.device)
+    pristine = copy_encoder(problem.encoder.module).to(denoiser.device)
     studio = _Studio(denoiser, pristine, embed_tokens(pristine, problem.encoder.batch([""])), method)
     for edit in edits:
         edit.model.to(denoiser.device)

@@ -44,12 +44,12 @@ from rasura.patches.erasers.trained.training_loop import (
 )
 from rasura.patches.erasers.trained.training_samples import partway, responses, run_of, scenes, trace_branches
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import IMAGE
+from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import LAYERS, find_cross_attention
 from rasura.patches.models.denoiser import Denoiser, LayerFactors
-from rasura.patches.models.families import refuse_several_encoders
 from rasura.patches.models.prompt_to_prompt import matched
+from rasura.patches.models.refuse_family import refuse_several_encoders
 from rasura.patches.prompts.concept_prompts import prompts_of
 from rasura.patches.types import ParamName
 

@@ -40,7 +40,7 @@ from rasura.patches.erasers.trained.training_samples import drawn, responses, ru
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.models.denoiser import Denoiser
-from rasura.patches.models.families import refuse_several_encoders
+from rasura.patches.models.refuse_family import refuse_several_encoders
 from rasura.patches.types import ParamName
 
 SEPARATOR: Final = "|"

@@ -20,7 +20,7 @@ __all__ = [
     "LiveParameter",
     "find_live_parameters",
     "find_unsaved",
-    "is_adapter",
+    "is_peft_layer",
     "iterate_tensors",
     "part_of",
     "refuse_replaced",
@@ -79,7 +79,7 @@ def _places(component: nn.Module) -> list[_Place]:
 
     def walk(key: str, parts: tuple[str, ...], adapted: bool, ancestors: tuple[tuple[str, nn.Module], ...]) -> None:
         module = ancestors[-1][1]
-        adapted = adapted or is_adapter(module)
+        adapted = adapted or is_peft_layer(module)
         found.append(_Place(key, _plain(parts, adapted=adapted), module, ancestors))
         for name, child in module._modules.items():  # noqa: SLF001
             if child is not None:
@@ -161,7 +161,7 @@ def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module]
     return tensor if found is None or found.shape != tensor.shape else found
 
 
-def is_adapter(module: nn.Module) -> bool:
+def is_peft_layer(module: nn.Module) -> bool:
     """Whether this is PEFT's wrapper around a layer; told by name, because PEFT need not be installed."""
     kind: Any = type(module)  # mypy takes a class of modules for unhashable
     return _wraps_layers(kind)

@@ -25,7 +25,7 @@ from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.state_folder import make_identity
 from rasura.patches.types import SHORT, Digest, ParamName
 
-__all__ = ["HOST_ID", "KeepOn", "Kept", "OnDisk", "forget", "keep", "kept_copy", "originals_of", "value_of"]
+__all__ = ["HOST_ID", "KeepOn", "Kept", "OnDisk", "drop_original", "keep", "kept_copy", "originals_of", "value_of"]
 
 _KEPT: Final = "_rasura_originals"
 HOST_ID: Final = "_rasura_host_id"
@@ -75,7 +75,7 @@ def keep(module: nn.Module, name: ParamName, original: Kept, identity: str) -> N
     module.__dict__.setdefault(_KEPT, {})[name] = original
 
 
-def forget(module: nn.Module, name: ParamName) -> None:
+def drop_original(module: nn.Module, name: ParamName) -> None:
     """Keep it no longer; with the last one, the module is as it was before anything was applied."""
     kept = originals_of(module)
     kept.pop(name, None)

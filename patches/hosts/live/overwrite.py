@@ -10,7 +10,7 @@ from rasura.patches.hosts.live.bit_compare import same_bits
 from rasura.patches.hosts.live.module_parameters import LiveParameter
 from rasura.patches.types import ParamName
 
-__all__ = ["compare", "copied", "overwrite", "restoring"]
+__all__ = ["copy_rows", "overwrite", "read_back", "restoring"]
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def restoring(
     """Put the present values back if the block fails, whatever the reason; `kept` are copies that exist already."""
     tensors = {name: lives[name].tensor for name in names}
     # A copy beside the weights, unless somebody holds the very same values already.
-    before = [(t, kept[name] if name in kept else copied(t, t.device)) for name, t in tensors.items()]
+    before = [(t, kept[name] if name in kept else copy_rows(t, t.device)) for name, t in tensors.items()]
     try:
         yield
         # Whoever uses another stream must not see the old values any more when this returns.
@@ -39,7 +39,7 @@ def overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
         tensor.copy_(value)
 
 
-def compare(live: LiveParameter, value: torch.Tensor) -> None:
+def read_back(live: LiveParameter, value: torch.Tensor) -> None:
     """Read back.
 
     Raises:
@@ -52,6 +52,6 @@ def compare(live: LiveParameter, value: torch.Tensor) -> None:
         )
 
 
-def copied(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+def copy_rows(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
     """A copy on a device, row by row."""
     return tensor.detach().to(device=device, copy=True, memory_format=torch.contiguous_format)

@@ -35,8 +35,8 @@ from rasura.patches.hosts.live.module_parameters import (
     unwrapped,
 )
 from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
-from rasura.patches.hosts.live.originals import forget as forget_original
-from rasura.patches.hosts.live.overwrite import compare, copied, overwrite, restoring
+from rasura.patches.hosts.live.originals import drop_original as forget_original
+from rasura.patches.hosts.live.overwrite import copy_rows, overwrite, read_back, restoring
 from rasura.patches.hosts.live.value_cache import Remembered, compose_values
 from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.uncovered import find_uncovered
@@ -166,12 +166,12 @@ class TorchHost(Host):
     def read(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """The present values: copies on the CPU."""
         with _LOCK:
-            return {live.name: copied(live.tensor, "cpu") for live in self._readable(names)}
+            return {live.name: copy_rows(live.tensor, "cpu") for live in self._readable(names)}
 
     def originals(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """The values before anything was written: copies on the CPU."""
         with _LOCK:
-            return {live.name: copied(self._original(live), "cpu") for live in self._readable(names)}
+            return {live.name: copy_rows(self._original(live), "cpu") for live in self._readable(names)}
 
     def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
@@ -223,7 +223,7 @@ class TorchHost(Host):
                 for name, new in changed.items():
                     overwrite(lives[name].tensor, new)
                 # read back before anything is let go of
-                count_at_once(lambda name: compare(lives[name], changed[name]), changed)
+                count_at_once(lambda name: read_back(lives[name], changed[name]), changed)
             for name in forget:
                 forget_original(self._component(name), name)
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_adapter
+from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_peft_layer
 from rasura.patches.hosts.live.offload import find_offloads, group_trouble, tied
 from rasura.patches.types import ParamName
 
@@ -262,7 +262,7 @@ def _reads_fused(attention: nn.Module) -> bool:
 
 def _adapter(parameter: LiveParameter) -> _Finding:
     for _, module in parameter.ancestors:
-        if is_adapter(module):
+        if is_peft_layer(module):
             if getattr(module, "merged", False):
                 return "one with a merged PEFT adapter", "load the model afresh: unfusing does not restore its weights"
             return "one wrapped by a PEFT adapter", "call pipe.unload_lora_weights() first"

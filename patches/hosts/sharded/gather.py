@@ -18,11 +18,11 @@ import torch
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name, encode_raw_bytes, torch_dtype
 from rasura.patches.errors import BusyError, DriftError, ProcessGroupError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.hosts.sharded.process_team import Done, Failed, Team
+from rasura.patches.hosts.sharded.process_team import Answer, Failed, Team
 from rasura.patches.hosts.sharded.shard import Box, Shards
 from rasura.patches.types import Digest, ParamName
 
-__all__ = ["Whole", "cut"]
+__all__ = ["Whole", "cut_shard"]
 
 _PATIENCE: Final = 0.25
 """Seconds that all processes wait at once for forwards to end before they let them go on and try again. A forward is
@@ -54,7 +54,7 @@ class Whole:
         for outcome in outcomes:
             if isinstance(outcome, Failed):
                 raise outcome.error
-        return [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
+        return [outcome.value for outcome in outcomes if isinstance(outcome, Answer)]
 
     def ask_living(self, method: str, *arguments: Any) -> None:
         """As `ask`, for what goes on without processes that are lost."""
@@ -203,6 +203,6 @@ class Whole:
         return self._infos[name]
 
 
-def cut(tensor: torch.Tensor, box: Box) -> bytes:
+def cut_shard(tensor: torch.Tensor, box: Box) -> bytes:
     """The values of one shard, in row-major order."""
     return encode_raw_bytes(tensor[box.slices])

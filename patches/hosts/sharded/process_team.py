@@ -25,7 +25,7 @@ from torch import distributed
 
 from rasura.patches.errors import HostError, ProcessGroupError, RasuraError, UnsupportedHostError
 
-__all__ = ["Done", "Failed", "Outcome", "Team", "TeamTask"]
+__all__ = ["Answer", "Failed", "Outcome", "Team", "TeamTask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class TeamTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Answer:
     """What came of a task, or of a whole call."""
 
     value: Any
@@ -50,7 +50,7 @@ class Failed:
     error: RasuraError
 
 
-Outcome: TypeAlias = Done | Failed
+Outcome: TypeAlias = Answer | Failed
 
 _TAG: Final = 0
 _joins: Final[dict[tuple[int, ...], int]] = {}
@@ -175,7 +175,7 @@ class Team:
 
     def _try(self, act: Callable[..., object], *arguments: object) -> Outcome:
         try:
-            return Done(act(*arguments))
+            return Answer(act(*arguments))
         except ProcessGroupError as error:
             return Failed(error)
 
@@ -210,7 +210,7 @@ class Team:
 def run(part: object, task: TeamTask) -> Outcome:
     """Do a task; whatever goes wrong is an outcome, too, so that everybody hears of it."""
     try:
-        return Done(getattr(part, task.method)(*task.arguments))
+        return Answer(getattr(part, task.method)(*task.arguments))
     except RasuraError as error:
         return Failed(error)
     except Exception as error:  # noqa: BLE001  # torch's own, out of memory among them

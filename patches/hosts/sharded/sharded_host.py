@@ -25,8 +25,8 @@ from rasura.patches.errors import ConflictError, HostError, RasuraError, Unsuppo
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.originals import KeepOn
-from rasura.patches.hosts.sharded.gather import Whole, cut
-from rasura.patches.hosts.sharded.process_team import Done, Failed, Outcome, Team, TeamTask, run
+from rasura.patches.hosts.sharded.gather import Whole, cut_shard
+from rasura.patches.hosts.sharded.process_team import Answer, Failed, Outcome, Team, TeamTask, run
 from rasura.patches.hosts.sharded.shard import Shards, list_mesh_ranks, reshard
 from rasura.patches.types import Digest, ParamName
 
@@ -92,7 +92,7 @@ class ShardedHost(Host):
     def _lead(self, question: object, act: Callable[[], object]) -> Outcome:
         outcome: Outcome = Failed(HostError("the first process gave up: nothing was changed"))
         try:
-            outcome = _agreed(question, self._team) or Done(act())
+            outcome = _agreed(question, self._team) or Answer(act())
         except RasuraError as error:
             outcome = Failed(error)
         except Exception as error:
@@ -188,7 +188,7 @@ class ShardedHost(Host):
             places = whole.places(tensors)
             try:
                 for name, tensor in tensors.items():
-                    whole.ask_each("stage", [(name, cut(tensor, box)) for box in places[name]])
+                    whole.ask_each("stage", [(name, cut_shard(tensor, box)) for box in places[name]])
                 whole.ask("put", dropped)
             except BaseException:
                 whole.ask_living("undo")

@@ -11,12 +11,13 @@ from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.format.trace_spec import FIXED, TracedSpec, TraceSpec
 from rasura.patches.hosts.disk.diffusers_layout import find_layout
 from rasura.patches.hosts.interface import ParameterInfo
-from rasura.patches.models.families import Family, find_family
+from rasura.patches.models.families import find_family
+from rasura.patches.models.family import Family
 from rasura.patches.models.probe.probe import probe_folder
 from rasura.patches.models.probe.trace import Trace, digest_config
 from rasura.patches.types import ParamName
 
-__all__ = ["check_agreement", "find_disagreements", "find_reason", "probe_model"]
+__all__ = ["check_agreement", "explain_separable", "find_disagreements", "probe_model"]
 
 _SECOND: Final = "transformer_2"
 _ENTRANCES: Final = frozenset({"text", "normed", "projected"})
@@ -54,7 +55,7 @@ def check_agreement(trace: Trace, family: Family, infos: Mapping[ParamName, Para
         )
 
 
-def find_reason(folder: Path, infos: Mapping[ParamName, ParameterInfo]) -> TraceSpec | None:
+def explain_separable(folder: Path, infos: Mapping[ParamName, ParameterInfo]) -> TraceSpec | None:
     """Why layers of this model read text alone, as a manifest says it; None of families that the table answers for.
 
     Those are the ones whose layers read the text encoders' own states; where a pipeline reads the prompt itself, what a

@@ -12,7 +12,7 @@ import torch
 from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
-from rasura.patches.models.families import Encoder
+from rasura.patches.models.family import Encoder
 from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
 from rasura.patches.models.text_encoders.spelling import clean_caption, cleans_captions

@@ -18,7 +18,7 @@ import torch
 
 from rasura.patches._io.settings import get_settings
 from rasura.patches.errors import InputError
-from rasura.patches.models.families import Encoder
+from rasura.patches.models.family import Encoder
 
 __all__ = ["dtype_for", "dtype_of", "placed"]
 

@@ -44,7 +44,7 @@ def find_fc2_layers(names: Iterable[ParamName]) -> dict[int, ParamName]:
     return dict(sorted(found.items()))
 
 
-def copied(model: Any) -> Any:
+def copy_encoder(model: Any) -> Any:
     """A copy of a text encoder that may be changed; none of its parameters requires a gradient."""
     return copy.deepcopy(model).requires_grad_(False).eval()  # noqa: FBT003  # torch's own signature
 

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import name_parameter
-from rasura.patches.models.families import CLIP, Encoder
+from rasura.patches.models.families import CLIP
+from rasura.patches.models.family import Encoder
 from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_for

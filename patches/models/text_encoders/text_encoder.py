@@ -25,7 +25,8 @@ import torch
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.families import CLIP, Encoder, Family, find_family
+from rasura.patches.models.families import CLIP, find_family
+from rasura.patches.models.family import Encoder, Family
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_of
 from rasura.patches.models.text_encoders.load_encoder import load_reader, load_tower, put_back
@@ -212,7 +213,7 @@ class TextEncoder:
 
     def tokenizer_state(self) -> dict[str, Any]:
         """What decides how text becomes ids; JSON without floats. Of several tokenizers, each by its name."""
-        return state_of(self.towers)
+        return tokenizer_state(self.towers)
 
     def reading(self) -> dict[str, Any]:
         """What decides the embeddings besides weights and tokenizers: how each encoder is built, read and put together.
@@ -270,7 +271,7 @@ class TextEncoder:
         return place
 
 
-def state_of(towers: Sequence[Tower]) -> dict[str, Any]:
+def tokenizer_state(towers: Sequence[Tower]) -> dict[str, Any]:
     """What decides how text becomes ids, of one tokenizer or of several by their names; JSON without floats."""
     if len(towers) == 1:
         return towers[0].state()

@@ -21,6 +21,7 @@ from typing import Any, Final
 from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.models.text_encoders.sentencepiece_file import read_pieces
 
 __all__ = ["check_one_tokenizer", "describe_file", "describe_loaded", "say_reading"]
 
@@ -117,7 +118,7 @@ def check_one_tokenizer(folder: Path) -> None:
         raise _two(path)
     if (path := folder / "spiece.model").is_file() and isinstance(model.get("vocab"), list):
         pieces = [piece for piece, _ in model["vocab"]]
-        theirs = list(_pieces(_bytes(path)))
+        theirs = list(read_pieces(_bytes(path)))
         if theirs != pieces[: len(theirs)] or not all(map(_SENTINEL.fullmatch, pieces[len(theirs) :])):
             raise _two(path)
 
@@ -253,40 +254,6 @@ def _declared(folder: Path) -> dict[str, int]:
 def _merges(path: Path) -> list[tuple[str, ...]]:
     lines = _bytes(path).decode("utf-8", "replace").split("\n")
     return [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-
-
-def _pieces(data: bytes) -> Iterator[str]:
-    """The pieces of a SentencePiece model: field 1 of the message, and in each field 1 again (protobuf)."""
-    for number, value in _fields(data):
-        if number == 1 and isinstance(value, bytes):
-            yield next((text.decode("utf-8") for n, text in _fields(value) if n == 1 and isinstance(text, bytes)), "")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        value: bytes | int
-        match key & 7:
-            case 0:
-                value, at = _varint(data, at)
-            case 2:
-                size, at = _varint(data, at)
-                value, at = data[at : at + size], at + size
-            case kind:
-                size = {1: 8, 5: 4}.get(kind, len(data))
-                value, at = data[at : at + size], at + size
-        yield key >> 3, value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data):
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if data[at - 1] < 128:  # noqa: PLR2004  # the last byte of a number has no high bit
-            break
-    return value, at
 
 
 def _bytes(path: Path) -> bytes:

@@ -133,7 +133,7 @@ def reached(registry: Registry, host: Host, entry: EntryRecord) -> HostRecord | 
     )
 
 
-def settle(registry: Registry, host: Host) -> None:
+def settle_motion(registry: Registry, host: Host) -> None:
     """End an interrupted motion, if there is one: as done where everything was written, else as failed."""
     entry = find_unfinished_motion(registry, host)
     if entry is None:
@@ -222,7 +222,7 @@ def look_at(host: Reading, *, deep: bool = False) -> str:
     return f"rasura patch status {'--deep ' if deep else ''}{model_option(host)}"
 
 
-def add_base(host: Reading) -> str:
+def name_add_base(host: Reading) -> str:
     """The command that registers a host's weights as a base."""
     return f"rasura base add {shlex.quote(host.location) if host.lasting else 'DIR'}"
 

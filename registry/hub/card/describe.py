@@ -16,7 +16,7 @@ from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models import families
-from rasura.patches.models.families import Family
+from rasura.patches.models.family import Family
 from rasura.patches.types import SHORT, Digest, PatchId
 from rasura.registry._storage.records.records import BaseRecord
 from rasura.registry.hub.card.facts import BaseFacts, PatchFacts

@@ -11,7 +11,7 @@ from typing import Final
 
 from rasura.patches.errors import InputError
 
-__all__ = ["KEYS", "Licence", "choose", "parse"]
+__all__ = ["KEYS", "Licence", "choose_licence", "parse_licence"]
 
 KEYS: Final = ("license", "license_name", "license_link")
 """What the front matter says of a licence."""
@@ -59,7 +59,7 @@ class Licence:
         return self.front.get("license_name") or self.front.get("license", "")
 
 
-def parse(name: str) -> dict[str, str]:
+def parse_licence(name: str) -> dict[str, str]:
     """The front matter of a licence that a person named: the Hub's short name, or `other` with the name given.
 
     Raises:
@@ -74,7 +74,7 @@ def parse(name: str) -> dict[str, str]:
     return {"license": slug} if slug in _KNOWN else {"license": _OTHER, "license_name": slug}
 
 
-def choose(
+def choose_licence(
     asked: str | None, signed: Sequence[str], written: Mapping[str, str], inherited: Mapping[str, str]
 ) -> Licence:
     """Which licence a card carries, the first of these that somebody has said.
@@ -85,10 +85,12 @@ def choose(
         written: what the card says already.
         inherited: what the base's page on the Hub says.
     """
-    own = {front["license"] + front.get("license_name", ""): front for front in map(parse, filter(None, signed))}
+    own = {
+        front["license"] + front.get("license_name", ""): front for front in map(parse_licence, filter(None, signed))
+    }
     if asked:
-        wanted = parse(asked)
-        against = sorted({text for text in signed if text and parse(text) != wanted})
+        wanted = parse_licence(asked)
+        against = sorted({text for text in signed if text and parse_licence(text) != wanted})
         differ = f"the card says {asked}, as asked; patches in it are signed as {', '.join(against)}"
         return Licence(wanted, (differ,) if against else ())
     if len(own) > 1:

@@ -2,7 +2,7 @@
 
 Concept names come from people who want something erased, and from files that were pulled. Here they become text that
 can neither end the front matter nor turn into Markdown or HTML: first `plain` removes what is not visible text, then
-`inline` turns punctuation into character references.
+`escape_inline` turns punctuation into character references.
 
 What the card says of a patch stands in its front matter too (below `rasura`: `patches`, `bases`): the next push,
 from a registry that may not hold that patch, says it again.
@@ -15,7 +15,7 @@ from rasura.patches.types import SHORT, PatchId
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, list_bases, list_current, superseded
 from rasura.registry.hub.card.front_matter import encode_front, split, written_licence
 from rasura.registry.hub.card.licences import Licence
-from rasura.registry.hub.card.text import inline
+from rasura.registry.hub.card.text import escape_inline
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 BEGIN = "<!-- rasura: written by `rasura push`; edit above or below, not in here -->"
@@ -84,13 +84,13 @@ def _about(facts: CardFacts) -> str:
     return (
         f"Low-rank weight patches for {names}. Each one suppresses the concepts in its row "
         "and can be taken off again. The patches are signed (`model.sig`, OpenSSF Model Signing); trust the key, not "
-        f"this page. Written by rasura {inline(facts.tool_version)}."
+        f"this page. Written by rasura {escape_inline(facts.tool_version)}."
     )
 
 
 def _named(base: BaseFacts) -> str:
     link = f" ([`{base.model}`](https://huggingface.co/{base.model}))" if base.model else ""
-    return f"{inline(base.name)}{f', {inline(base.family)}' if base.family else ''}{link}"
+    return f"{escape_inline(base.name)}{f', {escape_inline(base.family)}' if base.family else ''}{link}"
 
 
 def _table(patches: Sequence[PatchFacts], after: Mapping[PatchId, PatchId]) -> str:
@@ -99,14 +99,19 @@ def _table(patches: Sequence[PatchFacts], after: Mapping[PatchId, PatchId]) -> s
     head += ["Licence"] if licensed else []
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for patch in patches:
-        concepts = ", ".join(inline(concept) for concept in patch.concepts)
+        concepts = ", ".join(escape_inline(concept) for concept in patch.concepts)
         new = after.get(patch.patch_id)
         # the folder's name has seventy characters: as a link it does not push the rest out of sight
         where = f"{patch.path}/{MANIFEST}" if patch.path else MANIFEST
-        cells = [f"[`{patch.patch_id[:SHORT]}`]({where})", concepts, inline(patch.anchor), inline(patch.method)]
-        cells += [inline(patch.base.name)] if several else []
+        cells = [
+            f"[`{patch.patch_id[:SHORT]}`]({where})",
+            concepts,
+            escape_inline(patch.anchor),
+            escape_inline(patch.method),
+        ]
+        cells += [escape_inline(patch.base.name)] if several else []
         cells += [f"superseded by `{new[:SHORT]}`" if new else "retired" if patch.retired else "current"]
-        cells += [inline(patch.licence)] if licensed else []
+        cells += [escape_inline(patch.licence)] if licensed else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -128,7 +133,7 @@ def _files(patches: Sequence[PatchFacts]) -> str:
 
 
 def _diffusers(base: BaseFacts, patches: Sequence[PatchFacts], repo: str, *, several: bool) -> str:
-    title = f"## Use with diffusers{f': {inline(base.name)}' if several else ''}"
+    title = f"## Use with diffusers{f': {escape_inline(base.name)}' if several else ''}"
     names = ", ".join(f'"{patch.patch_id[:SHORT]}"' for patch in patches)
     code = [*_pipeline(base), *(_load(patch, repo) for patch in patches)]
     code += [f"pipe.set_adapters([{names}])"] if len(patches) > 1 else []
@@ -173,9 +178,9 @@ def _rasura(groups: Sequence[tuple[BaseFacts, Sequence[PatchFacts]]], repo: str)
             continue
         names = ", ".join(f'"{patch.patch_id[:SHORT]}"' for patch in patches)
         kind = (
-            f"pipelines of the {inline(base.family)} family"
+            f"pipelines of the {escape_inline(base.family)} family"
             if base.family
-            else f"every pipeline of {inline(base.name)}"
+            else f"every pipeline of {escape_inline(base.name)}"
         )
         why = f"diffusers cannot be promised to load LoRA files into {kind}"
         if base.family:

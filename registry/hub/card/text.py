@@ -16,6 +16,6 @@ def plain(text: str) -> str:
     return joined if len(joined) <= MAX_TEXT else joined[: MAX_TEXT - 1] + "…"
 
 
-def inline(text: str) -> str:
+def escape_inline(text: str) -> str:
     """`plain` text that Markdown and HTML show as it is: risky punctuation becomes a character reference."""
     return _RISKY.sub(lambda match: f"&#{ord(match[0])};", plain(text))

@@ -48,7 +48,7 @@ from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.merkle import hash_leaf
 
 if TYPE_CHECKING:
-    from rasura.patches.format.signing_key import SigningKey
+    from rasura.patches.format.signatures.signing_key import SigningKey
 
 __all__ = [
     "ACTOR_TYPE",
@@ -297,7 +297,9 @@ def _read_plain_details(text: str) -> dict[str, str | int] | None:
 
 
 def _sign(value: dict[str, JsonValue], name: str, key: "SigningKey") -> dict[str, JsonValue]:
-    from rasura.patches.format.dsse_envelope import join_signature  # needs cryptography; reading entries does not
+    from rasura.patches.format.signatures.dsse_envelope import (
+        join_signature,  # needs cryptography; reading entries does not
+    )
 
     who: dict[str, JsonValue] = {"name": name, "key": key.public.key_id}
     signature = join_signature(canonical_json.dumps({**value, "actor": who}), ACTOR_TYPE, key)

@@ -15,15 +15,15 @@ from typing import Final, Literal, TypeAlias
 
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
-from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.roles.in_force import find_trust_policy
 from rasura.registry.trust.roles.roles import list_holders
 from rasura.registry.trust.roles.trust_policy import APPROVE, TrustedKey, TrustPolicy

@@ -12,10 +12,10 @@ from rasura.patches.errors import NotApprovedError
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.approve import Subject, read_approvals
+from rasura.registry.trust.register_patch import find_signers
 from rasura.registry.trust.roles.in_force import find_trust_policy
 from rasura.registry.trust.roles.roles import Signed, check_erasers, refuse_expired
 from rasura.registry.trust.roles.trust_policy import TrustPolicy
-from rasura.registry.trust.verified_patch import find_signers
 
 __all__ = ["require_approved", "require_erased"]
 

@@ -1,7 +1,7 @@
 """The trust policy in force: signed in files, put in force by an entry of the log, which remembers each version.
 
 No table says which one it is. Every reader follows the entries `trust.set` from the first and checks each step
-(`rasura.registry.trust.roles.trust_policy.check_next`), so that neither a row nor a program that lied once can put
+(`rasura.registry.trust.roles.signed_trust.check_next`), so that neither a row nor a program that lied once can put
 in force what its predecessors' keys did not sign, and an old version cannot come back.
 """
 
@@ -13,21 +13,16 @@ from typing import Final
 
 from rasura.patches._io.files import read_regular
 from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
-from rasura.patches.format.signing_key import PublicKey
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import Digest
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.entries.signers import name_signers
 from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import signer
-from rasura.registry.trust.roles.trust_policy import (
-    MAX_TRUST_BYTES,
-    POLICY,
-    SignedTrust,
-    TrustPolicy,
-    check_next,
-)
+from rasura.registry.trust.keys.key_files import signer
+from rasura.registry.trust.roles.signed_trust import SignedTrust, check_next
+from rasura.registry.trust.roles.trust_policy import MAX_TRUST_BYTES, POLICY, TrustPolicy
 
 __all__ = ["find_trust_policy", "put_trust_in_force", "sign_trust_policy"]
 

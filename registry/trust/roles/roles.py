@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rasura.patches.errors import NotApprovedError, UntrustedKeyError
-from rasura.patches.format.signing_key import SigningKey
+from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import signer
+from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.roles.in_force import find_trust_policy
 from rasura.registry.trust.roles.trust_policy import APPLY, ERASE, TrustedKey, TrustPolicy
 
@@ -95,7 +95,7 @@ def find_eraser(registry: Registry, key: str | None) -> SigningKey:
 
     Raises:
         UntrustedKeyError: the key has not the role `erase`, and the trust policy asks for it.
-        RasuraError: as `rasura.registry.trust.key_files.signer`.
+        RasuraError: as `rasura.registry.trust.keys.key_files.signer`.
     """
     private = signer(registry, key)
     policy = find_trust_policy(registry)

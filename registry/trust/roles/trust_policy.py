@@ -16,34 +16,33 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any, Final
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.canonical_json import Fields
 from rasura.patches._io.json_fields import JsonValue, show
-from rasura.patches.errors import FormatError, InputError, RasuraError, SignatureError
-from rasura.patches.format.dsse_envelope import check_signature, encode_joined, join_signature, read_joined
-from rasura.patches.format.signing_key import PublicKey, SigningKey
+from rasura.patches.errors import FormatError, InputError, RasuraError
+from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import SHORT, Digest, KeyId
-from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import check_stack_name
 from rasura.registry._storage.records.validation import check_digest, check_name, from_instant, instant
+from rasura.registry.trust.roles.policy_toml import (
+    HINT,
+    MOST,
+    MOST_RULES,
+    WHAT,
+    read_expiry,
+    read_number,
+    read_table,
+    read_tables,
+    read_texts,
+    refuse_others,
+)
 
-__all__ = [
-    "APPLY",
-    "APPROVE",
-    "ERASE",
-    "MAX_TRUST_BYTES",
-    "POLICY",
-    "Protected",
-    "SignedTrust",
-    "TrustPolicy",
-    "TrustedKey",
-    "check_next",
-]
+__all__ = ["APPLY", "APPROVE", "ERASE", "MAX_TRUST_BYTES", "POLICY", "Protected", "TrustPolicy", "TrustedKey"]
 
 FORMAT: Final = "rasura-trust/1"
 PAYLOAD_TYPE: Final = "application/vnd.rasura.trust+json"
@@ -54,9 +53,6 @@ POLICY: Final = "policy"
 ROLES: Final = (APPLY, APPROVE, ERASE, POLICY)
 MAX_TRUST_BYTES: Final = 1024 * 1024
 """Most bytes of the file; one of a hundred keys has 60,000."""
-_MOST: Final = 64  # keys, and approvals that can be asked for
-_RULES: Final = 1000
-_WHAT: Final = "trust policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,26 +144,24 @@ class TrustPolicy:
             FormatError: not canonical JSON, another format, unknown or missing fields, a value out of range, a
                 threshold that its keys cannot reach.
         """
-        fields = Fields.of(canonical_json.loads(payload, what=_WHAT, limit=MAX_TRUST_BYTES), _WHAT)
+        fields = Fields.of(canonical_json.loads(payload, what=WHAT, limit=MAX_TRUST_BYTES), WHAT)
         if (found := fields.text("format")) != FORMAT:
-            raise FormatError(
-                f"{_WHAT}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura"
-            )
+            raise FormatError(f"{WHAT}: expected format {FORMAT!r}, got {found!r}", hint="pip install --upgrade rasura")
         try:
             policy = cls(
                 fields.text("origin", limit=255),
                 fields.integer("version", 1, canonical_json.MAX_INTEGER),
                 from_instant(fields.text("expires", limit=27)),
-                fields.integer("threshold", 1, _MOST),
-                tuple(map(_read_key, fields.records("keys", limit=_MOST))),
-                tuple(map(_read_rule, fields.records("protect", limit=_RULES))),
+                fields.integer("threshold", 1, MOST),
+                tuple(map(_read_key, fields.records("keys", limit=MOST))),
+                tuple(map(_read_rule, fields.records("protect", limit=MOST_RULES))),
             )
             fields.done()
             _check(policy)
         except FormatError:
             raise
         except RasuraError as error:
-            raise FormatError(f"{_WHAT}: {error.message}") from None
+            raise FormatError(f"{WHAT}: {error.message}") from None
         return policy
 
     @classmethod
@@ -196,123 +190,50 @@ class TrustPolicy:
         try:
             table = tomllib.loads(data.decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"{_WHAT}: expected TOML, got: {error}", hint=_HINT) from None
-        _only(table, {"expires", "threshold", "keys", "protect"}, "the file")
-        keys = _tables(table, "keys", dict)
+            raise InputError(f"{WHAT}: expected TOML, got: {error}", hint=HINT) from None
+        refuse_others(table, {"expires", "threshold", "keys", "protect"}, "the file")
+        keys = read_tables(table, "keys", dict)
         policy = cls(
             origin,
             version,
-            _expiry(table.get("expires")),
-            _number(table, "threshold", "the file"),
-            tuple(_toml_key(name, _checked(keys[name], f"keys.{name}"), find_key, find_base) for name in sorted(keys)),
-            tuple(_toml_rule(_checked(rule, "protect"), find_base) for rule in _tables(table, "protect", list)),
+            read_expiry(table.get("expires")),
+            read_number(table, "threshold", "the file"),
+            tuple(
+                _toml_key(name, read_table(keys[name], f"keys.{name}"), find_key, find_base) for name in sorted(keys)
+            ),
+            tuple(_toml_rule(read_table(rule, "protect"), find_base) for rule in read_tables(table, "protect", list)),
         )
         try:
             _check(policy)
         except FormatError as error:
-            raise InputError(error.message, hint=_HINT) from None
+            raise InputError(error.message, hint=HINT) from None
         return policy
-
-
-@dataclass(frozen=True, slots=True)
-class SignedTrust:
-    """A trust policy and the signatures over it; whose they are is what the envelope says until `check_next`."""
-
-    policy: TrustPolicy
-    payload: bytes
-    signatures: Mapping[KeyId, bytes]
-
-    @classmethod
-    def parse(cls, data: bytes) -> SignedTrust:
-        """Read the file.
-
-        Raises:
-            FormatError: no envelope of a trust policy.
-        """
-        payload, signatures = read_joined(data, PAYLOAD_TYPE, _WHAT, limit=MAX_TRUST_BYTES)
-        return cls(TrustPolicy.from_payload(payload), payload, signatures)
-
-    @classmethod
-    def unsigned(cls, policy: TrustPolicy) -> SignedTrust:
-        """A policy that nobody has signed yet."""
-        return cls(policy, policy.to_payload(), {})
-
-    def signed_by(self, key: SigningKey) -> SignedTrust:
-        """The same with this key's signature, too."""
-        signature = join_signature(self.payload, PAYLOAD_TYPE, key)
-        return SignedTrust(self.policy, self.payload, {**self.signatures, key.public.key_id: signature})
-
-    def to_bytes(self) -> bytes:
-        """The file."""
-        return encode_joined(self.payload, PAYLOAD_TYPE, self.signatures)
-
-    @property
-    def digest(self) -> Digest:
-        """SHA-256 of the file."""
-        return sha256(self.to_bytes())
-
-    def signers(self, among: Mapping[KeyId, TrustedKey]) -> tuple[KeyId, ...]:
-        """Those of these keys that have signed it.
-
-        Raises:
-            SignatureError: a signature that names one of them does not verify.
-        """
-        found = [key_id for key_id in self.signatures if key_id in among]
-        for key_id in found:
-            check_signature(among[key_id].public, self.payload, self.signatures[key_id], _WHAT, PAYLOAD_TYPE)
-        return tuple(found)
-
-
-def check_next(current: TrustPolicy | None, new: SignedTrust, origin: str) -> None:
-    """Refuse a policy that does not follow the one in force by the rules that both state.
-
-    Raises:
-        SignatureError: about another log, not the next version, too few of either's policy keys have signed it, or a
-            signature that does not verify.
-    """
-    policy, version = new.policy, 1 if current is None else current.version + 1
-    if policy.origin != origin:
-        raise SignatureError(f"{_WHAT}: expected one of the log {origin}, got one of {show(policy.origin)}")
-    if policy.version != version:
-        raise SignatureError(f"{_WHAT}: expected version {version}, got {policy.version}", hint="rasura trust show")
-    for which in (policy, current):
-        if which is None:
-            continue
-        allowed = which.with_role(POLICY)
-        signers = new.signers(allowed)
-        if len(signers) < which.threshold:
-            names = ", ".join(sorted(key.name for key in allowed.values()))
-            raise SignatureError(
-                f"{_WHAT}: version {which.version} asks for {which.threshold} signatures of {names}: expected so many "
-                f"on version {policy.version}, got {len(signers)}",
-                hint="rasura trust sign FILE --key NAME",
-            )
-
-
-_HINT: Final = "rasura trust sign FILE --key NAME"
 
 
 def _check(policy: TrustPolicy) -> None:
     ids = [key.public.key_id for key in policy.keys]
     names = [key.name for key in policy.keys]
     if len(set(ids)) < len(ids) or len(set(names)) < len(names):
-        raise FormatError(f"{_WHAT}: expected each key once, got one twice")
+        raise FormatError(f"{WHAT}: expected each key once, got one twice")
     if len(policy.with_role(POLICY)) < policy.threshold:
         raise FormatError(
-            f"{_WHAT}: threshold: expected at least {policy.threshold} keys with the role policy, got "
+            f"{WHAT}: threshold: expected at least {policy.threshold} keys with the role policy, got "
             f"{len(policy.with_role(POLICY))}"
         )
     most = len(policy.with_role(APPROVE))
     for rule in policy.protect:
         if rule.approvals > most:
             what = f"stack {rule.stack}" if rule.stack else f"base {str(rule.base)[:SHORT]}"
-            raise FormatError(f"{_WHAT}: {what}: expected at most the {most} keys that approve, got {rule.approvals}")
+            raise FormatError(f"{WHAT}: {what}: expected at most the {most} keys that approve, got {rule.approvals}")
 
 
 def _read_key(fields: Fields) -> TrustedKey:
     key_id, name, pem = fields.digest("id"), fields.text("name", limit=64), fields.text("pem")
     roles = fields.texts("roles", limit=len(ROLES), characters=16)
-    concepts, bases = fields.texts("concepts", limit=_RULES, characters=512), fields.texts("bases", limit=_RULES)
+    concepts, bases = (
+        fields.texts("concepts", limit=MOST_RULES, characters=512),
+        fields.texts("bases", limit=MOST_RULES),
+    )
     fields.done()
     check_name("key name", name)
     _check_roles(name, roles)
@@ -320,17 +241,17 @@ def _read_key(fields: Fields) -> TrustedKey:
         check_digest("base", base)
     public = PublicKey.load(pem)
     if public.key_id != KeyId(key_id) or public.pem != pem:
-        raise FormatError(f"{_WHAT}: key {name}: expected the identity {public.key_id}, got {key_id}")
+        raise FormatError(f"{WHAT}: key {name}: expected the identity {public.key_id}, got {key_id}")
     return TrustedKey(public, name, roles, concepts, tuple(map(Digest, bases)))
 
 
 def _check_roles(name: str, roles: tuple[str, ...]) -> None:
     if not roles or list(roles) != sorted(set(roles)) or set(roles) - set(ROLES):
-        raise FormatError(f"{_WHAT}: key {name}: expected roles of {', '.join(ROLES)}, sorted, got {show(list(roles))}")
+        raise FormatError(f"{WHAT}: key {name}: expected roles of {', '.join(ROLES)}, sorted, got {show(list(roles))}")
 
 
 def _read_rule(fields: Fields) -> Protected:
-    approvals = fields.integer("approvals", 1, _MOST)
+    approvals = fields.integer("approvals", 1, MOST)
     stack = fields.text("stack", limit=64) if fields.has("stack") else None
     base = None if stack is not None else fields.digest("base")
     fields.done()
@@ -343,60 +264,20 @@ def _toml_key(
     name: str, table: dict[str, Any], find_key: Callable[[str], PublicKey], find_base: Callable[[str], Digest]
 ) -> TrustedKey:
     where = f"keys.{name}"
-    _only(table, {"roles", "concepts", "bases"}, where)
-    roles = _texts(table, "roles", where)
+    refuse_others(table, {"roles", "concepts", "bases"}, where)
+    roles = read_texts(table, "roles", where)
     if not roles or set(roles) - set(ROLES):
-        raise InputError(f"{_WHAT}: {where}: expected roles of {', '.join(ROLES)}, got {show(list(roles))}", hint=_HINT)
-    bases = tuple(sorted(map(find_base, _texts(table, "bases", where))))
-    return TrustedKey(find_key(name), name, tuple(sorted(set(roles))), _texts(table, "concepts", where), bases)
+        raise InputError(f"{WHAT}: {where}: expected roles of {', '.join(ROLES)}, got {show(list(roles))}", hint=HINT)
+    bases = tuple(sorted(map(find_base, read_texts(table, "bases", where))))
+    return TrustedKey(find_key(name), name, tuple(sorted(set(roles))), read_texts(table, "concepts", where), bases)
 
 
 def _toml_rule(table: dict[str, Any], find_base: Callable[[str], Digest]) -> Protected:
-    _only(table, {"stack", "base", "approvals"}, "protect")
-    approvals, stack, base = _number(table, "approvals", "protect"), table.get("stack"), table.get("base")
+    refuse_others(table, {"stack", "base", "approvals"}, "protect")
+    approvals, stack, base = read_number(table, "approvals", "protect"), table.get("stack"), table.get("base")
     if isinstance(stack, str) and base is None:
         check_stack_name(stack)
         return Protected(approvals, stack=stack)
     if isinstance(base, str) and stack is None:
         return Protected(approvals, base=find_base(base))
-    raise InputError(f"{_WHAT}: protect: expected the name of a stack or of a base, got neither or both", hint=_HINT)
-
-
-def _only(table: Mapping[str, Any], allowed: set[str], where: str) -> None:
-    if odd := sorted(set(table) - allowed):
-        raise InputError(f"{_WHAT}: {where}: expected {', '.join(sorted(allowed))}, got {show(odd[0])}", hint=_HINT)
-
-
-def _checked(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{_WHAT}: {where}: expected a table, got {show(value)}", hint=_HINT)
-    return value
-
-
-def _tables(table: Mapping[str, Any], name: str, kind: type) -> Any:
-    value: Any = table.get(name, kind())
-    if type(value) is not kind or len(table.get(name, ())) > _RULES:
-        raise InputError(f"{_WHAT}: {name}: expected tables, got {show(value)}", hint=_HINT)
-    return value
-
-
-def _texts(table: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
-    value = table.get(name, [])
-    if not isinstance(value, list) or any(not isinstance(each, str) for each in value):
-        raise InputError(f"{_WHAT}: {where}.{name}: expected a list of texts, got {show(value)}", hint=_HINT)
-    return tuple(value)
-
-
-def _number(table: Mapping[str, Any], name: str, where: str) -> int:
-    value = table.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
-        raise InputError(f"{_WHAT}: {where}: {name}: expected 1 to {_MOST}, got {show(value)}", hint=_HINT)
-    return value
-
-
-def _expiry(value: object) -> datetime:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, date):
-        return datetime.combine(value, time(), UTC)
-    raise InputError(f"{_WHAT}: expires: expected a date such as 2027-03-01, got {show(value)}", hint=_HINT)
+    raise InputError(f"{WHAT}: protect: expected the name of a stack or of a base, got neither or both", hint=HINT)

@@ -19,7 +19,7 @@ from rasura.registry.takedown.carry_out import carry_out
 from rasura.registry.takedown.coverage import check_covers, find_covered
 from rasura.registry.takedown.ground import Place, stand_on
 from rasura.registry.takedown.plan import plan_takedown
-from rasura.registry.takedown.wanted import Wanted
+from rasura.registry.takedown.wanted import WantedConcept
 
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "reference_model"
 RETAIN = "pig\nfrog\npenguin\nrose\nsunflower\ncactus\napple\nbanana\npizza\nairplane\numbrella\ncartoon\nink\npixel\n"
@@ -323,7 +323,7 @@ def test_a_plan_of_another_state_moves_nothing(home: Path) -> None:
     """Somebody else's takedown between the plan and the motion is never undone by it."""
     first(home)
     draft = Draft("alice", "", "takedown.plan", "success")
-    wanted = [Wanted("pig", "frog", ("{}", "a {}"))]
+    wanted = [WantedConcept("pig", "frog", ("{}", "a {}"))]
     with Registry.open(home) as registry:
         plan = plan_takedown(
             registry, Place(home / "model"), wanted, retain=None, templates=(), draft=draft, progress=lambda *_: None

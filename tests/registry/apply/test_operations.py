@@ -51,8 +51,8 @@ from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import trust_file
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed
+from rasura.registry.trust.keys.key_files import trust_file
+from rasura.registry.trust.register_patch import SignedPatch, add_signed
 
 
 @pytest.fixture
@@ -543,7 +543,9 @@ DYING = """
 import json, os, signal, sys
 from pathlib import Path
 import torch  # once here, not once a child
-from rasura.patches.format import model_signature as signature, patch as file, signing_key as keys
+from rasura.patches.format import patch as file
+from rasura.patches.format.signatures import model_signature as signature
+from rasura.patches.format.signatures import signing_key as keys
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.registry.apply import operations as deploy
@@ -621,7 +623,7 @@ def test_killed_at_any_point_the_model_is_old_or_new(workshop: Workshop, tmp_pat
         written = stop in {-1, STOPS[0]}
         with place.open() as registry:
             host = place.host()
-            host_state.settle(registry, host)
+            host_state.settle_motion(registry, host)
             assert place.digests() == models[action][written], (action, stop)
             present = host_state.present_set(registry, host)
             if action == "switch":

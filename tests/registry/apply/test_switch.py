@@ -32,7 +32,7 @@ from rasura.registry.apply.prepare import prepared
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import lock_stack
+from rasura.registry.stacks.lock_stack import lock_stack
 from rasura.registry.stacks.policy_file import put_in_force
 from rasura.registry.stacks.stack_ref import goal_of
 
@@ -202,7 +202,7 @@ def test_a_switch_that_died_after_it_wrote_is_ended_as_done(
     assert seen is not None
     assert host_state.applied_of(seen) == target
     assert len(registry.unfinished()) == 1
-    host_state.settle(registry, workshop.host())
+    host_state.settle_motion(registry, workshop.host())
     assert applied(registry, workshop) == target
     assert registry.unfinished() == ()
     assert workshop.entries()[-1].details["settled"] == "yes"

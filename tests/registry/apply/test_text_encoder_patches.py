@@ -15,8 +15,8 @@ from rasura.patches._io.safetensors_file import encode
 from rasura.patches.checks.check import DEFAULT_POLICY, Accepted, Member, Policy, check, measured_only
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, CheckRefusedError, FormatError
-from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import WEIGHTS, Patch
+from rasura.patches.format.protected_spec import HIDDEN
 from rasura.patches.hosts.live.torch_host import TorchHost
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
@@ -27,7 +27,7 @@ from rasura.registry.apply.status import survey
 from rasura.registry.erase.base_models import add_base, open_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 
 ADD = Draft("alice", "", "base.add", "success")

@@ -26,7 +26,7 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.erase import Erased, erase
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified, manifest_of
 
 DRAFT = Draft("bob", "takedown 12", "patch.erase", "success")

@@ -25,11 +25,11 @@ from rasura.patches.errors import (
     RasuraError,
     UntrustedKeyError,
 )
-from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
+from rasura.patches.format.signatures.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.client import Patience
-from rasura.registry.hub.pull import FetchedPatch, fetch, resolve
+from rasura.registry.hub.pull import FetchedPatch, fetch, resolve_revision
 from rasura.registry.hub.pull_source import FetchLimits
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 from rasura.registry.hub.refs import PinnedRepo, parse_ref
@@ -84,7 +84,7 @@ def get(
     open_bundle: Callable[[bytes], Mapping[str, Digest]] = trusted,
     limits: FetchLimits | None = None,
 ) -> list[FetchedPatch]:
-    pinned = resolve(REPO, endpoint=hub.url, patience=IMPATIENT)
+    pinned = resolve_revision(REPO, endpoint=hub.url, patience=IMPATIENT)
     return fetch(pinned, open_bundle=open_bundle, limits=limits, endpoint=hub.url, patience=IMPATIENT).patches
 
 
@@ -248,7 +248,7 @@ def test_a_pushed_branch_is_fetched_by_its_name(plain_hub: HubServer) -> None:
     api(plain_hub).create_repo(REPO)
     api(plain_hub).create_branch(REPO, branch="next")
     receipt = send(plain_hub, patch(1), revision="next")
-    assert resolve(REPO, "next", endpoint=plain_hub.url) == PinnedRepo(REPO, receipt.commit)
+    assert resolve_revision(REPO, "next", endpoint=plain_hub.url) == PinnedRepo(REPO, receipt.commit)
     with pytest.raises(NotFoundError, match="no signed patch"):
         get(plain_hub)
 
@@ -256,7 +256,7 @@ def test_a_pushed_branch_is_fetched_by_its_name(plain_hub: HubServer) -> None:
 def test_only_the_wanted_patches_are_read(plain_hub: HubServer) -> None:
     one, two = patch(1), patch(2)
     send(plain_hub, one, two)
-    pinned = resolve(REPO, endpoint=plain_hub.url)
+    pinned = resolve_revision(REPO, endpoint=plain_hub.url)
     plain_hub.log.clear()
     [fetched] = fetch(pinned, open_bundle=trusted, only=[two.patch_id], endpoint=plain_hub.url).patches
     assert fetched.files == two.files
@@ -329,7 +329,7 @@ def test_an_answer_that_was_lost_is_no_failure(plain_hub: HubServer) -> None:
     plain_hub.faults.fail(502, "/commit/", method="POST", after=True)
     receipt = send(plain_hub, patch(1))
     assert titles(plain_hub) == ["Add patches", "initial commit"]
-    assert receipt.commit == resolve(REPO, endpoint=plain_hub.url).commit
+    assert receipt.commit == resolve_revision(REPO, endpoint=plain_hub.url).commit
 
 
 def test_the_same_push_by_two_at_once_serves_both(plain_hub: HubServer) -> None:
@@ -345,12 +345,12 @@ def test_the_same_push_by_two_at_once_serves_both(plain_hub: HubServer) -> None:
 def test_the_pinned_commit_wins_over_a_branch_that_moves(hub: HubServer) -> None:
     pushed = patch(1)
     send(hub, pushed)
-    pinned = resolve(REPO, endpoint=hub.url)
+    pinned = resolve_revision(REPO, endpoint=hub.url)
     later = patch(1, extra={"targets.safetensors": b"\0 other"})
     once(hub, "GET", "/tree/", lambda: add(hub, later.files))
     [fetched] = fetch(pinned, open_bundle=trusted, endpoint=hub.url).patches
     assert fetched == FetchedPatch("", pushed.files, ())
-    assert resolve(REPO, endpoint=hub.url) != pinned
+    assert resolve_revision(REPO, endpoint=hub.url) != pinned
 
 
 # --- what must be refused -------------------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ def test_a_folder_with_another_patchs_signature_is_refused(plain_hub: HubServer)
     one, two = patch(1), patch(2)
     send(plain_hub, one, two)
     add(plain_hub, {f"patches/{one.patch_id}/{name}": data for name, data in two.files.items()})
-    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    done = fetch(resolve_revision(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
     assert [p.files for p in done.patches] == [two.files]
     [refused] = done.refused
     assert (refused.path, refused.patch_id) == (f"patches/{one.patch_id}", one.patch_id)
@@ -458,7 +458,7 @@ def test_a_foreign_signature_leaves_the_others_alone_and_is_named(plain_hub: Hub
     send(plain_hub, mine)
     send(plain_hub, theirs)
     plain_hub.log.clear()
-    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    done = fetch(resolve_revision(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
     assert [p.files for p in done.patches] == [mine.files]
     [refused] = done.refused
     assert isinstance(refused.error, UntrustedKeyError)
@@ -485,7 +485,7 @@ def test_the_root_is_named_by_what_its_signature_says(plain_hub: HubServer) -> N
     theirs = patch(1, key=STRANGER)
     send(plain_hub, theirs)
     send(plain_hub, patch(2))
-    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    done = fetch(resolve_revision(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
     assert [(r.path, r.patch_id, r.signer) for r in done.refused] == [("", theirs.patch_id, STRANGER.public.hint)]
 
 
@@ -495,7 +495,7 @@ def test_a_damaged_or_missing_file_costs_its_own_patch_alone(plain_hub: HubServe
     api(plain_hub).delete_file(f"patches/{two.patch_id}/manifest.json", REPO)
     place = f"patches/{three.patch_id}/manifest.json"
     plain_hub.faults.swapped = {place: b"x" * len(three.files["manifest.json"])}
-    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    done = fetch(resolve_revision(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
     assert [p.files for p in done.patches] == [one.files]
     assert {r.patch_id: type(r.error) for r in done.refused} == {
         two.patch_id: FormatError,
@@ -514,12 +514,12 @@ def test_a_signature_that_is_none_is_refused_by_its_folder(plain_hub: HubServer)
     one, two = patch(1), patch(2)
     send(plain_hub, one, two)
     add(plain_hub, {f"patches/{two.patch_id}/model.sig": b"no signature"})
-    done = fetch(resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
+    done = fetch(resolve_revision(REPO, endpoint=plain_hub.url), open_bundle=trusted, endpoint=plain_hub.url)
     assert [(r.path, r.patch_id, r.signer) for r in done.refused] == [(f"patches/{two.patch_id}", two.patch_id, "")]
 
 
 def chosen(hub: HubServer, *only: str) -> list[str]:
-    done = fetch(resolve(REPO, endpoint=hub.url), open_bundle=trusted, only=only, endpoint=hub.url)
+    done = fetch(resolve_revision(REPO, endpoint=hub.url), open_bundle=trusted, only=only, endpoint=hub.url)
     return [hashlib.sha256(each.files["manifest.json"]).hexdigest() for each in done.patches]
 
 
@@ -538,7 +538,10 @@ def test_a_chosen_patch_of_a_stranger_is_an_error_and_others_are_not_spoken_of(p
     with pytest.raises(UntrustedKeyError, match=theirs.patch_id):
         chosen(plain_hub, theirs.patch_id[:8])
     done = fetch(
-        resolve(REPO, endpoint=plain_hub.url), open_bundle=trusted, only=[mine.patch_id[:8]], endpoint=plain_hub.url
+        resolve_revision(REPO, endpoint=plain_hub.url),
+        open_bundle=trusted,
+        only=[mine.patch_id[:8]],
+        endpoint=plain_hub.url,
     )
     assert done.refused == []
 
@@ -553,7 +556,7 @@ def test_an_endless_file_is_refused(hub: HubServer) -> None:
 
 def test_a_file_that_drips_is_given_up(hub: HubServer) -> None:
     send(hub, patch(1))
-    pinned = resolve(REPO, endpoint=hub.url)
+    pinned = resolve_revision(REPO, endpoint=hub.url)
     hub.faults.dripping = {"basis.safetensors"}
     with pytest.raises(HubError, match=r"within 0\.3 s"):
         fetch(pinned, open_bundle=trusted, endpoint=hub.url, patience=Patience(download=0.3))
@@ -561,7 +564,7 @@ def test_a_file_that_drips_is_given_up(hub: HubServer) -> None:
 
 def test_a_hub_that_falls_silent_is_given_up(plain_hub: HubServer) -> None:
     send(plain_hub, patch(1))
-    pinned = resolve(REPO, endpoint=plain_hub.url)
+    pinned = resolve_revision(REPO, endpoint=plain_hub.url)
     done = threading.Event()
 
     def hang(request: Request) -> None:
@@ -651,10 +654,10 @@ def trace(error: BaseException) -> str:
 def test_what_is_not_there_is_not_found(plain_hub: HubServer) -> None:
     for token in (None, TOKEN):
         with pytest.raises(NotFoundError, match="repository"):
-            resolve("acme/nothing", endpoint=plain_hub.url, token=token)
+            resolve_revision("acme/nothing", endpoint=plain_hub.url, token=token)
     send(plain_hub, patch(1))
     with pytest.raises(NotFoundError, match="revision"):
-        resolve(REPO, "v9", endpoint=plain_hub.url)
+        resolve_revision(REPO, "v9", endpoint=plain_hub.url)
     with pytest.raises(NotFoundError, match="revision"):
         send(plain_hub, patch(2), revision="no-such-branch")
     with pytest.raises(NotFoundError, match="repository"):
@@ -674,15 +677,15 @@ def test_gated_and_private_repositories(plain_hub: HubServer) -> None:
     push([pushed], "acme/hidden", private=True, **arguments)  # type: ignore[arg-type]
     assert api(plain_hub).model_info("acme/hidden").private
     with pytest.raises(NotFoundError):
-        resolve("acme/hidden", endpoint=plain_hub.url)
-    assert resolve("acme/hidden", endpoint=plain_hub.url, token=TOKEN).repo == "acme/hidden"
+        resolve_revision("acme/hidden", endpoint=plain_hub.url)
+    assert resolve_revision("acme/hidden", endpoint=plain_hub.url, token=TOKEN).repo == "acme/hidden"
 
 
 def test_the_token_goes_to_the_hub_and_to_nobody_else(hub: HubServer) -> None:
     send(hub, patch(1))
     api(hub).update_repo_settings(REPO, private=True)
     hub.log.clear()
-    pinned = resolve(REPO, endpoint=hub.url, token=TOKEN)
+    pinned = resolve_revision(REPO, endpoint=hub.url, token=TOKEN)
     assert len(fetch(pinned, open_bundle=trusted, endpoint=hub.url, token=TOKEN).patches) == 1
     redirected = [r for r in hub.log if r.path.startswith("/file/")]
     assert redirected
@@ -697,10 +700,10 @@ def test_a_stored_token_is_used_unless_the_user_said_not_to(
     api(plain_hub).update_repo_settings(REPO, private=True)
     Path(constants.HF_TOKEN_PATH).parent.mkdir(parents=True, exist_ok=True)
     Path(constants.HF_TOKEN_PATH).write_text(TOKEN)
-    assert resolve(REPO, endpoint=plain_hub.url).repo == REPO
+    assert resolve_revision(REPO, endpoint=plain_hub.url).repo == REPO
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     with pytest.raises(NotFoundError):
-        resolve(REPO, endpoint=plain_hub.url)
+        resolve_revision(REPO, endpoint=plain_hub.url)
 
 
 def test_the_module_is_cheap_to_import() -> None:
@@ -712,10 +715,10 @@ def test_a_hub_that_cannot_be_reached_is_told_in_bounded_time(
     plain_hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(HubError, match="not reached"):
-        resolve(REPO, endpoint="http://127.0.0.1:9", patience=IMPATIENT)
+        resolve_revision(REPO, endpoint="http://127.0.0.1:9", patience=IMPATIENT)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="offline") as caught:
-        resolve(REPO, endpoint=plain_hub.url)
+        resolve_revision(REPO, endpoint=plain_hub.url)
     assert "HF_HUB_OFFLINE" in caught.value.hint
 
 
@@ -745,7 +748,7 @@ def test_a_push_that_fails_half_way_leaves_the_branch_as_it_was(hub: HubServer) 
     with pytest.raises(HubError):
         send(hub, patch(2))
     hub.faults.failures = []
-    assert resolve(REPO, endpoint=hub.url).commit == first.commit
+    assert resolve_revision(REPO, endpoint=hub.url).commit == first.commit
     assert send(hub, patch(2)).changed
 
 

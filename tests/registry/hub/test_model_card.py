@@ -13,9 +13,9 @@ from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, superseded
 from rasura.registry.hub.card.families import FAMILIES
 from rasura.registry.hub.card.front_matter import rows
-from rasura.registry.hub.card.licences import Licence, choose, parse
+from rasura.registry.hub.card.licences import Licence, choose_licence, parse_licence
 from rasura.registry.hub.card.page import BEGIN, END, render
-from rasura.registry.hub.card.text import inline, plain
+from rasura.registry.hub.card.text import escape_inline, plain
 
 REPO = "acme/delta"
 NASTY = [
@@ -137,16 +137,16 @@ def test_plain_text_is_one_visible_line(text: str) -> None:
 
 @given(st.text(max_size=100))
 def test_inline_text_renders_as_itself(text: str) -> None:
-    [paragraph, *_] = [t for t in MarkdownIt().parse(f"x{inline(text)}x") if t.type == "inline"]
+    [paragraph, *_] = [t for t in MarkdownIt().parse(f"x{escape_inline(text)}x") if t.type == "inline"]
     assert [child.type for child in paragraph.children or ()] == ["text"]
     assert paragraph.children
     assert paragraph.children[0].content == f"x{plain(text)}x"
 
 
 def test_ordinary_names_stay_readable_in_the_source() -> None:
-    assert inline("Jean-Michel Basquiat, painter") == "Jean-Michel Basquiat, painter"
-    assert inline("草間彌生") == "草間彌生"
-    assert inline("a|b") == "a&#124;b"
+    assert escape_inline("Jean-Michel Basquiat, painter") == "Jean-Michel Basquiat, painter"
+    assert escape_inline("草間彌生") == "草間彌生"
+    assert escape_inline("a|b") == "a&#124;b"
     assert plain("a\u202eb") == "a[U+202E]b"
 
 
@@ -276,25 +276,28 @@ def test_the_card_says_which_file_is_for_whom_and_how_to_check_it_without_us() -
 
 
 def test_names_of_licences_are_those_of_the_hub_or_other() -> None:
-    assert parse("CC0-1.0") == {"license": "cc0-1.0"}
-    assert parse("OpenRAIL++") == {"license": "openrail++"}
-    assert parse("FLUX.1 dev, non-commercial") == {"license": "other", "license_name": "flux.1-dev-non-commercial"}
+    assert parse_licence("CC0-1.0") == {"license": "cc0-1.0"}
+    assert parse_licence("OpenRAIL++") == {"license": "openrail++"}
+    assert parse_licence("FLUX.1 dev, non-commercial") == {
+        "license": "other",
+        "license_name": "flux.1-dev-non-commercial",
+    }
     for bad in ("", " ", "x" * 101, "a\nb"):
         with pytest.raises(InputError):
-            parse(bad)
+            parse_licence(bad)
 
 
 def test_who_says_the_licence_in_which_order() -> None:
     mit, apache, base = {"license": "mit"}, {"license": "apache-2.0"}, {"license": "openrail++"}
-    assert choose("Apache-2.0", ["MIT", ""], mit, base).front == apache
-    assert "signed as MIT" in choose("Apache-2.0", ["MIT", ""], mit, base).notes[0]
-    assert choose("mit", ["MIT"], apache, base) == Licence(mit)
-    assert choose(None, ["MIT", ""], {}, base) == Licence(mit)
-    assert "licence was apache-2.0" in choose(None, ["MIT"], apache, base).notes[0]
-    assert choose(None, ["", ""], apache, base) == Licence(apache)
-    assert choose(None, [""], {}, base) == Licence(base)
-    several = choose(None, ["MIT", "Apache-2.0"], {}, base)
+    assert choose_licence("Apache-2.0", ["MIT", ""], mit, base).front == apache
+    assert "signed as MIT" in choose_licence("Apache-2.0", ["MIT", ""], mit, base).notes[0]
+    assert choose_licence("mit", ["MIT"], apache, base) == Licence(mit)
+    assert choose_licence(None, ["MIT", ""], {}, base) == Licence(mit)
+    assert "licence was apache-2.0" in choose_licence(None, ["MIT"], apache, base).notes[0]
+    assert choose_licence(None, ["", ""], apache, base) == Licence(apache)
+    assert choose_licence(None, [""], {}, base) == Licence(base)
+    several = choose_licence(None, ["MIT", "Apache-2.0"], {}, base)
     assert several.front["license"] == "other"
     assert "Apache-2.0 and MIT" in several.notes[0]
-    assert choose(None, [""], {}, {}).front == {}
-    assert "--license" in choose(None, [""], {}, {}).notes[0]
+    assert choose_licence(None, [""], {}, {}).front == {}
+    assert "--license" in choose_licence(None, [""], {}, {}).notes[0]

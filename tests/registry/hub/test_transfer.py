@@ -26,8 +26,8 @@ from rasura.patches.errors import (
     UntrustedKeyError,
 )
 from rasura.patches.format.manifest_parts import TensorIdentity
-from rasura.patches.format.model_signature import sign
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signatures.model_signature import sign
+from rasura.patches.format.signatures.signing_key import PrivateKey
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import Digest, ParamName, PatchId
@@ -45,7 +45,7 @@ from rasura.registry.hub.transfer import pull_patches, push_patches
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.standing.retire import retire, unretire
-from rasura.registry.trust.key_files import signer, trust_file
+from rasura.registry.trust.keys.key_files import signer, trust_file
 from rasura.registry.trust.verified_patch import manifest_of
 
 REPO = "acme/erasures"

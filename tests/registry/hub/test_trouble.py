@@ -27,12 +27,12 @@ from rasura.patches.errors import (
     RateLimitError,
     TooLargeError,
 )
-from rasura.patches.format.model_signature import PrivateKey, read_statement, sign
+from rasura.patches.format.signatures.model_signature import PrivateKey, read_statement, sign
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub import http
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts
 from rasura.registry.hub.client import Patience, Wire
-from rasura.registry.hub.pull import Fetched, fetch, resolve
+from rasura.registry.hub.pull import Fetched, fetch, resolve_revision
 from rasura.registry.hub.push import PatchFiles, PushReceipt, push
 
 REPO = "acme/delta"
@@ -56,7 +56,7 @@ def send(hub: HubServer, number: int = 1, patience: Patience = QUICK) -> PushRec
 
 
 def get(hub: HubServer, patience: Patience = QUICK, token: str | None = TOKEN) -> Fetched:
-    pinned = resolve(REPO, endpoint=hub.url, token=token, patience=patience)
+    pinned = resolve_revision(REPO, endpoint=hub.url, token=token, patience=patience)
     return fetch(
         pinned,
         open_bundle=lambda bundle: read_statement(bundle, [KEY.public]).files,
@@ -294,7 +294,7 @@ def test_headers_that_drip_are_given_up_too() -> None:
         begun = time.monotonic()
         try:
             with pytest.raises(HubError, match=r"within 0\.6 s"):
-                resolve(REPO, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}", patience=SHORT)
+                resolve_revision(REPO, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}", patience=SHORT)
         finally:
             stop.set()
     assert time.monotonic() - begun < 4
@@ -366,7 +366,10 @@ def test_a_file_may_come_from_elsewhere_without_the_token(full: HubServer, stran
 def test_a_repository_that_was_renamed_is_followed_on_the_same_hub(full: HubServer) -> None:
     there = f"{full.url}/api/models/{REPO}/revision/main"
     full.faults.instead["/acme/old/revision/"] = lambda _: Response(307, {"Location": there})
-    assert resolve("acme/old", endpoint=full.url, patience=QUICK).commit == resolve(REPO, endpoint=full.url).commit
+    assert (
+        resolve_revision("acme/old", endpoint=full.url, patience=QUICK).commit
+        == resolve_revision(REPO, endpoint=full.url).commit
+    )
 
 
 def test_redirects_in_a_circle_end(full: HubServer) -> None:

@@ -19,7 +19,7 @@ from rasura.api.attach import attach
 from rasura.patches._io import canonical_json
 from rasura.patches.errors import AuditError, DriftError, FormatError, InputError, RasuraError
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.evidence.picture_receipt import embed_receipt
+from rasura.registry.evidence.pictures.picture_receipt import embed_receipt
 from rasura.registry.live.live_model import LiveModel
 
 

@@ -12,7 +12,7 @@ from support.registries.workshop import ALICE, Workshop, workshop
 
 from rasura.patches.checks.policy import DEFAULT_POLICY
 from rasura.patches.errors import AuditError, InputError, RevokedKeyError, UntrustedKeyError
-from rasura.patches.format.signing_key import PrivateKey, PublicKey, SigningKey
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey, SigningKey
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.actors import REQUIRED
@@ -20,8 +20,8 @@ from rasura.registry.log.verify import verify_log
 from rasura.registry.log.writer import LogWriter
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.policy_file import put_in_force
-from rasura.registry.trust import revocation
-from rasura.registry.trust.key_files import act_by, make_key, signer
+from rasura.registry.trust.keys import revocation
+from rasura.registry.trust.keys.key_files import act_by, make_key, signer
 
 NOTE = Draft("alice", "ticket 7", "log.checkpoint", "success")
 ASKS = replace(DEFAULT_POLICY, actor_signature=True)

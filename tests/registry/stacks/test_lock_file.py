@@ -18,7 +18,8 @@ from rasura.patches.errors import CheckRefusedError, ConflictError, FormatError,
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.lock_file import LockFile, check_lock, lock_stack
+from rasura.registry.stacks.lock_file import LockFile
+from rasura.registry.stacks.lock_stack import check_lock, lock_stack
 from rasura.registry.stacks.policy_file import put_in_force
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "rasura.lock"

@@ -38,8 +38,8 @@ from rasura.registry.stacks import edit
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.stacks.plan_file import Plan, read_plan
 from rasura.registry.stacks.policy_file import put_in_force
-from rasura.registry.trust.key_files import make_key, trust_file
-from rasura.registry.trust.verified_patch import SignedPatch, add_signed
+from rasura.registry.trust.keys.key_files import make_key, trust_file
+from rasura.registry.trust.register_patch import SignedPatch, add_signed
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "plan.json"
 DATA = GOLDEN.read_bytes()

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from rasura.patches.errors import ConceptError, InputError, NotFoundError
-from rasura.registry.takedown.wanted import Wanted, check_wanted, keep_unnamed
+from rasura.registry.takedown.wanted import WantedConcept, check_wanted, keep_unnamed
 from rasura.registry.takedown.wanted_file import MAX_BYTES, MAX_REQUESTS, read_wanted
 
-FULL = Wanted("dog", "cat", ("a {}", "the {}"), "T-1", "2026-11-02", "estate of A. Painter", "2026-11-30")
+FULL = WantedConcept("dog", "cat", ("a {}", "the {}"), "T-1", "2026-11-02", "estate of A. Painter", "2026-11-30")
 CSV = (
     "concept,anchor,templates,ticket,received-at,requester,deadline\r\n"
     "dog,cat,a {} | the {},T-1,2026-11-02,estate of A. Painter,2026-11-30\r\n"
@@ -36,20 +36,20 @@ JSONL = (
 )
 def test_every_spelling_says_the_same(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert read_wanted(tmp_path / name) == (FULL, Wanted("Smith, J."))
+    assert read_wanted(tmp_path / name) == (FULL, WantedConcept("Smith, J."))
 
 
 def test_names_alone_are_requests(tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text("1. dog\n2. Smith, J.\n")
-    assert read_wanted(tmp_path / "r.txt") == (Wanted("dog"), Wanted("Smith, J."))
+    assert read_wanted(tmp_path / "r.txt") == (WantedConcept("dog"), WantedConcept("Smith, J."))
 
 
 def test_templates_may_stand_in_a_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "objects.txt").write_text("a {}\n# no prompt\nthe {}\n")
     (tmp_path / "r.csv").write_text("concept,templates\ndog,objects.txt\ncat,\n")
     assert read_wanted(tmp_path / "r.csv", ("{}",)) == (
-        Wanted("dog", templates=("a {}", "the {}")),
-        Wanted("cat", templates=("{}",)),
+        WantedConcept("dog", templates=("a {}", "the {}")),
+        WantedConcept("cat", templates=("{}",)),
     )
 
 
@@ -97,17 +97,17 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 
 def test_a_request_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(InputError, match=r"dog is named twice; pig would become a dog, which is to be erased, too"):
-        check_wanted([Wanted("Dog"), Wanted("dog "), Wanted("pig", "a dog")])
-    check_wanted([Wanted("dog", "cat"), Wanted("pig", "cat")])
+        check_wanted([WantedConcept("Dog"), WantedConcept("dog "), WantedConcept("pig", "a dog")])
+    check_wanted([WantedConcept("dog", "cat"), WantedConcept("pig", "cat")])
 
 
 def test_what_goes_into_the_log_is_bounded() -> None:
     with pytest.raises(InputError, match="ticket of 'dog'"):
-        Wanted("dog", ticket="x" * 201)
+        WantedConcept("dog", ticket="x" * 201)
     with pytest.raises(InputError, match="requester of 'dog'"):
-        Wanted("dog", requester="a\x1bb")
+        WantedConcept("dog", requester="a\x1bb")
     with pytest.raises(ConceptError):
-        Wanted(" ")
+        WantedConcept(" ")
 
 
 def test_templates_that_name_another_erased_concept_are_left_out() -> None:

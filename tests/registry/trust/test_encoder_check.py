@@ -17,7 +17,7 @@ from rasura.patches.checks.encoder_effects import Across, reads_across_sites, wi
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Refused
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
-from rasura.patches.models.text_encoders.hidden_states import copied
+from rasura.patches.models.text_encoders.hidden_states import copy_encoder
 from rasura.patches.models.text_encoders.load_encoder import put_back
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, prompts_of
@@ -26,9 +26,9 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.check import judge_stack
+from rasura.registry.trust.check import judge_registered
 from rasura.registry.trust.encoder_check import look_across
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 
 LOOSE = Policy(pair=1e9, stack=1e9, own=1e9, site=1e9)
@@ -85,7 +85,7 @@ def encoders(stack: list[Member], workshop: Workshop) -> tuple[TextEncoder, Text
         if layer.name.startswith("text_encoder.")
     ]
     originals = host.originals(layer.name for layer in layers)
-    module = copied(pristine.module)
+    module = copy_encoder(pristine.module)
     put_back(module, {layer.name: compose(originals[layer.name], layer.terms) for layer in layers})
     return pristine, pristine.with_modules({"text_encoder": module})
 
@@ -207,12 +207,12 @@ def test_without_the_bases_folder_nothing_is_assumed(tmp_path: Path) -> None:
         encoder = replace(request_for(Target("painting", "a")), eraser=ClipNullSpace(), layers="auto")
         made = [erase(registry, "here", r, **ask)[0] for r in (request_for(Target("dog", "cat")), encoder)]  # type: ignore[arg-type]
         wanted = dict.fromkeys((item.patch.patch_id for item in made), ONE)
-        assert isinstance(judge_stack(registry, wanted, LOOSE).verdict, Accepted)
+        assert isinstance(judge_registered(registry, wanted, LOOSE).verdict, Accepted)
         model.rename(tmp_path / "elsewhere")
-        verdict = judge_stack(registry, wanted, LOOSE).verdict
+        verdict = judge_registered(registry, wanted, LOOSE).verdict
         assert isinstance(verdict, Refused)
         assert verdict.reasons[-1].hint == "rasura base add DIR"
-        alone = judge_stack(registry, dict.fromkeys(list(wanted)[:1], ONE), LOOSE)
+        alone = judge_registered(registry, dict.fromkeys(list(wanted)[:1], ONE), LOOSE)
         assert isinstance(alone.verdict, Accepted)
 
 

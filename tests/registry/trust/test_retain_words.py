@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.registries.workshop import Workshop, workshop
 
 from rasura.patches.errors import DigestMismatchError, NotFoundError, RetainSetError
-from rasura.patches.format.manifest_parts import RetainSpec
+from rasura.patches.format.protected_spec import RetainSpec
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.registry.registry import Registry
 from rasura.registry.trust.retain_words import retained

@@ -20,24 +20,18 @@ from rasura.patches.errors import (
 )
 from rasura.patches.format.bundle_file import decode_bundle
 from rasura.patches.format.patch import read_folder, write_folder
-from rasura.patches.format.signing_key import PrivateKey, PublicKey
+from rasura.patches.format.signatures.signing_key import PrivateKey, PublicKey
 from rasura.patches.types import KeyId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.bundle import add_bundle, make_bundle
-from rasura.registry.trust import revocation
-from rasura.registry.trust.key_files import make_key, trust_key
+from rasura.registry.trust.keys import revocation
+from rasura.registry.trust.keys.key_files import make_key, trust_key
+from rasura.registry.trust.register_patch import add_folders, find_signers
 from rasura.registry.trust.sign_again import sign_patches
-from rasura.registry.trust.verified_patch import (
-    add_folders,
-    find_signers,
-    load_signed,
-    load_verified,
-    make_signature,
-    verify_files,
-)
+from rasura.registry.trust.verified_patch import load_signed, load_verified, make_signature, verify_files
 
 ADD = Draft("carol", "", "patch.add", "success")
 SIGN = Draft("bob", "alice left", "patch.sign", "success")

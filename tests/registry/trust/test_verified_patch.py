@@ -10,13 +10,13 @@ from support.registries.workshop import Workshop, workshop
 
 from rasura.patches.errors import AuditError, DigestMismatchError, RevokedKeyError, SignatureError, UntrustedKeyError
 from rasura.patches.format.patch import write_folder
-from rasura.patches.format.signing_key import PrivateKey
+from rasura.patches.format.signatures.signing_key import PrivateKey
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.trust import verified_patch
-from rasura.registry.trust.key_files import make_key, signer, trust_file
+from rasura.registry.trust import register_patch, verified_patch
+from rasura.registry.trust.keys.key_files import make_key, signer, trust_file
 
 ADD = Draft("bob", "from a stick", "patch.add", "success")
 
@@ -46,11 +46,11 @@ def test_a_patch_goes_out_and_in_again_as_the_same(workshop: Workshop, registry:
     write_folder(folder, registry.patch_files(workshop.dog))
     signer = registry.patch(workshop.dog).key_id
     assert signer is not None
-    assert verified_patch.add_folders(second, [folder], ADD) == (
-        verified_patch.Added(workshop.dog, new=True, ignored=(), signers=(signer,)),
+    assert register_patch.add_folders(second, [folder], ADD) == (
+        register_patch.AddedPatch(workshop.dog, new=True, ignored=(), signers=(signer,)),
     )
-    assert verified_patch.add_folders(second, [folder], ADD) == (
-        verified_patch.Added(workshop.dog, new=False, ignored=()),
+    assert register_patch.add_folders(second, [folder], ADD) == (
+        register_patch.AddedPatch(workshop.dog, new=False, ignored=()),
     )
     record, first = second.patch(workshop.dog), registry.patch(workshop.dog)
     for field in ("patch_id", "concepts", "anchor", "method", "base", "basis", "retain_set", "key_id", "files", "size"):
@@ -102,7 +102,7 @@ def test_a_refusal_is_logged_and_registers_nothing(workshop: Workshop, registry:
     write_folder(folder, registry.patch_files(workshop.dog))
     (folder / "model.sig").unlink()
     with pytest.raises(SignatureError, match=r"no model\.sig"):
-        verified_patch.add_folders(second, [folder], ADD)
+        register_patch.add_folders(second, [folder], ADD)
     entry = second.entries(limit=1)[0]
     assert (entry.outcome, entry.error, entry.details["folder"]) == ("refused", "signature", str(folder))
     assert second.patches() == ()

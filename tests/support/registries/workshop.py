@@ -39,7 +39,7 @@ from rasura.registry.apply.receipt import Actor
 from rasura.registry.erase.base_models import add_base
 from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
-from rasura.registry.trust.key_files import make_key
+from rasura.registry.trust.keys.key_files import make_key
 
 ALICE = Actor("alice", "ticket 7")
 SPEC = TinySpec(dtype="float16", size="wide")

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rasura.patches.algebra.compose import layers_of
-from rasura.patches.format.manifest_parts import IMAGE, TEXT
+from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
+from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.types import ParamName
 
 Inputs = Callable[[ParamName, str], torch.Tensor | None]

@@ -27,16 +27,9 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.manifest_parts import (
-    BaseSpec,
-    BasisSpec,
-    ConceptSpec,
-    EraserSpec,
-    ProtectedSpec,
-    RetainSpec,
-    TensorIdentity,
-)
+from rasura.patches.format.manifest_parts import BaseSpec, ConceptSpec, EraserSpec, TensorIdentity
 from rasura.patches.format.patch import Patch, PatchTensors
+from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import BaseIdentity, identify
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder

@@ -4,16 +4,9 @@ import torch
 from support.values import factories
 
 from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.manifest_parts import (
-    BaseSpec,
-    BasisSpec,
-    ConceptSpec,
-    EraserSpec,
-    ProtectedSpec,
-    RetainSpec,
-    TensorIdentity,
-)
+from rasura.patches.format.manifest_parts import BaseSpec, ConceptSpec, EraserSpec, TensorIdentity
 from rasura.patches.format.patch import BASIS, Patch, PatchTensors
+from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.types import PatchId
 
 __all__ = ["golden"]

@@ -14,13 +14,13 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace, _chosen
 from rasura.patches.erasers.text_encoder.edit import _pairs
 from rasura.patches.errors import ErasureRefusedError, InputError, NotFiniteError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import HIDDEN
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.protected_spec import HIDDEN
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
 from rasura.patches.models.text_encoders.hidden_states import (
-    copied,
+    copy_encoder,
     embed_tokens,
     find_fc2_layers,
     injected,
@@ -50,7 +50,7 @@ def request_for(*concepts: str, **changes: Any) -> EraseRequest:
 
 def edited(base: TinyBase, *patches: Patch) -> Any:
     """A copy of the encoder that carries these patches."""
-    model = copied(base.encoder.module)
+    model = copy_encoder(base.encoder.module)
     originals = base.host.originals(FC2)
     for layer, name in enumerate(FC2):
         terms = [p.tensors.increments[name].dense() for p in patches if name in p.tensors.increments]
@@ -292,7 +292,7 @@ def test_choices_out_of_range(settings: dict[str, str]) -> None:
 
 
 def test_values_are_injected_for_the_length_of_a_block(base: TinyBase) -> None:
-    model, ids = copied(base.encoder.module), base.encoder.batch(["a dog"])
+    model, ids = copy_encoder(base.encoder.module), base.encoder.batch(["a dog"])
     seen = states_of(model, ids, [1])[1]
     values = torch.zeros(1, 77, 128)
     with injected(model, 1, values):

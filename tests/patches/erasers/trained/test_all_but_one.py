@@ -40,9 +40,9 @@ from rasura.patches.erasers.trained.all_but_one_loss import (
 from rasura.patches.erasers.trained.sepme import SepMe
 from rasura.patches.erasers.trained.training_samples import Scenes, partway, scenes
 from rasura.patches.errors import InputError, UnsupportedHostError
-from rasura.patches.format.manifest_parts import IMAGE
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
+from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
 

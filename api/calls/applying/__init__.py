@@ -1,0 +1,1 @@
+"""The calls that move models and stacks, and say what is applied."""

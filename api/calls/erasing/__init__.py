@@ -1,0 +1,1 @@
+"""The calls that make patches: erase, take down, adopt, solve anew."""

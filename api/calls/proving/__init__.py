@@ -1,0 +1,1 @@
+"""The calls about who said what: approvals, the log and its proof, anchors, cases."""

@@ -1,0 +1,133 @@
+"""Refusing layers that do not read text embeddings as they are, and families that a method cannot follow."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Final
+
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.models.families import FAMILIES, PROJECTED, find_family
+from rasura.patches.models.family import Family, Reads, find_matching
+from rasura.patches.types import ParamName
+
+__all__ = ["refuse_several_encoders", "refuse_two_spaces", "refuse_unread"]
+
+_READS: Final[Mapping[Reads, str]] = {
+    "text": "the text embeddings themselves",
+    "normed": "the text embeddings after a norm",
+    "pooled": "one pooled embedding a prompt",
+    "projected": "what a network made of the text embeddings",
+    "stream": "a text stream that is mixed with time step and picture",
+    "picture": "the picture alone",
+}
+
+_OF_TEXT: Final = frozenset({"text", "normed", "projected"})
+"""What is a fixed function of each token's state: there a detector can sit."""
+
+_IP_ADAPTER: Final = "unet.*.attn2.processor.to_k_ip.*"
+
+_KNOWN_OTHERS: Final[Mapping[str, str]] = {
+    "transformer.caption_projection.*.linear.weight": "HiDream's: each block has a map of its own "
+    "(caption_projection.N) for another layer's states of two encoders, so that no one detector sees what all read",
+    PROJECTED: "those of a UNet that reads behind encoder_hid_proj what other encoders give, as in Kolors (ChatGLM, "
+    "whose tokenizer runs code of its own) and DeepFloyd IF",
+}
+"""Models that are looked at and not erased in: what is seen of them."""
+
+
+def refuse_unread(infos: Mapping[ParamName, ParameterInfo], names: list[ParamName], sought: str) -> None:
+    """Refuse a choice of layers that do not read text embeddings as they are, or are none.
+
+    Args:
+        infos: all parameters of the host.
+        names: the layers that were found by their names.
+        sought: what a person asked for, for the message.
+
+    Raises:
+        UnsupportedHostError: saying what the family has instead.
+    """
+    family = find_family(infos)
+    if family is not None:
+        odd = next((name for name in names if family.reads(name) not in _OF_TEXT), None)
+        if odd is None and names:
+            return
+        reads = "none" if odd is None else f"{odd}, which reads {_READS[family.reads(odd) or 'stream']}"
+        raise UnsupportedHostError(
+            f"expected {sought}, got {reads}: the model is of the {family.name} family, whose text enters through "
+            f"{_entrances(family, infos)}",
+            hint="rasura erase --layers text",
+            family=family.name,
+        )
+    if adapter := next((name for name in infos if fnmatchcase(name, _IP_ADAPTER)), None):
+        raise UnsupportedHostError(
+            f"expected {sought} of a model alone, got one that was saved with an IP-Adapter in it ({adapter}), which "
+            "brings concepts to the picture by another way than text",
+            hint="pipe.unload_ip_adapter(); pipe.save_pretrained(DIR)",
+            parameter=adapter,
+        )
+    for pattern, seen in _KNOWN_OTHERS.items():
+        if any(find_matching(infos, pattern)):
+            raise UnsupportedHostError(
+                f"expected {sought}, got {seen}: what it reads is not known", hint="rasura probe MODEL"
+            )
+    if any(name.startswith("transformer.") for name in names):
+        raise UnsupportedHostError(
+            f"expected {sought}, got {names[0] if names else 'none'} in a model of none of the families "
+            f"{', '.join(known.name for known in FAMILIES)}: what it reads is not known",
+            hint="rasura methods",
+        )
+    if any(name.startswith("transformer.") for name in infos):
+        raise UnsupportedHostError(
+            f"the model has no {sought}, and its transformer is of none of the families "
+            f"{', '.join(known.name for known in FAMILIES)}: where its text enters is not known",
+            hint="rasura probe MODEL",
+        )
+    if not names:
+        raise UnsupportedHostError(f"the model has no {sought}: expected a UNet of the SD 1.x or 2.x family")
+
+
+def refuse_two_spaces(infos: Mapping[ParamName, ParameterInfo], layers: str) -> None:
+    """Refuse cross-attention of a pipeline with two denoisers, each of which reads behind a network of its own.
+
+    Raises:
+        UnsupportedHostError: naming what both read alike.
+    """
+    if any(name.startswith("transformer_2.") for name in infos):
+        raise UnsupportedHostError(
+            f"--layers {layers}: expected one denoiser, got transformer and transformer_2, whose cross-attention reads "
+            "what a network of each its own made of the text",
+            hint="rasura erase --layers text",
+        )
+
+
+def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, hint: str = "rasura methods") -> None:
+    """Refuse a family whose text is not that of one CLIP text encoder, for what changes it or draws through it.
+
+    Args:
+        infos: all parameters of the host.
+        who: what would have to follow the encoders, for the message.
+        hint: what to type instead.
+
+    Raises:
+        UnsupportedHostError: naming the encoders that the method would have to follow.
+    """
+    family = find_family(infos)
+    if family is None or [encoder.kind for encoder in family.encoders] == ["CLIP"]:
+        return
+    raise UnsupportedHostError(
+        f"{who}: expected a model that reads the embeddings of one CLIP text encoder and draws from them alone, got "
+        f"one of the {family.name} family, which reads {_named(family)}",
+        hint=hint,
+        family=family.name,
+        encoders=tuple(encoder.component for encoder in family.encoders),
+    )
+
+
+def _named(family: Family) -> str:
+    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
+
+
+def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:
+    found = [(name, infos[name].shape[-1]) for name in family.entrances(infos)]
+    shown = ", ".join(f"{name} (width {width})" for name, width in found[:4])
+    return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")  # noqa: PLR2004

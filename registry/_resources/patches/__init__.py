@@ -1,0 +1,1 @@
+"""Patches: their rows, their files, and the signatures over them."""

@@ -1,0 +1,1 @@
+"""Anchors: somebody outside saw this tree of the log, and when."""

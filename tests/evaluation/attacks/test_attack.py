@@ -1,0 +1,176 @@
+"""Attacks: the loss is the one that the model was trained with, the search lowers it, and the seed decides all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.models.tiny import tiny_model
+
+from rasura.evaluation.attacks.attack import AttackOptions
+from rasura.evaluation.attacks.denoising_loss import Denoising, SlottedPrompt, states_of_ids, states_of_vectors
+from rasura.evaluation.attacks.textual_inversion import find_embedding
+from rasura.evaluation.attacks.token_suffix import find_suffix, typeable
+from rasura.evaluation.images.painter import Painter, Sampling, Shot
+from rasura.patches.errors import UnsupportedHostError
+
+REFERENCE = Path(__file__).parents[3] / "examples" / "reference_model"
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Painter:
+    folder = tiny_model(tmp_path_factory.mktemp("model") / "model")
+    return Painter.load(folder, Sampling(steps=2, batch=2))
+
+
+@pytest.fixture(scope="module")
+def examples(painter: Painter) -> list[Image.Image]:
+    return painter.draw_batch([Shot("a dog", 1), Shot("a dog", 2)])
+
+
+def denoising(painter: Painter, examples: list[Image.Image], seed: int = 0) -> Denoising:
+    return Denoising(painter.pipeline, examples, torch.Generator("cpu").manual_seed(seed))
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_the_goal_is_what_the_scheduler_says_that_the_model_predicts(
+    painter: Painter, examples: list[Image.Image], kind: str
+) -> None:
+    """Noisy latents and goal belong together: the goal gives the clean latents back."""
+    scheduler = painter.pipeline.scheduler
+    try:
+        scheduler.register_to_config(prediction_type=kind)
+        bench = denoising(painter, examples)
+    finally:
+        scheduler.register_to_config(prediction_type="epsilon")
+    noised = bench.noised(6)
+    share = bench._scheduler.alphas_cumprod[noised.times].reshape(-1, 1, 1, 1)
+    match kind:
+        case "epsilon":
+            clean = (noised.noisy - (1 - share).sqrt() * noised.goal) / share.sqrt()
+        case "v_prediction":
+            clean = share.sqrt() * noised.noisy - (1 - share).sqrt() * noised.goal
+        case _:
+            clean = noised.goal
+    gaps = (clean[:, None] - bench._latents[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
+    assert float(gaps.max()) < 1e-2
+    assert (noised.times * 6 // 1000).tolist() == list(range(6))
+
+
+def test_a_scheduler_of_another_kind_is_refused(painter: Painter, examples: list[Image.Image]) -> None:
+    bench = denoising(painter, examples)
+    bench._scheduler.register_to_config(prediction_type="flow_prediction")
+    with pytest.raises(UnsupportedHostError, match="flow_prediction"):
+        bench.noised(2)
+
+
+def test_latents_are_decoded_to_the_pictures_that_they_came_from() -> None:
+    if not (REFERENCE / "pipeline").exists():
+        pytest.skip("the source distribution leaves the model out")
+    painter = Painter.load(REFERENCE / "pipeline", Sampling(steps=6, batch=1))
+    picture = painter.draw_batch([Shot("a dog in cartoon style", 3)])[0]
+    vae, latents = painter.pipeline.vae, denoising(painter, [picture])._latents
+    with torch.no_grad():
+        unit = vae.decode(latents / vae.config.scaling_factor).sample[0]
+    seen = ((unit + 1) * 127.5).clamp(0, 255).permute(1, 2, 0)
+    told = torch.from_numpy(np.asarray(picture).copy())
+    assert float((seen - told).abs().mean()) < 6
+
+
+def test_losses_of_several_texts_are_those_of_each(painter: Painter, examples: list[Image.Image]) -> None:
+    bench = denoising(painter, examples)
+    noised = bench.noised(3)
+    states = painter.pipeline.encode_prompt(["dog", "cat"], "cpu", 1, do_classifier_free_guidance=False)[0]
+    with torch.no_grad():
+        both = bench.losses(states, noised)
+        each = torch.cat([bench.losses(one[None], noised) for one in states])
+    torch.testing.assert_close(both, each, rtol=1e-4, atol=1e-5)
+    assert both[0] != both[1]
+
+
+def test_the_vectors_of_words_are_those_words(painter: Painter) -> None:
+    pipeline = painter.pipeline
+    prompt = SlottedPrompt.of(pipeline.tokenizer, "a photo of", 2)
+    words = torch.tensor(pipeline.tokenizer("van gogh")["input_ids"][1:-1])
+    vectors = pipeline.text_encoder.get_input_embeddings().weight[words]
+    told = pipeline.encode_prompt("a photo of van gogh", "cpu", 1, do_classifier_free_guidance=False)[0]
+    torch.testing.assert_close(states_of_vectors(pipeline, prompt, vectors), told, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(states_of_ids(pipeline, prompt.with_tokens(words[None])), told, rtol=1e-5, atol=1e-6)
+    assert not pipeline.text_encoder.get_input_embeddings()._forward_hooks
+
+
+def test_a_prompt_that_is_too_long_makes_room_for_its_slots(painter: Painter) -> None:
+    prompt = SlottedPrompt.of(painter.pipeline.tokenizer, "dog " * 90, 4)
+    assert len(prompt.ids) == 77
+    assert (prompt.slots, int(prompt.ids[76])) == (range(72, 76), painter.pipeline.tokenizer.eos_token_id)
+
+
+def test_the_embedding_attack_lowers_the_loss_and_follows_its_seed(
+    painter: Painter, examples: list[Image.Image]
+) -> None:
+    def found(seed: int, steps: int) -> torch.Tensor:
+        return find_embedding(denoising(painter, examples, seed), "dog", 3, steps, silent)[0]
+
+    one, same, other, early = found(0, 8), found(0, 8), found(1, 8), found(0, 1)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    bench = denoising(painter, examples, 7)
+    noised = bench.noised(32)
+    with torch.no_grad():
+        assert float(bench.losses(one, noised)) < float(bench.losses(early, noised))
+
+
+def test_the_suffix_attack_never_gets_worse_and_can_be_typed(painter: Painter, examples: list[Image.Image]) -> None:
+    pipeline = painter.pipeline
+    reports: list[tuple[int, int]] = []
+    prompt, (first, last) = find_suffix(
+        denoising(painter, examples), "a dog", 3, 4, lambda done, total: reports.append((done, total))
+    )
+    assert last < first
+    assert prompt.startswith("a dog ")
+    assert reports == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert find_suffix(denoising(painter, examples), "a dog", 3, 4, silent) == (prompt, (first, last))
+    bench = denoising(painter, examples)
+    noised = bench.noised(4)  # what the search compared on: the first thing that its generator gives
+    typed = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)[0]
+    with torch.no_grad():
+        assert float(bench.losses(typed, noised)) == pytest.approx(last, rel=1e-5)
+
+
+def test_tokens_that_can_be_typed_are_read_as_themselves(painter: Painter) -> None:
+    tokenizer = painter.pipeline.tokenizer
+    found = typeable(tokenizer).tolist()
+    words = {tokenizer.decode([i]).strip() for i in found}
+    assert {"dog", "gogh", "a", "z", "7"} <= words
+    assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(found)
+    for i in found:
+        assert tokenizer(f"a {tokenizer.decode([i]).strip()} z")["input_ids"][2:-2] == [i]
+
+
+def test_options_name_their_attacks() -> None:
+    assert [AttackOptions(kind).kinds for kind in ("none", "suffix", "all")] == [
+        (),
+        ("suffix",),
+        ("embedding", "suffix"),
+    ]
+
+
+@pytest.mark.slow
+def test_free_vectors_find_what_a_real_model_draws() -> None:
+    """The base itself draws a dog for vectors that were found from pictures of dogs, starting from a cat."""
+    if not (REFERENCE / "pipeline").exists():
+        pytest.skip("the source distribution leaves the model out")
+    from rasura.evaluation.judges.classifier import load_judge
+
+    painter, judge = Painter.load(REFERENCE / "pipeline", Sampling(steps=10, batch=4)), load_judge(REFERENCE)
+    dogs = painter.draw_batch([Shot("a nice image of a dog drawn in cartoon style", seed) for seed in range(4)])
+    states, (first, last) = find_embedding(denoising(painter, dogs), "cat", 2, 40, silent)
+    shots = [Shot("", seed) for seed in range(90, 94)]
+    drawn = painter.draw_embedded(shots, prompt_embeds=states.repeat(4, 1, 1))
+    assert last < first
+    assert [thing for thing, _ in judge.name(drawn)].count("dog") >= 3
