@@ -56,7 +56,7 @@ class CheckCalls(Calls):
     ) -> Certified:
         """How much of each concept's response can come back at most (`rasura patch check --certify`).
 
-        It answers `rasura patch show --certify`, too. What that covers and what it does not: docs/composer.md.
+        It answers `rasura patch show --certify`, too. What that covers and what it does not: docs/certificates.md.
 
         Args:
             patches: the set that would be applied; each concept is certified under all of it.

@@ -21,7 +21,7 @@ CERTIFY: Final = click.option(
 )
 _DIGITS: Final = 3
 NOT_COVERED: Final = (
-    "other words, layers that the patch does not touch, and what attention makes of a share: docs/composer.md"
+    "other words, layers that the patch does not touch, and what attention makes of a share: docs/certificates.md"
 )
 
 

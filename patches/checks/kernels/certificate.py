@@ -6,8 +6,8 @@ combinations of its columns, which have the same span and another hull, so mixtu
 
 What is covered are the linear maps that the patch touches, one by one and together, on embeddings of the set. Not
 covered: prompts and embeddings outside of it, layers that the patch does not touch, layers that read pictures, what a
-patch of the text encoder makes of the words, and what attention and the denoiser, which are not linear, make of a
-share.
+patch of the text encoder makes of the words, the rounding of patched weights to the model's dtype, and what attention
+and the denoiser, which are not linear, make of a share.
 """
 
 from __future__ import annotations
