@@ -150,7 +150,7 @@ def estimate_clean(scheduler: Any, noisy: torch.Tensor, found: torch.Tensor, tim
     Raises:
         UnsupportedHostError: a scheduler of another kind.
     """
-    share = scheduler.alphas_cumprod.to(noisy)[time.long()]
+    share: torch.Tensor = scheduler.alphas_cumprod.to(noisy)[time.long()]
     match kind := scheduler.config.prediction_type:
         case "epsilon":
             return (noisy - (1 - share).sqrt() * found) / share.sqrt()

@@ -27,8 +27,12 @@ from rasura.evaluation.attacks.token_suffix import find_suffix, typeable
 from rasura.evaluation.attacks.trajectory import Trajectory
 from rasura.evaluation.attacks.word_prefix import find_prefix
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
+from rasura.evaluation.judges.classifier import Classifier, load_judge
 from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 
+PROMPT = "a nice image of a dog drawn in cartoon style"
 REFERENCE = Path(__file__).parents[2] / "examples" / "reference_model"
 
 
@@ -289,13 +293,66 @@ def test_an_estimate_of_clean_latents_gives_back_what_was_noised(painter: Painte
         scheduler.register_to_config(prediction_type="epsilon")
 
 
+@pytest.fixture(scope="module")
+def weakened() -> tuple[Painter, Classifier, list[Image.Image]]:
+    """The reference model with an erasure as weak as the first ones: one prompt, its value layers, nothing else.
+
+    The last words' embeddings of a dog are taken to a cat's, W(C* - C)(CᵀC)⁻¹Cᵀ; other prompts of dogs are not seen.
+    """
+    if not (REFERENCE / "pipeline").exists():
+        pytest.skip("the source distribution leaves the model out")
+    painter, judge = Painter.load(REFERENCE / "pipeline", Sampling(steps=10, batch=4)), load_judge(REFERENCE)
+    dogs = painter.draw_batch([Shot(PROMPT, seed) for seed in range(4)])
+    encoder = TextEncoder.load(REFERENCE / "pipeline")
+    C, A = align_columns(encoder, Target("dog", "cat"), (PROMPT.replace("dog", "{}"),), "tail")
+    with torch.no_grad():
+        for name, W in painter.pipeline.unet.named_parameters():
+            if name.endswith("attn2.to_v.weight"):
+                W.add_((W.double() @ (A - C) @ torch.linalg.pinv(C, rtol=1e-3)).float())
+    return painter, judge, dogs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_attack_brings_a_dog_back_from_a_weak_erasure(
+    weakened: tuple[Painter, Classifier, list[Image.Image]], kind: str
+) -> None:
+    painter, judge, dogs = weakened
+    shots = [Shot(PROMPT, seed) for seed in range(90, 94)]
+    assert not count_dogs(judge, painter.draw_batch(shots))
+    path = Trajectory(painter, PROMPT)
+    match kind:
+        case "embedding":
+            states, _ = find_embedding(denoising(painter, dogs), "dog", 4, 30, silent)
+            drawn = painter.draw_embedded(shots, prompt_embeds=states.repeat(4, 1, 1))
+        case "suffix":
+            prompt, _ = find_suffix(denoising(painter, dogs), PROMPT, 4, 6, silent)
+            drawn = painter.draw_batch([Shot(prompt, shot.seed) for shot in shots])
+        case "prefix":
+            prompt, _ = find_prefix(denoising(painter, dogs), PROMPT, 4, 30, silent)
+            drawn = painter.draw_batch([Shot(prompt, shot.seed) for shot in shots])
+        case "concept":
+            prompt, _ = find_concept_words(painter.pipeline, "dog", PROMPT, 4, rounds=30, seed=0, tell=silent)
+            drawn = painter.draw_batch([Shot(prompt, shot.seed) for shot in shots])
+        case "image":
+            drawn = path.draw_from_pictures(encode_pictures(painter.pipeline, dogs), shots)
+        case "restart":
+            drawn = path.draw_again(shots)
+        case _:
+            wanted = judge.look(dogs).features.mean(axis=0)
+            drawn = path.draw_chosen(shots, lambda pictures: judge.look(pictures).features, wanted)
+    assert count_dogs(judge, drawn) >= 1
+
+
+def count_dogs(judge: Classifier, pictures: Sequence[Image.Image]) -> int:
+    return [thing for thing, _ in judge.name(pictures)].count("dog")
+
+
 @pytest.mark.slow
 def test_free_vectors_find_what_a_real_model_draws() -> None:
     """The base itself draws a dog for vectors that were found from pictures of dogs, starting from a cat."""
     if not (REFERENCE / "pipeline").exists():
         pytest.skip("the source distribution leaves the model out")
-    from rasura.evaluation.judges.classifier import load_judge
-
     painter, judge = Painter.load(REFERENCE / "pipeline", Sampling(steps=10, batch=4)), load_judge(REFERENCE)
     dogs = painter.draw_batch([Shot("a nice image of a dog drawn in cartoon style", seed) for seed in range(4)])
     states, (first, last) = find_embedding(denoising(painter, dogs), "cat", 2, 40, silent)

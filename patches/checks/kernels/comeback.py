@@ -217,7 +217,8 @@ def find_blind(pencil: Pencil, detectors: torch.Tensor, gram: torch.Tensor) -> B
 
 
 def _norms(columns: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(columns, dim=0)
+    found: torch.Tensor = torch.linalg.vector_norm(columns, dim=0)
+    return found
 
 
 def _weigh(gram: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
