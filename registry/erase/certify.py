@@ -82,7 +82,8 @@ def certify_patches(
     missing = [] if opened else ["the base's text encoder is not at hand: mixtures, balls and other words are not seen"]
     for done, member in enumerate(stack):
         progress("certifying", done, len(stack))
-        columns, words = None, (member.patch.manifest.concept.text,)
+        columns: Pairs | None = None
+        words: tuple[str, ...] = (member.patch.manifest.concept.text,)
         if opened is not None and TEXT in spaces_of(member.patch):
             columns, words, odd = _columns(opened, member.patch, wanted.also)
             missing += odd
