@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rasura.evaluation.images.painter import Sampling
+from rasura.patches.errors import InputError
 
 EXAMPLES: Final = 8
 """Pictures of the base that an attack learns from."""
@@ -19,7 +20,7 @@ CANDIDATES: Final = 16
 """Texts tried in a round of a greedy search."""
 STEPS_A_ROUND: Final = 8
 """A round of the suffix attack costs about as much as so many gradient steps."""
-NOISE_KEPT: Final = 0.75
+NOISE_KEPT: Final = 0.5
 """Share of the steps that is drawn after a start from a noised picture."""
 RESTARTS: Final = 3
 RESTART_FROM: Final = 0.5
@@ -48,6 +49,9 @@ class AttackOptions:
         tokens: free word vectors, or words.
         tries: pictures drawn with what was found.
         seed: all randomness comes from it.
+
+    Raises:
+        InputError: another kind, or a number that no attack can work with.
     """
 
     kind: str = "none"
@@ -55,6 +59,18 @@ class AttackOptions:
     tokens: int = 4
     tries: int = 12
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in CHOICES:
+            raise InputError(
+                f"attack {self.kind!r}: expected one of {', '.join(CHOICES)}", hint="rasura evaluate --attack all"
+            )
+        bounds = (("steps", self.steps, 100_000), ("tokens", self.tokens, 32), ("tries", self.tries, 1000))
+        for name, value, most in bounds:
+            if not 1 <= value <= most:
+                raise InputError(
+                    f"an attack of {value} {name}: expected 1 to {most:,}", hint=f"rasura evaluate --attack-{name} N"
+                )
 
     @property
     def kinds(self) -> tuple[str, ...]:

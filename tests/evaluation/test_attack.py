@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -28,7 +29,7 @@ from rasura.evaluation.attacks.trajectory import Trajectory
 from rasura.evaluation.attacks.word_prefix import find_prefix
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
 from rasura.evaluation.judges.classifier import Classifier, load_judge
-from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.errors import InputError, UnsupportedHostError
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 
@@ -177,6 +178,20 @@ def test_options_name_their_attacks() -> None:
     assert tuple(option.type.choices) == CHOICES
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "sufix"}, "expected one of none, embedding, suffix"),
+        ({"steps": 0}, "an attack of 0 steps: expected 1 to 100,000"),
+        ({"tokens": 77}, "an attack of 77 tokens: expected 1 to 32"),
+        ({"tries": -1}, "an attack of -1 tries"),
+    ],
+)
+def test_an_attack_that_cannot_be_made_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        AttackOptions(**options)
+
+
 def test_the_stated_cost_is_what_the_denoiser_is_called(painter: Painter, examples: list[Image.Image]) -> None:
     """Counted at the denoiser, in pictures; what is not counted is the encoding of the examples, which calls none."""
     options = AttackOptions("all", steps=8, tokens=2, tries=3)
@@ -270,9 +285,9 @@ def test_pictures_drawn_on_the_way_follow_their_seeds(painter: Painter, examples
         lambda shots: path.draw_chosen(shots, grey, np.zeros(1)),
     )
     for draw in ways:
-        same = [np.asarray(draw(one)[0]) for _ in range(2)]
-        assert np.array_equal(*same)
-        assert not np.array_equal(same[0], np.asarray(draw(other)[0]))
+        first, again = (np.asarray(draw(one)[0]) for _ in range(2))
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, np.asarray(draw(other)[0]))
 
 
 def test_an_estimate_of_clean_latents_gives_back_what_was_noised(painter: Painter) -> None:
