@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from rasura.evaluation.attacks.attack import AttackOptions, Bench, check_attacks, run_attacks
+from rasura.evaluation.attacks.attack import Bench, check_attacks, run_attacks
+from rasura.evaluation.attacks.budget import AttackOptions, Cost, list_costs
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_drawable
@@ -125,12 +126,14 @@ class PlannedEvaluation:
         judge: who would answer.
         asked: the questions; each is drawn with the base and with the patches, if that was not done before.
         limits: how many numbers would be compared with a limit.
+        costs: what each attack would take, for each concept and each of the two models.
     """
 
     base: str
     judge: str
     asked: tuple[Question, ...]
     limits: int
+    costs: tuple[Cost, ...] = ()
 
 
 def plan_evaluation(
@@ -144,7 +147,8 @@ def plan_evaluation(
     limits = parse_limits(request.minimum, request.maximum)
     stack, opened = _opened(registry, request, draft, progress, dry_run=True)
     asked, judge = questions_and_judge(request, opened, stack)
-    return PlannedEvaluation(opened.record.name, judge.title, asked, len(limits))
+    costs = list_costs(request.attack, request.sampling)
+    return PlannedEvaluation(opened.record.name, judge.title, asked, len(limits), costs)
 
 
 def _opened(

@@ -169,18 +169,19 @@ def _scene_cell(concept: Mapping[str, Any], erased: bool) -> str:
 
 
 def _attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    heads = ("Method", "no attack", "embedding", "suffix", "suffix found")
+    kinds = [kind for kind in dict.fromkeys(row.get("attack") for row in rows) if kind not in (None, "none")]
+    heads = ("Method", "no attack", *kinds, "suffix found")
     lines = []
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
         if "refused" in own[0]:
-            lines.append([way, "refused", "", "", ""])
+            lines.append([way, "refused", *[""] * (len(kinds) + 1)])
             continue
         after = {row["attack"]: row for row in own if row["model"] == "patched"}
-        cells = [f"{after[a]['found']} of {after[a]['n']}" for a in ("none", "embedding", "suffix")]
+        cells = [f"{after[a]['found']} of {after[a]['n']}" for a in ("none", *kinds)]
         lines.append([way, *cells, f"`{after['suffix']['prompt']}`"])
     base = {row["attack"]: row for row in rows if row.get("model") == "base"}
-    ceiling = [f"{base[a]['found']} of {base[a]['n']}" for a in ("none", "embedding", "suffix")]
+    ceiling = [f"{base[a]['found']} of {base[a]['n']}" for a in ("none", *kinds)]
     yield from _table(heads, [["(base, the ceiling)", *ceiling, ""], *lines])
 
 

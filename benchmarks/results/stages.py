@@ -13,6 +13,7 @@ from scenarios import FIVE, OBJECT, SCENARIOS, Way, request_for
 from ways import ABLATION, ATTACKED, GROWTH, SCENE_EXACT, SCENE_WAY, WAYS
 
 from rasura.evaluation.attacks import attack
+from rasura.evaluation.attacks.budget import AttackOptions
 from rasura.evaluation.images.grid import Row, draw_grid, save_grid
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.questions import Question
@@ -41,7 +42,7 @@ def methods(bench: Bench, only: Sequence[str] = ()) -> None:
 
 
 def attacks(bench: Bench) -> None:
-    """Two attacks on every method's erasure of one object."""
+    """All attacks on every method's erasure of one object."""
     rows: list[dict[str, Any]] = []
     for way in (way for way in WAYS if way.label in ATTACKED):
         try:
@@ -49,7 +50,7 @@ def attacks(bench: Bench) -> None:
         except RasuraError as error:
             rows.append({"way": way.label, "refused": refusal(error)})
             continue
-        stage = attack.Bench(bench.model(patches), bench.judge, attack.AttackOptions("all"), bench.cache, tell)
+        stage = attack.Bench(bench.model(patches), bench.judge, AttackOptions("all"), bench.cache, tell)
         found = attack.run_attacks(stage, _asked(bench, OBJECT))
         rows += [
             {

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from rasura.commands._shared.certified_views import CERTIFY, encode_certified, list_certified
 from rasura.commands._shared.command import command, open_registry
-from rasura.commands._shared.output import Result, line, progress, short, table, verdict
+from rasura.commands._shared.output import Result, fields, line, progress, short, table, verdict
 from rasura.commands._shared.views import encode_capacity, format_capacity, format_number, format_removal
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.plain_numbers import say_beside
@@ -18,6 +19,7 @@ from rasura.patches.plain_numbers import say_beside
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Reason, Relation
     from rasura.patches.types import PatchId
+    from rasura.registry.erase.certify import Certified
     from rasura.registry.trust.check import Judged
 
 _PATH: Final = click.Path(path_type=Path)
@@ -33,6 +35,7 @@ _ON: Final = frozenset({"stack", "residual", "moved-stack"})
 @click.option("--revert", "leaving", multiple=True, metavar="ID", help="Judge taking this one out; repeatable.")
 @click.option("--layers", is_flag=True, help="Show each pair parameter by parameter.")
 @click.option("--angles", is_flag=True, help="Show the principal angles of each pair's detectors.")
+@CERTIFY
 @click.option("--all", "everything", is_flag=True, help="Show every relation, not only those nearest their limits.")
 @click.option("--plot", type=_PATH, metavar="FILE", help="Draw who disturbs whom, as .png or .svg.")
 def check(
@@ -43,6 +46,7 @@ def check(
     leaving: tuple[str, ...],
     layers: bool,
     angles: bool,
+    certify: bool,
     everything: bool,
     plot: Path | None,
     registry_at: str | None,
@@ -50,6 +54,7 @@ def check(
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.algebra.strength import ONE
+    from rasura.registry.erase.certify import certify_patches
     from rasura.registry.stacks.policy_file import read_policy
     from rasura.registry.trust.check import judge_registered, merge_policies
 
@@ -73,10 +78,13 @@ def check(
         out = {patch_id: wanted[patch_id] for patch_id in gone}
         checked = judge_registered(registry, staying, policy, leaving=out, progress=tell)
         names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
+        certified = certify_patches(registry, checked.stack, progress=tell) if certify else None
     details = _details(checked, layers=layers, angles=angles)
+    if certified:
+        details["certified"] = encode_certified(certified)
     if plot is not None:
         _draw(checked, plot)
-    return _result(checked, names, details, everything=everything, plot=plot)
+    return _result(checked, names, details, certified, everything=everything, plot=plot)
 
 
 def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
@@ -112,7 +120,13 @@ def _draw(checked: Judged, path: Path) -> None:
 
 
 def _result(
-    checked: Judged, names: Mapping[PatchId, str], details: dict[str, Any], *, everything: bool, plot: Path | None
+    checked: Judged,
+    names: Mapping[PatchId, str],
+    details: dict[str, Any],
+    certified: Certified | None,
+    *,
+    everything: bool,
+    plot: Path | None,
 ) -> Result:
     from rasura.patches.checks.verdict import Accepted, NeedsRebase
 
@@ -135,6 +149,8 @@ def _result(
     def text() -> None:
         print_relations(found.relations, names, everything=everything)
         _print_details(details, names)
+        if certified:
+            fields(list_certified(certified, named=True))
         for notice in notices:
             line(notice)
         _print_verdict(reasons)

@@ -61,7 +61,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--batch", type=click.IntRange(1, 256), default=4, show_default=True, help="Pictures drawn together.")
 @click.option(
     "--attack",
-    type=click.Choice(["none", "embedding", "suffix", "all"]),
+    type=click.Choice(["none", "embedding", "suffix", "prefix", "concept", "image", "restart", "guided", "all"]),
     default="none",
     show_default=True,
     help="Look for another way to what was erased.",
@@ -127,6 +127,7 @@ def _planned(plan: "PlannedEvaluation") -> Result:
         "judge": plan.judge,
         "questions": [{"group": group, "kind": kind, "n": n} for (group, kind), n in counts.items()],
         "limits": plan.limits,
+        "attacks": [{"attack": c.attack, "calls": c.calls, "gradients": c.gradients} for c in plan.costs],
         "dry_run": True,
     }
 
@@ -134,6 +135,9 @@ def _planned(plan: "PlannedEvaluation") -> Result:
         line(f"would be judged by {plan.judge}")
         table(("group", "kind", "n"), rows)
         line(f"would draw at most {2 * len(plan.asked)} pictures, half of them with the patches, besides any attack")
+        if plan.costs:
+            costs = [(cost.attack, str(cost.calls), str(cost.gradients)) for cost in plan.costs]
+            table(("attack, for each concept and model", "calls of the denoiser", "with a gradient"), costs)
         line("dry run: nothing was drawn or recorded")
 
     return Result(data, text)
@@ -164,7 +168,7 @@ def _request(
     maximum: tuple[str, ...],
     **others: Any,
 ) -> "EvaluationRequest":
-    from rasura.evaluation.attacks.attack import AttackOptions
+    from rasura.evaluation.attacks.budget import AttackOptions
     from rasura.evaluation.evaluate import EvaluationRequest
     from rasura.evaluation.images.painter import Sampling
 

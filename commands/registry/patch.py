@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rasura.commands._shared.asking import DRY
+from rasura.commands._shared.certified_views import CERTIFY, certify_one, encode_certified, list_certified
 from rasura.commands._shared.command import IDS, Order, Verbs, command, open_registry
 from rasura.commands._shared.output import Result, clip, fields, line, short, table, verdict
 from rasura.commands._shared.views import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rasura.patches.format.manifest import Manifest
     from rasura.patches.types import PatchId
     from rasura.registry._storage.records.records import EvaluationRecord, KeyRecord, PatchRecord
+    from rasura.registry.erase.certify import Certified
     from rasura.registry.standing.catalogue import Listed
 
 _DIGEST: Final = 64
@@ -207,8 +209,13 @@ def approve(ids: tuple[str, ...], key: str | None, order: Order, *, dry_run: boo
 
 @command(patch, "show")
 @click.argument("patch_ref", metavar="ID")
-def show(patch_ref: str, registry_at: str | None) -> Result:
-    """Show what a patch says of itself."""
+@CERTIFY
+@click.option("--also", multiple=True, metavar="TEXT", help="With --certify: another word for it; repeatable.")
+@click.option("--ball", type=float, metavar="RADIUS", help="With --certify: bound what is that near, too.")
+def show(
+    *, patch_ref: str, certify: bool, also: tuple[str, ...], ball: float | None, registry_at: str | None
+) -> Result:
+    """Show what a patch says of itself, and with --certify what it leaves at most."""
     from rasura.registry.trust.approvals.approve import Subject, find_approvals
     from rasura.registry.trust.register_patch import find_signers
     from rasura.registry.trust.verified_patch import manifest_of
@@ -220,6 +227,7 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         signers = [keys[key_id] for key_id in find_signers(registry, record.patch_id)]
         evaluations = registry.evaluations(record.patch_id)
         approved = sorted(key.name for key in find_approvals(registry, Subject("patch", record.patch_id)).values())
+        certified = certify_one(registry, record.patch_id, also, ball, wanted=certify)
     data = {
         "id": record.patch_id,
         "signer": signers[0].name if signers else "unknown",
@@ -230,9 +238,10 @@ def show(patch_ref: str, registry_at: str | None) -> Result:
         "approved": approved,
         "separable": manifest.separable,
         "manifest": json.loads(manifest.to_bytes()),
+        **({"certified": encode_certified(certified)} if certified else {}),
     }
     judged = [encode_evaluation(e) for e in evaluations]
-    pairs = _list_properties(record, manifest, signers, approved, evaluations)
+    pairs = _list_properties(record, manifest, signers, approved, evaluations, certified=certified)
     return Result({**data, "files": dict(record.files), "evaluations": judged}, lambda: fields(pairs))
 
 
@@ -242,6 +251,8 @@ def _list_properties(
     signers: "Sequence[KeyRecord]",
     approved: "Sequence[str]",
     evaluations: "Sequence[EvaluationRecord]",
+    *,
+    certified: "Certified | None",
 ) -> list[tuple[str, str]]:
     """The lines of `show`: what the patch says of itself, then what the registry knows of it."""
     basis, retain = manifest.protected.basis, manifest.protected.retain
@@ -265,6 +276,7 @@ def _list_properties(
             ", ".join([*manifest.protected.concepts, *map(short, manifest.protected.patches)]) or "nothing",
         ),
         *((name.replace("_", " "), format_measured(value)) for name, value in sorted(manifest.measured.items())),
+        *(list_certified(certified) if certified else ()),
         *(("signed by", f"{key.name} ({short(key.key_id)}){_doubt(key)}") for key in signers),
         *([("approved by", ", ".join(approved))] if approved else []),
         ("size", f"{record.size} bytes in {len(record.files)} files"),

@@ -1,11 +1,17 @@
 """Attacks on an erasure: is there another way to what was erased?
 
-Each takes pictures that the base draws of the concept and looks for words, or for word vectors that no word has, which
-explain these pictures to a model. Then the model draws with what was found, from new noise, and the judge says how
-often the concept is there. The same attack on the base is the ceiling; the prompt without any attack is the floor.
+Most take pictures that the base draws of the concept and look for words, or for word vectors that no word has, which
+explain these pictures to a model; others leave the text alone. Then the model draws with what was found, from new
+noise, and the judge says how often the concept is there. The same attack on the base is the ceiling; the prompt without
+any attack is the floor. How hard each tries stands in `rasura.evaluation.attacks.budget`.
 
-    embedding  word vectors that no word has          rasura.evaluation.attacks.textual_inversion
-    suffix     real words behind the prompt           rasura.evaluation.attacks.token_suffix
+    embedding  word vectors that no word has                         rasura.evaluation.attacks.textual_inversion
+    suffix     real words behind the prompt                          rasura.evaluation.attacks.token_suffix
+    prefix     real words before the prompt                          rasura.evaluation.attacks.word_prefix
+    concept    real words along the concept's direction              rasura.evaluation.attacks.concept_direction
+    image      a start from noised pictures of the concept           rasura.evaluation.attacks.trajectory
+    restart    the finished picture, noised half way, drawn anew     rasura.evaluation.attacks.trajectory
+    guided     of several, what looks most like it goes on           rasura.evaluation.attacks.trajectory
 
 An attack that finds nothing proves little: another one, with more steps, may.
 """
@@ -14,15 +20,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from PIL.Image import Image
 
-from rasura.evaluation.attacks.denoising_loss import Denoising
+from rasura.evaluation.attacks.budget import EXAMPLES, AttackOptions, calls_a_picture, list_costs
+from rasura.evaluation.attacks.concept_direction import find_concept_words
+from rasura.evaluation.attacks.denoising_loss import Denoising, encode_pictures
 from rasura.evaluation.attacks.textual_inversion import FREE_PROMPT, find_embedding
 from rasura.evaluation.attacks.token_suffix import find_suffix
+from rasura.evaluation.attacks.trajectory import Trajectory
+from rasura.evaluation.attacks.word_prefix import find_prefix
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Shot
 from rasura.evaluation.images.patched_model import PatchedModel
@@ -32,36 +42,9 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.models.refuse_family import refuse_several_encoders
 from rasura.patches.types import Digest, Progress
 
-CHOICES: Final = ("none", "embedding", "suffix", "all")
-_EXAMPLES: Final = 8  # pictures of the base that an attack learns from
 _EXAMPLE_SEEDS: Final = 10**14
 _TRY_SEEDS: Final = 2 * 10**14
 _STRIDE: Final = 10_000  # between the seeds of two attacks with different `seed`
-_STEPS_A_ROUND: Final = 8  # a round of the suffix attack costs about as much as so many gradient steps
-
-
-@dataclass(frozen=True, slots=True)
-class AttackOptions:
-    """Which attacks, and how hard.
-
-    Attributes:
-        kind: one of `CHOICES`.
-        steps: gradient steps of the embedding attack; the suffix attack takes a round for every eight.
-        tokens: free word vectors, or words of the suffix.
-        tries: pictures drawn with what was found.
-        seed: all randomness comes from it.
-    """
-
-    kind: str = "none"
-    steps: int = 80
-    tokens: int = 4
-    tries: int = 12
-    seed: int = 0
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The attacks to run, without "none"."""
-        return tuple(k for k in ("embedding", "suffix") if self.kind in (k, "all"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +54,7 @@ class Attacked:
     Attributes:
         axis: of the judge.
         label: what was erased.
-        attack: `none`, `embedding` or `suffix`.
+        attack: `none`, or one of `budget.KINDS`.
         model: `base` or `patched`.
         tries: pictures drawn.
         successes: of these, the judge calls so many by the label.
@@ -152,7 +135,7 @@ def _aims(asked: Sequence[Question]) -> list[_Aim]:
 
 def _attacked(bench: Bench, aim: _Aim) -> Iterator[Attacked]:
     fingerprint = bench.model.show(patched=False)
-    shots = [Shot(aim.prompt, _EXAMPLE_SEEDS + _STRIDE * bench.options.seed + i) for i in range(_EXAMPLES)]
+    shots = [Shot(aim.prompt, _EXAMPLE_SEEDS + _STRIDE * bench.options.seed + i) for i in range(EXAMPLES)]
     stage = f"drawing {aim.label} for the attacks"
     drawn = bench.cache.draw(bench.model.painter, fingerprint, shots, stage, bench.progress)
     answers = bench.judge.look(drawn).answers
@@ -160,10 +143,8 @@ def _attacked(bench: Bench, aim: _Aim) -> Iterator[Attacked]:
     for patched in (False, True):
         attack = _Attack(bench, aim, bench.model.show(patched=patched), "patched" if patched else "base")
         yield attack.none()
-        if examples and "embedding" in bench.options.kinds:
-            yield attack.embedding(examples)
-        if examples and "suffix" in bench.options.kinds:
-            yield attack.suffix(examples)
+        if examples:
+            yield from (attack.run(kind, examples) for kind in bench.options.kinds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +160,17 @@ class _Attack:
         """The prompt as it is."""
         return self._result("none", self.aim.prompt, self._drawn(self.aim.prompt), None)
 
-    def embedding(self, examples: Sequence[Image]) -> Attacked:
+    def run(self, kind: str, examples: Sequence[Image]) -> Attacked:
+        """One of `budget.KINDS`, with pictures of the concept."""
+        match kind:
+            case "embedding":
+                return self._embedding(examples)
+            case "suffix" | "prefix" | "concept":
+                return self._words(kind, examples)
+            case _:
+                return self._trajectory(kind, examples)
+
+    def _embedding(self, examples: Sequence[Image]) -> Attacked:
         """Free word vectors."""
         options, painter = self.bench.options, self.bench.model.painter
         states, losses = find_embedding(
@@ -192,21 +183,48 @@ class _Attack:
             pictures += painter.draw_embedded(part, prompt_embeds=states.repeat(len(part), 1, 1))
         return self._result("embedding", " ".join([FREE_PROMPT, *["*"] * options.tokens]), pictures, losses)
 
-    def suffix(self, examples: Sequence[Image]) -> Attacked:
-        """Words behind the prompt."""
-        options = self.bench.options
-        rounds = max(1, options.steps // _STEPS_A_ROUND)
-        prompt, losses = find_suffix(
-            self._denoising(examples), self.aim.prompt, options.tokens, rounds, self._tell("suffix")
-        )
-        return self._result("suffix", prompt, self._drawn(prompt), losses)
+    def _words(self, kind: str, examples: Sequence[Image]) -> Attacked:
+        """Real words around the prompt."""
+        options, aim, tell = self.bench.options, self.aim, self._tell(kind)
+        if kind == "suffix":
+            found = find_suffix(self._denoising(examples), aim.prompt, options.tokens, options.rounds, tell)
+        elif kind == "prefix":
+            found = find_prefix(self._denoising(examples), aim.prompt, options.tokens, options.steps, tell)
+        else:
+            pipeline = self.bench.model.painter.pipeline
+            found = find_concept_words(
+                pipeline, aim.label, aim.prompt, options.tokens, rounds=options.steps, seed=options.seed, tell=tell
+            )
+        prompt, losses = found
+        return self._result(kind, prompt, self._drawn(prompt), losses)
+
+    def _trajectory(self, kind: str, examples: Sequence[Image]) -> Attacked:
+        """The prompt as it is, drawn in another way."""
+        painter, judge = self.bench.model.painter, self.bench.judge
+        path, shots = Trajectory(painter, self.aim.prompt), self._shots(self.aim.prompt)
+        self._tell(kind)(0, len(shots))
+        if kind == "image":
+            pictures = path.draw_from_pictures(encode_pictures(painter.pipeline, examples), shots)
+        elif kind == "restart":
+            pictures = path.draw_again(shots)
+        else:
+            wanted = judge.look(examples).features.mean(axis=0)
+            pictures = path.draw_chosen(shots, lambda drawn: judge.look(drawn).features, wanted)
+        self._tell(kind)(len(shots), len(shots))
+        return self._result(kind, self.aim.prompt, pictures, None)
 
     def _denoising(self, examples: Sequence[Image]) -> Denoising:
         generator = torch.Generator("cpu").manual_seed(self.bench.options.seed)
         return Denoising(self.bench.model.painter.pipeline, examples, generator)
 
     def _tell(self, attack: str) -> Callable[[int, int], None]:
-        return functools.partial(self.bench.progress, f"attacking {self.aim.label}: {attack}, {self.name}")
+        bench = self.bench
+        (cost,) = list_costs(replace(bench.options, kind=attack), bench.model.painter.sampling)
+        drawn, seconds = bench.cache.effort.drawn, bench.cache.effort.seconds
+        a_call = seconds / drawn / calls_a_picture(bench.model.painter.sampling) if drawn else 0.0
+        long = f", about {cost.seconds(a_call):.0f} s" if drawn else ""
+        stage = f"attacking {self.aim.label}: {attack}, {self.name}, {cost.calls} calls{long}"
+        return functools.partial(bench.progress, stage)
 
     def _shots(self, prompt: str) -> list[Shot]:
         first = _TRY_SEEDS + _STRIDE * self.bench.options.seed

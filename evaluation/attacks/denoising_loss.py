@@ -42,7 +42,7 @@ class Denoising:
         self.pipeline = pipeline
         self.generator = generator
         self._scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-        self._latents = _latents(pipeline, pictures)
+        self._latents = encode_pictures(pipeline, pictures)
         for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
             module.requires_grad_(requires_grad=False)
 
@@ -78,10 +78,7 @@ class Denoising:
                 return goal
             case "sample":
                 return clean
-        raise UnsupportedHostError(
-            f"the scheduler's prediction_type is {kind!r}: expected epsilon, v_prediction or sample",
-            hint="rasura evaluate --attack none",
-        )
+        raise _unknown(kind)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +103,16 @@ class SlottedPrompt:
         ids = [*inner, *[tokenizer.eos_token_id] * (free + 1)]
         ids += [tokenizer.pad_token_id] * (length - len(ids))
         return cls(torch.tensor(ids), range(len(inner), len(inner) + free))
+
+    @classmethod
+    def before(cls, tokenizer: Any, prompt: str, free: int) -> SlottedPrompt:
+        """The prompt with `free` more tokens at its beginning; tokens that do not fit are cut off the prompt."""
+        length = int(tokenizer.model_max_length)
+        start, *inner = tokenizer(prompt)["input_ids"]
+        inner = [token for token in inner if token != tokenizer.eos_token_id][: length - free - 2]
+        ids = [start, *[tokenizer.eos_token_id] * free, *inner, tokenizer.eos_token_id]
+        ids += [tokenizer.pad_token_id] * (length - len(ids))
+        return cls(torch.tensor(ids), range(1, 1 + free))
 
     def with_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Ids [n, length] with these tokens [n, slots]."""
@@ -137,7 +144,31 @@ def states_of_vectors(pipeline: Any, prompt: SlottedPrompt, vectors: torch.Tenso
         handle.remove()
 
 
-def _latents(pipeline: Any, pictures: Sequence[Image]) -> torch.Tensor:
+def estimate_clean(scheduler: Any, noisy: torch.Tensor, found: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    """The clean latents [b, c, h, w] that a prediction at a time stands for.
+
+    Raises:
+        UnsupportedHostError: a scheduler of another kind.
+    """
+    share: torch.Tensor = scheduler.alphas_cumprod.to(noisy)[time.long()]
+    match kind := scheduler.config.prediction_type:
+        case "epsilon":
+            return (noisy - (1 - share).sqrt() * found) / share.sqrt()
+        case "v_prediction":
+            return share.sqrt() * noisy - (1 - share).sqrt() * found
+        case "sample":
+            return found
+    raise _unknown(kind)
+
+
+def _unknown(kind: object) -> UnsupportedHostError:
+    return UnsupportedHostError(
+        f"the scheduler's prediction_type is {kind!r}: expected epsilon, v_prediction or sample",
+        hint="rasura evaluate --attack none",
+    )
+
+
+def encode_pictures(pipeline: Any, pictures: Sequence[Image]) -> torch.Tensor:
     """Scaled latents [n, c, h, w] of pictures, the mode of the encoder's distribution."""
     pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
     unit = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -11,12 +11,12 @@ from typing import Final
 
 import torch
 
+from rasura.evaluation.attacks.budget import BATCH
 from rasura.evaluation.attacks.denoising_loss import Denoising, SlottedPrompt, states_of_vectors
 
 FREE_PROMPT: Final = "a picture of"
 """What stands before the free vectors."""
 
-_BATCH: Final = 4  # noised latents a step
 _RATE: Final = 0.1  # Adam's, in standard deviations of the vocabulary's embeddings
 
 
@@ -45,7 +45,7 @@ def find_embedding(
     for step in range(steps):
         tell(step, steps)
         optimiser.zero_grad()
-        loss = denoising.losses(states_of_vectors(pipeline, prompt, vectors), denoising.noised(_BATCH)).sum()
+        loss = denoising.losses(states_of_vectors(pipeline, prompt, vectors), denoising.noised(BATCH)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(float(loss.detach()))

@@ -15,10 +15,9 @@ from typing import Any, Final
 
 import torch
 
+from rasura.evaluation.attacks.budget import BATCH, CANDIDATES
 from rasura.evaluation.attacks.denoising_loss import Denoising, Noised, SlottedPrompt, states_of_ids, states_of_vectors
 
-_BATCH: Final = 4  # noised latents on which every suffix is compared
-_CANDIDATES: Final = 16  # suffixes tried a round
 _TOP: Final = 32  # replacements among which the candidates are drawn, for each token
 
 
@@ -37,7 +36,7 @@ def find_suffix(
         tell: told after each round.
     """
     pipeline = denoising.pipeline
-    noised = denoising.noised(_BATCH)
+    noised = denoising.noised(BATCH)
     slotted = SlottedPrompt.of(pipeline.tokenizer, prompt, tokens)
     allowed = typeable(pipeline.tokenizer)
     suffix = allowed[torch.randint(len(allowed), (tokens,), generator=denoising.generator)]
@@ -76,10 +75,10 @@ def _candidates(
     assert vectors.grad is not None
     promise = -(vectors.grad @ known[allowed.to(known.device)].T).cpu()
     best = allowed[promise.topk(min(_TOP, len(allowed)), dim=1).indices]
-    places = torch.arange(_CANDIDATES) % len(suffix)
-    picks = torch.randint(best.shape[1], (_CANDIDATES,), generator=denoising.generator)
-    tried = suffix.repeat(_CANDIDATES, 1)
-    tried[torch.arange(_CANDIDATES), places] = best[places, picks]
+    places = torch.arange(CANDIDATES) % len(suffix)
+    picks = torch.randint(best.shape[1], (CANDIDATES,), generator=denoising.generator)
+    tried = suffix.repeat(CANDIDATES, 1)
+    tried[torch.arange(CANDIDATES), places] = best[places, picks]
     return tried
 
 

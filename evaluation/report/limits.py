@@ -5,7 +5,7 @@ comes to the same verdict. A number that an evaluation does not have keeps no li
 
     forget, retain, held_out, harmonic, forget_paraphrase   the summary
     GROUP_ssim, GROUP_change, GROUP_frechet                 how far the pictures of a group moved
-    attack_none, attack_embedding, attack_suffix            the most that came back under the patches, over all concepts
+    attack_none, attack_embedding, attack_suffix, …         the most that came back under the patches, over all concepts
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
+from rasura.evaluation.attacks.budget import KINDS
 from rasura.patches._io.json_fields import JsonValue, is_decimal, show
 from rasura.patches.errors import InputError
 
@@ -24,7 +25,7 @@ Value: TypeAlias = str | float | Decimal
 _GROUPS: Final = ("forget", "retain", "held_out")
 _SHARES: Final = ("forget", "retain", "held_out", "harmonic", "forget_paraphrase")
 _MOVED: Final = ("ssim", "change", "frechet")
-_ATTACKS: Final = ("attack_none", "attack_embedding", "attack_suffix")
+_ATTACKS: Final = tuple(f"attack_{kind}" for kind in ("none", *KINDS))
 NUMBERS: Final = (*_SHARES, *(f"{group}_{name}" for group in _GROUPS for name in _MOVED), *_ATTACKS)
 """Every number that may have a limit."""
 

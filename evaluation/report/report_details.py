@@ -8,7 +8,8 @@ import diffusers
 import torch
 import transformers
 
-from rasura.evaluation.attacks.attack import Attacked, AttackOptions
+from rasura.evaluation.attacks.attack import Attacked
+from rasura.evaluation.attacks.budget import AttackOptions
 from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import EvaluatedPatch
 from rasura.evaluation.judges.interface import Judge

@@ -10,9 +10,11 @@ from rasura.api.arguments import PolicyRef, read_policy_argument
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python, python_hint
 from rasura.patches.checks.verdict import Accepted
+from rasura.patches.errors import InputError
 
 if TYPE_CHECKING:
     from rasura.patches.checks.policy import Policy
+    from rasura.registry.erase.certify import Certified
     from rasura.registry.live.arguments import GoalRef
     from rasura.registry.trust.check import Judged
 
@@ -48,6 +50,33 @@ class CheckCalls(Calls):
         staying, gone = self._goal(patches).patches, self._goal(leaving).patches
         limits = merge_policies(self.store, read_policy_argument(policy))
         return _said(judge_registered(self.store, staying, limits, leaving=gone, progress=self._progress))
+
+    @in_python
+    def certify(
+        self, patches: GoalRef | Iterable[str], *, also: Iterable[str] = (), ball: float | None = None
+    ) -> Certified:
+        """How much of each concept's response can come back at most (`rasura patch check --certify`).
+
+        It answers `rasura patch show --certify`, too. What that covers and what it does not: docs/certificates.md.
+
+        Args:
+            patches: the set that would be applied; each concept is certified under all of it.
+            also: other words for the concept, in the prompts of the patch; of one patch only.
+            ball: radius around mixtures of the columns within which the share is bounded, too.
+
+        Raises:
+            VerificationError, NotFoundError: as `check`.
+            ConceptError: a word that no prompt of the patch can hold.
+            InputError: words for several concepts, or a radius that is none.
+        """
+        from rasura.registry.erase.certify import Covered, certify_patches
+        from rasura.registry.trust.check import load_stack
+
+        covered = Covered(tuple(also), ball)
+        stack = load_stack(self.store, self._goal(patches).patches, self._progress).stack
+        if covered.also and len(stack) > 1:
+            raise InputError(f"other words for one concept: expected one patch, got {len(stack)}")
+        return certify_patches(self.store, stack, covered, self._progress)
 
     @in_python
     def policy(self) -> Policy:

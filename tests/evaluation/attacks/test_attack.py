@@ -1,20 +1,39 @@
 """Attacks: the loss is the one that the model was trained with, the search lowers it, and the seed decides all."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
 from support.models.tiny import tiny_model
 
-from rasura.evaluation.attacks.attack import AttackOptions
-from rasura.evaluation.attacks.denoising_loss import Denoising, SlottedPrompt, states_of_ids, states_of_vectors
+from rasura.commands.checking.evaluate import evaluate
+from rasura.evaluation.attacks.budget import CHOICES, KINDS, AttackOptions, list_costs
+from rasura.evaluation.attacks.concept_direction import find_concept_words
+from rasura.evaluation.attacks.denoising_loss import (
+    Denoising,
+    SlottedPrompt,
+    encode_pictures,
+    estimate_clean,
+    states_of_ids,
+    states_of_vectors,
+)
 from rasura.evaluation.attacks.textual_inversion import find_embedding
 from rasura.evaluation.attacks.token_suffix import find_suffix, typeable
+from rasura.evaluation.attacks.trajectory import Trajectory
+from rasura.evaluation.attacks.word_prefix import find_prefix
 from rasura.evaluation.images.painter import Painter, Sampling, Shot
-from rasura.patches.errors import UnsupportedHostError
+from rasura.evaluation.judges.classifier import Classifier, load_judge
+from rasura.patches.errors import InputError, UnsupportedHostError
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.prompts.concept_prompts import Target, align_columns
 
+PROMPT = "a nice image of a dog drawn in cartoon style"
 REFERENCE = Path(__file__).parents[3] / "examples" / "reference_model"
 
 
@@ -153,11 +172,208 @@ def test_tokens_that_can_be_typed_are_read_as_themselves(painter: Painter) -> No
 
 
 def test_options_name_their_attacks() -> None:
-    assert [AttackOptions(kind).kinds for kind in ("none", "suffix", "all")] == [
-        (),
-        ("suffix",),
-        ("embedding", "suffix"),
-    ]
+    assert [AttackOptions(kind).kinds for kind in ("none", "suffix", "all")] == [(), ("suffix",), KINDS]
+    option = next(o for o in evaluate.params if o.name == "attack")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == CHOICES
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "sufix"}, "expected one of none, embedding, suffix"),
+        ({"steps": 0}, "an attack of 0 steps: expected 1 to 100,000"),
+        ({"tokens": 77}, "an attack of 77 tokens: expected 1 to 32"),
+        ({"tries": -1}, "an attack of -1 tries"),
+    ],
+)
+def test_an_attack_that_cannot_be_made_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        AttackOptions(**options)
+
+
+def test_the_stated_cost_is_what_the_denoiser_is_called(painter: Painter, examples: list[Image.Image]) -> None:
+    """Counted at the denoiser, in pictures; what is not counted is the encoding of the examples, which calls none."""
+    options = AttackOptions("all", steps=8, tokens=2, tries=3)
+    calls = 0
+
+    def count(_module: object, inputs: tuple[torch.Tensor, ...], _kwargs: object) -> None:
+        nonlocal calls
+        calls += len(inputs[0])
+
+    handle = painter.pipeline.unet.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        for cost in list_costs(options, painter.sampling):
+            calls = 0
+            shots = [Shot("a dog", seed) for seed in range(3)]
+            match cost.attack:
+                case "embedding":
+                    find_embedding(denoising(painter, examples), "dog", 2, 8, silent)
+                case "suffix":
+                    find_suffix(denoising(painter, examples), "a dog", 2, options.rounds, silent)
+                case "prefix":
+                    find_prefix(denoising(painter, examples), "a dog", 2, 8, silent)
+                case "concept":
+                    find_concept_words(painter.pipeline, "dog", "a dog", 2, rounds=8, seed=0, tell=silent)
+                case "image":
+                    latents = encode_pictures(painter.pipeline, examples)
+                    Trajectory(painter, "a dog").draw_from_pictures(latents, shots)
+                case "restart":
+                    Trajectory(painter, "a dog").draw_again(shots)
+                case _:
+                    Trajectory(painter, "a dog").draw_chosen(shots, grey, np.zeros(1))
+            if cost.attack in ("embedding", "suffix", "prefix", "concept"):
+                painter.draw(shots, "", lambda *_: None)
+            assert calls == cost.calls, cost.attack
+    finally:
+        handle.remove()
+
+
+def grey(pictures: Sequence[Image.Image]) -> npt.NDArray[np.float64]:
+    return np.array([[float(np.asarray(picture).mean())] for picture in pictures])
+
+
+def test_a_prompt_with_free_words_before_it(painter: Painter) -> None:
+    tokenizer = painter.pipeline.tokenizer
+    words = torch.tensor(tokenizer("van gogh")["input_ids"][1:-1])
+    prompt = SlottedPrompt.before(tokenizer, "a photo", 2)
+    assert (
+        prompt.with_tokens(words[None])[0].tolist() == tokenizer("van gogh a photo", padding="max_length")["input_ids"]
+    )
+    long = SlottedPrompt.before(tokenizer, "dog " * 90, 4)
+    assert len(long.ids) == 77
+    assert (long.slots, int(long.ids[76])) == (range(1, 5), tokenizer.eos_token_id)
+
+
+def test_the_prefix_attack_keeps_its_best_and_can_be_typed(painter: Painter, examples: list[Image.Image]) -> None:
+    pipeline = painter.pipeline
+    prompt, (first, last) = find_prefix(denoising(painter, examples), "a dog", 3, 12, silent)
+    assert last < first
+    assert prompt.endswith(" a dog")
+    assert find_prefix(denoising(painter, examples), "a dog", 3, 12, silent) == (prompt, (first, last))
+    noised = (bench := denoising(painter, examples)).noised(4)
+    typed = pipeline.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)[0]
+    with torch.no_grad():
+        assert float(bench.losses(typed, noised)) == pytest.approx(last, rel=1e-5)
+
+
+def test_the_concept_attack_calls_no_denoiser_and_comes_nearer_to_the_concept(painter: Painter) -> None:
+    def broken(*_: object) -> None:
+        raise AssertionError("the denoiser was called")
+
+    pipeline = painter.pipeline
+    handle = pipeline.unet.register_forward_pre_hook(broken)
+    try:
+        found = [
+            find_concept_words(pipeline, "dog", "a photo of a dog", 3, rounds=10, seed=seed, tell=silent)
+            for seed in (0, 0, 1)
+        ]
+    finally:
+        handle.remove()
+    prompt, (first, last) = found[0]
+    assert last < first
+    assert prompt.startswith("a photo of a ")
+    assert found[0] == found[1] != found[2]
+
+
+def test_pictures_drawn_on_the_way_follow_their_seeds(painter: Painter, examples: list[Image.Image]) -> None:
+    path, latents = Trajectory(painter, "a dog"), encode_pictures(painter.pipeline, examples)
+    one, other = [Shot("a dog", 1)], [Shot("a dog", 2)]
+    ways = (
+        lambda shots: path.draw_from_pictures(latents, shots),
+        path.draw_again,
+        lambda shots: path.draw_chosen(shots, grey, np.zeros(1)),
+    )
+    for draw in ways:
+        first, again = (np.asarray(draw(one)[0]) for _ in range(2))
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, np.asarray(draw(other)[0]))
+
+
+def test_an_estimate_of_clean_latents_gives_back_what_was_noised(painter: Painter) -> None:
+    scheduler = painter.pipeline.scheduler
+    clean, noise = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    time = torch.tensor(600)
+    share = scheduler.alphas_cumprod[600]
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+    goals = {"epsilon": noise, "v_prediction": share.sqrt() * noise - (1 - share).sqrt() * clean, "sample": clean}
+    try:
+        for kind, goal in goals.items():
+            scheduler.register_to_config(prediction_type=kind)
+            torch.testing.assert_close(estimate_clean(scheduler, noisy, goal, time), clean, rtol=1e-4, atol=1e-4)
+        scheduler.register_to_config(prediction_type="flow_prediction")
+        with pytest.raises(UnsupportedHostError, match="flow_prediction"):
+            estimate_clean(scheduler, noisy, noise, time)
+    finally:
+        scheduler.register_to_config(prediction_type="epsilon")
+
+
+class Weakened:
+    """The reference model with an erasure of one prompt in its value layers, at a strength that can be chosen.
+
+    Everything from the word on is taken to a cat's embeddings, W(A - C)C⁺: at half the strength this model draws no
+    dog for the prompt any more, at 0.4 it still does.
+    """
+
+    def __init__(self) -> None:
+        if not (REFERENCE / "pipeline").exists():
+            pytest.skip("the source distribution leaves the model out")
+        self.painter = Painter.load(REFERENCE / "pipeline", Sampling(steps=10, batch=4))
+        self.judge = load_judge(REFERENCE)
+        self.dogs = self.painter.draw_batch([Shot(PROMPT, seed) for seed in range(4)])
+        encoder = TextEncoder.load(REFERENCE / "pipeline")
+        C, A = align_columns(encoder, Target("dog", "cat"), (PROMPT.replace("dog", "{}"),), "tail")
+        moved = ((A - C) @ torch.linalg.pinv(C, rtol=1e-3)).float()
+        names = dict(self.painter.pipeline.unet.named_parameters())
+        self.layers = [(W, W.detach().clone()) for name, W in names.items() if name.endswith("attn2.to_v.weight")]
+        self.changes = [base @ moved for _, base in self.layers]
+
+    def erase(self, strength: float) -> None:
+        with torch.no_grad():
+            for (W, base), change in zip(self.layers, self.changes, strict=True):
+                W.copy_(base + strength * change)
+
+
+@pytest.fixture(scope="module")
+def weakened() -> Weakened:
+    return Weakened()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_attack_brings_a_dog_back_from_a_weak_erasure(weakened: Weakened, kind: str) -> None:
+    """The strongest three bring it back where the prompt draws none; the others only from what the erasure left."""
+    painter, judge, dogs = weakened.painter, weakened.judge, weakened.dogs
+    shots = [Shot(PROMPT, seed) for seed in range(90, 94)]
+    hidden = kind in ("embedding", "suffix", "image")
+    weakened.erase(0.5 if hidden else 0.4)
+    assert not hidden or not count_dogs(judge, painter.draw_batch(shots))
+    path = Trajectory(painter, PROMPT)
+    match kind:
+        case "embedding":
+            states, _ = find_embedding(denoising(painter, dogs), "dog", 4, 30, silent)
+            drawn = painter.draw_embedded(shots, prompt_embeds=states.repeat(4, 1, 1))
+        case "suffix":
+            prompt, _ = find_suffix(denoising(painter, dogs), PROMPT, 4, 6, silent)
+            drawn = painter.draw_batch([Shot(prompt, shot.seed) for shot in shots])
+        case "prefix":
+            prompt, _ = find_prefix(denoising(painter, dogs), PROMPT, 4, 30, silent)
+            drawn = painter.draw_batch([Shot(prompt, shot.seed) for shot in shots])
+        case "concept":
+            prompt, _ = find_concept_words(painter.pipeline, "dog", PROMPT, 4, rounds=30, seed=0, tell=silent)
+            drawn = painter.draw_batch([Shot(prompt, shot.seed) for shot in shots])
+        case "image":
+            drawn = path.draw_from_pictures(encode_pictures(painter.pipeline, dogs), shots)
+        case "restart":
+            drawn = path.draw_again(shots)
+        case _:
+            wanted = judge.look(dogs).features.mean(axis=0)
+            drawn = path.draw_chosen(shots, lambda pictures: judge.look(pictures).features, wanted)
+    assert count_dogs(judge, drawn) >= 1
+
+
+def count_dogs(judge: Classifier, pictures: Sequence[Image.Image]) -> int:
+    return [thing for thing, _ in judge.name(pictures)].count("dog")
 
 
 @pytest.mark.slow
@@ -165,8 +381,6 @@ def test_free_vectors_find_what_a_real_model_draws() -> None:
     """The base itself draws a dog for vectors that were found from pictures of dogs, starting from a cat."""
     if not (REFERENCE / "pipeline").exists():
         pytest.skip("the source distribution leaves the model out")
-    from rasura.evaluation.judges.classifier import load_judge
-
     painter, judge = Painter.load(REFERENCE / "pipeline", Sampling(steps=10, batch=4)), load_judge(REFERENCE)
     dogs = painter.draw_batch([Shot("a nice image of a dog drawn in cartoon style", seed) for seed in range(4)])
     states, (first, last) = find_embedding(denoising(painter, dogs), "cat", 2, 40, silent)
