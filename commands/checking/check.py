@@ -51,7 +51,8 @@ def check(
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.algebra.strength import ONE
     from rasura.registry.stacks.policy_file import read_policy
-    from rasura.registry.trust.check import judge_stack, merge_policies
+    from rasura.registry.trust.check import judge_stack
+    from rasura.registry.trust.limits import merge_policies
 
     if plot is not None:
         from rasura.evaluation.plots.save_figure import check_plot

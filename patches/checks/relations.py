@@ -198,9 +198,13 @@ class Relations:
 
     def capacity(self) -> Iterator[Relation]:
         """Dimensions taken, as a share of all."""
-        found = Capacity.of([member.patch for member in self.stack])
-        if found is not None:
-            yield self._whole(CheckName.CAPACITY, found.share, self.policy.capacity)
+        if self.room is not None:
+            yield self._whole(CheckName.CAPACITY, self.room.share, self.policy.capacity)
+
+    @cached_property
+    def room(self) -> Capacity | None:
+        """What the dimensions go to."""
+        return Capacity.of([member.patch for member in self.stack])
 
     def share(self, p: int, q: int) -> float:
         """pair(p, q) by places in the stack."""
