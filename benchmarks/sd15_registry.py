@@ -1,8 +1,8 @@
 """A registry with patches of Stable Diffusion 1.5's size, for benchmarks of commands: made in seconds.
 
 The base has the 32 cross-attention keys and values of the real UNet, 38 MB in float16, random, and a text encoder of
-the real width with one layer, the reference model's tokenizer beside it. Its patches are erased as any others: 16 values
-of width 768.
+the real width with one layer, the reference model's tokenizer beside it. Its patches are erased as any others, in the
+16 value projections of width 768.
 """
 
 from __future__ import annotations
