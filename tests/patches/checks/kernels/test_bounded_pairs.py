@@ -22,7 +22,8 @@ COMMON = 30.0
 
 def ground(seed: int, rows: int) -> torch.Tensor:
     """Orthonormal rows, [rows, WIDTH]."""
-    return torch.linalg.qr(factories.normal(seed, WIDTH, WIDTH))[0].T[:rows].contiguous()
+    square: torch.Tensor = torch.linalg.qr(factories.normal(seed, WIDTH, WIDTH))[0]
+    return square.T[:rows].contiguous()
 
 
 def made(seed: int, N: torch.Tensor, *, columns: int, rank: int, keeps: bool, layers: int = 2) -> Footprint:
