@@ -2,10 +2,13 @@
 
 import hashlib
 import math
+import struct
 from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rasura.patches._io.safetensors_file import (
     digest_tensor,
@@ -111,3 +114,21 @@ def test_a_raw_value_of_wide_elements_too(name: str, odd: float) -> None:
     assert digest_tensor(value) == digest_tensor(tensor)
     assert digest_tensor(as_tensor(value)) == digest_tensor(tensor)
     assert (dtype_name(value.dtype), count_bytes(value)) == (name, count_bytes(tensor))
+
+
+@given(
+    st.sampled_from([("F64", "d"), ("F32", "f"), ("F16", "e")]),
+    st.integers(1, 20_000),
+    st.sampled_from([None, math.nan, math.inf, -math.inf, 60_000.0, 5e-8, -0.0]),
+    st.data(),
+)
+def test_one_odd_element_is_found_wherever_it_is(
+    kind: tuple[str, str], count: int, odd: float | None, data: st.DataObject
+) -> None:
+    """Elements are looked at thousands at a time: at the ends of such a piece, too."""
+    name, code = kind
+    numbers = [1.5, -0.0, 60_000.0, -3e-5] * (count // 4) + [2.0] * (count % 4)
+    if odd is not None:
+        numbers[data.draw(st.integers(0, count - 1))] = odd
+    value = RawValue(name, (count,), bytearray(struct.pack(f"<{count}{code}", *numbers)))
+    assert is_finite(value) == (odd is None or math.isfinite(odd))

@@ -18,7 +18,7 @@ from rasura.registry.apply.take_all_out import prepare_pristine
 
 __all__ = ["workshop"]
 
-HEAVY = {"torch", "transformers", "diffusers", "tokenizers", "safetensors"}
+HEAVY = {"torch", "numpy", "transformers", "diffusers", "tokenizers", "safetensors"}
 
 
 def imported_by(*words: str | Path, cwd: Path) -> tuple[int, set[str]]:
