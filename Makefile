@@ -122,6 +122,8 @@ bench: $(STAMP)
 	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
 	$(BIN)/python benchmarks/enforcement.py | tee docs/benchmarks/enforcement.md
 	$(BIN)/python benchmarks/log.py | tee docs/benchmarks/log.md
+	$(BIN)/python benchmarks/real_pairs.py | tee docs/benchmarks/real-pairs.md
+	$(BIN)/python benchmarks/cold.py | tee docs/benchmarks/cold.md
 	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
 	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 

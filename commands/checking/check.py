@@ -56,7 +56,8 @@ def check(
     from rasura.patches.algebra.strength import ONE
     from rasura.registry.erase.certify import certify_patches
     from rasura.registry.stacks.policy_file import read_policy
-    from rasura.registry.trust.check import judge_registered, merge_policies
+    from rasura.registry.trust.check import judge_registered
+    from rasura.registry.trust.limits import merge_policies
 
     if plot is not None:
         from rasura.evaluation.plots.save_figure import check_plot

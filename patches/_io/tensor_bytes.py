@@ -4,7 +4,8 @@ import itertools
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from rasura.patches._io import canonical_json
 from rasura.patches._io.parallel import count_at_once
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
     import torch  # the light room imports this file for names and digests
 
 K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawValue:
+    """One tensor as a file holds it, for whoever only moves it about: that needs no torch.
+
+    Attributes:
+        dtype: safetensors' name of its element type.
+        shape: its extents.
+        data: its elements in row-major order, little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytearray
+
+
+Storable: TypeAlias = "torch.Tensor | RawValue"
+"""What can be hashed and written as it is."""
 
 DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "F64": ("float64", 8),
@@ -39,14 +59,34 @@ DTYPES: Final[Mapping[str, tuple[str, int]]] = {
     "F8_E8M0": ("float8_e8m0fnu", 1),
 }
 """Safetensors' names of the element types of whole bytes, with torch's name and the bytes of one element."""
+_EXPONENTS: Final[Mapping[str, tuple[int, int]]] = {
+    "F64": (8, 0x7FF0_0000_0000_0000),
+    "F32": (4, 0x7F80_0000),
+    "C64": (4, 0x7F80_0000),
+    "F16": (2, 0x7C00),
+    "BF16": (2, 0x7F80),
+    "F8_E5M2": (1, 0x7C),
+}
+"""Of IEEE 754 types: the bytes of a number, and the exponent that is infinity's and every NaN's alone."""
+_NO_NUMBER: Final[Mapping[str, tuple[int, ...]]] = {
+    "F8_E4M3": (0x7F, 0xFF),
+    "F8_E4M3FNUZ": (0x80,),
+    "F8_E5M2FNUZ": (0x80,),
+    "F8_E8M0": (0xFF,),
+}
+"""Of types without infinities: the bytes that are NaN."""
+_PIECE: Final = 1 << 14
+"""Bytes that are looked at as one integer; they stay in a processor's nearest cache."""
 
 
-def dtype_name(dtype: "torch.dtype") -> str:
-    """Safetensors' name of a torch dtype: `torch.float32` → "F32".
+def dtype_name(dtype: "torch.dtype | str") -> str:
+    """Safetensors' name of a torch dtype: `torch.float32` → "F32"; a raw value's is that name already.
 
     Raises:
         FormatError: safetensors has none, or it is of less than a byte.
     """
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return dtype
     name = str(dtype).removeprefix("torch.")
     for known, (torch_name, _) in DTYPES.items():
         if torch_name == name:
@@ -69,7 +109,23 @@ def torch_dtype(name: str) -> "torch.dtype":
     return dtype
 
 
-def encode_raw_bytes(tensor: "torch.Tensor") -> bytes:
+def as_tensor(value: Storable) -> "torch.Tensor":
+    """The tensor itself, or one that shares a raw value's memory."""
+    if not isinstance(value, RawValue):
+        return value
+    import torch  # the light room imports this file for names and digests
+
+    if not len(value.data):
+        return torch.empty(value.shape, dtype=torch_dtype(value.dtype))
+    return torch.frombuffer(value.data, dtype=torch_dtype(value.dtype)).reshape(value.shape)
+
+
+def count_bytes(value: Storable) -> int:
+    """The size of all elements together."""
+    return len(value.data) if isinstance(value, RawValue) else value.numel() * value.element_size()
+
+
+def encode_raw_bytes(tensor: Storable) -> bytes:
     """The elements in row-major order, little-endian, as safetensors stores them; any device, any strides.
 
     Raises:
@@ -78,12 +134,15 @@ def encode_raw_bytes(tensor: "torch.Tensor") -> bytes:
     return bytes(view_memory(tensor))
 
 
-def view_memory(tensor: "torch.Tensor") -> memoryview:
+def view_memory(tensor: Storable) -> memoryview:
     """`raw_bytes` without a copy, where the tensor lies row by row in the CPU's memory; not to be written to."""
+    if isinstance(tensor, RawValue):
+        require_little_endian()
+        return memoryview(tensor.data).toreadonly()
     return _elements(tensor).numpy().data.toreadonly()
 
 
-def digest_tensor(tensor: "torch.Tensor") -> Digest:
+def digest_tensor(tensor: Storable) -> Digest:
     """SHA-256 over `raw_bytes(tensor)` alone; `tensor_set_digest` adds name, dtype and shape.
 
     Raises:
@@ -92,7 +151,7 @@ def digest_tensor(tensor: "torch.Tensor") -> Digest:
     return digest_of(view_memory(tensor))
 
 
-def digest_tensors(tensors: "Mapping[K, torch.Tensor]") -> dict[K, Digest]:
+def digest_tensors(tensors: Mapping[K, Storable]) -> dict[K, Digest]:
     """`tensor_digest` of each, several at a time."""
     return dict(zip(tensors, count_at_once(digest_tensor, tensors.values()), strict=True))
 
@@ -125,8 +184,10 @@ def _elements(tensor: "torch.Tensor") -> "torch.Tensor":
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def is_finite(tensor: "torch.Tensor") -> bool:
+def is_finite(tensor: Storable) -> bool:
     """Whether no element is NaN or infinite; integers never are."""
+    if isinstance(tensor, RawValue):
+        return _is_finite_raw(tensor)
     import torch  # the light room imports this file for names and digests
 
     if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
@@ -136,6 +197,23 @@ def is_finite(tensor: "torch.Tensor") -> bool:
     wide = tensor.to(torch.float32) if tensor.element_size() == 1 else tensor  # there are no extremes of float8
     # NaN spreads to the extremes. `isfinite` would make a tensor of truths first, which takes many times as long.
     return all(math.isfinite(float(extreme)) for extreme in torch.aminmax(wide.detach()))
+
+
+def _is_finite_raw(value: RawValue) -> bool:
+    """The same by the bits alone: many elements are one long integer, so that it needs no library."""
+    if value.dtype in _NO_NUMBER:
+        return not any(number in value.data for number in _NO_NUMBER[value.dtype])
+    if value.dtype not in _EXPONENTS:
+        return True
+    size, exponent = _EXPONENTS[value.dtype]
+    numbers = (exponent, exponent & -exponent, 1 << (8 * size - 1))
+    exponents, last_places, signs = (
+        int.from_bytes(number.to_bytes(size, "little") * (_PIECE // size), "little") for number in numbers
+    )
+    view = memoryview(value.data)
+    pieces = (int.from_bytes(view[at : at + _PIECE], "little") for at in range(0, len(view), _PIECE))
+    # One more in an exponent's last place carries into the sign exactly where all its bits are set.
+    return not any(((piece & exponents) + last_places) & signs for piece in pieces)
 
 
 def require_little_endian() -> None:

@@ -86,14 +86,14 @@ def judge_stack(numbers: Relations) -> Verdict:
     relations = tuple(compute_all(numbers))
     broken = [relation for relation in relations if not relation.holds]
     if not broken:
-        return Accepted(relations)
+        return Accepted(relations, numbers.room)
     said = tuple(reason(relation, numbers) for relation in broken)
     # Solved anew beside the other, a patch leaves it alone. That resolves pairs, of patches that can promise such a
     # thing.
     separable = {member.patch_id: proves(member.patch) for member in numbers.stack}
     if all(relation.check is CheckName.PAIR and separable[relation.patch] for relation in broken):
-        return NeedsRebase(relations, said, moves(broken))
-    return Refused(relations, said)
+        return NeedsRebase(relations, said, moves(broken), numbers.room)
+    return Refused(relations, said, numbers.room)
 
 
 def compute_all(numbers: Relations) -> Iterator[Relation]:

@@ -116,7 +116,8 @@ def with_across(verdict: Verdict, found: Across, stack: Sequence[Member]) -> Ver
     broken = tuple(explain_encoder_effect(r, stack) for r in found.relations if not r.holds)
     relations = (*verdict.relations, *found.relations)
     if broken:
-        return Refused(relations, (*(() if isinstance(verdict, Accepted) else verdict.reasons), *broken))
+        known = () if isinstance(verdict, Accepted) else verdict.reasons
+        return Refused(relations, (*known, *broken), verdict.room)
     return replace(verdict, relations=relations)
 
 

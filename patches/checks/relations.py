@@ -16,9 +16,11 @@ import torch
 
 from rasura.patches.algebra.compose import bound_sum, layers_of
 from rasura.patches.algebra.increment import SUM_LIMIT
+from rasura.patches.checks.kernels.bounded_pairs import BoundedPairs, ground_of, make_sketch
 from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.checks.kernels.footprint import Footprint, Space, norm, share, spaces_of
 from rasura.patches.checks.kernels.interference import Interference
+from rasura.patches.checks.kernels.pair_table import PairTable
 from rasura.patches.checks.kernels.stack_energy import Total
 from rasura.patches.checks.kernels.weigh import Originals, digest_promise, weigh
 from rasura.patches.checks.policy import Policy
@@ -109,8 +111,12 @@ class Relations:
         return Total.of([member.patch for member in self.stack])
 
     @cached_property
-    def table(self) -> Interference:
-        """All pairs."""
+    def table(self) -> PairTable:
+        """All pairs; of many patches, bounds from above."""
+        if len(self.stack) > LISTED and self.prints == self.stored:
+            made = zip(self.stored, self.stack, strict=True)
+            sketches = [make_sketch(footprint, ground_of(member.patch)) for footprint, member in made]
+            return BoundedPairs(sketches, self.strengths.tolist())
         effects = [stored.effect() for stored in self.stored]
         return Interference(self.prints, self.strengths.tolist(), effects=effects)
 
@@ -152,8 +158,11 @@ class Relations:
             return
         worst, who = self.table.worst()
         listed = {(p, q): value for p, q, value in self.table.above(self.policy.pair, MOST)}
+        over = len(listed)
         # at least the worst p of every q
         listed |= {(p, q): value for q, (p, value) in enumerate(zip(who.tolist(), worst.tolist(), strict=True))}
+        if over < MOST:  # every pair that may be over is among them: these few are computed as they are
+            listed = {(p, q): self.share(p, q) for p, q in listed}
         yield from (self._pair(p, q, value) for (p, q), value in sorted(listed.items()) if self.comparable(p, q))
 
     def one_sided(self) -> Iterator[Relation]:
@@ -198,9 +207,13 @@ class Relations:
 
     def capacity(self) -> Iterator[Relation]:
         """Dimensions taken, as a share of all."""
-        found = Capacity.of([member.patch for member in self.stack])
-        if found is not None:
-            yield self._whole(CheckName.CAPACITY, found.share, self.policy.capacity)
+        if self.room is not None:
+            yield self._whole(CheckName.CAPACITY, self.room.share, self.policy.capacity)
+
+    @cached_property
+    def room(self) -> Capacity | None:
+        """What the dimensions go to."""
+        return Capacity.of([member.patch for member in self.stack])
 
     def share(self, p: int, q: int) -> float:
         """pair(p, q) by places in the stack."""

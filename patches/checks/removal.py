@@ -53,7 +53,9 @@ def check_revert(
     # The stack as it is costs as much as the one that stays: only where something may have been broken before.
     known_broken = _broken(present, policy, originals) if broken else set()
     fresh = [relation for relation in broken if _key(relation) not in known_broken]
-    return Refused(shown, tuple(reason(r, numbers) for r in fresh)) if fresh else Accepted(shown)
+    if fresh:
+        return Refused(shown, tuple(reason(r, numbers) for r in fresh), numbers.room)
+    return Accepted(shown, numbers.room)
 
 
 def _crossing(present: Sequence[Member], gone: set[PatchId], policy: Policy) -> Iterator[Relation]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.types import SHORT, PatchId
+
+if TYPE_CHECKING:
+    from rasura.patches.checks.kernels.capacity import Capacity  # needs torch; saying a verdict does not
 
 __all__ = [
     "CROSSING",
@@ -84,17 +87,24 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Every relation holds."""
+    """Every relation holds.
+
+    Attributes:
+        relations: every number.
+        room: what of the text embedding's dimensions the judged stack takes; None where that was not computed.
+    """
 
     relations: tuple[Relation, ...]
+    room: Capacity | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Some relation does not hold; nothing may be applied."""
+    """Some relation does not hold; nothing may be applied. For `room` see `Accepted`."""
 
     relations: tuple[Relation, ...]
     reasons: tuple[Reason, ...] = field(default=())
+    room: Capacity | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +115,13 @@ class NeedsRebase:
         relations: every number.
         reasons: one for each pair.
         moves: patch and the patches that it must protect, for each patch to solve anew.
+        room: see `Accepted`.
     """
 
     relations: tuple[Relation, ...]
     reasons: tuple[Reason, ...]
     moves: tuple[tuple[PatchId, tuple[PatchId, ...]], ...]
+    room: Capacity | None = field(default=None, compare=False)
 
 
 Verdict: TypeAlias = Accepted | Refused | NeedsRebase

@@ -1,24 +1,19 @@
 """Whether a value fits a parameter."""
 
-from typing import TYPE_CHECKING
-
-from rasura.patches._io.tensor_bytes import dtype_name, is_finite, torch_dtype
+from rasura.patches._io.tensor_bytes import Storable, dtype_name, is_finite, torch_dtype
 from rasura.patches.errors import NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
 
-if TYPE_CHECKING:
-    import torch
-
 __all__ = ["check_same", "check_uncast", "check_value", "info_of"]
 
 
-def info_of(name: ParamName, tensor: "torch.Tensor") -> ParameterInfo:
+def info_of(name: ParamName, tensor: Storable) -> ParameterInfo:
     """What a tensor would be as a parameter of this name."""
     return ParameterInfo(name, dtype_name(tensor.dtype), tuple(tensor.shape))
 
 
-def check_value(info: ParameterInfo, tensor: "torch.Tensor") -> None:
+def check_value(info: ParameterInfo, tensor: Storable) -> None:
     """Refuse a value that cannot be written.
 
     Raises:

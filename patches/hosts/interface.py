@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from rasura.patches._io.tensor_bytes import digest_tensors
+from rasura.patches._io.tensor_bytes import Storable, digest_tensors
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.types import Digest, ParamName
 
@@ -176,14 +176,14 @@ class Host(Reading, Protocol):
         """
         ...
 
-    def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them.
 
         The first time a parameter is written its original is kept, durably, before it is touched. Afterwards the
         values are read back and compared.
 
         Args:
-            tensors: values of exactly the host's dtype and shape.
+            tensors: values of exactly the host's dtype and shape, as tensors or as bytes.
             forget: parameters that hold their originals again after this write; their kept originals may be dropped
                 once the write is durable. Names that are not kept are ignored.
 
@@ -223,6 +223,10 @@ class Host(Reading, Protocol):
     def lent(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """As `originals`, not copied where the host can lend them: to be read before the next write, never written."""
         return self.originals(names)
+
+    def untouched(self, names: Iterable[ParamName]) -> Mapping[ParamName, Storable]:
+        """As `lent`, for whoever only writes them back: a host that has bytes gives bytes."""
+        return self.lent(names)
 
     def compose(
         self,

@@ -45,14 +45,15 @@ from rasura.registry.apply.hosts.host_state import (
     settle_motion,
     sighted,
 )
+from rasura.registry.apply.motion_parts import Motion
 from rasura.registry.apply.preconditions.require_evaluated import EVALUATION, find_evaluation
-from rasura.registry.apply.prepare import Motion, prepared
 from rasura.registry.apply.receipt import Actor, Receipt
+from rasura.registry.apply.take_all_out import prepare_pristine
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_signers
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved, require_erased
-from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.limits import merge_policies
 from rasura.registry.trust.roles.roles import check_mover
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
@@ -101,7 +102,7 @@ def move(
             if not present and not target:
                 return _nothing(host)
             limits = merge_policies(registry, stricter)
-            motion = prepared(registry, seen, present, target, limits)  # (1), (2)
+            motion = _prepare(registry, seen, present, target, limits)  # (1), (2)
             expect(motion)
         except RasuraError as error:
             registry.note(describe_outcome(draft, error))  # a refusal is an entry, too
@@ -111,6 +112,14 @@ def move(
         # An entry names the patches that move, and a revert of all those that it takes out.
         moved = draft.patches or tuple(present) if draft.action == REVERT else present.diff(target).patches
         return _carried_out(registry, seen, replace(draft, patches=moved), motion, limits)
+
+
+def _prepare(registry: Registry, seen: Glance, present: Stack, target: Stack, limits: Policy) -> Motion:
+    if not target:
+        return prepare_pristine(registry, seen, present)
+    from rasura.registry.apply.prepare import prepared  # needs torch; taking everything out does not
+
+    return prepared(registry, seen, present, target, limits)
 
 
 def _ask(registry: Registry, wanted: Wanted, draft: Draft, present: Stack) -> Stack:
@@ -144,7 +153,7 @@ def _foresee(
     target = _ask(registry, wanted, draft, present)
     if not present and not target:
         return _nothing(host)
-    motion = prepared(registry, Glance(host), present, target, policy)
+    motion = _prepare(registry, Glance(host), present, target, policy)
     expect(motion)
     return _receipt(host, motion, changed=present != target)
 

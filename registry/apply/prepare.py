@@ -3,76 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
-import torch
-
-from rasura.patches._io.tensor_bytes import digest_tensor_set, dtype_name
+from rasura.patches._io.tensor_bytes import as_tensor
 from rasura.patches.algebra.compose import Layer, layers_of
 from rasura.patches.algebra.stack import Stack
-from rasura.patches.checks.check import Accepted, Member, Policy, require
-from rasura.patches.errors import BaseMismatchError, CheckRefusedError, DriftError
+from rasura.patches.checks.check import Member, Policy, require
+from rasura.patches.errors import BaseMismatchError, CheckRefusedError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import Host, MadeOf
-from rasura.patches.models.base_identity import check_touched
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.types import Digest, KeyId, ParamName, PatchId
-from rasura.registry._storage.records.records import BaseRecord, HostRecord
+from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.registry._storage.records.records import BaseRecord
 from rasura.registry.apply.hosts import side_branches
-from rasura.registry.apply.hosts.branches import Branches, make_branches
+from rasura.registry.apply.hosts.branches import make_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import (
     check_names,
-    find_record,
-    host_uuid,
-    location_of,
     name_add_base,
     state_of,
     touched_by,
+)
+from rasura.registry.apply.motion_parts import (
+    Composed,
+    Motion,
+    Originals,
+    check_originals,
+    find_own_base,
+    make_record,
+    name_entry,
 )
 from rasura.registry.apply.preconditions.look_ahead import note_unready
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_loaded, load_readable
 from rasura.registry.trust.tokenizer_check import check_tokenizer
 
+if TYPE_CHECKING:
+    import torch
+
 _TEXT_ENCODER: Final = "text_encoder"
 _POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
-_FRESH: Final = "take a fresh copy of the base model"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Motion:
-    """Everything that a motion is going to do.
-
-    Attributes:
-        record: what the registry will say of the host.
-        present: the set that is applied.
-        verdict: what the composer said of the wanted set; accepted.
-        keys: who signed each wanted patch.
-        revoked: of those that stay as they are and that no key which counts has signed: who once did.
-        tensors: the new value of every plain parameter that the old or the new set touches.
-        branches: what shall run beside every quantised layer they touch (`rasura.registry.apply.hosts.side_branches`).
-        forget: those that get their originals back.
-        before: tensor-set digest of these parameters as they are.
-        after: the same as they will be.
-    """
-
-    record: HostRecord
-    present: Stack
-    verdict: Accepted
-    keys: Mapping[PatchId, KeyId]
-    tensors: Mapping[ParamName, torch.Tensor]
-    branches: Branches
-    forget: frozenset[ParamName]
-    before: Digest
-    after: Digest
-    revoked: Mapping[PatchId, KeyId] = field(default_factory=dict)
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters it touches, in either way."""
-        return len(self.tensors) + len(self.branches)
 
 
 def prepared(
@@ -113,10 +83,11 @@ def prepared(
         obstacles.refuse()
     with obstacles.noting():
         host.ensure_writable(touched)
-    originals = _Originals.read(seen, touched)
+    originals = Originals.read(seen, touched)
+    tensors = {name: as_tensor(value) for name, value in originals.values.items()}
     # What also puts something in is checked as a whole.
     gone = [] if way.added or way.changed else load_readable(registry, way.removed)
-    found = judge_loaded(registry, loaded, policy, gone=gone, originals=originals.tensors, host=host)  # (2)
+    found = judge_loaded(registry, loaded, policy, gone=gone, originals=tensors, host=host)  # (2)
     with obstacles.noting():
         require(found.verdict)
     with obstacles.noting():
@@ -127,74 +98,38 @@ def prepared(
         if asks is not None:
             check_tokenizer(registry, host, stack)
     obstacles.refuse()
-    composed = _compose(host, stack, layers, originals)
+    composed = _compose(host, stack, layers, originals, tensors)
     return Motion(
-        _new_record(registry, host, base, wanted, composed.digest(layers)),
+        make_record(registry, host, base, wanted, composed.digest(layers)),
         present,
         require(found.verdict),
         found.keys,
         composed.tensors,
         composed.branches,
-        frozenset(originals.tensors.keys() - layers.keys()),
+        frozenset(tensors.keys() - layers.keys()),
         state_of(seen, touched),
         composed.digest(composed.entries),
         loaded.revoked,
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Originals:
-    """What the parameters that a motion touches are without patches.
-
-    Attributes:
-        tensors: of the plain ones, in the host's dtype; lent where the host can, so never written to.
-        digests: SHA-256 of each of these.
-        coded: names of those whose layers are quantised: their codes are nothing to compute with.
-    """
-
-    tensors: Mapping[ParamName, torch.Tensor]
-    digests: Mapping[ParamName, Digest]
-    coded: frozenset[ParamName]
-
-    @classmethod
-    def read(cls, seen: Glance, touched: Iterable[ParamName]) -> Self:
-        names = list(touched)
-        coded = side_branches.quantised(seen.host, names)
-        plain = [name for name in names if name not in coded]
-        return cls(seen.host.lent(plain) if plain else {}, seen.original_digests(plain), coded)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Composed:
-    """What the touched parameters will be.
-
-    Attributes:
-        tensors: new values of the plain ones.
-        branches: what shall run beside the others.
-        entries: name, dtype, shape and digest of all of them, as a tensor-set digest takes them.
-    """
-
-    tensors: Mapping[ParamName, torch.Tensor]
-    branches: Branches
-    entries: Mapping[ParamName, tuple[str, str, tuple[int, ...], Digest]]
-
-    def digest(self, names: Iterable[ParamName]) -> Digest:
-        return digest_tensor_set(self.entries[name] for name in names)
-
-
 def _compose(
-    host: Host, stack: Sequence[Member], layers: Mapping[ParamName, Layer], originals: _Originals
-) -> _Composed:
+    host: Host,
+    stack: Sequence[Member],
+    layers: Mapping[ParamName, Layer],
+    originals: Originals,
+    tensors: Mapping[ParamName, torch.Tensor],
+) -> Composed:
     """The values of the wanted set, from the originals; what no wanted patch touches gets its original back."""
-    merged = {name: layer for name, layer in layers.items() if name in originals.tensors}
-    values = host.compose(merged, originals.tensors, _made_of(stack, originals.digests))
-    tensors = {**originals.tensors, **{name: value.tensor for name, value in values.items()}}
-    digests = {**originals.digests, **{name: value.digest for name, value in values.items()}}
-    plain = {n: (str(n), dtype_name(t.dtype), tuple(t.shape), digests[n]) for n, t in tensors.items()}
+    merged = {name: layer for name, layer in layers.items() if name in tensors}
+    values = host.compose(merged, tensors, _made_of(stack, originals.digests))
+    new = {name: name_entry(name, value.tensor, value.digest) for name, value in values.items()}
+    plain = {**originals.entries(), **new}
+    found = {**originals.values, **{name: value.tensor for name, value in values.items()}}
     if not originals.coded:  # as every model on disk
-        return _Composed(tensors, {}, plain)
+        return Composed(found, {}, plain)
     branches = make_branches(originals.coded, layers)
-    return _Composed(tensors, branches, {**plain, **side_branches.entries(host, branches)})
+    return Composed(found, branches, {**plain, **side_branches.entries(host, branches)})
 
 
 def _check_made_for(registry: Registry, seen: Glance, stack: Sequence[Member]) -> None:
@@ -202,7 +137,7 @@ def _check_made_for(registry: Registry, seen: Glance, stack: Sequence[Member]) -
     bases = [member.patch.manifest.base for member in stack]
     expected = [parameter for base in bases for parameter in (*base.parameters, *base.through)]
     try:
-        _check_originals(expected, seen)
+        check_originals(expected, seen)
     except BaseMismatchError as error:
         raise _name_nearest_base(registry, seen, {p.name: None for p in expected}, error) from None
 
@@ -235,17 +170,6 @@ def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> 
     return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}
 
 
-def _check_originals(expected: Iterable[TensorIdentity], seen: Glance) -> None:
-    """`check_touched`, each distinct expectation once, and without hashing again what is as it should be."""
-    wanted = dict.fromkeys(side_branches.claimed(seen.host, expected))
-    infos, digests = seen.parameters(), seen.original_digests({p.name: None for p in wanted})
-    found = {name: TensorIdentity(name, infos[name].dtype, infos[name].shape, d) for name, d in digests.items()}
-    # Numbers are looked at only where digests differ, to say how they do.
-    odd = [parameter for parameter in wanted if found[parameter.name] != parameter]
-    if odd:
-        check_touched(odd, seen.host.lent(dict.fromkeys(p.name for p in odd)), seen.location)
-
-
 def _check_text_encoder(base: BaseRecord, seen: Glance) -> None:
     """Refuse a host that reads prompts otherwise: the detectors would look for vectors that no longer come.
 
@@ -256,39 +180,9 @@ def _check_text_encoder(base: BaseRecord, seen: Glance) -> None:
     named = (p for p in base.parameters if p.name.partition(".")[0] in there and not p.name.endswith(_POOLED))
     expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in named]
     check_names(seen, [parameter.name for parameter in expected])
-    _check_originals(expected, seen)
+    check_originals(expected, seen)
 
 
-def _new_record(registry: Registry, host: Host, base: Digest, wanted: Stack, state: Digest) -> HostRecord:
-    record = find_record(registry, host)
-    if record is not None:  # it keeps the name that the registry has for it
-        host.known_as(record.host_id.replace("-", ""))
-    return HostRecord(
-        host_id=host_uuid(host),
-        location=location_of(host),
-        base=base,
-        applied=wanted.sixteenths,
-        state=state,
-        updated_at=registry.now(),
-    )
-
-
-def _base_of(
-    registry: Registry,
-    seen: Glance,
-    stack: Sequence[Member],
-    originals: _Originals,
-) -> Digest:
+def _base_of(registry: Registry, seen: Glance, stack: Sequence[Member], originals: Originals) -> Digest:
     """The base of a stack, or for an empty one that of the host, whose originals it must then have."""
-    if stack:
-        return stack[0].patch.manifest.base.sha256
-    record = find_record(registry, seen.host)
-    assert record is not None  # only a host that had patches can come to have none
-    expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in registry.base(record.base).parameters]
-    try:
-        _check_originals([p for p in expected if p.name in originals.tensors], seen)
-    except BaseMismatchError as error:
-        raise DriftError(f"{error.message}; its originals are lost", hint=_FRESH) from None
-    if strange := sorted(seen.kept() - originals.tensors.keys() - originals.coded):
-        raise DriftError(f"{seen.location}: {strange[0]} is touched by no patch of this registry", hint=_FRESH)
-    return record.base
+    return stack[0].patch.manifest.base.sha256 if stack else find_own_base(registry, seen, originals)

@@ -11,7 +11,8 @@ from rasura.patches.format.kohya_lora import KohyaFile, encode_kohya
 from rasura.patches.format.member import Member
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.registry import Registry
-from rasura.registry.trust.check import judge_registered, merge_policies
+from rasura.registry.trust.check import judge_registered
+from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["export_kohya", "list_files", "list_folders"]
 

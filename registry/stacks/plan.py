@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from rasura.patches._io.tensor_bytes import digest_tensor_set, digest_tensors
+from rasura.patches._io.tensor_bytes import as_tensor, count_bytes, digest_tensor_set, digest_tensors
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
@@ -21,12 +21,13 @@ from rasura.registry.apply.goal import Goal, stricter_of
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import SWITCH, applied_of, find_record, sighted
 from rasura.registry.apply.motion import move
+from rasura.registry.apply.motion_parts import Motion
 from rasura.registry.apply.operations import check_base
-from rasura.registry.apply.prepare import Motion, prepared
+from rasura.registry.apply.prepare import prepared
 from rasura.registry.apply.receipt import Actor, Receipt
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.plan_file import Plan, Side
-from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["Planned", "apply_plan", "make_plan"]
 
@@ -178,7 +179,7 @@ def _stale(plan: Plan, why: str) -> ConflictError:
 
 
 def _unchanged(host: Host, motion: Motion) -> float:
-    patched = {name: tensor for name, tensor in motion.tensors.items() if name not in motion.forget}
+    patched = {name: as_tensor(value) for name, value in motion.tensors.items() if name not in motion.forget}
     originals = host.originals(patched)
     same = sum(int((originals[name] == tensor.cpu()).sum()) for name, tensor in patched.items())
     return same / max(sum(tensor.numel() for tensor in patched.values()), 1)
@@ -188,5 +189,4 @@ def _written(host: Host, motion: Motion) -> int:
     """Bytes of the parameters whose values differ from those that are there."""
     present = host.digests(motion.tensors)
     wanted = digest_tensors(motion.tensors)
-    differing = [tensor for name, tensor in motion.tensors.items() if wanted[name] != present[name]]
-    return sum(tensor.numel() * tensor.element_size() for tensor in differing)
+    return sum(count_bytes(value) for name, value in motion.tensors.items() if wanted[name] != present[name])

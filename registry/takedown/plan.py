@@ -27,8 +27,8 @@ from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
 from rasura.registry.takedown.wanted import WantedConcept, check_wanted
-from rasura.registry.trust.check import merge_policies
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["PlannedPatch", "TakedownPlan", "look_ahead_of_takedown", "plan_takedown"]
 

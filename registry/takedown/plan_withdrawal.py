@@ -18,7 +18,7 @@ from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import check_covers, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, stand_on
 from rasura.registry.takedown.plan import Progress, TakedownPlan, accept_nothing, conclude_plan, find_strengths
-from rasura.registry.trust.check import merge_policies
+from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["plan_withdrawal"]
 

@@ -13,7 +13,7 @@ from rasura.patches.checks.encoder_effects import with_across
 from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.one_space import check_one_space
-from rasura.patches.checks.policy import Policy, combine_policies
+from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.removal import check_revert
 from rasura.patches.checks.verdict import Accepted, Reason, Refused, Relation, Verdict
 from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
@@ -36,7 +36,6 @@ __all__ = [
     "judge_registered",
     "load_readable",
     "load_stack",
-    "merge_policies",
 ]
 
 Progress = Callable[[str, int, int], None]
@@ -71,14 +70,8 @@ class Judged:
 
     @property
     def capacity(self) -> Capacity | None:
-        """The room that the set takes; None where nothing reads text embeddings."""
-        return Capacity.of([member.patch for member in self.stack])
-
-
-def merge_policies(registry: Registry, stricter: Policy | None) -> Policy:
-    """The policy in force, and another one that can only make it stricter."""
-    found = registry.policy()
-    return found if stricter is None else combine_policies(found, stricter)
+        """The room that the set takes, as it was computed for the verdict; None where nothing reads text embeddings."""
+        return self.verdict.room
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,7 +240,7 @@ def load_readable(registry: Registry, leaving: Mapping[PatchId, Strength]) -> li
 def _unseen(verdict: Verdict, error: NotFoundError) -> Verdict:
     """Refused: the stack cannot be checked behind its patched text encoder, and nothing is assumed of it."""
     known = () if isinstance(verdict, Accepted) else verdict.reasons
-    return Refused(verdict.relations, (*known, Reason(error.message, error.hint)))
+    return Refused(verdict.relations, (*known, Reason(error.message, error.hint)), verdict.room)
 
 
 def _share(relation: Relation) -> float:

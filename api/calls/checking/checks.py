@@ -45,7 +45,8 @@ class CheckCalls(Calls):
             VerificationError: a signature, digest or number is not good, or a key does not count here.
             NotFoundError: a patch or its files are not here.
         """
-        from rasura.registry.trust.check import judge_registered, merge_policies
+        from rasura.registry.trust.check import judge_registered
+        from rasura.registry.trust.limits import merge_policies
 
         staying, gone = self._goal(patches).patches, self._goal(leaving).patches
         limits = merge_policies(self.store, read_policy_argument(policy))

@@ -19,16 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import torch
 
 from rasura.patches.checks.kernels.footprint import Footprint, Space, share, spaces_of, targets_in
+from rasura.patches.checks.kernels.pair_table import PairTable, divide
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName, PatchId
-
-BLOCK_BYTES: Final = 64 << 20
-"""Size of one product; three of them are alive at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +81,7 @@ def compute_energies(kernels: Stacked, targets: Stacked) -> torch.Tensor:
     return product
 
 
-class Interference:
+class Interference(PairTable):
     """All pairs of a fixed sequence of patches."""
 
     def __init__(
@@ -105,12 +102,8 @@ class Interference:
             device: where to multiply.
         """
         self._prints = tuple(footprints)
-        self._device = device
-        given = [1.0] * len(self._prints) if strengths is None else list(strengths)
-        self._strengths = torch.tensor(given, dtype=torch.float64, device=device).abs()
         units = [p.effect() for p in self._prints] if effects is None else list(effects)
-        self.effects = torch.tensor(units, dtype=torch.float64, device=device)
-        """[N] float64: ‖Δ_q T_q‖, the unit in which q is disturbed."""
+        super().__init__(strengths, units, device)
 
     @property
     def patch_ids(self) -> tuple[PatchId, ...]:
@@ -128,46 +121,6 @@ class Interference:
             found[name] = (kernels.to(self._device), targets.to(self._device))
         return found
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[range, torch.Tensor]]:
-        """Rows p of the table of shares, a few at a time: pair(p, q) as [rows, N] float64, its diagonal 0.
-
-        Args:
-            block_bytes: most bytes of one product.
-        """
-        for rows in self._ranges(block_bytes):
-            shares = self._shares(rows)
-            own = range(len(rows))
-            shares[own, list(rows)] = 0.0  # nobody disturbs itself
-            yield rows, shares
-
-    def matrix(self) -> torch.Tensor:
-        """The whole table [N, N] float64 on the CPU."""
-        parts = [shares.cpu() for _, shares in self.blocks()]
-        return torch.cat(parts) if parts else torch.zeros(0, 0, dtype=torch.float64)
-
-    def above(self, limit: float, most: int) -> list[tuple[int, int, float]]:
-        """The worst pairs (p, q, share) over a limit, at most so many, the worst first."""
-        found: list[tuple[float, int, int]] = []
-        for rows, shares in self.blocks():
-            over = int((shares > limit).sum())
-            if over:
-                values, at = shares.flatten().topk(min(most, over))  # a block can hold no more of the worst than these
-                places = zip(values.tolist(), at.tolist(), strict=True)
-                found += [(value, rows.start + i // shares.shape[1], i % shares.shape[1]) for value, i in places]
-                found = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:most]
-        return [(p, q, value) for value, p, q in found]
-
-    def worst(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """For every q, the largest share of it that any p disturbs [N], and which p that is [N]."""
-        best = torch.zeros(len(self._prints), dtype=torch.float64, device=self._device)
-        who = torch.zeros(len(self._prints), dtype=torch.int64, device=self._device)
-        for rows, shares in self.blocks():
-            values, at = shares.max(0)  # [N]: the worst p of this block for every q
-            better = values > best  # on a tie the earlier block stays
-            best = torch.where(better, values, best)
-            who = torch.where(better, at + rows.start, who)
-        return best.cpu(), who.cpu()
-
     def against(self, newcomer: Footprint) -> tuple[torch.Tensor, torch.Tensor]:
         """What a newcomer disturbs of each patch, and what each (at its strength) disturbs of it: two [N] float64."""
         out = torch.zeros(len(self._prints), dtype=torch.float64, device=self._device)
@@ -180,7 +133,7 @@ class Interference:
                 back += compute_energies(kernels, aims)[:, 0]  # the one column of [N, 1]
         effect = newcomer.effect()
         unit = torch.full_like(back, effect)
-        return _ratio(out.sqrt(), self.effects).cpu(), _ratio(back.sqrt() * self._strengths, unit).cpu()
+        return divide(out.sqrt(), self.effects).cpu(), divide(back.sqrt() * self._strengths, unit).cpu()
 
     def _shares(self, rows: range) -> torch.Tensor:
         total: torch.Tensor | None = None
@@ -191,7 +144,7 @@ class Interference:
             return torch.zeros(len(rows), len(self._prints), dtype=torch.float64)
         # [rows, N]; a strength scales the disturbance
         moved = total.sqrt_().mul_(self._strengths[rows.start : rows.stop, None])
-        return _ratio(moved, self.effects)
+        return divide(moved, self.effects)
 
     def _ranges(self, block_bytes: int) -> Iterator[range]:
         widest = max((targets.values.shape[0] for _, targets in self.spaces.values()), default=1)
@@ -233,14 +186,6 @@ def _row_space(rows: torch.Tensor) -> torch.Tensor:
     _, values, right = torch.linalg.svd(rows, full_matrices=False)
     kept: torch.Tensor = right[values > 1e-12 * values[0]] if values.numel() and values[0] > 0 else right[:0]
     return kept
-
-
-def _ratio(changed: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """`share`, entry by entry; `present` is [N], one a column."""
-    if bool((present > 0).all()):
-        return changed.div_(present)
-    missing = torch.where(changed == 0, 0.0, share(1.0, 0.0))  # nothing disturbed of nothing is 0
-    return torch.where(present > 0, changed / present, missing)
 
 
 def group_by_parameter(one: Patch, other: Patch) -> dict[ParamName, float]:

@@ -47,7 +47,7 @@ from rasura.patches.erasers.closed_form.least_squares import (
 )
 from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
-from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, Group, shifts
+from rasura.patches.erasers.closed_form.speed_prior_shift import Choices, Direction, Group, find_directions, shifts
 from rasura.patches.erasers.closed_form.speed_projector import detect, protect
 from rasura.patches.erasers.closed_form.speed_refinement import Refined, ReplayableBatches, refine
 from rasura.patches.erasers.columns import Columns
@@ -133,11 +133,12 @@ class Speed:
         given = apply_anchor(problem) if self.is_code(self.nothing, "start") else problem.columns
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}  # [o_l, d]
         retained = ReplayableBatches(lambda: self._retained(problem))
-        solution = _solve(self, problem, weights, given, retained)
+        directions = find_directions(_groups(self, weights), self.choices)  # the same in every round
+        solution = _solve(self, problem, weights, given, retained, directions=directions)
         for epoch in range(self.adversarial):
             problem.progress("erasing what brings it back", epoch, self.adversarial)
             more = _with_adversarial(given, solution, weights, self.gamma)
-            solution = _solve(self, problem, weights, more, retained)
+            solution = _solve(self, problem, weights, more, retained, directions=directions)
         return _erasures(self, problem, weights, solution)
 
     def is_code(self, choice: str, code: str) -> bool:
@@ -198,14 +199,26 @@ class _Solution:
     layers: tuple[_Layer, ...]
 
 
+def _groups(options: Speed, weights: Group) -> list[Group]:
+    """The layers that get a detector together."""
+    return [weights] if options.shared else [{name: weight} for name, weight in weights.items()]
+
+
 def _solve(
-    options: Speed, problem: Problem, weights: Group, columns: tuple[Columns, ...], retained: ReplayableBatches
+    options: Speed,
+    problem: Problem,
+    weights: Group,
+    columns: tuple[Columns, ...],
+    retained: ReplayableBatches,
+    *,
+    directions: Sequence[Direction] | None = None,
 ) -> _Solution:
-    groups: list[Group] = [weights] if options.shared else [{name: weight} for name, weight in weights.items()]
+    groups = _groups(options, weights)
     targets, change = join_columns(columns)  # [d, N] each
     choices = options.choices
     problem.progress("refining the retain set", 0, 1)
-    refined = refine(retained, shifts(groups, targets, change, options.weight(columns), choices), choices)
+    prior = shifts(groups, targets, change, options.weight(columns), choices, directions=directions)
+    refined = refine(retained, prior, choices)
     null = compute_invariant_columns(problem.reference.invariants, options.centroids, options.seed)
     if not options.iec:
         null = null[:, :0]  # no column: the null prompt is not held

@@ -8,8 +8,10 @@ layers, and a small triangular R for each, s(c) = ‖R z‖ costs N² a layer, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import TypeAlias
 
 import torch
 
@@ -18,6 +20,8 @@ from rasura.patches.types import ParamName
 
 Group = Mapping[ParamName, "torch.Tensor"]
 """Layers that share a detector, as float64 weights [o_l, d]; to the filter they are one layer, one under the other."""
+Direction: TypeAlias = "Callable[[], torch.Tensor]"
+"""The least direction of a group, computed when it is first asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,19 @@ class Shift:
     Attributes:
         read: E [q, d], shared by all groups.
         size: R [p, q].
-        least: v [d], unit.
+        direction: v [d], unit; costs half of a layer's solution, and is asked for where there is noise alone.
         squared: whether s is squared.
     """
 
     read: torch.Tensor
     size: torch.Tensor
-    least: torch.Tensor
+    direction: Direction
     squared: bool
+
+    @property
+    def least(self) -> torch.Tensor:
+        """V [d], the direction of the noise."""
+        return self.direction()
 
     def of(self, rows: torch.Tensor) -> torch.Tensor:
         """Shifts [...] of vectors [..., d]."""
@@ -73,8 +82,19 @@ class Shift:
         return moved.square().sum(-1) if self.squared else torch.linalg.vector_norm(moved, dim=-1)
 
 
+def find_directions(groups: Sequence[Group], choices: Choices) -> tuple[Direction, ...]:
+    """The least direction of every group: it depends on the weights alone, and is computed once, if at all."""
+    return tuple(cache(partial(find_least_direction, group, reduced=choices.reduced)) for group in groups)
+
+
 def shifts(
-    groups: Sequence[Group], targets: torch.Tensor, change: torch.Tensor, weight: float, choices: Choices
+    groups: Sequence[Group],
+    targets: torch.Tensor,
+    change: torch.Tensor,
+    weight: float,
+    choices: Choices,
+    *,
+    directions: Sequence[Direction] | None = None,
 ) -> tuple[Shift, ...]:
     """The prior shift of every group.
 
@@ -84,14 +104,16 @@ def shifts(
         change: D = C* − C1 [d, N].
         weight: κ, by which C1 C1ᵀ and C* C1ᵀ count: 1 for sums, 1/n for means over n concepts.
         choices: squared or not; which least direction.
+        directions: `find_directions` of the groups, for whoever asks for shifts again.
     """
     read = detector(targets, protect_nothing, 1 / weight)  # κ D C1ᵀ (I + κ C1C1ᵀ)⁻¹ = D (I/κ + C1ᵀC1)⁻¹ C1ᵀ
     # more columns than dimensions: D·read [d, d] is the smaller of the two
     if read.shape[0] > read.shape[1]:
         read, change = torch.eye(read.shape[1], dtype=torch.float64), change @ read
+    known = find_directions(groups, choices) if directions is None else directions
     return tuple(
-        Shift(read, _triangle(group, change), find_least_direction(group, reduced=choices.reduced), choices.squared)
-        for group in groups
+        Shift(read, _triangle(group, change), direction, choices.squared)
+        for group, direction in zip(groups, known, strict=True)
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches._io.tensor_bytes import digest_tensors, torch_dtype, view_memory
+from rasura.patches._io.tensor_bytes import RawValue, Storable, as_tensor, digest_tensors, view_memory
 from rasura.patches.errors import DriftError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
 from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
@@ -168,7 +168,7 @@ class CheckpointHost(Host):
     def read(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The present values, on the CPU, in the files' dtypes."""
         with self._reading() as files:
-            return self._tensors(names, {}, files)
+            return _as_tensors(self._values(names, {}, files))
 
     def originals(self, names: Iterable[ParamName]) -> "dict[ParamName, torch.Tensor]":
         """The values before anything was written.
@@ -176,8 +176,12 @@ class CheckpointHost(Host):
         Raises:
             DigestMismatchError: a kept original was damaged.
         """
+        return _as_tensors(self.untouched(names))
+
+    def untouched(self, names: Iterable[ParamName]) -> dict[ParamName, RawValue]:
+        """As `originals`, as bytes."""
         with self._reading() as files:
-            return self._tensors(names, self._state.kept(), files)
+            return self._values(names, self._state.kept(), files)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present bytes; no tensor is made."""
@@ -196,7 +200,7 @@ class CheckpointHost(Host):
         """See `Host.hold_to`."""
         self._held = dict(digests)
 
-    def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`.
 
         Raises:
@@ -222,7 +226,7 @@ class CheckpointHost(Host):
 
     def _record(
         self,
-        tensors: "Mapping[ParamName, torch.Tensor]",
+        tensors: Mapping[ParamName, Storable],
         forget: Collection[ParamName],
         held: Mapping[ParamName, Digest],
     ) -> tuple[Record, dict[str, ParameterInfo]]:
@@ -275,9 +279,9 @@ class CheckpointHost(Host):
                 parameter=name,
             )
 
-    def _tensors(
+    def _values(
         self, names: Iterable[ParamName], kept: Mapping[ParamName, KeptOriginal], files: WeightFiles
-    ) -> "dict[ParamName, torch.Tensor]":
+    ) -> dict[ParamName, RawValue]:
         """Kept originals, and of what is not kept what is there now."""
         places = {name: self._place(name) for name in names}
         for name, place in places.items():
@@ -286,7 +290,8 @@ class CheckpointHost(Host):
             else:
                 files.descriptor(place.file)  # opened before threads share the files
         data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
-        return {name: _tensor(found, places[name].info) for name, found in zip(places, data, strict=True)}
+        infos = [place.info for place in places.values()]
+        return {i.name: RawValue(i.dtype, i.shape, found) for i, found in zip(infos, data, strict=True)}
 
 
 def _changed(location: str, name: ParamName, expected: Digest, got: Digest) -> DriftError:
@@ -309,9 +314,5 @@ def _present(place: TensorLocation, files: WeightFiles) -> bytearray:
     return read_whole(files.descriptor(place.file), place.start, place.stop)
 
 
-def _tensor(data: bytearray, info: ParameterInfo) -> "torch.Tensor":
-    import torch  # digests of a checkpoint need none
-
-    if not data:
-        return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
-    return torch.frombuffer(data, dtype=torch_dtype(info.dtype)).reshape(info.shape)
+def _as_tensors(values: Mapping[ParamName, RawValue]) -> "dict[ParamName, torch.Tensor]":
+    return {name: as_tensor(value) for name, value in values.items()}

@@ -17,18 +17,16 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rasura.patches._io.byte_ranges import replace_file, sync_folder
 from rasura.patches._io.file_lock import locked
+from rasura.patches._io.tensor_bytes import Storable
 from rasura.patches.errors import BusyError, HostError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.disk.copy_model import check_free, copy_files
 from rasura.patches.hosts.disk.state_folder import StateFolder, beside_file
 from rasura.patches.types import ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["NewCopy", "copy_model", "find_dead", "is_place", "new_copy", "remove_dead", "target_of"]
 
@@ -55,7 +53,7 @@ class NewCopy(CheckpointHost):
         """The absolute path of the target."""
         return str(self.target)
 
-    def write(self, tensors: "Mapping[ParamName, torch.Tensor]", *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """As every host on disk; the last write ends with the copy at its target.
 
         Raises:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from rasura.patches._io.parallel import count_at_once
+from rasura.patches._io.tensor_bytes import Storable, as_tensor
 from rasura.patches.algebra.compose import Layer
 from rasura.patches.errors import HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_uncast, check_value, info_of
@@ -205,8 +206,11 @@ class TorchHost(Host):
             refuse_unwritable(live)
         refuse_shared_memory([live.name for live in wanted], iterate_tensors(self._components, self._lives().values()))
 
-    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values or none of them; see `Host.write`."""
+        self._write({name: as_tensor(value) for name, value in tensors.items()}, forget)
+
+    def _write(self, tensors: Mapping[ParamName, torch.Tensor], forget: Collection[ParamName]) -> None:
         # First the turn of motions, then the gate, then the tensors: while a write waits for forwards, others read on.
         # Looked through anew: until now, forwards may have moved parameters about.
         with turn(_MOTION), writing(self.modules), _LOCK, self._one_look():

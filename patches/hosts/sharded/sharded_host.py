@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 
 import torch
 
+from rasura.patches._io.tensor_bytes import Storable, as_tensor
 from rasura.patches.errors import ConflictError, HostError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
@@ -175,19 +176,19 @@ class ShardedHost(Host):
         with self._whole.held():
             self._whole.ask("ensure_writable", list(names))
 
-    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """Write all of these values in all processes, or none in any; see `Host.write`.
 
         Raises:
             ProcessGroupError: a process was lost; the living have what they had before.
         """
-        whole, dropped = self._whole, sorted(forget)
+        whole, dropped, values = self._whole, sorted(forget), {name: as_tensor(v) for name, v in tensors.items()}
         with whole.held():
-            whole.check(tensors)
+            whole.check(values)
             whole.ask("ensure_writable", list(tensors))
             places = whole.places(tensors)
             try:
-                for name, tensor in tensors.items():
+                for name, tensor in values.items():
                     whole.ask_each("stage", [(name, cut_shard(tensor, box)) for box in places[name]])
                 whole.ask("put", dropped)
             except BaseException:

@@ -8,13 +8,10 @@ the motion itself writes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from rasura.patches._io.tensor_bytes import Storable
 from rasura.patches.hosts.interface import Host, ParameterInfo
 from rasura.patches.types import Digest, ParamName
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Glance"]
 
@@ -61,7 +58,7 @@ class Glance:
             self._before |= self.host.original_digests(missing)
         return {**self.digests([n for n in wanted if n not in self.kept()]), **{n: self._before[n] for n in kept}}
 
-    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         """See `Host`; what was seen before must be there still, and no longer counts afterwards."""
         self.host.hold_to(self._present)
         self._forget_all()  # before the write: also where it fails, nobody knows what is there now

@@ -22,8 +22,9 @@ from rasura.registry.apply.hosts.host_state import applied_of, sighted
 from rasura.registry.apply.preconditions.require_evaluated import require_evaluated
 from rasura.registry.apply.preconditions.require_in_use import check_in_use
 from rasura.registry.registry import Registry
-from rasura.registry.trust.check import Loaded, load_stack, merge_policies
+from rasura.registry.trust.check import Loaded, load_stack
 from rasura.registry.trust.checkpoint_age import require_checkpoint
+from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["look_ahead", "note_unfit", "note_unready"]
 

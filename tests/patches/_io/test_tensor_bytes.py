@@ -1,10 +1,14 @@
 """Tensors as bytes and digests."""
 
 import hashlib
+import math
+import struct
 from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rasura.patches._io.safetensors_file import (
     digest_tensor,
@@ -13,6 +17,7 @@ from rasura.patches._io.safetensors_file import (
     encode_raw_bytes,
     torch_dtype,
 )
+from rasura.patches._io.tensor_bytes import DTYPES, RawValue, as_tensor, count_bytes, is_finite
 from rasura.patches.errors import FormatError, UnsupportedHostError
 from rasura.patches.types import Digest
 
@@ -86,3 +91,44 @@ def test_unknown_dtypes_are_refused() -> None:
     for name in ("float32", "F4", ""):
         with pytest.raises(FormatError, match="expected one of the dtypes"):
             torch_dtype(name)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, size) in DTYPES.items() if size <= 2])
+def test_a_raw_value_is_finite_where_the_tensor_is_for_every_element_there_is(name: str) -> None:
+    size = DTYPES[name][1]
+    if name == "BOOL":
+        assert is_finite(RawValue(name, (2,), bytearray(b"\x00\x01")))
+        return
+    for number in range(256**size):
+        data = bytearray(number.to_bytes(size, "little"))
+        value = RawValue(name, (1,), data)
+        assert is_finite(value) == is_finite(as_tensor(value)), f"{number:#x}"
+
+
+@pytest.mark.parametrize("name", ["F64", "F32", "C64"])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 1.0, 0.0])
+def test_a_raw_value_of_wide_elements_too(name: str, odd: float) -> None:
+    tensor = torch.tensor([2.0, odd], dtype=torch_dtype(name))
+    value = RawValue(name, (2,), bytearray(encode_raw_bytes(tensor)))
+    assert is_finite(value) == math.isfinite(odd)
+    assert digest_tensor(value) == digest_tensor(tensor)
+    assert digest_tensor(as_tensor(value)) == digest_tensor(tensor)
+    assert (dtype_name(value.dtype), count_bytes(value)) == (name, count_bytes(tensor))
+
+
+@given(
+    st.sampled_from([("F64", "d"), ("F32", "f"), ("F16", "e")]),
+    st.integers(1, 20_000),
+    st.sampled_from([None, math.nan, math.inf, -math.inf, 60_000.0, 5e-8, -0.0]),
+    st.data(),
+)
+def test_one_odd_element_is_found_wherever_it_is(
+    kind: tuple[str, str], count: int, odd: float | None, data: st.DataObject
+) -> None:
+    """Elements are looked at thousands at a time: at the ends of such a piece, too."""
+    name, code = kind
+    numbers = [1.5, -0.0, 60_000.0, -3e-5] * (count // 4) + [2.0] * (count % 4)
+    if odd is not None:
+        numbers[data.draw(st.integers(0, count - 1))] = odd
+    value = RawValue(name, (count,), bytearray(struct.pack(f"<{count}{code}", *numbers)))
+    assert is_finite(value) == (odd is None or math.isfinite(odd))

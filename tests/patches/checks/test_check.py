@@ -14,7 +14,10 @@ from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import build_guarded_basis, build_protected_basis
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.check import Accepted, NeedsRebase, Policy, Reason, Refused, Relation, check, require
+from rasura.patches.checks.kernels.footprint import Footprint
+from rasura.patches.checks.kernels.interference import Interference
 from rasura.patches.checks.kernels.weigh import weigh
+from rasura.patches.checks.relations import LISTED
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.errors import CheckRefusedError
@@ -360,3 +363,22 @@ def test_forty_patches_of_one_request_are_accepted() -> None:
     world = World(width=160, retained=10)
     patches = world.erase(*(world.columns(f"c{i}", i) for i in range(40)), options=NullSpace(rank_limit=1))
     assert isinstance(check(members(patches)), Accepted)
+
+
+def test_of_many_patches_the_pairs_over_the_limit_are_found_and_told_as_they_are() -> None:
+    """Bounds choose which pairs are listed; what is told of them is dense arithmetic."""
+    stack = members([WORLD.erase(WORLD.columns(f"concept {i}", 400 + i, 3))[0] for i in range(LISTED + 1)])
+    prints = [Footprint.of(member.patch) for member in stack]
+    exact = Interference(prints).matrix()
+    limit = float(exact.flatten().sort().values[-41:-39].mean())  # between two values: no rounding decides
+    found = [r for r in check(stack, replace(LOOSE, pair=limit)).relations if r.check == "pair"]
+    place = {member.patch_id: i for i, member in enumerate(stack)}
+    told = {(place[r.patch], place[r.other]): r.value for r in found}
+    over = {(p, q) for p, q in torch.nonzero(exact > limit).tolist()}
+    assert over <= told.keys()
+    assert {pair for pair, value in told.items() if value > limit} == over
+    for (p, q), value in told.items():
+        assert value == pytest.approx(float(exact[p, q]), rel=1e-9)
+    worst = {q: max(value for (_, other), value in told.items() if other == q) for q in range(len(stack))}
+    for q, value in worst.items():
+        assert value >= float(exact[:, q].max()) * 0.9  # a bound may choose another of two that are as bad

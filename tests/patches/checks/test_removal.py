@@ -1,6 +1,9 @@
 """Taking patches out is checked like putting them in; what comes back, and what the others lose, is named."""
 
+import cProfile
+import pstats
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +116,15 @@ def test_capacity_counts_null_prompt_retain_set_and_targets_once(joint: list[Mem
     assert found.free == WORLD.width - 34
     assert found.share == pytest.approx(34 / WORLD.width)
     assert Capacity.of([joint[0].patch, joint[0].patch]) == Capacity(WORLD.width, 5, 20, 3)
+
+
+def test_the_room_is_computed_once_and_comes_with_the_verdict(joint: list[Member]) -> None:
+    for work in (lambda: check(joint), lambda: check_revert(joint, [joint[0].patch_id])):
+        profile = cProfile.Profile()
+        profile.runcall(work)
+        calls = pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]  # (file, line, name) to counts
+        assert [c[1] for (file, _, name), c in calls if (Path(file).name, name) == ("capacity.py", "of")] == [1]
+    assert check(joint).room == Capacity.of([m.patch for m in joint])
 
 
 def test_other_retain_sets_take_room_of_their_own(joint: list[Member]) -> None:

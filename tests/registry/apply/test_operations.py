@@ -16,6 +16,7 @@ import torch
 from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
+from rasura.patches._io.tensor_bytes import Storable
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import DEFAULT_POLICY
@@ -694,7 +695,7 @@ def test_the_same_on_postgresql(workshop: Workshop, postgres_url: str, tmp_path:
 class Meddled(CheckpointHost):
     """Somebody who knows nothing of locks changes a weight after it was checked."""
 
-    def write(self, tensors: Mapping[ParamName, torch.Tensor], *, forget: Collection[ParamName] = ()) -> None:
+    def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
         meddle(self, next(iter(tensors)))
         super().write(tensors, forget=forget)
 

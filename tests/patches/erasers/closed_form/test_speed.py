@@ -1,5 +1,7 @@
 """SPEED as a whole: against a transcription of its formulas, and what its patches promise."""
 
+import cProfile
+import pstats
 from dataclasses import replace
 
 import pytest
@@ -108,6 +110,20 @@ def test_without_copies_the_codes_filter_is_off_and_the_papers_is_not() -> None:
     assert {layer.refined.kept for layer in layers(replace(CODE, aug=0), *given)} == {400}
     assert max(layer.refined.kept for layer in layers(Speed(aug=0), *given)) < 300
     assert max(layer.refined.kept for layer in layers(replace(CODE, aug=0, tied="no"), *given)) < 300
+
+
+def test_the_least_direction_is_computed_once_a_layer_and_only_for_noise() -> None:
+    """It depends on the weights alone: rounds, and erasures without noisy copies, need it no more often."""
+
+    def count(options: Speed) -> int:
+        profile = cProfile.Profile()
+        profile.runcall(options.solve, Setting(WORLD, concepts(1), RULE).problem())
+        calls = pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]  # (file, line, name) to counts
+        return sum(c[1] for (_, _, name), c in calls if name == "find_least_direction")
+
+    assert count(Speed()) == count(Speed(adversarial=2)) == len(W)
+    assert count(Speed(shared=True)) == 1
+    assert count(Speed(aug=0)) == 0
 
 
 def test_one_detector_for_all_layers_uses_the_least_direction_of_their_sum() -> None:
