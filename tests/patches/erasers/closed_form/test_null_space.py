@@ -16,8 +16,8 @@ from rasura.patches.algebra.protected_subspace import (
 )
 from rasura.patches.erasers.closed_form.null_space import (
     NullSpace,
+    Projector,
     _factors,
-    _Projector,
     _roots,
     compute_gram_of,
     erase,
@@ -40,7 +40,7 @@ def columns(count: int, seed: int = 7) -> Columns:
 
 def map_of(concept: Columns, basis: ProtectedBasis, options: NullSpace, guard: torch.Tensor = NOTHING) -> torch.Tensor:
     """M = Q·A [d, d] before it is rounded to the grid: ΔW_l = W_l M."""
-    project = _Projector(basis, guard)
+    project = Projector(basis, guard)
     A, Q = _factors(concept, project(concept.targets), ROOTS, options)
     return Q @ project(A.T).T
 
