@@ -45,6 +45,7 @@ class Run:
     """What the rounds came to.
 
     Attributes:
+        columns: the concept's own.
         found: the map of the last of them, whole.
         targets: the concept's own columns and those of the prompts that were added, [d, n].
         change: what is to be added to each.
@@ -53,6 +54,7 @@ class Run:
         response: the root mean square of ‖W D‖ over the concept's own columns.
     """
 
+    columns: Columns
     found: Map
     targets: torch.Tensor
     change: torch.Tensor
@@ -98,7 +100,7 @@ def run_rounds(room: Room, columns: Columns, contexts: Sequence[Probe], limits: 
             break  # within the bound nothing more can be had
         best, C, D, waiting, probes = tried, more, change, waiting[len(picked) :], probes + len(picked)
         trail.append((before, after))
-    return Run(best, C, D, tuple(trail), probes, response)
+    return Run(columns, best, C, D, tuple(trail), probes, response)
 
 
 def compute_left(room: Room, found: Map, targets: torch.Tensor, change: torch.Tensor) -> float:
