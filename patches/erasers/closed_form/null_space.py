@@ -86,7 +86,7 @@ def erase(
         BoundExceededError: a response too large for the grid.
     """
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
-    roots = _roots(compute_gram_of(full))
+    roots = compute_roots(compute_gram_of(full))
     free = [basis.project(columns.targets) for columns in concepts]  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
         check_free(columns, part, "the protected set", basis)
@@ -199,8 +199,8 @@ def _factors(
     return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]  # [r, d], [d, r]
 
 
-def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """G^½ and its pseudo-inverse, [d, d] float64."""
+def compute_roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """G^½ and its pseudo-inverse, [d, d] float64: in the metric of the first, lengths are those of the outputs."""
     values, vectors = torch.linalg.eigh(gram)
     present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
     values = torch.where(present, values, torch.zeros_like(values)).sqrt()

@@ -20,14 +20,14 @@ from typing import Final
 import torch
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import NOISE, Moment
+from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.types import ParamName
 
-__all__ = ["Map", "Room", "compute_roots", "cut_map", "measure_collateral", "measure_disturbance", "solve_bounded"]
+__all__ = ["Map", "Room", "cut_map", "measure_collateral", "measure_disturbance", "solve_bounded"]
 
 _RUNG: Final = 2.0**0.25
 """From one μ of the ladder to the next: a fixed ladder, so that rounding noise cannot move μ a little."""
-_RUNGS: Final = 320
+_RUNGS: Final = 800
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,16 +74,6 @@ class Map:
     def whole(self) -> torch.Tensor:
         """M [d, d]."""
         return self.Q @ self.A
-
-
-def compute_roots(weights: Mapping[ParamName, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """G^½ and its pseudo-inverse, [d, d] float64, of G = Σ_l W_lᵀW_l."""
-    gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(0)
-    values, vectors = torch.linalg.eigh(gram)
-    present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
-    values = torch.where(present, values, torch.zeros_like(values)).sqrt()
-    inverse = torch.where(present, 1 / values, torch.zeros_like(values))
-    return (vectors * values) @ vectors.T, (vectors * inverse) @ vectors.T
 
 
 def solve_bounded(room: Room, targets: torch.Tensor, change: torch.Tensor, *, ridge: float, bound: float) -> Map:

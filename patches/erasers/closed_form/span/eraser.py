@@ -31,8 +31,14 @@ import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, Moment, find_leading
-from rasura.patches.erasers.closed_form.null_space import Projector, check_free, make_projector
-from rasura.patches.erasers.closed_form.span.bounded import Map, Room, compute_roots, cut_map, measure_disturbance
+from rasura.patches.erasers.closed_form.null_space import (
+    Projector,
+    check_free,
+    compute_gram_of,
+    compute_roots,
+    make_projector,
+)
+from rasura.patches.erasers.closed_form.span.bounded import Map, Room, cut_map, measure_disturbance
 from rasura.patches.erasers.closed_form.span.rounds import Limits, Run, compute_left, run_rounds
 from rasura.patches.erasers.closed_form.span.search import (
     Probe,
@@ -106,7 +112,7 @@ class Span:
         """Each concept by itself, inside what is free of everything protected and of the other concepts."""
         basis = problem.basis()
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
-        roots = compute_roots(weights)
+        roots = compute_roots(compute_gram_of(weights))
         vocabulary = list_words(problem.encoder, naming(problem.request.spoken))
         tried = pick_evenly(vocabulary, self.words, start=1) if self.rounds and self.found else ()
         words = gather_words(problem, pick_evenly(vocabulary, self.words), problem.request.all_templates[:_TEMPLATES])

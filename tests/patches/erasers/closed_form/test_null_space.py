@@ -18,8 +18,8 @@ from rasura.patches.erasers.closed_form.null_space import (
     NullSpace,
     Projector,
     _factors,
-    _roots,
     compute_gram_of,
+    compute_roots,
     erase,
 )
 from rasura.patches.erasers.columns import Columns
@@ -30,7 +30,7 @@ COUNTS = (1, 10, 100)
 EXACT = NullSpace(ridge=1e-3, energy=1.0, rank_limit=1000)
 WORLD = World(width=768, retained=100, outs=(64, 80, 96, 112))
 BASIS = WORLD.basis()
-ROOTS = _roots(compute_gram_of(WORLD.weights))
+ROOTS = compute_roots(compute_gram_of(WORLD.weights))
 NOTHING = torch.zeros(0, 768, dtype=torch.float64)
 
 
