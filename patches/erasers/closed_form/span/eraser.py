@@ -75,7 +75,7 @@ class Span:
     defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="kv", rule="relative:1e-3", names=True)
 
     collateral: float = option(
-        0.25, "the largest ‖ΔW x‖/‖W x‖ over words of the vocabulary and over what is retained", low=1e-6, high=1
+        0.1, "the largest ‖ΔW x‖/‖W x‖ over words of the vocabulary and over what is retained", low=1e-6, high=1
     )
     left: float = option(
         0.1, "share of the concept's response that may be left: rounds and rank go on until it is", low=1e-6, high=1
