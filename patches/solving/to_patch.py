@@ -113,7 +113,7 @@ def _protected(
         None
         if retain is None
         else RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.retained_templates, retain.cut),
-        tuple(other.concept for other in request.targets if other != target) if promised else (),
+        tuple(name for other in request.targets if other != target for name in other.spoken) if promised else (),
         tuple(sorted(request.guarded)) if promised else (),
         dict(sorted(erasure.reads.items())),
     )

@@ -115,10 +115,19 @@ def test_a_round_erases_what_the_search_found() -> None:
 def test_an_embedding_brings_back_what_the_map_took_and_stays_where_it_is_free() -> None:
     C, D = concept(2)
     found = solve_bounded(ROOM, C, D, ridge=1e-3, bound=1.0)
-    back, away = find_embeddings(ROOM, found, C, D, 1e-9)
     edited = ROOM.root @ (torch.eye(WORLD.width, dtype=torch.float64) + found.whole)
     taken = torch.linalg.vector_norm(edited @ C - ROOM.root @ C)
-    assert torch.linalg.vector_norm(edited @ back - ROOM.root @ C) < 1e-3 * taken
+    missing = []
+    for gamma in (1e-6, 1e-3, 1.0):
+        back, away = find_embeddings(ROOM, found, C, D, gamma)
+        missing.append(float(torch.linalg.vector_norm(edited @ back - ROOM.root @ C) / taken))
+    # What only protected directions can say stays missing.
+    K = edited @ ROOM.free
+    free = ROOM.root @ C - edited @ C
+    floor = float(torch.linalg.vector_norm(free - K @ torch.linalg.lstsq(K, free).solution) / taken)
+    assert missing == sorted(missing)
+    assert missing[0] == pytest.approx(floor, abs=0.02)
+    assert floor < 0.8
     assert torch.linalg.vector_norm(BASIS.rows @ (back - C)) < 1e-10 * torch.linalg.vector_norm(back - C)
     torch.testing.assert_close(back + away, C + D)
     near, _ = find_embeddings(ROOM, found, C, D, 1e9)
