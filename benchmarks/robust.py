@@ -78,8 +78,7 @@ WAYS: Final = (
     Way("span, names", "span", named=True),
 )
 CURVE: Final = tuple(
-    Way(f"span, collateral {bound}", "span", {"collateral": bound}, named=True)
-    for bound in ("0.02", "0.05", "0.1", "0.2", "0.4")
+    Way(f"span, collateral {bound}", "span", {"collateral": bound}) for bound in ("0.01", "0.03", "0.1", "0.3")
 )
 PARTS: Final = (
     Way("span, no search", "span", {"rounds": "0"}),
@@ -223,14 +222,7 @@ class Bench:
             return row
         row["seconds"], row["measured"] = time.process_time() - started, dict(patch.manifest.measured)
         asked = tuple(question for question in ask(self.world, thing, most) if question.kind in kinds)
-        compared = compare(self.model([patch]), self.judge, asked, self.cache, tell)
-        pairs = zip(asked, compared.seen_before.answers, compared.seen_after.answers, strict=True)
-        counts: dict[str, list[int]] = {}
-        for question, before, after in pairs:
-            right = [answer["object"] == question.wanted["object"] for answer in (before, after)]
-            base, both = counts.setdefault(question.kind, [0, 0])
-            counts[question.kind] = [base + right[0], both + all(right)]
-        row["counts"] = counts
+        row["counts"] = self._draw(patch, asked) if asked else {}
         if options.kinds:
             bench = attack.Bench(self.model([patch]), self.judge, options, self.cache, tell)
             row["attacks"] = [
@@ -239,6 +231,16 @@ class Bench:
             ]
         self.keep(row)
         return row
+
+    def _draw(self, patch: Patch, asked: Sequence[Question]) -> dict[str, list[int]]:
+        """For each kind of question: what the base draws right, and what is still right of it."""
+        compared = compare(self.model([patch]), self.judge, asked, self.cache, tell)
+        counts: dict[str, list[int]] = {}
+        for question, *answers in zip(asked, compared.seen_before.answers, compared.seen_after.answers, strict=True):
+            right = [answer["object"] == question.wanted["object"] for answer in answers]
+            base, both = counts.setdefault(question.kind, [0, 0])
+            counts[question.kind] = [base + right[0], both + all(right)]
+        return counts
 
 
 def tell(stage: str, done: int, total: int) -> None:
@@ -252,20 +254,20 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     kinds = [kind for kind in KINDS if any(kind in row.get("counts", {}) for row in rows)]
     attacks = list(dict.fromkeys(a[0] for row in rows for a in row.get("attacks", []) if a[0] != "none"))
     heads = ["Way", *(f"still right: {kind}" for kind in kinds), *(f"brought back: {name}" for name in attacks)]
-    yield "| " + " | ".join([*heads, "left", "collateral", "leak held out", "rank", "CPU s"]) + " |"
-    yield "|" + "---|" * (len(heads) + 5)
+    yield "| " + " | ".join([*heads, "left", "left, worst", "collateral", "leak held out", "rank", "CPU s"]) + " |"
+    yield "|" + "---|" * (len(heads) + 6)
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
         made = [row for row in own if "refused" not in row]
         if not made:
-            yield f"| {way} | refused: {own[0]['refused']} |" + " |" * (len(heads) + 3)
+            yield f"| {way} | refused: {own[0]['refused']} |" + " |" * (len(heads) + 4)
             continue
         cells = [_share(sum(row["counts"].get(kind, [0, 0])[1] for row in made),
                         sum(row["counts"].get(kind, [0, 0])[0] for row in made)) for kind in kinds]  # fmt: skip
         for name in attacks:
             tried = [a for row in made for a in row.get("attacks", []) if a[:2] == [name, "patched"]]
             cells.append(_share(sum(a[2] for a in tried), sum(a[3] for a in tried)))
-        cells += [_mean(made, name) for name in ("residual", "collateral", "leak_held_out", "rank")]
+        cells += [_mean(made, name) for name in ("left", "left_worst", "collateral", "leak_held_out", "rank")]
         cells.append(f"{sum(row['seconds'] for row in made) / len(made):.1f}")
         refused = f" ({len(own) - len(made)} refused)" if len(made) < len(own) else ""
         yield "| " + " | ".join([way + refused, *cells]) + " |"
@@ -279,7 +281,8 @@ def _share(right: int, n: int) -> str:
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    found = [float(row["measured"][name]) for row in rows if name in row["measured"]]
+    own = "residual" if name == "left" else name  # the same number, by the name that all methods share
+    found = [float(row["measured"][own]) for row in rows if own in row["measured"]]
     return f"{sum(found) / len(found):.3g}" if found else "–"
 
 
@@ -292,7 +295,7 @@ def main() -> None:
     parser.add_argument("--ways", default="ways", choices=("ways", "curve", "parts", "all"))
     parser.add_argument("--only", default="", help="labels of ways, separated by ;")
     parser.add_argument("--most", type=int, default=20, help="pictures of each kind")
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--kinds", default=",".join(KINDS), help="empty: solve and draw nothing")
     parser.add_argument("--attack", default="none", choices=attack.CHOICES)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--threads", type=int, default=1)
