@@ -179,7 +179,7 @@ def test_the_patch_protects_exactly_and_keeps_its_bound(base: TinyBase) -> None:
     wide = {name: weight.double() for name, weight in weights.items()}
     assert measure_disturbance(patch.tensors.increments, wide, {"words": moment}) <= SMALL.collateral
     for increment in patch.tensors.increments.values():
-        assert float((increment.A.double() @ patch.tensors.rows.T).abs().max()) < 1e-5
+        assert float((increment.A.double() @ patch.tensors.protected.T).abs().max()) < 1e-5
 
 
 def test_the_same_request_gives_the_same_patch(base: TinyBase) -> None:
