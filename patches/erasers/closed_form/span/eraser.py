@@ -114,7 +114,7 @@ class Span:
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         roots = compute_roots(compute_gram_of(weights))
         vocabulary = list_words(problem.encoder, naming(problem.request.spoken))
-        tried = pick_evenly(vocabulary, self.words, start=1) if self.rounds and self.found else ()
+        tried = pick_evenly(vocabulary, self.words, start=1)
         words = gather_words(problem, pick_evenly(vocabulary, self.words), problem.request.all_templates[:_TEMPLATES])
         around = _around(problem, words)
         spoken = [

@@ -86,7 +86,7 @@ def run_rounds(room: Room, columns: Columns, contexts: Sequence[Probe], limits: 
         left = {id(probe): measure_left(room, best, probe, response) for probe in waiting}
         waiting.sort(key=lambda probe: -left[id(probe)])  # stable: equals keep the vocabulary's order
         picked = [probe for probe in waiting[: limits.found] if left[id(probe)] > limits.left]
-        if contexts and not picked:
+        if limits.found and contexts and not picked:
             break  # nothing that was looked at leaves more than is allowed
         if limits.embeddings:
             back, away = find_embeddings(room, best, own, wanted, limits.gamma)

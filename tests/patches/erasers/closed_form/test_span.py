@@ -284,3 +284,14 @@ def test_words_are_of_the_vocabulary_and_none_that_is_left_out(base: TinyBase) -
 def test_a_map_tells_itself_whole() -> None:
     A, Q = factories.normal(1, 3, 8), factories.normal(2, 8, 3)
     torch.testing.assert_close(Map(A, Q, 0.0).whole, Q @ A)
+
+
+def test_embeddings_are_erased_without_prompts_too() -> None:
+    columns = WORLD.columns("dog", 5, 6)
+    run = run_rounds(ROOM, columns, probes(5), Limits(1.0, 0.01, rounds=2, found=0))
+    assert (run.probes, len(run.trail)) == (0, 2)
+    assert run.targets.shape == columns.targets.shape
+    own, wanted = columns.targets, columns.anchors - columns.targets
+    before = run_rounds(ROOM, columns, (), Limits(1.0, 0.01, rounds=0)).found
+    back, away = find_embeddings(ROOM, before, own, wanted, 1.0)
+    assert compute_left(ROOM, run.found, back, away) < 0.8 * compute_left(ROOM, before, back, away)
