@@ -81,7 +81,9 @@ class Words:
 
 def gather_words(problem: Problem, words: Sequence[str], templates: Sequence[str]) -> Words:
     """Words in templates, as the text encoder gives them; words that do not fit are left out."""
-    found, each, names = Moment(problem.encoder.width), [], []
+    found = Moment(problem.encoder.width)
+    each: list[torch.Tensor] = []
+    names: list[str] = []
     fitting = [word for word in words if _fits(problem, word, templates)]
     pairs = ((prompt, word) for word in fitting for prompt in prompts_of(word, templates))
     for part, hidden in problem.encoder.encode_with(pairs):
@@ -107,7 +109,7 @@ def find_worst(made: Mapping[ParamName, Increment], weights: Mapping[ParamName, 
 
 def gather_contexts(problem: Problem, target: Target, words: Sequence[str]) -> tuple[Probe, ...]:
     """Every name of the concept with every word beside it."""
-    found = []
+    found: list[Probe] = []
     for i, word in enumerate(words):
         problem.progress("reading what may stand beside it", i, len(words))
         for around in _AROUND:
