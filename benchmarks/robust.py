@@ -121,7 +121,7 @@ class World:
 
     def anchor(self, thing: str) -> str:
         """The next object of the same kind that is retained."""
-        kind = [o for o in self.facts["objects"] if self.category[o] == self.category[thing]]
+        kind: list[str] = [o for o in self.facts["objects"] if self.category[o] == self.category[thing]]
         others = [o for o in kind if o not in self.facts["held_out"]]
         return others[(others.index(thing) + 1) % len(others)] if thing in others else others[0]
 

@@ -25,6 +25,7 @@ from rasura.patches.erasers.closed_form.span.rounds import Limits, compute_left,
 from rasura.patches.erasers.closed_form.span.search import Probe, find_embeddings
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.errors import ConceptError, ErasureRefusedError, InputError
+from rasura.patches.format.patch import Patch
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.prompts.vocabulary import list_words, pick_evenly
 from rasura.patches.solving.from_manifest import request_of
@@ -185,7 +186,7 @@ def test_the_patch_protects_exactly_and_keeps_its_bound(base: TinyBase) -> None:
 def test_the_same_request_gives_the_same_patch(base: TinyBase) -> None:
     request = tiny_request(eraser=SMALL)
     moments: dict[str, Moment] = {}
-    found = []
+    found: list[Patch] = []
     for threads in (1, 2, 1):  # the last time with prompts that are known already
         torch.set_num_threads(threads)
         try:
