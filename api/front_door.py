@@ -158,7 +158,7 @@ def request(
     """What to erase and how, with the method's own defaults where nothing else is said.
 
     Args:
-        targets: concepts, or `Target` where one has an anchor or templates of its own.
+        targets: concepts, or `Target` where one has an anchor, templates or further names of its own.
         anchor: what concepts that are given as text become; "" is nothing, "auto" the nearest of `anchors`.
         retain: what to keep: a set, or a file, perhaps with `:COLUMN` behind its name (docs/lists.md). Concepts of
             `targets` are taken out of it.

@@ -37,6 +37,21 @@ _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
     metavar="TEXT",
     help="What it becomes: one for all or one each; 'auto' takes the nearest of --anchors.",
 )
+@click.option(
+    "--also-called",
+    "names",
+    multiple=True,
+    metavar="[CONCEPT=]NAME",
+    help="What a concept is called besides: a synonym, a translation, a descriptive name; repeatable.",
+)
+@click.option(
+    "--names",
+    "name_files",
+    type=_PATH,
+    multiple=True,
+    metavar="FILE[:COLUMN]",
+    help="The same, one a line: one file for each concept.",
+)
 @click.option("--anchors", "anchor_file", type=_PATH, metavar="FILE", help="General concepts for --anchor auto.")
 @click.option(
     "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
@@ -76,6 +91,8 @@ def erase(
     base_ref: str,
     concepts: tuple[str, ...],
     anchors: tuple[str, ...],
+    names: tuple[str, ...],
+    name_files: tuple[Path, ...],
     anchor_file: Path | None,
     template_files: tuple[Path, ...],
     protect: tuple[str, ...],
@@ -94,7 +111,9 @@ def erase(
     read: list[dict[str, Any]] = []
     obstacles, protected = Obstacles(), []
     with order.open(obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
-        request = _request(_targets(concepts, anchors, template_files, obstacles), anchor_file, obstacles, **choices)
+        called = _names(concepts, names, name_files, obstacles)
+        targets = _targets(concepts, anchors, template_files, called, obstacles)
+        request = _request(targets, anchor_file, obstacles, **choices)
         protected = _protected(registry, protect, onto_stack, obstacles)
         if request is None or obstacles:
             erasure.look_ahead_of_erasure(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
@@ -133,6 +152,7 @@ def _targets(
     concepts: tuple[str, ...],
     anchors: tuple[str, ...],
     template_files: tuple[Path, ...],
+    names: "Sequence[tuple[str, ...]]",
     obstacles: "Obstacles",
 ) -> "tuple[Target, ...]":
     from rasura.patches.lists.role import TEMPLATES
@@ -151,11 +171,35 @@ def _targets(
     if len(templates) < len(template_files):
         templates = []
     return tuple(
-        Target(concept, anchor, own)
-        for concept, anchor, own in zip(
-            concepts, _spread(anchors, "", len(concepts)), _spread(templates, (), len(concepts)), strict=True
+        Target(concept, anchor, own, called)
+        for concept, anchor, own, called in zip(
+            concepts, _spread(anchors, "", len(concepts)), _spread(templates, (), len(concepts)), names, strict=True
         )
     )
+
+
+def _names(
+    concepts: tuple[str, ...], given: tuple[str, ...], files: tuple[Path, ...], obstacles: "Obstacles"
+) -> "list[tuple[str, ...]]":
+    """What each concept is called besides, in the concepts' order."""
+    from rasura.patches.lists.role import NAMES
+    from rasura.patches.prompts.retain_set import load_texts
+
+    if files and len(files) != len(concepts):
+        raise click.UsageError(f"{len(concepts)} concepts and {len(files)} files of names: expected one each")
+    found: list[list[str]] = [[] for _ in concepts]
+    for own, path in zip(found, files, strict=False):
+        with obstacles.noting():
+            own.extend(load_texts(path, NAMES))
+    for text in given:
+        whose, equals, name = text.partition("=")
+        if equals and whose in concepts:
+            found[concepts.index(whose)].append(name)
+        elif len(concepts) == 1:
+            found[0].append(text)
+        else:
+            raise click.UsageError(f"--also-called {text}: expected CONCEPT=NAME with one of {', '.join(concepts)}")
+    return [tuple(own) for own in found]
 
 
 def _spread(given: "Sequence[_T]", default: "_T", count: int) -> "list[_T]":

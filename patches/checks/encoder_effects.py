@@ -152,7 +152,7 @@ def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
 def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Columns:
     """The three of them, in few columns: ‖X·stored − Y·moved − Z·anchors‖ stays the same for all X, Y, Z."""
     concept = patch.manifest.concept
-    target = Target(concept.text, concept.anchor, concept.templates)
+    target = Target(concept.text, concept.anchor, concept.templates, patch.manifest.names)
     stored, anchors = align_columns(pristine, target, concept.templates, concept.tokens)  # [d, n] each
     # The anchor's are left as the pristine encoder gives them: those are what the patch was solved for.
     there, _ = align_columns(moved, target, concept.templates, concept.tokens)

@@ -42,6 +42,12 @@ METHODS: Final = {
             "SPEED eq. 3, arXiv 2503.07392",
         ),
         Method(
+            "span",
+            "closed_form.span.eraser:Span",
+            "All names of a concept and what a search finds, erased together within a bound on what else is disturbed.",
+            "own; after SPEED, arXiv 2503.07392, and RECE, arXiv 2407.12383",
+        ),
+        Method(
             "speed",
             "closed_form.speed:Speed",
             "Null space of a filtered and augmented retain set, null prompt kept by its centres; a detector a layer.",

@@ -64,9 +64,9 @@ class ConceptRequest:
     def __post_init__(self) -> None:
         if not self.targets:
             raise ConceptError("no concept to erase: expected at least one", hint="--concept TEXT")
-        names = [normal(target.concept) for target in self.targets]
+        names = [normal(name) for target in self.targets for name in target.spoken]
         if len(set(names)) != len(names):
-            named = ", ".join(target.concept for target in self.targets)
+            named = ", ".join(name for target in self.targets for name in target.spoken)
             raise ConceptError(f"a concept is named twice: {named}", hint="--concept TEXT")
         if self.tokens not in TOKEN_CHOICES:
             raise InputError(f"token choice {self.tokens!r}: expected one of {', '.join(TOKEN_CHOICES)}")
@@ -88,6 +88,11 @@ class ConceptRequest:
     def names(self) -> tuple[str, ...]:
         """The concepts to erase."""
         return tuple(target.concept for target in self.targets)
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The concepts to erase by all their names: no prompt that is kept or only measured may hold one."""
+        return tuple(name for target in self.targets for name in target.spoken)
 
     def prompts(self, concepts: Iterable[str]) -> Iterator[str]:
         """Concepts in every template of the request; no prompt that names a target."""
@@ -118,10 +123,10 @@ class ConceptRequest:
 
     def held_out_prompts(self) -> Iterator[str]:
         """Every prompt on which leak is only measured: of no target and of nothing that is retained."""
-        known = {normal(name) for name in (*self.names, *(self.retain.concepts if self.retain else ()))}
+        known = {normal(name) for name in (*self.spoken, *(self.retain.concepts if self.retain else ()))}
         left = (concept for concept in self.held_out if normal(concept) not in known)
         return (prompt for prompt, _ in self._phrases(left, self.held_out_templates))
 
     def _phrases(self, concepts: Iterable[str], templates: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        names_target = naming((*self.names, *self.unnamed))
+        names_target = naming((*self.spoken, *self.unnamed))
         return ((p, c) for c in concepts for p in prompts_of(c, templates) if not names_target(p))

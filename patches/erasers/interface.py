@@ -57,6 +57,7 @@ class Defaults:
         rule: where the retained spectrum is cut, as `RankRule.parse` reads it.
         needs_retain: whether the method is meaningless without a retain set.
         templates: prompts with one `{}` in which concepts stand: those of a named version are its authors'.
+        names: whether it erases a concept by all its names.
     """
 
     tokens: str
@@ -64,6 +65,7 @@ class Defaults:
     rule: str
     needs_retain: bool = True
     templates: tuple[str, ...] = GENERIC_TEMPLATES
+    names: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

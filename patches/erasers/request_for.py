@@ -5,7 +5,7 @@ from __future__ import annotations
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.errors import RetainSetError
+from rasura.patches.errors import InputError, RetainSetError
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
 
@@ -43,13 +43,20 @@ def request_for(
 
     Raises:
         RetainSetError: the eraser needs to know what to keep, or `strict` refuses.
-        InputError: a choice that is none.
+        InputError: a choice that is none, or other names of a concept for a method that does not read them.
     """
+    if not eraser.defaults.names and (named := next((target for target in targets if target.names), None)):
+        raise InputError(
+            f"method {eraser.name} reads {named.concept!r} alone: expected no other names of it, got "
+            f"{', '.join(named.names)}",
+            hint="rasura erase --method span",
+        )
     if retain is None and eraser.defaults.needs_retain:
         raise RetainSetError(f"method {eraser.name} needs to know what to keep", hint="--retain FILE")
+    spoken = [name for target in targets for name in target.spoken]
     return EraseRequest(
         targets,
-        None if retain is None else retain.without((target.concept for target in targets), strict=strict),
+        None if retain is None else retain.without(spoken, strict=strict),
         templates=templates or eraser.defaults.templates,
         tokens=tokens or eraser.defaults.tokens,
         layers=layers or eraser.defaults.layers,

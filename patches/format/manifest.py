@@ -22,6 +22,8 @@ from rasura.patches.types import PatchId
 FORMATS: Final = ("rasura-patch/1", "rasura-patch/2")
 """The versions that are read and written. Version 2 adds parameters with a promise or an input space of their own."""
 _SHARED: Final = {BASIS: ("rows", "energy"), TARGETS: ("targets", "anchors")}
+NAMES: Final = "names"
+"""The option that holds what else a concept is called, separated by |; only where it has further names."""
 MANIFEST_LIMIT: Final = 8 * 1024 * 1024
 """Most bytes of a manifest; one of SDXL's 140 matrices needs 60 KB."""
 
@@ -62,6 +64,11 @@ class Manifest:
         """The format's version: the lowest that can say this, so that what version 1 can say has one encoding."""
         own = any(t.file in _SHARED and t.tensor.name not in _SHARED[t.file] for t in self.tensors)
         return 2 if own or self.protected.reads else 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What else the concept is called; empty where the patch was made of its text alone."""
+        return tuple(filter(None, self.eraser.options.get(NAMES, "").split("|")))
 
     @property
     def separable(self) -> bool:

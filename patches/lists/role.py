@@ -10,7 +10,7 @@ from typing import Final
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ListError, RasuraError, RetainSetError
 
-__all__ = ["ANCHORS", "HELD_OUT_FILE", "KINDS", "PROMPTS", "REQUESTS", "RETAIN", "TEMPLATES", "Role"]
+__all__ = ["ANCHORS", "HELD_OUT_FILE", "KINDS", "NAMES", "PROMPTS", "REQUESTS", "RETAIN", "TEMPLATES", "Role"]
 
 KINDS: Final[Mapping[str, bool]] = {"concept": False, "prompt": True, "caption": True}
 """What a column may hold, and whether its texts are whole prompts, which stand in no template."""
@@ -62,5 +62,6 @@ RETAIN: Final = Role("retain file", "--retain", error=RetainSetError)
 HELD_OUT_FILE: Final = Role("held-out file", "--held-out")
 ANCHORS: Final = Role("file of anchors", "--anchors", ("anchor", "concept"))
 TEMPLATES: Final = Role("template file", "--templates", ("template", "prompt"))
+NAMES: Final = Role("file of names", "--names", ("name", "synonym", "concept"))
 REQUESTS: Final = Role("request file", "rasura takedown --file requests.csv --dry-run", ("concept",), columns=False)
 PROMPTS: Final = Role("prompt file", "rasura evaluate --prompts FILE.jsonl", ("prompt",), columns=False)

@@ -27,6 +27,9 @@ from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
+NAMES_SIGN: Final = "|"
+"""Between the names of a concept where a manifest holds them in one text."""
+_NAMES_LIMIT: Final = 4096  # characters of a text in a manifest
 BARE: Final = (SLOT,)
 """The concept alone, as most published code erases it."""
 GENERIC_TEMPLATES: Final = (
@@ -56,14 +59,18 @@ class Target:
         concept: what no picture shall show any more.
         anchor: what prompts of the concept show instead; "" is nothing.
         templates: prompts with one `{}` in which this concept stands; empty takes those of the request.
+        names: what else it is called: synonyms, translations, descriptive names. Kept sorted, each once, so that
+            whoever lists them in another order asks for the same.
     """
 
     concept: str
     anchor: str
     templates: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_concept(self.concept)
+        self._sort_names()
         for template in self.templates:
             check_template(template)
         check_plain(self.anchor)
@@ -72,6 +79,35 @@ class Target:
                 f"concept {show(self.concept)} equals its anchor: expected another, more general concept",
                 hint="--anchor TEXT",
             )
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """Everything that it is called, the concept first."""
+        return (self.concept, *self.names)
+
+    def _sort_names(self) -> None:
+        """Refuse names that are none, and put the others into an order of their own.
+
+        Raises:
+            ConceptError: an empty name, one with the sign that separates names in a manifest, or the anchor.
+        """
+        found: dict[str, str] = {}
+        for name in sorted(self.names):
+            check_concept(name)
+            if NAMES_SIGN in name:
+                raise ConceptError(f"name {show(name)} holds {NAMES_SIGN!r}: expected a word or phrase without it")
+            if normal(name) == normal(self.anchor):
+                raise ConceptError(
+                    f"{show(name)} is named as {show(self.concept)} and as its anchor: expected one of both",
+                    hint="--anchor TEXT",
+                )
+            found.setdefault(normal(name), " ".join(name.split()))
+        found.pop(normal(self.concept), None)
+        if (size := len(NAMES_SIGN.join(found.values()))) > _NAMES_LIMIT:
+            raise ConceptError(
+                f"the names of {show(self.concept)} have {size} characters together: expected at most {_NAMES_LIMIT}"
+            )
+        object.__setattr__(self, "names", tuple(found[key] for key in sorted(found)))
 
 
 def check_concept(text: str) -> None:
@@ -138,25 +174,26 @@ def align_columns(
     """Embeddings to erase and embeddings they become, column by column.
 
     Positions are paired by distance from the last subject token; where the anchor has fewer subject tokens, its first
-    stands in for the missing ones.
+    stands in for the missing ones. Every name of the concept stands in every template.
 
     Args:
         encoder: the model's text encoder.
-        target: concept and anchor.
+        target: concept, its other names, and anchor.
         templates: texts with one `{}` each.
         tokens: one of `TOKEN_CHOICES`.
 
     Returns:
         C1 and C*, each [d, n] float64.
     """
-    sources, goals = prompts_of(target.concept, templates), prompts_of(target.anchor, templates)
-    hidden, wanted = encoder.encode_all(sources), encoder.encode_all(goals)
+    sources = [(prompt, name) for name in target.spoken for prompt in prompts_of(name, templates)]
+    goals = prompts_of(target.anchor, templates)
+    hidden, wanted = encoder.encode_all([prompt for prompt, _ in sources]), encoder.encode_all(goals)
     pairs = [
-        list(_pairs(encoder.places(source, target.concept), encoder.places(goal, target.anchor), tokens))
-        for source, goal in zip(sources, goals, strict=True)
+        list(_pairs(encoder.places(*source), encoder.places(goals[i % len(goals)], target.anchor), tokens))
+        for i, source in enumerate(sources)
     ]
     C1 = torch.cat([hidden[i, [a for a, _ in pair]] for i, pair in enumerate(pairs)])
-    C_star = torch.cat([wanted[i, [b for _, b in pair]] for i, pair in enumerate(pairs)])
+    C_star = torch.cat([wanted[i % len(goals), [b for _, b in pair]] for i, pair in enumerate(pairs)])
     return C1.T.contiguous(), C_star.T.contiguous()
 
 

@@ -18,7 +18,7 @@ from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.options import older_options, with_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest import NAMES, Manifest
 from rasura.patches.format.manifest_parts import EraserSpec
 from rasura.patches.prompts.concept_prompts import HELD_OUT, Target
 from rasura.patches.prompts.retain_set import HeldOut, RetainSet
@@ -43,7 +43,11 @@ def eraser_of(spec: EraserSpec) -> Eraser:
     Raises:
         InputError: a method or choice that this program does not know, or has and the manifest does not name.
     """
-    own = {name: text for name, text in spec.options.items() if name != _LAYERS and not name.startswith(DERIVED)}
+    own = {
+        name: text
+        for name, text in spec.options.items()
+        if name not in {_LAYERS, NAMES} and not name.startswith(DERIVED)
+    }
     method = load_method(spec.name)
     known = {field.name for field in dataclasses.fields(method)} - {"seed"}
     own = older_options(method) | own
@@ -91,7 +95,7 @@ def request_prompts(
     """The same request with a method of its own: for its prompts, on which a patch is measured."""
     first, spec = manifests[0], manifests[0].protected.retain
     return EraseRequest(
-        tuple(Target(m.concept.text, m.concept.anchor, m.concept.templates) for m in manifests),
+        tuple(Target(m.concept.text, m.concept.anchor, m.concept.templates, m.names) for m in manifests),
         retain,
         templates=first.concept.templates,
         tokens=first.concept.tokens,
@@ -135,7 +139,9 @@ def _differences(one: Manifest, other: Manifest) -> Iterator[tuple[str, str, str
     ):
         if mine != its:
             yield name, mine, its
-    options, others = ({k: v for k, v in m.eraser.options.items() if not k.startswith(DERIVED)} for m in (one, other))
+    options, others = (
+        {k: v for k, v in m.eraser.options.items() if k != NAMES and not k.startswith(DERIVED)} for m in (one, other)
+    )
     for name in sorted(set(options) | set(others)):
         if options.get(name) != others.get(name):
             yield name, options.get(name, "none"), others.get(name, "none")

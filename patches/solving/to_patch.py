@@ -14,12 +14,12 @@ from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.format.manifest import Manifest
+from rasura.patches.format.manifest import NAMES, Manifest
 from rasura.patches.format.manifest_parts import ConceptSpec, EraserSpec, TensorIdentity
 from rasura.patches.format.patch import BASIS, Pairs, Patch, PatchTensors, Span
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.models.base_identity import BaseIdentity
-from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.concept_prompts import NAMES_SIGN, Target
 from rasura.patches.types import ParamName
 
 COMPRESSION: Final = 1e-4
@@ -65,7 +65,7 @@ def describe_patch(
     )
     eraser = EraserSpec(
         request.eraser.name,
-        {"layers": request.layers, **encode_options(request.eraser)},
+        {"layers": request.layers, **encode_options(request.eraser), **_names(target)},
         getattr(request.eraser, "seed", None),
     )
     manifest = Manifest(
@@ -79,6 +79,11 @@ def describe_patch(
         licence=request.licence,
     )
     return Patch(manifest, tensors)
+
+
+def _names(target: Target) -> dict[str, str]:
+    """Further names of the concept; a patch of one that has none says nothing of them."""
+    return {NAMES: NAMES_SIGN.join(target.names)} if target.names else {}
 
 
 def _identities(weights: Mapping[ParamName, torch.Tensor], erasure: Erasure) -> tuple[TensorIdentity, ...]:
@@ -102,7 +107,7 @@ def _protected(
         None
         if retain is None
         else RetainSpec(retain.source, len(retain.concepts), retain.sha256, request.retained_templates, retain.cut),
-        tuple(other.concept for other in request.targets if other != target) if promised else (),
+        tuple(name for other in request.targets if other != target for name in other.spoken) if promised else (),
         tuple(sorted(request.guarded)) if promised else (),
         dict(sorted(erasure.reads.items())),
     )

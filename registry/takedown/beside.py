@@ -265,9 +265,11 @@ class Attempts:
         return Target(item.concept, item.anchor, keep_unnamed(templates, item.concept, others))
 
     def _target_again(self, patch_id: PatchId) -> Target:
-        concept = self.ground.patches[patch_id].manifest.concept
+        manifest = self.ground.patches[patch_id].manifest
+        concept = manifest.concept
         others = [name for name in self._erased() if normal(name) != normal(concept.text)]
-        return Target(concept.text, self._anchor_again(concept), keep_unnamed(concept.templates, concept.text, others))
+        templates = keep_unnamed(concept.templates, concept.text, others)
+        return Target(concept.text, self._anchor_again(concept), templates, manifest.names)
 
     def _anchor_again(self, concept: ConceptSpec) -> str:
         """What it became; where that is to be erased now, what that becomes."""

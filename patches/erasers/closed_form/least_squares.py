@@ -70,10 +70,12 @@ def _begin_at_start(problem: Problem, target: Target, columns: Columns) -> Colum
     null = problem.reference.invariants  # [length, d]: the empty prompt
     if problem.request.tokens == "last":
         return replace(columns, anchors=null[0][:, None].expand_as(columns.anchors).clone())  # [d, n]
-    prompts = prompts_of(target.concept, problem.request.templates_of(target))
-    hidden, targets, anchors = problem.encoder.encode_all(prompts), [], []  # [prompts, length, d]
-    for i, prompt in enumerate(prompts):
-        positions = find_token_positions(problem.encoder, prompt, target.concept, "end")
+    templates = problem.request.templates_of(target)
+    prompts = [(prompt, name) for name in target.spoken for prompt in prompts_of(name, templates)]
+    hidden = problem.encoder.encode_all([prompt for prompt, _ in prompts])  # [prompts, length, d]
+    targets, anchors = [], []
+    for i, (prompt, name) in enumerate(prompts):
+        positions = find_token_positions(problem.encoder, prompt, name, "end")
         targets.append(hidden[i, positions])  # [n, d]
         anchors.append(null[: len(positions)])
     found = Columns(target.concept, torch.cat(targets).T.contiguous(), torch.cat(anchors).T.contiguous())

@@ -43,7 +43,7 @@ class NullSpace:
     """The method with its choices."""
 
     name: ClassVar[str] = "null-space"
-    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="v", rule="relative:1e-3")
+    defaults: ClassVar[Defaults] = Defaults(tokens="tail", layers="v", rule="relative:1e-3", names=True)
 
     ridge: float = option(
         1e-2, "softness λ as a share of the mean squared free target norm; 0 fits exactly", low=0, high=1 - 1e-9
@@ -86,13 +86,13 @@ def erase(
         BoundExceededError: a response too large for the grid.
     """
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
-    roots = _roots(compute_gram_of(full))
+    roots = compute_roots(compute_gram_of(full))
     free = [basis.project(columns.targets) for columns in concepts]  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
-        _check_free(columns, part, "the protected set", basis)
+        check_free(columns, part, "the protected set", basis)
     guards = [find_leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
     return tuple(
-        _solve(full, roots, columns, _projector(basis, guards, i), options) for i, columns in enumerate(concepts)
+        _solve(full, roots, columns, make_projector(basis, guards, i), options) for i, columns in enumerate(concepts)
     )
 
 
@@ -103,29 +103,53 @@ def compute_gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Projector:
-    """P = I − UᵀU − VᵀV, with V orthonormal and orthogonal to U."""
+class Projector:
+    """P = I − UᵀU − VᵀV, with V orthonormal and orthogonal to U.
+
+    Attributes:
+        basis: U [k, d].
+        guard: V [g, d], what of the other concepts lies outside it.
+    """
 
     basis: ProtectedBasis
-    guard: torch.Tensor  # [g, d]
+    guard: torch.Tensor
 
     def __call__(self, columns: torch.Tensor) -> torch.Tensor:
+        """P X of columns [d, n]."""
         once = self.basis.project(columns)
         twice = once - self.guard.T @ (self.guard @ once)  # V is orthogonal to U, so the order does not matter
         return twice - self.guard.T @ (self.guard @ twice)  # again: once leaves a rounding error in the span
 
 
-def _projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> _Projector:
+def make_projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> Projector:
+    """P of one concept: what neither the basis holds nor any of the other concepts.
+
+    Args:
+        basis: what is protected.
+        guards: orthonormal rows [g, d] of every concept of the request.
+        own: which of them is the concept's.
+    """
     others = [guard for i, guard in enumerate(guards) if i != own]
     # [Σ g, d]; of a single concept [0, d]
     stacked = torch.cat([*others, torch.zeros(0, basis.width, dtype=torch.float64)])
     if stacked.shape[0]:
         _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
         stacked = rows[values > 1e-9 * values[0]]  # concepts overlap: V must have full rank
-    return _Projector(basis, stacked)
+    return Projector(basis, stacked)
 
 
-def _check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
+def check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
+    """The share of a concept's energy that is free.
+
+    Args:
+        columns: the concept's.
+        free: of its targets, [d, n].
+        where: outside what, for a message.
+        basis: whose rank rule may be made coarser.
+
+    Raises:
+        ErasureRefusedError: next to nothing is.
+    """
     share = share_of(free, columns.targets)
     if share < FREE_FLOOR:
         raise ErasureRefusedError(
@@ -142,12 +166,12 @@ def _solve(
     weights: Mapping[ParamName, torch.Tensor],
     roots: tuple[torch.Tensor, torch.Tensor],
     columns: Columns,
-    project: _Projector,
+    project: Projector,
     options: NullSpace,
 ) -> Erasure:
     free = project(columns.targets)  # [d, n]
     where = "the span of the other concepts of this request"
-    share = _check_free(columns, free, where, project.basis)
+    share = check_free(columns, free, where, project.basis)
     A, Q = _factors(columns, free, roots, options)
     A = project(A.T).T  # once more: the solve costs a few digits
     return Erasure(
@@ -175,8 +199,8 @@ def _factors(
     return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]  # [r, d], [d, r]
 
 
-def _roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """G^½ and its pseudo-inverse, [d, d] float64."""
+def compute_roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """G^½ and its pseudo-inverse, [d, d] float64: in the metric of the first, lengths are those of the outputs."""
     values, vectors = torch.linalg.eigh(gram)
     present = values > NOISE * values[-1]  # of noise, the inverse root would make a share of 1e-8
     values = torch.where(present, values, torch.zeros_like(values)).sqrt()

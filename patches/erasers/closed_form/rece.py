@@ -49,7 +49,7 @@ class Rece:
 
     name: ClassVar[str] = "rece"
     defaults: ClassVar[Defaults] = Defaults(
-        tokens="end", layers="kv", rule="relative:1e-3", needs_retain=False, templates=BARE
+        tokens="end", layers="kv", rule="relative:1e-3", needs_retain=False, templates=BARE, names=True
     )
 
     epochs: int = option(1, "rounds against what brings the concept back; 0: UCE alone", low=0, high=50)
@@ -117,9 +117,11 @@ class Rece:
     def _whole_prompts(self, problem: Problem, target: Target) -> Columns:
         """All tokens of the concept's prompts, each with the token of the same position that it is to become."""
         templates = problem.request.templates_of(target)
-        hidden = problem.encoder.encode_all(prompts_of(target.concept, templates))  # [n, length, d]
+        prompts = [prompt for name in target.spoken for prompt in prompts_of(name, templates)]
+        hidden = problem.encoder.encode_all(prompts)  # [n, length, d]
         if self.towards == "anchor" and normal(target.anchor):
-            wanted = problem.encoder.encode_all(prompts_of(target.anchor, templates))  # [n, length, d]
+            wanted = problem.encoder.encode_all(prompts_of(target.anchor, templates))
+            wanted = wanted.repeat(len(target.spoken), 1, 1)  # [n, length, d]
         else:
             wanted = problem.reference.invariants.expand_as(hidden)
         width = hidden.shape[-1]

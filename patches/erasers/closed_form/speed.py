@@ -64,7 +64,7 @@ class _ByMode:
     """Defaults that follow an eraser's mode; those of the class are the paper's."""
 
     def __get__(self, eraser: Speed | None, owner: type[Speed]) -> Defaults:
-        found = Defaults(tokens="last", layers="v", rule="absolute:0.1", needs_retain=False)
+        found = Defaults(tokens="last", layers="v", rule="absolute:0.1", needs_retain=False, names=True)
         return replace(found, templates=BARE) if eraser is not None and eraser.mode == "code" else found
 
 

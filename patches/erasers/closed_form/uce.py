@@ -47,7 +47,9 @@ class _ByVariant:
 
     def __get__(self, eraser: Uce | None, owner: type[Uce]) -> Defaults:
         tokens = "end" if eraser is not None and eraser.variant == "2023" else "last"
-        return Defaults(tokens=tokens, layers="kv", rule="relative:1e-3", needs_retain=False, templates=BARE)
+        return Defaults(
+            tokens=tokens, layers="kv", rule="relative:1e-3", needs_retain=False, templates=BARE, names=True
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ _TRAINED: Final = {"steps": "2", "batch": "2", "images": "2", "drawing": "2", "l
 # Choices under which a method takes a moment.
 CHOICES: Final[dict[str, dict[str, str]]] = {
     "null-space": {},
+    "span": {"rounds": "1", "words": "4", "left": "0.5"},
     "speed": {"aug": "4"},
     "uce": {},
     "rece": {"epochs": "1"},

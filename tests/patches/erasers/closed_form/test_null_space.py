@@ -16,10 +16,10 @@ from rasura.patches.algebra.protected_subspace import (
 )
 from rasura.patches.erasers.closed_form.null_space import (
     NullSpace,
+    Projector,
     _factors,
-    _Projector,
-    _roots,
     compute_gram_of,
+    compute_roots,
     erase,
 )
 from rasura.patches.erasers.columns import Columns
@@ -30,7 +30,7 @@ COUNTS = (1, 10, 100)
 EXACT = NullSpace(ridge=1e-3, energy=1.0, rank_limit=1000)
 WORLD = World(width=768, retained=100, outs=(64, 80, 96, 112))
 BASIS = WORLD.basis()
-ROOTS = _roots(compute_gram_of(WORLD.weights))
+ROOTS = compute_roots(compute_gram_of(WORLD.weights))
 NOTHING = torch.zeros(0, 768, dtype=torch.float64)
 
 
@@ -40,7 +40,7 @@ def columns(count: int, seed: int = 7) -> Columns:
 
 def map_of(concept: Columns, basis: ProtectedBasis, options: NullSpace, guard: torch.Tensor = NOTHING) -> torch.Tensor:
     """M = Q·A [d, d] before it is rounded to the grid: ΔW_l = W_l M."""
-    project = _Projector(basis, guard)
+    project = Projector(basis, guard)
     A, Q = _factors(concept, project(concept.targets), ROOTS, options)
     return Q @ project(A.T).T
 
