@@ -35,9 +35,9 @@ from rasura.registry.log.entries.entry import (
     encode,
     encode_change,
     read_carefully,
-    read_quickly,
     removal_of,
 )
+from rasura.registry.log.entries.plain_form import read_quickly
 from rasura.registry.log.entries.record_digest import fingerprint
 from rasura.registry.log.merkle import hash_leaf
 
