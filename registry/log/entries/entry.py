@@ -12,10 +12,10 @@ signature to this entry at this place of this log. An entry without one has the 
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
 transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.entries.record_digest`).
-Replaying them must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…", "gone":true}`, which
-only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are
-kept as their number and digest, so that no entry passes 65,535 bytes, the limit of the C2SP `tlog-tiles` layout; the
-list itself then lies in the table beside the entry.
+Replaying them must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…",
+"gone":true}`, which only stacks can be; an entry without one has the bytes that it had before there were such. More
+than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes, the limit of the C2SP `tlog-
+tiles` layout; the list itself then lies in the table beside the entry.
 
 A text of a later version is refused, not half understood.
 """
@@ -44,9 +44,11 @@ from rasura.registry._storage.records.validation import (
 )
 from rasura.registry.log.entries.entry_parts import (
     ACTION,
+    MAX_CHANGES,
     MAX_ENTRY_BYTES,
     MAX_LISTED,
     OUTCOMES,
+    REMOVABLE,
     VERSION,
     Placement,
     RowChange,
@@ -79,7 +81,6 @@ ACTOR_TYPE: Final = "application/vnd.rasura.entry+json"
 
 _MAX_REASON: Final = 4096
 _MAX_DETAILS: Final = 64
-_MAX_CHANGES: Final = 64
 _MAX_SIGNATURE: Final = 128  # base64 of 72 bytes of DER has 96
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KINDS: Final = {
@@ -95,8 +96,6 @@ _KINDS: Final = {
     "PolicyRecord": ("policy", "scope"),
     "CaseRecord": ("case", "case_id"),
 }
-REMOVABLE: Final = frozenset({"stack"})
-"""Kinds of records that may be removed; all others stay for ever."""
 
 
 def identify_record(record: Record) -> tuple[str, str]:
@@ -139,8 +138,8 @@ def encode(
     """
     _check_draft(draft)
     _check_place(place)
-    if len(changes) > _MAX_CHANGES:
-        raise InputError(f"audit entry: expected at most {_MAX_CHANGES} changes at once, got {len(changes)}")
+    if len(changes) > MAX_CHANGES:
+        raise InputError(f"audit entry: expected at most {MAX_CHANGES} changes at once, got {len(changes)}")
     value: dict[str, JsonValue] = {
         "v": VERSION,
         "log": place.log,
@@ -173,7 +172,7 @@ def decode(data: bytes, patches: Sequence[PatchId] | None = ()) -> tuple[EntryRe
     Raises:
         FormatError: not canonical, unknown fields, another version, or patches that are not those of the bytes.
     """
-    quick = read_quickly(data, patches) if len(data) <= MAX_ENTRY_BYTES else None
+    quick = read_quickly(data, patches)
     return quick if quick is not None else read_carefully(data, patches)
 
 
@@ -190,7 +189,7 @@ def read_carefully(
         fields.text("id", limit=36),
         _time(fields),
     )
-    changes = tuple(_read_change(change) for change in fields.records("changes", limit=_MAX_CHANGES))
+    changes = tuple(_read_change(change) for change in fields.records("changes", limit=MAX_CHANGES))
     beside = _spelt_out(fields) if patches is None else tuple(patches)
     record = _read_record(fields, place, beside, hash_leaf(data), check=patches is not None)
     fields.done()
