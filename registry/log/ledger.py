@@ -29,6 +29,7 @@ __all__ = [
     "append",
     "changes_of",
     "every",
+    "find_first",
     "find_unfinished",
     "newest_note",
     "note_at",
@@ -267,6 +268,21 @@ def changes_of(session: Session, kind: str, key: str) -> tuple[tuple[EntryRecord
     return tuple(
         (entry, change) for entry, _, changes in read for change in changes if (change.kind, change.id) == (kind, key)
     )
+
+
+def find_first(
+    session: Session, patches: Sequence[PatchId], actions: Sequence[str]
+) -> tuple[tuple[PatchId, EntryRecord], ...]:
+    """For each of these patches the first entry of these actions that names it and says success."""
+    firsts = session.execute(
+        select(EntryPatchRow.patch_id, func.min(EntryRow.position))
+        .join(EntryRow, EntryRow.position == EntryPatchRow.position)
+        .where(EntryPatchRow.patch_id.in_(patches), EntryRow.action.in_(actions), EntryRow.outcome == "success")
+        .group_by(EntryPatchRow.patch_id)
+    ).all()
+    query = select(EntryRow.position, EntryRow.body).where(EntryRow.position.in_({at for _, at in firsts}))
+    entries = {entry.index: entry for entry in _records(session, session.execute(query).all())}
+    return tuple((PatchId(patch_id), entries[at]) for patch_id, at in firsts)
 
 
 def find_unfinished(session: Session, host: str | None = None) -> tuple[EntryRecord, ...]:
