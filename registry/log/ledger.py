@@ -299,7 +299,7 @@ def find_unfinished(session: Session, host: str | None = None) -> tuple[EntryRec
     return tuple(_records(session, session.execute(query).all()))
 
 
-def _records(session: Session, rows: Sequence[Row[tuple[int, bytes]]]) -> Iterator[EntryRecord]:
+def _records(session: Session, rows: Sequence[Row[int, bytes]]) -> Iterator[EntryRecord]:
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
         patches = patches_of(session, [position for position, _ in batch])
