@@ -13,7 +13,7 @@ from rasura.patches.errors import NotFoundError
 from rasura.patches.types import PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.versions import Versions
-from rasura.registry.standing.catalogue import Choice, list_patches
+from rasura.registry.standing.catalogue import Choice, Listed, list_patches
 from rasura.registry.standing.successors import find_successors
 
 COUNT = 23
@@ -37,7 +37,7 @@ def crowd(made: Place) -> tuple[Place, list[PatchId]]:
 
 def expected(registry: Registry) -> dict[PatchId, PatchId]:
     """What the manifests of all patches say, read anew."""
-    found = {}
+    found: dict[PatchId, PatchId] = {}
     for each in ("sd14", "sd15"):
         versions = Versions.of(registry, base(each).digest)
         found |= {old: versions.newest(old) for old in versions.records if versions.newest(old) != old}
@@ -51,7 +51,8 @@ def test_pages_are_the_list_cut_into_pieces(crowd: tuple[Place, list[PatchId]]) 
         assert ([each.record.patch_id for each in whole], more) == (ids, False)
         assert all(each.ticket == "because" for each in whole)
         for size in (1, 2, 5, COUNT - 1, COUNT, COUNT + 1):
-            before, got = None, []
+            before: PatchId | None = None
+            got: list[Listed] = []
             while True:
                 page, more = list_patches(registry, Choice(), limit=size, before=before)
                 assert len(page) == min(size, COUNT - len(got))
