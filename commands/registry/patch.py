@@ -60,12 +60,14 @@ for _moving in (export, check, apply, switch, revert, status, rebase, join, reta
 @click.option("--superseded", is_flag=True, help="Only those that another one supersedes.")
 @click.option("--current", is_flag=True, help="Only those that none supersedes.")
 @click.option("--retired", is_flag=True, help="The retired ones in place of the others.")
-def list_(registry_at: str | None, **which: Any) -> Result:
+@click.option("-n", "--limit", type=click.IntRange(1), help="Only so many, the newest.")
+@click.option("--before", metavar="ID", help="Only those that came before this patch: the page before.")
+def list_(limit: int | None, before: str | None, registry_at: str | None, **which: Any) -> Result:
     """List the registered patches, the oldest first: what each erases, and where it is in force."""
     from rasura.registry.standing.catalogue import PatchFilter, list_patches
 
     with open_registry(registry_at) as registry:
-        found = list_patches(registry, PatchFilter(**which))
+        found, more = list_patches(registry, PatchFilter(**which), limit=limit, before=before)
     data = [
         {
             "id": p.record.patch_id,
@@ -84,7 +86,16 @@ def list_(registry_at: str | None, **which: Any) -> Result:
         for p in found
     ]
     said = "no patches" + (" like that" if any(which.values()) else " yet: rasura takedown, rasura erase")
-    return Result({"patches": data}, lambda: _print_list(found) if found else line(said))
+
+    def text() -> None:
+        if not found:
+            line(said)
+            return
+        _print_list(found)
+        if more:
+            line(f"older ones: --before {short(found[0].record.patch_id)}")
+
+    return Result({"patches": data, "more": more}, text)
 
 
 def _print_list(found: "tuple[Listed, ...]") -> None:

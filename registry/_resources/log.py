@@ -1,6 +1,9 @@
 """The audit log: adding to it, and reading it."""
 
+from collections.abc import Sequence
+
 from rasura.patches.errors import AuditError
+from rasura.patches.types import PatchId
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
@@ -72,6 +75,13 @@ class Log(Opened):
             check_entries(session, found)
             check_newest(session, action, found)
             return found[0] if found else None
+
+    def first_entries(self, patches: Sequence[PatchId], actions: Sequence[str]) -> dict[PatchId, EntryRecord]:
+        """For each of these patches the first entry of these actions that names it and says success, where one does."""
+        with self.reading() as session:
+            found = ledger.find_first(session, patches, actions)
+            check_entries(session, [entry for _, entry in found])
+            return dict(found)
 
     def changes_of_host(self, host_id: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
         """Every entry that changed a host, with what it changed of it, the oldest first."""

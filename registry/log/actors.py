@@ -8,7 +8,7 @@ yet, or lost theirs, can begin; nor bringing the registry up to date, nor what w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from rasura.patches.errors import InputError, RasuraError, SignatureError
@@ -16,7 +16,8 @@ from rasura.patches.types import SHORT, KeyId
 from rasura.registry.log.entries.entry import ACTOR_TYPE, split_actor
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records.records import EntryRecord, Outcome
+    from rasura.registry._storage.records.records import Outcome
+    from rasura.registry.log.entries.entry_parts import Deed
 
 __all__ = ["ASKED", "REQUIRED", "Actors", "must_be_signed", "refuse_unsigned", "verify_actor"]
 
@@ -79,14 +80,19 @@ class Actors:
         self._pems = pems
         self._asked = False
 
-    def follow(self, entry: EntryRecord, body: bytes, trusted: Collection[str]) -> str | None:
-        """Go on by one entry; `trusted` are the keys that counted before it.
+    def follow(self, entry: Deed, body: bytes | None, trusted: Container[str]) -> str | None:
+        """Go on by one entry.
+
+        Args:
+            entry: what it says.
+            body: its bytes; None where their form has no signature.
+            trusted: the keys that counted before it.
 
         Returns:
             What is wrong with it; None of a good one.
         """
         try:
-            key_id = verify_actor(body, self._pems)
+            key_id = None if body is None else verify_actor(body, self._pems)
         except RasuraError as error:
             return error.message
         if key_id is not None and key_id not in trusted:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import Session, aliased
 
 from rasura.patches.errors import AuditError, NotFoundError
@@ -29,6 +29,7 @@ __all__ = [
     "append",
     "changes_of",
     "every",
+    "find_first",
     "find_unfinished",
     "newest_note",
     "note_at",
@@ -198,7 +199,7 @@ def every(
 ) -> tuple[EntryRecord, ...]:
     """Entries in order of their index. `after` is the index from which a further page goes on, in that order."""
     order = EntryRow.position.desc() if newest else EntryRow.position
-    query = select(EntryRow).order_by(order).limit(limit)
+    query = select(EntryRow.position, EntryRow.body).order_by(order).limit(limit)
     for column, value in (
         (EntryRow.host, which.host),
         (EntryRow.action, which.action),
@@ -215,7 +216,7 @@ def every(
         query = query.where(_mentions(session, f'"{CASE}":"') & _mentions(session, which.case))
     if after is not None:
         query = query.where(EntryRow.position < after if newest else EntryRow.position > after)
-    return tuple(_records(session, session.scalars(query).all()))
+    return tuple(_records(session, session.execute(query).all()))
 
 
 def _mentions(session: Session, text: str) -> ColumnElement[bool]:
@@ -237,7 +238,6 @@ def read_stored(session: Session, *, batch: int = _BATCH) -> Iterator[tuple[byte
         for position, body in rows:
             yield body, beside.get(position, ())
         start = rows[-1][0] + 1
-        session.expunge_all()
 
 
 def body_at(session: Session, index: int) -> bytes | None:
@@ -270,34 +270,49 @@ def changes_of(session: Session, kind: str, key: str) -> tuple[tuple[EntryRecord
     )
 
 
+def find_first(
+    session: Session, patches: Sequence[PatchId], actions: Sequence[str]
+) -> tuple[tuple[PatchId, EntryRecord], ...]:
+    """For each of these patches the first entry of these actions that names it and says success."""
+    firsts = session.execute(
+        select(EntryPatchRow.patch_id, func.min(EntryRow.position))
+        .join(EntryRow, EntryRow.position == EntryPatchRow.position)
+        .where(EntryPatchRow.patch_id.in_(patches), EntryRow.action.in_(actions), EntryRow.outcome == "success")
+        .group_by(EntryPatchRow.patch_id)
+    ).all()
+    query = select(EntryRow.position, EntryRow.body).where(EntryRow.position.in_({at for _, at in firsts}))
+    entries = {entry.index: entry for entry in _records(session, session.execute(query).all())}
+    return tuple((PatchId(patch_id), entries[at]) for patch_id, at in firsts)
+
+
 def find_unfinished(session: Session, host: str | None = None) -> tuple[EntryRecord, ...]:
     """Entries that began something which no later entry ended, the oldest first."""
     ending = aliased(EntryRow)
     query = (
-        select(EntryRow)
+        select(EntryRow.position, EntryRow.body)
         .outerjoin(ending, ending.closes == EntryRow.position)
         .where(EntryRow.outcome == "begun", ending.position.is_(None))
         .order_by(EntryRow.position)
     )
     if host is not None:
         query = query.where(EntryRow.host == host)
-    return tuple(_records(session, session.scalars(query).all()))
+    return tuple(_records(session, session.execute(query).all()))
 
 
-def _records(session: Session, rows: Sequence[EntryRow]) -> Iterator[EntryRecord]:
+def _records(session: Session, rows: Sequence[Row[int, bytes]]) -> Iterator[EntryRecord]:
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        patches = patches_of(session, [row.position for row in batch])
-        for row in batch:
-            yield decode(row.body, patches.get(row.position, ()))[0]
+        patches = patches_of(session, [position for position, _ in batch])
+        for position, body in batch:
+            yield decode(body, patches.get(position, ()))[0]
 
 
 def patches_of(session: Session, positions: Sequence[int]) -> dict[int, list[PatchId]]:
     """The patches beside each of these entries, in order."""
-    query = select(EntryPatchRow).where(EntryPatchRow.position.in_(positions)).order_by(EntryPatchRow.ordinal)
+    query = select(EntryPatchRow.position, EntryPatchRow.patch_id).where(EntryPatchRow.position.in_(positions))
     found: dict[int, list[PatchId]] = {}
-    for row in session.scalars(query):
-        found.setdefault(row.position, []).append(PatchId(row.patch_id))
+    for position, patch_id in session.execute(query.order_by(EntryPatchRow.ordinal)):
+        found.setdefault(position, []).append(PatchId(patch_id))
     return found
 
 

@@ -12,28 +12,26 @@ Whoever holds the signing key can write a log that passes all of this. Only a ch
 compare one that you kept with `LogReport.checkpoint`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, NoReturn, Protocol, cast
+from typing import Final, Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from rasura.patches.errors import AuditError, FormatError, InputError
-from rasura.patches.types import KeyId, PatchId
+from rasura.patches.errors import AuditError
+from rasura.patches.types import KeyId
 from rasura.registry._storage.database.tables import CheckpointRow, EntryPatchRow, EntryRow, KeyRow
-from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.actors import Actors
-from rasura.registry.log.entries.entry import Placement, RowChange, decode
 from rasura.registry.log.entries.record_digest import Record
-from rasura.registry.log.entries.replay import Replay, compare
-from rasura.registry.log.entries.signers import Trust
+from rasura.registry.log.entries.replay import compare
 from rasura.registry.log.log_key import LogKey
-from rasura.registry.log.merkle import EMPTY_ROOT, GrowingTree, hash_leaf
-from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, has_form, parse_note, verified_by
+from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.rotation import KeyChain, read_chain
+from rasura.registry.log.verifying.faults import HINT, find_fault
+from rasura.registry.log.verifying.stored import read_stored_entries
+from rasura.registry.log.verifying.walk import Walk
 
 __all__ = ["CLOSELY", "Audited", "LogReport", "verify_log"]
 
@@ -41,7 +39,6 @@ CLOSELY: Final = 10_000
 """Of how many of the newest checkpoints the signature is verified unless more is asked for: a second of work."""
 
 _BATCH: Final = 2000
-_HINT: Final = "keep this copy as evidence, then restore the registry from a backup"
 
 
 class Audited(Protocol):
@@ -121,198 +118,41 @@ def verify_log(
         chain = read_chain(session)
         named = chain.last
         if here and named not in here:  # of a rotation that a crash interrupted, either
-            raise AuditError(f"audit log: expected key {here[0]}, got {named}", hint=_HINT, check="key")
+            raise AuditError(f"audit log: expected key {here[0]}, got {named}", hint=HINT, check="key")
         if vkey is not None and vkey not in chain.keys:
-            raise AuditError(f"audit log: expected key {vkey}, got {named}", hint=_HINT, check="key")
+            raise AuditError(f"audit log: expected key {vkey}, got {named}", hint=HINT, check="key")
         _check_registry(session)
         old = _read_kept(kept, chain) if kept is not None else None
         pems = {KeyId(row.key_id): row.pem for row in session.scalars(select(KeyRow))}
         size = session.scalar(select(func.max(EntryRow.position))) or 0
-        walk = _Walk(chain, pems, [tree for tree in (memory, old) if tree is not None], _start(size, closely))
-        for stored in _rows(session, batch):
-            # (2): each entry's place, bytes and copied columns, and the signature of who acted, if it has one.
-            # (3): its checkpoint's signature, size and root.
-            walk.step(stored)
+        walk = Walk(chain, pems, [tree for tree in (memory, old) if tree is not None], _start(size, closely))
+        with closing(read_stored_entries(session, batch)) as entries:
+            for stored in entries:
+                # (2): each entry's place, bytes and copied columns, and the signature of who acted, if it has one.
+                # (3): its checkpoint's signature, size and root.
+                walk.step(stored)
         # (4): the log is as long as it was when it was last signed, and had that root there.
-        walk.finish(session)
+        walk.finish(session.scalar(select(func.max(CheckpointRow.size))) or 0)
         # (5): the tables are what the entries tell, and hold no row that belongs to nothing.
         _check_whole(session)
         compare(registry.records(session), walk.replay)
-    return replace(
-        walk.report(),
+    return LogReport(
+        vkey=str(chain.last),
+        size=walk.tree.size,
+        root=walk.tree.root(),
+        checkpoint=walk.note,
+        first=walk.times[0],
+        last=walk.times[1],
+        unfinished=tuple(sorted(walk.begun)),
+        backwards=tuple(walk.backwards),
         pinned=vkey is not None,
         replaced=vkey not in (None, chain.last),
+        rotations=chain.at,
         remembered=memory is not None,
+        signed=walk.actors.signed,
         kept=old.size if old else None,
+        signatures=walk.signatures,
     )
-
-
-class _Stored(NamedTuple):
-    """An entry as it lies in the tables, with what lies beside it."""
-
-    position: int
-    leaf: bytes
-    body: bytes
-    copied: tuple[datetime, str, str, str | None, int | None]
-    """Time, action, outcome, host and what it closes, as their columns have them."""
-    patches: Sequence[PatchId]
-    note: tuple[str, bytes] | None
-    """The checkpoint after it, and the tree under that; None where there is none."""
-
-
-class _Walk:
-    """The verifier between two entries."""
-
-    def __init__(self, chain: KeyChain, pems: Mapping[KeyId, str], known: Sequence[Checkpoint], closely: int) -> None:
-        self.replay = Replay()
-        self.actors = Actors(pems)
-        self._trust = Trust()
-        self._chain = chain
-        self._known = known
-        self._closely = closely
-        self._signatures = 0
-        self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
-        self._tree = GrowingTree()
-        self._note = ""
-        self._first: datetime | None = None
-        self._last: datetime | None = None
-        self._begun: set[int] = set()
-        self._backwards: list[int] = []
-
-    def step(self, stored: _Stored) -> None:
-        """Checks one entry and the checkpoint after it."""
-        index = self._tree.size
-        if stored.position != index:
-            _broken("order", index, f"expected entry {index}, got {stored.position}")
-        if hash_leaf(stored.body) != stored.leaf:
-            _broken("leaf", index, "its bytes are not those that were hashed")
-        entry, changes = self._read(stored)
-        self._tree.append(stored.leaf)
-        root = self._tree.root()
-        self._check_note(index, stored.note, root)
-        self._follow(entry)
-        self.replay.follow(entry, changes)
-        if (odd := self.actors.follow(entry, stored.body, self._trust.trusted)) is not None:
-            _broken("actor", index, odd)
-        self._trust.follow(entry, changes)
-        if any(self._tree.size == tree.size for tree in self._known):
-            self._roots[self._tree.size] = root
-
-    def finish(self, session: Session) -> None:
-        """Checks what only the end shows: a cut tail, and checkpoints of entries that are not there."""
-        size = self._tree.size
-        for tree in self._known:
-            if size < tree.size:
-                _broken("cut", size, f"expected {tree.size} entries as signed, got {size}")
-            if self._roots[tree.size] != tree.root:
-                _broken("exchanged", tree.size, "the entries up to here are not those that were signed")
-        beyond = session.scalar(select(func.max(CheckpointRow.size))) or 0
-        if beyond != size:
-            _broken("checkpoint", beyond, f"expected checkpoints up to {size}, got one of {beyond}")
-        if size == 0:
-            _broken("empty", 0, "expected at least the entry that made the registry")
-
-    def report(self) -> LogReport:
-        """What was found, all of it sound."""
-        assert self._first is not None  # `finish` refuses a log without entries
-        assert self._last is not None
-        return LogReport(
-            vkey=str(self._chain.last),
-            signed=self.actors.signed,
-            rotations=self._chain.at,
-            size=self._tree.size,
-            root=self._tree.root(),
-            checkpoint=self._note,
-            first=self._first,
-            last=self._last,
-            unfinished=tuple(sorted(self._begun)),
-            backwards=tuple(self._backwards),
-            signatures=self._signatures,
-        )
-
-    def _read(self, stored: _Stored) -> tuple[EntryRecord, tuple[RowChange, ...]]:
-        index = stored.position
-        try:
-            entry, place, changes = decode(stored.body, stored.patches)
-        except (FormatError, InputError) as error:
-            _broken("entry", index, error.message)
-        self._check_place(index, place)
-        if stored.copied != (entry.time, entry.action, entry.outcome, entry.host, entry.closes):
-            _broken("columns", index, "the columns beside it are not what its bytes say")
-        return entry, changes
-
-    def _check_place(self, index: int, place: Placement) -> None:
-        if (place.log, place.index) != (self._chain.name, index):
-            _broken("place", index, f"its bytes say entry {place.index} of {place.log}")
-
-    def _check_note(self, index: int, note: tuple[str, bytes] | None, root: bytes) -> None:
-        """The checkpoint signs this tree; of one far back in a long log, only that it says so."""
-        if note is None:
-            _broken("checkpoint", index, "it has no checkpoint")
-        text, frontier = note
-        signers, tree = self._chain.signers(index), Checkpoint(self._chain.name, self._tree.size, root)
-        closely = index >= self._closely or len(signers) > 1
-        if closely or not has_form(text, tree, signers[0]):
-            try:
-                parsed = parse_note(text.encode())
-                for key in signers:
-                    verified_by(parsed, [key])
-                signed = Checkpoint.parse(parsed.text)
-            except AuditError as error:
-                _broken("signature", index, error.message)
-            if signed != tree:
-                _broken("root", index, "the entries up to it are not those that its checkpoint signs")
-            self._signatures += 1
-        if frontier != self._tree.to_bytes():
-            _broken("frontier", index, "the tree stored with its checkpoint is another")
-        self._note = text
-
-    def _follow(self, entry: EntryRecord) -> None:
-        if self._last is not None and entry.time < self._last:
-            self._backwards.append(entry.index)
-        self._first, self._last = self._first or entry.time, entry.time
-        if entry.closes is not None:
-            if entry.closes not in self._begun:
-                _broken("closes", entry.index, f"it ends entry {entry.closes}, which is not begun")
-            self._begun.discard(entry.closes)
-        if entry.outcome == "begun":
-            self._begun.add(entry.index)
-
-
-def _rows(session: Session, batch: int) -> Iterator[_Stored]:
-    """Entries by index with their patches and checkpoints, a batch at a time: memory does not grow with the log."""
-    start = 0
-    while True:
-        rows = session.execute(_ENTRIES.where(EntryRow.position >= start).limit(batch)).all()
-        if not rows:
-            return
-        last = rows[-1][0]
-        notes = session.execute(_NOTES.where(CheckpointRow.size > start, CheckpointRow.size <= last + 1)).all()
-        beside = {size: (note, frontier) for size, note, frontier in notes}
-        patches: dict[int, list[PatchId]] = {}
-        listed = _PATCHES.where(EntryPatchRow.position >= start, EntryPatchRow.position <= last)
-        for position, patch_id in session.execute(listed):
-            patches.setdefault(position, []).append(PatchId(patch_id))
-        for position, leaf, body, *copied in rows:
-            columns = cast("tuple[datetime, str, str, str | None, int | None]", tuple(copied))
-            yield _Stored(position, leaf, body, columns, patches.get(position, ()), beside.get(position + 1))
-        start = last + 1
-
-
-_ENTRIES: Final = select(
-    EntryRow.position,
-    EntryRow.leaf_hash,
-    EntryRow.body,
-    EntryRow.time,
-    EntryRow.action,
-    EntryRow.outcome,
-    EntryRow.host,
-    EntryRow.closes,
-).order_by(EntryRow.position)
-_NOTES: Final = select(CheckpointRow.size, CheckpointRow.note, CheckpointRow.frontier)
-_PATCHES: Final = select(EntryPatchRow.position, EntryPatchRow.patch_id).order_by(
-    EntryPatchRow.position, EntryPatchRow.ordinal
-)
 
 
 def _start(last: int, closely: int | None) -> int:
@@ -341,11 +181,11 @@ def _check_whole(session: Session) -> None:
         return
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if found != "ok":
-        raise AuditError(f"database: expected a sound file, got: {found}", hint=_HINT, check="database")
+        raise AuditError(f"database: expected a sound file, got: {found}", hint=HINT, check="database")
     orphan = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
     if orphan is not None:
         raise AuditError(
-            f"audit log and tables differ: a row of {orphan[0]} belongs to no {orphan[2]}", hint=_HINT, check="tables"
+            f"audit log and tables differ: a row of {orphan[0]} belongs to no {orphan[2]}", hint=HINT, check="tables"
         )
 
 
@@ -354,8 +194,4 @@ def _check_registry(session: Session) -> None:
         select(EntryPatchRow.position).where(EntryPatchRow.position.not_in(select(EntryRow.position))).limit(1)
     )
     if stray is not None:
-        _broken("patches", stray, "patches are listed for an entry that is not there")
-
-
-def _broken(check: str, index: int, message: str) -> NoReturn:
-    raise AuditError(f"audit log, entry {index}: {message}", hint=_HINT, check=check, index=index)
+        find_fault("patches", stray, "patches are listed for an entry that is not there")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import PatchRecord
-from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.versions import Versions
 from rasura.registry.standing.recent import find_ticket
+from rasura.registry.standing.successors import find_successors
 
 __all__ = ["Listed", "PatchFilter", "list_patches"]
 
 _MADE: Final = ("patch.erase", "patch.rebase", "patch.join", "patch.retarget", "patch.adopt", "patch.add", "patch.pull")
+_PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +61,62 @@ class Listed:
     ticket: str
 
 
-def list_patches(registry: Registry, which: PatchFilter) -> tuple[Listed, ...]:
+def list_patches(
+    registry: Registry, which: PatchFilter, *, limit: int | None = None, before: str | None = None
+) -> tuple[tuple[Listed, ...], bool]:
     """The patches that are asked for, the oldest first.
 
+    Args:
+        registry: where.
+        which: what they must be.
+        limit: only so many of the newest.
+        before: only those that came before this one.
+
+    Returns:
+        The patches, and whether the limit left older ones out.
+
     Raises:
-        NotFoundError: no such base.
+        NotFoundError: no such base, or no such patch to go on from.
     """
-    bases = {base.digest: base.name for base in registry.bases()}
-    digest = None if which.base is None else registry.base(which.base).digest
-    retired, tickets = registry.retired_patches(), _tickets(registry)
+    names = {base.digest: base.name for base in registry.bases()}
+    retired, places = registry.retired_patches(), _find_places(registry)
+    found: list[Listed] = []
+    for page in _read_pages(registry, which, limit, before):
+        newer, told = find_successors(registry, page), registry.first_entries([r.patch_id for r in page], _MADE)
+        for record in page:
+            listed = Listed(
+                record,
+                names.get(record.base, record.base),
+                tuple(places.get(record.patch_id, ())),
+                newer.get(record.patch_id),
+                find_ticket(told[record.patch_id]) if record.patch_id in told else "",
+            )
+            if (record.patch_id in retired) == which.retired and _fits(listed, which):
+                found.append(listed)
+        if limit is not None and len(found) > limit:
+            return tuple(reversed(found[:limit])), True
+    return tuple(reversed(found)), False
+
+
+def _read_pages(
+    registry: Registry, which: PatchFilter, limit: int | None, before: str | None
+) -> Iterator[tuple[PatchRecord, ...]]:
+    """The records, the newest first; a first page of the limit's size, because that is often enough."""
+    base = None if which.base is None else registry.base(which.base).digest
+    last = None if before is None else registry.patch(before).patch_id
+    size = _PAGE if limit is None else min(limit + 1, _PAGE)
+    while page := registry.page_patches(size, before=last, base=base):
+        yield page
+        last, size = page[-1].patch_id, _PAGE
+
+
+def _find_places(registry: Registry) -> Mapping[PatchId, list[str]]:
+    """By patch the models that it is on."""
     places: dict[PatchId, list[str]] = {}
     for host in registry.hosts():
         for patch_id in host.applied:
             places.setdefault(patch_id, []).append(host.location)
-    versions: dict[str, Versions] = {}
-    found = []
-    for record in registry.patches(base=digest):
-        if record.base not in versions:
-            versions[record.base] = Versions.of(registry, record.base)
-        newest = versions[record.base].newest(record.patch_id)
-        listed = Listed(
-            record,
-            bases.get(record.base, record.base),
-            tuple(places.get(record.patch_id, ())),
-            newest if newest != record.patch_id else None,
-            tickets.get(record.patch_id, ""),
-        )
-        if (record.patch_id in retired) == which.retired and _fits(listed, which):
-            found.append(listed)
-    return tuple(found)
+    return places
 
 
 def _fits(listed: Listed, which: PatchFilter) -> bool:
@@ -101,14 +128,3 @@ def _fits(listed: Listed, which: PatchFilter) -> bool:
         or (which.superseded and listed.superseded_by is None)
         or (which.current and listed.superseded_by is not None)
     )
-
-
-def _tickets(registry: Registry) -> Mapping[PatchId, str]:
-    """By patch what the first entry says that brought it here."""
-    found: dict[PatchId, tuple[int, str]] = {}
-    for action in _MADE:
-        for entry in registry.entries(EntryFilter(action=action, outcome="success")):
-            for patch_id in entry.patches:
-                if patch_id not in found or entry.index < found[patch_id][0]:
-                    found[patch_id] = entry.index, find_ticket(entry)
-    return {patch_id: ticket for patch_id, (_, ticket) in found.items()}

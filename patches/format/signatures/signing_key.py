@@ -5,6 +5,7 @@ believed, so one key cannot count as two. Secrets appear in no `repr`, no messag
 """
 
 import errno
+import functools
 import os
 import tempfile
 from contextlib import suppress
@@ -227,6 +228,7 @@ def _private(key: "EllipticCurvePrivateKey") -> PrivateKey:
     return PrivateKey(PublicKey(_key_id(public), _pem(public)), key)
 
 
+@functools.lru_cache(maxsize=64)  # a long log asks for the keys of its actors again and again
 def _load_public(pem: bytes) -> "EllipticCurvePublicKey":
     if len(pem) > MAX_KEY_BYTES:
         raise FormatError(f"public key: expected at most {MAX_KEY_BYTES} bytes, got {len(pem)}")

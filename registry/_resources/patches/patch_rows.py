@@ -19,7 +19,7 @@ from rasura.registry.log.ledger import EntryFilter
 from rasura.registry.log.ledger import every as every_entry
 from rasura.registry.log.told.checks import check_absent, check_told
 
-__all__ = ["every", "find_beginning", "find_named", "find_retired", "insert", "load", "resolve"]
+__all__ = ["every", "find_beginning", "find_named", "find_retired", "insert", "load", "read_page", "resolve"]
 
 _HINT = "rasura patch list"
 
@@ -114,6 +114,28 @@ def every(session: Session, *, concept: str | None = None, base: Digest | None =
     if concept is not None:
         query = query.where(PatchRow.patch_id.in_(select(ConceptRow.patch_id).where(ConceptRow.concept == concept)))
     return _records(session, query)
+
+
+def read_page(
+    session: Session, limit: int, *, before: PatchId | None = None, base: Digest | None = None
+) -> tuple[PatchRecord, ...]:
+    """At most so many patches, the newest first, and only those older than `before`.
+
+    Raises:
+        NotFoundError: there is no such patch to go on from.
+    """
+    query = select(PatchRow.patch_id).order_by(PatchRow.added_at.desc(), PatchRow.patch_id.desc()).limit(limit)
+    if base is not None:
+        query = query.where(PatchRow.base == base)
+    if before is not None:
+        last = load(session, before)
+        query = query.where(
+            (PatchRow.added_at < last.added_at)
+            | ((PatchRow.added_at == last.added_at) & (PatchRow.patch_id < last.patch_id))
+        )
+    ids = session.scalars(query).all()
+    found = {each.patch_id: each for each in _records(session, select(PatchRow).where(PatchRow.patch_id.in_(ids)))}
+    return tuple(found[PatchId(each)] for each in ids)
 
 
 def _records(session: Session, query: Select[PatchRow]) -> tuple[PatchRecord, ...]:

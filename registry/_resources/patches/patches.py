@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rasura.patches._io.json_fields import show
@@ -21,6 +22,7 @@ from rasura.registry._resources.patches.patch_rows import (
     find_retired,
     insert,
     load,
+    read_page,
     resolve,
 )
 from rasura.registry._resources.resource import Opened
@@ -166,6 +168,22 @@ class Patches(Opened):
         """All patches, the oldest first, or those that erase `concept` or were computed on `base`."""
         with self.reading() as session:
             return every(session, concept=concept, base=base)
+
+    def page_patches(
+        self, limit: int, *, before: PatchId | None = None, base: Digest | None = None
+    ) -> tuple[PatchRecord, ...]:
+        """At most so many patches, the newest first; `before` is the last of the page before.
+
+        Raises:
+            NotFoundError: there is no such patch to go on from.
+        """
+        with self.reading() as session:
+            return read_page(session, limit, before=before, base=base)
+
+    def list_patch_ids(self) -> tuple[PatchId, ...]:
+        """The identifiers of all patches; whether their rows are those that the log tells of is not looked at."""
+        with self.reading() as session:
+            return tuple(PatchId(patch_id) for patch_id in session.scalars(select(PatchRow.patch_id)))
 
     def patch(self, ref: str) -> PatchRecord:
         """The patch with this identifier, abbreviation or concept; see `resolve_patch`.

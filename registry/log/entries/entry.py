@@ -12,18 +12,16 @@ signature to this entry at this place of this log. An entry without one has the 
 
 What is absent is left out, never null. `changes` is written by the registry alone: for each row that the same
 transaction changed, the digest of the whole record as it is afterwards (`rasura.registry.log.entries.record_digest`).
-Replaying them
-must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…", "gone":true}`, which
-only stacks can be; an entry without one has the bytes that it had before there were such. More than 128 patches are
-kept as their number and digest, so that no entry passes 65,535 bytes, the limit of the C2SP `tlog-tiles` layout; the
-list itself then lies in the table beside the entry.
+Replaying them must give the tables. A row that the transaction removed is told of by `{"kind":"stack", "id":"…",
+"gone":true}`, which only stacks can be; an entry without one has the bytes that it had before there were such. More
+than 128 patches are kept as their number and digest, so that no entry passes 65,535 bytes, the limit of the C2SP `tlog-
+tiles` layout; the list itself then lies in the table beside the entry.
 
 A text of a later version is refused, not half understood.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
@@ -32,7 +30,7 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue, show
 from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, InputError
-from rasura.patches.types import Digest, KeyId, PatchId
+from rasura.patches.types import KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord, Outcome
@@ -44,6 +42,18 @@ from rasura.registry._storage.records.validation import (
     from_instant,
     instant,
 )
+from rasura.registry.log.entries.entry_parts import (
+    ACTION,
+    MAX_CHANGES,
+    MAX_ENTRY_BYTES,
+    MAX_LISTED,
+    OUTCOMES,
+    REMOVABLE,
+    VERSION,
+    Placement,
+    RowChange,
+)
+from rasura.registry.log.entries.plain_form import read_quickly
 from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.merkle import hash_leaf
 
@@ -62,26 +72,16 @@ __all__ = [
     "identify_record",
     "members",
     "read_carefully",
-    "read_quickly",
     "removal_of",
     "split_actor",
 ]
 
-MAX_ENTRY_BYTES: Final = 65_535
-MAX_LISTED: Final = 128
-"""Patches that an entry spells out; more become a number and a digest."""
-
 ACTOR_TYPE: Final = "application/vnd.rasura.entry+json"
 """What an actor's signature is over: its DSSE payload type."""
 
-OUTCOMES: Final = ("success", "refused", "failed", "begun", "done")
-
-_VERSION: Final = 1
 _MAX_REASON: Final = 4096
 _MAX_DETAILS: Final = 64
-_MAX_CHANGES: Final = 64
 _MAX_SIGNATURE: Final = 128  # base64 of 72 bytes of DER has 96
-_ACTION: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z][a-z0-9_-]{0,31}){0,3}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KINDS: Final = {
     "KeyRecord": ("key", "key_id"),
@@ -96,30 +96,6 @@ _KINDS: Final = {
     "PolicyRecord": ("policy", "scope"),
     "CaseRecord": ("case", "case_id"),
 }
-REMOVABLE: Final = frozenset({"stack"})
-"""Kinds of records that may be removed; all others stay for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowChange:
-    """One row after a transaction: what it is, and the digest of all that it says."""
-
-    kind: str
-    id: str
-    record: Digest | None
-    """None: the row is gone."""
-    applied: Mapping[PatchId, int] | None = None
-    """Of hosts and stacks: new strengths in sixteenths of the patches that moved, 0 for those taken off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What the log gives to a draft: its place."""
-
-    log: str
-    index: int
-    entry_id: str
-    time: datetime
 
 
 def identify_record(record: Record) -> tuple[str, str]:
@@ -162,10 +138,10 @@ def encode(
     """
     _check_draft(draft)
     _check_place(place)
-    if len(changes) > _MAX_CHANGES:
-        raise InputError(f"audit entry: expected at most {_MAX_CHANGES} changes at once, got {len(changes)}")
+    if len(changes) > MAX_CHANGES:
+        raise InputError(f"audit entry: expected at most {MAX_CHANGES} changes at once, got {len(changes)}")
     value: dict[str, JsonValue] = {
-        "v": _VERSION,
+        "v": VERSION,
         "log": place.log,
         "index": place.index,
         "id": place.entry_id,
@@ -196,7 +172,7 @@ def decode(data: bytes, patches: Sequence[PatchId] | None = ()) -> tuple[EntryRe
     Raises:
         FormatError: not canonical, unknown fields, another version, or patches that are not those of the bytes.
     """
-    quick = read_quickly(data, patches) if len(data) <= MAX_ENTRY_BYTES else None
+    quick = read_quickly(data, patches)
     return quick if quick is not None else read_carefully(data, patches)
 
 
@@ -206,94 +182,18 @@ def read_carefully(
     """As `decode`, field by field: any entry, and what is wrong with what is none."""
     what = "audit entry"
     fields = Fields.of(canonical_json.loads(data, what=what, limit=MAX_ENTRY_BYTES), what)
-    fields.integer("v", _VERSION, _VERSION)
+    fields.integer("v", VERSION, VERSION)
     place = Placement(
         fields.text("log", limit=255),
         fields.integer("index", 0, canonical_json.MAX_INTEGER),
         fields.text("id", limit=36),
         _time(fields),
     )
-    changes = tuple(_read_change(change) for change in fields.records("changes", limit=_MAX_CHANGES))
+    changes = tuple(_read_change(change) for change in fields.records("changes", limit=MAX_CHANGES))
     beside = _spelt_out(fields) if patches is None else tuple(patches)
     record = _read_record(fields, place, beside, hash_leaf(data), check=patches is not None)
     fields.done()
     return record, place, changes
-
-
-_PLAIN: Final = r"[ !#-\[\]-~]"  # ASCII that no JSON text escapes
-_HEX: Final = r"[0-9a-f]{64}"
-_WHOLE: Final = r"(?:0|[1-9][0-9]{0,15})"
-_DETAIL: Final = rf'"({_PLAIN}*)":(?:"({_PLAIN}*)"|(-?{_WHOLE}))'
-_DETAIL_FORM: Final = re.compile(_DETAIL)
-_FORM: Final = re.compile(
-    rf'\{{"actor":\{{"name":"(?P<actor>{_PLAIN}{{0,4096}})"\}},(?:"base":"(?P<base>{_HEX})",)?"changes":\[\],'
-    rf'(?:"closes":(?P<closes>{_WHOLE}),)?"details":\{{(?P<details>(?:{_DETAIL}(?:,{_DETAIL})*)?)\}},'
-    rf'(?:"effect":\{{(?:"after":"(?P<after>{_HEX})")?(?(after)(?:,(?="before"))?)(?:"before":"(?P<before>{_HEX})")?\}},)?'
-    rf'(?:"host":"(?P<host>{_PLAIN}{{0,4096}})",)?"id":"(?P<id>{_PLAIN}{{0,36}})","index":(?P<index>{_WHOLE}),'
-    rf'"log":"(?P<log>{_PLAIN}{{0,255}})",'
-    rf'"outcome":\{{(?:"error":"(?P<error>{_PLAIN}{{0,4096}})",)?"status":"(?P<status>{"|".join(OUTCOMES)})"\}},'
-    rf'"patches":(?P<patches>\[(?:"{_HEX}"(?:,"{_HEX}")*)?\]),"reason":\{{"text":"(?P<reason>{_PLAIN}{{0,4096}})"\}},'
-    rf'"time":"(?P<time>{_PLAIN}{{27}})","type":"(?P<type>{_ACTION.pattern})","v":{_VERSION}\}}'
-)
-"""The bytes of an entry in which nothing is escaped and no row changed, as nearly all are."""
-
-
-def read_quickly(
-    data: bytes, patches: Sequence[PatchId] | None
-) -> tuple[EntryRecord, Placement, tuple[RowChange, ...]] | None:
-    """What the careful reader gives, of entries of the usual form; None of every other: that one says what is wrong.
-
-    Canonical JSON has one order of names, so one pattern knows all bytes of such an entry, but for the details, whose
-    names must ascend. It takes a fraction of the time.
-    """
-    found = _FORM.fullmatch(data.decode("latin-1"))
-    if found is None:
-        return None
-    listed_here = tuple(PatchId(each) for each in found["patches"][2:-2].split('","') if each)
-    index, closes, details = int(found["index"]), found["closes"], _read_plain_details(found["details"])
-    if (
-        details is None
-        or (patches is not None and listed_here != tuple(patches))
-        or len(listed_here) > MAX_LISTED
-        or max(index, int(closes or 0)) > canonical_json.MAX_INTEGER
-    ):
-        return None
-    try:
-        time = from_instant(found["time"])
-    except InputError:
-        return None
-    base, before, after = (None if each is None else Digest(each) for each in found.group("base", "before", "after"))
-    record = EntryRecord(
-        index=index,
-        time=time,
-        actor=found["actor"],
-        action=found["type"],
-        outcome=cast("Outcome", found["status"]),
-        reason=found["reason"],
-        patches=listed_here,
-        base=base,
-        host=found["host"],
-        before=before,
-        after=after,
-        details=MappingProxyType(details),
-        leaf_hash=hash_leaf(data),
-        error=found["error"],
-        closes=None if closes is None else int(closes),
-        entry_id=found["id"],
-    )
-    return record, Placement(found["log"], index, found["id"], time), ()
-
-
-def _read_plain_details(text: str) -> dict[str, str | int] | None:
-    """The details; None where names do not ascend, or a number is too large."""
-    details: dict[str, str | int] = {}
-    last = ""
-    for at, (name, said, number) in enumerate(_DETAIL_FORM.findall(text)):
-        if (at and name <= last) or (number and (abs(int(number)) > canonical_json.MAX_INTEGER or number == "-0")):
-            return None
-        details[name] = int(number) if number else said
-        last = name
-    return details
 
 
 def _sign(value: dict[str, JsonValue], name: str, key: "SigningKey") -> dict[str, JsonValue]:
@@ -353,7 +253,7 @@ def _read_record(
         index=place.index,
         time=place.time,
         actor=actor,
-        action=fields.text("type", _ACTION),
+        action=fields.text("type", ACTION),
         outcome=cast("Outcome", outcome.choice("status", OUTCOMES)),
         reason=_inner(fields, "reason", "text"),
         patches=patches,
@@ -445,7 +345,7 @@ def _check_draft(draft: Draft) -> None:
     """Everything that the reader would refuse is refused here, before it is signed."""
     check_text("actor", draft.actor, limit=255)
     check_text("reason", draft.reason, limit=_MAX_REASON, empty=True)
-    if not _ACTION.fullmatch(draft.action) or draft.outcome not in OUTCOMES:
+    if not ACTION.fullmatch(draft.action) or draft.outcome not in OUTCOMES:
         raise InputError(f"audit entry: expected noun.verb and an outcome, got {show(draft.action)}, {draft.outcome}")
     for patch_id in draft.patches:
         check_digest("patch id", patch_id)

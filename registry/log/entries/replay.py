@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.entries.entry import RowChange, identify_record, members
+from rasura.registry.log.entries.entry import identify_record, members
+from rasura.registry.log.entries.entry_parts import Deed, RowChange
 from rasura.registry.log.entries.record_digest import Record, fingerprint
 
 __all__ = ["Replay", "compare"]
@@ -31,7 +31,7 @@ class Replay:
         self.stacks: dict[tuple[str, str], dict[PatchId, int] | None] = {}
         """Host or stack to its patches in sixteenths; None once an entry moved too many to spell them out."""
 
-    def follow(self, entry: EntryRecord, changes: tuple[RowChange, ...]) -> None:
+    def follow(self, entry: Deed, changes: tuple[RowChange, ...]) -> None:
         """Applies the changes of one entry.
 
         Raises:

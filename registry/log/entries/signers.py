@@ -11,8 +11,7 @@ from typing import Final
 
 from rasura.patches.errors import AuditError
 from rasura.patches.types import KeyId
-from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_parts import Deed, RowChange
 
 __all__ = ["POLICY", "REVOKED", "SIGNERS", "Trust", "name_signers"]
 
@@ -35,20 +34,17 @@ class Trust:
         self._trusted: set[str] = set()
         self._once: set[str] = set()
 
-    @property
-    def trusted(self) -> frozenset[str]:
-        """Those keys."""
-        return frozenset(self._trusted)
+    def __contains__(self, key: object) -> bool:
+        return key in self._trusted
 
-    def follow(self, entry: EntryRecord, changes: Iterable[RowChange]) -> None:
+    def follow(self, entry: Deed, changes: Iterable[RowChange]) -> None:
         """Go on by one entry.
 
         Raises:
             AuditError: it puts patches on a model that a key signed which was not trusted then, or keeps patches there
                 of a key that never was.
         """
-        keys = {change.id for change in changes if change.kind == "key"}
-        if keys:
+        if keys := {change.id for change in changes if change.kind == "key"}:
             self._trusted = self._trusted - keys if entry.action == _TAKES else self._trusted | keys
             self._once |= self._trusted
         if entry.outcome == "begun":
@@ -56,7 +52,7 @@ class Trust:
             _check(entry, REVOKED, self._once, "signed what it keeps, and was never trusted")
 
 
-def _check(entry: EntryRecord, detail: str, allowed: Container[str], said: str) -> None:
+def _check(entry: Deed, detail: str, allowed: Container[str], said: str) -> None:
     named = entry.details.get(detail)
     if not isinstance(named, str) or not named:
         return

@@ -13,6 +13,7 @@ Only Ed25519 (type 0x01) is known here. Signatures by keys that nobody asked abo
 demands, so that witnesses can add theirs.
 """
 
+import binascii
 import functools
 import hashlib
 import re
@@ -31,8 +32,8 @@ __all__ = [
     "Checkpoint",
     "Note",
     "NoteSignature",
+    "PlainNotes",
     "VerifyKey",
-    "has_form",
     "parse_note",
     "sign_note",
     "verified_by",
@@ -198,10 +199,34 @@ def sign_note(text: str, name: str, key: "Ed25519PrivateKey") -> Note:
     return Note(text, (NoteSignature(name, verifier.key_id, key.sign(text.encode())),))
 
 
-def has_form(text: str, tree: Checkpoint, key: VerifyKey) -> bool:
-    """Whether a note is this checkpoint with one signature that says to be by this key; it is not verified."""
-    before = f"{tree.text}\n{_DASH}{key.name} "
-    return text.startswith(before) and _find_form(key).fullmatch(text, len(before)) is not None
+class PlainNotes:
+    """Checkpoints that one key alone signed, as a log writes them: one spelling each, known without being read."""
+
+    __slots__ = ("_between", "_key", "_rest", "_start")
+
+    def __init__(self, key: VerifyKey) -> None:
+        self._key = key
+        self._start = f"{key.name}\n"
+        self._between = f"\n{_DASH}{key.name} "
+        self._rest = _find_form(key)
+
+    def match(self, note: str, size: int, root: bytes) -> bool:
+        """Whether a note is the checkpoint of this tree with one signature that says to be the key's; not verified."""
+        return self._find_signature(note, self._write_text(size, root)) is not None
+
+    def verify(self, note: str, size: int, root: bytes) -> bool:
+        """Whether a note is the checkpoint of this tree, and its one signature is the key's."""
+        text = self._write_text(size, root)
+        line = self._find_signature(note, text)
+        return line is not None and self._key.accepts(text.encode(), binascii.a2b_base64(line)[_ID_BYTES:])
+
+    def _write_text(self, size: int, root: bytes) -> str:
+        return f"{self._start}{size}\n{encode_base64(root)}\n"
+
+    def _find_signature(self, note: str, text: str) -> str | None:
+        before = text + self._between
+        found = self._rest.fullmatch(note, len(before)) if note.startswith(before) else None
+        return None if found is None else found[0]
 
 
 @functools.lru_cache(maxsize=16)

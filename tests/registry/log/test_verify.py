@@ -31,7 +31,7 @@ from support.registries.registry_fixtures import (
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
 from rasura.registry.log.entries.entry import Placement, encode
-from rasura.registry.log.log_key import LogKey
+from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency, verify_consistency
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
@@ -259,6 +259,27 @@ def change_the_time_beside_an_entry(db: Intruder) -> None:
     db("UPDATE entry SET time = '2020-01-01T00:00:00.000000Z' WHERE position = 3")
 
 
+def respell_the_time_beside_an_entry(db: Intruder) -> None:
+    db("UPDATE entry SET time = replace(time, 'Z', '+00:00') WHERE position = 3")
+
+
+def ruin_the_time_beside_an_entry(db: Intruder) -> None:
+    db("UPDATE entry SET time = 'yesterday' WHERE position = 3")
+
+
+def move_the_patches_to_the_entry_before(db: Intruder) -> None:
+    first = int(db("SELECT MIN(position) FROM entry_patch")[0][0])
+    db("UPDATE entry_patch SET position = ? WHERE position = ?", first - 1, first)
+
+
+def list_one_more_patch_beside_an_entry(db: Intruder) -> None:
+    db("INSERT INTO entry_patch (position, ordinal, patch_id) VALUES (3, 999, ?)", digest("another"))
+
+
+def list_no_patches_beside_an_entry(db: Intruder) -> None:
+    db("DELETE FROM entry_patch")
+
+
 def change_the_patches_beside_an_entry(db: Intruder) -> None:
     db("UPDATE entry_patch SET patch_id = ?", digest("another"))
 
@@ -333,6 +354,11 @@ ATTACKS: dict[Attack, str] = {
     change_a_column_beside_an_entry: "columns",
     change_the_host_beside_an_entry: "columns",
     change_the_time_beside_an_entry: "columns",
+    respell_the_time_beside_an_entry: "columns",
+    ruin_the_time_beside_an_entry: "columns",
+    move_the_patches_to_the_entry_before: "entry",
+    list_one_more_patch_beside_an_entry: "entry",
+    list_no_patches_beside_an_entry: "entry",
     change_the_patches_beside_an_entry: "entry",
     list_patches_for_no_entry: "patches",
     remove_a_checkpoint: "checkpoint",
@@ -353,6 +379,49 @@ def test_an_attack_on_the_log_is_caught(full: Place, attack: Attack) -> None:
     with intruder(full) as db:
         attack(db)
     assert refused(full).details["check"] == ATTACKS[attack]
+
+
+@pytest.mark.parametrize(("kind", "attack"), on_both(ATTACKS), ids=lambda value: getattr(value, "__name__", None))
+def test_an_attack_far_back_in_a_long_log_is_caught(full: Place, attack: Attack) -> None:
+    """Of old checkpoints the signature is not verified; what they say is held to the tree all the same."""
+    with intruder(full) as db:
+        attack(db)
+    with full.open() as registry, pytest.raises(AuditError) as caught:
+        verify_log(registry, closely=0 if attack not in NEWEST else 1)
+    assert caught.value.details["check"] == ATTACKS[attack]
+
+
+NEWEST = (append_with_another_key, append_without_the_key)
+"""What the newest signature alone shows, which is always verified."""
+
+
+SPELLINGS = {
+    "a day that no month has": (b'"time":"2026-01-31', b'"time":"2026-02-31'),
+    "a number with a sign that changes nothing": (b'"size":12', b'"size":-0'),
+    "names out of order": (b'"details":{"size":12,"story":"true"}', b'"details":{"story":"true","size":12}'),
+    "a name that is there twice": (b'"details":{"size":12,"story":"true"}', b'"details":{"size":12,"size":12}'),
+    "an escape where none is due": (b'"story":"true"', b'"story":"tru\\u0065"'),
+    "another version": (b'"v":1}', b'"v":2}'),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_even_the_keys_owner_writes_no_entry_in_another_spelling(made: Place, name: str) -> None:
+    """Bytes that the log's own key signed, and that no strict reader takes."""
+    old, new = SPELLINGS[name]
+    with Registry.open(made.location, now=Clock(EPOCH)) as registry:
+        registry.note(draft(details={"size": 12, "story": "true"}))
+        key_of_log = registry.log_key
+        assert verify_log(registry).size == 2
+    with intruder(made) as db:
+        db.rewrite(1, old, new)
+        tree = Frontier()
+        for index in range(2):
+            tree = tree.append(bytes(db("SELECT leaf_hash FROM entry WHERE position = ?", index)[0][0]))
+        signed = Checkpoint(_origin(db), 2, tree.root())
+        db("UPDATE checkpoint SET note = ?, frontier = ? WHERE size = 2", key_of_log.sign(signed), tree.to_bytes())
+    key_of_log.remember(LastSigned(signed))
+    assert refused(made).details["check"] == "entry"
 
 
 def test_an_old_copy_is_caught_by_the_verifier_and_by_the_next_writer(folder: Path) -> None:

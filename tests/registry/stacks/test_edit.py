@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.registries.manifest_patches import with_manifest
 from support.registries.registry_fixtures import EPOCH, Place, add_patch, base, digest, draft, filled, patch, stack
 from support.registries.workshop import ALICE, Workshop, workshop
 from support.values import factories
@@ -283,36 +284,6 @@ def test_a_stack_is_of_one_base_that_is_here(registry: Registry, made: Place) ->
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
-
-
-def with_manifest(
-    registry: Registry, concept: str, *supersedes: PatchId, base_digest: str | None = None, age: int = 0
-) -> PatchId:
-    """A registered patch with a real manifest that says this; nobody reads its tensors."""
-    manifest = replace(
-        _template(),
-        concept=replace(_template().concept, text=concept, anchor=f"anchor {age} {len(supersedes)}"),
-        supersedes=supersedes,
-    )
-    data = manifest.to_bytes()
-    files = {"manifest.json": data, "model.sig": b"x"}
-    record = patch(
-        concept,
-        concepts=(concept,),
-        base=base_digest or digest("sd14"),
-        files={name: sha256(content) for name, content in files.items()},
-        size=sum(map(len, files.values())),
-        added_at=EPOCH + timedelta(minutes=age),
-    )
-    record = replace(record, patch_id=manifest.patch_id)
-    assert registry.add_patch(record, files, draft("patch.add"))
-    return manifest.patch_id
-
-
-@functools.cache
-def _template() -> Manifest:
-    world = factories.World(width=12, retained=3, outs=(4,))
-    return world.erase(world.columns("x", 1))[0].manifest
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ from rasura.registry.log.entries.entry import (
     encode,
     encode_change,
     read_carefully,
-    read_quickly,
     removal_of,
 )
+from rasura.registry.log.entries.plain_form import read_quickly
 from rasura.registry.log.entries.record_digest import fingerprint
 from rasura.registry.log.merkle import hash_leaf
 
@@ -306,10 +306,21 @@ PLAIN_DRAFTS = st.builds(
 )
 
 
-@given(PLAIN_DRAFTS, st.data())
-def test_the_quick_reader_says_what_the_careful_one_says_or_nothing(draft: Draft, draw: st.DataObject) -> None:
+MOVES = st.dictionaries(st.sampled_from([PatchId(each * 64) for each in "abc"]), st.integers(-64, 64), max_size=3)
+PLAIN_CHANGES = st.lists(
+    st.builds(RowChange, st.sampled_from(["host", "stack"]), TEXTS, st.just(Digest("f" * 64)), st.none() | MOVES)
+    | st.builds(RowChange, st.just("stack"), TEXTS, st.none()),
+    max_size=3,
+)
+SPOILT = list(b'"{}[],:0129-aez\\\x00\x7f\xc3')
+
+
+@given(PLAIN_DRAFTS, PLAIN_CHANGES, st.data())
+def test_the_quick_reader_says_what_the_careful_one_says_or_nothing(
+    draft: Draft, changes: list[RowChange], draw: st.DataObject
+) -> None:
     try:
-        body = encode(draft, PLACE)
+        body = encode(draft, PLACE, changes)
     except InputError:
         return
     quick = read_quickly(body, draft.patches)
@@ -318,7 +329,7 @@ def test_the_quick_reader_says_what_the_careful_one_says_or_nothing(draft: Draft
     elif body.isascii() and b"\\" not in body and b"\x7f" not in body:
         raise AssertionError(body)  # then nothing would be quick
     at = draw.draw(st.integers(0, len(body) - 1))
-    other = draw.draw(st.sampled_from(list(b'"{}[],:0129-aez\\\x00\x7f\xc3')))
+    other = draw.draw(st.sampled_from(SPOILT))
     bad = draw.draw(
         st.sampled_from([body[:at] + bytes([other]) + body[at + 1 :], body[:at] + body[at + 1 :], body + b" "])
     )
@@ -326,3 +337,54 @@ def test_the_quick_reader_says_what_the_careful_one_says_or_nothing(draft: Draft
         found = read_quickly(bad, listed)
         if found is not None:
             assert found == read_carefully(bad, listed)
+
+
+A64, B64, F64 = ("a" * 64, "b" * 64, "f" * 64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        f'{{"applied":{{"{B64}":1,"{A64}":1}},"id":"x","kind":"host","record":"{F64}"}}',
+        f'{{"applied":{{"{A64}":1,"{A64}":2}},"id":"x","kind":"host","record":"{F64}"}}',
+        f'{{"applied":{{"{A64}":-0}},"id":"x","kind":"host","record":"{F64}"}}',
+        f'{{"applied":{{"{A64}":65}},"id":"x","kind":"host","record":"{F64}"}}',
+        f'{{"applied":{{"{A64}":-65}},"id":"x","kind":"host","record":"{F64}"}}',
+        f'{{"applied":{{"{A64}":01}},"id":"x","kind":"host","record":"{F64}"}}',
+        f'{{"id":"{"x" * 65}","kind":"host","record":"{F64}"}}',
+        f'{{"id":"x","kind":"{"k" * 33}","record":"{F64}"}}',
+        f'{{"id":"x","kind":"host","record":"{F64}"}},',
+        f'{{"id":"x","kind":"host","record":"{"F" * 64}"}}',
+        f'{{"gone":true,"id":"x","kind":"stack","record":"{F64}"}}',
+        '{"gone":true,"id":"x","kind":"host"}',
+        '{"gone":false,"id":"x","kind":"stack"}',
+        '{"id":"x","kind":"stack"}',
+        ",".join([f'{{"id":"x","kind":"host","record":"{F64}"}}'] * 65),
+    ],
+)
+def test_no_reader_takes_changes_that_are_none(changes: str) -> None:
+    body = encode(replace(FULL, reason=""), PLACE).replace(b'"changes":[]', f'"changes":[{changes}]'.encode())
+    assert read_quickly(body, FULL.patches) is None
+    with pytest.raises(FormatError):
+        read_carefully(body, FULL.patches)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"before":', b',"before":'),
+        (b'"closes":41', b'"closes":9007199254740993'),
+        (b'"index":42', b'"index":9007199254740993'),
+        (b"2026-01-31T", b"2026-02-30T"),
+        (b"T12:", b"T24:"),
+        (b'"layers":32', b'"layers":-0'),
+        (b'"layers":32', b'"device":"gpu"'),
+    ],
+)
+def test_no_reader_takes_numbers_times_and_names_that_are_none(old: bytes, new: bytes) -> None:
+    body = encode(replace(FULL, reason="", after=None), PLACE, [CHANGE])
+    assert old in body
+    assert read_quickly(body, FULL.patches) is not None
+    assert read_quickly(body.replace(old, new), FULL.patches) is None
+    with pytest.raises(FormatError):
+        read_carefully(body.replace(old, new), FULL.patches)

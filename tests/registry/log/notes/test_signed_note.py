@@ -9,8 +9,8 @@ from rasura.patches.errors import AuditError
 from rasura.registry.log.notes.signed_note import (
     Checkpoint,
     Note,
+    PlainNotes,
     VerifyKey,
-    has_form,
     parse_note,
     sign_note,
     verified_by,
@@ -219,14 +219,23 @@ def test_checkpoints_read_back(origin: str, size: int, root: bytes) -> None:
 def test_the_form_of_a_checkpoint_is_that_of_one_signature_in_its_one_spelling() -> None:
     private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     key = VerifyKey("rasura/log/1", private.public_key().public_bytes_raw())
+    other = VerifyKey(key.name, Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw())
+    plain = PlainNotes(key)
     for size in range(40):
         tree = Checkpoint(key.name, size, bytes([size]) * 32)
         text = str(sign_note(tree.text, key.name, private))
-        assert has_form(text, tree, key)
+        assert plain.match(text, size, tree.root)
+        assert plain.verify(text, size, tree.root)
         for at in range(len(text)):
             bad = text[:at] + ("B" if text[at] == "A" else "A") + text[at + 1 :]
-            if has_form(bad, tree, key):  # then it differs in the signature alone
+            assert not plain.verify(bad, size, tree.root)
+            if plain.match(bad, size, tree.root):  # then it differs in the signature alone
                 signature = parse_note(bad.encode()).signatures[0]
                 assert (signature.name, signature.key_id, len(signature.value)) == (key.name, key.key_id, 64)
-        assert not has_form(text + text.splitlines()[-1] + "\n", tree, key)
-        assert not has_form(text, Checkpoint(key.name, size + 1, tree.root), key)
+        for odd in (text + text.splitlines()[-1] + "\n", text + "\n", text[:-1], " " + text, ""):
+            assert not plain.match(odd, size, tree.root)
+            assert not plain.verify(odd, size, tree.root)
+        assert not plain.match(text, size + 1, tree.root)
+        assert not plain.match(text, size, bytes([size + 1]) * 32)
+        assert not PlainNotes(other).match(text, size, tree.root)
+        assert not PlainNotes(other).verify(text, size, tree.root)
