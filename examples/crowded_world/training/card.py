@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from rasura.evaluation.report.metrics import compute_wilson
 
+_FEWEST: Final = 3  # of fewer pictures a share says nothing
 README: Final = Path(__file__).parents[1] / "README.md"
 
 
@@ -26,6 +27,8 @@ def list_rows(report: Mapping[str, Any], judge: Mapping[str, Mapping[str, float]
     for section, groups in report["tables"].items():
         for group in ("all", *(name for name in groups if name != "all")):
             row = groups[group]
+            if row["n"] < _FEWEST:
+                continue
             cells = [_share(row[axis], row["n"]) for axis in ("object", "category", "style")]
             yield f"| {section if group == 'all' else ''} | {group} | {' | '.join(cells)} | {row['n']} |"
     yield ""
