@@ -118,7 +118,7 @@ CALLS: Final[Mapping[str, Call]] = {
         renamed={
             "--patch": "patches",
             "--out": "",
-            "--attack": "",
+            **dict.fromkeys(("--attack", "--attack-steps", "--attack-tokens", "--attack-tries"), ""),
             "--min": "minimum",
             "--max": "maximum",
         },

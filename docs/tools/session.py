@@ -36,6 +36,7 @@ _VARYING: Final = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?"), "<time>"),
     (_ID, "<id>"),
     (re.compile(r"-?\b\d+(\.\d+)?(e[+-]?\d+)?\b"), "<n>"),
+    (re.compile(r"< <n>"), "<n>"),  # "< 0.001": a number, too, and another processor may get 0.00101
     (re.compile(r"[ \t]+"), " "),
 )
 

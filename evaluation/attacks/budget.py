@@ -35,6 +35,11 @@ PUSH: Final = 3.0
 KINDS: Final = ("embedding", "suffix", "prefix", "concept", "image", "restart", "guided")
 CHOICES: Final = ("none", *KINDS, "all")
 
+_HINTS: Final = {
+    "steps": "rasura evaluate --attack-steps N",
+    "tokens": "rasura evaluate --attack-tokens N",
+    "tries": "rasura evaluate --attack-tries N",
+}
 _BACKWARD: Final = 3
 
 
@@ -68,9 +73,7 @@ class AttackOptions:
         bounds = (("steps", self.steps, 100_000), ("tokens", self.tokens, 32), ("tries", self.tries, 1000))
         for name, value, most in bounds:
             if not 1 <= value <= most:
-                raise InputError(
-                    f"an attack of {value} {name}: expected 1 to {most:,}", hint=f"rasura evaluate --attack-{name} N"
-                )
+                raise InputError(f"an attack of {value} {name}: expected 1 to {most:,}", hint=_HINTS[name])
 
     @property
     def kinds(self) -> tuple[str, ...]:

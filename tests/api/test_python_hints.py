@@ -43,6 +43,9 @@ WRITTEN_OTHERWISE = {
     "--dry-run of init", "--dry-run of key new", "--dry-run of evaluate", "--dry-run of audit rotate-key",
     "--dry-run of case forget",
     *(f"--dry-run of patch bisect {verb}" for verb in ("start", "good", "bad", "skip", "reset")),
+    "--also-called", "--names of erase",  # `Target(names=…)`
+    "--certify", "--also of patch show", "--ball of patch show",  # which is `certify`
+    "--before of patch list",
     "--attack", "--attack-steps", "--attack-tokens", "--attack-tries",
 }  # fmt: skip
 
