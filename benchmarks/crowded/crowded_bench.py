@@ -70,7 +70,8 @@ class CrowdedBench(Bench):
         for ask in asks:
             places = [next(answers)["object"] for _ in ask.right]
             thing = all(right is None or place in right for place, right in zip(places, ask.right, strict=True))
-            seen.append(Seen(thing, next(answers)["style"] == ask.style if ask.style else True))
+            style = next(answers)["style"]  # of the whole picture
+            seen.append(Seen(thing, ask.style in {None, style}))
         return seen
 
     def _crops(self, picture: Image.Image, count: int) -> Iterator[Image.Image]:
