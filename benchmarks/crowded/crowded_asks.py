@@ -2,7 +2,8 @@
 
 Sections and groups, of which each has its own row in the tables:
 
-    forget      direct (a sentence never trained), synonym, translation; for a style: direct, artist
+    forget      direct (a sentence never trained), synonym, translation (every second of these "given" to the ways that
+                read names, the "other" never); for a style: direct, artist
     near        objects of the same category, and styles where a style is erased
     retain      all other objects that a retain list names
     held_out    objects of which no retain list speaks
@@ -65,6 +66,13 @@ class Facts:
         sentence: str = self._facts["evaluation_templates"][template % len(self._facts["evaluation_templates"])]
         return sentence.replace("{object}", self.article[thing]).replace("{style}", style)
 
+    def names(self, concept: str) -> list[str]:
+        """What else an object is called, in all languages; a style has the name of its artist."""
+        if concept in self.styles:
+            return [self.artist[concept]]
+        spoken = (word for words in self.words[concept].values() for word in words)
+        return list(dict.fromkeys(word for word in spoken if concept not in word.casefold()))
+
     def anchor(self, concept: str, erased: Iterable[str]) -> str:
         """What a concept becomes: its category, or "thing" where nothing of the category is left; a style a cartoon."""
         if concept in self.styles:
@@ -116,9 +124,11 @@ def _forgotten(facts: Facts, concepts: Sequence[str], tries: int) -> Iterator[_R
         own = (frozenset({concept}),)
         for number in range(tries):
             yield "forget", "direct", facts.prompt(concept, styles[number % len(styles)], number), own, None
+        given = facts.names(concept)[::2]
         for language, words in facts.words[concept].items():
-            group = "synonym" if language == "en" else "translation"
+            kind = "synonym" if language == "en" else "translation"
             for word in [w for w in words if concept not in w.casefold()]:
+                group = f"{kind}, {'given' if word in given else 'other'}"
                 for _ in range(max(1, tries // 4)):
                     yield "forget", group, f"a picture of {word}", own, None
 

@@ -12,11 +12,17 @@ from crowded_stages import SINGLES, kept
 
 PAGE: Final = ROOT / "docs" / "crowded.md"
 _COLUMNS: Final = (
-    *(("forget/direct", True), ("forget/synonym", True), ("forget/translation", True), ("near", False)),
+    *(
+        ("forget/direct", True),
+        ("forget/synonym", True),
+        ("forget/translation", True),
+        (", other", True),
+        ("near", False),
+    ),
     *(("retain", False), ("held_out", False), ("hypernym", False), ("composition", False)),
 )
 _HEADS: Final = (
-    *("Method", "direct", "synonyms", "translations", "near"),
+    *("Method", "direct", "synonyms", "translations", "not given", "near"),
     *("retain", "held out", "hypernyms", "composed", "check"),
 )
 
@@ -70,8 +76,13 @@ def _line(way: str, rows: Sequence[Mapping[str, Any]], *, style: bool) -> str:
 
 
 def _sum(counted: Sequence[Mapping[str, Mapping[str, int]]], key: str) -> dict[str, int] | None:
-    found = [row[key] for row in counted if key in row]
+    """The counts of all rows, of one section or group; "forget/synonym" and ", other" stand for several groups."""
+    found = [own for row in counted for name, own in row.items() if name == key or _part_of(name, key)]
     return {name: sum(row[name] for row in found) for name in ("n", "base", "patched", "both")} if found else None
+
+
+def _part_of(name: str, key: str) -> bool:
+    return name.startswith(f"{key}, ") or (key.startswith(",") and name.endswith(key))
 
 
 _CURVE: Final = (
@@ -90,7 +101,7 @@ def _curve(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
         for number, row in enumerate(rows):
             if "seen" in row:
                 spent = [other["seconds"] for other in rows[since : number + 1] if "seconds" in other]
-                cells = [share(row["seen"].get(key), lost=lost) for _, key, lost in _CURVE]
+                cells = [share(_sum([row["seen"]], key), lost=lost) for _, key, lost in _CURVE]
                 mean = sum(spent) / max(1, len(spent))
                 yield f"| {row['takedowns']} | {row['erased']} | {' | '.join(cells)} | {mean:.1f} |"
                 since = number + 1

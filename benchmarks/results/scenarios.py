@@ -31,6 +31,7 @@ class Way:
         tokens, layers, rule: "" takes the method's default.
         bare: the concept alone as the only prompt, as the papers of some methods have it.
         none: every concept becomes nothing, whatever the scenario names.
+        named: given other names of the concepts, where a world knows some.
         single: only for one concept at a time, because a training takes minutes.
     """
 
@@ -42,6 +43,7 @@ class Way:
     rule: str = ""
     bare: bool = False
     none: bool = False
+    named: bool = False
     single: bool = False
 
 
