@@ -93,16 +93,12 @@ class Registered:
         if not self.registry.keys():
             self.registry.new_key("curve")
 
-    def move(self, move: Move, erased: Sequence[str]) -> dict[str, Any]:
-        """`takedown` or `withdraw`, with the retain list and templates of the world."""
+    def move(self, move: Move, erased: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002  # the registry knows
+        """`takedown` or `withdraw`, with the retain list of the world; `auto` chooses what a concept becomes."""
         if not move.down:
             self.registry.withdraw(move.concept, model=self.folder)
             return {}
-        source, facts = self._bench.source, self._bench.facts
-        anchor = facts.anchor(move.concept, [*erased, move.concept])
-        plan, _, _ = self.registry.takedown(
-            [move.concept], model=self.folder, anchors=[anchor], retain=source / "retain.txt"
-        )
+        plan, _, _ = self.registry.takedown([move.concept], model=self.folder, retain=self._bench.source / "retain.txt")
         return {"solved": len(plan.made), "covered": len(plan.covered)}
 
 
