@@ -140,7 +140,7 @@ def adopt(
         if protect_others:
             protect = (*protect, *find_others(registry, {opened.record.digest}, [adoption.target.concept]))
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
-        patch = _built(registry, opened, find_guarded(request, known, opened.identity), progress)
+        patch = _built(registry, opened, find_guarded(request, known, opened), progress)
         if private is None:
             (new,) = find_new(registry, [patch.patch_id])
             return Foundling(patch, new, eraser.form, sizes, request.retain)

@@ -13,8 +13,8 @@ from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
-from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.prompts.concept_prompts import prompts_of
@@ -102,7 +102,7 @@ def erase(
             concepts = [target.concept for target in request.targets]
             protect = (*protect, *find_others(registry, {opened.record.digest}, concepts))
         known = {patch_id: load_verified(registry, patch_id) for patch_id in protect}
-        full = _anchored(opened, find_guarded(request, known, opened.identity), registry.policy())
+        full = _anchored(opened, find_guarded(request, known, opened), registry.policy())
         patches = _built(opened, full, progress, open_moments(registry, opened), device=device, work=work)
         doubts = judge_patches(opened, full, patches, registry.policy(), progress)
         if dry_run:
@@ -208,12 +208,15 @@ def judge_conditioning(made: Sequence[Erased]) -> Conditioning | None:
     return measure_conditioning_of(patches)
 
 
-def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], base: BaseIdentity) -> EraseRequest:
+def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], opened: OpenBase) -> EraseRequest:
     """The request, which also leaves the targets of these patches alone.
 
     Raises:
-        BaseMismatchError: a patch whose targets another text encoder or tokenizer gave.
+        BaseMismatchError: a patch whose targets another text encoder or tokenizer gave, or whose layers read text at
+            another place of the denoiser: its targets are other vectors, of whatever width.
     """
+    base = opened.identity
+    readout = opened.encoder.reading_for(request.layers).readout if known else None
     for patch_id, patch in known.items():
         theirs = patch.manifest.base
         if (theirs.text_encoder, theirs.tokenizer) != (base.text_encoder, base.tokenizer):
@@ -223,10 +226,20 @@ def find_guarded(request: EraseRequest, known: Mapping[PatchId, Patch], base: Ba
                 f"and {base.tokenizer[:12]}",
                 hint="rasura patch list",
             )
+        if frozenset(theirs.through) != frozenset(() if readout is None else readout.parameters):
+            raise BaseMismatchError(
+                f"patch {patch_id[:12]} cannot be protected here: its layers read text {_behind(theirs.through)}, "
+                f"{request.layers} reads it {_behind(readout.parameters if readout else ())}",
+                hint=f"rasura patch show {patch_id[:12]}",
+            )
     guarded: dict[PatchId, torch.Tensor] = {patch_id: patch.tensors.targets for patch_id, patch in known.items()}
     concepts = {patch_id: patch.manifest.concept for patch_id, patch in known.items()}
     prompts = {patch_id: prompts_of(concept.text, concept.templates) for patch_id, concept in concepts.items()}
     return replace(request, guarded=guarded, guarded_prompts=prompts)
+
+
+def _behind(through: Sequence[TensorIdentity]) -> str:
+    return f"behind {through[0].name}" if through else "as the encoder gives it"
 
 
 def _built(

@@ -172,7 +172,7 @@ class Workbench:
         Raises:
             RasuraError: see `rasura.patches.solving.solve.build_patches`.
         """
-        base, full = self.base, find_guarded(request, guards, self.base.identity)
+        base, full = self.base, find_guarded(request, guards, self.base)
         return build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
 
     def projected(self, patch: Patch, guards: Mapping[PatchId, Patch]) -> Patch:
@@ -188,7 +188,7 @@ class Workbench:
                 "that up without being made anew: expected no patches to drop",
                 hint="rasura erase --base MODEL --concept TEXT",
             )
-        full = find_guarded(self._prompts(patch), guards, self.base.identity)
+        full = find_guarded(self._prompts(patch), guards, self.base)
         weights = self.base.host.originals(patch.tensors.increments)
         return reproject(patch, full.guarded, weights, self._reference(patch))
 

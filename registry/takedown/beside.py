@@ -216,7 +216,7 @@ class Attempts:
             )
             base = self.ground.base
             request = fit_request(base.encoder, request)
-            full = find_guarded(self._anchored(request), kept, base.identity)
+            full = find_guarded(self._anchored(request), kept, base)
             made = build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
             words = request.retain
             replaced = {

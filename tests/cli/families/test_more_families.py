@@ -247,3 +247,34 @@ def test_half_the_numbers_are_said_and_are_near(tmp_path: Path) -> None:
     assert "dtype" not in whole.reading()
     apart = float((near - read).norm() / read.norm())
     assert 0 < apart < 0.02
+
+
+def test_targets_at_another_place_of_the_denoiser_are_not_protected_by_their_width(tmp_path: Path) -> None:
+    """LTX reads text before its projection (`text`) and behind it (`kv`): two spaces, in the tiny model of one width."""
+    typed = _Typed(tmp_path)
+    tiny_of(tmp_path / "model", "LTX")
+    (tmp_path / "retain.txt").write_text("\n".join(WORDS[:1]))
+    for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
+        typed(*words)
+    erase = [
+        "erase",
+        "--base",
+        "it",
+        "--anchor",
+        "cat",
+        "--retain",
+        "retain.txt",
+        "--template",
+        "a photo of {}",
+        "--tokens",
+        "last",
+        *_EXACT,
+    ]
+    typed(*erase, "--concept", "dog", "--layers", "kv")
+    with Registry.open(tmp_path) as registry:
+        (record,) = registry.patches()
+    refused = rasura(*erase, "--concept", "tree", "--layers", "text", "--protect", record.patch_id[:12], cwd=tmp_path)
+    assert refused.code != 0
+    assert "its layers read text behind transformer.caption_projection" in refused.err
+    assert "text reads it as the encoder gives it" in refused.err
+    typed(*erase, "--concept", "tree", "--layers", "kv", "--protect", record.patch_id[:12])
