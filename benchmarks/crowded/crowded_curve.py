@@ -23,7 +23,7 @@ import torch
 from bench import tell
 from crowded_asks import Ask, Facts, make_asks
 from crowded_bench import SAMPLING, CrowdedBench, Seen, count_answers
-from crowded_stages import keep
+from crowded_stages import keep, kept
 from safetensors.torch import load_file, save_file
 from scenarios import Way, request_for
 
@@ -146,8 +146,8 @@ def sum_deltas(patches: Sequence[Patch]) -> dict[str, torch.Tensor]:
     return total
 
 
-def run_course(bench: CrowdedBench, course: Course, moves: Sequence[Move], place: Path) -> list[dict[str, Any]]:
-    """Every move, and what is seen at `LOOKED_AT`; goes on after the last one that is kept."""
+def run_course(bench: CrowdedBench, course: Course, moves: Sequence[Move], place: Path) -> None:
+    """Every move, and what is seen at `LOOKED_AT`, kept as it comes; goes on after the last one that is kept."""
     log = place / "moves.json"
     rows: list[dict[str, Any]] = json.loads(log.read_text()) if log.exists() else []
     erased: list[str] = []
@@ -165,8 +165,8 @@ def run_course(bench: CrowdedBench, course: Course, moves: Sequence[Move], place
         last = number + 1 == len(moves)
         if "seen" not in rows[number] and (last or (move.down and downs in LOOKED_AT)):
             rows[number] |= {"takedowns": downs, "erased": len(erased), "seen": _look(bench, course, erased, withdrawn)}
+            keep("curve", (kept("curve") or {}) | {course.label: rows})
         log.write_text(json.dumps(rows))
-    return rows
 
 
 def _make(course: Course, move: Move, erased: Sequence[str]) -> dict[str, Any]:
@@ -206,10 +206,8 @@ def _still_meant(ask: Ask, gone: set[str]) -> bool:
 def measure_curve(bench: CrowdedBench) -> None:
     """All courses, one after the other."""
     moves, root = plan_moves(bench.facts), bench.kept / "curve"
-    found: dict[str, Any] = {}
     for number, way in enumerate((None, *SEQUENCES)):
         place = root / str(number)
         place.mkdir(parents=True, exist_ok=True)
         course: Course = Registered(bench, place) if way is None else Edited(bench, place, way)
-        found[course.label] = run_course(bench, course, moves, place)
-        keep("curve", found)
+        run_course(bench, course, moves, place)
