@@ -9,6 +9,7 @@
 #   make bench   the tables of docs/benchmarks.md      make gpu   what needs a CUDA device: tests, a table
 #   make house   the figures of docs/house.md    make axe    axe-core (npm), with which tests look at reports in Chromium
 #   make results every table and picture of docs/results.md     make composer   those of docs/composer.md
+#   make crowded every table of docs/crowded.md
 #   make takedowns those of docs/takedowns.md                  make gates    those of docs/gates.md
 #   make families  the table of docs/hosts.md, from a run of every family's tiny model
 #
@@ -40,7 +41,7 @@ QUICK := tests/laws tests/cli/test_contract.py tests/cli/erasing/test_methods.py
   tests/patches/hosts/disk/test_rollback_journal.py tests/registry/log/test_merkle.py tests/registry/log/test_verify.py \
   tests/registry/stacks/test_lock_file.py tests/registry/stacks/test_plan_file.py tests/documents/test_quick.py
 
-.PHONY: help demo test quick house check fix bench results composer takedowns gates families gpu schema soak fuzz axe
+.PHONY: help demo test quick house check fix bench results composer takedowns gates families gpu schema crowded soak fuzz axe
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -130,6 +131,10 @@ bench: $(STAMP)
 # Two to three hours on two cores from nothing; goes on where it was cut off.
 results: $(STAMP)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS $(BIN)/python benchmarks/results
+
+# Two hours on two cores from nothing; goes on where it was cut off.
+crowded: $(STAMP)
+	$(BIN)/python benchmarks/crowded/crowded.py
 
 # About twenty minutes from nothing; goes on where it was cut off.
 composer: $(STAMP)
