@@ -44,7 +44,7 @@ class CrowdedBench(Bench):
 
     def __init__(self, model: Path) -> None:
         super().__init__(model, ROOT / ".results" / "crowded", SAMPLING)
-        self.facts = Facts(model)
+        self.facts, self.moments = Facts(model), {}
 
     @cached_property
     def base_painter(self) -> Painter:

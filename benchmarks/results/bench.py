@@ -32,6 +32,7 @@ from rasura.patches.models.base_identity import BaseIdentity, identify
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
+from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.solve import build_patches
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,7 @@ class Bench:
     def __init__(self, source: Path = REFERENCE, kept: Path = CACHE, sampling: Sampling = SAMPLING) -> None:
         folder = source / "pipeline"
         self.source, self.kept, self.sampling = source, kept, sampling
+        self.moments: Moments | None = None  # whoever sets it measures solving without encoding lists again
         self.host, self.encoder = CheckpointHost.open(folder), TextEncoder.load(folder)
         self.identity: BaseIdentity = identify(self.host, self.encoder.tokenizer_state())
         self.judge: Judge = load_judge(source)
@@ -90,6 +92,7 @@ class Bench:
             tell,
             denoiser=lambda: self.denoiser,
             work=self.kept / "work",
+            moments=self.moments,
         )
         seconds = time.perf_counter() - started
         for patch in patches:
