@@ -85,6 +85,7 @@ def _part_of(name: str, key: str) -> bool:
     return name.startswith(f"{key}, ") or (key.startswith(",") and name.endswith(key))
 
 
+_MOVES: Final = 130
 _CURVE: Final = (
     *(("direct", "forget/direct", True), ("synonyms", "forget/synonym", True), ("near", "near", False)),
     *(("retain", "retain", False), ("held out", "held_out", False), ("restored", "restored", False)),
@@ -94,7 +95,7 @@ _CURVE: Final = (
 def _curve(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     for label, rows in courses.items():
         refused = sum("refused" in row for row in rows)
-        yield f"\n**{label}** ({len(rows)} moves, {refused} refused)\n"
+        yield f"\n**{label}** ({len(rows)} of {_MOVES} moves made so far, {refused} of them refused)\n"
         yield f"| takedowns | erased | {' | '.join(head for head, _, _ in _CURVE)} | CPU s a move |"
         yield "|" + "---|" * (len(_CURVE) + 3)
         since = 0
