@@ -273,6 +273,7 @@ def _list_properties(
     pairs = [
         ("patch", record.patch_id),
         ("concept", manifest.concept.text),
+        *([("also called", ", ".join(manifest.names))] if manifest.names else []),
         ("becomes", manifest.concept.anchor or "(nothing)"),
         (
             "method",

@@ -93,6 +93,10 @@ class Target:
         """
         found: dict[str, str] = {}
         for name in sorted(self.names):
+            if not name.strip():
+                raise ConceptError(
+                    f"a name of {show(self.concept)} is empty: expected a word or phrase", hint="--also-called NAME"
+                )
             check_concept(name)
             if NAMES_SIGN in name:
                 raise ConceptError(f"name {show(name)} holds {NAMES_SIGN!r}: expected a word or phrase without it")
