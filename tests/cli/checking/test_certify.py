@@ -70,7 +70,8 @@ def test_python_gives_the_same_and_says_what_is_not_at_hand(workshop: Workshop) 
         assert found.certificates[0].span == shown["certificates"][0]["span"]
         with pytest.raises(InputError, match="expected one patch"):
             registry.certify([workshop.dog, workshop.van_gogh], also=["hound"])
-        with pytest.raises(ConceptError):
+        assert registry.certify([workshop.dog], also="hound").certificates[0].words == ("dog", "hound")
+        with pytest.raises(ConceptError, match="is empty"):
             registry.certify([workshop.dog], also=[""])
     with closing(sqlite3.connect(workshop.folder / ".rasura" / "registry.db")) as connection, connection:
         connection.execute("UPDATE base SET source = '/nowhere'")
