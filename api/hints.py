@@ -35,6 +35,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
 
 _RENAMED: Final[Mapping[str, str]] = {
     "--concept": "targets",
+    "--also-called": "names",
     "--template": "templates",
     "--set": "settings",
     "--endpoint": "endpoint",

@@ -85,7 +85,8 @@ def list_(limit: int | None, before: str | None, registry_at: str | None, **whic
         }
         for p in found
     ]
-    said = "no patches" + (" like that" if any(which.values()) else " yet: rasura takedown, rasura erase")
+    narrowed = before is not None or any(which.values())
+    said = "no patches" + (" like that" if narrowed else " yet: rasura takedown, rasura erase")
 
     def text() -> None:
         if not found:
@@ -272,6 +273,7 @@ def _list_properties(
     pairs = [
         ("patch", record.patch_id),
         ("concept", manifest.concept.text),
+        *([("also called", ", ".join(manifest.names))] if manifest.names else []),
         ("becomes", manifest.concept.anchor or "(nothing)"),
         (
             "method",

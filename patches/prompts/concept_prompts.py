@@ -89,10 +89,21 @@ class Target:
         """Refuse names that are none, and put the others into an order of their own.
 
         Raises:
-            ConceptError: an empty name, one with the sign that separates names in a manifest, or the anchor.
+            ConceptError: an empty name, one with the sign that separates names in a manifest, or the anchor; one text
+                in place of a tuple, whose letters would be names.
         """
+        given: object = self.names
+        if isinstance(given, str):
+            raise ConceptError(
+                f"the names of {show(self.concept)} are one text: expected a tuple, got {show(given)}",
+                hint=f"names=({given!r},)",
+            )
         found: dict[str, str] = {}
         for name in sorted(self.names):
+            if not name.strip():
+                raise ConceptError(
+                    f"a name of {show(self.concept)} is empty: expected a word or phrase", hint="--also-called NAME"
+                )
             check_concept(name)
             if NAMES_SIGN in name:
                 raise ConceptError(f"name {show(name)} holds {NAMES_SIGN!r}: expected a word or phrase without it")

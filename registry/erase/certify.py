@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rasura.patches.checks.kernels.certificate import Certificate, certify
 from rasura.patches.checks.kernels.footprint import measured_only, spaces_of
-from rasura.patches.errors import InputError, RasuraError
+from rasura.patches.errors import ConceptError, InputError, RasuraError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Pairs, Patch
@@ -42,6 +42,8 @@ class Covered:
     ball: float | None = None
 
     def __post_init__(self) -> None:
+        if not all(word.strip() for word in self.also):
+            raise ConceptError("another word for the concept is empty: expected a word or phrase", hint="--also TEXT")
         if self.ball is not None and not 0 <= self.ball < float("inf"):
             raise InputError(f"a ball of radius {self.ball:g}: expected a finite number, 0 or more", hint="--ball 1.5")
 
@@ -83,7 +85,7 @@ def certify_patches(
     for done, member in enumerate(stack):
         progress("certifying", done, len(stack))
         columns: Pairs | None = None
-        words: tuple[str, ...] = (member.patch.manifest.concept.text,)
+        words = _spoken(member.patch)
         if opened is not None and TEXT in spaces_of(member.patch):
             columns, words, odd = _columns(opened, member.patch, wanted.also)
             missing += odd
@@ -100,13 +102,25 @@ def _columns(
     encoder: TextEncoder, patch: Patch, also: Sequence[str]
 ) -> tuple[Pairs | None, tuple[str, ...], list[str]]:
     """The columns of the concept and of other words; None with a reason where they are not those of the patch."""
-    concept, words = patch.manifest.concept, (patch.manifest.concept.text, *also)
+    spoken = _spoken(patch)
+    words = (*spoken, *also)
     reading = encoder.reading_for(patch.manifest.eraser.options.get("layers", ""))
-    own = encode_words(reading, patch, [concept.text])
+    own = encode_words(reading, patch, spoken)
     if not are_stored(own, patch):
         said = f"{patch.patch_id[:SHORT]} has columns of its own: mixtures, balls and other words are not seen"
-        return None, (concept.text,), [said]
-    return encode_words(reading, patch, words) if also else own, words, []
+        return None, spoken, [said]
+    if not also:
+        return own, words, []
+    try:
+        return encode_words(reading, patch, words), words, []
+    except ConceptError as error:
+        error.hint = "--also TEXT"  # the patch's own words were encoded just before
+        raise
+
+
+def _spoken(patch: Patch) -> tuple[str, ...]:
+    """Everything that the patch's concept is called: its columns are those of all its names."""
+    return (patch.manifest.concept.text, *patch.manifest.names)
 
 
 def _open_encoder(registry: Registry, patch: Patch) -> TextEncoder | None:

@@ -236,8 +236,8 @@ class Attempts:
         return (i for i in self.ground.patches if i not in self.gone)
 
     def _erased(self) -> list[str]:
-        """Everything that is erased in the end."""
-        return [*self.ground.names(self.gone), *(item.concept for item in self.wanted)]
+        """Everything that is erased in the end, by all its names."""
+        return [*self.ground.spoken(self.gone), *(item.concept for item in self.wanted)]
 
     def _becomes_erased(self, manifest: Manifest) -> bool:
         return naming(item.concept for item in self.wanted)(manifest.concept.anchor)

@@ -64,11 +64,11 @@ class Cover:
 
 
 def find_cover(ground: Ground, wanted: WantedConcept) -> Cover | None:
-    """The patch that erases this concept already; asked of those whose concept it names, as a red car names a car."""
+    """The patch that erases this concept already; asked of those that it names, as a red car names a car."""
     for patch_id, patch in ground.patches.items():
-        concept = patch.manifest.concept
+        concept, called = patch.manifest.concept, patch.manifest.names
         same = wanted.anchor in {AUTO, concept.anchor}
-        if same and naming([concept.text])(wanted.concept):
+        if same and naming([concept.text, *called])(wanted.concept):
             left = measure_left(ground, patch, ground.strengths[patch_id], wanted)
             if left <= LEFT:
                 return Cover(wanted, patch_id, concept.text, left)

@@ -72,6 +72,12 @@ class Ground:
         gone = set(without)
         return [patch.manifest.concept.text for i, patch in self.patches.items() if i not in gone]
 
+    def spoken(self, without: Iterable[PatchId] = ()) -> list[str]:
+        """What is erased by all its names, besides by these patches."""
+        gone = set(without)
+        manifests = [patch.manifest for i, patch in self.patches.items() if i not in gone]
+        return [name for manifest in manifests for name in (manifest.concept.text, *manifest.names)]
+
     def words(self, patch_id: PatchId) -> RetainSet | None:
         """The retain set that a patch was made with.
 

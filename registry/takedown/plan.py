@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -164,7 +163,7 @@ def look_ahead_of_takedown(
         obstacles.add(
             RetainSetError(
                 f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
-                hint=f"rasura takedown --concept {shlex.quote(wanted[0].concept)} --retain FILE",
+                hint="--retain FILE",
             )
         )
     return seen

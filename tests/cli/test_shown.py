@@ -147,3 +147,9 @@ def test_every_hint_that_names_a_command_names_a_real_one() -> None:
             wrong.append(f"{where}: {text}")
     assert len(texts()) > 20
     assert wrong == []
+
+
+def test_the_page_before_the_first_patch_does_not_claim_that_there_are_none(workshop: Workshop) -> None:
+    first = rasura("patch", "list", "--json", cwd=workshop.folder).data["patches"][0]["id"]
+    run = rasura("patch", "list", "-n", "1", "--before", first, cwd=workshop.folder)
+    assert (run.code, run.out) == (0, "no patches like that\n")

@@ -54,7 +54,7 @@ class CheckCalls(Calls):
 
     @in_python
     def certify(
-        self, patches: GoalRef | Iterable[str], *, also: Iterable[str] = (), ball: float | None = None
+        self, patches: GoalRef | Iterable[str], *, also: str | Iterable[str] = (), ball: float | None = None
     ) -> Certified:
         """How much of each concept's response can come back at most (`rasura patch check --certify`).
 
@@ -62,7 +62,7 @@ class CheckCalls(Calls):
 
         Args:
             patches: the set that would be applied; each concept is certified under all of it.
-            also: other words for the concept, in the prompts of the patch; of one patch only.
+            also: another word for the concept, or several, in the prompts of the patch; of one patch only.
             ball: radius around mixtures of the columns within which the share is bounded, too.
 
         Raises:
@@ -73,7 +73,7 @@ class CheckCalls(Calls):
         from rasura.registry.erase.certify import Covered, certify_patches
         from rasura.registry.trust.check import load_stack
 
-        covered = Covered(tuple(also), ball)
+        covered = Covered((also,) if isinstance(also, str) else tuple(also), ball)
         stack = load_stack(self.store, self._goal(patches).patches, self._progress).stack
         if covered.also and len(stack) > 1:
             raise InputError(f"other words for one concept: expected one patch, got {len(stack)}")

@@ -40,6 +40,7 @@ as the base does, by W(x − a).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -174,7 +175,7 @@ def find_hull(pencil: Pencil) -> Hull | None:
 
 
 def bound_ball(pencil: Pencil, hull: Hull, gain: float, radius: float) -> float | None:
-    """No point within the radius of the hull has a larger share; None where the hull has no bound.
+    """No point within the radius of the hull has a larger share; None where there is no bound that float64 can say.
 
     Args:
         pencil: the columns.
@@ -184,7 +185,8 @@ def bound_ball(pencil: Pencil, hull: Hull, gain: float, radius: float) -> float 
     """
     if hull.toward is None:
         return None
-    return float(((_norms(pencil.left) + radius * gain) / (pencil.asked.T @ hull.toward)).max())
+    found = float(((_norms(pencil.left) + radius * gain) / (pencil.asked.T @ hull.toward)).max())
+    return found if math.isfinite(found) else None
 
 
 def find_radius(pencil: Pencil, hull: Hull, gain: float) -> float:

@@ -41,6 +41,19 @@ def test_a_set_without_certify_is_refused(workshop: Workshop) -> None:
     assert "expected a finite number, 0 or more" in run.err
 
 
+@pytest.mark.parametrize("word", ["", "cat", "dog " * 80])
+def test_another_word_that_will_not_do_is_refused_with_the_option_that_gave_it(workshop: Workshop, word: str) -> None:
+    run = rasura("patch", "show", workshop.dog, "--certify", "--also", word, cwd=workshop.folder)
+    assert run.code == 1
+    assert run.err.splitlines()[-1] == f"hint: rasura patch show {workshop.dog} --certify --also TEXT"
+
+
+def test_a_ball_beyond_all_numbers_has_no_bound(workshop: Workshop) -> None:
+    run = rasura("patch", "show", workshop.dog, "--certify", "--ball", "1e308", "--json", cwd=workshop.folder)
+    assert "Infinity" not in run.out
+    assert run.data["certified"]["certificates"][0]["mixtures"]["ball"] == {"bound": None, "radius": 1e308}
+
+
 def test_check_certifies_each_concept_under_the_whole_stack(workshop: Workshop) -> None:
     both = rasura("patch", "check", workshop.dog, workshop.van_gogh, "--certify", "--json", cwd=workshop.folder).data
     certificates = both["certified"]["certificates"]
@@ -57,7 +70,8 @@ def test_python_gives_the_same_and_says_what_is_not_at_hand(workshop: Workshop) 
         assert found.certificates[0].span == shown["certificates"][0]["span"]
         with pytest.raises(InputError, match="expected one patch"):
             registry.certify([workshop.dog, workshop.van_gogh], also=["hound"])
-        with pytest.raises(ConceptError):
+        assert registry.certify([workshop.dog], also="hound").certificates[0].words == ("dog", "hound")
+        with pytest.raises(ConceptError, match="is empty"):
             registry.certify([workshop.dog], also=[""])
     with closing(sqlite3.connect(workshop.folder / ".rasura" / "registry.db")) as connection, connection:
         connection.execute("UPDATE base SET source = '/nowhere'")

@@ -27,6 +27,35 @@ def test_names_are_read_and_kept_out_of_the_retain_set(workshop: Workshop) -> No
     assert [(p["id"], p["new"]) for p in again.data["patches"]] == [(made["id"], False)]
 
 
+def test_a_certificate_covers_every_name(workshop: Workshop) -> None:
+    (workshop.folder / "keep.txt").write_text("the\npainting\n")
+    (made,) = rasura(*ERASE, "--also-called", "photo", "--json", cwd=workshop.folder).data["patches"]
+    shown = rasura("patch", "show", made["id"], "--certify", "--json", cwd=workshop.folder).data["certified"]
+    (found,) = shown["certificates"]
+    assert found["words"] == ["of", "photo"]
+    assert found["mixtures"] is not None
+    assert shown["missing"] == []
+
+
+def test_show_says_what_else_a_concept_is_called(workshop: Workshop) -> None:
+    (workshop.folder / "keep.txt").write_text("the\npainting\n")
+    called = ("--also-called", "tree", "--also-called", "photo")
+    (made,) = rasura(*ERASE, *called, "--json", cwd=workshop.folder).data["patches"]
+    lines = rasura("patch", "show", made["id"], cwd=workshop.folder).out.splitlines()
+    assert [" ".join(line.split()) for line in lines[1:4]] == ["concept of", "also called photo, tree", "becomes cat"]
+    assert "also called" not in rasura("patch", "show", workshop.dog, cwd=workshop.folder).out
+
+
+@pytest.mark.parametrize("name", ["", " ", "of="])
+def test_an_empty_name_is_refused_as_one(workshop: Workshop, name: str) -> None:
+    (workshop.folder / "keep.txt").write_text("the\npainting\n")
+    refused = rasura(*ERASE, "--also-called", name, cwd=workshop.folder)
+    assert refused.code == 1
+    assert "a name of 'of' is empty: expected a word or phrase" in refused.err
+    assert refused.err.splitlines()[-1].endswith("--also-called NAME")
+    assert "--concept of" in refused.err
+
+
 def test_several_concepts_have_names_of_their_own(workshop: Workshop) -> None:
     (workshop.folder / "keep.txt").write_text("the\npainting\n")
     two = (*ERASE, "--concept", "tree")

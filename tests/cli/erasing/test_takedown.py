@@ -141,6 +141,18 @@ def test_a_near_neighbour_is_covered_and_never_comes_back_by_accident(home: Path
     assert rasura("audit", "verify", cwd=home).code == 0
 
 
+def test_another_name_of_what_is_erased_is_covered_and_not_kept(home: Path) -> None:
+    rasura("base", "add", "model", "--name", "small", cwd=home)
+    how = ("--anchor", "airplane", "--retain", "retain.txt", "--templates", "objects.txt", "--also-called", "bus")
+    (car,) = rasura("erase", "--base", "small", "--concept", "car", *how, "--json", cwd=home).data["patches"]
+    assert rasura("patch", "apply", car["id"], "--model", "model", cwd=home).code == 0
+    (cover,) = takedown(home, "--concept", "bus").data["covered"]
+    assert (cover["concept"], cover["concept_of"]) == ("bus", "car")
+    (home / "more.txt").write_text(RETAIN + "bus\n")
+    dog = ("--concept", "dog", "--anchor", "cat", "--templates", "objects.txt", "--retain", "more.txt", "--dry-run")
+    assert any("not retained" in note and "bus" in note for note in takedown(home, *dog).data["notices"])
+
+
 def test_another_anchor_takes_the_place_of_the_first_in_one_motion(home: Path) -> None:
     before = digests(home)
     first(home)
@@ -373,6 +385,7 @@ def test_what_stands_in_the_way_is_said_and_logged(home: Path) -> None:
     state = digests(home)
     bare = takedown(home, "--concept", "dog", "--anchor", "cat")
     assert (bare.code, "no retain list is known" in bare.envelope["error"]["message"]) == (1, True)
+    assert bare.envelope["error"]["hint"].startswith("rasura takedown --model model --concept dog --anchor cat ")
     assert entries(home)[-1].outcome in {"failed", "refused"}
     assert entries(home)[-1].details["concepts"] == "dog"
     (home / "strict.toml").write_text("[limits]\ncapacity = 0.01\n")

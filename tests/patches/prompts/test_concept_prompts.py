@@ -60,6 +60,12 @@ def test_a_concept_that_equals_its_anchor_is_refused(concept: str, anchor: str) 
     assert caught.value.hint == "--anchor TEXT"
 
 
+def test_one_text_in_place_of_names_is_refused_before_its_letters_are_names() -> None:
+    with pytest.raises(ConceptError, match="are one text: expected a tuple, got 'puppy'") as caught:
+        Target("dog", "cat", names="puppy")  # type: ignore[arg-type]
+    assert caught.value.hint == "names=('puppy',)"
+
+
 def test_an_empty_anchor_is_the_words_around() -> None:
     assert Target("dog", "").anchor == ""
     assert prompts_of("", ("a photo of a {}", "{} style", "{}")) == ("a photo of a", "style", "")

@@ -125,6 +125,7 @@ def test_a_ball_around_one_column_that_was_erased_exactly_is_bounded_by_what_is_
     move = 0.7 * torch.linalg.svd(patched).Vh[0]
     reached = share(W, patched, pencil, torch.ones(1, dtype=torch.float64), move)
     assert bound_ball(pencil, hull, gain, 0.7) == pytest.approx(reached, rel=1e-9)
+    assert bound_ball(pencil, hull, gain, 1e308) is None  # larger than float64 can say
     whole = find_radius(pencil, hull, gain) * torch.linalg.svd(patched).Vh[0]
     assert share(W, patched, pencil, torch.ones(1, dtype=torch.float64), whole) == pytest.approx(1, rel=1e-9)
 
