@@ -95,8 +95,8 @@ class Target:
         given: object = self.names
         if isinstance(given, str):
             raise ConceptError(
-                f"the names of {show(self.concept)} are one text: expected a tuple, got {show(given)}",
-                hint=f"names=({given!r},)",
+                f"the names of {show(self.concept)} are one text: expected a tuple such as ({given!r},), got {show(given)}",
+                hint="--also-called NAME",
             )
         found: dict[str, str] = {}
         for name in sorted(self.names):

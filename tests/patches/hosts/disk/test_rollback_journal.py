@@ -143,9 +143,13 @@ def test_killed_at_random_moments_from_outside(
     model: Path, nursery: Nursery, expected: dict[State, dict[ParamName, Digest]]
 ) -> None:
     before = files(model)
-    began = time.monotonic()
-    assert not nursery.run(Attempt(str(model), "doubled")).killed
-    length = time.monotonic() - began
+    lengths = []
+    ways: tuple[State, ...] = ("doubled", "halved", "doubled")
+    for way in ways:  # the first may wait for what later ones find ready
+        began = time.monotonic()
+        assert not nursery.run(Attempt(str(model), way)).killed
+        lengths.append(time.monotonic() - began)
+    length = min(lengths)
     chance = random.Random(20)
     state: State = "doubled"
     killed = 0
