@@ -61,9 +61,8 @@ def test_a_concept_that_equals_its_anchor_is_refused(concept: str, anchor: str) 
 
 
 def test_one_text_in_place_of_names_is_refused_before_its_letters_are_names() -> None:
-    with pytest.raises(ConceptError, match="are one text: expected a tuple, got 'puppy'") as caught:
+    with pytest.raises(ConceptError, match=r"are one text: expected a tuple such as \('puppy',\)"):
         Target("dog", "cat", names="puppy")  # type: ignore[arg-type]
-    assert "such as ('puppy',)" in caught.value.message
 
 
 def test_an_empty_anchor_is_the_words_around() -> None:
