@@ -95,7 +95,7 @@ class Target:
         given: object = self.names
         if isinstance(given, str):
             raise ConceptError(
-                f"the names of {show(self.concept)} are one text: expected a tuple such as ({given!r},), got {show(given)}",
+                f"the names of {show(self.concept)} are one text: expected a tuple such as ({given!r},)",
                 hint="--also-called NAME",
             )
         found: dict[str, str] = {}
