@@ -47,6 +47,9 @@ _DRAWN: Final = 64
 """Patches up to which the map of a stack is drawn."""
 
 
+_MAKING: Final = frozenset({"patch.erase", "patch.adopt", "patch.add", "patch.pull", "patch.join"})
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What a report is about: a case, a named stack, or a model on disk."""
@@ -114,7 +117,7 @@ def gather(
     concepts = {record.patch_id: ", ".join(record.concepts) for record in registry.patches()}
     places = {host.host_id: Path(host.location).name for host in registry.hosts()}
     bundle = b"".join(export_bundle(registry, [entry.index for entry in scope.entries])).decode()
-    head = registry.head()
+    head, anew = registry.head(), _find_anew(scope)
     document: dict[str, JsonValue] = {
         "format": FORMAT,
         "about": {"kind": about.kind, "name": about.name},
@@ -130,7 +133,7 @@ def gather(
         },
         "case": None if scope.standing is None else _say_case(scope.standing, scope.said, withhold=withhold),
         "events": [_say_event(entry, concepts, places) for entry in scope.entries],
-        "patches": [_say_patch(registry, record) for record in scope.patches],
+        "patches": [_say_patch(registry, record, anew=record.patch_id in anew) for record in scope.patches],
         "evaluations": [_say_evaluation(registry, each, kept.get(each.digest)) for each in scope.evaluations],
         "places": [_say_place(each) for each in scope.placed],
         "interference": interference,
@@ -226,7 +229,24 @@ def _say_event(entry: EntryRecord, concepts: Mapping[PatchId, str], places: Mapp
     }
 
 
-def _say_patch(registry: Registry, record: PatchRecord) -> JsonValue:
+def _find_anew(scope: _Scope) -> frozenset[PatchId]:
+    """Changes that a case's actions only computed anew beside what it asked for: nobody asked for them in it."""
+    if scope.standing is None:
+        return frozenset()
+    made = [(entry.action, p) for entry in scope.entries if entry.outcome == "success" for p in entry.patches]
+    asked = {p for action, p in made if action != "patch.rebase" and action in _MAKING}
+    names = {name for record in scope.patches if record.patch_id in asked for name in record.concepts}
+    return frozenset(
+        record.patch_id
+        for record in scope.patches
+        if ("patch.rebase", record.patch_id) in made
+        and record.patch_id not in asked
+        and not names & set(record.concepts)
+        and names
+    )
+
+
+def _say_patch(registry: Registry, record: PatchRecord, *, anew: bool) -> JsonValue:
     key = next((key for key in registry.keys() if key.key_id == record.key_id), None)
     approved = find_approvals(registry, Subject("patch", record.patch_id))
     return {
@@ -239,6 +259,7 @@ def _say_patch(registry: Registry, record: PatchRecord) -> JsonValue:
         "approved_by": [{"name": each.name, "key_id": key_id} for key_id, each in sorted(approved.items())],
         "bytes": record.size,
         "made_at": instant(record.added_at),
+        **({"anew": True} if anew else {}),
     }
 
 

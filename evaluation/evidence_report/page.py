@@ -121,6 +121,11 @@ def _short_case(document: Any) -> Iterator[str]:
         else (', <span class="good">before the deadline</span>')
     )
     yield f"{_e(_begin(after))} later a change that suppresses <strong>{_e(concepts)}</strong> came into force{said}."
+    if any(patch.get("anew") for patch in document["patches"]):
+        yield (
+            f"Changes that suppress {_e(_list_concepts(document, anew=True))} were there before, by other requests; they were "
+            "computed anew so that none disturbs another."
+        )
 
 
 def _short_measured(document: Any) -> Iterator[str]:
@@ -155,8 +160,11 @@ def _short_force(document: Any) -> Iterator[str]:
         yield "On no model was it found in force when this report was made."
 
 
-def _list_concepts(document: Any) -> str:
-    found = [concept for patch in document["patches"] for concept in patch["concepts"]]
+def _list_concepts(document: Any, *, anew: bool = False) -> str:
+    """What changes suppress: those that were asked for, or those that were only computed anew beside them."""
+    found = [
+        concept for patch in document["patches"] if patch.get("anew", False) == anew for concept in patch["concepts"]
+    ]
     return ", ".join(f"“{each}”" for each in dict.fromkeys(found)) or "nothing"
 
 
@@ -214,7 +222,8 @@ def _done(document: Any) -> str:
         )
     force = _find_force(document)
     patches = "".join(
-        f'<tr><th scope="row">{_e(", ".join(patch["concepts"]))}</th>'
+        f'<tr><th scope="row">{_e(", ".join(patch["concepts"]))}'
+        f"{' <small>(computed anew, not asked for here)</small>' if patch.get('anew') else ''}</th>"
         f'<td data-label="becomes">{_e(patch["becomes"] or "nothing in particular")}</td>'
         f'<td data-label="made">{_when(patch["made_at"])}</td>'
         f'<td data-label="signed by">{_e(patch["signed_by"] or "nobody that is known here")}</td>'
