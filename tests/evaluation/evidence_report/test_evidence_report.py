@@ -310,16 +310,16 @@ def test_typed_written_verified_and_written_again(workshop: Workshop, tmp_path: 
 
 
 def test_what_was_only_computed_anew_is_not_said_to_be_asked_for(workshop: Workshop) -> None:
-    here = {"cwd": workshop.folder}
-    (workshop.folder / "retain.txt").write_text("painting\nof\n")
+    here = workshop.folder
+    (here / "retain.txt").write_text("painting\nof\n")
     received = ("--received", "2026-11-01T08:00:00Z", "--deadline", "90d")
-    assert rasura("case", "open", "7", *received, **here).code == 0
+    assert rasura("case", "open", "7", *received, cwd=here).code == 0
     erase = ("erase", "--base", "tiny", "--anchor", "cat", "--retain", "retain.txt", "--template", "{}")
-    (van,) = rasura(*erase, "--concept", "van", "--case", "7", "--json", **here).data["patches"]
-    anew = rasura("patch", "rebase", workshop.dog, "--protect", van["id"], "--case", "7", "--json", **here)
+    (van,) = rasura(*erase, "--concept", "van", "--case", "7", "--json", cwd=here).data["patches"]
+    anew = rasura("patch", "rebase", workshop.dog, "--protect", van["id"], "--case", "7", "--json", cwd=here)
     assert anew.code == 0, anew.err
     (dog,) = anew.data["patches"]
-    apply = rasura("patch", "apply", van["id"], "--model", "the model", "--case", "7", **here)
+    apply = rasura("patch", "apply", van["id"], "--model", "the model", "--case", "7", cwd=here)
     assert apply.code == 0, apply.err
     report = made(workshop, About("case", "7"))
     patches = {patch["id"]: patch for patch in json.loads(report.twin)["document"]["patches"]}
