@@ -6,7 +6,7 @@ docs/python.md shows them: one object with all calls, as one types them, in modu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rasura.api.progress import Progress
@@ -15,7 +15,6 @@ from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.receipt import Actor
 
 if TYPE_CHECKING:
-    from rasura.patches.algebra.strength import Strength
     from rasura.patches.types import PatchId
     from rasura.registry.live.arguments import GoalRef, Ids
     from rasura.registry.registry import Registry as Store
@@ -52,9 +51,5 @@ class Calls:
     def _goal(self, patches: GoalRef | Iterable[str]) -> Goal:
         """The set that was named; see `Registry`."""
         from rasura.registry.live.arguments import goal_from
-        from rasura.registry.stacks.edit import members_of
 
-        if isinstance(patches, str | Mapping):
-            return goal_from(self.store, patches)
-        found: Mapping[PatchId, Strength] = members_of(self.store, patches)
-        return Goal("patches", None, found)
+        return goal_from(self.store, patches)

@@ -12,6 +12,7 @@ from rasura.patches.errors import InputError
 from rasura.patches.types import PatchId
 from rasura.registry.apply.goal import Goal
 from rasura.registry.registry import Registry
+from rasura.registry.stacks.edit import members_of
 from rasura.registry.stacks.stack_ref import goal_of
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ Ids: TypeAlias = str | Iterable[str]
 """One identifier or abbreviation, or several."""
 Factor: TypeAlias = Strength | str | float
 """A multiple of 1/16 from -4 to 4."""
-GoalRef: TypeAlias = str | Mapping[str, Factor] | Mapping[PatchId, Factor]
-"""Name of a stack, path of a lock file, or patches with their strengths, such as a `Stack`."""
+GoalRef: TypeAlias = str | Mapping[str, Factor] | Mapping[PatchId, Factor] | Iterable[str]
+"""Name of a stack, path of a lock file, or patches with their strengths: a `Stack`, a mapping, `["ID", "ID=0.5"]`."""
 
 _PLACES: Final[Mapping[str, KeepOn]] = {"cpu": "cpu", "pinned": "pinned", "device": "device"}
 
@@ -62,6 +63,8 @@ def goal_from(registry: Registry, goal: GoalRef) -> Goal:
     """
     if isinstance(goal, str):
         return goal_of(registry, goal)
+    if not isinstance(goal, Mapping):
+        return Goal("patches", None, members_of(registry, goal))
     factors = {i: Strength.of(strength) for i, strength in goal.items()}
     return Goal("patches", None, {registry.resolve_patch(i): strength for i, strength in factors.items()})
 

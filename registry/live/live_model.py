@@ -164,7 +164,8 @@ class LiveModel:
         """Go to exactly this set, in one motion.
 
         Args:
-            goal: name of a stack, path of a lock file, or patches with their strengths, such as a `Stack`.
+            goal: name of a stack, path of a lock file, or patches with their strengths: a `Stack`, a mapping,
+                `["ID", "ID=0.5"]`.
             reason: why.
             actor: who.
             policy: limits beside those in force.

@@ -10,7 +10,7 @@ its reason stand there. The others need not even have the registry's folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -114,18 +114,18 @@ class ShardedModel(LiveModel):
         policy: Policy | None = None,
     ) -> Receipt:
         """See `LiveModel`."""
-        act = super().switch
+        act, wanted = super().switch, _read_once(goal)
         return self._together(
             # The question is compared between the processes, so it holds texts: strengths of several types mean the
             # same.
-            ("switch", _said(goal), policy),
-            lambda: act(goal, reason=reason, actor=actor, policy=policy),
+            ("switch", _said(wanted), policy),
+            lambda: act(wanted, reason=reason, actor=actor, policy=policy),
         )
 
     def plan(self, goal: GoalRef, *, policy: Policy | None = None) -> Planned:
         """See `LiveModel`."""
-        act = super().plan
-        return self._together(("plan", _said(goal), policy), lambda: act(goal, policy=policy))
+        act, wanted = super().plan, _read_once(goal)
+        return self._together(("plan", _said(wanted), policy), lambda: act(wanted, policy=policy))
 
     def status(self, *, deep: bool = False) -> Survey:
         """See `LiveModel`."""
@@ -147,5 +147,9 @@ def _listed(ids: Ids) -> list[str]:
     return [ids] if isinstance(ids, str) else list(ids)
 
 
+def _read_once(goal: GoalRef) -> GoalRef:
+    return goal if isinstance(goal, str | Mapping) else list(goal)
+
+
 def _said(goal: GoalRef) -> object:
-    return goal if isinstance(goal, str) else {i: str(strength) for i, strength in goal.items()}
+    return {i: str(strength) for i, strength in goal.items()} if isinstance(goal, Mapping) else goal

@@ -13,7 +13,6 @@ be withdrawn and the others stay erased.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -145,9 +144,7 @@ class Attempts:
         return replace(request, targets=tuple(targets))
 
     def _suggest(self, error: ErasureRefusedError) -> None:
-        model, stack = self.ground.place.model, self.ground.place.stack
-        where = f"--stack {shlex.quote(str(stack))}" if model is None else f"--model {shlex.quote(str(model))}"
-        suggest_anchor(error, f"rasura takedown {where}", name_retain(self.retain))
+        suggest_anchor(error, f"rasura takedown {self.ground.place.option}", name_retain(self.retain))
 
     def _general(self, words: RetainSet | None) -> tuple[str, ...]:
         """What anything may become: what is kept and stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,15 @@ class Place:
     def source(self) -> str:
         """As people name it."""
         return f"@{self.model}" if self.stack is None else self.stack
+
+    @property
+    def option(self) -> str:
+        """As a command is told."""
+        return (
+            f"--stack {shlex.quote(str(self.stack))}"
+            if self.model is None
+            else f"--model {shlex.quote(str(self.model))}"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

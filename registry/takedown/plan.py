@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -163,10 +164,18 @@ def look_ahead_of_takedown(
         obstacles.add(
             RetainSetError(
                 f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
-                hint="--retain FILE",
+                hint=f"rasura takedown {place.option} {_retype(wanted)} --retain FILE",
             )
         )
     return seen
+
+
+def _retype(wanted: Sequence[WantedConcept]) -> str:
+    """The concepts as options, each with its anchor where one was chosen for any."""
+    words = [("--concept", item.concept) for item in wanted]
+    if any(item.anchor != AUTO for item in wanted):
+        words += [("--anchor", item.anchor) for item in wanted]
+    return " ".join(f"{option} {shlex.quote(text)}" for option, text in words)
 
 
 def _sorted_out(

@@ -127,6 +127,9 @@ def test_switching_by_stack_by_patches_and_back(model: LiveModel, workshop: Work
     assert model.switch("brand").applied == {workshop.dog: Strength(16), workshop.photo: Strength(8)}
     assert model.switch({workshop.van_gogh: "1.25"}).applied == {workshop.van_gogh: Strength(20)}
     assert not model.switch({workshop.van_gogh: Strength(20)}).changed
+    listed = [workshop.dog, f"{workshop.photo[:12]}=0.5"]
+    assert model.plan(listed).plan.after == model.plan("brand").plan.after
+    assert model.switch(listed).applied == {workshop.dog: Strength(16), workshop.photo: Strength(8)}
     assert model.switch({}).pristine
 
 
