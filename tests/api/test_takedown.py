@@ -19,7 +19,7 @@ def test_down_and_back(tmp_path: Path) -> None:
         registry.new_key("alice")
         with pytest.raises(rasura.errors.RasuraError) as bare:
             registry.takedown("dog", model=model, anchors="cat", templates=TEMPLATES)
-        assert bare.value.hint == "retain='FILE'"  # what the call lacks
+        assert bare.value.hint == f"registry.takedown(model='{model}', concepts=['dog'], anchors='cat', retain='FILE')"
         with pytest.raises(rasura.errors.InputError, match="a model or a stack"):
             registry.takedown("dog")
         with pytest.raises(rasura.errors.InputError, match="concepts or a file"):
