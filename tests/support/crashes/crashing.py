@@ -137,6 +137,8 @@ def _fork(attempt: Attempt) -> Outcome:
     child = os.fork()
     if child == 0:
         os.close(reader)
+        if attempt.delay is not None:  # on busy cores this process may wake too late: the kernel's timer never does
+            signal.setitimer(signal.ITIMER_REAL, attempt.delay)
         _live(attempt, writer)
     os.close(writer)
     if attempt.delay is not None:
