@@ -95,7 +95,7 @@ _CURVE: Final = (
 def _curve(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     for label, rows in courses.items():
         refused = sum("refused" in row for row in rows)
-        yield f"\n**{label}** ({len(rows)} of {_MOVES} moves made so far, {refused} of them refused)\n"
+        yield f"\n**{label}** ({len(rows)} of {_MOVES} moves made, {refused} refused)\n"
         yield f"| takedowns | erased | {' | '.join(head for head, _, _ in _CURVE)} | CPU s a move |"
         yield "|" + "---|" * (len(_CURVE) + 3)
         since = 0
