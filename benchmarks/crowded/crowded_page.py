@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from crowded_bench import ROOT, share
-from crowded_stages import SINGLES, kept
+from crowded_stages import kept
 
 PAGE: Final = ROOT / "docs" / "crowded.md"
 _COLUMNS: Final = (
@@ -48,16 +48,17 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         name = "one" if row["scenario"].startswith("one") and row["scenario"] != "one: neon" else row["scenario"]
         together[name].append(row)
     for name, chosen in together.items():
-        yield f"\n**{_title(name)}**\n"
+        yield f"\n**{_title(name, chosen)}**\n"
         yield "| " + " | ".join(_HEADS) + " |"
         yield "|" + "---|" * len(_HEADS)
         for way in dict.fromkeys(row["way"] for row in chosen):
             yield _line(way, [row for row in chosen if row["way"] == way], style=name == "one: neon")
 
 
-def _title(name: str) -> str:
+def _title(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if name == "one":
-        return f"One object ({', '.join(o for o in SINGLES if o != 'neon')}: summed)"
+        objects = dict.fromkeys(row["scenario"].removeprefix("one: ") for row in rows)
+        return f"One object ({', '.join(objects)}{': summed' if len(objects) > 1 else ''})"
     return "One style (neon; synonyms: the artist's name)" if name == "one: neon" else f"{name.capitalize()} objects"
 
 
