@@ -13,7 +13,7 @@ be withdrawn and the others stay erased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,14 +25,11 @@ from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BoundExceededError, CheckRefusedError, ErasureRefusedError, RefusedError
-from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.manifest_parts import ConceptSpec
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
-from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, prompts_of
 from rasura.patches.prompts.nearest_anchor import AUTO
-from rasura.patches.prompts.retain_set import RetainSet, naming
+from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.fit_request import fit_request
 from rasura.patches.solving.from_manifest import request_prompts, trained
 from rasura.patches.solving.judge_erasure import choose_anchors
@@ -41,7 +38,7 @@ from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.takedown.ground import Ground
-from rasura.registry.takedown.wanted import WantedConcept, keep_unnamed
+from rasura.registry.takedown.wording import Wording
 
 if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int], None]
@@ -82,26 +79,22 @@ class Attempts:
     """Everything that does not change from attempt to attempt.
 
     Attributes:
-        ground: what is there.
-        gone: patches of the ground that are to go.
-        wanted: what is to be erased besides.
-        retain: what to keep, besides what the older patches keep; None: only that.
-        templates: prompts with one `{}` for what brings none of its own; empty: those of the ground's first patch.
+        wording: what is there, what goes and what is wanted, in prompts.
         policy: limits of the composer.
         progress: told what is going on.
         moments: of prompts that were encoded before.
     """
 
-    ground: Ground
-    gone: frozenset[PatchId]
-    wanted: tuple[WantedConcept, ...]
-    retain: RetainSet | None
-    templates: tuple[str, ...]
+    wording: Wording
     policy: Policy
     progress: Progress
     moments: Moments
     chosen: dict[str, str] = field(default_factory=dict)
     """What `auto` became, by concept: the same in every attempt."""
+
+    @property
+    def _ground(self) -> Ground:
+        return self.wording.ground
 
     def solve(self) -> Solution:
         """The first attempt that the composer accepts, if it erases what is wanted.
@@ -119,12 +112,12 @@ class Attempts:
         if not found.made:
             return ()
         manifests = [patch.manifest for patch in found.made]
-        request = replace(request_prompts(manifests, found.words), anchors=self._general(found.words))
-        before = {new: self.ground.patches[old].manifest.concept for new, old in found.replaced.items()}
+        request = replace(request_prompts(manifests, found.words), anchors=self.wording.general(found.words))
+        before = {new: self._ground.patches[old].manifest.concept for new, old in found.replaced.items()}
         same = [m for m in manifests if m.patch_id in before and before[m.patch_id].anchor == m.concept.anchor]
         standing = [manifest.concept.text for manifest in same]
         try:
-            said = judge_patches(self.ground.base, request, found.made, self.policy, self.progress, standing=standing)
+            said = judge_patches(self._ground.base, request, found.made, self.policy, self.progress, standing=standing)
         except ErasureRefusedError as error:
             self._suggest(error)
             raise
@@ -133,7 +126,7 @@ class Attempts:
     def _anchored(self, request: EraseRequest) -> EraseRequest:
         """The request with an anchor that draws something else in place of every `auto`, chosen once."""
         if any(t.anchor == AUTO and t.concept not in self.chosen for t in request.targets):
-            base = self.ground.base
+            base = self._ground.base
             try:
                 full = choose_anchors(base.host, base.encoder, request, self.policy)
             except ErasureRefusedError as error:
@@ -144,21 +137,16 @@ class Attempts:
         return replace(request, targets=tuple(targets))
 
     def _suggest(self, error: ErasureRefusedError) -> None:
-        suggest_anchor(error, f"rasura takedown {self.ground.place.option}", name_retain(self.retain))
-
-    def _general(self, words: RetainSet | None) -> tuple[str, ...]:
-        """What anything may become: what is kept and stays."""
-        if words is None or words.whole:
-            return ()
-        stays = naming(self._erased())
-        return tuple(word for word in words.concepts if not stays(word))
+        suggest_anchor(error, f"rasura takedown {self._ground.place.option}", name_retain(self.wording.retain))
 
     def _accepted(self) -> Solution:
         """The first attempt that the composer accepts."""
         refused: list[str] = []
         tried: set[tuple[frozenset[PatchId], float]] = set()
         # Whatever becomes a concept that is to be erased now would show it again, so it is solved anew in any case.
-        must = frozenset(i for i in self._staying() if self._becomes_erased(self.ground.patches[i].manifest))
+        must = frozenset(
+            i for i in self.wording.staying if self.wording.becomes_erased(self._ground.patches[i].manifest)
+        )
         fixed = [i for i in must if not self._solvable(i)]
         if fixed:
             raise self._refusal([f"{self._name(i)} becomes a concept that is to be erased" for i in fixed])
@@ -166,7 +154,7 @@ class Attempts:
         if isinstance(found, Solution) and not isinstance(found.verdict, Accepted):
             touched = must | {i for i in self._disturbed(found) if self._solvable(i)}
             found = self._attempt(touched, GUARDS[0], refused, tried)
-        everything = frozenset(i for i in self._staying() if self._solvable(i))
+        everything = frozenset(i for i in self.wording.staying if self._solvable(i))
         for guard in GUARDS:
             if found is not None and isinstance(found.verdict, Accepted):
                 return replace(found, refused=tuple(refused))
@@ -182,7 +170,7 @@ class Attempts:
         if (anew, guard) in tried:
             return None
         tried.add((anew, guard))
-        many = f"{len(self.wanted)} new and {len(anew)} older concepts, guard {guard:g}"
+        many = f"{len(self.wording.wanted)} new and {len(anew)} older concepts, guard {guard:g}"
         try:
             found = self._solved(anew, guard)
         except (ErasureRefusedError, BoundExceededError) as error:
@@ -196,22 +184,22 @@ class Attempts:
         return found
 
     def _solved(self, anew: frozenset[PatchId], guard: float) -> Solution:
-        kept = {i: self.ground.patches[i] for i in self._staying() if i not in anew}
+        kept = {i: self._ground.patches[i] for i in self.wording.staying if i not in anew}
         made: tuple[Patch, ...] = ()
         replaced: dict[PatchId, PatchId] = {}
         words: RetainSet | None = None
-        if anew or self.wanted:
-            old = {normal(self.ground.patches[i].manifest.concept.text): i for i in sorted(anew | self.gone)}
-            words = self._words()
-            targets = (*map(self._target_again, sorted(anew)), *map(self._target, self.wanted))
+        if anew or self.wording.wanted:
+            old = {normal(self._ground.patches[i].manifest.concept.text): i for i in sorted(anew | self.wording.gone)}
+            words = self.wording.words(self._all_solvable)
+            targets = (*map(self.wording.target_again, sorted(anew)), *map(self.wording.target, self.wording.wanted))
             request = replace(
-                request_for(NullSpace(guard=guard), targets, words, anchors=self._general(words)),
+                request_for(NullSpace(guard=guard), targets, words, anchors=self.wording.general(words)),
                 # The same prompts in every attempt: they are encoded once.
-                retained_in=self._all_templates(),
-                unnamed=tuple(self._erased()),
+                retained_in=self.wording.all_templates(self._all_solvable),
+                unnamed=tuple(self.wording.erased),
                 supersedes={t.concept: (old[name],) for t in targets if (name := normal(t.concept)) in old},
             )
-            base = self.ground.base
+            base = self._ground.base
             request = fit_request(base.encoder, request)
             full = find_guarded(self._anchored(request), kept, base)
             made = build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
@@ -221,27 +209,21 @@ class Attempts:
                 for patch in made
                 if (name := normal(patch.manifest.concept.text)) in old and old[name] != patch.patch_id
             }
-        strengths = {i: self.ground.strengths[i] for i in kept}
-        strengths |= {p.patch_id: self.ground.strengths.get(replaced.get(p.patch_id, p.patch_id), ONE) for p in made}
+        strengths = {i: self._ground.strengths[i] for i in kept}
+        strengths |= {p.patch_id: self._ground.strengths.get(replaced.get(p.patch_id, p.patch_id), ONE) for p in made}
         patches = {**kept, **{patch.patch_id: patch for patch in made}}
         self.progress("checking", 0, 1)
         verdict = check([Member(patches[i], strengths[i]) for i in sorted(patches)], self.policy)
         self.progress("checking", 1, 1)
         return Solution(made, replaced, kept, words, verdict, guard)
 
-    def _staying(self) -> Iterator[PatchId]:
-        return (i for i in self.ground.patches if i not in self.gone)
-
-    def _erased(self) -> list[str]:
-        """Everything that is erased in the end, by all its names."""
-        return [*self.ground.spoken(self.gone), *(item.concept for item in self.wanted)]
-
-    def _becomes_erased(self, manifest: Manifest) -> bool:
-        return naming(item.concept for item in self.wanted)(manifest.concept.anchor)
+    @property
+    def _all_solvable(self) -> list[PatchId]:
+        return [i for i in sorted(self.wording.staying) if self._solvable(i)]
 
     def _solvable(self, patch_id: PatchId) -> bool:
         """Whether a patch can be solved together with new ones: of the same method, tokens and layers."""
-        manifest = self.ground.patches[patch_id].manifest
+        manifest = self._ground.patches[patch_id].manifest
         known = NullSpace.defaults
         return (
             manifest.eraser.name == NullSpace.name
@@ -256,74 +238,18 @@ class Attempts:
         named = {i for r in broken for i in (r.patch, r.other) if r.check is not CheckName.CAPACITY}
         return named & found.kept.keys()
 
-    def _target(self, item: WantedConcept) -> Target:
-        others = [name for name in self._erased() if normal(name) != normal(item.concept)]
-        templates = item.templates or self.templates or self._shared_templates()
-        return Target(item.concept, item.anchor, keep_unnamed(templates, item.concept, others))
-
-    def _target_again(self, patch_id: PatchId) -> Target:
-        manifest = self.ground.patches[patch_id].manifest
-        concept = manifest.concept
-        others = [name for name in self._erased() if normal(name) != normal(concept.text)]
-        templates = keep_unnamed(concept.templates, concept.text, others)
-        return Target(concept.text, self._anchor_again(concept), templates, manifest.names)
-
-    def _anchor_again(self, concept: ConceptSpec) -> str:
-        """What it became; where that is to be erased now, what that becomes."""
-        for item in self.wanted:
-            if naming([item.concept])(concept.anchor):
-                return item.anchor if normal(item.anchor) != normal(concept.text) else AUTO
-        return concept.anchor
-
-    def _shared_templates(self) -> tuple[str, ...]:
-        """Those of the patches that are there, if they agree; else the generic ones."""
-        known = {patch.manifest.concept.templates for patch in self.ground.patches.values()}
-        return known.pop() if len(known) == 1 else GENERIC_TEMPLATES
-
-    def _all_templates(self) -> tuple[str, ...]:
-        """The templates of everything that is erased in the end, each once: retained words stand in all of them."""
-        again = [self._target_again(i).templates for i in sorted(self._staying()) if self._solvable(i)]
-        new = [self._target(item).templates for item in self.wanted]
-        return tuple(dict.fromkeys(template for own in (*again, *new) for template in own))
-
-    def _words(self) -> RetainSet | None:
-        """What is asked for and what the older patches keep, less what is erased in the end.
-
-        Words keep their first place, so that the same lists in the same order give the same digest.
-        """
-        sets = [found for i in sorted(self.ground.patches) if (found := self.ground.words(i)) is not None]
-        if self.retain is not None:
-            sets.append(self.retain)
-        if not sets:
-            return None
-        whole = any(own.whole for own in sets)
-        if whole:  # lists of prompts and lists of concepts: all as prompts
-            templates = self._all_templates()
-            sets = [own if own.whole else _as_prompts(own, templates) for own in sets]
-        concepts = tuple(dict.fromkeys(word for own in sets for word in own.concepts))
-        source = ", ".join(dict.fromkeys(name for own in sets for name in own.source.split(", ")))
-        first = self.retain or sets[0]
-        # A promise to keep what is erased could not be held.
-        cut = max(own.cut for own in sets)
-        return replace(first, source=source, concepts=concepts, whole=whole, cut=cut).without(self._erased())
-
     def _name(self, patch_id: PatchId) -> str:
-        return f"{patch_id[:SHORT]} ({self.ground.patches[patch_id].manifest.concept.text})"
+        return f"{patch_id[:SHORT]} ({self._ground.patches[patch_id].manifest.concept.text})"
 
     def _refusal(self, refused: Sequence[str]) -> RefusedError:
         """Everything that stood in the way, once, and what may help."""
-        fixed = [self._name(i) for i in self._staying() if not self._solvable(i)]
+        fixed = [self._name(i) for i in self.wording.staying if not self._solvable(i)]
         more = f"; {', '.join(fixed)} cannot be solved together with new ones" if fixed else ""
-        named = ", ".join(item.concept for item in self.wanted) or "the rest"
+        named = ", ".join(item.concept for item in self.wording.wanted) or "the rest"
         return CheckRefusedError(
-            f"{named} cannot be erased beside what {self.ground.place.source} has: {'; '.join(refused)}{more}. What "
+            f"{named} cannot be erased beside what {self._ground.place.source} has: {'; '.join(refused)}{more}. What "
             "may help: a shorter retain list; fewer templates, and none that name another erased concept; an anchor "
             "that is farther away; one concept in place of two that nearly mean the same",
             hint="rasura takedown --dry-run --retain FILE --templates FILE …",
             reasons=list(refused),
         )
-
-
-def _as_prompts(words: RetainSet, templates: Sequence[str]) -> RetainSet:
-    prompts = tuple(dict.fromkeys(prompt for word in words.concepts for prompt in prompts_of(word, templates)))
-    return replace(words, concepts=prompts, whole=True)

@@ -27,6 +27,7 @@ from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
 from rasura.registry.takedown.wanted import WantedConcept, check_wanted
+from rasura.registry.takedown.wording import Wording
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.limits import merge_policies
 
@@ -134,7 +135,7 @@ def plan_takedown(
         covered = {cover.wanted.concept for cover in covers}
         new = tuple(item for item in new if item.concept not in covered)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Attempts(ground, changed, new, retain, templates, limits, progress, moments)
+        bench = Attempts(Wording(ground, changed, new, retain, templates), limits, progress, moments)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         check_covers(ground, (*standing, *covers), find_strengths(ground, solution))
     except RasuraError as error:

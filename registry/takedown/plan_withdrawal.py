@@ -18,6 +18,7 @@ from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import check_covers, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, stand_on
 from rasura.registry.takedown.plan import Progress, TakedownPlan, accept_nothing, conclude_plan, find_strengths
+from rasura.registry.takedown.wording import Wording
 from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["plan_withdrawal"]
@@ -56,7 +57,7 @@ def plan_withdrawal(
         names = {normal(text) for text in named}
         orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Attempts(ground, frozenset(gone), orphans, None, (), limits, progress, moments)
+        bench = Attempts(Wording(ground, frozenset(gone), orphans, None, ()), limits, progress, moments)
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
         check_covers(ground, left, find_strengths(ground, solution))
