@@ -23,11 +23,11 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
+from rasura.registry.takedown.solving.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
 from rasura.registry.takedown.wanted import WantedConcept, check_wanted
-from rasura.registry.takedown.wording import Wording
+from rasura.registry.takedown.solving.wording import Wording
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.limits import merge_policies
 

@@ -14,11 +14,11 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.takedown.beside import GUARDS, Attempts, Solution
+from rasura.registry.takedown.solving.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import check_covers, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, stand_on
 from rasura.registry.takedown.plan import Progress, TakedownPlan, accept_nothing, conclude_plan, find_strengths
-from rasura.registry.takedown.wording import Wording
+from rasura.registry.takedown.solving.wording import Wording
 from rasura.registry.trust.limits import merge_policies
 
 __all__ = ["plan_withdrawal"]

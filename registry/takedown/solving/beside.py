@@ -38,7 +38,7 @@ from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.takedown.ground import Ground
-from rasura.registry.takedown.wording import Wording
+from rasura.registry.takedown.solving.wording import Wording
 
 if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int], None]

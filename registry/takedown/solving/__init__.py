@@ -1,0 +1,1 @@
+"""Solving what a takedown asks for beside what is erased already."""
