@@ -38,7 +38,7 @@ _COMMANDS: Final = {
     "key": ("proving.key:key", "Signing keys: make, add from a token, list, export, trust, revoke."),
     "base": ("registry.base:base", "Base models: add, list, show."),
     "takedown": ("erasing.takedown:takedown", "Take concepts down beside all that is erased, in one motion."),
-    "withdraw": ("erasing.takedown:withdraw", "Take takedowns back; all others stay erased."),
+    "withdraw": ("erasing.withdraw:withdraw", "Take takedowns back; all others stay erased."),
     "erase": ("erasing.erase:erase", "Erase concepts: one signed, separable patch each."),
     "adopt": ("erasing.adopt:adopt", "Make a signed patch of an erasure that another program made."),
     "probe": ("registry.probe:probe", "Find what of a model reads text alone."),

@@ -62,7 +62,16 @@ CALLS: Final[Mapping[str, Call]] = {
         outer=frozenset({"base", "protect", "key", "device", "work", "reason"}),
     ),
     "adopt": Call("registry.adopt", ("source",), {"--template": "templates"}),
-    "takedown": Call("registry.takedown", renamed={"--concept": "concepts", "--anchor": "anchors", "--yes": ""}),
+    "takedown": Call(
+        "registry.takedown",
+        renamed={
+            "--concept": "concepts",
+            "--anchor": "anchors",
+            "--also-called": "names",
+            "--set": "settings",
+            "--yes": "",
+        },
+    ),
     "withdraw": Call("registry.withdraw", ("*names",), {"--yes": ""}),
     "probe": Call("rasura.probe", ("model",), {"--json": ""}),
     "methods": Call("rasura.methods"),

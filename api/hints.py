@@ -22,14 +22,14 @@ __all__ = ["in_python", "live_hint", "python_hint"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Kind: TypeAlias = Literal["one", "many", "flag", "pairs"]
+Kind: TypeAlias = Literal["one", "many", "flag", "pairs", "lists"]
 
 
 _KINDS: Final[Mapping[str, Kind]] = {
     "--concept": "many", "--template": "many", "--protect": "many", "--drop": "many", "--revert": "many",
     "--all": "flag", "--force": "flag", "--deep": "flag", "--replace": "flag", "--leave": "flag", "--strict": "flag",
     "--private": "flag", "--dry-run": "flag", "--layers": "one", "--set": "pairs", "--min": "pairs", "--max": "pairs",
-    "--truncate": "flag", "--tsa-ca": "many", "--witness-key": "many",
+    "--truncate": "flag", "--also-called": "lists", "--tsa-ca": "many", "--witness-key": "many",
 }  # fmt: skip
 """How an option is written; those that are not here take one value."""
 
@@ -138,7 +138,11 @@ def _take(call: Call, words: Sequence[str], at: int, found: dict[str, object]) -
     if kind == "pairs":
         key, _, setting = value.partition("=")
         found[name] = {**(before if isinstance(before, dict) else {}), key: setting}
-    elif kind == "many":
+    elif kind == "lists" and "=" in value:
+        key, _, item = value.partition("=")
+        known = before if isinstance(before, dict) else {}
+        found[name] = {**known, key: [*known.get(key, []), item]}
+    elif kind in {"many", "lists"}:
         found[name] = [*(before if isinstance(before, list) else []), value]
     else:
         found[name] = value

@@ -10,9 +10,10 @@ from rasura.commands._shared.command import Order, command, find_patches, retypi
 from rasura.commands._shared.lists import TRUNCATE, say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
+from rasura.commands.erasing.concept_names import concept_names, read_names
+from rasura.commands.erasing.method_options import METHOD, method_choices, read_method
 
 if TYPE_CHECKING:
-    from rasura.patches.erasers.interface import Eraser
     from rasura.patches.erasers.request import EraseRequest
     from rasura.patches.obstacles import Obstacles
     from rasura.patches.prompts.concept_prompts import Target
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _PATH = click.Path(path_type=Path)
-_METHOD = "null-space"
 _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
 
 
@@ -37,21 +37,7 @@ _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
     metavar="TEXT",
     help="What it becomes: one for all or one each; 'auto' takes the nearest of --anchors.",
 )
-@click.option(
-    "--also-called",
-    "names",
-    multiple=True,
-    metavar="[CONCEPT=]NAME",
-    help="What a concept is called besides: a synonym, a translation, a descriptive name; repeatable.",
-)
-@click.option(
-    "--names",
-    "name_files",
-    type=_PATH,
-    multiple=True,
-    metavar="FILE[:COLUMN]",
-    help="The same, one a line: one file for each concept.",
-)
+@concept_names
 @click.option("--anchors", "anchor_file", type=_PATH, metavar="FILE", help="General concepts for --anchor auto.")
 @click.option(
     "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
@@ -60,15 +46,8 @@ _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
 @click.option("--strict", is_flag=True, help="Refuse a retain set that names a target or repeats itself.")
 @click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
 @TRUNCATE
-@click.option("--method", default=_METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A choice of the method; repeatable.")
-@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of a method that draws random numbers.")
-@click.option("--layers", metavar="NAMES", help="Which layers, such as k, v, kv, text [default: the method's].")
-@click.option(
-    "--tokens",
-    type=click.Choice(["last", "subject", "tail", "end"]),
-    help="Which tokens stand for the concept [default: the method's].",
-)
+@click.option("--method", default=METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
+@method_choices
 @click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")
 @click.option(
     "--templates",
@@ -78,7 +57,6 @@ _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
     metavar="FILE",
     help="Prompts, one a line: one file for all concepts or one each.",
 )
-@click.option("--rank-rule", metavar="RULE", help="Cut of the retained spectrum [default: the method's].")
 @click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched, or 'all'; repeatable.")
 @click.option("--onto-stack", metavar="STACK|@MODEL", help="Leave untouched what this stack or model has.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where the UNet runs, if it must.")
@@ -111,7 +89,7 @@ def erase(
     read: list[dict[str, Any]] = []
     obstacles, protected = Obstacles(), []
     with order.open(obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
-        called = _names(concepts, names, name_files, obstacles)
+        called = read_names(concepts, names, name_files, obstacles)
         targets = _targets(concepts, anchors, template_files, called, obstacles)
         request = _request(targets, anchor_file, obstacles, **choices)
         protected = _protected(registry, protect, onto_stack, obstacles)
@@ -178,30 +156,6 @@ def _targets(
     )
 
 
-def _names(
-    concepts: tuple[str, ...], given: tuple[str, ...], files: tuple[Path, ...], obstacles: "Obstacles"
-) -> "list[tuple[str, ...]]":
-    """What each concept is called besides, in the concepts' order."""
-    from rasura.patches.lists.role import NAMES
-    from rasura.patches.prompts.retain_set import load_texts
-
-    if files and len(files) != len(concepts):
-        raise click.UsageError(f"{len(concepts)} concepts and {len(files)} files of names: expected one each")
-    found: list[list[str]] = [[] for _ in concepts]
-    for own, path in zip(found, files, strict=False):
-        with obstacles.noting():
-            own.extend(load_texts(path, NAMES))
-    for text in given:
-        whose, equals, name = text.partition("=")
-        if equals and whose in concepts:
-            found[concepts.index(whose)].append(name)
-        elif len(concepts) == 1:
-            found[0].append(text)
-        else:
-            raise click.UsageError(f"--also-called {text}: expected CONCEPT=NAME with one of {', '.join(concepts)}")
-    return [tuple(own) for own in found]
-
-
 def _spread(given: "Sequence[_T]", default: "_T", count: int) -> "list[_T]":
     """One for all, or one each."""
     return list(given) if len(given) == count else [given[0] if given else default] * count
@@ -235,7 +189,7 @@ def _request(
     aside: HeldOut = ()
     general: tuple[str, ...] = ()
     with obstacles.noting():
-        eraser = _eraser(method, settings, seed)
+        eraser = read_method(method, settings, seed)
     if eraser is not None and retain is None and eraser.defaults.needs_retain:
         raise click.UsageError(f"method {method} needs to know what to keep: --retain FILE")
     with obstacles.noting():
@@ -261,16 +215,6 @@ def _request(
             licence=licence,
         )
     return None
-
-
-def _eraser(method: str, settings: tuple[str, ...], seed: int | None) -> "Eraser":
-    from rasura.patches.erasers.catalogue import eraser
-
-    pairs = [setting.partition("=") for setting in settings]
-    if odd := next((name for name, equals, _ in pairs if not equals), None):
-        raise click.UsageError(f"--set {odd}: expected NAME=VALUE")
-    chosen = {name: value for name, _, value in pairs}
-    return eraser(method, chosen | ({} if seed is None else {"seed": str(seed)}))
 
 
 def _protected(

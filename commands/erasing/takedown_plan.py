@@ -2,15 +2,18 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from rasura.commands._shared.output import line, short, table, verdict
+from rasura.commands._shared.output import clip, line, short, table, verdict
 from rasura.commands._shared.views import format_number
+from rasura.commands.erasing.method_options import METHOD
 
 if TYPE_CHECKING:
     from rasura.evaluation.look import Seen
     from rasura.registry.takedown.carry_out import CarriedOut
-    from rasura.registry.takedown.plan import TakedownPlan
+    from rasura.registry.takedown.plan import PlannedPatch, TakedownPlan
+
+_NAMES: Final = 40  # characters of a cell
 
 
 def encode_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut | None") -> dict[str, Any]:
@@ -25,6 +28,8 @@ def encode_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut 
                 "id": item.patch.patch_id,
                 "concept": item.patch.manifest.concept.text,
                 "anchor": item.patch.manifest.concept.anchor,
+                "names": list(item.patch.manifest.names),
+                "method": item.patch.manifest.eraser.name,
                 "templates": len(item.patch.manifest.concept.templates),
                 "supersedes": item.supersedes,
                 "measured": dict(item.patch.manifest.measured),
@@ -67,8 +72,7 @@ def print_plan(plan: "TakedownPlan", seen: Sequence["Seen"], done: "CarriedOut |
     for notice in plan.notices:
         line(notice)
     if plan.patches and not (plan.covered and not plan.made):
-        made = {item.patch.patch_id: item for item in plan.made}
-        table(("patch", "concept", "becomes", ""), [_row(i, patch, made) for i, patch in plan.patches.items()])
+        _print_patches(plan)
     worst = {str(name): number for name, number in plan.worst.items() if str(name) in {"pair", "stack", "own"}}
     named = [f"{name} {format_number(value, limit)}" for name, (value, limit) in worst.items()]
     if named:
@@ -118,11 +122,25 @@ def _say_done(plan: "TakedownPlan", done: "CarriedOut | None", hosts: Sequence[s
             line(f"next: rasura patch switch {done.stack.name} --model {shlex.quote(location)}")
 
 
-def _row(patch_id: str, patch: Any, made: "dict[Any, Any]") -> tuple[str, ...]:
-    concept = patch.manifest.concept
-    item = made.get(patch_id)
-    said = "" if item is None else "new" if item.supersedes is None else f"in place of {short(item.supersedes)}"
-    return short(patch_id), concept.text, concept.anchor or "(nothing)", said
+def _print_patches(plan: "TakedownPlan") -> None:
+    """Every patch afterwards; other names and methods are told where there are any that nobody would expect."""
+    made = {item.patch.patch_id: item for item in plan.made}
+    manifests = {i: patch.manifest for i, patch in plan.patches.items()}
+    methods = {m.eraser.name for m in manifests.values()}
+    columns: dict[str, list[str]] = {
+        "patch": [short(i) for i in manifests],
+        "concept": [m.concept.text for m in manifests.values()],
+        "also called": [clip(", ".join(m.names), _NAMES) for m in manifests.values()],
+        "becomes": [m.concept.anchor or "(nothing)" for m in manifests.values()],
+        "method": [m.eraser.name if methods != {METHOD} else "" for m in manifests.values()],
+        "": [_say_place(made.get(i)) for i in manifests],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells) or not name}
+    table(list(shown), list(zip(*shown.values(), strict=True)))
+
+
+def _say_place(item: "PlannedPatch | None") -> str:
+    return "" if item is None else "new" if item.supersedes is None else f"in place of {short(item.supersedes)}"
 
 
 def _count(plan: "TakedownPlan") -> str:

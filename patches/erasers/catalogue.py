@@ -31,6 +31,11 @@ class Method:
     text: str
     source: str
 
+    @property
+    def closed_form(self) -> bool:
+        """Whether it solves what reads text at once, from embeddings and weights alone."""
+        return self.where.startswith("closed_form.")
+
 
 METHODS: Final = {
     method.name: method

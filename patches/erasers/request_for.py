@@ -49,7 +49,7 @@ def request_for(
         raise InputError(
             f"method {eraser.name} reads {named.concept!r} alone: expected no other names of it, got "
             f"{', '.join(named.names)}",
-            hint="rasura erase --method span",
+            hint="--method span",
         )
     if retain is None and eraser.defaults.needs_retain:
         raise RetainSetError(f"method {eraser.name} needs to know what to keep", hint="--retain FILE")

@@ -27,6 +27,8 @@ from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
 TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
+AUTO: Final = "auto"
+"""In place of an anchor: the nearest general concept that draws something else. A car, too, may be called so."""
 NAMES_SIGN: Final = "|"
 """Between the names of a concept where a manifest holds them in one text."""
 _NAMES_LIMIT: Final = 4096  # characters of a text in a manifest
@@ -74,7 +76,7 @@ class Target:
         for template in self.templates:
             check_template(template)
         check_plain(self.anchor)
-        if normal(self.concept) == normal(self.anchor):
+        if self.anchor != AUTO and normal(self.concept) == normal(self.anchor):
             raise ConceptError(
                 f"concept {show(self.concept)} equals its anchor: expected another, more general concept",
                 hint="--anchor TEXT",
@@ -107,7 +109,7 @@ class Target:
             check_concept(name)
             if NAMES_SIGN in name:
                 raise ConceptError(f"name {show(name)} holds {NAMES_SIGN!r}: expected a word or phrase without it")
-            if normal(name) == normal(self.anchor):
+            if self.anchor != AUTO and normal(name) == normal(self.anchor):
                 raise ConceptError(
                     f"{show(name)} is named as {show(self.concept)} and as its anchor: expected one of both",
                     hint="--anchor TEXT",

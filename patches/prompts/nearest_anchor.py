@@ -9,10 +9,9 @@ from typing import Final
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.prompts.concept_prompts import AUTO, Target
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 
-AUTO: Final = "auto"
 GENERAL: Final = (
     "animal", "person", "plant", "food", "vehicle", "building", "object", "clothing", "furniture", "toy", "weapon",
     "art", "painting", "photograph", "cartoon", "landscape", "style",
@@ -31,7 +30,8 @@ def with_anchor(encoder: TextEncoder, target: Target, general: Sequence[str]) ->
     """
     if target.anchor != AUTO:
         return target
-    others = [word for word in general or GENERAL if normal(word) != normal(target.concept)]
+    own = {normal(name) for name in target.spoken}
+    others = [word for word in general or GENERAL if normal(word) not in own]
     nearest = find_nearest_protected(encoder, target.concept, others, {})
     if not nearest:
         raise ConceptError(

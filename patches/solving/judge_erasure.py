@@ -24,8 +24,8 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.plain_numbers import say_over
-from rasura.patches.prompts.concept_prompts import Target, prompts_of
-from rasura.patches.prompts.nearest_anchor import AUTO, GENERAL
+from rasura.patches.prompts.concept_prompts import AUTO, Target, prompts_of
+from rasura.patches.prompts.nearest_anchor import GENERAL
 from rasura.patches.prompts.nearest_concepts import find_nearest_protected
 from rasura.patches.types import ParamName
 
@@ -166,7 +166,8 @@ class Judge:
         Raises:
             ErasureRefusedError: none does.
         """
-        words = self.request.anchors or GENERAL
+        own_names = {normal(name) for name in target.spoken}
+        words = tuple(word for word in self.request.anchors or GENERAL if normal(word) not in own_names)
         own = replace(self, request=replace(self.request, anchors=words))
         if found := own.better(target.concept, policy):
             return replace(target, anchor=found[0][0])

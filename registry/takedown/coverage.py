@@ -18,8 +18,7 @@ from rasura.patches.errors import CheckRefusedError
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.plain_numbers import say_over
-from rasura.patches.prompts.concept_prompts import Target, align_columns
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO, NAMES_SIGN, Target, align_columns
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
@@ -42,6 +41,7 @@ __all__ = [
 
 COVER: Final = "takedown.cover"
 UNCOVER: Final = "takedown.uncover"
+_NAMES: Final = "names"
 LEFT: Final = 0.3
 """At most this share of the way to the anchor may be left, for a concept to count as covered."""
 
@@ -66,9 +66,9 @@ class Cover:
 def find_cover(ground: Ground, wanted: WantedConcept) -> Cover | None:
     """The patch that erases this concept already; asked of those that it names, as a red car names a car."""
     for patch_id, patch in ground.patches.items():
-        concept, called = patch.manifest.concept, patch.manifest.names
-        same = wanted.anchor in {AUTO, concept.anchor}
-        if same and naming([concept.text, *called])(wanted.concept):
+        concept, names_it = patch.manifest.concept, naming([patch.manifest.concept.text, *patch.manifest.names])
+        same = wanted.anchor in {AUTO, concept.anchor} and normal(concept.anchor) not in map(normal, wanted.names)
+        if same and all(map(names_it, wanted.spoken)):
             left = measure_left(ground, patch, ground.strengths[patch_id], wanted)
             if left <= LEFT:
                 return Cover(wanted, patch_id, concept.text, left)
@@ -78,7 +78,7 @@ def find_cover(ground: Ground, wanted: WantedConcept) -> Cover | None:
 def measure_left(ground: Ground, patch: Patch, strength: Strength, wanted: WantedConcept) -> float:
     """How much of the way to the patch's anchor it leaves of another concept; see `Cover.left`."""
     concept = patch.manifest.concept
-    target = Target(wanted.concept, concept.anchor)
+    target = Target(wanted.concept, concept.anchor, (), wanted.names)
     targets, anchors = align_columns(ground.base.encoder, target, concept.templates, concept.tokens)  # [d, n] each
     left = asked = 0.0
     for name, weight in ground.base.host.originals(sorted(patch.tensors.increments)).items():
@@ -149,6 +149,7 @@ def draft_cover(cover: Cover, ground: Ground, draft: Draft, *, ends: bool = Fals
         "by": cover.by,
         "anchor": cover.wanted.anchor,
         "place": name_place(ground),
+        **({_NAMES: NAMES_SIGN.join(cover.wanted.names)} if cover.wanted.names else {}),
         **cover.wanted.details,
     }
     return replace(
@@ -174,5 +175,6 @@ def _remembered(registry: Registry, ground: Ground) -> Iterator[tuple[WantedConc
         if entry.details.get("place") == place:
             said = {name: str(text) for name, text in entry.details.items()}
             ticket, received, requester, deadline = (said.get(name, "") for name in TICKET)
-            wanted = WantedConcept(said["concept"], said["anchor"], (), ticket, received, requester, deadline)
+            names = tuple(filter(None, said.get(_NAMES, "").split(NAMES_SIGN)))
+            wanted = WantedConcept(said["concept"], said["anchor"], (), ticket, received, requester, deadline, names)
             yield wanted, said["by"], entry.action == COVER

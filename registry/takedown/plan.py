@@ -16,18 +16,21 @@ from rasura.patches.errors import RasuraError, RetainSetError
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.takedown.solving.beside import GUARDS, Attempts, Solution
+from rasura.registry.takedown.asked import sort_out
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered
 from rasura.registry.takedown.ground import Ground, Place, Sighted, sight, stand_on
-from rasura.registry.takedown.wanted import WantedConcept, check_wanted
+from rasura.registry.takedown.solving.beside import Attempts
+from rasura.registry.takedown.solving.recipe import GUARDS, Recipe, encode_recipe, make_recipe
+from rasura.registry.takedown.solving.solution import Solution
 from rasura.registry.takedown.solving.wording import Wording
+from rasura.registry.takedown.wanted import WantedConcept, check_wanted
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.limits import merge_policies
 
@@ -105,6 +108,7 @@ def plan_takedown(
     draft: Draft,
     progress: Progress,
     policy: Policy | None = None,
+    recipe: Recipe | None = None,
 ) -> TakedownPlan:
     """Solve concepts beside what is erased already; nothing is written but, for a base seen first, its record.
 
@@ -117,6 +121,7 @@ def plan_takedown(
         draft: who asks and why; a refusal is logged with it.
         progress: told what is going on.
         policy: limits beside those of the registry's policy.
+        recipe: by which method, with which choices; None: `null-space` with its own, and what is there as it was.
 
     Raises:
         ErasureRefusedError: an anchor that draws its target; those that would do are named, and it is logged.
@@ -124,28 +129,34 @@ def plan_takedown(
     """
     try:
         obstacles = Obstacles()
-        seen = look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None)
+        seen = look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None, recipe=recipe)
         obstacles.refuse()
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress, seen)
         standing = find_covered(registry, ground)
-        already, changed = _sorted_out(ground, standing, wanted)
-        new = tuple(item for item in wanted if item.concept not in already)
-        fresh = [item for item in new if ground.erasing(item.concept) is None]
+        asked = sort_out(ground, standing, wanted, recipe)
+        fresh = [item for item in asked.new if ground.erasing(item.concept) is None]
         covers = tuple(cover for item in fresh if (cover := find_cover(ground, item)) is not None)
         covered = {cover.wanted.concept for cover in covers}
-        new = tuple(item for item in new if item.concept not in covered)
+        new = tuple(item for item in asked.new if item.concept not in covered)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Attempts(Wording(ground, changed, new, retain, templates), limits, progress, moments)
+        wording = Wording(ground, asked.changed, new, retain, templates)
+        bench = Attempts(wording, limits, progress, moments, asked.recipes)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         check_covers(ground, (*standing, *covers), find_strengths(ground, solution))
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
         raise
-    return conclude_plan(ground, new, solution, covers=covers, already=already)
+    return conclude_plan(ground, new, solution, covers=covers, already=asked.already)
 
 
 def look_ahead_of_takedown(
-    registry: Registry, place: Place, wanted: Sequence[WantedConcept], obstacles: Obstacles, *, retain: bool
+    registry: Registry,
+    place: Place,
+    wanted: Sequence[WantedConcept],
+    obstacles: Obstacles,
+    *,
+    retain: bool,
+    recipe: Recipe | None = None,
 ) -> Sighted | None:
     """Note all that stands in the way of a takedown and can be seen before the base is opened; nothing is written.
 
@@ -155,50 +166,38 @@ def look_ahead_of_takedown(
         wanted: what to take down; none where it could not be read.
         obstacles: gets what is found.
         retain: whether a retain list was given.
+        recipe: by which method and choices; None: `null-space`.
     """
+    method = (recipe or make_recipe()).eraser
     with obstacles.noting():
         check_wanted(wanted)
     with obstacles.noting():
         require_checkpoint(registry, registry.policy())
     seen = sight(registry, place, obstacles)
-    if seen is not None and not seen.goal.patches and not retain and wanted:
+    if seen is not None and not seen.goal.patches and not retain and wanted and method.defaults.needs_retain:
         obstacles.add(
             RetainSetError(
                 f"nothing is erased on {place.source} yet, so that no retain list is known: expected one",
-                hint=f"rasura takedown {place.option} {_retype(wanted)} --retain FILE",
+                hint=f"rasura takedown {place.option} {_retype(wanted, recipe)} --retain FILE",
             )
         )
     return seen
 
 
-def _retype(wanted: Sequence[WantedConcept]) -> str:
-    """The concepts as options, each with its anchor where one was chosen for any."""
+def _retype(wanted: Sequence[WantedConcept], recipe: Recipe | None) -> str:
+    """The concepts as options, each with its anchor where one was chosen for any, and their names and method."""
     words = [("--concept", item.concept) for item in wanted]
     if any(item.anchor != AUTO for item in wanted):
         words += [("--anchor", item.anchor) for item in wanted]
+    words += [("--also-called", f"{item.concept}={name}") for item in wanted for name in item.names]
+    words += encode_recipe(recipe) if recipe else []
     return " ".join(f"{option} {shlex.quote(text)}" for option, text in words)
-
-
-def _sorted_out(
-    ground: Ground, standing: Sequence[Cover], wanted: Sequence[WantedConcept]
-) -> tuple[dict[str, PatchId], frozenset[PatchId]]:
-    """What is erased already, and by which patch; and the patches that are to get another anchor."""
-    erased = {item.concept: found for item in wanted if (found := ground.erasing(item.concept)) is not None}
-    changed = {i for item in wanted if (i := erased.get(item.concept)) and _becomes_other(ground, i, item)}
-    already = {concept: found for concept, found in erased.items() if found not in changed}
-    known = {normal(cover.wanted.concept): cover.patch for cover in standing}
-    already |= {item.concept: known[name] for item in wanted if (name := normal(item.concept)) in known}
-    return already, frozenset(changed)
 
 
 def find_strengths(ground: Ground, solution: Solution) -> dict[str, tuple[Patch, Strength]]:
     """The patches that were made, each at the strength that it gets, by concept in one spelling."""
     old = ((patch, solution.replaced.get(patch.patch_id)) for patch in solution.made)
     return {normal(p.manifest.concept.text): (p, ground.strengths[i] if i else ONE) for p, i in old}
-
-
-def _becomes_other(ground: Ground, patch_id: PatchId, item: WantedConcept) -> bool:
-    return item.anchor != AUTO and normal(item.anchor) != normal(ground.patches[patch_id].manifest.concept.anchor)
 
 
 def conclude_plan(
@@ -254,9 +253,10 @@ def _notices(ground: Ground, made: Sequence[PlannedPatch], solution: Solution) -
         if old and len(old.templates) > len(concept.templates):
             named = len(old.templates) - len(concept.templates)
             found.append(f"{concept.text}: solved without {named} of its templates, which name what is erased")
-    anew = [item for item in made if item.supersedes and item.wanted is None]
+    anew = [item.patch.manifest for item in made if item.supersedes and item.wanted is None]
     if anew:
-        names = ", ".join(item.patch.manifest.concept.text for item in anew)
+        alike = len({item.patch.manifest.eraser.name for item in made}) == 1
+        names = ", ".join(m.concept.text + ("" if alike else f" (by {m.eraser.name})") for m in anew)
         found.append(f"solved anew, so that none disturbs another: {names}")
     one_sided = [(item, p) for item in made for p in item.patch.manifest.protected.patches if p in solution.kept]
     for item, other in one_sided:

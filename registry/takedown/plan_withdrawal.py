@@ -14,10 +14,12 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
-from rasura.registry.takedown.solving.beside import GUARDS, Attempts, Solution
 from rasura.registry.takedown.coverage import check_covers, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Ground, Place, stand_on
 from rasura.registry.takedown.plan import Progress, TakedownPlan, accept_nothing, conclude_plan, find_strengths
+from rasura.registry.takedown.solving.beside import Attempts
+from rasura.registry.takedown.solving.recipe import GUARDS, read_recipe
+from rasura.registry.takedown.solving.solution import Solution
 from rasura.registry.takedown.solving.wording import Wording
 from rasura.registry.trust.limits import merge_policies
 
@@ -57,7 +59,10 @@ def plan_withdrawal(
         names = {normal(text) for text in named}
         orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
-        bench = Attempts(Wording(ground, frozenset(gone), orphans, None, ()), limits, progress, moments)
+        # What a patch covered is erased as that was.
+        known = {normal(c.wanted.concept): read_recipe(ground.patches[c.patch].manifest) for c in standing}
+        recipes = {name: recipe for name, recipe in known.items() if recipe is not None}
+        bench = Attempts(Wording(ground, frozenset(gone), orphans, None, ()), limits, progress, moments, recipes)
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
         check_covers(ground, left, find_strengths(ground, solution))

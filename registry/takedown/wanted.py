@@ -9,8 +9,7 @@ from typing import Final
 
 from rasura.patches.errors import InputError
 from rasura.patches.models.text_encoders.plain_text import normal
-from rasura.patches.prompts.concept_prompts import check_concept, check_template
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO, Target, check_template
 from rasura.patches.prompts.retain_set import naming
 
 __all__ = ["TICKET", "WantedConcept", "check_wanted", "keep_unnamed", "list_wanted"]
@@ -33,6 +32,7 @@ class WantedConcept:
         received_at: when it came, a date or time of ISO 8601.
         requester: who asked.
         deadline: until when, a date or time of ISO 8601.
+        names: what else it is called; see `rasura.patches.prompts.concept_prompts.Target`.
     """
 
     concept: str
@@ -42,9 +42,10 @@ class WantedConcept:
     received_at: str = ""
     requester: str = ""
     deadline: str = ""
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_concept(self.concept)
+        object.__setattr__(self, "names", Target(self.concept, self.anchor, (), self.names).names)
         for template in self.templates:
             check_template(template)
         for name in TICKET:
@@ -59,15 +60,23 @@ class WantedConcept:
                 raise InputError(f"{name} of {self.concept!r}: expected a date such as 2026-11-28, got {text!r}")
 
     @property
+    def spoken(self) -> tuple[str, ...]:
+        """Everything that it is called, the concept first."""
+        return (self.concept, *self.names)
+
+    @property
     def details(self) -> dict[str, str]:
         """What of the ticket was said, for the log."""
         return {name: text for name in TICKET if (text := getattr(self, name))}
 
 
 def list_wanted(
-    concepts: Sequence[str], anchors: Sequence[str], templates: Sequence[tuple[str, ...]]
+    concepts: Sequence[str],
+    anchors: Sequence[str],
+    templates: Sequence[tuple[str, ...]],
+    names: Sequence[tuple[str, ...]] = (),
 ) -> tuple[WantedConcept, ...]:
-    """What was said on one line: anchors and templates are one for all, or one each, or none.
+    """What was said on one line: anchors and templates are one for all, or one each, or none; names are one set each.
 
     Raises:
         InputError: another number of them.
@@ -77,19 +86,23 @@ def list_wanted(
             raise InputError(f"{len(concepts)} concepts and {len(given)} {what}: expected one for all, or one each")
     own = [*templates] if len(templates) == len(concepts) else [templates[0] if templates else ()] * len(concepts)
     becomes = [*anchors] if len(anchors) == len(concepts) else [anchors[0] if anchors else AUTO] * len(concepts)
-    return tuple(WantedConcept(c, a, t) for c, a, t in zip(concepts, becomes, own, strict=True))
+    called = names or [()] * len(concepts)
+    return tuple(
+        WantedConcept(concept, anchor, prompts, names=others)
+        for concept, anchor, prompts, others in zip(concepts, becomes, own, called, strict=True)
+    )
 
 
 def check_wanted(wanted: Sequence[WantedConcept]) -> None:
-    """Refuse a list that names a concept twice, or as the anchor of another one.
+    """Refuse a list that names a concept twice, by whatever name, or as the anchor of another one.
 
     Raises:
         InputError: naming all of them.
     """
-    names = [normal(item.concept) for item in wanted]
+    names = [normal(name) for item in wanted for name in item.spoken]
     flaws = [f"{name} is named twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     for item in wanted:
-        erased = naming(other.concept for other in wanted if other is not item)
+        erased = naming(name for other in wanted if other is not item for name in other.spoken)
         if item.anchor not in {AUTO, ""} and erased(item.anchor):
             flaws.append(f"{item.concept} would become {item.anchor}, which is to be erased, too")
     if flaws:

@@ -1,10 +1,10 @@
 """Requests as people keep them: a table, JSON, a YAML list, or one concept a line.
 
-    concept,anchor,templates,ticket,received-at,requester,deadline
-    dog,cat,a {} | a photo of a {},T-1201,2026-11-02,estate of A. Painter,2026-11-30
+    concept,anchor,names,templates,ticket,received-at,requester,deadline
+    dog,cat,puppy | Hund,a {} | a photo of a {},T-1201,2026-11-02,estate of A. Painter,2026-11-30
 
-Only `concept` must be there. `templates` is a list; in a cell of a table, prompts with one `{}` that `|` parts; or the
-name of a file with one prompt a line, beside the request file.
+Only `concept` must be there. `names` and `templates` are lists; in a cell of a table, texts that `|` parts. In place of
+templates, which have one `{}` each, the name of a file with one prompt a line may stand, beside the request file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from rasura.patches.errors import InputError, RasuraError
 from rasura.patches.lists.list_rows import read_rows
 from rasura.patches.lists.list_text import read_list_text
 from rasura.patches.lists.role import REQUESTS, TEMPLATES
-from rasura.patches.prompts.concept_prompts import SLOT
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO, NAMES_SIGN, SLOT
 from rasura.patches.prompts.retain_set import load_texts
 from rasura.registry.takedown.wanted import TICKET, WantedConcept
 
@@ -27,7 +26,8 @@ __all__ = ["MAX_BYTES", "MAX_REQUESTS", "read_wanted"]
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_REQUESTS: Final = 1000
-_NAMES: Final = ("concept", "anchor", "templates", *TICKET)
+_LISTS: Final = ("names", "templates")
+_NAMES: Final = ("concept", "anchor", *_LISTS, *TICKET)
 _HINT: Final = "rasura takedown --file requests.csv --dry-run"
 
 
@@ -74,7 +74,7 @@ def _wanted(fields: Mapping[str, object], folder: Path, templates: tuple[str, ..
     known = {str(name).strip().lower().replace("-", "_"): value for name, value in fields.items()}
     if odd := sorted(known.keys() - set(_NAMES)):
         raise InputError(f"expected {', '.join(_NAMES)}, got {show(odd[0])}")
-    texts = {name: _text(name, known.get(name, "")) for name in _NAMES if name != "templates"}
+    texts = {name: _text(name, known.get(name, "")) for name in _NAMES if name not in _LISTS}
     own = _templates(known.get("templates", ()), folder) or templates
     return WantedConcept(
         texts["concept"],
@@ -84,6 +84,7 @@ def _wanted(fields: Mapping[str, object], folder: Path, templates: tuple[str, ..
         texts["received_at"],
         texts["requester"],
         texts["deadline"],
+        _texts("names", known.get("names", ()), "a list of names"),
     )
 
 
@@ -95,12 +96,16 @@ def _text(name: str, value: object) -> str:
 
 
 def _templates(value: object, folder: Path) -> tuple[str, ...]:
+    if isinstance(value, str) and value and SLOT not in value:
+        if Path(value).name != value:  # a request file may come from a stranger
+            raise InputError(f"templates: expected the name of a file beside the requests, got {show(value)}")
+        return load_texts(folder / value, TEMPLATES)
+    return _texts("templates", value, "a list of prompts or a file's name")
+
+
+def _texts(name: str, value: object, expected: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        if value and SLOT not in value:
-            if Path(value).name != value:  # a request file may come from a stranger
-                raise InputError(f"templates: expected the name of a file beside the requests, got {show(value)}")
-            return load_texts(folder / value, TEMPLATES)
-        return tuple(part.strip() for part in value.split("|") if part.strip())
+        return tuple(part.strip() for part in value.split(NAMES_SIGN) if part.strip())
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise InputError(f"templates: expected a list of prompts or a file's name, got {show(value)}")
+    raise InputError(f"{name}: expected {expected}, got {show(value)}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasura.api.arguments import Lines, PolicyRef, read_lines, read_policy_argument
 from rasura.api.calls._calls import Calls
 from rasura.api.hints import in_python
+from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.errors import InputError
-from rasura.patches.lists.role import ANCHORS, REQUESTS
+from rasura.patches.lists.role import ANCHORS, NAMES, REQUESTS
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.retain_set import load_retain_set
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from rasura.registry.takedown.carry_out import CarriedOut
     from rasura.registry.takedown.ground import Place
     from rasura.registry.takedown.plan import TakedownPlan
+    from rasura.registry.takedown.solving.recipe import Recipe
+    from rasura.registry.takedown.wanted import WantedConcept
 
 __all__ = ["TakedownCalls"]
 
@@ -37,6 +42,12 @@ class TakedownCalls(Calls):
         retain_column: str | None = None,
         truncate: bool = False,
         templates: Lines = (),
+        names: Lines | Mapping[str, Lines] = (),
+        method: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        layers: str | None = None,
+        tokens: str | None = None,
+        rank_rule: str | None = None,
         policy: PolicyRef | None = None,
         judge: str | None = None,
         pictures: int = 4,
@@ -56,6 +67,12 @@ class TakedownCalls(Calls):
             retain_column: which column of it.
             truncate: cut texts of it that are longer than the model reads.
             templates: prompts with one `{}`, for all concepts.
+            names: what the concept is called besides; of several concepts, by concept.
+            method: eraser of what is new; None: `null-space`. What stands keeps its own.
+            settings: choices of the method, see `rasura.options`; a seed is one of them.
+            layers: which layers; None: the method's.
+            tokens: which tokens stand for a concept; None: the method's.
+            rank_rule: cut of the retained spectrum; None: the method's.
             policy: limits that must hold, too.
             judge: looks at pictures first; as for `evaluate`.
             pictures: how many of each concept it is shown.
@@ -71,24 +88,17 @@ class TakedownCalls(Calls):
             CheckRefusedError: something stands in the way, or a judge still sees a concept; nothing was moved.
         """
         from rasura.registry.takedown.plan import plan_takedown
-        from rasura.registry.takedown.wanted import list_wanted
-        from rasura.registry.takedown.wanted_file import read_wanted
 
-        texts, own = read_lines(concepts, REQUESTS), read_lines(templates)
-        if bool(texts) == (file is not None):
-            raise InputError("expected concepts or a file of requests, one of the two", hint="rasura takedown")
-        wanted = (
-            list_wanted(texts, read_lines(anchors, ANCHORS), [own]) if file is None else read_wanted(Path(file), own)
-        )
         plan = plan_takedown(
             self.store,
             _place(model, stack),
-            wanted,
+            _wanted(concepts, file, anchors, names, templates),
             retain=None if retain is None else load_retain_set(retain, retain_column, truncate=truncate),
             templates=(),
             draft=self._draft("takedown.plan", reason),
             progress=self._progress,
             policy=read_policy_argument(policy),
+            recipe=_recipe(method, settings, layers=layers, tokens=tokens, rank_rule=rank_rule),
         )
         return self._finish(plan, "takedown.plan", reason, policy, judge, pictures, key, dry_run=dry_run)
 
@@ -156,6 +166,59 @@ class TakedownCalls(Calls):
         require_unseen(seen)
         draft, limits = self._draft(action, reason), read_policy_argument(policy)
         return plan, seen, carry_out(self.store, plan, key=key, draft=draft, progress=self._progress, policy=limits)
+
+
+def _wanted(
+    concepts: Lines, file: str | Path | None, anchors: Lines, names: Lines | Mapping[str, Lines], templates: Lines
+) -> tuple[WantedConcept, ...]:
+    from rasura.registry.takedown.wanted import list_wanted
+    from rasura.registry.takedown.wanted_file import read_wanted
+
+    texts, own = read_lines(concepts, REQUESTS), read_lines(templates)
+    if bool(texts) == (file is not None):
+        raise InputError("expected concepts or a file of requests, one of the two", hint="rasura takedown")
+    if file is None:
+        return list_wanted(texts, read_lines(anchors, ANCHORS), [own], _names(texts, names))
+    if names:
+        raise InputError("with a file of requests, names stand in the file: expected no others", hint="rasura takedown")
+    return read_wanted(Path(file), own)
+
+
+def _names(concepts: Sequence[str], names: Lines | Mapping[str, Lines]) -> list[tuple[str, ...]]:
+    """What each concept is called besides, in their order."""
+    if not isinstance(names, Mapping):
+        given = read_lines(names, NAMES)
+        if given and len(concepts) != 1:
+            raise InputError(
+                f"names of {len(concepts)} concepts: expected them by concept, such as "
+                f"{{{concepts[0]!r}: [{given[0]!r}]}}, got {type(names).__name__}",
+                hint="rasura takedown",
+            )
+        return [given for _ in concepts]
+    by_concept = {normal(concept): read_lines(own, NAMES) for concept, own in names.items()}
+    if odd := [concept for concept in names if normal(concept) not in map(normal, concepts)]:
+        raise InputError(
+            f"names of {', '.join(odd)}: expected those of {', '.join(concepts)}, the concepts of this call",
+            hint="rasura takedown",
+        )
+    return [by_concept.get(normal(concept), ()) for concept in concepts]
+
+
+def _recipe(
+    method: str | None,
+    settings: Mapping[str, str] | None,
+    *,
+    layers: str | None,
+    tokens: str | None,
+    rank_rule: str | None,
+) -> Recipe | None:
+    """How it is to be erased; None where nothing was said: then what is there keeps its own way."""
+    from rasura.registry.takedown.solving.recipe import make_recipe
+
+    if not any((method, settings, layers, tokens, rank_rule)):
+        return None
+    made = eraser(method or "null-space", settings or {})
+    return make_recipe(made, layers=layers, tokens=tokens, rank_rule=rank_rule)
 
 
 def _place(model: str | Path | None, stack: str | None) -> Place:

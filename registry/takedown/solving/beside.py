@@ -4,74 +4,49 @@ The attempts, in this order; the first that the composer accepts is taken:
 
 (1) the new concepts alone, each off the targets of everything that is there; older patches stay as they are, but for
     those that become a concept which is to be erased now;
-(2) with them the older ones that disturb or are disturbed, all solved together;
-(3) everything solved together, each holding less and less of the others (`null-space`, choice `guard`).
+(2) with them the older ones that disturb or are disturbed, each by its own method and choices;
+(3) everything, each holding less and less of the others (`GUARDS`), where the methods can.
 
-Solved together, a_i · c_j = δ_ij for any concepts i and j (`rasura.patches.erasers.closed_form.null_space`): each can
-be withdrawn and the others stay erased.
+What is solved by one recipe is solved together: a_i · c_j = δ_ij for any concepts i and j
+(`rasura.patches.erasers.closed_form.null_space`). What has another recipe comes after it, off the targets of what was
+made, as that was off the targets of the patches in whose place these come: a concept's targets are the same in both.
+So each can be withdrawn and the others stay erased.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.check import check
 from rasura.patches.checks.policy import Policy
-from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
-from rasura.patches.erasers.closed_form.null_space import NullSpace
+from rasura.patches.checks.verdict import Accepted, CheckName
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BoundExceededError, CheckRefusedError, ErasureRefusedError, RefusedError
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO, Target
 from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.solving.fit_request import fit_request
-from rasura.patches.solving.from_manifest import request_prompts, trained
+from rasura.patches.solving.from_manifest import request_prompts
 from rasura.patches.solving.judge_erasure import choose_anchors
 from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.takedown.ground import Ground
+from rasura.registry.takedown.solving.recipe import GUARDS, Recipe, make_recipe, read_recipe
+from rasura.registry.takedown.solving.solution import Solution
 from rasura.registry.takedown.solving.wording import Wording
 
 if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int], None]
 
-__all__ = ["GUARDS", "Attempts", "Solution"]
-
-GUARDS: Final = (0.9999, 0.999, 0.99, 0.95)
-"""Shares of each other concept's free energy to hold, from the careful to the loose; the composer judges what comes."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Solution:
-    """Patches that stand beside each other.
-
-    Attributes:
-        made: new ones, in no particular order.
-        replaced: the older patch that a new one supersedes, by the new one's identifier.
-        kept: older ones that stay as they are.
-        words: what the new ones were made to retain.
-        verdict: what the composer says of `made` and `kept` together.
-        guard: share of each other concept's energy that was held.
-        refused: what stood in the way of the attempts before.
-        doubts: what speaks against the erasing of each that was made, in sentences.
-    """
-
-    made: tuple[Patch, ...]
-    replaced: dict[PatchId, PatchId]
-    kept: dict[PatchId, Patch]
-    words: RetainSet | None
-    verdict: Verdict
-    guard: float
-    refused: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+__all__ = ["Attempts"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +64,8 @@ class Attempts:
     policy: Policy
     progress: Progress
     moments: Moments
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    """How what is wanted is solved, by its concept in one spelling; what is not there: by `make_recipe`'s defaults."""
     chosen: dict[str, str] = field(default_factory=dict)
     """What `auto` became, by concept: the same in every attempt."""
 
@@ -109,19 +86,23 @@ class Attempts:
 
     def _doubts(self, found: Solution) -> tuple[str, ...]:
         """What speaks against the erasing of what was made; of an older one that keeps its anchor it is only said."""
-        if not found.made:
-            return ()
-        manifests = [patch.manifest for patch in found.made]
-        request = replace(request_prompts(manifests, found.words), anchors=self.wording.general(found.words))
         before = {new: self._ground.patches[old].manifest.concept for new, old in found.replaced.items()}
-        same = [m for m in manifests if m.patch_id in before and before[m.patch_id].anchor == m.concept.anchor]
-        standing = [manifest.concept.text for manifest in same]
-        try:
-            said = judge_patches(self._ground.base, request, found.made, self.policy, self.progress, standing=standing)
-        except ErasureRefusedError as error:
-            self._suggest(error)
-            raise
-        return tuple(doubt for own in said for doubt in own)
+        layers: dict[str, list[Patch]] = {}
+        for patch in found.made:  # what layers make of a word depends on which they are
+            layers.setdefault(patch.manifest.eraser.options["layers"], []).append(patch)
+        doubts: list[str] = []
+        for made in layers.values():
+            manifests = [patch.manifest for patch in made]
+            request = replace(request_prompts(manifests, found.words), anchors=self.wording.general(found.words))
+            same = [m for m in manifests if m.patch_id in before and before[m.patch_id].anchor == m.concept.anchor]
+            standing = [manifest.concept.text for manifest in same]
+            try:
+                said = judge_patches(self._ground.base, request, made, self.policy, self.progress, standing=standing)
+            except ErasureRefusedError as error:
+                self._suggest(error)
+                raise
+            doubts += [doubt for own in said for doubt in own]
+        return tuple(doubts)
 
     def _anchored(self, request: EraseRequest) -> EraseRequest:
         """The request with an anchor that draws something else in place of every `auto`, chosen once."""
@@ -155,7 +136,8 @@ class Attempts:
             touched = must | {i for i in self._disturbed(found) if self._solvable(i)}
             found = self._attempt(touched, GUARDS[0], refused, tried)
         everything = frozenset(i for i in self.wording.staying if self._solvable(i))
-        for guard in GUARDS:
+        loosens = any(recipe.loosens for recipe in self._groups(everything))
+        for guard in GUARDS if loosens else GUARDS[:1]:
             if found is not None and isinstance(found.verdict, Accepted):
                 return replace(found, refused=tuple(refused))
             found = self._attempt(everything, guard, refused, tried)
@@ -185,52 +167,72 @@ class Attempts:
 
     def _solved(self, anew: frozenset[PatchId], guard: float) -> Solution:
         kept = {i: self._ground.patches[i] for i in self.wording.staying if i not in anew}
-        made: tuple[Patch, ...] = ()
-        replaced: dict[PatchId, PatchId] = {}
+        made: list[Patch] = []
         words: RetainSet | None = None
-        if anew or self.wording.wanted:
-            old = {normal(self._ground.patches[i].manifest.concept.text): i for i in sorted(anew | self.wording.gone)}
-            words = self.wording.words(self._all_solvable)
-            targets = (*map(self.wording.target_again, sorted(anew)), *map(self.wording.target, self.wording.wanted))
-            request = replace(
-                request_for(NullSpace(guard=guard), targets, words, anchors=self.wording.general(words)),
-                # The same prompts in every attempt: they are encoded once.
-                retained_in=self.wording.all_templates(self._all_solvable),
-                unnamed=tuple(self.wording.erased),
-                supersedes={t.concept: (old[name],) for t in targets if (name := normal(t.concept)) in old},
-            )
-            base = self._ground.base
-            request = fit_request(base.encoder, request)
-            full = find_guarded(self._anchored(request), kept, base)
-            made = build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
+        old = {normal(self._ground.patches[i].manifest.concept.text): i for i in sorted(anew | self.wording.gone)}
+        waiting = {i: self._ground.patches[i] for i in sorted(anew)}
+        for recipe, targets in self._groups(anew).items():
+            for target in targets:  # what comes later is left alone as the patch that it takes the place of
+                waiting.pop(old.get(normal(target.concept), PatchId("")), None)
+            beside = {**kept, **{patch.patch_id: patch for patch in made}, **waiting}
+            request = self._request(recipe.loosen(guard), targets, old)
             words = request.retain
-            replaced = {
-                patch.patch_id: old[name]
-                for patch in made
-                if (name := normal(patch.manifest.concept.text)) in old and old[name] != patch.patch_id
-            }
+            made += self._built(request, beside)
+        replaced = {
+            patch.patch_id: old[name]
+            for patch in made
+            if (name := normal(patch.manifest.concept.text)) in old and old[name] != patch.patch_id
+        }
         strengths = {i: self._ground.strengths[i] for i in kept}
         strengths |= {p.patch_id: self._ground.strengths.get(replaced.get(p.patch_id, p.patch_id), ONE) for p in made}
         patches = {**kept, **{patch.patch_id: patch for patch in made}}
         self.progress("checking", 0, 1)
         verdict = check([Member(patches[i], strengths[i]) for i in sorted(patches)], self.policy)
         self.progress("checking", 1, 1)
-        return Solution(made, replaced, kept, words, verdict, guard)
+        return Solution(tuple(made), replaced, kept, words, verdict, guard)
+
+    def _groups(self, anew: frozenset[PatchId]) -> dict[Recipe, list[Target]]:
+        """What is to be solved, by recipe: that of what is wanted first, and in each the older concepts first."""
+        wanted = [(self.recipes.get(normal(item.concept)) or make_recipe(), item) for item in self.wording.wanted]
+        groups: dict[Recipe, list[Target]] = {recipe: [] for recipe, _ in wanted}
+        for patch_id in sorted(anew):
+            recipe = read_recipe(self._ground.patches[patch_id].manifest)
+            assert recipe is not None, "only what can be solved again is solved anew"
+            groups.setdefault(recipe, []).append(self.wording.target_again(patch_id))
+        for recipe, item in wanted:
+            groups[recipe].append(self.wording.target(item))
+        return groups
+
+    def _request(self, recipe: Recipe, targets: Sequence[Target], old: Mapping[str, PatchId]) -> EraseRequest:
+        words, base = self.wording.words(self._all_solvable), self._ground.base
+        request = replace(
+            request_for(
+                recipe.eraser,
+                tuple(targets),
+                words,
+                layers=recipe.layers,
+                tokens=recipe.tokens,
+                rank_rule=str(recipe.rule),
+                anchors=self.wording.general(words),
+            ),
+            # The same prompts in every attempt: they are encoded once.
+            retained_in=self.wording.all_templates(self._all_solvable),
+            unnamed=tuple(self.wording.erased),
+            supersedes={t.concept: (old[name],) for t in targets if (name := normal(t.concept)) in old},
+        )
+        return self._anchored(fit_request(base.encoder, request))
+
+    def _built(self, request: EraseRequest, beside: Mapping[PatchId, Patch]) -> tuple[Patch, ...]:
+        base, full = self._ground.base, find_guarded(request, beside, self._ground.base)
+        return build_patches(base.host, base.encoder, base.identity, full, self.progress, moments=self.moments)
 
     @property
     def _all_solvable(self) -> list[PatchId]:
         return [i for i in sorted(self.wording.staying) if self._solvable(i)]
 
     def _solvable(self, patch_id: PatchId) -> bool:
-        """Whether a patch can be solved together with new ones: of the same method, tokens and layers."""
-        manifest = self._ground.patches[patch_id].manifest
-        known = NullSpace.defaults
-        return (
-            manifest.eraser.name == NullSpace.name
-            and not trained(manifest.eraser)
-            and manifest.concept.tokens == known.tokens
-            and manifest.eraser.options.get("layers") == known.layers
-        )
+        """Whether a patch can be solved anew, by the method and choices that it tells of."""
+        return read_recipe(self._ground.patches[patch_id].manifest) is not None
 
     def _disturbed(self, found: Solution) -> set[PatchId]:
         """The older patches that disturb what was made, or that it disturbs."""
@@ -244,12 +246,15 @@ class Attempts:
     def _refusal(self, refused: Sequence[str]) -> RefusedError:
         """Everything that stood in the way, once, and what may help."""
         fixed = [self._name(i) for i in self.wording.staying if not self._solvable(i)]
-        more = f"; {', '.join(fixed)} cannot be solved together with new ones" if fixed else ""
+        more = f"; {', '.join(fixed)} cannot be solved anew here" if fixed else ""
         named = ", ".join(item.concept for item in self.wording.wanted) or "the rest"
+        exact = make_recipe().eraser.name
+        softer = any(recipe.eraser.name != exact for recipe in self.recipes.values())
+        method = f"; --method {exact}, which leaves others alone exactly" if softer else ""
         return CheckRefusedError(
             f"{named} cannot be erased beside what {self._ground.place.source} has: {'; '.join(refused)}{more}. What "
             "may help: a shorter retain list; fewer templates, and none that name another erased concept; an anchor "
-            "that is farther away; one concept in place of two that nearly mean the same",
+            "that is farther away; one concept in place of two that nearly mean the same" + method,
             hint="rasura takedown --dry-run --retain FILE --templates FILE …",
             reasons=list(refused),
         )

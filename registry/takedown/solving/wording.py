@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rasura.patches.format.manifest import Manifest
-from rasura.patches.format.manifest_parts import ConceptSpec
 from rasura.patches.models.text_encoders.plain_text import normal
-from rasura.patches.prompts.concept_prompts import GENERIC_TEMPLATES, Target, prompts_of
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO, GENERIC_TEMPLATES, Target, prompts_of
 from rasura.patches.prompts.retain_set import RetainSet, naming
 from rasura.patches.types import PatchId
 from rasura.registry.takedown.ground import Ground
@@ -44,11 +42,11 @@ class Wording:
     @property
     def erased(self) -> list[str]:
         """Everything that is erased in the end, by all its names."""
-        return [*self.ground.spoken(self.gone), *(item.concept for item in self.wanted)]
+        return [*self.ground.spoken(self.gone), *(name for item in self.wanted for name in item.spoken)]
 
     def becomes_erased(self, manifest: Manifest) -> bool:
         """Whether what a patch shows in place of its concept is to be erased now."""
-        return naming(item.concept for item in self.wanted)(manifest.concept.anchor)
+        return naming(name for item in self.wanted for name in item.spoken)(manifest.concept.anchor)
 
     def general(self, words: RetainSet | None) -> tuple[str, ...]:
         """What anything may become: what is kept and stays."""
@@ -59,17 +57,16 @@ class Wording:
 
     def target(self, item: WantedConcept) -> Target:
         """What is wanted, in the prompts that name nothing else that is erased."""
-        others = [name for name in self.erased if normal(name) != normal(item.concept)]
         templates = item.templates or self.templates or self._shared_templates()
-        return Target(item.concept, item.anchor, keep_unnamed(templates, item.concept, others))
+        own = keep_unnamed(templates, item.concept, self._others(item.spoken))
+        return Target(item.concept, item.anchor, own, item.names)
 
     def target_again(self, patch_id: PatchId) -> Target:
         """What an older patch erases, in those of its prompts that name nothing else that is erased now."""
         manifest = self.ground.patches[patch_id].manifest
         concept = manifest.concept
-        others = [name for name in self.erased if normal(name) != normal(concept.text)]
-        templates = keep_unnamed(concept.templates, concept.text, others)
-        return Target(concept.text, self._anchor_again(concept), templates, manifest.names)
+        templates = keep_unnamed(concept.templates, concept.text, self._others((concept.text, *manifest.names)))
+        return Target(concept.text, self._anchor_again(manifest), templates, manifest.names)
 
     def all_templates(self, again: Sequence[PatchId]) -> tuple[str, ...]:
         """The templates of these older patches and of what is wanted, each once: retained words stand in all."""
@@ -101,11 +98,17 @@ class Wording:
         cut = max(own.cut for own in sets)
         return replace(first, source=source, concepts=concepts, whole=whole, cut=cut).without(self.erased)
 
-    def _anchor_again(self, concept: ConceptSpec) -> str:
+    def _others(self, own: Sequence[str]) -> list[str]:
+        """What else is erased in the end than what is called so."""
+        mine = set(map(normal, own))
+        return [name for name in self.erased if normal(name) not in mine]
+
+    def _anchor_again(self, manifest: Manifest) -> str:
         """What it became; where that is to be erased now, what that becomes."""
+        concept, spoken = manifest.concept, (manifest.concept.text, *manifest.names)
         for item in self.wanted:
-            if naming([item.concept])(concept.anchor):
-                return item.anchor if normal(item.anchor) != normal(concept.text) else AUTO
+            if naming(item.spoken)(concept.anchor):
+                return item.anchor if normal(item.anchor) not in map(normal, spoken) else AUTO
         return concept.anchor
 
     def _shared_templates(self) -> tuple[str, ...]:

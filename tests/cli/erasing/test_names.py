@@ -14,7 +14,7 @@ ERASE = ("erase", "--base", "tiny", "--concept", "of", "--anchor", "cat", "--ret
 def test_names_are_read_and_kept_out_of_the_retain_set(workshop: Workshop) -> None:
     (workshop.folder / "keep.txt").write_text("the\npainting\nphoto frame\n")
     (workshop.folder / "names.txt").write_text("photo\ntree\n")
-    more = ("--also-called", "a=b", "--names", "names.txt", "--json")
+    more = ("--also-called", "of=a=b", "--names", "names.txt", "--json")
     found = rasura(*ERASE, *more, cwd=workshop.folder)
     assert found.code == 0, found.err
     assert found.data["removed_from_retain"] == ["photo frame"]
@@ -22,7 +22,7 @@ def test_names_are_read_and_kept_out_of_the_retain_set(workshop: Workshop) -> No
     manifest = manifest_of(workshop.open(), PatchId(made["id"]))
     assert manifest.names == ("a=b", "photo", "tree")
     assert manifest.eraser.options["names"] == "a=b|photo|tree"
-    again = rasura(*ERASE, "--also-called", "tree", "--also-called", "photo", "--also-called", "a=b", "--json",
+    again = rasura(*ERASE, "--also-called", "tree", "--also-called", "photo", "--also-called", "of=a=b", "--json",
                    cwd=workshop.folder)  # fmt: skip
     assert [(p["id"], p["new"]) for p in again.data["patches"]] == [(made["id"], False)]
 

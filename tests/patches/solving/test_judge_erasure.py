@@ -16,8 +16,7 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import TEXT_LAYERS, find_cross_attention, identify
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
-from rasura.patches.prompts.concept_prompts import Target
-from rasura.patches.prompts.nearest_anchor import AUTO
+from rasura.patches.prompts.concept_prompts import AUTO, Target
 from rasura.patches.prompts.retain_set import RetainSet, load_retain_set
 from rasura.patches.solving.judge_erasure import Judge, choose_anchors, judge_erasure, list_doubts
 from rasura.patches.solving.solve import build_patches
