@@ -27,11 +27,20 @@ class PatchCalls(Calls):
     def patches(self, *, concept: str | None = None, base: str | None = None) -> tuple[PatchRecord, ...]:
         """The registered patches, the oldest first; or those of a concept or base (`rasura patch list`).
 
+        Args:
+            concept: what they erase, by any of its names.
+            base: name or digest of theirs.
+
         Raises:
             NotFoundError: no such base.
         """
+        from rasura.registry.standing.successors import find_called
+
         digest = None if base is None else self.store.base(base).digest
-        return self.store.patches(concept=concept, base=digest)
+        found = self.store.patches(concept=concept, base=digest)
+        if concept is None or not (called := find_called(self.store, concept)):
+            return found
+        return tuple(r for r in self.store.patches(base=digest) if r.patch_id in called or r in found)
 
     @in_python
     def patch(self, patch: str) -> Patch:

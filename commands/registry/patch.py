@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 _DIGEST: Final = 64
 _MODELS: Final = 2  # that a cell of the list names
 _TICKET: Final = 24
+_NAMES: Final = 32
+_HEADERS: Final = (
+    "patch", "concept", "also called", "becomes", "method", "in force at", "superseded by", "ticket", "base", "added",
+)  # fmt: skip
 _EVALUATIONS = 5  # lines of `show`
 
 
@@ -53,7 +57,7 @@ for _moving in (export, check, apply, switch, revert, status, rebase, join, reta
 
 
 @command(patch, "list")
-@click.option("--concept", metavar="TEXT", help="Only those that erase this concept.")
+@click.option("--concept", metavar="TEXT", help="Only those that erase this concept, by any of its names.")
 @click.option("--base", metavar="NAME", help="Only those of this base.")
 @click.option("--method", metavar="NAME", help="Only those that this eraser made.")
 @click.option("--in-force", is_flag=True, help="Only those that are applied somewhere.")
@@ -72,6 +76,7 @@ def list_(limit: int | None, before: str | None, registry_at: str | None, **whic
         {
             "id": p.record.patch_id,
             "concepts": list(p.record.concepts),
+            "names": list(p.names),
             "anchor": p.record.anchor,
             "method": p.record.method,
             "base": p.record.base,
@@ -92,11 +97,25 @@ def list_(limit: int | None, before: str | None, registry_at: str | None, **whic
         if not found:
             line(said)
             return
+        _say_other_names(which["concept"], found)
         _print_list(found)
         if more:
             line(f"older ones: --before {short(found[0].record.patch_id)}")
 
     return Result({"patches": data, "more": more}, text)
+
+
+def _say_other_names(asked: str | None, found: "tuple[Listed, ...]") -> None:
+    """Where what was asked for is no concept of these patches but another name of it; of several, how to tell them."""
+    from rasura.patches.models.text_encoders.plain_text import normal
+
+    concepts = list(dict.fromkeys(concept for p in found for concept in p.record.concepts))
+    if asked is None or normal(asked) in map(normal, concepts):
+        return
+    line(f"{asked} is another name of {' and of '.join(concepts)}")
+    if len(concepts) > 1:
+        for concept in concepts:
+            line(f"only these: rasura patch list --concept {shlex.quote(concept)}")
 
 
 def _print_list(found: "tuple[Listed, ...]") -> None:
@@ -105,6 +124,7 @@ def _print_list(found: "tuple[Listed, ...]") -> None:
         (
             short(p.record.patch_id),
             ", ".join(p.record.concepts),
+            clip(", ".join(p.names), _NAMES),
             p.record.anchor or "(nothing)",
             p.record.method,
             _places(p.in_force),
@@ -115,9 +135,8 @@ def _print_list(found: "tuple[Listed, ...]") -> None:
         )
         for p in found
     ]
-    headers = ("patch", "concept", "becomes", "method", "in force at", "superseded by", "ticket", "base", "added")
-    shown = [i for i in range(len(headers)) if any(row[i] for row in rows)]
-    table([headers[i] for i in shown], [[row[i] for i in shown] for row in rows])
+    shown = [i for i in range(len(_HEADERS)) if any(row[i] for row in rows)]
+    table([_HEADERS[i] for i in shown], [[row[i] for i in shown] for row in rows])
 
 
 def _places(locations: "tuple[str, ...]") -> str:

@@ -24,6 +24,8 @@ FORMATS: Final = ("rasura-patch/1", "rasura-patch/2")
 _SHARED: Final = {BASIS: ("rows", "energy"), TARGETS: ("targets", "anchors")}
 NAMES: Final = "names"
 """The option that holds what else a concept is called, separated by |; only where it has further names."""
+NAMES_SIGN: Final = "|"
+"""Between names of a concept in one text; no name holds it."""
 MANIFEST_LIMIT: Final = 8 * 1024 * 1024
 """Most bytes of a manifest; one of SDXL's 140 matrices needs 60 KB."""
 
@@ -68,7 +70,7 @@ class Manifest:
     @property
     def names(self) -> tuple[str, ...]:
         """What else the concept is called; empty where the patch was made of its text alone."""
-        return tuple(filter(None, self.eraser.options.get(NAMES, "").split("|")))
+        return tuple(filter(None, self.eraser.options.get(NAMES, "").split(NAMES_SIGN)))
 
     @property
     def separable(self) -> bool:

@@ -21,6 +21,7 @@ import torch
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
+from rasura.patches.format.manifest import NAMES_SIGN
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition
 from rasura.patches.models.text_encoders.plain_text import check_plain, normal
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
@@ -29,8 +30,6 @@ TOKEN_CHOICES: Final = ("last", "subject", "tail", "end")
 SLOT: Final = "{}"
 AUTO: Final = "auto"
 """In place of an anchor: the nearest general concept that draws something else. A car, too, may be called so."""
-NAMES_SIGN: Final = "|"
-"""Between the names of a concept where a manifest holds them in one text."""
 _NAMES_LIMIT: Final = 4096  # characters of a text in a manifest
 BARE: Final = (SLOT,)
 """The concept alone, as most published code erases it."""

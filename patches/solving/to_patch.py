@@ -14,12 +14,12 @@ from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.format.manifest import NAMES, Manifest
+from rasura.patches.format.manifest import NAMES, NAMES_SIGN, Manifest
 from rasura.patches.format.manifest_parts import ConceptSpec, EraserSpec, TensorIdentity
 from rasura.patches.format.patch import BASIS, Pairs, Patch, PatchTensors, Span
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.models.base_identity import BaseIdentity
-from rasura.patches.prompts.concept_prompts import NAMES_SIGN, Target
+from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.types import ParamName
 
 COMPRESSION: Final = 1e-4

@@ -11,7 +11,7 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
 from rasura.registry.standing.recent import find_ticket
-from rasura.registry.standing.successors import find_successors
+from rasura.registry.standing.successors import find_other_names, find_successors
 
 __all__ = ["Listed", "PatchFilter", "list_patches"]
 
@@ -24,7 +24,7 @@ class PatchFilter:
     """Which patches a list shows; what is None or False does not matter.
 
     Attributes:
-        concept: those that erase it, however it is spelt.
+        concept: those that erase it, by whichever of its names, however it is spelt.
         base: those of this base: its name, digest or abbreviation.
         method: those that this eraser made.
         in_force: those that are applied somewhere.
@@ -52,6 +52,7 @@ class Listed:
         in_force: locations of the models that it is applied to.
         superseded_by: the newest patch that supersedes it.
         ticket: of the takedown that made it, or the reason that was given; "" where there is none.
+        names: what its concept is called besides.
     """
 
     record: PatchRecord
@@ -59,6 +60,7 @@ class Listed:
     in_force: tuple[str, ...]
     superseded_by: PatchId | None
     ticket: str
+    names: tuple[str, ...] = ()
 
 
 def list_patches(
@@ -82,6 +84,7 @@ def list_patches(
     retired, places = registry.retired_patches(), _find_places(registry)
     found: list[Listed] = []
     for page in _read_pages(registry, which, limit, before):
+        called = find_other_names(registry, page)
         newer, told = find_successors(registry, page), registry.first_entries([r.patch_id for r in page], _MADE)
         for record in page:
             listed = Listed(
@@ -90,6 +93,7 @@ def list_patches(
                 tuple(places.get(record.patch_id, ())),
                 newer.get(record.patch_id),
                 find_ticket(told[record.patch_id]) if record.patch_id in told else "",
+                called.get(record.patch_id, ()),
             )
             if (record.patch_id in retired) == which.retired and _fits(listed, which):
                 found.append(listed)
@@ -122,7 +126,7 @@ def _find_places(registry: Registry) -> Mapping[PatchId, list[str]]:
 def _fits(listed: Listed, which: PatchFilter) -> bool:
     record = listed.record
     return not (
-        (which.concept is not None and normal(which.concept) not in map(normal, record.concepts))
+        (which.concept is not None and normal(which.concept) not in map(normal, (*record.concepts, *listed.names)))
         or (which.method is not None and which.method != record.method)
         or (which.in_force and not listed.in_force)
         or (which.superseded and listed.superseded_by is None)

@@ -1,6 +1,7 @@
-"""Which patches supersede others, remembered beside the log's index, so that a page of a list reads no old manifests.
+"""Which patches supersede others, and what concepts are called besides, remembered beside the log's index.
 
-A patch's identity covers its manifest, so what it names as superseded can never become something else: the file
+So a page of a list reads no old manifests. A patch's identity covers its manifest, so what it names as superseded and
+as other names of its concept can never become something else: the file
 `.rasura/keys/superseding` is only ever added to. Like `told` beside it, it is out of reach of whoever can write only
 the registry's database, and no authority: lists show what it says; what protects, joins and rebases reads the manifests
 (`rasura.registry.stacks.versions`). What cannot be read or written is found out anew.
@@ -10,24 +11,34 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from rasura.patches.errors import NotFoundError
+from rasura.patches.format.file_names import MANIFEST
+from rasura.patches.format.manifest import MANIFEST_LIMIT, NAMES_SIGN, Manifest
+from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import PatchRecord
 from rasura.registry.registry import Registry
 
-__all__ = ["find_successors"]
+__all__ = ["find_called", "find_other_names", "find_successors"]
+
+_T = TypeVar("_T")
 
 FILE: Final = "superseding"
 _PRIVATE: Final = 0o600
 _WAIT_SECONDS: Final = 1.0
 _FEW: Final = 100
+# Canonical JSON has one spelling of each, and no text can contain it: its quotes would be escaped.
+_SUPERSEDES_NOTHING: Final = b'"supersedes":[]'
+_NAMES: Final = b'"names":"'
 _SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS seen (patch TEXT PRIMARY KEY) WITHOUT ROWID",
+    "DROP TABLE IF EXISTS seen",  # of patches whose other names were not asked for
+    "CREATE TABLE IF NOT EXISTS read (patch TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS names (patch TEXT PRIMARY KEY, names TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS supersedes (old TEXT, new TEXT, PRIMARY KEY (old, new)) WITHOUT ROWID",
 )
 
@@ -38,11 +49,47 @@ def find_successors(registry: Registry, page: Iterable[PatchRecord]) -> Mapping[
     Raises:
         NotFoundError, DigestMismatchError, FormatError: the manifest of a patch that is new here is missing or damaged.
     """
+    return _asked(registry, lambda connection: _find(connection, registry, page))
+
+
+def find_other_names(registry: Registry, page: Iterable[PatchRecord]) -> Mapping[PatchId, tuple[str, ...]]:
+    """What the concepts of these patches are called besides, as their manifests say; of those that have such names.
+
+    Raises:
+        NotFoundError, DigestMismatchError, FormatError: as `find_successors`.
+    """
+
+    def find(connection: sqlite3.Connection) -> Mapping[PatchId, tuple[str, ...]]:
+        known = dict(connection.execute("SELECT patch, names FROM names"))
+        return {r.patch_id: tuple(known[r.patch_id].split(NAMES_SIGN)) for r in page if r.patch_id in known}
+
+    return _asked(registry, find)
+
+
+def find_called(registry: Registry, name: str) -> frozenset[PatchId]:
+    """The patches whose concepts are called so besides.
+
+    Raises:
+        NotFoundError, DigestMismatchError, FormatError: as `find_successors`.
+    """
+    wanted = normal(name)
+
+    def find(connection: sqlite3.Connection) -> frozenset[PatchId]:
+        rows = connection.execute("SELECT patch, names FROM names")
+        return frozenset(PatchId(i) for i, names in rows if wanted in map(normal, names.split(NAMES_SIGN)))
+
+    return _asked(registry, find)
+
+
+def _asked(registry: Registry, find: Callable[[sqlite3.Connection], _T]) -> _T:
+    """The answer, from what is remembered, or where nothing can be remembered from all manifests."""
     path = registry.keys_folder / FILE
     with suppress(sqlite3.Error, OSError), closing(_open(path)) as connection, connection:
-        return _find(connection, registry, page)
+        _catch_up(connection, registry)
+        return find(connection)
     with closing(sqlite3.connect(":memory:")) as connection, connection:
-        return _find(connection, registry, page)
+        _catch_up(connection, registry)
+        return find(connection)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -55,9 +102,6 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _find(connection: sqlite3.Connection, registry: Registry, page: Iterable[PatchRecord]) -> Mapping[PatchId, PatchId]:
-    for statement in _SCHEMA:
-        connection.execute(statement)
-    _catch_up(connection, registry)
     records: dict[PatchId, PatchRecord] = {}
     found = {}
     for record in page:
@@ -69,15 +113,29 @@ def _find(connection: sqlite3.Connection, registry: Registry, page: Iterable[Pat
 
 def _catch_up(connection: sqlite3.Connection, registry: Registry) -> None:
     """Read the manifests of patches that came since."""
-    seen = {patch_id for (patch_id,) in connection.execute("SELECT patch FROM seen")}
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    seen = {patch_id for (patch_id,) in connection.execute("SELECT patch FROM read")}
     new = [patch_id for patch_id in registry.list_patch_ids() if patch_id not in seen]
     records = registry.patches() if len(new) > _FEW else map(registry.patch, new)
     for record in records:
         if record.patch_id in seen:
             continue
-        pairs = [(old, record.patch_id) for old in registry.list_superseded(record)]
+        superseded, names = _read(registry, record)
+        pairs = [(old, record.patch_id) for old in superseded]
         connection.executemany("INSERT OR IGNORE INTO supersedes VALUES (?, ?)", pairs)
-        connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.patch_id,))
+        if names:
+            connection.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (record.patch_id, NAMES_SIGN.join(names)))
+        connection.execute("INSERT OR IGNORE INTO read VALUES (?)", (record.patch_id,))
+
+
+def _read(registry: Registry, record: PatchRecord) -> tuple[tuple[PatchId, ...], tuple[str, ...]]:
+    """What a patch supersedes, and what its concept is called besides; most manifests say neither."""
+    data = registry.blobs.read(record.files[MANIFEST], limit=MANIFEST_LIMIT)
+    if _SUPERSEDES_NOTHING in data and _NAMES not in data:
+        return (), ()
+    manifest = Manifest.from_bytes(data)
+    return manifest.supersedes, manifest.names
 
 
 def _walk(

@@ -15,10 +15,11 @@ import torch
 
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.errors import CheckRefusedError
+from rasura.patches.format.manifest import NAMES_SIGN
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.plain_numbers import say_over
-from rasura.patches.prompts.concept_prompts import AUTO, NAMES_SIGN, Target, align_columns
+from rasura.patches.prompts.concept_prompts import AUTO, Target, align_columns
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft

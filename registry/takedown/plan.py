@@ -209,6 +209,7 @@ def conclude_plan(
     already: Mapping[str, PatchId] | None = None,
     withdrawn: tuple[PatchId, ...] = (),
     uncovered: tuple[str, ...] = (),
+    said: tuple[str, ...] = (),
 ) -> TakedownPlan:
     """What the solution makes of the ground: the set after it, what is new and gone, and what is worth saying of it."""
     by_name = {normal(item.concept): item for item in new}
@@ -236,7 +237,7 @@ def conclude_plan(
         already or {},
         uncovered,
         worst,
-        (*_notices(ground, made, solution), *_lingering(ground, withdrawn, solution)),
+        (*said, *_notices(ground, made, solution), *_lingering(ground, withdrawn, solution)),
     )
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rasura.patches.checks.policy import Policy
-from rasura.patches.errors import NotFoundError, RasuraError
+from rasura.patches.errors import RasuraError
 from rasura.patches.models.text_encoders.plain_text import normal
-from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.coverage import check_covers, find_covered, find_covered_by
-from rasura.registry.takedown.ground import Ground, Place, stand_on
+from rasura.registry.takedown.ground import Place, stand_on
+from rasura.registry.takedown.named import find_meant
 from rasura.registry.takedown.plan import Progress, TakedownPlan, accept_nothing, conclude_plan, find_strengths
 from rasura.registry.takedown.solving.beside import Attempts
 from rasura.registry.takedown.solving.recipe import GUARDS, read_recipe
@@ -40,13 +39,14 @@ def plan_withdrawal(
     Args:
         registry: which says what is there.
         place: the model or stack.
-        named: concepts, or identifiers of patches.
+        named: concepts by any of their names, or identifiers of patches.
         draft: who asks and why; a refusal is logged with it.
         progress: told what is going on.
         policy: limits beside those of the registry's policy.
 
     Raises:
         NotFoundError: a concept that was never erased from this base; those that are erased are named.
+        AmbiguousIdError: a name of several patches; the commands that tell them apart are named.
         RasuraError: whatever stands in the way; logged.
     """
     try:
@@ -55,7 +55,8 @@ def plan_withdrawal(
         covers = {normal(cover.wanted.concept): cover.wanted.concept for cover in standing}
         uncovered = tuple(covers[name] for text in named if (name := normal(text)) in covers)
         own = [text for text in named if normal(text) not in covers]
-        gone = [found for text in own if (found := _withdrawn(registry, ground, text)) is not None]
+        meant = [find_meant(registry, ground, text) for text in own]
+        gone = list(dict.fromkeys(each.patch_id for each in meant if each.patch_id is not None))
         names = {normal(text) for text in named}
         orphans = tuple(w for w in find_covered_by(registry, ground, gone) if normal(w.concept) not in names)
         limits, moments = merge_policies(registry, policy), open_moments(registry, ground.base)
@@ -69,23 +70,5 @@ def plan_withdrawal(
     except RasuraError as error:
         registry.note(describe_outcome(replace(draft, details={"concepts": "; ".join(named)[:1000]}), error))
         raise
-    return conclude_plan(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered)
-
-
-def _withdrawn(registry: Registry, ground: Ground, text: str) -> PatchId | None:
-    """The patch of the ground that is meant; None where it is not there, but was known once."""
-    by_name = ground.erasing(text)
-    if by_name is not None:
-        return by_name
-    by_id = [i for i in ground.patches if i.startswith(text.lower())] if len(text) >= 4 else []  # noqa: PLR2004
-    if len(by_id) == 1:
-        return by_id[0]
-    if registry.patches(concept=text, base=ground.base.record.digest):
-        return None  # asked again: it is back already
-    names, place = ", ".join(ground.names()) or "nothing", ground.place
-    raise NotFoundError(
-        f"{text!r} is not erased on {place.source}: expected one of what is, {names}",
-        hint="rasura patch list"
-        if place.model is None
-        else f"rasura patch status --model {shlex.quote(str(place.model))}",
-    )
+    said = tuple(dict.fromkeys(each.said for each in meant if each.said))
+    return conclude_plan(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered, said=said)

@@ -15,10 +15,11 @@ from typing import Final
 
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import InputError, RasuraError
+from rasura.patches.format.manifest import NAMES_SIGN
 from rasura.patches.lists.list_rows import read_rows
 from rasura.patches.lists.list_text import read_list_text
 from rasura.patches.lists.role import REQUESTS, TEMPLATES
-from rasura.patches.prompts.concept_prompts import AUTO, NAMES_SIGN, SLOT
+from rasura.patches.prompts.concept_prompts import AUTO, SLOT
 from rasura.patches.prompts.retain_set import load_texts
 from rasura.registry.takedown.wanted import TICKET, WantedConcept
 
