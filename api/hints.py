@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
+from rasura.api.argument_types import check_arguments
 from rasura.api.command_calls import CALLS, LIVE_CALLS, Call
 from rasura.patches.errors import RasuraError
 
@@ -62,11 +63,16 @@ def _translated(hint: str, calls: Mapping[str, Call]) -> str:
 
 
 def in_python(function: Callable[P, R]) -> Callable[P, R]:
-    """Whoever called from Python reads of the next call, not of the next command."""
+    """Whoever called from Python reads of the next call, not of the next command; and of a wrong type before its use.
+
+    Raises:
+        InputError: an argument of another plain type than its annotation says.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            check_arguments(function, args, kwargs)
             return function(*args, **kwargs)
         except RasuraError as error:
             for each in (error, *error.others):
