@@ -19,6 +19,7 @@ from typing import Final
 
 from rasura.evaluation.attacks.attack import Bench, check_attacks, run_attacks
 from rasura.evaluation.attacks.budget import AttackOptions, Cost, list_costs
+from rasura.evaluation.images.drawable import check_pipeline
 from rasura.evaluation.images.image_cache import PictureCache
 from rasura.evaluation.images.painter import Sampling
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel, check_drawable
@@ -157,6 +158,7 @@ def _opened(
     stack = tuple(EvaluatedPatch(load_verified(registry, p), strength) for p, strength in request.patches.items())
     opened = open_base(registry, request.base, draft, progress, dry_run=dry_run)
     check_drawable(opened.host, opened.identity, stack)
+    check_pipeline(opened.host.folder)
     check_attacks(opened.host, request.attack)
     return stack, opened
 

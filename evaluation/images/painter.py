@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from rasura.evaluation.images.drawable import SDXL, check_pipeline
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
@@ -18,8 +19,6 @@ from rasura.patches.types import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_SDXL: Final = "StableDiffusionXLPipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +120,7 @@ def _pipeline(folder: Path) -> Any:
 
     for place in [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]:
         check_regular_files(place)
-    index = read_config(folder / "model_index.json")
-    if isinstance(index, dict) and index.get("_class_name") == _SDXL:
+    check_pipeline(folder)
+    if read_config(folder / "model_index.json").get("_class_name") == SDXL:
         return diffusers.StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
-    if isinstance(index, dict) and "transformer" in index:
-        raise UnsupportedHostError(
-            f"{folder}: expected a pipeline with a UNet, got {index.get('_class_name')}: nothing is drawn with it here",
-            hint="rasura patch check ID",
-        )
     return diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)

@@ -244,3 +244,32 @@ def test_what_may_not_be(workshop: Workshop, clip: Path, tmp_path: Path) -> None
         assert said in error["message"], (said, error)
     assert [entry.action for entry in workshop.entries()[size:]] == ["base.add"]
     assert rasura("evaluation", "list", "--json", cwd=workshop.folder).data["evaluations"] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("vae", "vae/config.json is missing"),
+        ("vae/weights", "vae holds no weights"),
+        ("index", "model_index.json names no vae"),
+        ("scheduler", "scheduler/scheduler_config.json is missing"),
+    ],
+)
+def test_a_model_that_cannot_draw_is_refused_by_a_dry_run_too(
+    workshop: Workshop, clip: Path, broken: str, said: str
+) -> None:
+    place = workshop.model
+    if broken == "index":
+        index = json.loads((place / "model_index.json").read_text())
+        (place / "model_index.json").write_text(json.dumps({n: v for n, v in index.items() if n != "vae"}))
+    elif broken == "vae/weights":
+        for path in (place / "vae").glob("*.safetensors"):
+            path.unlink()
+    else:
+        shutil.rmtree(place / broken)
+    line = evaluate(workshop, clip, "--json")
+    planned = rasura(*line, "--dry-run", cwd=workshop.folder)
+    run = rasura(*line, cwd=workshop.folder)
+    assert planned.code == run.code != 0
+    assert planned.envelope["error"]["message"] == run.envelope["error"]["message"]
+    assert said in run.envelope["error"]["message"]
