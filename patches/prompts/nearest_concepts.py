@@ -10,18 +10,23 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 
 from rasura.patches.algebra.protected_subspace import join_rows
 from rasura.patches.errors import ConceptError, ErasureRefusedError
-from rasura.patches.models.text_encoders.text_encoder import BATCH, TextEncoder
+from rasura.patches.models.remembered_texts import recall
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.prompts.prompt_blocks import split_prompts
 from rasura.patches.types import SHORT, PatchId
 
 SHOWN: Final = 3
 COMPARED: Final = 20_000
 """Most concepts that are encoded for one refusal: two minutes of CLIP ViT-L/14 on a CPU."""
+_BLOCK: Final = 16
+"""Concepts that are read together, on average: a power of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +98,22 @@ def _directions(
     encoder: TextEncoder, concepts: Sequence[str], shared: torch.Tensor
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Each concept with the unit vector [d] of its last token outside the shared span; those without are left out."""
-    for start in range(0, len(concepts), BATCH):
-        part = [concept for concept in concepts[start : start + BATCH] if _fits(encoder, concept)]
-        hidden = encoder.encode_all(part) if part else torch.zeros(0, 0, 0)
-        for i, concept in enumerate(part):
-            token = hidden[i, encoder.subject(concept, concept)[-1]]  # [d]
+    fitting = [concept for concept in concepts if _fits(encoder, concept)]
+    # Blocks end where their words say: a list less a word is made of the same ones, of which the tokens are remembered.
+    for part in split_prompts(fitting, _BLOCK):
+        (tokens,) = recall(encoder, ("last tokens", *part), partial(_read_tokens, encoder, part))
+        for concept, token in zip(part, tokens, strict=True):  # [d]
             own = token - shared.T @ (shared @ token)
             size = torch.linalg.vector_norm(own)
             if size > 1e-6 * torch.linalg.vector_norm(token):
                 yield concept, own / size
+
+
+def _read_tokens(encoder: TextEncoder, concepts: Sequence[str]) -> tuple[torch.Tensor]:
+    """The last token of each concept as a prompt, [n, d]."""
+    parts = encoder.encode_with((concept, concept) for concept in concepts)
+    found = [hidden[i, encoder.subject(*pair)[-1]] for part, hidden in parts for i, pair in enumerate(part)]
+    return (torch.stack(found),)
 
 
 def _fits(encoder: TextEncoder, concept: str) -> bool:

@@ -21,6 +21,7 @@ from rasura.patches.errors import ConceptError, ErasureRefusedError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
+from rasura.patches.models.remembered_texts import recall
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.plain_numbers import say_over
@@ -212,9 +213,14 @@ def _columns(encoder: TextEncoder, concept: str) -> torch.Tensor | None:
     prompts = prompts_of(concept, _TEMPLATES)
     try:
         lasts = [encoder.subject(prompt, concept)[-1] for prompt in prompts]
-        hidden = encoder.encode_all(prompts)
+        (found,) = recall(encoder, ("judge", *prompts, *map(str, lasts)), lambda: (_read(encoder, prompts, lasts),))
     except ConceptError:
         return None
+    return found
+
+
+def _read(encoder: TextEncoder, prompts: Sequence[str], lasts: Sequence[int]) -> torch.Tensor:
+    hidden = encoder.encode_all(prompts)
     end = hidden.shape[1] - 1
     places = [[min(last + i, end) for i in range(_POSITIONS)] for last in lasts]
     return torch.cat([hidden[i, own] for i, own in enumerate(places)]).T

@@ -1,18 +1,18 @@
 """Second moments of many prompts, summed block by block, so that lists that differ by a word share nearly all blocks.
 
 A retain set is encoded once. The next takedown leaves one more word out of the same list: only the blocks that held the
-word are encoded anew. Where a block ends is decided by the prompts in it alone, never by their place in the list
-(content-defined chunking, as in LBFS, Muthitacharoen et al., SOSP 2001), so a word less moves no other boundary.
+word are encoded anew (`rasura.patches.prompts.prompt_blocks`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Final
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
+from rasura.patches.prompts.prompt_blocks import digest_prompt, split_prompts
 
 Moments = MutableMapping[str, Moment]
 """Moments of prompts that were encoded already, by the prompts' digest; of one text encoder."""
@@ -23,8 +23,6 @@ _BYTES: Final = 128 << 20
 """What the moments of a list's blocks may take together: each has d² numbers."""
 _LEAST: Final = 32
 """Prompts of a block on average, at least: small batches encode more slowly."""
-_LONGEST: Final = 8
-"""The most prompts of a block, in averages."""
 
 
 def sum_moment(
@@ -66,19 +64,6 @@ def sum_moment(
     return found
 
 
-def split_prompts(prompts: Iterable[str], average: int) -> Iterator[list[str]]:
-    """Blocks of about `average` prompts, a power of two; where they end, a prompt's own digest says."""
-    block: list[str] = []
-    for prompt in prompts:
-        block.append(prompt)
-        last = int.from_bytes(_digest_prompt(prompt)[:8], "big") % average == 0
-        if last or len(block) == average * _LONGEST:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
 def _average(total: int, width: int) -> int:
     """How many prompts a block has on average: a power of two, so that a word less seldom changes it."""
     blocks = max(1, min(_BLOCKS, _BYTES // (8 * width * width)))
@@ -89,12 +74,8 @@ def _key(encoder: TextEncoder, prompts: Iterable[str]) -> str:
     """The digest of the prompts in their order, and of what reads them where an encoder has several ways."""
     found = hashlib.sha256()
     for prompt in prompts:
-        found.update(_digest_prompt(prompt))
+        found.update(digest_prompt(prompt))
     if not encoder.space:
         return found.hexdigest()
-    both = [_digest_prompt(text) for text in (encoder.space, found.hexdigest())]
+    both = [digest_prompt(text) for text in (encoder.space, found.hexdigest())]
     return hashlib.sha256(b"".join(both)).hexdigest()
-
-
-def _digest_prompt(prompt: str) -> bytes:
-    return hashlib.sha256(prompt.encode(errors="surrogatepass")).digest()

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
-from rasura.patches._io.tensor_bytes import dtype_name, is_finite
+from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name, is_finite
 from rasura.patches.algebra.protected_subspace import (
     EXACT,
     Moment,
@@ -34,13 +34,14 @@ from rasura.patches.format.patch import Patch
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.base_identity import CAST_DTYPES, BaseIdentity
 from rasura.patches.models.denoiser import Denoiser
+from rasura.patches.models.remembered_texts import recall
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns, find_token_positions
 from rasura.patches.prompts.nearest_anchor import with_anchor
 from rasura.patches.prompts.nearest_concepts import explain_nearest
 from rasura.patches.solving.measure import Measurer
 from rasura.patches.solving.moments import Moments, sum_moment
-from rasura.patches.solving.to_patch import describe_patch
+from rasura.patches.solving.to_patch import COMPRESSION, describe_patch
 from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 
 Loader = Callable[[], "Denoiser"]
@@ -128,6 +129,7 @@ def _describe_all(
             measured=measured.decimals(free=erasure.free, guarded=erasure.guarded),
             through=() if readout is None else readout.parameters,
             read_as=problem.encoder.dtype,
+            compress=partial(_compress, problem.encoder),
         )  # (5)
 
 
@@ -217,6 +219,29 @@ def _check_weights(weights: Mapping[ParamName, torch.Tensor]) -> None:
 
 
 def _columns(encoder: TextEncoder, request: EraseRequest, target: Target) -> Columns:
-    targets, anchors = align_columns(encoder, target, request.templates_of(target), request.tokens)
-    columns = Columns(target.concept, targets, anchors)
-    return compress_columns(columns, EXACT) if targets.shape[1] > 2 * targets.shape[0] else columns
+    templates = request.templates_of(target)
+    asked = ("columns", request.tokens, str(len(target.spoken)), *target.spoken, target.anchor, *templates)
+    targets, anchors, count = recall(encoder, asked, lambda: _read_columns(encoder, target, templates, request.tokens))
+    return Columns(target.concept, targets, anchors, int(count[0, 0]))
+
+
+def _read_columns(
+    encoder: TextEncoder, target: Target, templates: Sequence[str], tokens: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """C1 and C* [d, n], and how many pairs they stand for where they are compressed, as a matrix of one number."""
+    columns = Columns(target.concept, *align_columns(encoder, target, templates, tokens))
+    if columns.pairs > 2 * columns.targets.shape[0]:
+        columns = compress_columns(columns, EXACT)
+    return columns.targets, columns.anchors, torch.tensor([[columns.count]], dtype=torch.float64)
+
+
+def _compress(encoder: TextEncoder, columns: Columns) -> Columns:
+    """Fewer columns that stand for all, to be stored in a patch; of the same columns found once."""
+
+    def read() -> tuple[torch.Tensor, torch.Tensor]:
+        found = compress_columns(columns, COMPRESSION)
+        return found.targets, found.anchors
+
+    asked = ("stored", repr(COMPRESSION), digest_tensor(columns.targets), digest_tensor(columns.anchors))
+    targets, anchors = recall(encoder, asked, read)
+    return Columns(columns.name, targets, anchors, columns.pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -38,6 +38,7 @@ def describe_patch(
     measured: Mapping[str, str],
     through: tuple[TensorIdentity, ...] = (),
     read_as: str = "",
+    compress: Callable[[Columns], Columns] | None = None,
 ) -> Patch:
     """The patch of one solved concept.
 
@@ -52,8 +53,9 @@ def describe_patch(
         measured: what was measured.
         through: what the text goes through before the touched parameters read it.
         read_as: the dtype in which the text encoders read; "" is float32.
+        compress: makes the columns that are stored; None: `compress_columns` to `COMPRESSION`.
     """
-    stored = _pairs(columns)
+    stored = _pairs(columns, compress)
     tensors = PatchTensors(
         erasure.increments,
         basis.rows,
@@ -125,6 +127,6 @@ def _spectrum(basis: ProtectedBasis) -> dict[str, str]:
     return {name: f"{number:.3e}" for name, number in numbers.items()}
 
 
-def _pairs(columns: Columns) -> Pairs:
-    stored = compress_columns(columns, COMPRESSION)
+def _pairs(columns: Columns, compress: Callable[[Columns], Columns] | None = None) -> Pairs:
+    stored = compress_columns(columns, COMPRESSION) if compress is None else compress(columns)
     return Pairs(stored.targets.T.contiguous(), stored.anchors.T.contiguous())

@@ -30,10 +30,12 @@ from rasura.registry._storage.files.cache import Cache
 from rasura.registry.erase.base_models import OpenBase
 from rasura.registry.registry import Registry
 
-__all__ = ["EncodedPrompts", "open_moments"]
+__all__ = ["EncodedPrompts", "describe_reader", "open_moments"]
 
 _FORMAT: Final = 1
-_ENCODING: Final = ("algebra/protected_subspace.py", "models/text_encoders", "solving/moments.py")
+_ENCODING: Final = (
+    "algebra/protected_subspace.py", "models/text_encoders", "prompts/prompt_blocks.py", "solving/moments.py",
+)  # fmt: skip
 """Files and folders of `rasura.patches`."""
 _COUNT_BYTES: Final = 8
 _NUMBER_BYTES: Final = 8
@@ -41,7 +43,7 @@ _NUMBER_BYTES: Final = 8
 
 def open_moments(registry: Registry, opened: OpenBase) -> Moments:
     """The moments that are known of this base's text encoders, here and in the registry's cache."""
-    return EncodedPrompts(Cache(registry.location.cache), _describe(opened.encoder, opened.identity))
+    return EncodedPrompts(Cache(registry.location.cache), describe_reader(opened.encoder, opened.identity, _ENCODING))
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +99,14 @@ def _decode(data: bytes) -> Moment | None:
     return Moment.of(total.double().reshape(width, width), int.from_bytes(data[:_COUNT_BYTES], "little"))
 
 
-def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
+def describe_reader(encoder: TextEncoder, identity: BaseIdentity, sources: tuple[str, ...]) -> str:
+    """The digest of everything that decides the bits that are read of a text: weights, programs, this machine.
+
+    Args:
+        encoder: reads.
+        identity: its base's.
+        sources: files and folders of `rasura.patches` whose code decides, too.
+    """
     import transformers  # seconds; what is remembered needs none
 
     decides = {
@@ -105,16 +114,16 @@ def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
         "text_encoder": identity.text_encoder,
         "tokenizer": identity.tokenizer,
         "reading": encoder.reading(),
-        "programs": [_digest_sources(), torch.__version__, transformers.__version__, torch.__config__.show()],
+        "programs": [_digest_sources(sources), torch.__version__, transformers.__version__, torch.__config__.show()],
         "arithmetic": [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), _processor()],
     }
     return sha256(json.dumps(decides, sort_keys=True, default=str).encode())
 
 
 @cache
-def _digest_sources() -> str:
+def _digest_sources(names: tuple[str, ...]) -> str:
     """Of the modules that turn prompts into moments: a change in one of them may change bits, whatever the version."""
-    places = [Path(patches.__path__[0]) / name for name in _ENCODING]
+    places = [Path(patches.__path__[0]) / name for name in names]
     files = [file for place in places for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])]
     return sha256(b"".join(file.read_bytes() for file in files))
 

@@ -28,6 +28,7 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, check_base_there, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
+from rasura.registry.erase.encoded_texts import with_memory
 from rasura.registry.erase.others import find_others
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
@@ -95,6 +96,7 @@ def erase(
         look_ahead_of_erasure(registry, base, key, protect, obstacles, dry_run=dry_run)
         obstacles.refuse()
         opened = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
+        opened = with_memory(registry, opened)
         request = fit_request(opened.encoder, request)
         if told is not None:
             told(request)

@@ -24,6 +24,7 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
+from rasura.registry.erase.encoded_texts import with_memory
 from rasura.registry.erase.erase import find_guarded, judge_patches, name_retain, suggest_anchor
 from rasura.registry.registry import Registry
 from rasura.registry.trust.retain_words import retained
@@ -131,7 +132,7 @@ class Workbench:
         base = open_base(registry, next(iter(bases)), replace(draft, action="base.add"), progress, dry_run=dry_run)
         for patch in old.values():
             _check_dtype(patch, base)
-        return cls(registry, how, old, base, progress, open_moments(registry, base))
+        return cls(registry, how, old, with_memory(registry, base), progress, open_moments(registry, base))
 
     def request(self, ids: Sequence[PatchId]) -> EraseRequest:
         """The request that erases these patches' concepts together.

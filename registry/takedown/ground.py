@@ -17,6 +17,7 @@ from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
 from rasura.registry.erase.base_models import OpenBase, open_base
+from rasura.registry.erase.encoded_texts import with_memory
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.stack_ref import side_of
 from rasura.registry.trust.check import Loaded, load_stack
@@ -155,4 +156,6 @@ def stand_on(
     assert seen is not None
     goal = seen.goal
     base = open_base(registry, str(goal.base) if place.model is None else str(place.model), draft, progress)
-    return Ground(registry, place, base, {m.patch_id: m.patch for m in seen.loaded.stack}, goal.patches)
+    return Ground(
+        registry, place, with_memory(registry, base), {m.patch_id: m.patch for m in seen.loaded.stack}, goal.patches
+    )

@@ -27,6 +27,7 @@ from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostE
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.families import CLIP, find_family
 from rasura.patches.models.family import Encoder, Family
+from rasura.patches.models.remembered_texts import Memory
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_of
 from rasura.patches.models.text_encoders.load_encoder import load_reader, load_tower, put_back
@@ -41,19 +42,21 @@ class TextEncoder:
     """The text encoders that a family's layers read, with their tokenizers: float32 and on the CPU unless chosen."""
 
     def __init__(
-        self, sequence: Sequence[Sequence[Tower]], host: CheckpointHost | None = None, readout: Readout | None = None
+        self,
+        sequence: Sequence[Sequence[Tower]],
+        host: CheckpointHost | None = None,
+        readout: Readout | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """Parts of the sequence of positions, and the encoders that fill each side by side.
+        """Use `load` or `pristine`.
 
-        Args:
-            sequence: the parts.
-            host: whose encoders these are; without it, states are read as they come.
-            readout: what they go through before they are read.
+        `sequence` has the parts of the positions, and the encoders that fill each side by side; `host` is whose they
+        are; `readout` what their states go through before layers read them; `memory` what was made of texts before.
         """
         self._sequence = tuple(tuple(towers) for towers in sequence)
         self._host = host
         self.readout = readout
-        """What the states go through before the layers read them; None: nothing."""
+        self.memory = memory
 
     @classmethod
     def of_clip(cls, tokenizer: Any, module: Any) -> Self:
@@ -102,7 +105,11 @@ class TextEncoder:
         if self._host is None or names == (self.readout.names if self.readout else ()):
             return self
         readout = load_readout(self._host, self._host.folder, names) if names else None
-        return type(self)(self._sequence, self._host, readout)
+        return type(self)(self._sequence, self._host, readout, self.memory)
+
+    def remembering(self, memory: Memory) -> Self:
+        """The same, with a memory of what these very weights and tokenizers made of texts."""
+        return type(self)(self._sequence, self._host, self.readout, memory)
 
     @property
     def space(self) -> str:

@@ -10,7 +10,8 @@ from support.models.tiny import tiny_model
 
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
-from rasura.patches.solving.moments import split_prompts, sum_moment
+from rasura.patches.prompts.prompt_blocks import split_prompts
+from rasura.patches.solving.moments import sum_moment
 
 LISTS = st.lists(st.text(max_size=6), max_size=300)
 

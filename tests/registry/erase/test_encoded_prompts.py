@@ -3,6 +3,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,15 +18,20 @@ from support.registries.workshop import ALICE, Workshop, request_for, silent, wo
 from rasura import patches
 from rasura.patches._io.settings import Settings, get_settings, use
 from rasura.patches.algebra.protected_subspace import Moment
+from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.request import EraseRequest
+from rasura.patches.models.remembered_texts import recall
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import RetainSet
+from rasura.patches.solving.judge_erasure import choose_anchors
 from rasura.patches.solving.solve import build_patches
 from rasura.patches.types import Digest
 from rasura.registry._storage.files.cache import Cache
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import _ENCODING, EncodedPrompts, open_moments
+from rasura.registry.erase.encoded_texts import _DECIDING, EncodedTexts
 from rasura.registry.standing.garbage import collect
 
 DRAFT = Draft("bob", "", "patch.erase", "success")
@@ -43,15 +49,24 @@ def files(workshop: Workshop) -> list[Path]:
     return sorted(path for path in (workshop.folder / ".rasura" / "cache").rglob("*") if path.is_file())
 
 
+def base_width(workshop: Workshop) -> int:
+    """d, the length of a token embedding."""
+    with workshop.open() as registry:
+        return open_base(registry, "tiny", DRAFT, silent).encoder.width
+
+
 def built(base: OpenBase, request: EraseRequest, cache: Path | None) -> tuple[list[dict[str, bytes]], list[str]]:
     """The patches' files, and the stages in which prompts were encoded."""
     stages: list[str] = []
     moments = None if cache is None else EncodedPrompts(Cache(cache), "this encoder")
+    encoder = base.encoder
+    if cache is not None:
+        encoder = encoder.remembering(EncodedTexts(Cache(cache), "this encoder"))
 
     def progress(stage: str, done: int, total: int) -> None:
         stages.append(stage)
 
-    made = build_patches(base.host, base.encoder, base.identity, request, progress, moments=moments)
+    made = build_patches(base.host, encoder, base.identity, request, progress, moments=moments)
     return [dict(patch.files()) for patch in made], [stage for stage in stages if "prompts" in stage]
 
 
@@ -126,7 +141,13 @@ def test_another_command_does_not_encode_the_lists_again(workshop: Workshop) -> 
     once = files(workshop)
     assert len(once) > len(before)
     assert rasura(*erase, "--concept", "van", "--json", cwd=workshop.folder).code == 0
-    assert files(workshop) == once
+    new = [path for path in files(workshop) if path not in once]
+    moment = 32 + 8 + 8 * base_width(workshop) ** 2
+    assert [path for path in new if path.stat().st_size == moment] == []
+    assert 0 < len(new) < 6  # the word itself: to be erased, to be judged, and as it is stored
+    whole = files(workshop)
+    assert rasura(*erase, "--concept", "van", "--dry-run", "--json", cwd=workshop.folder).code == 0
+    assert files(workshop) == whole
 
 
 def test_another_encoder_configuration_or_program_is_another_key(
@@ -152,7 +173,7 @@ def test_another_encoder_configuration_or_program_is_another_key(
         monkeypatch.setattr(torch, "__version__", "0.0")
         other.add(reader(base))
         monkeypatch.undo()
-        monkeypatch.setattr("rasura.registry.erase.encoded_prompts._digest_sources", lambda: "other code")
+        monkeypatch.setattr("rasura.registry.erase.encoded_prompts._digest_sources", lambda _: "other code")
         other.add(reader(base))
         assert len(other) == 6
 
@@ -211,7 +232,55 @@ def test_a_moment_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert "p" not in EncodedPrompts(Cache(tmp_path), "y")
 
 
-@pytest.mark.parametrize("name", _ENCODING)
+def test_matrices_come_back_bit_for_bit(tmp_path: Path) -> None:
+    wide = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    narrow = wide.to(torch.float32).to(torch.float64)
+    for made in ((wide,), (narrow, wide.T.contiguous()), (torch.zeros(4, 0, dtype=torch.float64), narrow), (narrow.T,)):
+        EncodedTexts(Cache(tmp_path), "x")["p"] = made
+        found = EncodedTexts(Cache(tmp_path), "x")["p"]
+        assert [a.shape for a in found] == [b.shape for b in made]
+        assert all(torch.equal(a, b) and a.dtype is torch.float64 for a, b in zip(found, made, strict=True))
+    assert EncodedTexts(Cache(tmp_path), "y").get("p") is None
+    sizes = {path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
+    assert sizes == {32 + 9 + 4 * 15}  # what float32 holds takes half
+
+
+def test_anchors_are_chosen_and_judged_from_what_is_remembered(
+    base: OpenBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plain = TextEncoder._read
+
+    def counting(self: TextEncoder, prompts: Sequence[str]) -> torch.Tensor:
+        read.append(len(prompts))
+        return plain(self, prompts)
+
+    monkeypatch.setattr(TextEncoder, "_read", counting)
+    words = RetainSet("words.txt", ("cat", "painting", "photo", "of", "a", "tree"))
+    request = replace(request_for(Target("van", "auto")), retain=words, anchors=words.concepts)
+    fresh = choose_anchors(base.host, base.encoder, request, Policy())
+    first, without = sum(read), len(read)
+    encoder = base.encoder.remembering(EncodedTexts(Cache(tmp_path), "this encoder"))
+    for _ in range(2):
+        read.clear()
+        assert choose_anchors(base.host, encoder, request, Policy()).targets == fresh.targets
+    assert first > 0
+    assert without > len(read)
+    assert sum(read) <= 1  # the empty prompt
+
+
+def test_what_reads_otherwise_remembers_otherwise(base: OpenBase, tmp_path: Path) -> None:
+    encoder = base.encoder.remembering(EncodedTexts(Cache(tmp_path), "this encoder"))
+    assert encoder.with_modules({}).memory is None  # other weights make other embeddings
+    assert encoder.reading_for("v").memory is encoder.memory
+    one, other = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    assert recall(encoder, ("a", "b"), lambda: (one,))[0].item() == 1
+    assert recall(encoder, ("a", "b"), lambda: (other,))[0].item() == 1
+    assert recall(encoder, ("ab",), lambda: (other,))[0].item() == 0
+    assert recall(base.encoder, ("a", "b"), lambda: (other,))[0].item() == 0
+
+
+@pytest.mark.parametrize("name", sorted({*_ENCODING, *_DECIDING}))
 def test_the_code_that_decides_the_bits_is_there(name: str) -> None:
     place = Path(patches.__path__[0]) / name
     assert place.is_file() or len(list(place.glob("*.py"))) > 1
