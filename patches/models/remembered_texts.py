@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias
 
 import torch
 
-__all__ = ["Memory", "Reader", "Tensors", "recall"]
+__all__ = ["Memory", "RememberingReader", "Tensors", "recall"]
 
 Tensors: TypeAlias = tuple[torch.Tensor, ...]
 Memory: TypeAlias = MutableMapping[str, Tensors]
@@ -21,7 +21,7 @@ _LIMIT: Final = 64 << 20
 """Most bytes of what is kept for one text: more is sooner read again."""
 
 
-class Reader(Protocol):
+class RememberingReader(Protocol):
     """What reads texts: a text encoder as some layers see it."""
 
     @property
@@ -35,7 +35,7 @@ class Reader(Protocol):
         ...
 
 
-def recall(encoder: Reader, asked: Iterable[str | bytes], read: Callable[[], Tensors]) -> Tensors:
+def recall(encoder: RememberingReader, asked: Iterable[str | bytes], read: Callable[[], Tensors]) -> Tensors:
     """What `read` gives, or what it gave before.
 
     Args:

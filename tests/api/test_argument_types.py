@@ -116,7 +116,7 @@ def test_a_wrong_type_is_said_before_anything_is_done(
 
 
 def test_the_message_says_what_would_do(registry: rasura.Registry) -> None:
-    said = {
+    said: dict[str, Callable[[], object]] = {
         "a number or None, got 'x'": lambda: registry.certify("brand", ball="x"),  # type: ignore[arg-type]
         "a text or texts, got 3": lambda: registry.certify("brand", also=3),  # type: ignore[arg-type]
         "a mapping of texts to texts or None, got {'ridge': 1}": lambda: rasura.request(
