@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Final
 
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 
@@ -27,6 +28,7 @@ _LONGEST: Final = 8
 """The most prompts of a block, in averages."""
 
 
+@use_one_thread()
 def sum_moment(
     encoder: TextEncoder,
     prompts: Callable[[], Iterable[str]],

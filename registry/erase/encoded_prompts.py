@@ -33,7 +33,12 @@ from rasura.registry.registry import Registry
 __all__ = ["EncodedPrompts", "open_moments"]
 
 _FORMAT: Final = 1
-_ENCODING: Final = ("algebra/protected_subspace.py", "models/text_encoders", "solving/moments.py")
+_ENCODING: Final = (
+    "algebra/one_thread.py",
+    "algebra/protected_subspace.py",
+    "models/text_encoders",
+    "solving/moments.py",
+)
 """Files and folders of `rasura.patches`."""
 _COUNT_BYTES: Final = 8
 _NUMBER_BYTES: Final = 8
@@ -106,7 +111,7 @@ def _describe(encoder: TextEncoder, identity: BaseIdentity) -> str:
         "tokenizer": identity.tokenizer,
         "reading": encoder.reading(),
         "programs": [_digest_sources(), torch.__version__, transformers.__version__, torch.__config__.show()],
-        "arithmetic": [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), _processor()],
+        "arithmetic": [torch.backends.cpu.get_cpu_capability(), _processor()],  # one thread, however many there are
     }
     return sha256(json.dumps(decides, sort_keys=True, default=str).encode())
 
