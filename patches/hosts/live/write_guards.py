@@ -13,6 +13,7 @@ happens elsewhere when nobody looks:
     frozen graph            the compiler has folded the old numbers into its code
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -22,7 +23,7 @@ from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_peft_layer
-from rasura.patches.hosts.live.offload import find_offloads, group_trouble, tied
+from rasura.patches.hosts.live.offload import find_offloads, group_trouble, hook_on, tied
 from rasura.patches.types import ParamName
 
 __all__ = [
@@ -163,7 +164,13 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _is_sharded(tensor: torch.Tensor) -> bool:
-    return any("DTensor" in base.__name__ for base in type(tensor).__mro__)
+    kind: Any = type(tensor)  # mypy takes a class of tensors for unhashable
+    return _holds_shards(kind)
+
+
+@functools.lru_cache(maxsize=1024)  # asked of every parameter, and there are a few classes
+def _holds_shards(kind: type[torch.Tensor]) -> bool:
+    return any("DTensor" in base.__name__ for base in kind.__mro__)
 
 
 def _sharded(parameter: LiveParameter) -> _Finding:
@@ -181,7 +188,13 @@ def _flat(parameter: LiveParameter) -> _Finding:
 
 def _is_named(module: nn.Module, name: str) -> bool:
     kind: Any = type(module)  # mypy takes a class of modules for unhashable
-    return any(base.__name__ == name for base in kind.__mro__)
+    return name in _names_of(kind)
+
+
+@functools.lru_cache(maxsize=1024)  # a model has thousands of modules, of a few dozen classes
+def _names_of(kind: type[nn.Module]) -> frozenset[str]:
+    """What a class and those above it are called; `fully_shard` gives a module a class of its own."""
+    return frozenset(base.__name__ for base in kind.__mro__)
 
 
 def _other_class(parameter: LiveParameter) -> _Finding:
@@ -233,7 +246,7 @@ def _group_offloaded(parameter: LiveParameter) -> _Finding:
 
 def _cast_layerwise(parameter: LiveParameter) -> _Finding:
     for _, module in parameter.ancestors:
-        hooks: Mapping[str, object] = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+        hooks: Mapping[str, object] = getattr(hook_on(module, "_diffusers_hook"), "hooks", {})
         for hook in hooks.values():
             storage, compute = getattr(hook, "storage_dtype", None), getattr(hook, "compute_dtype", None)
             # no digit is lost
