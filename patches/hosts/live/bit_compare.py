@@ -26,17 +26,17 @@ _MEMCMP: Final = _find_memcmp()
 
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether the elements are the same bit for bit; unlike `==`, 0 and -0 differ. Compared where `left` is."""
+    """Whether shape, dtype and elements are the same bit for bit; unlike `==`, 0 and -0 differ. Compared at `left`."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
     here, there = left.detach().contiguous(), right.detach().contiguous()
-    if here.shape == there.shape and here.dtype == there.dtype and here.device.type == there.device.type == "cpu":
+    if here.device.type == there.device.type == "cpu":
         return _same_memory(here, there)
     # A device compares eight bytes as fast as one element, whatever its size.
     eight = _in_eights(here) and _in_eights(there)
     integers = torch.int64 if eight else _integers(left)
     mine, other = here.view(integers), there.view(integers)
-    if mine.shape != other.shape or not torch.equal(_probe(mine), _probe(other).to(left.device)):
-        return False
-    return torch.equal(mine, other.to(left.device))
+    return torch.equal(_probe(mine), _probe(other).to(left.device)) and torch.equal(mine, other.to(left.device))
 
 
 def _same_memory(here: torch.Tensor, there: torch.Tensor) -> bool:

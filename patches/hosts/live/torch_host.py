@@ -38,8 +38,9 @@ from rasura.patches.hosts.live.module_parameters import (
 from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.live.originals import drop_original as forget_original
 from rasura.patches.hosts.live.overwrite import copy_rows, exchange, restoring
+from rasura.patches.hosts.live.shared_memory import refuse_shared_memory
 from rasura.patches.hosts.live.value_cache import Remembered, compose_values
-from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
+from rasura.patches.hosts.live.write_guards import refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.types import Digest, ParamName
 
@@ -202,8 +203,7 @@ class TorchHost(Host):
     def ensure_writable(self, names: Iterable[ParamName]) -> None:
         """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.live.write_guards` for the cases."""
         wanted = self._select(names)
-        for live in wanted:
-            refuse_unwritable(live)
+        refuse_unwritable(wanted)
         refuse_shared_memory([live.name for live in wanted], iterate_tensors(self._components, self._lives().values()))
 
     def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
