@@ -19,7 +19,7 @@ def _find_memcmp() -> Callable[[int, int, int], int] | None:
     except (OSError, AttributeError, TypeError):  # Windows has no library of everything that is loaded
         return None
     found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 _MEMCMP: Final = _find_memcmp()

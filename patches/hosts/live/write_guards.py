@@ -178,7 +178,7 @@ def _is_bare(module: nn.Module) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_bare_class(kind: type[nn.Module]) -> bool:
+def _is_bare_class(kind: Any) -> bool:  # mypy takes a class of modules for unhashable
     marked = is_peft_class(kind) or any(hasattr(kind, mark) for mark in _MARKS)
     return not marked and _names_of(kind).isdisjoint((_FULLY, _FLAT))
 
