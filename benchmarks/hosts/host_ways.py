@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from host_layers import Patch, equal_share, load, load_quickly, model, weights
+from host_layers import Patch, equal_share, load, load_quickly, model, patch, weights
 
 from rasura.patches.algebra.compose import Layer, compose, layers_of
 from rasura.patches.algebra.strength import ONE
@@ -59,17 +60,27 @@ def _moved(seen: Glance, wanted: Sequence[Layer], kept: Collection[ParamName]) -
     seen.write({**new, **{name: originals[name] for name in gone}}, forget=gone)
 
 
-def rasura_live(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int, *, remember: int) -> Row:
+def rasura_live(kind: str, dtype: torch.dtype, patches: Sequence[Patch], repeats: int) -> list[Row]:
     """Everything that a live motion does with tensors; no registry, signatures or checks."""
-    live = model(kind, dtype)
-    host, wanted = TorchHost({"unet": live}, "live", remember=remember), layers(patches)
+    again = layers(patches)
+    # Three sets in turn: of two remembered values one is the base, so that none of these is known when it comes.
+    turns = [layers([patch(kind, len(patches) * turn + i) for i in range(len(patches))]) for turn in (1, 2, 3)]
+    ways: dict[str, tuple[int, Iterator[Sequence[Layer]]]] = {
+        "rasura, nothing remembered": (0, itertools.repeat(again)),
+        "rasura, a new set each time": (2, itertools.cycle(turns)),
+        "rasura, sets that come back": (2, itertools.repeat(again)),
+    }
+    return [_live(way, model(kind, dtype), *how, repeats) for way, how in ways.items()]
+
+
+def _live(way: str, live: Any, remember: int, wanted: Iterator[Sequence[Layer]], repeats: int) -> Row:
+    host = TorchHost({"unet": live}, "live", remember=remember)
     before = [w.clone() for w in weights(live)]
 
     def cycle() -> None:
-        motion(host, wanted)
+        motion(host, next(wanted))
         motion(host, ())
 
-    way = "rasura, sets that come back" if remember else "rasura, each set for the first time"
     return Row(way, timed(cycle, repeats), equal_share(weights(live), before))
 
 
@@ -134,15 +145,15 @@ def copying(kind: str, dtype: torch.dtype, repeats: int) -> Row:
 
 
 def timed(work: Callable[[], object], repeats: int, *, warm: bool = True) -> float:
-    """Median seconds, after one run that does not count."""
+    """Median seconds of the processor, after one run that does not count."""
     if warm:
         work()
     gc.collect()
     seconds = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun = time.process_time()
         work()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
     return statistics.median(seconds)
 
 

@@ -107,11 +107,10 @@ def _responses(terms: Sequence[Term], device: torch.device | None = None) -> tor
     shapes = {term.increment.shape for term in terms}  # (d_out, d_in)
     if len(shapes) != 1:
         raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
-    ranks = torch.tensor([term.increment.rank for term in terms])  # [terms]: columns of B that each term has
-    strengths = torch.tensor([term.strength.value for term in terms], dtype=torch.float64)
+    strengths = [term.strength.value for term in terms for _ in range(term.increment.rank)]  # [Σ rank]
     B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)  # [d_out, Σ rank]
     # sixteenths times grid points: still exact in float64
-    return B.mul_(strengths.repeat_interleave(ranks).to(B.device))
+    return B if set(strengths) == {1.0} else B.mul_(torch.tensor(strengths, dtype=torch.float64).to(B.device))
 
 
 def _check_bound(B: torch.Tensor) -> None:

@@ -64,7 +64,9 @@ def round_into(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor, sin
     """
     if _has_negative_zero(base):
         # A sum of zeros has the sign that the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
-        sums.masked_fill_(sums == 0, -0.0)
+        there = _bits_of(base) == torch.iinfo(_bits_of(base).dtype).min  # of few weights, if of any
+        zeros = sums[there]
+        sums[there] = zeros.masked_fill_(zeros == 0, -0.0)
     singles.copy_(base)  # exact; a sum of float64 and float16 would take a slower way to the same bits
     sums += singles  # float64: the one addition
     singles.copy_(sums)  # first rounding, to float32
@@ -73,5 +75,9 @@ def round_into(result: torch.Tensor, base: torch.Tensor, sums: torch.Tensor, sin
 
 def _has_negative_zero(values: torch.Tensor) -> bool:
     """Told by the bits: -0.0 is the smallest of all integers."""
-    integers = torch.int16 if values.element_size() == 2 else torch.int32  # noqa: PLR2004  # bytes
-    return int(values.view(integers).min()) == torch.iinfo(integers).min
+    bits = _bits_of(values)
+    return int(bits.min()) == torch.iinfo(bits.dtype).min
+
+
+def _bits_of(values: torch.Tensor) -> torch.Tensor:
+    return values.view(torch.int16 if values.element_size() == 2 else torch.int32)  # noqa: PLR2004  # bytes

@@ -5,7 +5,7 @@ from rasura.patches.errors import NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.types import ParamName
 
-__all__ = ["check_same", "check_uncast", "check_value", "info_of"]
+__all__ = ["check_same", "check_same_kind", "check_uncast", "check_value", "info_of"]
 
 
 def info_of(name: ParamName, tensor: Storable) -> ParameterInfo:
@@ -20,9 +20,18 @@ def check_value(info: ParameterInfo, tensor: Storable) -> None:
         UnsupportedHostError: another dtype or shape.
         NotFiniteError: NaN or infinity in it.
     """
-    check_same(info, info_of(info.name, tensor))
+    check_same_kind(info, tensor)
     if not is_finite(tensor):
         raise NotFiniteError(f"{info.name}: expected finite numbers, got NaN or infinity", parameter=info.name)
+
+
+def check_same_kind(info: ParameterInfo, tensor: Storable) -> None:
+    """Refuse a value of another dtype or shape, whatever its numbers.
+
+    Raises:
+        UnsupportedHostError: it is one.
+    """
+    check_same(info, info_of(info.name, tensor))
 
 
 def check_uncast(now: ParameterInfo, original: ParameterInfo) -> None:

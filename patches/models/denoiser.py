@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import torch
 
 from rasura.patches._io.files import read_config
+from rasura.patches.algebra.one_thread import use_all_threads
 from rasura.patches.errors import NotFiniteError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import Host
 from rasura.patches.models.library_output import quiet
@@ -93,6 +94,7 @@ class Denoiser:
         config = self.unet.config
         return int(config.in_channels), int(config.sample_size), int(config.sample_size)
 
+    @use_all_threads()
     def predict(self, z: torch.Tensor, t: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """ε(z_t, t, c), [n, c, h, w] float32.
 
@@ -121,6 +123,7 @@ class Denoiser:
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(count, *self.latent, generator=generator).to(self.device)
 
+    @use_all_threads()
     def drawn(
         self,
         states: torch.Tensor,

@@ -28,6 +28,7 @@ from typing import Final
 
 import torch
 
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import EXACT, find_leading
 from rasura.patches.format.patch import Patch
 
@@ -78,6 +79,7 @@ class Conditioning:
     groups: tuple[ConceptGroup, ...]
 
 
+@use_one_thread()
 def measure_conditioning_of(patches: Sequence[Patch]) -> Conditioning:
     """The conditioning of patches' concepts, from their stored targets and what the first of them protects."""
     rows = patches[0].tensors.protected
@@ -86,6 +88,7 @@ def measure_conditioning_of(patches: Sequence[Patch]) -> Conditioning:
     return measure_conditioning({name: rows - (rows @ kept.T) @ kept for name, rows in targets.items()})
 
 
+@use_one_thread()
 def measure_conditioning(free: Mapping[str, torch.Tensor]) -> Conditioning:
     """How well concepts are told apart.
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import torch
 
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement, Scale
 from rasura.patches.checks.kernels.footprint import Footprint, spaces_of
 from rasura.patches.checks.policy import Policy
@@ -37,6 +38,7 @@ _COMPARED: Final = 32
 _OFFERED: Final = 3
 
 
+@use_one_thread()
 def judge_erasure(
     host: Host,
     encoder: TextEncoder,
@@ -72,6 +74,7 @@ def judge_erasure(
     return found
 
 
+@use_one_thread()
 def choose_anchors(host: Host, encoder: TextEncoder, request: EraseRequest, policy: Policy) -> EraseRequest:
     """The request, with the nearest general concept that draws something else in place of every anchor `auto`.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import ProtectedBasis
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure, Reference
@@ -88,6 +89,7 @@ class Measurer:
         self._reference = reference
         self._grams: dict[ParamName, torch.Tensor] = {}
 
+    @use_one_thread()
     def measure(self, erasure: Erasure, columns: Columns, basis: ProtectedBasis) -> Measured:
         """Measure one concept's increments against the pristine weights.
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import Final
 
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.prompt_blocks import digest_prompt, split_prompts
@@ -25,6 +26,7 @@ _LEAST: Final = 32
 """Prompts of a block on average, at least: small batches encode more slowly."""
 
 
+@use_one_thread()
 def sum_moment(
     encoder: TextEncoder,
     prompts: Callable[[], Iterable[str]],

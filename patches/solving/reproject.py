@@ -18,6 +18,7 @@ import torch
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
 from rasura.patches.checks.kernels.capacity import GUARD
 from rasura.patches.erasers.columns import Columns
@@ -52,6 +53,7 @@ class _Bases:
         return max([self.shared, *self.own.values()], key=lambda basis: basis.rank / basis.width)
 
 
+@use_one_thread()
 def reproject(
     patch: Patch,
     guarded: Mapping[PatchId, torch.Tensor],

@@ -23,6 +23,7 @@ import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
 from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import NOISE
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, InputError
@@ -100,6 +101,7 @@ def check_layers(patch: Patch, infos: Mapping[ParamName, ParameterInfo], where: 
         )
 
 
+@use_one_thread()
 def responses_of(patch: Patch, weights: Mapping[ParamName, torch.Tensor] | None) -> Responses:
     """What the patch does to the text embedding, as each parameter has it.
 
@@ -126,6 +128,7 @@ def responses_of(patch: Patch, weights: Mapping[ParamName, torch.Tensor] | None)
     return Responses(maps, "weights", fit)
 
 
+@use_one_thread()
 def build_increments_on(
     patch: Patch, responses: Responses, weights: Mapping[ParamName, torch.Tensor]
 ) -> dict[ParamName, Increment]:
@@ -140,6 +143,7 @@ def build_increments_on(
     }
 
 
+@use_one_thread()
 def retarget_patch(
     patch: Patch,
     increments: Mapping[ParamName, Increment],

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name, is_finite
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.protected_subspace import (
     EXACT,
     Moment,
@@ -47,6 +48,7 @@ from rasura.patches.types import SHORT, ParamName, PatchId, Progress
 Loader = Callable[[], "Denoiser"]
 
 
+@use_one_thread()
 def build_patches(
     host: Host,
     encoder: TextEncoder,
@@ -171,6 +173,7 @@ class _Prompts:
         )
 
 
+@use_one_thread()
 def reference_of(
     encoder: TextEncoder, request: EraseRequest, progress: Progress, moments: Moments | None = None
 ) -> Reference:

@@ -10,6 +10,7 @@ import torch
 
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches._io.tensor_bytes import digest_tensor
+from rasura.patches.algebra.one_thread import use_one_thread
 from rasura.patches.algebra.split import LowRank, reduce_alone
 from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given, name_layers
 from rasura.patches.erasers.request import EraseRequest
@@ -179,6 +180,7 @@ def _opened(
     return opened
 
 
+@use_one_thread()
 def _read(opened: OpenBase, adoption: Adoption, progress: Progress) -> tuple[Adopted, tuple[Size, ...]]:
     """Everything that the file changes, as the eraser that it becomes."""
     foreign = open_foreign(adoption.source, opened.host.parameters())

@@ -34,7 +34,8 @@ __all__ = ["EncodedPrompts", "describe_reader", "open_moments"]
 
 _FORMAT: Final = 1
 _ENCODING: Final = (
-    "algebra/protected_subspace.py", "models/text_encoders", "prompts/prompt_blocks.py", "solving/moments.py",
+    "algebra/one_thread.py", "algebra/protected_subspace.py", "models/text_encoders", "prompts/prompt_blocks.py",
+    "solving/moments.py",
 )  # fmt: skip
 """Files and folders of `rasura.patches`."""
 _COUNT_BYTES: Final = 8
@@ -115,7 +116,7 @@ def describe_reader(encoder: TextEncoder, identity: BaseIdentity, sources: tuple
         "tokenizer": identity.tokenizer,
         "reading": encoder.reading(),
         "programs": [_digest_sources(sources), torch.__version__, transformers.__version__, torch.__config__.show()],
-        "arithmetic": [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), _processor()],
+        "arithmetic": [torch.backends.cpu.get_cpu_capability(), _processor()],  # one thread, however many there are
     }
     return sha256(json.dumps(decides, sort_keys=True, default=str).encode())
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import torch
 
+from rasura.patches.algebra.one_thread import use_all_threads
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.text_encoder.alphaedit import Space
 from rasura.patches.erasers.text_encoder.choices import Choices
@@ -94,6 +95,7 @@ class _Studio:
         return found
 
 
+@use_all_threads()
 def guide(problem: Problem, edits: Sequence[Edit], known: Mapping[int, Space], method: Choices) -> list[dict[str, str]]:
     """Edit all concepts round by round; what the loss was and is on the first round's pictures, for each concept.
 

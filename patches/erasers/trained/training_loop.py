@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import torch
 
+from rasura.patches.algebra.one_thread import use_all_threads
 from rasura.patches.erasers.trained.checkpoints import Checkpoints, State
 from rasura.patches.errors import NotFiniteError
 from rasura.patches.plain_numbers import say_number
@@ -120,6 +121,7 @@ def derive_seed(seed: int, *words: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+@use_all_threads()
 def train(task: TrainingTask, plan: TrainingPlan, progress: Progress) -> Trained:
     """Train to the end, from the task's last state if it left one.
 

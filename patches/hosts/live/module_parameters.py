@@ -20,6 +20,7 @@ __all__ = [
     "LiveParameter",
     "find_live_parameters",
     "find_unsaved",
+    "is_peft_class",
     "is_peft_layer",
     "iterate_tensors",
     "part_of",
@@ -164,11 +165,12 @@ def _true(tensor: torch.Tensor, key: str, ancestors: tuple[tuple[str, nn.Module]
 def is_peft_layer(module: nn.Module) -> bool:
     """Whether this is PEFT's wrapper around a layer; told by name, because PEFT need not be installed."""
     kind: Any = type(module)  # mypy takes a class of modules for unhashable
-    return _wraps_layers(kind)
+    return is_peft_class(kind)
 
 
 @functools.lru_cache(maxsize=1024)  # a model has thousands of modules, of a few dozen classes
-def _wraps_layers(kind: type[nn.Module]) -> bool:
+def is_peft_class(kind: type[nn.Module]) -> bool:
+    """Whether modules of this class are PEFT's wrappers."""
     return any(c.__name__ == "BaseTunerLayer" and c.__module__.startswith("peft.") for c in kind.__mro__)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["find_offloads", "group_trouble", "stored", "tied"]
+__all__ = ["find_offloads", "group_trouble", "hook_on", "stored", "tied"]
 
 Ancestors = tuple[tuple[str, nn.Module], ...]
 
@@ -58,8 +58,20 @@ def find_offloads(module: nn.Module) -> bool:
     return any(True for _ in _aligning(module))
 
 
+def hook_on(module: nn.Module, name: str) -> Any:
+    """What a library has put on a module under this name, or None.
+
+    As `getattr` gives it; torch takes long to say that a module has no such attribute, and every module is asked.
+    """
+    if name not in module.__dict__ and type(module).__getattr__ is nn.Module.__getattr__:
+        return getattr(type(module), name, None)
+    return getattr(module, name, None)
+
+
 def _aligning(module: nn.Module) -> Iterator[Any]:
-    hook = getattr(module, "_hf_hook", None)
+    hook = hook_on(module, "_hf_hook")
+    if hook is None:
+        return
     inner: Sequence[object] = getattr(hook, "hooks", ()) or (hook,)  # accelerate's SequentialHook holds several
     for each in inner:
         if getattr(each, "offload", None) is True and getattr(each, "weights_map", None) is not None:
@@ -94,7 +106,7 @@ def group_trouble(tensor: torch.Tensor, ancestors: Ancestors) -> tuple[str, str]
 
 
 def _groups(module: nn.Module) -> Iterator[Any]:
-    registry = getattr(module, "_diffusers_hook", None)
+    registry = hook_on(module, "_diffusers_hook")
     for hook in getattr(registry, "hooks", {}).values():
         if hasattr(group := getattr(hook, "group", None), "cpu_param_dict"):
             yield group

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
+from rasura.patches._io.parallel import count_at_once
 from rasura.patches.errors import HostWriteError
 from rasura.patches.hosts.live.bit_compare import same_bits
 from rasura.patches.hosts.live.module_parameters import LiveParameter
 from rasura.patches.types import ParamName
 
-__all__ = ["copy_rows", "overwrite", "read_back", "restoring"]
+__all__ = ["copy_rows", "exchange", "restoring"]
 
 
 @contextmanager
@@ -30,6 +31,25 @@ def restoring(
         for tensor, value in before:
             overwrite(tensor, value)
         raise
+
+
+def exchange(lives: Mapping[ParamName, LiveParameter], values: Mapping[ParamName, torch.Tensor]) -> None:
+    """Write these values and read them back.
+
+    Raises:
+        HostWriteError: something is not what was written.
+    """
+    here = [name for name in values if lives[name].tensor.device.type == "cpu"]
+    away = [name for name in values if lives[name].tensor.device.type != "cpu"]
+    for name in away:  # by the caller's thread, whose stream the device's work goes to
+        overwrite(lives[name].tensor, values[name])
+
+    def write(name: ParamName) -> None:
+        overwrite(lives[name].tensor, values[name])
+        read_back(lives[name], values[name])  # while a processor's caches still hold both
+
+    count_at_once(write, here)
+    count_at_once(lambda name: read_back(lives[name], values[name]), away)
 
 
 def overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import Storable, as_tensor
 from rasura.patches.algebra.compose import Layer
 from rasura.patches.errors import HostWriteError, UnsupportedHostError
-from rasura.patches.hosts.check_value import check_uncast, check_value, info_of
+from rasura.patches.hosts.check_value import check_same_kind, check_uncast, check_value, info_of
 from rasura.patches.hosts.disk.state_folder import make_identity
 from rasura.patches.hosts.interface import COMPONENTS, Host, MadeOf, ParameterInfo, Value
 from rasura.patches.hosts.live.bit_compare import same_bits
@@ -37,9 +37,10 @@ from rasura.patches.hosts.live.module_parameters import (
 )
 from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
 from rasura.patches.hosts.live.originals import drop_original as forget_original
-from rasura.patches.hosts.live.overwrite import copy_rows, overwrite, read_back, restoring
+from rasura.patches.hosts.live.overwrite import copy_rows, exchange, restoring
+from rasura.patches.hosts.live.shared_memory import refuse_shared_memory
 from rasura.patches.hosts.live.value_cache import Remembered, compose_values
-from rasura.patches.hosts.live.write_guards import refuse_shared_memory, refuse_unreadable, refuse_unwritable
+from rasura.patches.hosts.live.write_guards import refuse_unreadable, refuse_unwritable
 from rasura.patches.hosts.uncovered import find_uncovered
 from rasura.patches.types import Digest, ParamName
 
@@ -202,8 +203,7 @@ class TorchHost(Host):
     def ensure_writable(self, names: Iterable[ParamName]) -> None:
         """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.live.write_guards` for the cases."""
         wanted = self._select(names)
-        for live in wanted:
-            refuse_unwritable(live)
+        refuse_unwritable(wanted)
         refuse_shared_memory([live.name for live in wanted], iterate_tensors(self._components, self._lives().values()))
 
     def write(self, tensors: Mapping[ParamName, Storable], *, forget: Collection[ParamName] = ()) -> None:
@@ -217,17 +217,15 @@ class TorchHost(Host):
             self.ensure_writable(tensors)
             lives = {live.name: live for live in self._select({*tensors, *forget})}
             for name, tensor in tensors.items():
-                check_value(info_of(name, lives[name].tensor), tensor)
+                check = check_same_kind if self.memory.known_finite(name, tensor) else check_value
+                check(info_of(name, lives[name].tensor), tensor)
             # What has these bits already is left alone: nothing is kept of it, and nothing is copied.
             same = count_at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
             changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
                 self._check_pristine(lives[name], changed)
             with self._keeping([lives[name] for name in changed]) as held, restoring(lives, changed, held):
-                for name, new in changed.items():
-                    overwrite(lives[name].tensor, new)
-                # read back before anything is let go of
-                count_at_once(lambda name: read_back(lives[name], changed[name]), changed)
+                exchange(lives, changed)  # and read back, before anything is let go of
             for name in forget:
                 forget_original(self._component(name), name)
 
@@ -258,8 +256,8 @@ class TorchHost(Host):
 
     def _known(self, lives: list[LiveParameter]) -> dict[ParamName, torch.Tensor]:
         """What is there now, where it is remembered: in fresh memory a copy takes longer than comparing."""
-        found = {live.name: self.memory.equal(live.name, live.tensor) for live in lives}
-        return {name: value.tensor for name, value in found.items() if value is not None}
+        copies = count_at_once(lambda live: self.memory.copy_of(live.name, live.tensor), lives)
+        return {live.name: copy for live, copy in zip(lives, copies, strict=True) if copy is not None}
 
     def _is_pristine(self, live: LiveParameter) -> bool:
         kept = originals_of(self._component(live.name)).get(live.name)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches._io.tensor_bytes import digest_tensors
+from rasura.patches._io.tensor_bytes import digest_tensors, is_finite
 from rasura.patches.algebra.compose import Layer, compose_all
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import MadeOf, Value
@@ -31,6 +31,7 @@ class _Kept:
     value: Value
     made_of: MadeOf | None
     checksum: int
+    finite: bool
 
     def intact(self) -> bool:
         return compute_checksum(self.value.tensor) == self.checksum
@@ -58,9 +59,11 @@ class Remembered:
         """Remember a value that was just hashed, in place of an older one."""
         # a value that comes back stands there once
         others = [k for k in self._kept.get(name, ()) if k.value.digest != value.digest]
-        self._kept[name] = (
-            [_Kept(value, made_of, compute_checksum(value.tensor)), *others][: self._count] if self._count else []
-        )
+        if not self._count:
+            return
+        finite = made_of is not None or is_finite(value.tensor)  # nothing else is composed
+        new = _Kept(value, made_of, compute_checksum(value.tensor), finite)
+        self._kept[name] = [new, *others][: self._count]
 
     def made(self, name: ParamName, made_of: MadeOf) -> Value | None:
         """The value that is made of this, if it is remembered and intact."""
@@ -70,6 +73,19 @@ class Remembered:
         """The value whose bits a tensor has, if it is remembered and intact; the tensor itself may be that value."""
         alike = (k for k in self._kept.get(name, ()) if k.value.tensor is tensor or same_bits(tensor, k.value.tensor))
         return self._first(name, [k] if (k := next(alike, None)) else [])
+
+    def copy_of(self, name: ParamName, tensor: torch.Tensor) -> torch.Tensor | None:
+        """A remembered tensor whose bits a tensor has now; whatever was hashed, these bits are what is to come back."""
+        kept = (k.value.tensor for k in self._kept.get(name, ()))
+        # what lies in the very memory that is to be written to is no copy
+        return next((t for t in kept if t.data_ptr() != tensor.data_ptr() and same_bits(tensor, t)), None)
+
+    def known_finite(self, name: ParamName, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a remembered one, by its place in memory, and was finite when it was remembered."""
+        return any(
+            k.finite and k.value.tensor.data_ptr() == tensor.data_ptr() and k.value.tensor.dtype == tensor.dtype
+            for k in self._kept.get(name, ())
+        )
 
     def digests(
         self, tensors: Mapping[ParamName, torch.Tensor], *, held: Collection[ParamName] = ()

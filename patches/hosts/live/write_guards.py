@@ -13,6 +13,7 @@ happens elsewhere when nobody looks:
     frozen graph            the compiler has folded the old numbers into its code
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -21,17 +22,16 @@ import torch
 from torch import nn
 
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_peft_layer
-from rasura.patches.hosts.live.offload import find_offloads, group_trouble, tied
-from rasura.patches.types import ParamName
+from rasura.patches.hosts.live.module_parameters import FLOAT_TYPES, LiveParameter, is_peft_class, is_peft_layer
+from rasura.patches.hosts.live.offload import find_offloads, group_trouble, hook_on, tied
 
 __all__ = [
     "holds_shards",
+    "is_plain",
     "is_quantised",
     "refuse_bypassed",
     "refuse_flat",
     "refuse_shard",
-    "refuse_shared_memory",
     "refuse_unreadable",
     "refuse_unreadable_shard",
     "refuse_unwritable",
@@ -45,16 +45,24 @@ _FUSED: Final = {
     **dict.fromkeys(("to_q", "to_k", "to_v"), ("to_qkv", "to_kv")),
     **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj"), ("to_added_qkv",)),
 }
+_MARKS: Final = frozenset({"_hf_hook", "_diffusers_hook", *(copy for copies in _FUSED.values() for copy in copies)})
+"""What accelerate and diffusers put on modules, as far as guards look for it."""
 _Finding = tuple[str, str] | None  # what was found instead of a plain parameter, and what to do
 
 
-def refuse_unwritable(parameter: LiveParameter) -> None:
-    """Refuse a parameter that a plain in-place write would not, or not only, change.
+def refuse_unwritable(parameters: Iterable[LiveParameter]) -> None:
+    """Refuse parameters that a plain in-place write would not, or not only, change.
 
     Raises:
         UnsupportedHostError: with what was found and what to do.
     """
-    _refuse(parameter, _GUARDS)
+    bare: dict[int, bool] = {}  # modules, by identity: parameters share most of those above them
+    for parameter in parameters:
+        for _, module in parameter.ancestors:
+            if id(module) not in bare:
+                bare[id(module)] = _is_bare(module)
+        alone = all(bare[id(module)] for _, module in parameter.ancestors)
+        _refuse(parameter, _OF_TENSORS if alone else _GUARDS)
 
 
 def refuse_unreadable(parameter: LiveParameter) -> None:
@@ -106,7 +114,7 @@ def refuse_bypassed(parameter: LiveParameter) -> None:
 
 def is_quantised(tensor: torch.Tensor) -> bool:
     """Whether a tensor's numbers are codes: of a quantisation library's class, or of a type that is never patched."""
-    return not _is_sharded(tensor) and (not _is_plain(tensor) or tensor.dtype not in FLOAT_TYPES)
+    return not _is_sharded(tensor) and (not is_plain(tensor) or tensor.dtype not in FLOAT_TYPES)
 
 
 def _refuse(parameter: LiveParameter, guards: Iterable[Callable[[LiveParameter], _Finding]]) -> None:
@@ -118,52 +126,20 @@ def _refuse(parameter: LiveParameter, guards: Iterable[Callable[[LiveParameter],
             )
 
 
-def refuse_shared_memory(touched: Iterable[ParamName], everything: Mapping[ParamName, torch.Tensor]) -> None:
-    """Refuse to touch memory that a second parameter or buffer uses as well.
-
-    Args:
-        touched: what will be written.
-        everything: all parameters and buffers of all components. Neighbours in one storage that do not overlap (a
-            loader may cut all tensors from one mapped file) are no reason to refuse.
-
-    Raises:
-        UnsupportedHostError: naming both.
-    """
-    wanted = set(touched)
-    spans = sorted(
-        # Device, first byte, one past the last byte, name: in the order in which they lie in memory.
-        (str(tensor.device), *_extent(tensor), name)
-        for name, tensor in everything.items()
-        if tensor.numel() and _is_plain(tensor) and not tensor.is_meta
-    )
-    reach, owner = ("", 0), ParamName("")
-    for device, start, stop, name in spans:
-        # begins before the farthest one has ended
-        if (device, start) < reach and device == reach[0] and {name, owner} & wanted:
-            raise UnsupportedHostError(
-                f"{name}: expected memory of its own, got the memory of {owner}",
-                hint="untie them: give one a clone() of its tensor",
-                parameter=name,
-            )
-        if device != reach[0] or stop > reach[1]:
-            reach, owner = (device, stop), name
-
-
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """First byte and one past the last byte that the tensor's elements can lie in."""
-    # in elements, from the first
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start = tensor.data_ptr()
-    return start, start + (last + 1) * tensor.element_size()
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is an ordinary one, of torch's own two classes."""
     # Exactly these classes: quantised and sharded tensors come as subclasses of either.
     return type(tensor) in {nn.Parameter, torch.Tensor} and tensor.layout == torch.strided and not tensor.is_quantized
 
 
 def _is_sharded(tensor: torch.Tensor) -> bool:
-    return any("DTensor" in base.__name__ for base in type(tensor).__mro__)
+    kind: Any = type(tensor)  # mypy takes a class of tensors for unhashable
+    return _holds_shards(kind)
+
+
+@functools.lru_cache(maxsize=1024)  # asked of every parameter, and there are a few classes
+def _holds_shards(kind: type[torch.Tensor]) -> bool:
+    return any("DTensor" in base.__name__ for base in kind.__mro__)
 
 
 def _sharded(parameter: LiveParameter) -> _Finding:
@@ -181,7 +157,34 @@ def _flat(parameter: LiveParameter) -> _Finding:
 
 def _is_named(module: nn.Module, name: str) -> bool:
     kind: Any = type(module)  # mypy takes a class of modules for unhashable
-    return any(base.__name__ == name for base in kind.__mro__)
+    return name in _names_of(kind)
+
+
+@functools.lru_cache(maxsize=1024)  # a model has thousands of modules, of a few dozen classes
+def _names_of(kind: type[nn.Module]) -> frozenset[str]:
+    """What a class and those above it are called; `fully_shard` gives a module a class of its own."""
+    return frozenset(base.__name__ for base in kind.__mro__)
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Whether no guard that looks at modules can find anything at this one."""
+    kind: Any = type(module)  # mypy takes a class of modules for unhashable
+    if not _is_bare_class(kind):
+        return False
+    if kind.__getattr__ is not nn.Module.__getattr__:  # as diffusers' models and all wrappers have it
+        return not any(hasattr(module, mark) for mark in _MARKS)
+    places = module.__dict__, module._modules, module._parameters, module._buffers  # noqa: SLF001  # as torch looks
+    return all(_MARKS.isdisjoint(place) for place in places)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_bare_class(kind: Any) -> bool:  # mypy takes a class of modules for unhashable
+    marked = is_peft_class(kind) or any(hasattr(kind, mark) for mark in _MARKS)
+    return not marked and _names_of(kind).isdisjoint((_FULLY, _FLAT))
+
+
+def _sharded_tensor(parameter: LiveParameter) -> _Finding:
+    return _sharded(parameter) if _is_sharded(parameter.tensor) else None
 
 
 def _other_class(parameter: LiveParameter) -> _Finding:
@@ -233,7 +236,7 @@ def _group_offloaded(parameter: LiveParameter) -> _Finding:
 
 def _cast_layerwise(parameter: LiveParameter) -> _Finding:
     for _, module in parameter.ancestors:
-        hooks: Mapping[str, object] = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+        hooks: Mapping[str, object] = getattr(hook_on(module, "_diffusers_hook"), "hooks", {})
         for hook in hooks.values():
             storage, compute = getattr(hook, "storage_dtype", None), getattr(hook, "compute_dtype", None)
             # no digit is lost
@@ -290,3 +293,4 @@ _GUARDS: Final[tuple[Callable[[LiveParameter], _Finding], ...]] = (
     _adapter,
     _frozen,
 )
+_OF_TENSORS: Final = (_sharded_tensor, _meta, _other_class, _expanded, _of_several, _frozen)

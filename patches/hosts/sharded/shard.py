@@ -28,8 +28,9 @@ from rasura.patches.errors import BusyError, UnsupportedHostError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.hosts.live.forward_gate import writing
 from rasura.patches.hosts.live.module_parameters import LiveParameter, iterate_tensors
+from rasura.patches.hosts.live.shared_memory import refuse_shared_memory
 from rasura.patches.hosts.live.torch_host import TorchHost
-from rasura.patches.hosts.live.write_guards import refuse_shard, refuse_shared_memory, refuse_unreadable_shard
+from rasura.patches.hosts.live.write_guards import refuse_shard, refuse_unreadable_shard
 from rasura.patches.types import Digest, ParamName
 
 __all__ = ["Box", "Shards", "list_mesh_ranks", "reshard"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from rasura.patches._io.canonical_json import JsonValue
 from rasura.patches._io.json_fields import show
 from rasura.patches.errors import ConceptError
 from rasura.patches.models.family import Encoder
-from rasura.patches.models.text_encoders.encoder_place import placed
+from rasura.patches.models.text_encoders.encoder_place import moves, placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
 from rasura.patches.models.text_encoders.spelling import clean_caption, cleans_captions
 from rasura.patches.models.text_encoders.tokenizer_reading import describe_loaded
@@ -99,23 +99,29 @@ class Tower:
         """
         return self._padded(prompts)["input_ids"]
 
-    def read(self, prompts: Sequence[str]) -> torch.Tensor:
-        """The states of prompts, [n, length, width] float32; zeros where padding is hidden.
+    @property
+    def at_once(self) -> bool:
+        """Whether several threads may read at once what was begun: not where an encoder is moved to read."""
+        return not moves(self.kind)
+
+    def begin(self, prompts: Sequence[str]) -> Callable[[], torch.Tensor]:
+        """What gives the states of prompts, [n, length, width] float32, when called; zeros where padding is hidden.
+
+        Text becomes tokens here, because tokenizers change as they read and serve one thread at a time.
 
         Raises:
             ConceptError: a prompt longer than the encoder reads.
         """
         padded = self._padded(prompts)
-        found: torch.Tensor
-        with torch.no_grad(), placed(self.module, self.kind) as device:
-            given = {name: tensor.to(device) for name, tensor in padded.items()}
-            if self.kind.states == "penultimate":
-                return self.module(input_ids=given["input_ids"], output_hidden_states=True).hidden_states[-2]  # type: ignore[no-any-return]
-            if not self.kind.masked:
-                found = self.module(input_ids=given["input_ids"]).last_hidden_state
-                return found.float().cpu()
-            found = self.module(**given).last_hidden_state
-            return (found * given["attention_mask"][:, :, None]).float().cpu()
+        return lambda: self._states(padded)
+
+    def read(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The states of prompts, as `begin` gives them.
+
+        Raises:
+            ConceptError: a prompt longer than the encoder reads.
+        """
+        return self.begin(prompts)()
 
     def places(self, prompt: str, phrase: str) -> PhrasePosition:
         """Where a phrase stands in a prompt, and which positions know it.
@@ -176,6 +182,18 @@ class Tower:
 
     def _spelled(self, prompt: str) -> str:
         return clean_caption(prompt) if self.kind.masked else prompt
+
+    def _states(self, padded: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        found: torch.Tensor
+        with torch.no_grad(), placed(self.module, self.kind) as device:
+            given = {name: tensor.to(device) for name, tensor in padded.items()}
+            if self.kind.states == "penultimate":
+                return self.module(input_ids=given["input_ids"], output_hidden_states=True).hidden_states[-2]  # type: ignore[no-any-return]
+            if not self.kind.masked:
+                found = self.module(input_ids=given["input_ids"]).last_hidden_state
+                return found.float().cpu()
+            found = self.module(**given).last_hidden_state
+            return (found * given["attention_mask"][:, :, None]).float().cpu()
 
     def _padded(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         for prompt in prompts:

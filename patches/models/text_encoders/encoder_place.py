@@ -20,7 +20,7 @@ from rasura.patches._io.settings import get_settings
 from rasura.patches.errors import InputError
 from rasura.patches.models.family import Encoder
 
-__all__ = ["dtype_for", "dtype_of", "placed"]
+__all__ = ["dtype_for", "dtype_of", "moves", "placed"]
 
 _DTYPES: Final = {"": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _CPU: Final = torch.device("cpu")
@@ -46,6 +46,11 @@ def dtype_of(module: Any) -> str:
     return "BF16" if parameter is not None and parameter.dtype == torch.bfloat16 else ""
 
 
+def moves(kind: Encoder) -> bool:
+    """Whether an encoder is moved to the chosen device when it reads."""
+    return bool(get_settings().encoder_device) and kind.kind != "CLIP"
+
+
 @contextmanager
 def placed(module: Any, kind: Encoder) -> Iterator[torch.device]:
     """For the length of the block, an encoder lies where it was chosen to read; which device that is.
@@ -53,10 +58,10 @@ def placed(module: Any, kind: Encoder) -> Iterator[torch.device]:
     Raises:
         InputError: no such device, or not enough memory there.
     """
-    chosen = get_settings().encoder_device
-    if not chosen or kind.kind == "CLIP":
+    if not moves(kind):
         yield _CPU
         return
+    chosen = get_settings().encoder_device
     try:
         device = torch.device(chosen)
         before = _THERE[0]() if _THERE else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -103,15 +103,20 @@ class PipelineTower(Tower):
             hint="rasura methods",
         )
 
-    def read(self, prompts: Sequence[str]) -> torch.Tensor:
-        """The states of prompts, [n, length, width] float32; zeros where the pipeline hides a row.
+    @property
+    def at_once(self) -> bool:
+        """A pipeline tokenizes and reads in one call, which one thread at a time may make."""
+        return False
+
+    def begin(self, prompts: Sequence[str]) -> Callable[[], torch.Tensor]:
+        """What gives the states of prompts, [n, length, width] float32; zeros where the pipeline hides a row.
 
         Raises:
-            ConceptError: a prompt longer than the pipeline reads.
+            ConceptError: no Unicode text; and, when it is called, a prompt longer than the pipeline reads.
         """
         for prompt in prompts:
             check_plain(prompt)
-        return self._encoded(prompts)
+        return lambda: self._encoded(prompts)
 
     def places(self, prompt: str, phrase: str) -> PhrasePosition:
         """Where a phrase stands, and which rows know it.

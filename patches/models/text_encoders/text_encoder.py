@@ -14,7 +14,7 @@ encoders have the same token there; a phrase for which they do not is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 import torch
 
 from rasura.patches._io.json_fields import show
+from rasura.patches.algebra.one_thread import map_in_single_threads
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.families import CLIP, find_family
@@ -186,9 +187,11 @@ class TextEncoder:
 
     def encode_with(self, prompts: Iterable[tuple[str, str]]) -> Iterator[tuple[list[tuple[str, str]], torch.Tensor]]:
         """As `encode`, for prompts that each come with a phrase: batches of the pairs and their embeddings."""
-        waiting = iter(prompts)
-        while part := list(islice(waiting, BATCH if self.length <= _SHORT else BATCH // 8)):
-            hidden = self._read([prompt for prompt, _ in part])
+        waiting, size = iter(prompts), BATCH if self.length <= _SHORT else BATCH // 8
+        parts = iter(lambda: list(islice(waiting, size)), [])
+        begun = ((part, self._begin([prompt for prompt, _ in part])) for part in parts)
+        alone = not all(tower.at_once for tower in self.towers)
+        for part, hidden in map_in_single_threads(lambda one: (one[0], one[1]()), begun, alone=alone):
             if not bool(torch.isfinite(hidden).all()):
                 raise NotFiniteError("the text encoder gives NaN or infinity: expected finite embeddings")
             yield part, hidden.to(torch.float64)
@@ -252,9 +255,14 @@ class TextEncoder:
             raise UnsupportedHostError(f"expected a model with one text encoder, got {named}", hint="rasura methods")
         return self.towers[0]
 
-    def _read(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embeddings [n, length, d] float32; a part that is narrower than the widest is followed by zeros."""
-        parts = [torch.cat([tower.read(prompts) for tower in part], dim=-1) for part in self._sequence]
+    def _begin(self, prompts: Sequence[str]) -> Callable[[], torch.Tensor]:
+        """What gives embeddings [n, length, d] float32 when it is called."""
+        begun = [[tower.begin(prompts) for tower in part] for part in self._sequence]
+        return lambda: self._join([[read() for read in part] for part in begun])
+
+    def _join(self, states: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """What the towers of each part read, in one [n, length, d]; a narrower part than the widest ends in zeros."""
+        parts = [torch.cat(list(part), dim=-1) for part in states]
         wide = max(part.shape[-1] for part in parts)
         padded = torch.cat([torch.nn.functional.pad(part, (0, wide - part.shape[-1])) for part in parts], dim=1)
         if self.readout is None:

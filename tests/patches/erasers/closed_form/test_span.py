@@ -193,13 +193,7 @@ def test_the_same_request_gives_the_same_patch(base: TinyBase) -> None:
             found += build_patches(base.host, base.encoder, base.identity, request, lambda *_: None, moments=moments)
         finally:
             torch.set_num_threads(1)
-    cold, threaded, warm = found
-    assert warm.patch_id == cold.patch_id
-    # The span of what is protected is stored as LAPACK gives it, which depends on the threads; what is written does not.
-    for name, increment in cold.tensors.increments.items():
-        assert torch.equal(increment.A, threaded.tensors.increments[name].A)
-        assert torch.equal(increment.B, threaded.tensors.increments[name].B)
-    assert threaded.manifest.measured == cold.manifest.measured
+    assert len({patch.patch_id for patch in found}) == 1
 
 
 def test_the_order_of_the_names_does_not_matter(base: TinyBase) -> None:

@@ -1,6 +1,7 @@
 """What a live host remembers: nothing is believed for it, and the digests are those of hashing everything."""
 
 import hashlib
+import math
 import threading
 import time
 from typing import Any
@@ -189,3 +190,32 @@ def test_what_was_begun_has_ended_when_one_fails(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match="the first"):
         count_at_once(work, [0, 1])
     assert ended == [1]
+
+
+def test_what_lies_in_the_same_memory_is_no_copy() -> None:
+    memory, value = Remembered(2), torch.arange(6.0)
+    memory.put(NAME, Value(value, digest_tensor(value)))
+    assert memory.copy_of(NAME, value.clone()) is value
+    assert memory.copy_of(NAME, value) is None
+    assert memory.copy_of(NAME, value + 1) is None
+
+
+def test_infinities_are_looked_for_where_nobody_has() -> None:
+    memory, broken = Remembered(2), torch.tensor([[1.0, math.inf]])
+    memory.put(NAME, Value(broken, digest_tensor(broken)))
+    assert not memory.known_finite(NAME, broken)
+    sound = torch.ones(1, 2)
+    memory.put(NAME, Value(sound, digest_tensor(sound)))
+    assert memory.known_finite(NAME, sound.detach())
+    assert not memory.known_finite(NAME, sound.clone())
+
+
+def test_bits_are_compared_alike_without_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = torch.tensor([[0.0, 1.0, math.nan]])
+    other = left.clone()
+    other[0, 0] = -0.0
+    for _ in range(2):
+        assert same_bits(left, left.clone())
+        assert not same_bits(left, other)
+        assert not same_bits(left, left.half())
+        monkeypatch.setattr("rasura.patches.hosts.live.bit_compare._MEMCMP", None)
