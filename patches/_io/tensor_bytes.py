@@ -31,7 +31,7 @@ class RawValue:
 
     dtype: str
     shape: tuple[int, ...]
-    data: bytearray
+    data: bytearray | memoryview
 
 
 Storable: TypeAlias = "torch.Tensor | RawValue"

@@ -30,7 +30,7 @@ from rasura.patches.checks.kernels.footprint import Space, spaces_of
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import Pairs
+from rasura.patches.format.patch_tensors import Pairs
 from rasura.patches.types import ParamName, PatchId
 
 __all__ = ["Ball", "Certificate", "LayerShare", "Mixtures", "certify"]

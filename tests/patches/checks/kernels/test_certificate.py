@@ -11,7 +11,8 @@ from rasura.patches.checks.kernels.certificate import Certificate, certify
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import Pairs, Patch
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch_tensors import Pairs
 
 WORLD = World()
 DOG, CAT = WORLD.columns("dog", 1, 3), WORLD.columns("cat", 2, 3)
@@ -90,9 +91,8 @@ def test_half_a_patch_leaves_half_and_no_patch_all() -> None:
 def test_of_stored_combinations_there_is_a_span_and_no_mixture(stack: list[Member]) -> None:
     turn = torch.linalg.qr(normal(1, 3, 3))[0]
     tensors = stack[0].patch.tensors
-    turned = Patch(
-        stack[0].patch.manifest, replace(tensors, targets=turn @ tensors.targets, anchors=turn @ tensors.anchors)
-    )
+    other = replace(tensors, targets=turn @ tensors.targets, anchors=turn @ tensors.anchors)
+    turned = Patch(stack[0].patch.manifest, other.arrays)
     found, own = (only(certify(Member(p), stack, WORLD.weights)) for p in (turned, stack[0].patch))
     assert found.mixtures is own.mixtures is None
     assert found.span == pytest.approx(own.span, rel=1e-9)
@@ -101,7 +101,7 @@ def test_of_stored_combinations_there_is_a_span_and_no_mixture(stack: list[Membe
 
 def test_what_a_manifest_claims_changes_nothing(stack: list[Member]) -> None:
     lying = replace(stack[0].patch.manifest, measured={**stack[0].patch.manifest.measured, "residual": "0.000e+00"})
-    liar = Member(Patch(lying, stack[0].patch.tensors))
+    liar = Member(Patch(lying, stack[0].patch.arrays))
     told, own = (certify(m, [m, stack[1]], WORLD.weights, columns=rows(DOG)) for m in (liar, stack[0]))
     assert replace(told[0], patch=own[0].patch) == own[0]
 
