@@ -120,6 +120,13 @@ def as_tensor(value: Storable) -> "torch.Tensor":
     return torch.frombuffer(value.data, dtype=torch_dtype(value.dtype)).reshape(value.shape)
 
 
+def as_raw_value(value: Storable) -> RawValue:
+    """The raw value itself, or a tensor's elements as one, on its memory where they lie row by row on the CPU."""
+    if isinstance(value, RawValue):
+        return value
+    return RawValue(dtype_name(value.dtype), tuple(value.shape), view_memory(value))
+
+
 def count_bytes(value: Storable) -> int:
     """The size of all elements together."""
     return len(value.data) if isinstance(value, RawValue) else value.numel() * value.element_size()

@@ -60,7 +60,10 @@ class PatchTensors:
         """Those of arrays."""
         return cls(
             arrays.increments,
-            *map(view_as_tensor, (arrays.protected, arrays.energy, arrays.targets, arrays.anchors)),
+            view_as_tensor(arrays.protected),
+            view_as_tensor(arrays.energy),
+            view_as_tensor(arrays.targets),
+            view_as_tensor(arrays.anchors),
             {n: Span(view_as_tensor(own.rows), view_as_tensor(own.energy)) for n, own in arrays.spans.items()},
             {n: Pairs(view_as_tensor(own.targets), view_as_tensor(own.anchors)) for n, own in arrays.pairs.items()},
         )
@@ -70,7 +73,10 @@ class PatchTensors:
         """The same without torch."""
         return PatchArrays(
             self.increments,
-            *map(as_array, (self.protected, self.energy, self.targets, self.anchors)),
+            as_array(self.protected),
+            as_array(self.energy),
+            as_array(self.targets),
+            as_array(self.anchors),
             {name: SpanArrays(as_array(own.rows), as_array(own.energy)) for name, own in self.spans.items()},
             {name: PairArrays(as_array(own.targets), as_array(own.anchors)) for name, own in self.pairs.items()},
         )

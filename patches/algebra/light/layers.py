@@ -76,7 +76,8 @@ def stack_responses(terms: Sequence[Term]) -> Array:
     check_one_shape(terms)
     strengths = np.repeat([term.strength.value for term in terms], [term.increment.rank for term in terms])
     # sixteenths times grid points: still exact in float64
-    return np.concatenate([term.increment.response for term in terms], axis=1) * strengths
+    found: Array = np.concatenate([term.increment.response for term in terms], axis=1) * strengths
+    return found
 
 
 def check_one_shape(terms: Sequence[Term]) -> None:

@@ -21,7 +21,7 @@ from typing import Final, Self
 import numpy as np
 
 from rasura.patches._io.arrays import Array
-from rasura.patches.checks.kernels.footprint import spaces_of
+from rasura.patches.checks.kernels.footprint import spaces_of, triangulate
 from rasura.patches.checks.kernels.weigh import digest_span
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
@@ -133,7 +133,7 @@ def _span(parts: Sequence[Array]) -> Array:
     if stacked.shape[0] == 0:
         return stacked
     if stacked.shape[0] > stacked.shape[1]:
-        stacked = np.linalg.qr(stacked, mode="r")  # the same span in d rows
+        stacked = triangulate(stacked)  # the same span in d rows
     _, values, rows = np.linalg.svd(stacked, full_matrices=False)
     kept: Array = rows[values > _SAME * values[0]]
     return kept

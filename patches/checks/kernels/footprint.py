@@ -99,7 +99,7 @@ def compute_kernel(increments: Sequence[Increment]) -> Array:
     """K [k, d] float64 with ‖K X‖² = Σ_l ‖B_l A_l X‖², k at most d."""
     rows = [
         # R·A [r, d]: R is r × r, however many outputs there are
-        np.linalg.qr(np.concatenate([i.response for i in group]).astype(np.float64), mode="r")
+        triangulate(np.concatenate([i.response for i in group]).astype(np.float64))
         @ group[0].detector.astype(np.float64)
         for group in group_by_detector(increments)
     ]
@@ -122,7 +122,12 @@ def hash_detector(increment: Increment) -> bytes:
 
 def compact(rows: Array) -> Array:
     """At most d rows [k, d] with the same ‖rows · X‖ for every X."""
-    return np.linalg.qr(rows, mode="r") if rows.shape[0] > rows.shape[1] else rows  # RᵀR = rowsᵀ·rows
+    return triangulate(rows) if rows.shape[0] > rows.shape[1] else rows
+
+
+def triangulate(rows: Array) -> Array:
+    """R [min(k, d), d] of rows = Q·R: RᵀR = rowsᵀ·rows, so norms and inner products of columns stay."""
+    return np.asarray(np.linalg.qr(rows, mode="r"))
 
 
 def norm(parts: Iterable[Array]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rasura.patches._io.arrays import Array
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.kernels.footprint import Space, hash_detector, norm, spaces_of
+from rasura.patches.checks.kernels.footprint import Space, hash_detector, norm, spaces_of, triangulate
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName
 
@@ -48,7 +48,8 @@ class SpaceGroup:
         """
         chosen = weights[self.owner]  # [Σr] or [Σr, m]
         seen = self.detectors @ inputs  # [Σr, m]
-        return self.factor @ (seen * (chosen[:, None] if chosen.ndim == 1 else chosen))
+        found: Array = self.factor @ (seen * (chosen[:, None] if chosen.ndim == 1 else chosen))
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +96,7 @@ def _group(
     # [d_out, Σr] each
     responses = [np.concatenate([i.response for _, i in touching[space, name]], axis=1) for name in names]
     # the norm of the outputs survives, their number does not
-    factor = np.linalg.qr(np.concatenate(responses).astype(np.float64), mode="r")
+    factor = triangulate(np.concatenate(responses).astype(np.float64))
     detectors = np.concatenate([increment.detector for _, increment in terms]).astype(np.float64)
     owner = np.repeat([place for place, _ in terms], [increment.rank for _, increment in terms])  # [Σr]
     return SpaceGroup(space, frozenset(names), factor, detectors, owner)

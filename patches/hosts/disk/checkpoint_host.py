@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches._io.tensor_bytes import RawValue, Storable, as_tensor, digest_tensors, view_memory
+from rasura.patches._io.tensor_bytes import RawValue, Storable, as_raw_value, as_tensor, digest_tensors, view_memory
 from rasura.patches.errors import DriftError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
 from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
@@ -24,12 +24,14 @@ from rasura.patches.hosts.disk.saved_again import check_uncast, find_cast, say_w
 from rasura.patches.hosts.disk.settle_writes import readable, settle
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
-from rasura.patches.hosts.interface import Host, ParameterInfo
+from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, Value
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import SHORT, Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
     import torch  # digests of a checkpoint need none
+
+    from rasura.patches.algebra.light.layers import Layer
 
 __all__ = ["CheckpointHost"]
 
@@ -195,6 +197,19 @@ class CheckpointHost(Host):
             wanted = list(names)
             known = {name: kept[name].digest for name in wanted if name in kept}
             return {**self._digests([name for name in wanted if name not in known], files), **known}
+
+    def compose(
+        self,
+        layers: "Mapping[ParamName, Layer]",
+        originals: Mapping[ParamName, Storable],
+        made_of: Mapping[ParamName, MadeOf],
+    ) -> dict[ParamName, Value]:
+        """What parameters are under a set of patches; bytes stay bytes, so no torch is needed. See `Host.compose`."""
+        from rasura.patches.algebra.light.compose_raw import compose_raw  # needs numpy; moving bytes does not
+
+        del made_of  # nothing is remembered here
+        values = compose_raw({name: as_raw_value(value) for name, value in originals.items()}, layers.values())
+        return {name: Value(values[name], digest) for name, digest in digest_tensors(values).items()}
 
     def hold_to(self, digests: Mapping[ParamName, Digest]) -> None:
         """See `Host.hold_to`."""

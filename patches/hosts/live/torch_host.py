@@ -182,11 +182,12 @@ class TorchHost(Host):
     def compose(
         self,
         layers: Mapping[ParamName, Layer],
-        originals: Mapping[ParamName, torch.Tensor],
+        originals: Mapping[ParamName, Storable],
         made_of: Mapping[ParamName, MadeOf],
     ) -> dict[ParamName, Value]:
         """What parameters are under a set of patches; values that it has had are neither composed nor hashed again."""
-        return compose_values(layers, originals, made_of, self.memory)
+        tensors = {name: as_tensor(value) for name, value in originals.items()}
+        return compose_values(layers, tensors, made_of, self.memory)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""
@@ -259,7 +260,7 @@ class TorchHost(Host):
     def _known(self, lives: list[LiveParameter]) -> dict[ParamName, torch.Tensor]:
         """What is there now, where it is remembered: in fresh memory a copy takes longer than comparing."""
         found = {live.name: self.memory.equal(live.name, live.tensor) for live in lives}
-        return {name: value.tensor for name, value in found.items() if value is not None}
+        return {name: as_tensor(value.tensor) for name, value in found.items() if value is not None}
 
     def _is_pristine(self, live: LiveParameter) -> bool:
         kept = originals_of(self._component(live.name)).get(live.name)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.values.factories import World, clip_like, normal
 
+from rasura.patches._io.tensor_bytes import as_tensor
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.kernels.certificate import Certificate, certify
 from rasura.patches.checks.kernels.weigh import Originals
@@ -39,7 +40,7 @@ def share(stack: list[Member], originals: Originals, mixture: torch.Tensor, move
     there = x + move * normal(9, x.shape[0]) / normal(9, x.shape[0]).norm()
     asked, left = [], []
     for name, weight in originals.items():
-        W = weight.double()
+        W = as_tensor(weight).double()
         patched = W + sum(m.patch.tensors.increments[name].dense(m.strength) for m in stack)
         asked.append(W @ (x - a))
         left.append(patched @ there - W @ a)
