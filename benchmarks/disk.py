@@ -7,7 +7,8 @@ and a text encoder of 0.2 GB, as a folder and as a single file; a patch touches 
 38 MB. Of SDXL: the UNet alone, 5.1 GB, of which a patch touches 140 matrices, 682 MB. Everything is warm in the page
 cache; what is written is on the medium at the end of each way.
 
-apply       `CheckpointHost.write` of a first patch: originals kept, values composed, written, read back, compared
+apply       a first patch, as a motion applies it beside the registry: present bytes hashed, values composed, originals
+            kept, new bytes written, read back, compared
 another     the same from one patch to another: the old bytes go through the journal
 revert      the same back to the originals
 floor       the touched bytes written over themselves in place, and one fsync: no way back, no power cut survived
@@ -37,8 +38,8 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.light.layers import Layer, Term
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
 
@@ -175,12 +176,15 @@ def patch_of(host: CheckpointHost, seed: int) -> dict[ParamName, Increment]:
 def give(path: Path, patch: Patch | None) -> None:
     """Open the model, give it the value of this patch, or none; what a motion does beside the registry."""
     host = CheckpointHost.open(path)
-    names = host.kept() if patch is None else patch
-    originals = host.originals(names)
+    names = host.kept() if patch is None else list(patch)
+    present, originals = host.digests(names), host.untouched(names)
+    host.hold_to(present)
     if patch is None:
         host.write(originals, forget=names)
     else:
-        host.write({name: compose(originals[name], [Term(increment)]) for name, increment in patch.items()})
+        layers = {name: Layer(name, (Term(increment),)) for name, increment in patch.items()}
+        values = host.compose(layers, originals, {})
+        host.write({name: value.tensor for name, value in values.items()})
 
 
 def overwrite(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Numbers without torch: a stored value as a numpy array on the same memory, and back.
 
-numpy has no bfloat16. Its bits are the upper half of a float32's, so widening is a shift, and rounding is one integer
-addition (`round_to_bfloat16`): to nearest, of two equally near to the even one, as IEEE 754 has it.
+numpy has no bfloat16, and takes five times as long for float16 as adding integers does. A bfloat16's bits are the upper
+half of a float32's, so widening is a shift; a float16's are a float32's shifted, but for the exponents' bias. Rounding
+is one integer addition: to nearest, of two equally near to the even one, as IEEE 754 has it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ from rasura.patches._io.tensor_bytes import DTYPES, RawValue, Storable, dtype_na
 if TYPE_CHECKING:
     import torch  # whoever has a tensor has imported it
 
-__all__ = ["Array", "Numbers", "as_array", "as_raw", "round_to_bfloat16", "view_as_tensor", "widen"]
+__all__ = ["Array", "Numbers", "as_array", "as_raw", "round_to_bfloat16", "round_to_float16", "view_as_tensor", "widen"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Numbers: TypeAlias = "torch.Tensor | Array"
 """What somebody hands in: both are looked at as arrays."""
 
 _BF16: Final = "BF16"
-_HALF: Final = 16  # bits of a float32 that a bfloat16 does not have
+_F16: Final = "F16"
+_LOWER: Final = 16  # bits of a float32 that a bfloat16 does not have
+_SHIFT: Final = 13  # bits of a float32's fraction that a float16's does not have
+_BIAS: Final = 112  # 127 - 15: what a float32's exponent is larger by
+_LEAST: Final = (_BIAS + 1) << 23  # bits of 2⁻¹⁴, the smallest float32 that is a normal float16
+_INFINITE: Final = 0x7C00
+_HALF_BITS: Final = np.float32(0.5).view(np.uint32)
 
 
 def as_array(value: Storable | Array) -> Array:
@@ -55,14 +62,22 @@ def view_as_tensor(array: Array) -> torch.Tensor:
 
 
 def widen(value: Storable) -> Array:
-    """Weights in float32, exact of float16 and bfloat16; float32 is not copied."""
+    """Weights in float32, exact of finite float16 and of bfloat16; float32 is not copied.
+
+    Infinities and NaN of float16 become numbers from 65,536 on: whoever may meet some looks for them.
+    """
     if not isinstance(value, RawValue):
         return as_array(value.float())
-    if value.dtype != _BF16:
-        return as_array(value).astype(np.float32, copy=False)
     require_little_endian()
-    bits = np.frombuffer(value.data, dtype=np.uint16).reshape(value.shape).astype(np.uint32)
-    return (bits << _HALF).view(np.float32)
+    if value.dtype == _BF16:
+        bits = np.frombuffer(value.data, dtype=np.uint16).reshape(value.shape).astype(np.uint32)
+        return (bits << _LOWER).view(np.float32)
+    if value.dtype != _F16:
+        return as_array(value).astype(np.float32, copy=False)
+    halves = np.frombuffer(value.data, dtype=np.int16).reshape(value.shape)
+    # The sign comes along as a negative number's ones; three of its four copies are cleared again.
+    moved = np.left_shift(halves, _SHIFT, dtype=np.int32) & np.int32(~0x70000000)
+    return moved.view(np.float32) * np.float32(2.0**_BIAS)  # subnormal ones come right, too
 
 
 def round_to_bfloat16(singles: Array) -> Array:
@@ -73,4 +88,26 @@ def round_to_bfloat16(singles: Array) -> Array:
     """
     bits = singles.view(np.uint32)
     # Half a step less one, and one more where the last bit that stays is odd: halves go to the even one.
-    return ((bits + (((bits >> _HALF) & 1) + 0x7FFF)) >> _HALF).astype(np.uint16)
+    return ((bits + (((bits >> _LOWER) & 1) + 0x7FFF)) >> _LOWER).astype(np.uint16)
+
+
+def round_to_float16(singles: Array) -> Array:
+    """The bits of float32 numbers in float16, as uint16; those of infinity for all that are too large, and for NaN.
+
+    Args:
+        singles: float32.
+    """
+    bits = singles.view(np.uint32)
+    sizes = bits & 0x7FFFFFFF
+    # As with bfloat16, and the exponent less by the bias.
+    found = sizes + (((sizes >> _SHIFT) & 1) + np.uint32(0xFFF))
+    found -= np.uint32(_BIAS << 23)
+    found >>= _SHIFT
+    small = np.flatnonzero(sizes < _LEAST)
+    if small.size:  # multiples of 2⁻²⁴, which is the last place of 0.5 in float32: adding that rounds to it
+        found.reshape(-1)[small] = (sizes.reshape(-1)[small].view(np.float32) + np.float32(0.5)).view(
+            np.uint32
+        ) - _HALF_BITS
+    np.minimum(found, _INFINITE, out=found)
+    found |= (bits >> _LOWER) & 0x8000
+    return found.astype(np.uint16)

@@ -1,5 +1,7 @@
 """Bytes composed with numpy are, bit for bit, what torch composes: whatever the weights, the set and the strengths."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.values import factories
 
-from rasura.patches._io.arrays import round_to_bfloat16, widen
+from rasura.patches._io.arrays import Array, round_to_bfloat16, round_to_float16, widen
 from rasura.patches._io.tensor_bytes import RawValue, as_raw_value, as_tensor
 from rasura.patches.algebra.compose import compose_all
 from rasura.patches.algebra.increment import Increment
@@ -91,19 +93,35 @@ def test_float64_weights_are_refused_by_both() -> None:
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
-def test_bfloat16_is_rounded_as_torch_rounds_it(numbers: list[float]) -> None:
+def test_numbers_are_rounded_as_torch_rounds_them(numbers: list[float]) -> None:
     singles = torch.tensor(numbers, dtype=torch.float32)
-    found = torch.from_numpy(round_to_bfloat16(singles.numpy()).view(np.int16)).view(torch.bfloat16)
-    assert factories.same_bits(found, singles.to(torch.bfloat16))
+    for way, dtype in ((round_to_bfloat16, torch.bfloat16), (round_to_float16, torch.float16)):
+        found = torch.from_numpy(way(singles.numpy()).view(np.int16)).view(dtype)
+        assert factories.same_bits(found, singles.to(dtype))
+
+
+@pytest.mark.parametrize(("way", "dtype"), [(round_to_bfloat16, torch.bfloat16), (round_to_float16, torch.float16)])
+def test_around_every_number_of_two_bytes(way: Callable[[Array], Array], dtype: torch.dtype) -> None:
+    """Each one, the halves to its neighbours, and the nearest float32 on both sides of those."""
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).to(torch.float32)
+    every = every[every.isfinite()]
+    after = torch.cat([every[1:], every[-1:]])
+    halves = (every.double() + after.double()) / 2
+    for singles in (every, halves.float()):
+        for bits in (-1, 0, 1):
+            near = (singles.view(torch.int32) + bits).view(torch.float32)
+            near = near[near.isfinite()]
+            found = torch.from_numpy(way(near.numpy()).view(np.int16)).view(dtype)
+            assert factories.same_bits(found, near.to(dtype))
 
 
 def test_every_number_of_two_bytes_widens_to_itself() -> None:
     for dtype, name in ((torch.float16, "F16"), (torch.bfloat16, "BF16")):
         every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
         wide = torch.from_numpy(widen(RawValue(name, (2**16,), memoryview(every.view(torch.uint8).numpy()))))
-        known = ~every.isnan()  # a NaN is one before and after; its bits mean nothing
+        known = every.isfinite()
         assert factories.same_bits(wide[known], every.to(torch.float32)[known])
-        assert bool(wide[~known].isnan().all())
+        assert bool((wide[~known].abs() >= 2**16).logical_or(wide[~known].isnan()).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from rasura.patches._io.byte_ranges import digest_ranges, read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches._io.tensor_bytes import RawValue, Storable, as_raw_value, as_tensor, digest_tensors, view_memory
+from rasura.patches._io.tensor_bytes import (
+    RawValue,
+    Storable,
+    as_raw_value,
+    as_tensor,
+    digest_tensor,
+    digest_tensors,
+    view_memory,
+)
 from rasura.patches.errors import DriftError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
 from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
@@ -209,7 +217,7 @@ class CheckpointHost(Host):
 
         del made_of  # nothing is remembered here
         values = compose_raw({name: as_raw_value(value) for name, value in originals.items()}, layers.values())
-        return {name: Value(values[name], digest) for name, digest in digest_tensors(values).items()}
+        return {name: Value(value, digest_tensor(value)) for name, value in values.items()}
 
     def hold_to(self, digests: Mapping[ParamName, Digest]) -> None:
         """See `Host.hold_to`."""
@@ -250,10 +258,8 @@ class CheckpointHost(Host):
         changes: list[RangeChange] = []
         infos: dict[str, ParameterInfo] = {}
         with WeightFiles(self._state.root, self._layout.files) as files:
-            after, before = digest_tensors(tensors), self._digests({*tensors, *forget}, files)
-            for name, digest in before.items():
-                if held.get(name, digest) != digest:
-                    raise _changed(self.location, name, held[name], digest)
+            after = digest_tensors(tensors)
+            before = self._before(after, forget, held, files)
             for name in tensors:
                 if before[name] != after[name]:
                     place, staged = self._place(name), "" if name in kept else self._state.original_file(name)
@@ -266,6 +272,22 @@ class CheckpointHost(Host):
         identities = {file: self._layout.files[file] for file in {change.file for change in changes}}
         dropped = tuple(self._state.original_file(name) for name in sorted(forget) if name in kept)
         return Record(identities, tuple(changes), dropped), infos
+
+    def _before(
+        self,
+        after: Mapping[ParamName, Digest],
+        forget: Collection[ParamName],
+        held: Mapping[ParamName, Digest],
+        files: WeightFiles,
+    ) -> dict[ParamName, Digest]:
+        """What is there now of all that a write names; what it was held to must be there still."""
+        # Old bytes of what changes are hashed while the journal keeps them, and refused there if they are others.
+        told = {name: held[name] for name, digest in after.items() if name in held and held[name] != digest}
+        found = self._digests([name for name in {**after, **dict.fromkeys(forget)} if name not in told], files)
+        for name, digest in found.items():
+            if held.get(name, digest) != digest:
+                raise _changed(self.location, name, held[name], digest)
+        return {**found, **told}
 
     @contextmanager
     def _reading(self) -> Iterator[WeightFiles]:
@@ -305,8 +327,11 @@ class CheckpointHost(Host):
             else:
                 files.descriptor(place.file)  # opened before threads share the files
         data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
-        infos = [place.info for place in places.values()]
-        return {i.name: RawValue(i.dtype, i.shape, found) for i, found in zip(infos, data, strict=True)}
+        # A kept original is read with its digest, and was finite when something was added to it.
+        return {
+            name: RawValue(place.info.dtype, place.info.shape, found, kept[name].digest if name in kept else None)
+            for (name, place), found in zip(places.items(), data, strict=True)
+        }
 
 
 def _changed(location: str, name: ParamName, expected: Digest, got: Digest) -> DriftError:
