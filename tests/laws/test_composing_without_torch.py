@@ -86,10 +86,12 @@ def test_signs_of_zero_stay_where_nothing_is_added(dtype: torch.dtype) -> None:
 
 
 def test_float64_weights_are_refused_by_both() -> None:
-    base = torch.zeros(D_OUT, D_IN, dtype=torch.float64)
+    base, said = torch.zeros(D_OUT, D_IN, dtype=torch.float64), "weights are torch.float64: expected float16, bfloat16"
     for compose, value in ((compose_raw, as_raw_value(base)), (compose_all, base)):
-        with pytest.raises(AlgebraError, match=r"weights are torch\.float64: expected float16, bfloat16 or float32"):
-            compose({NAME: value}, [Layer(NAME, (Term(STEP),))])  # type: ignore[operator]
+        refused = attempt(compose, value, [Term(STEP)])
+        assert isinstance(refused, tuple)
+        assert refused[0] is AlgebraError
+        assert refused[1].startswith(said)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
@@ -118,7 +120,7 @@ def test_around_every_number_of_two_bytes(way: Callable[[Array], Array], dtype: 
 def test_every_number_of_two_bytes_widens_to_itself() -> None:
     for dtype, name in ((torch.float16, "F16"), (torch.bfloat16, "BF16")):
         every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
-        wide = torch.from_numpy(widen(RawValue(name, (2**16,), memoryview(every.view(torch.uint8).numpy()))))
+        wide = torch.from_numpy(widen(RawValue(name, (2**16,), every.view(torch.uint8).numpy().data)))
         known = every.isfinite()
         assert factories.same_bits(wide[known], every.to(torch.float32)[known])
         assert bool((wide[~known].abs() >= 2**16).logical_or(wide[~known].isnan()).all())
