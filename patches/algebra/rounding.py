@@ -18,6 +18,43 @@ _ROW_SHRINK = 1.0 - 2.0**-12
 _ROW_LEAST = _ROW_SHRINK - 2.0**-13
 
 
+def round_factors(
+    A: torch.Tensor, B: torch.Tensor, detector_step: float, response_step: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors on the grid, float32: rows of A become unit rows, their norms move into B.
+
+    What this returned comes back unchanged when it is rounded again.
+
+    Args:
+        A: detector [rank, d_in], any float dtype.
+        B: response [d_out, rank], any float dtype.
+        detector_step: the grid of A.
+        response_step: the grid of B.
+
+    Raises:
+        NotFiniteError: NaN or infinity.
+    """
+    A, B = A.to(torch.float64), B.to(torch.float64)
+    norms = torch.linalg.vector_norm(A, dim=1)  # [rank]
+    # was rounded before; scaling again would move its bits
+    ready = _is_on_grid(A, detector_step).all(1) & (norms >= _ROW_LEAST) & (norms <= 1)
+    scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)  # [rank]
+    unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]  # a row of zeros stays one
+    # B·A stays what it was, up to the grid
+    return _round(unit, detector_step), _round(B * scale, response_step)
+
+
+def _is_on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
+    scaled = values / step  # a power of two: the division is exact
+    return scaled == torch.round(scaled)
+
+
+def _round(values: torch.Tensor, step: float) -> torch.Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise NotFiniteError("a factor holds NaN or infinity: expected finite numbers")
+    return (torch.round(values / step) * step + 0.0).to(torch.float32)  # + 0.0 turns -0.0 into 0.0
+
+
 class Blocks:
     """Products of some rows of B with A: room for them in float64 and in float32, used again and again."""
 
@@ -83,40 +120,3 @@ def _has_negative_zero(values: torch.Tensor) -> bool:
     """Told by the bits: -0.0 is the smallest of all integers."""
     integers = torch.int16 if values.element_size() == 2 else torch.int32  # noqa: PLR2004  # bytes
     return int(values.view(integers).min()) == torch.iinfo(integers).min
-
-
-def round_factors(
-    A: torch.Tensor, B: torch.Tensor, detector_step: float, response_step: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors on the grid, float32: rows of A become unit rows, their norms move into B.
-
-    What this returned comes back unchanged when it is rounded again.
-
-    Args:
-        A: detector [rank, d_in], any float dtype.
-        B: response [d_out, rank], any float dtype.
-        detector_step: the grid of A.
-        response_step: the grid of B.
-
-    Raises:
-        NotFiniteError: NaN or infinity.
-    """
-    A, B = A.to(torch.float64), B.to(torch.float64)
-    norms = torch.linalg.vector_norm(A, dim=1)  # [rank]
-    # was rounded before; scaling again would move its bits
-    ready = _is_on_grid(A, detector_step).all(1) & (norms >= _ROW_LEAST) & (norms <= 1)
-    scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)  # [rank]
-    unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]  # a row of zeros stays one
-    # B·A stays what it was, up to the grid
-    return _round(unit, detector_step), _round(B * scale, response_step)
-
-
-def _is_on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
-    scaled = values / step  # a power of two: the division is exact
-    return scaled == torch.round(scaled)
-
-
-def _round(values: torch.Tensor, step: float) -> torch.Tensor:
-    if not bool(torch.isfinite(values).all()):
-        raise NotFiniteError("a factor holds NaN or infinity: expected finite numbers")
-    return (torch.round(values / step) * step + 0.0).to(torch.float32)  # + 0.0 turns -0.0 into 0.0

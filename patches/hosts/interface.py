@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from rasura.patches._io.tensor_bytes import Storable, as_tensor, digest_tensors
+from rasura.patches._io.tensor_bytes import RawValue, Storable, as_tensor, digest_tensors
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.types import Digest, ParamName
 
@@ -33,6 +33,7 @@ __all__ = [
     "ParameterInfo",
     "QuantisedFrom",
     "QuantisedPart",
+    "RawComposed",
     "Reading",
     "Value",
     "name_parameter",
@@ -67,11 +68,19 @@ MadeOf: TypeAlias = Hashable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """A parameter's value, a tensor or bytes; never written to."""
+    """A parameter's value; the tensor is never written to."""
 
-    tensor: Storable
+    tensor: "torch.Tensor"
     digest: Digest
     """SHA-256 of its raw bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawComposed:
+    """As `Value`, of a host that composes bytes."""
+
+    tensor: RawValue
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +242,7 @@ class Host(Reading, Protocol):
         layers: "Mapping[ParamName, Layer]",
         originals: Mapping[ParamName, Storable],
         made_of: Mapping[ParamName, MadeOf],
-    ) -> dict[ParamName, Value]:
+    ) -> "Mapping[ParamName, Value | RawComposed]":
         """What parameters are under a set of patches, with digests; nothing is written.
 
         Args:

@@ -32,7 +32,7 @@ from rasura.patches.hosts.disk.saved_again import check_uncast, find_cast, say_w
 from rasura.patches.hosts.disk.settle_writes import readable, settle
 from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, make_identity
 from rasura.patches.hosts.disk.weight_files import WeightFiles
-from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, Value
+from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, RawComposed
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import SHORT, Digest, ParamName
 
@@ -211,13 +211,13 @@ class CheckpointHost(Host):
         layers: "Mapping[ParamName, Layer]",
         originals: Mapping[ParamName, Storable],
         made_of: Mapping[ParamName, MadeOf],
-    ) -> dict[ParamName, Value]:
+    ) -> dict[ParamName, RawComposed]:
         """What parameters are under a set of patches; bytes stay bytes, so no torch is needed. See `Host.compose`."""
         from rasura.patches.algebra.light.compose_raw import compose_raw  # needs numpy; moving bytes does not
 
         del made_of  # nothing is remembered here
         values = compose_raw({name: as_raw_value(value) for name, value in originals.items()}, layers.values())
-        return {name: Value(value, digest_tensor(value)) for name, value in values.items()}
+        return {name: RawComposed(value, digest_tensor(value)) for name, value in values.items()}
 
     def hold_to(self, digests: Mapping[ParamName, Digest]) -> None:
         """See `Host.hold_to`."""

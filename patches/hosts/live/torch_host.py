@@ -260,7 +260,7 @@ class TorchHost(Host):
     def _known(self, lives: list[LiveParameter]) -> dict[ParamName, torch.Tensor]:
         """What is there now, where it is remembered: in fresh memory a copy takes longer than comparing."""
         found = {live.name: self.memory.equal(live.name, live.tensor) for live in lives}
-        return {name: as_tensor(value.tensor) for name, value in found.items() if value is not None}
+        return {name: value.tensor for name, value in found.items() if value is not None}
 
     def _is_pristine(self, live: LiveParameter) -> bool:
         kept = originals_of(self._component(live.name)).get(live.name)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from rasura.patches._io.parallel import count_at_once
-from rasura.patches._io.tensor_bytes import as_tensor, digest_tensors
+from rasura.patches._io.tensor_bytes import digest_tensors
 from rasura.patches.algebra.compose import Layer, compose_all
 from rasura.patches.errors import InputError
 from rasura.patches.hosts.interface import MadeOf, Value
@@ -32,13 +32,8 @@ class _Kept:
     made_of: MadeOf | None
     checksum: int
 
-    @property
-    def tensor(self) -> torch.Tensor:
-        """The value itself; live ones are tensors."""
-        return as_tensor(self.value.tensor)
-
     def intact(self) -> bool:
-        return compute_checksum(self.tensor) == self.checksum
+        return compute_checksum(self.value.tensor) == self.checksum
 
 
 class Remembered:
@@ -57,14 +52,15 @@ class Remembered:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """All that is remembered; the host's kept originals may be among it."""
-        return (kept.tensor for each in self._kept.values() for kept in each)
+        return (kept.value.tensor for each in self._kept.values() for kept in each)
 
     def put(self, name: ParamName, value: Value, made_of: MadeOf | None = None) -> None:
         """Remember a value that was just hashed, in place of an older one."""
         # a value that comes back stands there once
         others = [k for k in self._kept.get(name, ()) if k.value.digest != value.digest]
-        fresh = [_Kept(value, made_of, compute_checksum(as_tensor(value.tensor)))] if self._count else []
-        self._kept[name] = [*fresh, *others][: self._count]
+        self._kept[name] = (
+            [_Kept(value, made_of, compute_checksum(value.tensor)), *others][: self._count] if self._count else []
+        )
 
     def made(self, name: ParamName, made_of: MadeOf) -> Value | None:
         """The value that is made of this, if it is remembered and intact."""
@@ -72,7 +68,7 @@ class Remembered:
 
     def equal(self, name: ParamName, tensor: torch.Tensor) -> Value | None:
         """The value whose bits a tensor has, if it is remembered and intact; the tensor itself may be that value."""
-        alike = (k for k in self._kept.get(name, ()) if k.value.tensor is tensor or same_bits(tensor, k.tensor))
+        alike = (k for k in self._kept.get(name, ()) if k.value.tensor is tensor or same_bits(tensor, k.value.tensor))
         return self._first(name, [k] if (k := next(alike, None)) else [])
 
     def digests(

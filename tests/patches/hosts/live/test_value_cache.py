@@ -14,7 +14,7 @@ from torch import nn
 from rasura.patches._io import settings as handed_in
 from rasura.patches._io.parallel import count_at_once, count_workers
 from rasura.patches._io.settings import Settings
-from rasura.patches._io.tensor_bytes import as_tensor, digest_tensor, encode_raw_bytes
+from rasura.patches._io.tensor_bytes import digest_tensor, encode_raw_bytes
 from rasura.patches.algebra.compose import Layer, Term, compose
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.errors import InputError
@@ -105,7 +105,7 @@ def test_a_remembered_value_that_was_damaged_is_not_used(unet: Any) -> None:
     made_of = (host.original_digests([NAME])[NAME], frozenset({1}))
     value = host.memory.made(NAME, made_of)
     assert value is not None
-    as_tensor(value.tensor).view(torch.int16)[0, 0] += 1
+    value.tensor.view(torch.int16)[0, 0] += 1
     assert host.memory.made(NAME, made_of) is None
     move(host, frozenset())
     move(host, frozenset({1}))  # composed anew, and compared with it inside
