@@ -30,7 +30,9 @@ _SHIFT: Final = 13  # bits of a float32's fraction that a float16's does not hav
 _BIAS: Final = 112  # 127 - 15: what a float32's exponent is larger by
 _LEAST: Final = (_BIAS + 1) << 23  # bits of 2⁻¹⁴, the smallest float32 that is a normal float16
 _INFINITE: Final = 0x7C00
-_HALF_BITS: Final = np.float32(0.5).view(np.uint32)
+_REBIAS: Final = np.uint32((0xFFF - (_BIAS << 23)) % 2**32)
+"""What rounds to the 13th place and takes the bias from the exponent, as an integer that wraps around."""
+_HALF: Final = np.float32(0.5).view(np.uint32)
 
 
 def as_array(value: Storable | Array) -> Array:
@@ -99,15 +101,17 @@ def round_to_float16(singles: Array) -> Array:
     """
     bits = singles.view(np.uint32)
     sizes = bits & 0x7FFFFFFF
-    # As with bfloat16, and the exponent less by the bias.
-    found = sizes + (((sizes >> _SHIFT) & 1) + np.uint32(0xFFF))
-    found -= np.uint32(_BIAS << 23)
+    # As with bfloat16, and the exponent less by the bias. In place: fresh memory would take longer than the arithmetic.
+    found = sizes >> _SHIFT
+    found &= 1
+    found += _REBIAS
+    found += sizes
     found >>= _SHIFT
     small = np.flatnonzero(sizes < _LEAST)
     if small.size:  # multiples of 2⁻²⁴, which is the last place of 0.5 in float32: adding that rounds to it
-        found.reshape(-1)[small] = (sizes.reshape(-1)[small].view(np.float32) + np.float32(0.5)).view(
-            np.uint32
-        ) - _HALF_BITS
+        found.reshape(-1)[small] = (sizes.reshape(-1)[small].view(np.float32) + np.float32(0.5)).view(np.uint32) - _HALF
     np.minimum(found, _INFINITE, out=found)
-    found |= (bits >> _LOWER) & 0x8000
+    signs = np.right_shift(bits, _LOWER, out=sizes)
+    signs &= 0x8000
+    found |= signs
     return found.astype(np.uint16)
