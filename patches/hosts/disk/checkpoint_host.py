@@ -5,8 +5,10 @@ folder, writing an exclusive one, each for the length of one call and without wa
 mapped into its memory sees the new values at once; load models afresh after a write.
 """
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -212,10 +214,13 @@ class CheckpointHost(Host):
         originals: Mapping[ParamName, Storable],
         made_of: Mapping[ParamName, MadeOf],
     ) -> dict[ParamName, RawComposed]:
-        """What parameters are under a set of patches; bytes stay bytes, so no torch is needed. See `Host.compose`."""
+        """What parameters are under a set of patches, as bytes: no torch is imported for it. See `Host.compose`."""
+        if "torch" in sys.modules:  # whoever has it composes three times as fast, to the same bits
+            found = super().compose(layers, originals, made_of)
+            hashed = {name: replace(as_raw_value(value.tensor), digest=value.digest) for name, value in found.items()}
+            return {name: RawComposed(value, found[name].digest) for name, value in hashed.items()}
         from rasura.patches.algebra.light.compose_raw import compose_raw  # needs numpy; moving bytes does not
 
-        del made_of  # nothing is remembered here
         values = compose_raw({name: as_raw_value(value) for name, value in originals.items()}, layers.values())
         return {name: RawComposed(value, digest_tensor(value)) for name, value in values.items()}
 
