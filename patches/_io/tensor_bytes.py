@@ -126,7 +126,7 @@ def as_raw_value(value: Storable) -> RawValue:
     """The raw value itself, or a tensor's elements as one, on its memory where they lie row by row on the CPU."""
     if isinstance(value, RawValue):
         return value
-    return RawValue(dtype_name(value.dtype), tuple(value.shape), view_memory(value))
+    return RawValue(dtype_name(value.dtype), tuple(value.shape), _elements(value).numpy().data)
 
 
 def count_bytes(value: Storable) -> int:
