@@ -7,15 +7,17 @@ and a text encoder of 0.2 GB, as a folder and as a single file; a patch touches 
 38 MB. Of SDXL: the UNet alone, 5.1 GB, of which a patch touches 140 matrices, 682 MB. Everything is warm in the page
 cache; what is written is on the medium at the end of each way.
 
-apply       `CheckpointHost.write` of a first patch: originals kept, values composed, written, read back, compared
+apply       a first patch, as a motion applies it beside the registry: present bytes hashed, values composed, originals
+            kept, new bytes written, read back, compared
 another     the same from one patch to another: the old bytes go through the journal
 revert      the same back to the originals
 floor       the touched bytes written over themselves in place, and one fsync: no way back, no power cut survived
 fuse        diffusers and PEFT: load the UNet, fuse a LoRA of rank 4, save_pretrained, fsync
 copy        the folder copied, and fsync
 
-`written` is what the process caused to be written to the storage (`write_bytes` of /proc/self/io), `fsyncs` how many
-calls of fsync it made.
+`CPU` is processor time of the process, all threads together: what a busy machine changes least, and what waiting for
+the medium is no part of. `written` is what the process caused to be written to the storage (`write_bytes` of
+/proc/self/io), `fsyncs` how many calls of fsync it made.
 """
 
 import argparse
@@ -37,8 +39,8 @@ from typing import Any, Final
 
 import torch
 
-from rasura.patches.algebra.compose import Term, compose
 from rasura.patches.algebra.increment import Increment
+from rasura.patches.algebra.light.layers import Layer, Term
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.types import ParamName
 
@@ -77,6 +79,7 @@ class Row:
 
     way: str
     seconds: float
+    cpu: float
     written: int
     fsyncs: int
 
@@ -175,12 +178,15 @@ def patch_of(host: CheckpointHost, seed: int) -> dict[ParamName, Increment]:
 def give(path: Path, patch: Patch | None) -> None:
     """Open the model, give it the value of this patch, or none; what a motion does beside the registry."""
     host = CheckpointHost.open(path)
-    names = host.kept() if patch is None else patch
-    originals = host.originals(names)
+    names = host.kept() if patch is None else list(patch)
+    present, originals = host.digests(names), host.untouched(names)
+    host.hold_to(present)
     if patch is None:
         host.write(originals, forget=names)
     else:
-        host.write({name: compose(originals[name], [Term(increment)]) for name, increment in patch.items()})
+        layers = {name: Layer(name, (Term(increment),)) for name, increment in patch.items()}
+        values = host.compose(layers, originals, {})
+        host.write({name: value.tensor for name, value in values.items()})
 
 
 def overwrite(path: Path) -> None:
@@ -240,18 +246,25 @@ def counted() -> Iterator[list[int]]:
 
 def measured(way: str, work: Callable[[], object], before: Callable[[], object], repeats: int) -> Row:
     """Medians; `before` is not counted."""
-    seconds, written, fsyncs = [], [], []
+    seconds, cpu, written, fsyncs = [], [], [], []
     for _ in range(repeats):
         before()
         gc.collect()
         os.sync()
-        begun, bytes_before = time.perf_counter(), write_bytes()
+        begun, used, bytes_before = time.perf_counter(), time.process_time(), write_bytes()
         with counted() as count:
             work()
         seconds.append(time.perf_counter() - begun)
+        cpu.append(time.process_time() - used)
         written.append(write_bytes() - bytes_before)
         fsyncs.append(count[0])
-    return Row(way, statistics.median(seconds), int(statistics.median(written)), int(statistics.median(fsyncs)))
+    return Row(
+        way,
+        statistics.median(seconds),
+        statistics.median(cpu),
+        int(statistics.median(written)),
+        int(statistics.median(fsyncs)),
+    )
 
 
 def write_bytes() -> int:
@@ -321,15 +334,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         print(describe(Path(place)), end="\n\n", flush=True)
         print(f"{chosen.model}, float16\n")
-        print("| way | seconds | against fusing | written | fsyncs |")
-        print("|---|---:|---:|---:|---:|")
+        print("| way | seconds | against fusing | CPU | against fusing | written | fsyncs |")
+        print("|---|---:|---:|---:|---:|---:|---:|")
         found = list(rows(Path(place), chosen.model, chosen.repeats))
-        fused = next(row.seconds for row in found if "fuse" in row.way)
+        fused = next(row for row in found if "fuse" in row.way)
         for row in found:
-            ratio = f"{fused / row.seconds:.1f}× as fast"
-            print(
-                f"| {row.way} | {row.seconds:.2f} | {ratio} | {row.written / 1e6:.0f} MB | {row.fsyncs} |", flush=True
-            )
+            waited = f"{row.seconds:.2f} | {fused.seconds / row.seconds:.1f}× as fast"
+            worked = f"{row.cpu:.2f} | {fused.cpu / row.cpu:.1f}×"
+            print(f"| {row.way} | {waited} | {worked} | {row.written / 1e6:.0f} MB | {row.fsyncs} |", flush=True)
 
 
 if __name__ == "__main__":

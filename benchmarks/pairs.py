@@ -27,6 +27,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
 import torch
 
 from rasura.patches.algebra.increment import Increment
@@ -104,7 +105,7 @@ def footprint(seed: int, made: Sequence[Increment], columns: int) -> Footprint:
     generator = torch.Generator().manual_seed(seed + (1 << 40))
     aim = made[0].A.to(torch.float64).T
     targets = aim + torch.randn(WIDTH, columns, generator=generator, dtype=torch.float64) * 0.05
-    return Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(made)}, {TEXT: targets})
+    return Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(made)}, {TEXT: targets.numpy()})
 
 
 def measured(device: str, work: Callable[[], T]) -> tuple[T, Cost]:
@@ -140,7 +141,7 @@ def all_pairs(prints: Sequence[Footprint], device: str) -> int:
 def dense_pairs(made: Sequence[Sequence[Increment]], prints: Sequence[Footprint], device: str) -> torch.Tensor:
     """The same table [N, N] from ΔW itself."""
     columns = [p.targets[TEXT].shape[1] for p in prints]
-    targets = torch.cat([p.targets[TEXT] for p in prints], 1).to(device)
+    targets = torch.from_numpy(np.concatenate([p.targets[TEXT] for p in prints], 1)).to(device)
     owner = torch.repeat_interleave(torch.arange(len(prints)), torch.tensor(columns)).to(device)
     table = torch.zeros(len(prints), len(prints), dtype=torch.float64, device=device)
     for p, patch in enumerate(made):

@@ -69,7 +69,10 @@ class Copies:
         width, held = ground.shape[1], len(ground)
         drawn = torch.randn(width, width - held, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         both = torch.linalg.qr(torch.cat([ground.T, drawn], dim=1))[0]
-        E, K, T = both[:, held:].T.contiguous(), footprint.kernels[TEXT], footprint.targets[TEXT]
+        E, K, T = (
+            both[:, held:].T.contiguous(),
+            *map(torch.from_numpy, (footprint.kernels[TEXT], footprint.targets[TEXT])),
+        )
         own, free = K @ E.T, E @ T
         return cls(footprint, ground, E, (own, K - own @ E), (free, T - E.T @ free))
 
@@ -82,7 +85,7 @@ class Copies:
         signs = torch.randint(0, 2, (len(self.basis), 1), generator=generator, dtype=torch.float64) * 2 - 1
         kernel = self.kernel[1] + (self.kernel[0][:, order] * signs.T) @ self.basis
         targets = self.targets[1] + self.basis.T @ (self.targets[0][order] * signs)
-        return Footprint(PatchId(f"{seed:064x}"), {TEXT: kernel}, {TEXT: targets})
+        return Footprint(PatchId(f"{seed:064x}"), {TEXT: kernel.numpy()}, {TEXT: targets.numpy()})
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

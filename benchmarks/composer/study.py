@@ -78,8 +78,8 @@ def _styles(bench: Bench, patches: Mapping[str, Patch]) -> list[dict[str, Any]]:
                 templates = tuple(t for t in target.templates if names_p(t) is wanted)
                 if templates:
                     columns, _ = align_columns(bench.encoder, target, templates, "tail")
-                    moved = Footprint.of(patches[p]).kernels[TEXT] @ columns
-                    row[what] = float(moved.norm() / (own @ columns).norm())
+                    moved = Footprint.of(patches[p]).kernels[TEXT] @ columns.numpy()
+                    row[what] = float(np.linalg.norm(moved) / np.linalg.norm(own @ columns.numpy()))
             found.append(row)
     return found
 

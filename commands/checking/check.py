@@ -18,8 +18,9 @@ from rasura.patches.plain_numbers import say_beside
 
 if TYPE_CHECKING:
     from rasura.patches.checks.verdict import Reason, Relation
-    from rasura.patches.types import PatchId
+    from rasura.patches.types import PatchId, Progress
     from rasura.registry.erase.certify import Certified
+    from rasura.registry.registry import Registry
     from rasura.registry.trust.check import Judged
 
 _PATH: Final = click.Path(path_type=Path)
@@ -54,7 +55,6 @@ def check(
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
     from rasura.patches.algebra.stack import Stack
     from rasura.patches.algebra.strength import ONE
-    from rasura.registry.erase.certify import certify_patches
     from rasura.registry.stacks.policy_file import read_policy
     from rasura.registry.trust.check import judge_registered
     from rasura.registry.trust.limits import merge_policies
@@ -79,7 +79,7 @@ def check(
         out = {patch_id: wanted[patch_id] for patch_id in gone}
         checked = judge_registered(registry, staying, policy, leaving=out, progress=tell)
         names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
-        certified = certify_patches(registry, checked.stack, progress=tell) if certify else None
+        certified = _certify(registry, checked, tell) if certify else None
     details = _details(checked, layers=layers, angles=angles)
     if certified:
         details["certified"] = encode_certified(certified)
@@ -88,13 +88,22 @@ def check(
     return _result(checked, names, details, certified, everything=everything, plot=plot)
 
 
+def _certify(registry: Registry, checked: Judged, tell: Progress) -> Certified:
+    from rasura.registry.erase.certify import certify_patches  # needs torch; checking does not
+
+    return certify_patches(registry, checked.stack, progress=tell)
+
+
 def _details(checked: Judged, *, layers: bool, angles: bool) -> dict[str, Any]:
     """What was asked for beyond the verdict, pair by pair."""
+    found: dict[str, Any] = {}
+    if not layers and not angles:
+        return found
+    # These need torch; checking does not.
     from rasura.patches.checks.kernels.footprint import Footprint
     from rasura.patches.checks.kernels.interference import compute_angles as cosines
     from rasura.patches.checks.kernels.interference import group_by_parameter
 
-    found: dict[str, Any] = {}
     pairs = [(p, q) for q in checked.stack for p in checked.stack if p is not q]
     if layers:
         shares = ((p, q, group_by_parameter(p.patch, q.patch)) for p, q in pairs)

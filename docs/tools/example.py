@@ -17,7 +17,8 @@ from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec, ConceptSpec, EraserSpec, TensorIdentity
-from rasura.patches.format.patch import BASIS, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
+from rasura.patches.format.patch import BASIS, MANIFEST, TARGETS, WEIGHTS, Patch
+from rasura.patches.format.patch_tensors import PatchTensors
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.types import Digest, ParamName
 
@@ -47,7 +48,7 @@ def example() -> Patch:
         {"effect": "1.118e+00", "rank": "1"},
         licence="CC0-1.0",
     )
-    return Patch(manifest, tensors)
+    return Patch(manifest, tensors.arrays)
 
 
 def _sha256(data: bytes) -> Digest:

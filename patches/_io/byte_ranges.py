@@ -4,13 +4,15 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches.errors import HostError
 from rasura.patches.types import Digest
 
 __all__ = [
+    "NewFiles",
     "digest_range",
     "digest_ranges",
     "drop_cache",
@@ -135,17 +137,51 @@ def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> N
     Raises:
         OSError: writing failed; `path` is as it was.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    try:
-        write_range(descriptor, 0, pieces)
-        os.fsync(descriptor)
-    except BaseException:
-        remove_file(temporary)
-        raise
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
+    with NewFiles() as files:
+        files.write(path, pieces, mode=mode)
+        files.put(path)
+
+
+class NewFiles:
+    """Files that are replaced together: `write` all of them, then `put` each; threads may do either at once.
+
+    A medium that is given many files before anybody waits for one makes them durable in fewer goes. What was not put
+    when the block ends is as it was.
+    """
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._open: dict[Path, int] = {}
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave nothing of those that were not put."""
+        while self._open:
+            path, descriptor = self._open.popitem()
+            os.close(descriptor)
+            remove_file(_beside(path))
+
+    def write(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> None:
+        """Write these bytes beside a path; see `replace_file`."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._open[path] = os.open(_beside(path), flags, mode)
+        write_range(self._open[path], 0, pieces)
+        drop_cache(self._open[path])  # which begins to write what is to leave memory, and waits for nothing
+
+    def put(self, path: Path) -> None:
+        """Make what was written durable, and put it at its path."""
+        os.fsync(self._open[path])
+        os.close(self._open.pop(path))
+        _beside(path).rename(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
 
 
 def remove_file(path: Path) -> None:

@@ -22,12 +22,14 @@ from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.tensor_bytes import (
     DTYPES,
+    RawValue,
+    Storable,
+    as_tensor,
     digest_tensor,
     digest_tensor_set,
     dtype_name,
     encode_raw_bytes,
     is_finite,
-    require_little_endian,
     torch_dtype,
 )
 from rasura.patches.errors import FormatError, NotFiniteError
@@ -42,6 +44,7 @@ __all__ = [
     "Limits",
     "TensorInfo",
     "decode",
+    "decode_raw",
     "digest_tensor",
     "digest_tensor_set",
     "dtype_name",
@@ -137,7 +140,7 @@ def read_header(file: BinaryIO, size: int, *, what: str, limits: Limits) -> Head
     return Header(8 + length, tensors, metadata)
 
 
-def encode(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str] | None = None) -> bytes:
+def encode(tensors: Mapping[str, Storable], metadata: Mapping[str, str] | None = None) -> bytes:
     """The one spelling of these tensors: wider dtypes first (so that each is aligned), then names by code point.
 
     With at most one key of metadata and one dtype of each width, these are the bytes that safetensors 0.8 writes.
@@ -147,7 +150,7 @@ def encode(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str] | 
         NotFiniteError: NaN or infinity.
     """
     _check_names(tensors, "tensors to write")
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(tensors, key=lambda name: (-DTYPES[dtype_name(tensors[name].dtype)][1], name))
     header: dict[str, JsonValue] = {}
     if metadata:
         header["__metadata__"] = _sorted_texts(metadata)
@@ -169,7 +172,13 @@ def encode(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, str] | 
 
 
 def decode(data: bytes, *, what: str, limits: Limits, dtypes: frozenset[str]) -> dict[str, "torch.Tensor"]:
-    """The tensors of these very bytes, on the CPU, writable, sharing memory with nothing.
+    """The tensors of these very bytes, on the CPU, writable, sharing memory with nothing; see `decode_raw`."""
+    found = decode_raw(data, what=what, limits=limits, dtypes=dtypes)
+    return {name: as_tensor(value) for name, value in found.items()}
+
+
+def decode_raw(data: bytes, *, what: str, limits: Limits, dtypes: frozenset[str]) -> dict[str, RawValue]:
+    """As `decode`, as bytes.
 
     Args:
         data: the whole file; hash it before or after, it is what was read.
@@ -181,11 +190,12 @@ def decode(data: bytes, *, what: str, limits: Limits, dtypes: frozenset[str]) ->
         FormatError: any breach of format or limits, another dtype, NaN or infinity.
     """
     header = read_header(io.BytesIO(data), len(data), what=what, limits=limits)
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, RawValue] = {}
     for info in header.tensors:
         if info.dtype not in dtypes:
             raise _bad(f"{what}: tensor {info.name}", f"dtype {' or '.join(sorted(dtypes))}", info.dtype)
-        found[info.name] = _tensor(data[header.data_start + info.start : header.data_start + info.stop], info)
+        piece = bytearray(data[header.data_start + info.start : header.data_start + info.stop])
+        found[info.name] = RawValue(info.dtype, info.shape, piece)
         if not is_finite(found[info.name]):
             raise _bad(f"{what}: tensor {info.name}", "finite numbers", "NaN or infinity")
     return found
@@ -254,15 +264,6 @@ def _check_ranges(tensors: tuple[TensorInfo, ...], data_bytes: int, what: str) -
         position = info.stop
     if position != data_bytes:
         raise _bad(what, f"{position} bytes of tensors", f"{data_bytes}")
-
-
-def _tensor(data: bytes, info: TensorInfo) -> "torch.Tensor":
-    import torch  # reading a header needs none
-
-    require_little_endian()
-    if not data:
-        return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
-    return torch.frombuffer(bytearray(data), dtype=torch_dtype(info.dtype)).reshape(info.shape)
 
 
 def _bad(what: str, expected: str, got: str, hint: str = "") -> FormatError:

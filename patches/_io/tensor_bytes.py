@@ -26,12 +26,14 @@ class RawValue:
     Attributes:
         dtype: safetensors' name of its element type.
         shape: its extents.
-        data: its elements in row-major order, little-endian.
+        data: its elements in row-major order, little-endian; not changed once the digest is known.
+        digest: their SHA-256, if whoever made the value computed it and saw that all are finite.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    data: bytearray
+    data: bytearray | memoryview
+    digest: Digest | None = None
 
 
 Storable: TypeAlias = "torch.Tensor | RawValue"
@@ -120,6 +122,13 @@ def as_tensor(value: Storable) -> "torch.Tensor":
     return torch.frombuffer(value.data, dtype=torch_dtype(value.dtype)).reshape(value.shape)
 
 
+def as_raw_value(value: Storable) -> RawValue:
+    """The raw value itself, or a tensor's elements as one, on its memory where they lie row by row on the CPU."""
+    if isinstance(value, RawValue):
+        return value
+    return RawValue(dtype_name(value.dtype), tuple(value.shape), _elements(value).numpy().data)
+
+
 def count_bytes(value: Storable) -> int:
     """The size of all elements together."""
     return len(value.data) if isinstance(value, RawValue) else value.numel() * value.element_size()
@@ -148,7 +157,8 @@ def digest_tensor(tensor: Storable) -> Digest:
     Raises:
         UnsupportedHostError: see `raw_bytes`.
     """
-    return digest_of(view_memory(tensor))
+    known = tensor.digest if isinstance(tensor, RawValue) else None
+    return known or digest_of(view_memory(tensor))
 
 
 def digest_tensors(tensors: Mapping[K, Storable]) -> dict[K, Digest]:
@@ -187,7 +197,7 @@ def _elements(tensor: "torch.Tensor") -> "torch.Tensor":
 def is_finite(tensor: Storable) -> bool:
     """Whether no element is NaN or infinite; integers never are."""
     if isinstance(tensor, RawValue):
-        return _is_finite_raw(tensor)
+        return tensor.digest is not None or _is_finite_raw(tensor)
     import torch  # the light room imports this file for names and digests
 
     if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:

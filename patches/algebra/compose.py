@@ -7,55 +7,42 @@ the new set, computed from the pristine base.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 
 from rasura.patches._io.tensor_bytes import digest_tensor
 from rasura.patches.algebra import fused_add
-from rasura.patches.algebra.increment import SUM_LIMIT, Increment
+from rasura.patches.algebra.light.layers import (
+    Layer,
+    Term,
+    bound_sum,
+    check_bound,
+    check_fits,
+    check_one_shape,
+    check_weights,
+    layers_of,
+    not_finite,
+)
 from rasura.patches.algebra.rounding import Blocks
-from rasura.patches.algebra.strength import ONE, Strength
-from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError
-from rasura.patches.plain_numbers import say_beside
 from rasura.patches.types import ParamName
+
+__all__ = [
+    "Layer",
+    "Term",
+    "bound_sum",
+    "compose",
+    "compose_all",
+    "compose_beside",
+    "layers_of",
+    "sum_increments",
+]
 
 _BLOCK: Final = 256
 """Rows that a CPU composes at a time: their float64 values stay in its cache."""
 _ROOM: Final = 2**26
 """Float64 values that other devices compose at a time: half a gigabyte."""
 _ALONE: Final = ParamName("")
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One patch's share of one parameter: s·B·A."""
-
-    increment: Increment
-    strength: Strength = ONE
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What a stack does to one parameter."""
-
-    name: ParamName
-    terms: tuple[Term, ...]
-
-
-def layers_of(stack: Iterable[tuple[Mapping[ParamName, Increment], Strength]]) -> tuple[Layer, ...]:
-    """Group a stack's increments by parameter, sorted by name."""
-    grouped: dict[ParamName, list[Term]] = {}
-    for increments, strength in stack:
-        for name, increment in increments.items():
-            grouped.setdefault(name, []).append(Term(increment, strength))
-    return tuple(Layer(name, tuple(terms)) for name, terms in sorted(grouped.items()))
-
-
-def bound_sum(terms: Sequence[Term]) -> float:
-    """An upper bound of Σ|s||B||A| over all entries, exact in float64: the largest Σ_p Σ_k |s_p·B_ok| of any row."""
-    return _bound_of(_stacked(terms)[0]) if terms else 0.0
 
 
 def sum_increments(terms: Sequence[Term]) -> torch.Tensor:
@@ -104,9 +91,7 @@ def _detectors(terms: Sequence[Term], device: torch.device | None = None) -> tor
 
 def _responses(terms: Sequence[Term], device: torch.device | None = None) -> torch.Tensor:
     """s·B side by side [d_out, Σ rank], float64."""
-    shapes = {term.increment.shape for term in terms}  # (d_out, d_in)
-    if len(shapes) != 1:
-        raise AlgebraError(f"increments of one parameter must have one shape, got {sorted(shapes)}")
+    check_one_shape(terms)
     strengths = [term.strength.value for term in terms for _ in range(term.increment.rank)]  # [Σ rank]
     B = torch.cat([term.increment.B for term in terms], dim=1).to(device).to(torch.float64)  # [d_out, Σ rank]
     # sixteenths times grid points: still exact in float64
@@ -114,18 +99,7 @@ def _responses(terms: Sequence[Term], device: torch.device | None = None) -> tor
 
 
 def _check_bound(B: torch.Tensor) -> None:
-    bound = _bound_of(B)
-    if bound >= SUM_LIMIT:
-        reached, limit = say_beside(bound, SUM_LIMIT)
-        raise BoundExceededError(
-            f"the stack may reach {reached}: expected less than {limit}, beyond which float64 would round",
-            hint="rasura patch apply ID... --model MODEL --strength 0.5",
-            bound=f"{bound:.6g}",
-        )
-
-
-def _bound_of(B: torch.Tensor) -> float:
-    return float(B.abs().sum(dim=1).max())  # |A| ≤ 1, so a row of |B| bounds every entry of B·A
+    check_bound(float(B.abs().sum(dim=1).max()))  # |A| ≤ 1, so a row of |B| bounds every entry of B·A
 
 
 def compose(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
@@ -144,7 +118,7 @@ def compose(base: torch.Tensor, terms: Sequence[Term]) -> torch.Tensor:
         BoundExceededError: see `sum_increments`.
         NotFiniteError: the result overflows the parameter's dtype, or the base is not finite.
     """
-    _check_dtype(base)
+    check_weights(str(base.dtype))
     if not terms:
         return base.detach().clone()
     return compose_all({_ALONE: base}, [Layer(_ALONE, tuple(terms))])[_ALONE]
@@ -193,7 +167,7 @@ def _share(one: Layer, other: Layer) -> bool:
     # equal detectors in another order would need another GEMM
     return len(one.terms) == len(other.terms) and all(
         # the same tensor needs no look at its numbers
-        a.increment.A is b.increment.A or torch.equal(a.increment.A, b.increment.A)
+        a.increment.detector is b.increment.detector or torch.equal(a.increment.A, b.increment.A)
         for a, b in pairs
     )
 
@@ -216,7 +190,8 @@ def _composed_part(
 ) -> dict[ParamName, torch.Tensor]:
     found = {layer.name: torch.empty_like(bases[layer.name], requires_grad=False) for layer in part}
     for layer in part:
-        _check_fits(bases[layer.name], layer.terms[0].increment)
+        base = bases[layer.name]
+        check_fits(str(base.dtype), tuple(base.shape), layer.terms[0].increment)
     B = torch.cat([_responses(layer.terms, A.device) for layer in part])  # [Σ d_out, Σ rank]
     _check_bound(B)
     blocks = Blocks(A, min(_rows_at_once(bases[part[0].name]), len(B)), fuse=fused_add.wanted(A.device))
@@ -227,23 +202,5 @@ def _composed_part(
         at += len(base)
     # once, at the end: asking a device for a number waits for all that it does
     if not blocks.finite():
-        raise _not_finite({str(value.dtype) for value in found.values()})
+        raise not_finite({str(value.dtype) for value in found.values()})
     return found
-
-
-def _check_dtype(base: torch.Tensor) -> None:
-    if base.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise AlgebraError(f"weights are {base.dtype}: expected float16, bfloat16 or float32")
-
-
-def _check_fits(base: torch.Tensor, increment: Increment) -> None:
-    _check_dtype(base)
-    if increment.shape != base.shape:
-        raise AlgebraError(f"an increment of shape {[*increment.shape]} does not fit weights of shape {[*base.shape]}")
-
-
-def _not_finite(dtypes: Iterable[str]) -> NotFiniteError:
-    return NotFiniteError(
-        f"the patched weights are not finite in {' or '.join(sorted(dtypes))}: expected finite numbers",
-        hint="rasura patch apply ID... --model MODEL --strength 0.5",
-    )

@@ -15,40 +15,51 @@ stored as an ordinary LoRA file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
+import numpy as np
 
+from rasura.patches._io.arrays import Array, Numbers, as_array, view_as_tensor
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.errors import AlgebraError, BoundExceededError, NotFiniteError, OffGridError
 from rasura.patches.plain_numbers import say_number
+
+if TYPE_CHECKING:
+    import torch  # composing on disk needs none
 
 DETECTOR_STEP = 2.0**-22
 RESPONSE_STEP = 2.0**-18
 RESPONSE_LIMIT = 64.0
 SUM_LIMIT = 256.0
-# Rounding to the grid moves an entry by at most 2⁻²³, so a unit row of up to 2²⁰ entries grows by at most 2⁻¹³.
-_ROW_SHRINK = 1.0 - 2.0**-12
-_ROW_LEAST = _ROW_SHRINK - 2.0**-13
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Increment:
     """ΔW = B·A of one parameter, both factors float32 on the grid.
 
     Attributes:
-        A: detector [rank, d_in].
-        B: response [d_out, rank].
+        detector: A [rank, d_in].
+        response: B [d_out, rank].
     """
 
-    A: torch.Tensor
-    B: torch.Tensor
+    detector: Array
+    response: Array
 
-    def __post_init__(self) -> None:
-        _check_shapes(self.A, self.B)
-        _check_grid(self.A, DETECTOR_STEP, "A")
-        _check_grid(self.B, RESPONSE_STEP, "B")
-        _check_range(self.A, self.B)
+    def __init__(self, A: Numbers, B: Numbers) -> None:
+        """Check the factors, and take them without copying.
+
+        Args:
+            A: detector [rank, d_in], float32, tensor or array.
+            B: response [d_out, rank], likewise.
+
+        Raises:
+            AlgebraError: factors that do not fit, are off the grid, not finite or out of range.
+        """
+        _check_shapes(A, B)
+        detector, response = _on_grid(A, DETECTOR_STEP, "A"), _on_grid(B, RESPONSE_STEP, "B")
+        _check_range(detector, response)
+        object.__setattr__(self, "detector", detector)
+        object.__setattr__(self, "response", response)
 
     @classmethod
     def quantised(cls, A: torch.Tensor, B: torch.Tensor) -> Self:
@@ -64,63 +75,62 @@ class Increment:
             BoundExceededError: a response of 64 or more.
             NotFiniteError: NaN or infinity.
         """
-        A, B = A.to(torch.float64), B.to(torch.float64)
+        from rasura.patches.algebra.rounding import round_factors  # needs torch; what is stored is rounded already
+
         _check_shapes(A, B)
-        norms = torch.linalg.vector_norm(A, dim=1)  # [rank]
-        # was quantised before; scaling again would move its bits
-        ready = _on_grid(A, DETECTOR_STEP).all(1) & (norms >= _ROW_LEAST) & (norms <= 1)
-        scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)  # [rank]
-        unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]  # a row of zeros stays one
-        # B·A stays what it was, up to the grid
-        return cls(_rounded(unit, DETECTOR_STEP), _rounded(B * scale, RESPONSE_STEP))
+        return cls(*round_factors(A, B, DETECTOR_STEP, RESPONSE_STEP))
+
+    @property
+    def A(self) -> torch.Tensor:
+        """The detector as a tensor on the same memory."""
+        return view_as_tensor(self.detector)
+
+    @property
+    def B(self) -> torch.Tensor:
+        """The response as a tensor on the same memory."""
+        return view_as_tensor(self.response)
 
     @property
     def rank(self) -> int:
         """Number of detectors."""
-        return int(self.A.shape[0])
+        return int(self.detector.shape[0])
 
     @property
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in) of the parameter."""
-        return int(self.B.shape[0]), int(self.A.shape[1])
+        return int(self.response.shape[0]), int(self.detector.shape[1])
 
     def dense(self, strength: Strength = ONE) -> torch.Tensor:
         """s·B·A as [d_out, d_in] float64, exact."""
-        return (self.B.to(torch.float64) * strength.value) @ self.A.to(torch.float64)
+        return (self.B.double() * strength.value) @ self.A.double()
 
 
-def _rounded(values: torch.Tensor, step: float) -> torch.Tensor:
-    if not bool(torch.isfinite(values).all()):
-        raise NotFiniteError("a factor holds NaN or infinity: expected finite numbers")
-    return (torch.round(values / step) * step + 0.0).to(torch.float32)  # + 0.0 turns -0.0 into 0.0
-
-
-def _on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
-    scaled = values.to(torch.float64) / step  # a power of two: the division is exact
-    return scaled == torch.round(scaled)
-
-
-def _check_shapes(A: torch.Tensor, B: torch.Tensor) -> None:
-    if A.dim() != 2 or B.dim() != 2 or A.shape[0] != B.shape[1] or 0 in (*A.shape, *B.shape):  # noqa: PLR2004
+def _check_shapes(A: Numbers, B: Numbers) -> None:
+    if len(A.shape) != 2 or len(B.shape) != 2 or A.shape[0] != B.shape[1] or 0 in (*A.shape, *B.shape):  # noqa: PLR2004
         raise AlgebraError(
             f"factors do not fit: expected A [rank, d_in] and B [d_out, rank], got {[*A.shape]} and {[*B.shape]}"
         )
 
 
-def _check_grid(factor: torch.Tensor, step: float, name: str) -> None:
-    if factor.dtype != torch.float32:
-        raise OffGridError(f"{name} is {factor.dtype}: expected float32")
-    if not bool(torch.isfinite(factor).all()):
+def _on_grid(given: Numbers, step: float, name: str) -> Array:
+    """The factor itself, if all its numbers are on the grid."""
+    if str(given.dtype).removeprefix("torch.") != "float32":
+        raise OffGridError(f"{name} is {given.dtype}: expected float32")
+    factor = as_array(given)
+    if not bool(np.isfinite(factor).all()):
         raise NotFiniteError(f"{name} holds NaN or infinity: expected finite numbers")
-    if not bool(_on_grid(factor, step).all()):
+    scaled = factor.astype(np.float64) / step  # a power of two: the division is exact
+    if not bool((scaled == np.rint(scaled)).all()):
         raise OffGridError(f"{name} is off the grid: expected multiples of {step}")
+    return factor
 
 
-def _check_range(A: torch.Tensor, B: torch.Tensor) -> None:
-    norm = float(torch.linalg.vector_norm(A.to(torch.float64), dim=1).max())  # the longest row
-    if norm > 1.0:
-        raise BoundExceededError(f"a row of A has norm {norm:.6g}: expected at most 1")
-    largest = float(B.abs().max())
+def _check_range(A: Array, B: Array) -> None:
+    # Squares of grid points are multiples of 2⁻⁴⁴: as long as the sum is near 1 it is exact, and so is the comparison.
+    square = float(np.square(A, dtype=np.float64).sum(axis=1).max())  # of the longest row
+    if square > 1.0:
+        raise BoundExceededError(f"a row of A has norm {square**0.5:.6g}: expected at most 1")
+    largest = float(np.abs(B).max())
     if largest >= RESPONSE_LIMIT:
         raise BoundExceededError(
             f"a response reaches {say_number(largest)}: expected less than {RESPONSE_LIMIT:g}; the target is "

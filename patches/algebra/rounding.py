@@ -1,4 +1,7 @@
-"""The last steps of the one arithmetic: a float64 product, the base added to it, rounded to float32 and to a dtype."""
+"""Where tensors are rounded: real factors to the grid, once, when a patch is made; and the last steps of composing.
+
+Those are a float64 product, the base added to it, rounded to float32 and to a dtype.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,50 @@ import torch
 
 from rasura.patches._io.tensor_bytes import is_finite
 from rasura.patches.algebra import fused_add
+from rasura.patches.errors import NotFiniteError
 
-__all__ = ["Blocks", "round_into"]
+__all__ = ["Blocks", "round_factors", "round_into"]
+
+# Rounding to the grid moves an entry by at most 2⁻²³, so a unit row of up to 2²⁰ entries grows by at most 2⁻¹³.
+_ROW_SHRINK = 1.0 - 2.0**-12
+_ROW_LEAST = _ROW_SHRINK - 2.0**-13
+
+
+def round_factors(
+    A: torch.Tensor, B: torch.Tensor, detector_step: float, response_step: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors on the grid, float32: rows of A become unit rows, their norms move into B.
+
+    What this returned comes back unchanged when it is rounded again.
+
+    Args:
+        A: detector [rank, d_in], any float dtype.
+        B: response [d_out, rank], any float dtype.
+        detector_step: the grid of A.
+        response_step: the grid of B.
+
+    Raises:
+        NotFiniteError: NaN or infinity.
+    """
+    A, B = A.to(torch.float64), B.to(torch.float64)
+    norms = torch.linalg.vector_norm(A, dim=1)  # [rank]
+    # was rounded before; scaling again would move its bits
+    ready = _is_on_grid(A, detector_step).all(1) & (norms >= _ROW_LEAST) & (norms <= 1)
+    scale = torch.where(ready, torch.ones_like(norms), norms / _ROW_SHRINK)  # [rank]
+    unit = A / torch.where(scale > 0, scale, torch.ones_like(scale))[:, None]  # a row of zeros stays one
+    # B·A stays what it was, up to the grid
+    return _round(unit, detector_step), _round(B * scale, response_step)
+
+
+def _is_on_grid(values: torch.Tensor, step: float) -> torch.Tensor:
+    scaled = values / step  # a power of two: the division is exact
+    return scaled == torch.round(scaled)
+
+
+def _round(values: torch.Tensor, step: float) -> torch.Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise NotFiniteError("a factor holds NaN or infinity: expected finite numbers")
+    return (torch.round(values / step) * step + 0.0).to(torch.float32)  # + 0.0 turns -0.0 into 0.0
 
 
 class Blocks:

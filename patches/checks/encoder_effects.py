@@ -26,11 +26,11 @@ import torch
 
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.protected_subspace import Moment
-from rasura.patches.checks.explain import explain_encoder_effect
+from rasura.patches.checks.across import Across, list_movers, list_readers, reads_across_sites
 from rasura.patches.checks.kernels.footprint import Footprint, compact, share, spaces_of
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.relations import Promise, Relations
-from rasura.patches.checks.verdict import Accepted, CheckName, Refused, Relation, Verdict
+from rasura.patches.checks.verdict import CheckName, Relation
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
 from rasura.patches.format.patch import Patch
@@ -40,7 +40,6 @@ from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 from rasura.patches.types import ParamName, PatchId, Progress
 
-_ENCODER: Final = "text_encoder"
 _NOISE: Final = 1e-6
 """Relative singular value below which directions of a concept's columns do not count."""
 
@@ -63,24 +62,6 @@ class Site:
     prompts: Prompts
 
 
-@dataclass(frozen=True, slots=True)
-class Across:
-    """What encoding again shows.
-
-    Attributes:
-        relations: numbers and limits.
-        unknown: patches whose retained prompts could not be encoded again.
-    """
-
-    relations: tuple[Relation, ...] = ()
-    unknown: tuple[PatchId, ...] = ()
-
-
-def reads_across_sites(stack: Sequence[Member]) -> bool:
-    """Whether a stack holds patches of the text encoder and others that read what comes out of it."""
-    return bool(_movers(stack)) and bool(_readers(stack))
-
-
 def check_encoder_effects(stack: Sequence[Member], policy: Policy, site: Site, progress: Progress) -> Across:
     """Redo the checks of a stack with embeddings from its patched text encoder.
 
@@ -96,7 +77,7 @@ def check_encoder_effects(stack: Sequence[Member], policy: Policy, site: Site, p
     """
     if not reads_across_sites(stack):
         return Across()
-    readers, movers = _readers(stack), _movers(stack)
+    readers, movers = list_readers(stack), list_movers(stack)
     moved = _patched(movers, site)  # a copy: the pristine encoder is needed beside it
     columns = {m.patch_id: _columns(m.patch, site.encoder, moved) for m in stack if m in readers or m in movers}
     prompts = {m.patch_id: site.prompts(m.patch) for m in readers}
@@ -111,16 +92,6 @@ def check_encoder_effects(stack: Sequence[Member], policy: Policy, site: Site, p
     return Across(tuple(relations), tuple(i for i, words in prompts.items() if words is None))
 
 
-def with_across(verdict: Verdict, found: Across, stack: Sequence[Member]) -> Verdict:
-    """A verdict that also holds what encoding again shows."""
-    broken = tuple(explain_encoder_effect(r, stack) for r in found.relations if not r.holds)
-    relations = (*verdict.relations, *found.relations)
-    if broken:
-        known = () if isinstance(verdict, Accepted) else verdict.reasons
-        return Refused(relations, (*known, *broken), verdict.room)
-    return replace(verdict, relations=relations)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
     """A concept's columns [d, n]: as the pristine encoder gives them, as the patched one does, and what they become."""
@@ -130,16 +101,8 @@ class _Columns:
     anchors: torch.Tensor
 
 
-def _movers(stack: Sequence[Member]) -> list[Member]:
-    return [m for m in stack if any(name.startswith(_ENCODER) for name in m.patch.tensors.increments)]
-
-
-def _readers(stack: Sequence[Member]) -> list[Member]:
-    return [m for m in stack if TEXT in spaces_of(m.patch)]
-
-
 def _patched(movers: Sequence[Member], site: Site) -> TextEncoder:
-    layers = layers_of((m.patch.tensors.increments, m.strength) for m in movers)
+    layers = layers_of((m.patch.arrays.increments, m.strength) for m in movers)
     values = {layer.name: compose(site.originals[layer.name], layer.terms) for layer in layers}
     touched = {name.partition(".")[0] for name in values}
     # Copies of what is touched alone: a second encoder may be as large as the first.
@@ -164,7 +127,7 @@ def _columns(patch: Patch, pristine: TextEncoder, moved: TextEncoder) -> _Column
 
 def _at(footprint: Footprint, targets: torch.Tensor) -> Footprint:
     """The same patch on other text columns."""
-    return replace(footprint, targets={**footprint.targets, TEXT: targets})
+    return replace(footprint, targets={**footprint.targets, TEXT: targets.numpy()})
 
 
 def _promises(
@@ -188,7 +151,7 @@ def _promises(
 
 
 def _promise(words: tuple[str, ...], names: Sequence[ParamName], inputs: torch.Tensor, base: float) -> Promise:
-    return Promise((words, tuple(names)), lambda space, _: inputs if space == TEXT else None, base)
+    return Promise((words, tuple(names)), lambda space, _: inputs.numpy() if space == TEXT else None, base)
 
 
 def _moment(prompts: Sequence[str], encoder: TextEncoder, progress: Progress) -> torch.Tensor:
@@ -243,7 +206,7 @@ def _distance(
 ) -> float:
     """‖(W + Σ s_p Δ_p) X − W C*‖ over some parameters."""
     total = 0.0
-    layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in readers)}
+    layers = {layer.name: layer for layer in layers_of((m.patch.arrays.increments, m.strength) for m in readers)}
     for name in names:
         result = site.originals[name].to(torch.float64) @ (inputs - anchors)  # [d_out, n]
         for term in layers[name].terms:
@@ -263,12 +226,12 @@ def _on_movers(
     """What each reader does to a concept that the encoder no longer gives as it was."""
     found = []
     for p in readers:
-        kernel, names = Footprint.of(p.patch).kernels[TEXT], spaces_of(p.patch)[TEXT]
+        kernel, names = torch.from_numpy(Footprint.of(p.patch).kernels[TEXT]), spaces_of(p.patch)[TEXT]
         for q in movers:
             if q is not p:
                 own = columns[q.patch_id]
                 disturbed = float((kernel @ own.moved).norm()) * abs(p.strength.value)
-                shift = compact((own.moved - own.stored).T).T  # [d, ≤ d]
+                shift = torch.from_numpy(compact((own.moved - own.stored).T.numpy())).T  # [d, ≤ d]
                 effect = math.sqrt(sum(_energy(site.originals[name], shift) for name in names))
                 value = share(disturbed, effect)
                 found.append(Relation(CheckName.MOVED_PAIR, p.patch_id, q.patch_id, value, policy.pair))

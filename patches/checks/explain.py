@@ -147,7 +147,7 @@ def _versions(stack: Sequence[Member]) -> Iterator[Reason]:
     for member in stack:
         manifest = member.patch.manifest
         earlier = [by_id[i] for i in manifest.supersedes if i in by_id]
-        for name in member.patch.tensors.increments:
+        for name in member.patch.arrays.increments:
             first = seen.setdefault((normal(manifest.concept.text), name), member)
             earlier += [first] if first.patch_id != member.patch_id else []
         for other in earlier:

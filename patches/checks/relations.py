@@ -10,17 +10,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-import torch
+import numpy as np
 
-from rasura.patches.algebra.compose import bound_sum, layers_of
+from rasura.patches._io.arrays import Array
 from rasura.patches.algebra.increment import SUM_LIMIT
-from rasura.patches.checks.kernels.bounded_pairs import BoundedPairs, ground_of, make_sketch
+from rasura.patches.algebra.light.layers import bound_sum, layers_of
 from rasura.patches.checks.kernels.capacity import Capacity
+from rasura.patches.checks.kernels.few_pairs import compute_shares
 from rasura.patches.checks.kernels.footprint import Footprint, Space, norm, share, spaces_of
-from rasura.patches.checks.kernels.interference import Interference
-from rasura.patches.checks.kernels.pair_table import PairTable
 from rasura.patches.checks.kernels.stack_energy import Total
 from rasura.patches.checks.kernels.weigh import Originals, digest_promise, weigh
 from rasura.patches.checks.policy import Policy
@@ -28,12 +27,15 @@ from rasura.patches.checks.verdict import CheckName, Relation
 from rasura.patches.format.member import Member
 from rasura.patches.types import ParamName, PatchId
 
+if TYPE_CHECKING:
+    from rasura.patches.checks.kernels.pair_table import PairTable
+
 LISTED: Final = 64
 """Patches of which all pairs are listed; of more, those over the limit and the worst on each patch."""
 MOST: Final = 1000
 """Pairs over the limit that are listed at most."""
 
-Inputs: TypeAlias = "Callable[[Space, ParamName], torch.Tensor | None]"
+Inputs: TypeAlias = "Callable[[Space, ParamName], Array | None]"
 """From a space and a parameter to columns [d, m] float64; None where nothing is known of its inputs."""
 
 
@@ -57,17 +59,17 @@ class Promise:
 def promise_of(member: Member, base: float) -> Promise:
     """What the patch's protected rows say; `base` is what they weigh, see `weigh`."""
     patch = member.patch
-    tensors, protected = patch.tensors, patch.manifest.protected
+    arrays, protected = patch.arrays, patch.manifest.protected
     spaces = frozenset(spaces_of(patch))
 
-    def inputs(space: Space, name: ParamName) -> torch.Tensor | None:
+    def inputs(space: Space, name: ParamName) -> Array | None:
         if space not in spaces:
             return None
-        span = tensors.span_of(name)
-        return (span.rows * span.energy.sqrt()[:, None]).T
+        span = arrays.span_of(name)
+        return (span.rows * np.sqrt(span.energy)[:, None]).T
 
-    key = (digest_promise(tensors), protected.basis.invariants, base, spaces)
-    return Promise(key, inputs, base, uniform=not tensors.spans)
+    key = (digest_promise(arrays), protected.basis.invariants, base, spaces)
+    return Promise(key, inputs, base, uniform=not arrays.spans)
 
 
 class Relations:
@@ -101,9 +103,9 @@ class Relations:
         ]
 
     @cached_property
-    def strengths(self) -> torch.Tensor:
+    def strengths(self) -> Array:
         """[N] float64."""
-        return torch.tensor([member.strength.value for member in self.stack], dtype=torch.float64)
+        return np.array([member.strength.value for member in self.stack])
 
     @cached_property
     def total(self) -> Total:
@@ -111,18 +113,26 @@ class Relations:
         return Total.of([member.patch for member in self.stack])
 
     @cached_property
-    def table(self) -> PairTable:
-        """All pairs; of many patches, bounds from above."""
-        if len(self.stack) > LISTED and self.prints == self.stored:
+    def _effects(self) -> list[float]:
+        """‖Δ_q T_q‖ of each, as it was made."""
+        return [stored.effect() for stored in self.stored]
+
+    def _tabulate(self) -> PairTable:
+        """All pairs of many patches, as bounds from above where their targets are the stored ones."""
+        # Tables of thousands need torch; few patches need none.
+        from rasura.patches.checks.kernels.bounded_pairs import BoundedPairs, ground_of, make_sketch
+        from rasura.patches.checks.kernels.interference import Interference
+
+        if self.prints == self.stored:
             made = zip(self.stored, self.stack, strict=True)
             sketches = [make_sketch(footprint, ground_of(member.patch)) for footprint, member in made]
             return BoundedPairs(sketches, self.strengths.tolist())
-        effects = [stored.effect() for stored in self.stored]
-        return Interference(self.prints, self.strengths.tolist(), effects=effects)
+        return Interference(self.prints, self.strengths.tolist(), effects=self._effects)
 
     @cached_property
     def _listed(self) -> list[list[float]]:
-        return self.table.matrix().tolist()
+        found: list[list[float]] = compute_shares(self.prints, self.strengths.tolist(), self._effects).tolist()
+        return found
 
     @cached_property
     def places(self) -> dict[PatchId, int]:
@@ -131,7 +141,7 @@ class Relations:
 
     def bound(self) -> Iterator[Relation]:
         """Σ|s||B||A|."""
-        layers = layers_of((member.patch.tensors.increments, member.strength) for member in self.stack)
+        layers = layers_of((member.patch.arrays.increments, member.strength) for member in self.stack)
         worst = max(bound_sum(layer.terms) for layer in layers)  # one row of one layer decides
         below = SUM_LIMIT * (1 - 2.0**-20)  # the sum must stay strictly below the limit
         yield self._whole(CheckName.BOUND, worst, below)
@@ -143,7 +153,7 @@ class Relations:
                 leak = self._leak(place, promise)
             else:
                 alone = Total.of([member.patch])
-                leak = alone.energy(torch.ones(1, dtype=torch.float64), promise.inputs)
+                leak = alone.energy(np.ones(1), promise.inputs)
             value = share(leak * abs(member.strength.value), promise.base)  # linear in the strength
             # a stronger dose may leak more, in proportion
             limit = self.policy.own * max(1.0, abs(member.strength.value))
@@ -156,8 +166,9 @@ class Relations:
             # In the order of those disturbed.
             yield from (self._pair(p, q, self.share(p, q)) for q in places for p in places if self.comparable(p, q))
             return
-        worst, who = self.table.worst()
-        listed = {(p, q): value for p, q, value in self.table.above(self.policy.pair, MOST)}
+        table = self._tabulate()
+        worst, who = table.worst()
+        listed = {(p, q): value for p, q, value in table.above(self.policy.pair, MOST)}
         over = len(listed)
         # at least the worst p of every q
         listed |= {(p, q): value for q, (p, value) in enumerate(zip(who.tolist(), worst.tolist(), strict=True))}
@@ -200,7 +211,7 @@ class Relations:
             weighed = self.weighed[place].residual if self.weighed else None
             own = float(claimed) if weighed is None and claimed is not None else weighed
             if own is not None and self.stored[place].kernels:
-                moved = share(self._others(place), self.table.effects[place].item())
+                moved = share(self._others(place), self._effects[place])
                 limit = math.inf if weighed is None else self.policy.residual
                 value = own + moved * (1 + own)
                 yield Relation(CheckName.RESIDUAL, self.stack[-1].patch_id, member.patch_id, value, limit)
@@ -220,7 +231,7 @@ class Relations:
         if len(self.stack) <= LISTED:
             return self._listed[p][q]
         moved = self.prints[p].on(self.prints[q]) * abs(self.stack[p].strength.value)
-        return share(moved, self.stored[q].effect())
+        return share(moved, self._effects[q])
 
     def comparable(self, p: int, q: int) -> bool:
         """Whether two patches read something in common."""
@@ -230,7 +241,7 @@ class Relations:
         """What each patch alone leaks on the promise of the one at `place`, as shares; 0 for those that end it."""
         promise, ended = self.promises[place], {p for p, _ in self._ending(place)}
         leaks = [0.0 if p in ended else self._leak(p, promise) for p in range(len(self.stack))]
-        return [share(leak * s, promise.base) for leak, s in zip(leaks, self.strengths.abs().tolist(), strict=True)]
+        return [share(leak * s, promise.base) for leak, s in zip(leaks, np.abs(self.strengths).tolist(), strict=True)]
 
     def _leak(self, place: int, promise: Promise) -> float:
         """‖Δ_p X‖ in the spaces that it reads, at strength 1, on what all parameters of a space have in common."""
@@ -239,15 +250,15 @@ class Relations:
         return norm(kernels[space] @ columns for space, columns in inputs.items() if columns is not None)
 
     def _stack_leak(self, promise: Promise, without: Iterable[int]) -> float:
-        weights = self.strengths.clone()
+        weights = self.strengths.copy()
         weights[list(without)] = 0.0  # whoever ends the promise does not break it
         return self.total.energy(weights, promise.inputs)
 
     def _others(self, place: int) -> float:
         """‖Σ_p s_p Δ_p T_q − Δ_q T_q‖."""
-        weights = self.strengths.clone()
+        weights = self.strengths.copy()
         weights[place] -= 1.0  # its own effect at strength 1 is what was asked for
-        targets: Mapping[Space, torch.Tensor] = self.prints[place].targets
+        targets: Mapping[Space, Array] = self.prints[place].targets
         return self.total.energy(weights, lambda space, _: targets.get(space))
 
     def _ending(self, place: int) -> list[tuple[int, float]]:
@@ -257,24 +268,24 @@ class Relations:
 
     def _kept(self, place: int) -> list[float]:
         """‖U_q F_p‖ / ‖F_p‖ for every p, over the rows in which q keeps prompts (guards are no prompts), at most 1."""
-        tensors, invariants = self.stack[place].patch.tensors, self.stack[place].patch.manifest.protected.basis
-        rows, null = tensors.protected[tensors.energy > 0], tensors.protected[: invariants.invariants]
+        arrays, basis = self.stack[place].patch.arrays, self.stack[place].patch.manifest.protected.basis
+        rows, null = arrays.protected[arrays.energy > 0], arrays.protected[: basis.invariants]
         found = []
         for free in self._free:
             if free.shape[0] != null.shape[1]:
                 found.append(0.0)
                 continue
             left = free - null.T @ (null @ free)  # without what every prompt has in common
-            size = float(torch.linalg.vector_norm(left))
-            found.append(min(1.0, float(torch.linalg.vector_norm(rows @ left)) / size) if size > 0 else 0.0)
+            size = float(np.linalg.norm(left))
+            found.append(min(1.0, float(np.linalg.norm(rows @ left)) / size) if size > 0 else 0.0)
         return found
 
     @cached_property
-    def _free(self) -> list[torch.Tensor]:
+    def _free(self) -> list[Array]:
         """F: each patch's targets without what it protects itself, [d, m]."""
         found = []
         for member in self.stack:
-            own, targets = member.patch.tensors.protected, member.patch.tensors.targets.T
+            own, targets = member.patch.arrays.protected, member.patch.arrays.targets.T
             found.append(targets - own.T @ (own @ targets))  # [d, m]
         return found
 

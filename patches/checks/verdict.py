@@ -10,7 +10,7 @@ from rasura.patches.errors import CheckRefusedError
 from rasura.patches.types import SHORT, PatchId
 
 if TYPE_CHECKING:
-    from rasura.patches.checks.kernels.capacity import Capacity  # needs torch; saying a verdict does not
+    from rasura.patches.checks.kernels.capacity import Capacity  # needs numpy; saying a verdict does not
 
 __all__ = [
     "CROSSING",

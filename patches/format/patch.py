@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.safetensors_file import PATCH_LIMITS
@@ -40,9 +40,12 @@ from rasura.patches.format.file_names import (
 )
 from rasura.patches.format.manifest import MANIFEST_LIMIT, Manifest
 from rasura.patches.format.manifest_parts import TEXT
-from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span, check_rows, check_width
+from rasura.patches.format.patch_arrays import PatchArrays, SpanArrays, check_rows, check_width
 from rasura.patches.format.protected_spec import HIDDEN
 from rasura.patches.types import PatchId
+
+if TYPE_CHECKING:
+    from rasura.patches.format.patch_tensors import PatchTensors  # needs torch; verifying a patch does not
 
 __all__ = [
     "BASIS",
@@ -51,10 +54,7 @@ __all__ = [
     "SIGNATURE",
     "TARGETS",
     "WEIGHTS",
-    "Pairs",
     "Patch",
-    "PatchTensors",
-    "Span",
     "list_strangers",
     "read_folder",
     "write_folder",
@@ -67,10 +67,22 @@ _SIGNATURE_LIMIT: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """A manifest and the numbers it describes; whoever holds one knows that they belong together."""
+    """A manifest and the numbers it describes; whoever holds one knows that they belong together.
+
+    Attributes:
+        manifest: what it says of itself.
+        arrays: its numbers.
+    """
 
     manifest: Manifest
-    tensors: PatchTensors
+    arrays: PatchArrays
+
+    @property
+    def tensors(self) -> PatchTensors:
+        """The numbers as tensors, on the same memory."""
+        from rasura.patches.format.patch_tensors import PatchTensors  # needs torch; verifying a patch does not
+
+        return PatchTensors.of(self.arrays)
 
     @property
     def patch_id(self) -> PatchId:
@@ -79,7 +91,7 @@ class Patch:
 
     def files(self) -> dict[str, bytes]:
         """The four signed files."""
-        return {MANIFEST: self.manifest.to_bytes(), **self.tensors.files()}
+        return {MANIFEST: self.manifest.to_bytes(), **self.arrays.files()}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
@@ -97,10 +109,10 @@ class Patch:
         if missing:
             raise FormatError(f"the patch lacks {', '.join(missing)}: expected {', '.join(CONTENT)}")
         manifest = Manifest.from_bytes(files[MANIFEST])
-        tensors = PatchTensors.from_files(files)
-        _check_tensors(manifest, tensors)
-        _check_basis(manifest, tensors, files[BASIS])
-        return cls(manifest, tensors)
+        arrays = PatchArrays.from_files(files)
+        _check_tensors(manifest, arrays)
+        _check_basis(manifest, arrays, files[BASIS])
+        return cls(manifest, arrays)
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -169,21 +181,21 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_tensors(manifest: Manifest, tensors: PatchTensors) -> None:
-    found = tensors.specs()
+def _check_tensors(manifest: Manifest, arrays: PatchArrays) -> None:
+    found = arrays.specs()
     if found != manifest.tensors:
         named = {(spec.file, spec.tensor.name): spec for spec in manifest.tensors}
         odd = next((s for s in found if named.get((s.file, s.tensor.name)) != s), None)
         what = f"{odd.file}: {odd.tensor.name}" if odd else "a tensor that the manifest names"
         raise DigestMismatchError(f"{what}: expected what manifest.json names, got other content or none")
     touched = {parameter.name: parameter.shape for parameter in manifest.base.parameters}
-    shapes = {name: increment.shape for name, increment in tensors.increments.items()}
+    shapes = {name: increment.shape for name, increment in arrays.increments.items()}
     if touched != shapes:
         raise FormatError("manifest.json: base.parameters do not fit the increments")
-    _check_reads(manifest, tensors)
+    _check_reads(manifest, arrays)
 
 
-def _check_basis(manifest: Manifest, tensors: PatchTensors, file: bytes) -> None:
+def _check_basis(manifest: Manifest, arrays: PatchArrays, file: bytes) -> None:
     """What the manifest says of the protected rows is what the file holds, and the rows are what rows must be.
 
     Where parameters have rows of their own, the manifest sums up those that leave the least room.
@@ -193,7 +205,7 @@ def _check_basis(manifest: Manifest, tensors: PatchTensors, file: bytes) -> None
         raise DigestMismatchError(
             f"manifest.json: protected.basis: expected sha256 {said.sha256[:12]}…, got {BASIS} of {found[:12]}…"
         )
-    spans = [Span(tensors.protected, tensors.energy), *tensors.spans.values()]
+    spans = [SpanArrays(arrays.protected, arrays.energy), *arrays.spans.values()]
     sizes = {(int(span.rows.shape[0]), int(span.rows.shape[1])) for span in spans}
     fullest = max(rank / width for rank, width in sizes)
     if (said.rank, said.dimension) not in {(k, d) for k, d in sizes if k / d == fullest}:
@@ -210,14 +222,14 @@ def _check_basis(manifest: Manifest, tensors: PatchTensors, file: bytes) -> None
         check_rows(span, seed=found)
 
 
-def _check_reads(manifest: Manifest, tensors: PatchTensors) -> None:
+def _check_reads(manifest: Manifest, arrays: PatchArrays) -> None:
     """Who reads the text embedding is as wide as it; who reads hidden states has columns of its own; pictures none."""
     reads = manifest.protected.reads
-    if odd := sorted(set(reads) - set(tensors.increments)):
+    if odd := sorted(set(reads) - set(arrays.increments)):
         raise FormatError(f"manifest.json: protected.reads names {odd[0]}, which the patch does not touch")
-    for name, increment in tensors.increments.items():
+    for name, increment in arrays.increments.items():
         what = reads.get(name, TEXT)
         if what == TEXT:
-            check_width(increment.shape[1], int(tensors.targets.shape[1]))
-        if (name in tensors.pairs) != (what == HIDDEN) or (name in tensors.spans and what not in {TEXT, HIDDEN}):
+            check_width(increment.shape[1], int(arrays.targets.shape[1]))
+        if (name in arrays.pairs) != (what == HIDDEN) or (name in arrays.spans and what not in {TEXT, HIDDEN}):
             raise FormatError(f"{name} reads {what!r}: its targets and rows do not fit that")

@@ -1,27 +1,20 @@
-"""The numbers of a patch, and the three tensor files that hold them, each in its one encoding."""
+"""The numbers of a patch as tensors, for those who compute with torch: the same memory as its arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Self
 
 import torch
 
-from rasura.patches._io.safetensors_file import PATCH_LIMITS, decode, encode
-from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
+from rasura.patches._io.arrays import as_array, view_as_tensor
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.errors import FormatError
-from rasura.patches.format.file_names import BASIS, TARGETS, WEIGHTS
-from rasura.patches.format.manifest_parts import TensorIdentity, TensorSpec
-from rasura.patches.types import Digest, ParamName
+from rasura.patches.format.manifest_parts import TensorSpec
+from rasura.patches.format.patch_arrays import PairArrays, PatchArrays, SpanArrays
+from rasura.patches.types import ParamName
 
-_SUFFIX: Final = ".weight"
-_ORTHONORMAL: Final = 1e-6
-"""Most that a row may be off; what the erasers write is off by 1e-14."""
-_FACTORS: Final = (".lora_A.weight", ".lora_B.weight")
-# PEFT's spelling of feed-forward layers alone makes diffusers refuse the file; it reads its own older one everywhere.
-_ENCODER_FACTORS: Final = (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
+__all__ = ["Pairs", "PatchTensors", "Span"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +35,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchTensors:
-    """The numbers of a patch.
+    """The numbers of a patch; see `rasura.patches.format.patch_arrays.PatchArrays`.
 
     Attributes:
         increments: ΔW = B·A a parameter.
@@ -62,6 +55,32 @@ class PatchTensors:
     spans: Mapping[ParamName, Span] = field(default_factory=dict)
     pairs: Mapping[ParamName, Pairs] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, arrays: PatchArrays) -> Self:
+        """Those of arrays."""
+        return cls(
+            arrays.increments,
+            view_as_tensor(arrays.protected),
+            view_as_tensor(arrays.energy),
+            view_as_tensor(arrays.targets),
+            view_as_tensor(arrays.anchors),
+            {n: Span(view_as_tensor(own.rows), view_as_tensor(own.energy)) for n, own in arrays.spans.items()},
+            {n: Pairs(view_as_tensor(own.targets), view_as_tensor(own.anchors)) for n, own in arrays.pairs.items()},
+        )
+
+    @property
+    def arrays(self) -> PatchArrays:
+        """The same without torch."""
+        return PatchArrays(
+            self.increments,
+            as_array(self.protected),
+            as_array(self.energy),
+            as_array(self.targets),
+            as_array(self.anchors),
+            {name: SpanArrays(as_array(own.rows), as_array(own.energy)) for name, own in self.spans.items()},
+            {name: PairArrays(as_array(own.targets), as_array(own.anchors)) for name, own in self.pairs.items()},
+        )
+
     def span_of(self, name: ParamName) -> Span:
         """What a parameter promises not to touch."""
         return self.spans.get(name) or Span(self.protected, self.energy)
@@ -72,147 +91,13 @@ class PatchTensors:
 
     def files(self) -> dict[str, bytes]:
         """The three tensor files, in their one encoding."""
-        return {name: encode(tensors, {"format": "pt"}) for name, tensors in self.by_file().items()}
-
-    def by_file(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Tensor name to tensor, for each file."""
-        factors: dict[str, torch.Tensor] = {}
-        for name, increment in self.increments.items():
-            down, up = _factor_keys(name.removesuffix(_SUFFIX))
-            factors |= {down: increment.A, up: increment.B}
-        basis, targets = (
-            {"rows": self.protected, "energy": self.energy},
-            {"targets": self.targets, "anchors": self.anchors},
-        )
-        for name, span in self.spans.items():
-            basis |= {_own(name, "rows"): span.rows, _own(name, "energy"): span.energy}
-        for name, pairs in self.pairs.items():
-            targets |= {_own(name, "targets"): pairs.targets, _own(name, "anchors"): pairs.anchors}
-        return {WEIGHTS: factors, BASIS: basis, TARGETS: targets}
+        return self.arrays.files()
 
     def specs(self) -> tuple[TensorSpec, ...]:
         """The manifest's list of every tensor, sorted by file and name."""
-        return tuple(
-            TensorSpec(file, TensorIdentity(ParamName(name), dtype_name(t.dtype), tuple(t.shape), digest_tensor(t)))
-            for file, tensors in sorted(self.by_file().items())
-            for name, t in sorted(tensors.items())
-        )
+        return self.arrays.specs()
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
-        """Read the three tensor files strictly.
-
-        Raises:
-            FormatError: anything but the one encoding of the expected tensors, in shapes that fit each other.
-            AlgebraError: factors off the grid or out of range.
-        """
-        increments = _increments(_decode(files, WEIGHTS, frozenset({"F32"})))
-        basis = _doubles(_decode(files, BASIS, frozenset({"F64"})), BASIS, ("rows", "energy"), increments)
-        targets = _doubles(_decode(files, TARGETS, frozenset({"F64"})), TARGETS, ("targets", "anchors"), increments)
-        (rows, energy), (goals, anchors) = basis.pop(None), targets.pop(None)
-        spans = {name: Span(*own) for name, own in basis.items() if name}
-        pairs = {name: Pairs(*own) for name, own in targets.items() if name}
-        found = cls(increments, rows, energy, goals, anchors, spans, pairs)
-        _check_shapes(found)
-        return found
-
-
-def _own(name: ParamName, part: str) -> str:
-    return f"{name.removesuffix(_SUFFIX)}.{part}"
-
-
-def _doubles(
-    tensors: Mapping[str, torch.Tensor], file: str, parts: tuple[str, str], increments: Iterable[ParamName]
-) -> dict[ParamName | None, tuple[torch.Tensor, torch.Tensor]]:
-    """The shared pair of tensors under None, and those of single parameters under their names."""
-    named = {_own(name, part) for name in increments for part in parts}
-    expected = {part for part in tensors if part in named} | set(parts)
-    owners = [name for name in increments if _own(name, parts[0]) in tensors or _own(name, parts[1]) in tensors]
-    expected |= {_own(name, part) for name in owners for part in parts}
-    if set(tensors) != expected:
-        raise FormatError(f"{file}: expected tensors {sorted(expected)[:6]}, got {sorted(tensors)[:6]}")
-    found: dict[ParamName | None, tuple[torch.Tensor, torch.Tensor]] = {
-        name: (tensors[_own(name, parts[0])], tensors[_own(name, parts[1])]) for name in owners
-    }
-    return {**found, None: (tensors[parts[0]], tensors[parts[1]])}
-
-
-def _decode(files: Mapping[str, bytes], name: str, dtypes: frozenset[str]) -> dict[str, torch.Tensor]:
-    data = files[name]
-    tensors = decode(data, what=name, limits=PATCH_LIMITS, dtypes=dtypes)
-    if encode(tensors, {"format": "pt"}) != data:
-        raise FormatError(f"{name}: expected the one deterministic encoding of its tensors, got other bytes")
-    return tensors
-
-
-def _increments(factors: Mapping[str, torch.Tensor]) -> dict[ParamName, Increment]:
-    downs = (_FACTORS[0], _ENCODER_FACTORS[0])
-    stems = {key.removesuffix(down) for key in factors for down in downs if key.endswith(down)}
-    expected = {key for stem in stems for key in _factor_keys(stem)}
-    if not stems or set(factors) != expected:
-        odd = sorted(set(factors) ^ expected)[:3]
-        raise FormatError(f"{WEIGHTS}: expected pairs of factors and nothing else, got {odd}")
-    pairs = {stem: _factor_keys(stem) for stem in sorted(stems)}
-    return {ParamName(stem + _SUFFIX): Increment(factors[down], factors[up]) for stem, (down, up) in pairs.items()}
-
-
-def _factor_keys(stem: str) -> tuple[str, str]:
-    """What the detector and the response of a parameter STEM.weight are called in the file."""
-    down, up = _ENCODER_FACTORS if stem.startswith("text_encoder") else _FACTORS
-    return stem + down, stem + up
-
-
-def _check_shapes(tensors: PatchTensors) -> None:
-    _check_span(Span(tensors.protected, tensors.energy), int(tensors.protected.shape[-1]))
-    _check_pairs(Pairs(tensors.targets, tensors.anchors), int(tensors.protected.shape[-1]))
-    for name, span in tensors.spans.items():
-        _check_span(span, tensors.increments[name].shape[1])
-    for name, pairs in tensors.pairs.items():
-        _check_pairs(pairs, tensors.increments[name].shape[1])
-
-
-def _check_span(span: Span, width: int) -> None:
-    rows = tuple(span.rows.shape)
-    if len(rows) != 2 or rows[0] > rows[1] or tuple(span.energy.shape) != rows[:1]:  # noqa: PLR2004
-        raise FormatError(f"{BASIS}: expected rows [k, d] and energy [k], got {rows} and {[*span.energy.shape]}")
-    if bool((span.energy < 0).any()):
-        raise FormatError(f"{BASIS}: expected energies of 0 or more, got a negative one")
-    check_width(rows[1], width)
-
-
-def _check_pairs(pairs: Pairs, width: int) -> None:
-    targets = tuple(pairs.targets.shape)
-    if len(targets) != 2 or 0 in targets or pairs.anchors.shape != pairs.targets.shape:  # noqa: PLR2004
-        raise FormatError(
-            f"{TARGETS}: expected targets and anchors [m, d], got {targets} and {tuple(pairs.anchors.shape)}"
-        )
-    check_width(targets[1], width)
-
-
-def check_rows(span: Span, seed: Digest) -> None:
-    """Refuse protected rows that protect less than their number says: not orthonormal, or of no energy at all.
-
-    U·Uᵀ = 1 is tested on two vectors that are drawn from the file's own digest, which nobody can choose, so that it
-    costs O(k·d).
-
-    Raises:
-        FormatError: they do.
-    """
-    if span.rows.shape[0] == 0:
-        return
-    if not bool((span.energy > 0).any()):
-        raise FormatError(f"{BASIS}: expected some energy of protected rows above 0, got none: nothing is promised")
-    drawn = torch.randn(span.rows.shape[0], 2, generator=torch.Generator().manual_seed(int(seed[:15], 16)))
-    probe = drawn.to(torch.float64)  # [k, 2]
-    if not bool(torch.allclose(span.rows @ (span.rows.T @ probe), probe, rtol=0, atol=_ORTHONORMAL)):
-        raise FormatError(f"{BASIS}: expected orthonormal rows, got others: they protect less than they say")
-
-
-def check_width(found: int, expected: int) -> None:
-    """Refuse embeddings of different widths in one patch.
-
-    Raises:
-        FormatError: they differ.
-    """
-    if found != expected:
-        raise FormatError(f"the patch: expected one width of embeddings in all its files, got {found} and {expected}")
+        """Read the three tensor files strictly; raises as `PatchArrays.from_files`."""
+        return cls.of(PatchArrays.from_files(files))

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from rasura.patches._io.tensor_bytes import Storable, digest_tensors
+from rasura.patches._io.tensor_bytes import RawValue, Storable, as_tensor, digest_tensors
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:
     import torch
 
-    from rasura.patches.algebra.compose import Layer
     from rasura.patches.algebra.factors import BranchFactors
+    from rasura.patches.algebra.light.layers import Layer
 __all__ = [
     "COMPONENTS",
     "Host",
@@ -33,6 +33,7 @@ __all__ = [
     "ParameterInfo",
     "QuantisedFrom",
     "QuantisedPart",
+    "RawComposed",
     "Reading",
     "Value",
     "name_parameter",
@@ -72,6 +73,14 @@ class Value:
     tensor: "torch.Tensor"
     digest: Digest
     """SHA-256 of its raw bytes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawComposed:
+    """As `Value`, of a host that composes bytes."""
+
+    tensor: RawValue
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +240,14 @@ class Host(Reading, Protocol):
     def compose(
         self,
         layers: "Mapping[ParamName, Layer]",
-        originals: "Mapping[ParamName, torch.Tensor]",
+        originals: Mapping[ParamName, Storable],
         made_of: Mapping[ParamName, MadeOf],
-    ) -> dict[ParamName, Value]:
+    ) -> "Mapping[ParamName, Value | RawComposed]":
         """What parameters are under a set of patches, with digests; nothing is written.
 
         Args:
             layers: what the set adds to each parameter.
-            originals: their values without patches.
+            originals: their values without patches, as `untouched` gives them.
             made_of: what determines each result; a host that remembers values knows them by it.
 
         Raises:
@@ -247,7 +256,7 @@ class Host(Reading, Protocol):
         from rasura.patches.algebra.compose import compose_all  # needs torch; looking at a host does not
 
         del made_of  # nothing is remembered here
-        values = compose_all(originals, layers.values())
+        values = compose_all({name: as_tensor(value) for name, value in originals.items()}, layers.values())
         return {name: Value(values[name], digest) for name, digest in digest_tensors(values).items()}
 
 

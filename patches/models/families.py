@@ -286,3 +286,8 @@ FAMILIES: Final = (
 def find_family(infos: Mapping[ParamName, ParameterInfo]) -> Family | None:
     """The family of a host with these parameters; None for one that is not in the table."""
     return next((family for family in FAMILIES if family.fits(infos)), None)
+
+
+def encoders_of(family: Family | None) -> list[Encoder]:
+    """The encoders of a family in the order of its sequence; without one, CLIP."""
+    return [CLIP] if family is None else [encoder for part in family.sequence for encoder in part]

@@ -7,7 +7,8 @@ from typing import Final
 
 import torch
 
-from rasura.patches.format.patch import Pairs, Patch
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch_tensors import Pairs
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target, align_columns
 

@@ -142,7 +142,7 @@ class Judge:
         target, anchor = self.encode(concept.text), self.encode(concept.anchor)
         if target is None or anchor is None:  # too long for these templates: nothing speaks against it
             return Judgement(concept.text, concept.anchor, 1.0, 1.0, 1.0)
-        moved = 0.0 if kernel is None else self.scale.moved(kernel, target)
+        moved = 0.0 if kernel is None else self.scale.moved(torch.from_numpy(kernel), target)
         apart = self.scale.between(target, anchor)
         return Judgement(concept.text, concept.anchor, apart, moved, self.scale.spread(target))
 

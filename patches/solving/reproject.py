@@ -25,7 +25,8 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
 from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.errors import ErasureRefusedError
-from rasura.patches.format.patch import BASIS, Patch, Span
+from rasura.patches.format.patch import BASIS, Patch
+from rasura.patches.format.patch_tensors import Span
 from rasura.patches.format.protected_spec import BasisSpec
 from rasura.patches.solving.from_manifest import DERIVED
 from rasura.patches.solving.measure import Measurer
@@ -189,4 +190,4 @@ def _described(
         measured=dict(measured),
         supersedes=(patch.patch_id,),
     )
-    return Patch(manifest, tensors)
+    return Patch(manifest, tensors.arrays)

@@ -178,7 +178,7 @@ def retarget_patch(
         tensors=tensors.specs(),
         measured=dict(decimals),
     )
-    return describe_origin(Patch(manifest, tensors), patch, way)
+    return describe_origin(Patch(manifest, tensors.arrays), patch, way)
 
 
 def describe_origin(made: Patch, old: Patch, way: str) -> Patch:
@@ -191,7 +191,7 @@ def describe_origin(made: Patch, old: Patch, way: str) -> Patch:
     """
     named = {DERIVED: "retargeted", f"{DERIVED}_from": old.patch_id, f"{DERIVED}_by": way}
     eraser = replace(made.manifest.eraser, options={**made.manifest.eraser.options, **named})
-    return Patch(replace(made.manifest, eraser=eraser, supersedes=(), requires=()), made.tensors)
+    return Patch(replace(made.manifest, eraser=eraser, supersedes=(), requires=()), made.arrays)
 
 
 def _groups(patch: Patch) -> list[list[ParamName]]:

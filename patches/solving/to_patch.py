@@ -16,7 +16,8 @@ from rasura.patches.erasers.options import encode_options
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import NAMES, NAMES_SIGN, Manifest
 from rasura.patches.format.manifest_parts import ConceptSpec, EraserSpec, TensorIdentity
-from rasura.patches.format.patch import BASIS, Pairs, Patch, PatchTensors, Span
+from rasura.patches.format.patch import BASIS, Patch
+from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.models.base_identity import BaseIdentity
 from rasura.patches.prompts.concept_prompts import Target
@@ -80,7 +81,7 @@ def describe_patch(
         supersedes=tuple(sorted(request.supersedes.get(target.concept, ()))),
         licence=request.licence,
     )
-    return Patch(manifest, tensors)
+    return Patch(manifest, tensors.arrays)
 
 
 def _names(target: Target) -> dict[str, str]:

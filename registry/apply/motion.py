@@ -117,7 +117,7 @@ def move(
 def _prepare(registry: Registry, seen: Glance, present: Stack, target: Stack, limits: Policy) -> Motion:
     if not target:
         return prepare_pristine(registry, seen, present)
-    from rasura.registry.apply.prepare import prepared  # needs torch; taking everything out does not
+    from rasura.registry.apply.prepare import prepared  # needs numpy; taking everything out does not
 
     return prepared(registry, seen, present, target, limits)
 

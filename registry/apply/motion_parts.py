@@ -1,6 +1,6 @@
 """The parts of a motion, without torch: what it will do, from which originals, and which base the host is.
 
-Composing needs torch (`rasura.registry.apply.prepare`); taking everything out does not
+Composing for a model on disk needs numpy (`rasura.registry.apply.prepare`); taking everything out needs neither
 (`rasura.registry.apply.take_all_out`).
 """
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from rasura.patches._io.tensor_bytes import as_tensor
-from rasura.patches.algebra.compose import Layer, layers_of
+from rasura.patches.algebra.light.layers import Layer, layers_of
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.check import Member, Policy, require
 from rasura.patches.errors import BaseMismatchError, CheckRefusedError
@@ -16,7 +15,6 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, ParamName, PatchId
 from rasura.registry._storage.records.records import BaseRecord
 from rasura.registry.apply.hosts import side_branches
-from rasura.registry.apply.hosts.branches import make_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import (
     check_names,
@@ -37,9 +35,6 @@ from rasura.registry.apply.preconditions.look_ahead import note_unready
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import judge_loaded, load_readable
 from rasura.registry.trust.tokenizer_check import check_tokenizer
-
-if TYPE_CHECKING:
-    import torch
 
 _TEXT_ENCODER: Final = "text_encoder"
 _POOLED: Final = ".text_projection.weight"  # of no use to the states; single files hold it transposed
@@ -72,7 +67,7 @@ def prepared(
     stays = [patch_id for patch_id, strength in wanted.items() if present.get(patch_id) == strength]
     loaded = note_unready(registry, wanted, asks, obstacles, in_force=stays, add_base=name_add_base(host))
     stack = loaded.stack
-    layers = {layer.name: layer for layer in layers_of((m.patch.tensors.increments, m.strength) for m in stack)}
+    layers = {layer.name: layer for layer in layers_of((m.patch.arrays.increments, m.strength) for m in stack)}
     # Of both sets: what only the old one touches gets its original back.
     touched = sorted({*layers, *touched_by(registry, present)})
     with obstacles.noting():
@@ -84,10 +79,9 @@ def prepared(
     with obstacles.noting():
         host.ensure_writable(touched)
     originals = Originals.read(seen, touched)
-    tensors = {name: as_tensor(value) for name, value in originals.values.items()}
     # What also puts something in is checked as a whole.
     gone = [] if way.added or way.changed else load_readable(registry, way.removed)
-    found = judge_loaded(registry, loaded, policy, gone=gone, originals=tensors, host=host)  # (2)
+    found = judge_loaded(registry, loaded, policy, gone=gone, originals=originals.values, host=host)  # (2)
     with obstacles.noting():
         require(found.verdict)
     with obstacles.noting():
@@ -98,7 +92,7 @@ def prepared(
         if asks is not None:
             check_tokenizer(registry, host, stack)
     obstacles.refuse()
-    composed = _compose(host, stack, layers, originals, tensors)
+    composed = _compose(host, stack, layers, originals)
     return Motion(
         make_record(registry, host, base, wanted, composed.digest(layers)),
         present,
@@ -106,7 +100,7 @@ def prepared(
         found.keys,
         composed.tensors,
         composed.branches,
-        frozenset(tensors.keys() - layers.keys()),
+        frozenset(originals.values.keys() - layers.keys()),
         state_of(seen, touched),
         composed.digest(composed.entries),
         loaded.revoked,
@@ -118,16 +112,17 @@ def _compose(
     stack: Sequence[Member],
     layers: Mapping[ParamName, Layer],
     originals: Originals,
-    tensors: Mapping[ParamName, torch.Tensor],
 ) -> Composed:
     """The values of the wanted set, from the originals; what no wanted patch touches gets its original back."""
-    merged = {name: layer for name, layer in layers.items() if name in tensors}
-    values = host.compose(merged, tensors, _made_of(stack, originals.digests))
+    merged = {name: layer for name, layer in layers.items() if name in originals.values}
+    values = host.compose(merged, originals.values, _made_of(stack, originals.digests))
     new = {name: name_entry(name, value.tensor, value.digest) for name, value in values.items()}
     plain = {**originals.entries(), **new}
     found = {**originals.values, **{name: value.tensor for name, value in values.items()}}
     if not originals.coded:  # as every model on disk
         return Composed(found, {}, plain)
+    from rasura.registry.apply.hosts.branches import make_branches  # needs torch, as quantised layers do
+
     branches = make_branches(originals.coded, layers)
     return Composed(found, branches, {**plain, **side_branches.entries(host, branches)})
 
@@ -164,7 +159,7 @@ def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> 
     """What each parameter's value is a function of."""
     factors: dict[ParamName, set[tuple[PatchId, int]]] = {}
     for member in stack:
-        for name in member.patch.tensors.increments.keys() & originals.keys():
+        for name in member.patch.arrays.increments.keys() & originals.keys():
             # a set: the sum is exact, in any order
             factors.setdefault(name, set()).add((member.patch_id, member.strength.sixteenths))
     return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}

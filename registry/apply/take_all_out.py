@@ -1,7 +1,7 @@
 """What taking everything out of a host would write: its originals, as they were kept.
 
-The empty set needs no patch verified, nothing checked and nothing composed, so no torch either: a revert on disk
-moves bytes.
+The empty set needs no patch verified, nothing checked and nothing composed, so neither torch nor numpy: a revert on
+disk moves bytes.
 """
 
 from __future__ import annotations

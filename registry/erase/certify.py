@@ -15,7 +15,8 @@ from rasura.patches.checks.kernels.footprint import measured_only, spaces_of
 from rasura.patches.errors import ConceptError, InputError, RasuraError
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import Pairs, Patch
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch_tensors import Pairs
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import identify
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rasura.patches._io.tensor_bytes import Storable, as_tensor, digest_tensors, dtype_name
 from rasura.patches.algebra.strength import Strength
+from rasura.patches.checks.across import Across, reads_across_sites, with_across
 from rasura.patches.checks.check import check
-from rasura.patches.checks.encoder_effects import with_across
 from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.checks.one_space import check_one_space
@@ -17,14 +18,13 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.removal import check_revert
 from rasura.patches.checks.verdict import Accepted, Reason, Refused, Relation, Verdict
 from rasura.patches.errors import NotFoundError, RasuraError, VerificationError
+from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.member import Member
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.base_identity import check_touched
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.types import SHORT, KeyId, PatchId
+from rasura.patches.types import SHORT, KeyId, ParamName, PatchId
 from rasura.registry.registry import Registry
-from rasura.registry.trust.encoder_check import look_across
 from rasura.registry.trust.verified_patch import load_signed
 
 __all__ = [
@@ -186,14 +186,24 @@ def judge_loaded(
         verdict: Verdict = check_revert([*stack, *gone], left, policy, originals)
     else:
         verdict = check(stack, policy, originals)
-    touched = {name for member in stack for name in member.patch.tensors.increments}
+    touched = {name for member in stack for name in member.patch.arrays.increments}
     weighed = originals is not None and touched <= originals.keys()
     try:
-        found = look_across(registry, stack, policy, host=host, progress=progress)
+        found = _look_across(registry, stack, policy, host, progress)
     except NotFoundError as error:
         return Judged(stack, _unseen(verdict, error), loaded.keys, weighed=weighed)
     progress("checking", 1, 1)
     return Judged(stack, with_across(verdict, found, stack), loaded.keys, found.unknown, weighed)
+
+
+def _look_across(
+    registry: Registry, stack: Sequence[Member], policy: Policy, host: Host | None, progress: Progress
+) -> Across:
+    if not reads_across_sites(stack):
+        return Across()
+    from rasura.registry.trust.encoder_check import look_across  # runs a text encoder; few stacks need one
+
+    return look_across(registry, stack, policy, host=host, progress=progress)
 
 
 def find_originals(registry: Registry, stack: Sequence[Member]) -> Originals | None:
@@ -211,11 +221,25 @@ def find_originals(registry: Registry, stack: Sequence[Member]) -> Originals | N
         host = CheckpointHost.open(source)
         if not expected.keys() <= host.parameters().keys():
             return None
-        found = host.originals(expected)
-        check_touched(expected.values(), found, host.location)
+        found = host.untouched(expected)
+        _check_base(expected, found, host.location)
     except RasuraError:
         return None
     return found
+
+
+def _check_base(expected: Mapping[ParamName, TensorIdentity], found: Mapping[ParamName, Storable], where: str) -> None:
+    digests = digest_tensors(found)
+    odd = [p for name, p in expected.items() if TensorIdentity(name, *_describe(found[name]), digests[name]) != p]
+    # Numbers are looked at only where bytes differ, to see whether they are the same in a wider type.
+    if odd:
+        from rasura.patches.models.base_identity import check_touched  # needs torch
+
+        check_touched(odd, {p.name: as_tensor(found[p.name]) for p in odd}, where)
+
+
+def _describe(value: Storable) -> tuple[str, tuple[int, ...]]:
+    return dtype_name(value.dtype), tuple(value.shape)
 
 
 def find_worst(verdict: Verdict) -> dict[str, Worst]:

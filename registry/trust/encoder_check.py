@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rasura.patches.checks.encoder_effects import Across, Prompts, Site, check_encoder_effects, reads_across_sites
+from rasura.patches.checks.across import Across, reads_across_sites
+from rasura.patches.checks.encoder_effects import Prompts, Site, check_encoder_effects
 from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import NotFoundError
 from rasura.patches.format.member import Member

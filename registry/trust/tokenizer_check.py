@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from rasura.patches._io import canonical_json
@@ -17,14 +17,14 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError
 from rasura.patches.format.member import Member
 from rasura.patches.hosts.interface import Host
-from rasura.patches.models.families import find_family
-from rasura.patches.models.text_encoders.clip_or_t5 import Tower
-from rasura.patches.models.text_encoders.load_encoder import take_readers
-from rasura.patches.models.text_encoders.text_encoder import encoders_of, load_readers, tokenizer_state
+from rasura.patches.models.families import encoders_of, find_family
 from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
 from rasura.patches.types import SHORT, Digest
 from rasura.registry._storage.files.durable_files import read_regular, write_atomic
 from rasura.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 
 __all__ = ["check_tokenizer", "remember_tokenizer"]
 
@@ -55,6 +55,9 @@ def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> 
     wrong = [m for m in stack if m.patch.manifest.base.tokenizer != known]
     if not wrong:
         return
+    # Needs torch and the tokenizers' library; files that were looked at before need neither.
+    from rasura.patches.models.text_encoders.text_encoder import load_readers, tokenizer_state
+
     towers = load_readers(folder, find_family(host.parameters()))
     found = digest_of(canonical_json.dumps(tokenizer_state(towers)))
     _remember(registry, raw, found)
@@ -72,6 +75,10 @@ def _check_live(host: Host, stack: Sequence[Member]) -> None:
     expected = {member.patch.manifest.base.tokenizer for member in stack}
     if known is not None and known[0] == seen and expected == {known[1]}:
         return
+    # As above; who has a live pipeline has both.
+    from rasura.patches.models.text_encoders.load_encoder import take_readers
+    from rasura.patches.models.text_encoders.text_encoder import tokenizer_state
+
     towers = take_readers(parts, kinds)
     if towers is None:
         return

@@ -27,7 +27,7 @@ from rasura.registry.trust.keys.revocation import find_reason
 from rasura.registry.trust.roles.roles import name_resigner
 
 if TYPE_CHECKING:
-    from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
+    from rasura.patches.format.patch import Patch  # needs numpy; reading manifests does not
     from rasura.patches.format.signatures.intoto_statement import Statement
     from rasura.patches.format.signatures.signing_key import SigningKey
 
@@ -118,7 +118,7 @@ def verify_files(registry: Registry, files: Mapping[str, bytes], *, in_force: bo
         UntrustedKeyError, RevokedKeyError: no key that signed counts here; the first is named.
         DigestMismatchError, FormatError, AlgebraError: the content is not what was signed, or breaks its format.
     """
-    from rasura.patches.format.patch import Patch  # needs torch; reading manifests does not
+    from rasura.patches.format.patch import Patch  # needs numpy; reading manifests does not
 
     names = sorted(filter(is_signature, files), key=lambda name: (name != SIGNATURE, name))
     if not names:

@@ -22,7 +22,8 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.check import Accepted, Policy, Refused, check
 from rasura.patches.errors import ConflictError, DigestMismatchError, FormatError, RasuraError
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import BASIS, Patch, PatchTensors
+from rasura.patches.format.patch import BASIS, Patch
+from rasura.patches.format.patch_tensors import PatchTensors
 from rasura.patches.format.protected_spec import BasisSpec
 from rasura.patches.types import ParamName
 from rasura.registry.apply.goal import Goal
@@ -59,7 +60,7 @@ def rows(patch: Patch, change: Callable[[torch.Tensor, torch.Tensor], tuple[torc
     """Other protected rows and energies, described truthfully: digest, rank and dimension are theirs."""
     found, energy = change(patch.tensors.protected, patch.tensors.energy)
     tensors = replace(patch.tensors, protected=found.contiguous(), energy=energy.contiguous())
-    other = replace(patch, tensors=tensors, manifest=replace(patch.manifest, tensors=tensors.specs()))
+    other = replace(patch, arrays=tensors.arrays, manifest=replace(patch.manifest, tensors=tensors.specs()))
     return basis(other, sha256=factories.sha256(tensors.files()[BASIS]), rank=int(found.shape[0]))
 
 
@@ -104,7 +105,7 @@ def attacker() -> Patch:
         -3:
     ]  # detectors are blind to it
     tensors = replace(own.tensors, increments=increments, protected=outside, energy=torch.ones(3, dtype=torch.float64))
-    other = replace(own, tensors=tensors, manifest=replace(own.manifest, tensors=tensors.specs()))
+    other = replace(own, arrays=tensors.arrays, manifest=replace(own.manifest, tensors=tensors.specs()))
     return basis(other, sha256=factories.sha256(tensors.files()[BASIS]), rank=3, invariants=0)
 
 

@@ -163,7 +163,7 @@ def test_a_strength_that_would_lose_digits_is_refused() -> None:
     name = next(iter(patch.tensors.increments))
     increment = patch.tensors.increments[name]
     full = Increment(increment.A, torch.full_like(increment.B, 64 - 2.0**-18))
-    odd = Patch(patch.manifest, replace(patch.tensors, increments={**patch.tensors.increments, name: full}))
+    odd = Patch(patch.manifest, replace(patch.arrays, increments={**patch.arrays.increments, name: full}))
     assert encode_kohya([Member(odd, Strength(8))]).rank == increment.rank
     with pytest.raises(BoundExceededError, match="no digit lost"):
         encode_kohya([Member(odd, Strength(12))])

@@ -14,7 +14,8 @@ from support.values import factories
 from rasura.patches.errors import AlgebraError, VerificationError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import DTYPES, BaseSpec, ConceptSpec, EraserSpec, TensorIdentity, TensorSpec
-from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, WEIGHTS, Patch, PatchTensors
+from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, WEIGHTS, Patch
+from rasura.patches.format.patch_tensors import PatchTensors
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.types import Digest, ParamName, PatchId
 

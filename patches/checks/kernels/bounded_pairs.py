@@ -87,8 +87,8 @@ def make_sketch(footprint: Footprint, ground: torch.Tensor, tolerance: float = T
     """
     effect = footprint.effect()
     parts = {}
-    for space, kernel in footprint.kernels.items():
-        targets = footprint.targets[space]
+    for space, own in footprint.kernels.items():
+        targets, kernel = torch.from_numpy(footprint.targets[space]), torch.from_numpy(own)
         rows = ground if space == TEXT and ground.shape[1] == targets.shape[0] else targets.T[:0]
         seen = float(torch.linalg.vector_norm(kernel))
         parts[space] = _compress(kernel, targets, rows, tolerance * effect / seen if seen > 0 else 0.0)

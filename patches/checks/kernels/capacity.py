@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-import torch
+import numpy as np
 
-from rasura.patches.algebra.protected_subspace import EXACT, find_leading
-from rasura.patches.checks.kernels.footprint import spaces_of
+from rasura.patches._io.arrays import Array
+from rasura.patches.checks.kernels.footprint import spaces_of, triangulate
 from rasura.patches.checks.kernels.weigh import digest_span
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.patch_tensors import Span
+from rasura.patches.format.patch_arrays import SpanArrays
 
 GUARD: Final = 0.9999
 """Share of each guarded patch's target energy outside the protected span that stays untouched."""
@@ -33,6 +33,8 @@ LOW: Final = 0.9
 """Share of the dimensions from which a warning is due."""
 _LEFT: Final = 0.25
 """Share of the least energy that a set keeps: what others leave of a direction counts from here on."""
+_NOISE: Final = 1e-7
+"""Share of the targets' norm below which what lies outside is rounding."""
 _SAME: Final = 1e-6
 """Sine of the angle below which two directions are one."""
 
@@ -64,13 +66,13 @@ class Capacity:
             span, invariants = _fullest(patch), patch.manifest.protected.basis.invariants
             spans[digest_span(span), invariants] = span, invariants
         null = _span([span.rows[:invariants] for span, invariants in spans.values()])  # [k0, d]
-        kept = _retained([Span(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
-        both = torch.cat([null, kept])  # [k0 + k, d], orthonormal
-        parts = [_free(patch.tensors.targets.T, both) for patch in reading]
+        kept = _retained([SpanArrays(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
+        both = np.concatenate([null, kept])  # [k0 + k, d], orthonormal
+        parts = [_free(patch.arrays.targets.T, both) for patch in reading]
         # patches may share targets: their span, not their sum
         targets = _span([part for part in parts if part is not None] or [both[:0]])
         width = int(both.shape[1])
-        taken = min(width, int(torch.cat([both, targets]).shape[0]))
+        taken = min(width, int(both.shape[0] + targets.shape[0]))
         return cls(width, int(null.shape[0]), int(both.shape[0] - null.shape[0]), taken - int(both.shape[0]))
 
     @property
@@ -94,13 +96,13 @@ class Capacity:
         return f"{self.width - self.free} of {self.width} dimensions taken ({parts}), {self.free} free"
 
 
-def _fullest(patch: Patch) -> Span:
+def _fullest(patch: Patch) -> SpanArrays:
     """What the text-reading parameter with the least room protects."""
-    spans = [patch.tensors.span_of(name) for name in spaces_of(patch)[TEXT]]
+    spans = [patch.arrays.span_of(name) for name in spaces_of(patch)[TEXT]]
     return max(spans, key=lambda span: int(span.rows.shape[0]))
 
 
-def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
+def _retained(spans: Sequence[SpanArrays], null: Array) -> Array:
     """Orthonormal rows, outside the null prompt's, that hold what all retain sets together keep."""
     held = null
     for span in spans:
@@ -108,28 +110,30 @@ def _retained(spans: Sequence[Span], null: torch.Tensor) -> torch.Tensor:
         if bool(kept.any()):
             rows, energy = span.rows[kept], span.energy[kept]
             # weighed: a direction counts by what prompts have along it
-            left = (rows - (rows @ held.T) @ held) * energy.sqrt()[:, None]
-            _, values, directions = torch.linalg.svd(left, full_matrices=False)
-            held = torch.cat([held, directions[values.square() >= float(energy.min()) * _LEFT]])
+            left = (rows - (rows @ held.T) @ held) * np.sqrt(energy)[:, None]
+            _, values, directions = np.linalg.svd(left, full_matrices=False)
+            held = np.concatenate([held, directions[np.square(values) >= float(energy.min()) * _LEFT]])
     return held[null.shape[0] :]
 
 
-def _free(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor | None:
+def _free(targets: Array, rows: Array) -> Array | None:
     """Orthonormal rows of what of the targets lies outside; None where that is noise."""
     once = targets - rows.T @ (rows @ targets)
     left = once - rows.T @ (rows @ once)  # [d, m]
-    if torch.linalg.vector_norm(left) <= EXACT * torch.linalg.vector_norm(targets):
+    if np.linalg.norm(left) <= _NOISE * np.linalg.norm(targets):
         return None
-    return find_leading(left, GUARD)
+    directions, values, _ = np.linalg.svd(left, full_matrices=False)  # [d, min(d, m)]
+    reached = np.square(values).cumsum()
+    return np.ascontiguousarray(directions[:, : int((reached < GUARD * reached[-1]).sum()) + 1].T)
 
 
-def _span(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def _span(parts: Sequence[Array]) -> Array:
     """Orthonormal rows of all together."""
-    stacked = torch.cat(list(parts))
+    stacked = np.concatenate(list(parts))
     if stacked.shape[0] == 0:
         return stacked
     if stacked.shape[0] > stacked.shape[1]:
-        stacked = torch.linalg.qr(stacked, mode="r")[1]  # the same span in d rows
-    _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
-    kept: torch.Tensor = rows[values > _SAME * values[0]]
+        stacked = triangulate(stacked)  # the same span in d rows
+    _, values, rows = np.linalg.svd(stacked, full_matrices=False)
+    kept: Array = rows[values > _SAME * values[0]]
     return kept

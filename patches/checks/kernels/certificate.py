@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rasura.patches._io.tensor_bytes import as_tensor
 from rasura.patches.checks.kernels.comeback import (
     Blind,
     Pencil,
@@ -30,7 +31,7 @@ from rasura.patches.checks.kernels.footprint import Space, spaces_of
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import Pairs
+from rasura.patches.format.patch_tensors import Pairs
 from rasura.patches.types import ParamName, PatchId
 
 __all__ = ["Ball", "Certificate", "LayerShare", "Mixtures", "certify"]
@@ -134,7 +135,7 @@ def certify(
         own = columns if space == TEXT else None
         pairs = member.patch.tensors.pairs_of(names[0]) if own is None else own
         whole = own is not None or pairs.targets.shape[0] == 1  # one column has no other combinations than multiples
-        layers = {name: _Layer(originals[name].cpu(), _increments(stack, name)) for name in names}
+        layers = {name: _Layer(as_tensor(originals[name]).cpu(), _increments(stack, name)) for name in names}
         pencils = {
             name: Pencil.of(pairs.targets.T, pairs.anchors.T, [layer.see(pairs)]) for name, layer in layers.items()
         }

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
-import torch
+import numpy as np
 
+from rasura.patches._io.arrays import Array
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.format.patch import Patch
@@ -41,14 +42,14 @@ class Footprint:
     """
 
     patch_id: PatchId
-    kernels: Mapping[Space, torch.Tensor]
-    targets: Mapping[Space, torch.Tensor]
+    kernels: Mapping[Space, Array]
+    targets: Mapping[Space, Array]
 
     @classmethod
     def of(cls, patch: Patch) -> Self:
         """The footprint of a patch, from its stored factors and columns."""
         spaces = spaces_of(patch)
-        increments = patch.tensors.increments
+        increments = patch.arrays.increments
         kernels = {space: compute_kernel([increments[name] for name in names]) for space, names in spaces.items()}
         targets = {space: targets_in(patch, space) for space in spaces}
         return cls(patch.patch_id, kernels, targets)
@@ -66,20 +67,20 @@ def spaces_of(patch: Patch) -> dict[Space, list[ParamName]]:
     """The touched parameters by what they read; those that read picture features are left out."""
     reads = patch.manifest.protected.reads
     found: dict[Space, list[ParamName]] = {}
-    for name in sorted(patch.tensors.increments):
+    for name in sorted(patch.arrays.increments):
         what = reads.get(name, TEXT)
         if what == TEXT:
             found.setdefault(TEXT, []).append(name)
-        elif what != IMAGE and name in patch.tensors.pairs:  # without columns there is nothing to measure on
+        elif what != IMAGE and name in patch.arrays.pairs:  # without columns there is nothing to measure on
             found[name] = [name]
     return found
 
 
 def measured_only(patch: Patch) -> tuple[ParamName, ...]:
     """The parameters of a patch for which nothing is promised that algebra could check, sorted."""
-    reads, tensors = patch.manifest.protected.reads, patch.tensors
+    reads, arrays = patch.manifest.protected.reads, patch.arrays
     # rows without energy promise nothing either: whatever leaks on them counts as nothing
-    bare = {name for name in tensors.increments if not bool((tensors.span_of(name).energy > 0).any())}
+    bare = {name for name in arrays.increments if not bool((arrays.span_of(name).energy > 0).any())}
     return tuple(sorted(bare | {name for name, what in reads.items() if what == IMAGE}))
 
 
@@ -88,20 +89,21 @@ def proves(patch: Patch) -> bool:
     return not measured_only(patch)
 
 
-def targets_in(patch: Patch, space: Space) -> torch.Tensor:
+def targets_in(patch: Patch, space: Space) -> Array:
     """The concept's columns [d, m] float64 as the parameters of a space read them."""
-    tensors = patch.tensors
-    return (tensors.targets if space == TEXT else tensors.pairs[ParamName(space)].targets).T
+    arrays = patch.arrays
+    return (arrays.targets if space == TEXT else arrays.pairs[ParamName(space)].targets).T
 
 
-def compute_kernel(increments: Sequence[Increment]) -> torch.Tensor:
+def compute_kernel(increments: Sequence[Increment]) -> Array:
     """K [k, d] float64 with ‖K X‖² = Σ_l ‖B_l A_l X‖², k at most d."""
     rows = [
         # R·A [r, d]: R is r × r, however many outputs there are
-        torch.linalg.qr(torch.cat([i.B for i in group]).to(torch.float64), mode="r")[1] @ group[0].A.to(torch.float64)
+        triangulate(np.concatenate([i.response for i in group]).astype(np.float64))
+        @ group[0].detector.astype(np.float64)
         for group in group_by_detector(increments)
     ]
-    return compact(rows[0] if len(rows) == 1 else torch.cat(rows))
+    return compact(rows[0] if len(rows) == 1 else np.concatenate(rows))
 
 
 def group_by_detector(increments: Iterable[Increment]) -> list[list[Increment]]:
@@ -115,17 +117,22 @@ def group_by_detector(increments: Iterable[Increment]) -> list[list[Increment]]:
 def hash_detector(increment: Increment) -> bytes:
     """The bytes of A: equal for parameters that share a detector."""
     # compared as bytes: equal on the grid is equal to the bit
-    return bytes(increment.A.contiguous().cpu().numpy().tobytes())
+    return increment.detector.tobytes()
 
 
-def compact(rows: torch.Tensor) -> torch.Tensor:
+def compact(rows: Array) -> Array:
     """At most d rows [k, d] with the same ‖rows · X‖ for every X."""
-    return torch.linalg.qr(rows, mode="r")[1] if rows.shape[0] > rows.shape[1] else rows  # RᵀR = rowsᵀ·rows
+    return triangulate(rows) if rows.shape[0] > rows.shape[1] else rows
 
 
-def norm(parts: Iterable[torch.Tensor]) -> float:
+def triangulate(rows: Array) -> Array:
+    """R [min(k, d), d] of rows = Q·R: RᵀR = rowsᵀ·rows, so norms and inner products of columns stay."""
+    return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+def norm(parts: Iterable[Array]) -> float:
     """The Frobenius norm of several matrices together."""
-    return float(sum(float(part.square().sum()) for part in parts) ** 0.5)
+    return float(sum(float(np.square(part).sum()) for part in parts) ** 0.5)
 
 
 def share(changed: float, present: float) -> float:

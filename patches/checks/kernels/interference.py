@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
+from rasura.patches._io.arrays import Array
 from rasura.patches.checks.kernels.footprint import Footprint, Space, share, spaces_of, targets_in
 from rasura.patches.checks.kernels.pair_table import PairTable, divide
 from rasura.patches.format.patch import Patch
@@ -43,11 +45,11 @@ class Stacked:
     count: int
 
     @classmethod
-    def of(cls, parts: Sequence[torch.Tensor | None]) -> Stacked:
+    def of(cls, parts: Sequence[Array | None]) -> Stacked:
         """Stack rows [k, d] of patches; None where a patch has none."""
-        sizes = torch.tensor([0 if part is None else part.shape[0] for part in parts])
+        sizes = torch.tensor([0 if part is None else part.shape[0] for part in parts], dtype=torch.int64)
         owner = torch.repeat_interleave(torch.arange(len(parts)), sizes)  # [Σ]
-        return cls(torch.cat([part for part in parts if part is not None]), owner, len(parts))
+        return cls(torch.cat([torch.from_numpy(part) for part in parts if part is not None]), owner, len(parts))
 
     def to(self, device: torch.device | str) -> Stacked:
         """The same on a device."""
@@ -164,7 +166,7 @@ def compute_angles(one: Footprint, other: Footprint) -> list[float]:
     for space in one.kernels.keys() & other.kernels.keys():
         mine, theirs = _row_space(one.kernels[space]), _row_space(other.kernels[space])
         # singular values of a product of orthonormal rows; rounding lifts some over 1
-        found += [min(1.0, value) for value in torch.linalg.svdvals(mine @ theirs.T).tolist()]
+        found += [min(1.0, value) for value in np.linalg.svd(mine @ theirs.T, compute_uv=False).tolist()]
     return sorted(found, reverse=True)
 
 
@@ -181,10 +183,10 @@ def compute_cosines(
     return table
 
 
-def _row_space(rows: torch.Tensor) -> torch.Tensor:
+def _row_space(rows: Array) -> Array:
     """Orthonormal rows that span the same, to 1e-12 of the largest singular value."""
-    _, values, right = torch.linalg.svd(rows, full_matrices=False)
-    kept: torch.Tensor = right[values > 1e-12 * values[0]] if values.numel() and values[0] > 0 else right[:0]
+    _, values, right = np.linalg.svd(rows, full_matrices=False)
+    kept: Array = right[values > 1e-12 * values[0]] if values.size and values[0] > 0 else right[:0]
     return kept
 
 
@@ -194,7 +196,7 @@ def group_by_parameter(one: Patch, other: Patch) -> dict[ParamName, float]:
     shared = spaces_of(one).keys() & spaces_of(other).keys()
     found = {}
     for space in shared:
-        targets = targets_in(other, space)
+        targets = torch.from_numpy(targets_in(other, space))
         for name in spaces_of(one)[space]:
             increment = one.tensors.increments[name]
             moved = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ targets)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import torch
+import numpy as np
 
+from rasura.patches._io.arrays import Array
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.checks.kernels.footprint import Space, hash_detector, norm, spaces_of
+from rasura.patches.checks.kernels.footprint import Space, hash_detector, norm, spaces_of, triangulate
 from rasura.patches.format.patch import Patch
 from rasura.patches.types import ParamName
 
@@ -34,11 +35,11 @@ class SpaceGroup:
 
     space: Space
     names: frozenset[ParamName]
-    factor: torch.Tensor
-    detectors: torch.Tensor
-    owner: torch.Tensor
+    factor: Array
+    detectors: Array
+    owner: Array
 
-    def moved(self, weights: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def moved(self, weights: Array, inputs: Array) -> Array:
         """R·(w ∘ A X) [k, m]: its norm is that of the group's outputs.
 
         Args:
@@ -47,7 +48,8 @@ class SpaceGroup:
         """
         chosen = weights[self.owner]  # [Σr] or [Σr, m]
         seen = self.detectors @ inputs  # [Σr, m]
-        return self.factor @ (seen * (chosen[:, None] if chosen.dim() == 1 else chosen))
+        found: Array = self.factor @ (seen * (chosen[:, None] if chosen.ndim == 1 else chosen))
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,8 +65,8 @@ class Total:
         for place, patch in enumerate(patches):
             for space, names in spaces_of(patch).items():
                 for name in names:
-                    touching.setdefault((space, name), []).append((place, patch.tensors.increments[name]))
-        own = {name for patch in patches for name in patch.tensors.spans}  # these read, or promise, something of theirs
+                    touching.setdefault((space, name), []).append((place, patch.arrays.increments[name]))
+        own = {name for patch in patches for name in patch.arrays.spans}  # these read, or promise, something of theirs
         grouped: dict[tuple[object, ...], list[ParamName]] = {}
         for (space, name), terms in sorted(touching.items()):
             # same patches, same detectors, same order
@@ -72,7 +74,7 @@ class Total:
             grouped.setdefault((space, name if name in own else "", alike), []).append(name)
         return cls(tuple(_group(key[0], names, touching) for key, names in grouped.items()))
 
-    def energy(self, weights: torch.Tensor, inputs: Callable[[Space, ParamName], torch.Tensor | None]) -> float:
+    def energy(self, weights: Array, inputs: Callable[[Space, ParamName], Array | None]) -> float:
         """‖Σ_p w_p Δ_p X‖ over all groups.
 
         Args:
@@ -91,10 +93,10 @@ def _group(
 ) -> SpaceGroup:
     assert isinstance(space, str)
     terms = touching[space, names[0]]
-    responses = [torch.cat([i.B for _, i in touching[space, name]], dim=1) for name in names]  # [d_out, Σr] each
+    # [d_out, Σr] each
+    responses = [np.concatenate([i.response for _, i in touching[space, name]], axis=1) for name in names]
     # the norm of the outputs survives, their number does not
-    factor = torch.linalg.qr(torch.cat(responses).to(torch.float64), mode="r")[1]
-    detectors = torch.cat([increment.A for _, increment in terms]).to(torch.float64)
-    ranks = torch.tensor([increment.rank for _, increment in terms])
-    owner = torch.repeat_interleave(torch.tensor([place for place, _ in terms]), ranks)  # [Σr]
+    factor = triangulate(np.concatenate(responses).astype(np.float64))
+    detectors = np.concatenate([increment.detector for _, increment in terms]).astype(np.float64)
+    owner = np.repeat([place for place, _ in terms], [increment.rank for _, increment in terms])  # [Σr]
     return SpaceGroup(space, frozenset(names), factor, detectors, owner)

@@ -13,14 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch
+import numpy as np
 
+from rasura.patches._io.arrays import Array, as_array, widen
+from rasura.patches._io.tensor_bytes import RawValue, Storable
 from rasura.patches.checks.kernels.footprint import share, spaces_of
 from rasura.patches.format.patch import Patch
-from rasura.patches.format.patch_tensors import PatchTensors, Span
+from rasura.patches.format.patch_arrays import PatchArrays, SpanArrays
 from rasura.patches.types import ParamName
 
-Originals = Mapping[ParamName, "torch.Tensor"]
+Originals = Mapping[ParamName, Storable]
 """The base's own values of parameters, in the base's dtype."""
 
 _HELD: Final = 0.999
@@ -69,18 +71,18 @@ def weigh(patches: Sequence[Patch], originals: Originals | None = None) -> list[
     ]
 
 
-def digest_promise(tensors: PatchTensors) -> bytes:
+def digest_promise(arrays: PatchArrays) -> bytes:
     """SHA-256 over all protected rows and energies: equal for equal promises, whatever a manifest calls them."""
-    shared = ("", Span(tensors.protected, tensors.energy))
-    parts = (name.encode() + digest_span(span) for name, span in (shared, *sorted(tensors.spans.items())))
+    shared = ("", SpanArrays(arrays.protected, arrays.energy))
+    parts = (name.encode() + digest_span(span) for name, span in (shared, *sorted(arrays.spans.items())))
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def digest_span(span: Span) -> bytes:
+def digest_span(span: SpanArrays) -> bytes:
     """SHA-256 over rows and energies."""
-    found = hashlib.sha256(str(tuple(span.rows.shape)).encode())
-    for tensor in (span.rows, span.energy):
-        found.update(tensor.contiguous().cpu().numpy().tobytes())
+    found = hashlib.sha256(str(span.rows.shape).encode())
+    for array in (span.rows, span.energy):
+        found.update(array.tobytes())
     return found.digest()
 
 
@@ -93,7 +95,7 @@ class _Strongest:
     """The strongest protected rows as columns √(E/ΣE)·u [d, k], and ΣE; `key` is equal for equal rows."""
 
     key: bytes
-    columns: torch.Tensor
+    columns: Array
     total: float
 
 
@@ -105,54 +107,69 @@ class _Leading:
 
     def of(self, patch: Patch, name: ParamName) -> _Strongest:
         """Those that a parameter promises."""
-        place = id(patch), name if name in patch.tensors.spans else None
+        place = id(patch), name if name in patch.arrays.spans else None
         if place not in self._found:
-            span = patch.tensors.span_of(name)
+            span = patch.arrays.span_of(name)
             self._found[place] = _Strongest(digest_span(span), *_leading(span))
         return self._found[place]
 
 
 def _weigh_one(
-    name: ParamName, patches: Sequence[Patch], promises: Sequence[_Strongest], weight: torch.Tensor
+    name: ParamName, patches: Sequence[Patch], promises: Sequence[_Strongest], weight: Storable
 ) -> list[tuple[float, float, float]]:
     """For each patch ‖W U √E‖², ‖(W + Δ) T − W C*‖² and ‖W (C* − T)‖² in one parameter."""
     leading = {promise.key: promise for promise in promises}
-    wanted = [patch.tensors.pairs_of(name) for patch in patches]
+    wanted = [patch.arrays.pairs_of(name) for patch in patches]
     # [d, k] for each distinct promise, then [d, m] for each patch: many small products become one GEMM.
     columns = [*(p.columns for p in leading.values()), *((pair.anchors - pair.targets).T for pair in wanted)]
     # float32 is enough for the four digits that anybody looks at, and half the memory
-    inputs = torch.cat(columns, dim=1).to(weight.device, torch.float32)  # [d, Σ k + Σ m]
-    whole = (weight.to(torch.float32) @ inputs).cpu()  # [o, Σ k + Σ m] = [o, d] @ [d, Σ k + Σ m]
-    outputs = torch.split(whole, [part.shape[1] for part in columns], dim=1)
+    inputs = np.concatenate(columns, axis=1).astype(np.float32)  # [d, Σ k + Σ m]
+    whole = _multiply(weight, inputs)  # [o, Σ k + Σ m]
+    outputs = np.split(whole, np.cumsum([part.shape[1] for part in columns])[:-1], axis=1)
     heads = zip(leading.values(), outputs[: len(leading)], strict=True)
-    energies = {promise.key: float(part.square().sum()) * promise.total for promise, part in heads}
+    energies = {promise.key: _energy(part) * promise.total for promise, part in heads}
     found = []
     for patch, promise, pair, asked in zip(patches, promises, wanted, outputs[len(leading) :], strict=True):
-        increment = patch.tensors.increments[name]
+        increment = patch.arrays.increments[name]
         # ΔW never stands in memory as a whole: A first, so that what is in between is [r, m].
-        done = increment.B.to(torch.float64) @ (increment.A.to(torch.float64) @ pair.targets.T)  # [o, m]
+        seen = increment.detector.astype(np.float64) @ pair.targets.T  # [r, m]
+        done = increment.response.astype(np.float64) @ seen  # [o, m]
         # (W + Δ) T − W C* = Δ T − W (C* − T), and `asked` is W (C* − T) [o, m] already
-        found.append((energies[promise.key], float((done - asked).square().sum()), float(asked.square().sum())))
+        found.append((energies[promise.key], _energy(done - asked), _energy(asked)))
     return found
 
 
-def _leading(span: Span) -> tuple[torch.Tensor, float]:
+def _multiply(weight: Storable, inputs: Array) -> Array:
+    """[o, d] @ [d, k] in float32, where the weight is."""
+    if isinstance(weight, RawValue):
+        found: Array = widen(weight) @ inputs
+        return found
+    wide = weight.float()  # a tensor on a device stays there: its columns are many, what comes back is little
+    return as_array(wide @ wide.new_tensor(inputs))
+
+
+def _energy(part: Array) -> float:
+    return float(np.square(part).sum())
+
+
+def _leading(span: SpanArrays) -> tuple[Array, float]:
     """The strongest rows as columns √(E/ΣE)·u [d, k], and ΣE."""
     total = float(span.energy.sum())
     if total == 0:
         return span.rows[:0].T, 0.0
-    energy, order = (span.energy / total).sort(descending=True)  # [k], shares of the whole
-    kept = int((energy.cumsum(0) < _HELD).sum()) + 1
-    return (span.rows[order[:kept]] * energy[:kept].sqrt()[:, None]).T, total
+    order = np.argsort(-span.energy)
+    energy = span.energy[order] / total  # [k], shares of the whole
+    kept = int((energy.cumsum() < _HELD).sum()) + 1
+    return (span.rows[order[:kept]] * np.sqrt(energy[:kept])[:, None]).T, total
 
 
 def _estimate(patch: Patch) -> float:
     """‖W U √E‖ as the patch's own effect gives it: ‖Δ T‖ ÷ ‖C* − T‖ · √ΣE in each parameter."""
     total = 0.0
     for name in _names(patch):
-        pairs, increment = patch.tensors.pairs_of(name), patch.tensors.increments[name]
-        seen = increment.A.to(torch.float64) @ pairs.targets.T  # [r, m] = [r, d] @ [d, m]
-        moved = float((increment.B.to(torch.float64) @ seen).square().sum())
-        asked = float((pairs.anchors - pairs.targets).square().sum())
-        total += moved / asked * float(patch.tensors.span_of(name).energy.sum()) if asked > 0 else 0.0
+        pairs, increment = patch.arrays.pairs_of(name), patch.arrays.increments[name]
+        seen = increment.detector.astype(np.float64) @ pairs.targets.T  # [r, m] = [r, d] @ [d, m]
+        moved = _energy(increment.response.astype(np.float64) @ seen)
+        asked = _energy(pairs.anchors - pairs.targets)
+        total += moved / asked * float(patch.arrays.span_of(name).energy.sum()) if asked > 0 else 0.0
     return math.sqrt(total)

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rasura.patches._io.byte_ranges import (
+    NewFiles,
     digest_ranges,
     read_range,
     remove_file,
@@ -128,8 +129,9 @@ class RollbackJournal:
         self._state.create(identity)
         self.reached("folder made")
         fresh = [change for change in record.changes if change.staged]
-        # Together, so that a medium makes many of them durable in one go.
-        count_at_once(lambda change: self._stage(change, infos[change.staged], files), fresh)
+        with NewFiles() as staged:
+            count_at_once(lambda change: self._stage(change, infos[change.staged], files, staged), fresh)
+            count_at_once(lambda change: self._keep(change, staged), fresh)
         sync_folder(self._state.staging)
         self.reached("originals durable")
         replace_file(self._pending, self._journal_bytes(record, files), mode=_mode(record.files, files))
@@ -137,10 +139,14 @@ class RollbackJournal:
         sync_folder(self._state.path)
         self.reached("begun")
 
-    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles) -> None:
+    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles, staged: NewFiles) -> None:
         header = original_header(info, change.old, change.stop - change.start)
         path = self._state.staging / change.staged
-        replace_file(path, _pieces(header, change, files), mode=_mode([change.file], files))
+        staged.write(path, _pieces(header, change, files), mode=_mode([change.file], files))
+        self.reached("original written")
+
+    def _keep(self, change: RangeChange, staged: NewFiles) -> None:
+        staged.put(self._state.staging / change.staged)
         self.reached("original staged")
 
     def _journal_bytes(self, record: Record, files: WeightFiles) -> Iterator[bytes]:

@@ -183,11 +183,12 @@ class TorchHost(Host):
     def compose(
         self,
         layers: Mapping[ParamName, Layer],
-        originals: Mapping[ParamName, torch.Tensor],
+        originals: Mapping[ParamName, Storable],
         made_of: Mapping[ParamName, MadeOf],
     ) -> dict[ParamName, Value]:
         """What parameters are under a set of patches; values that it has had are neither composed nor hashed again."""
-        return compose_values(layers, originals, made_of, self.memory)
+        tensors = {name: as_tensor(value) for name, value in originals.items()}
+        return compose_values(layers, tensors, made_of, self.memory)
 
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present values' raw bytes."""

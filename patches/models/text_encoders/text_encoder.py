@@ -26,8 +26,8 @@ from rasura.patches._io.json_fields import show
 from rasura.patches.algebra.one_thread import map_in_single_threads
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.families import CLIP, find_family
-from rasura.patches.models.family import Encoder, Family
+from rasura.patches.models.families import CLIP, encoders_of, find_family
+from rasura.patches.models.family import Family
 from rasura.patches.models.remembered_texts import Memory
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_of
@@ -300,8 +300,3 @@ def load_readers(folder: Path, family: Family | None = None) -> list[Tower]:
         UnsupportedHostError: they cannot be loaded.
     """
     return [load_reader(folder, encoder) for encoder in encoders_of(family)]
-
-
-def encoders_of(family: Family | None) -> list[Encoder]:
-    """The encoders of a family in the order of its sequence; without one, CLIP."""
-    return [CLIP] if family is None else [encoder for part in family.sequence for encoder in part]

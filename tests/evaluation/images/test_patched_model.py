@@ -97,7 +97,7 @@ def test_a_patch_may_touch_the_text_encoder(workshop: Workshop) -> None:
     out, width = workshop.host().parameters()[name].shape
     increment = Increment(torch.full((1, width), 2.0**-5), torch.full((out, 1), 0.25))
     tensors = replace(member.patch.tensors, increments={**member.patch.tensors.increments, name: increment})
-    odd = EvaluatedPatch(replace(member.patch, tensors=tensors), Strength())
+    odd = EvaluatedPatch(replace(member.patch, arrays=tensors.arrays), Strength())
     prints = Digest("0" * 64), Digest("1" * 64)
     patched = PatchedModel(Painter.load(workshop.model, Sampling(steps=1)), workshop.host(), [odd], prints)
     encoder = patched.painter.pipeline.text_encoder

@@ -226,7 +226,7 @@ def strong(patch: Patch, response: float) -> Patch:
         return Increment(torch.cat([increment.A, silent]), torch.cat([increment.B, loud], dim=1))
 
     increments = {name: louder(increment) for name, increment in patch.tensors.increments.items()}
-    return replace(patch, tensors=replace(patch.tensors, increments=increments))
+    return replace(patch, arrays=replace(patch.arrays, increments=increments))
 
 
 def test_a_sum_that_float64_would_round_is_refused_and_one_just_below_accepted(joint: list[Patch]) -> None:
@@ -242,7 +242,7 @@ def test_a_broken_own_promise_is_refused() -> None:
     """A detector that looks into its own protected set, such as one solved for another retain set."""
     careless = World(retained=2).erase(DOG)[0]
     honest = WORLD.erase(DOG)[0]
-    broken = replace(careless, tensors=replace(honest.tensors, increments=careless.tensors.increments))
+    broken = replace(careless, arrays=replace(honest.arrays, increments=careless.arrays.increments))
     reason = refusal(members([broken]))
     assert "breaks its own promise" in reason.text
     assert "--concept dog" in reason.hint

@@ -10,7 +10,8 @@ from support.values.factories import TinyBase, tiny_request
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.protected_subspace import RankRule
 from rasura.patches.algebra.strength import ONE
-from rasura.patches.checks.encoder_effects import Site, check_encoder_effects, reads_across_sites
+from rasura.patches.checks.across import reads_across_sites
+from rasura.patches.checks.encoder_effects import Site, check_encoder_effects
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.format.member import Member
@@ -63,7 +64,7 @@ def _of_second(patch: Patch) -> Patch:
     manifest = replace(
         manifest, base=replace(manifest.base, parameters=parameters), protected=protected, tensors=tensors.specs()
     )
-    return Patch(manifest, tensors)
+    return Patch(manifest, tensors.arrays)
 
 
 def test_what_the_second_encoder_does_to_a_reader_is_what_dense_arithmetic_gives(

@@ -10,6 +10,7 @@ import torch
 from support.values import factories
 from support.values.factories import World
 
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import RankRule, build_protected_basis
 from rasura.patches.checks.check import check
 from rasura.patches.checks.kernels.capacity import Capacity
@@ -91,13 +92,13 @@ def test_a_leak_that_only_the_leaving_patch_made_up_for_is_refused(joint: list[M
     """Two that leak alike with opposite signs: together they keep the promise, alone neither does."""
     careless = World(retained=2).erase(DOG)[0].tensors.increments
     honest = joint[0].patch
-    leaky = replace(honest, tensors=replace(honest.tensors, increments=careless))
-    negative = {name: replace(increment, B=-increment.B) for name, increment in careless.items()}
+    leaky = replace(honest, arrays=replace(honest.arrays, increments=careless))
+    negative = {name: Increment(increment.A, -increment.B) for name, increment in careless.items()}
     concept = replace(leaky.manifest.concept, text="something else")
     other = replace(
         leaky,
         manifest=replace(leaky.manifest, concept=concept),
-        tensors=replace(leaky.tensors, increments=negative),
+        arrays=replace(leaky.arrays, increments=negative),
     )
     stack = [Member(leaky), Member(other), joint[1]]
     loose = Policy(pair=1e9, own=1e9)

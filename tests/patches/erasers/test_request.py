@@ -132,7 +132,7 @@ def test_without_a_retain_set_the_null_prompt_is_protected(tiny: TinyBase) -> No
     own = next(r for r in require(check([Member(patch)])).relations if r.check == "own")
     assert 0 < own.value < 1e-5  # a promise that is weighed, not one of nothing
     careless = replace(patch.tensors, protected=patch.tensors.protected.flip(1))
-    assert isinstance(check([Member(replace(patch, tensors=careless))]), Refused)
+    assert isinstance(check([Member(replace(patch, arrays=careless.arrays))]), Refused)
 
 
 # --- Twice the same ---------------------------------------------------------------------------------------------------

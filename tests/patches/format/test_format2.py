@@ -20,7 +20,8 @@ from rasura.patches.errors import FormatError
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec, TensorIdentity
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, Pairs, Patch, PatchTensors, Span, read_folder
+from rasura.patches.format.patch import BASIS, CONTENT, MANIFEST, TARGETS, Patch, read_folder
+from rasura.patches.format.patch_tensors import Pairs, PatchTensors, Span
 from rasura.patches.types import ParamName
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "patch_v2"
@@ -70,7 +71,7 @@ def patch_of(base: Patch, tensors: PatchTensors, reads: dict[ParamName, str]) ->
         protected=protected,
         tensors=tensors.specs(),
     )
-    return Patch(manifest, tensors)
+    return Patch(manifest, tensors.arrays)
 
 
 def test_the_golden_patch_has_its_bytes() -> None:
@@ -136,7 +137,7 @@ def test_a_word_that_no_parameter_reads_is_refused() -> None:
 
 def test_tensors_of_a_parameter_need_each_other() -> None:
     files = golden().files()
-    own = golden().tensors.by_file()[TARGETS]
+    own = golden().arrays.by_file()[TARGETS]
     own.pop(f"{FC2.removesuffix('.weight')}.anchors")
     with pytest.raises(FormatError, match="expected tensors"):
         Patch.from_files({**files, TARGETS: encode(own, {"format": "pt"})})

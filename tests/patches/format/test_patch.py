@@ -31,10 +31,10 @@ from rasura.patches.format.patch import (
     TARGETS,
     WEIGHTS,
     Patch,
-    PatchTensors,
     read_folder,
     write_folder,
 )
+from rasura.patches.format.patch_tensors import PatchTensors
 from rasura.patches.types import ParamName
 
 WORLD = World(width=24, retained=4, outs=(6, 8))
@@ -47,7 +47,7 @@ def patch() -> Patch:
 
 def rebuilt(patch: Patch, changed: PatchTensors) -> dict[str, bytes]:
     """The files of a patch of other tensors, which its manifest names."""
-    return Patch(replace(patch.manifest, tensors=changed.specs()), changed).files()
+    return Patch(replace(patch.manifest, tensors=changed.specs()), changed.arrays).files()
 
 
 # --- Folders ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 from support.values import factories
 from support.values.factories import World
 
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import Moment
 from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
 from rasura.patches.erasers.columns import Columns, compress_columns
@@ -78,7 +79,7 @@ def test_an_anchor_that_is_the_target_has_no_residual(erasure: Erasure) -> None:
 
 
 def test_no_increment_leaves_everything(erasure: Erasure) -> None:
-    nothing = {name: replace(i, B=torch.zeros_like(i.B)) for name, i in erasure.increments.items()}
+    nothing = {name: Increment(i.A, torch.zeros_like(i.B)) for name, i in erasure.increments.items()}
     found = Measurer(WORLD.weights, WORLD.reference).measure(replace(erasure, increments=nothing), DOG, BASIS)
     assert (found.residual, found.effect, found.null, found.retained, found.held_out) == (1.0, 0.0, 0.0, 0.0, 0.0)
 

@@ -112,4 +112,4 @@ def test_refusals() -> None:
 
 
 def replace_targets(patch: Patch, targets: torch.Tensor) -> Patch:
-    return replace(patch, tensors=replace(patch.tensors, targets=targets, anchors=targets))
+    return replace(patch, arrays=replace(patch.tensors, targets=targets, anchors=targets).arrays)

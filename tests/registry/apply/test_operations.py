@@ -16,6 +16,7 @@ import torch
 from support.models.tiny import TinySpec, tiny_model, tiny_pipeline
 from support.registries.workshop import ALICE, SPEC, Mortal, Workshop, copy_of, digests, erased, silent, start, workshop
 
+from rasura.patches._io.byte_ranges import NewFiles
 from rasura.patches._io.tensor_bytes import Storable
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength
@@ -705,11 +706,11 @@ class Late(RollbackJournal):
 
     meddled: ClassVar[list[Path]] = []
 
-    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles) -> None:
+    def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles, staged: NewFiles) -> None:
         if not self.meddled:
             self.meddled.append(self._state.root / change.file)
             flip(self.meddled[0], change.start)
-        super()._stage(change, info, files)
+        super()._stage(change, info, files, staged)
 
 
 class LateHost(CheckpointHost):

@@ -60,3 +60,21 @@ def test_it_is_what_composing_the_empty_set_gives(workshop: Workshop) -> None:
     for name, value in host.untouched(light.tensors).items():
         assert bytes(value.data) == originals[name].view(torch.uint8).numpy().tobytes()
         assert same_bits(originals[name], host.lent([name])[name])
+
+
+def test_putting_in_taking_out_and_checking_on_disk_import_no_torch(workshop: Workshop) -> None:
+    model = ("--model", workshop.model)
+    pristine = {path.name: path.read_bytes() for path in workshop.model.rglob("*.safetensors")}
+    for words in (
+        ("stack", "create", "both", workshop.dog, workshop.van_gogh),
+        ("patch", "check", workshop.dog, workshop.van_gogh),
+        ("patch", "apply", workshop.dog, *model),
+        ("patch", "apply", workshop.van_gogh, *model),
+        ("patch", "revert", workshop.dog, "--yes", *model),
+        ("patch", "switch", "both", "--yes", *model),
+    ):
+        code, modules = imported_by(*words, cwd=workshop.folder)
+        assert (words[:2], code, modules & (HEAVY - {"numpy"})) == (words[:2], 0, set())
+    with workshop.open() as registry:
+        operations.revert(registry, workshop.host(), [workshop.dog, workshop.van_gogh], ALICE)
+    assert {path.name: path.read_bytes() for path in workshop.model.rglob("*.safetensors")} == pristine

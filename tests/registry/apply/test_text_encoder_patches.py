@@ -94,7 +94,7 @@ def test_the_files_hold_each_layers_own_rows_and_targets(registry: Registry, pai
     spelled = {
         f"{name.removesuffix('.weight')}.lora_linear_layer.{part}.weight" for name in FC2 for part in ("down", "up")
     }
-    assert set(patch.tensors.by_file()[WEIGHTS]) == spelled
+    assert set(patch.arrays.by_file()[WEIGHTS]) == spelled
     again = Patch.from_files(patch.files())
     assert again.patch_id == painting
     assert again.files() == patch.files()
@@ -118,7 +118,7 @@ def test_the_check_sees_a_promise_broken_inside_the_encoder(registry: Registry, 
     direction = patch.tensors.increments[name].A[:1].double()
     rows = direction / direction.norm()
     spans[name] = replace(spans[name], rows=rows, energy=torch.ones(1, dtype=torch.float64))
-    broken = Patch(patch.manifest, replace(patch.tensors, spans=spans))
+    broken = Patch(patch.manifest, replace(patch.tensors, spans=spans).arrays)
     assert not isinstance(check([Member(broken)]), Accepted)
 
 
@@ -245,7 +245,7 @@ def test_one_spelling_of_a_text_encoders_factors(registry: Registry, painting: P
     patch = load_verified(registry, painting)
     factors = {
         key.replace("lora_linear_layer.down", "lora_A").replace("lora_linear_layer.up", "lora_B"): tensor
-        for key, tensor in patch.tensors.by_file()[WEIGHTS].items()
+        for key, tensor in patch.arrays.by_file()[WEIGHTS].items()
     }
     with pytest.raises(FormatError, match="expected pairs of factors and nothing else"):
         Patch.from_files({**patch.files(), WEIGHTS: encode(factors, {"format": "pt"})})

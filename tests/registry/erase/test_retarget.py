@@ -175,7 +175,7 @@ def test_responses_that_are_no_map_of_the_embedding(workshop: Workshop, registry
         name: Increment.quantised(own.A, torch.randn(own.B.shape, generator=generator) * own.B.std())
         for name, own in patch.tensors.increments.items()
     }
-    odd = replace(patch, tensors=replace(patch.tensors, increments=trained))
+    odd = replace(patch, arrays=replace(patch.arrays, increments=trained))
     with pytest.raises(ErasureRefusedError, match="no map of the text embedding") as caught:
         responses_of(odd, weights)
     assert float(str(caught.value.details["fit"])) > 0.1

@@ -11,9 +11,10 @@ import torch
 from support.registries.workshop import Workshop, copy_of, request_for, silent, workshop_template
 
 from rasura.patches.algebra.compose import compose, layers_of
+from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.strength import ONE, Strength
+from rasura.patches.checks.across import Across, reads_across_sites, with_across
 from rasura.patches.checks.check import Accepted, Member, check
-from rasura.patches.checks.encoder_effects import Across, reads_across_sites, with_across
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Refused
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
@@ -155,8 +156,8 @@ def test_leaks_are_those_on_the_retained_prompts_encoded_again(
 
 def test_an_encoder_that_no_patch_moves_adds_nothing(registry: Registry, stack: list[Member]) -> None:
     dog, van_gogh, painting = stack
-    still = {name: replace(i, B=torch.zeros_like(i.B)) for name, i in painting.patch.tensors.increments.items()}
-    idle = Member(replace(painting.patch, tensors=replace(painting.patch.tensors, increments=still)))
+    still = {name: Increment(i.A, torch.zeros_like(i.B)) for name, i in painting.patch.tensors.increments.items()}
+    idle = Member(replace(painting.patch, arrays=replace(painting.patch.arrays, increments=still)))
     found = look_across(registry, [dog, van_gogh, idle], LOOSE)
     for kind in ("site", "moved-own", "moved-stack"):
         assert set(numbers(found, kind).values()) == {0.0}

@@ -28,7 +28,8 @@ from rasura.patches.erasers.interface import Erasure
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec, ConceptSpec, EraserSpec, TensorIdentity
-from rasura.patches.format.patch import Patch, PatchTensors
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch_tensors import PatchTensors
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.base_identity import BaseIdentity, identify
@@ -179,7 +180,7 @@ class World:
             measured.decimals(free=solution.free, guarded=solution.guarded),
             requires=requires,
         )
-        return Patch(manifest, tensors)
+        return Patch(manifest, tensors.arrays)
 
     @cached_property
     def base(self) -> BaseSpec:

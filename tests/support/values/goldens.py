@@ -5,7 +5,8 @@ from support.values import factories
 
 from rasura.patches.format.manifest import Manifest
 from rasura.patches.format.manifest_parts import BaseSpec, ConceptSpec, EraserSpec, TensorIdentity
-from rasura.patches.format.patch import BASIS, Patch, PatchTensors
+from rasura.patches.format.patch import BASIS, Patch
+from rasura.patches.format.patch_tensors import PatchTensors
 from rasura.patches.format.protected_spec import BasisSpec, ProtectedSpec, RetainSpec
 from rasura.patches.types import PatchId
 
@@ -47,4 +48,4 @@ def golden() -> Patch:
         (PatchId("ef" * 32),),
         "CC-BY-4.0",
     )
-    return Patch(manifest, tensors)
+    return Patch(manifest, tensors.arrays)

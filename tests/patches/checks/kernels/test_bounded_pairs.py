@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ def made(seed: int, N: torch.Tensor, *, columns: int, rank: int, keeps: bool, la
     falling = factories.normal(3 * seed + 1, WIDTH, columns) * 2.0 ** -torch.arange(columns, dtype=torch.float64)
     own = falling @ torch.linalg.qr(factories.normal(3 * seed + 2, columns, columns))[0]
     shared = N.T @ factories.normal(7, len(N), columns) * COMMON  # one for all patches, as the null prompt is
-    return Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(increments)}, {TEXT: own + shared})
+    return Footprint(PatchId(f"{seed:064x}"), {TEXT: compute_kernel(increments)}, {TEXT: (own + shared).numpy()})
 
 
 @st.composite
@@ -78,7 +79,7 @@ def test_beside_patches_of_one_base_it_is_as_near_as_it_says(count: int, toleran
     prints = [made(seed, N, columns=columns, rank=1, keeps=True) for seed in range(count)]
     sketches = [make_sketch(found, N, tolerance) for found in prints]
     exact, bounds = Interference(prints).matrix(), BoundedPairs(sketches).matrix()
-    sizes = torch.tensor([float(found.kernels[TEXT].norm()) for found in prints], dtype=torch.float64)
+    sizes = torch.tensor([float(np.linalg.norm(found.kernels[TEXT])) for found in prints], dtype=torch.float64)
     for p in range(count):
         for q in range(count):
             if p != q:
@@ -107,7 +108,7 @@ def test_blind_and_strange_patches_are_infinitely_disturbed_or_not_at_all() -> N
     N = ground(11, 3)
     seen = made(1, N, columns=3, rank=1, keeps=True)
     blind = Footprint(
-        PatchId("f" * 64), {TEXT: torch.zeros(1, WIDTH).double()}, made(5, N, columns=2, rank=1, keeps=True).targets
+        PatchId("f" * 64), {TEXT: np.zeros((1, WIDTH))}, made(5, N, columns=2, rank=1, keeps=True).targets
     )
     other = Footprint(PatchId("e" * 64), {"unet.x.weight": seen.kernels[TEXT]}, {"unet.x.weight": seen.targets[TEXT]})
     table = BoundedPairs([make_sketch(found, N) for found in (seen, blind, other)]).matrix()

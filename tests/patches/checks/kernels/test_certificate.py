@@ -6,12 +6,14 @@ import pytest
 import torch
 from support.values.factories import World, clip_like, normal
 
+from rasura.patches._io.tensor_bytes import as_tensor
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.checks.kernels.certificate import Certificate, certify
 from rasura.patches.checks.kernels.weigh import Originals
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.format.member import Member
-from rasura.patches.format.patch import Pairs, Patch
+from rasura.patches.format.patch import Patch
+from rasura.patches.format.patch_tensors import Pairs
 
 WORLD = World()
 DOG, CAT = WORLD.columns("dog", 1, 3), WORLD.columns("cat", 2, 3)
@@ -38,7 +40,7 @@ def share(stack: list[Member], originals: Originals, mixture: torch.Tensor, move
     there = x + move * normal(9, x.shape[0]) / normal(9, x.shape[0]).norm()
     asked, left = [], []
     for name, weight in originals.items():
-        W = weight.double()
+        W = as_tensor(weight).double()
         patched = W + sum(m.patch.tensors.increments[name].dense(m.strength) for m in stack)
         asked.append(W @ (x - a))
         left.append(patched @ there - W @ a)
@@ -90,9 +92,8 @@ def test_half_a_patch_leaves_half_and_no_patch_all() -> None:
 def test_of_stored_combinations_there_is_a_span_and_no_mixture(stack: list[Member]) -> None:
     turn = torch.linalg.qr(normal(1, 3, 3))[0]
     tensors = stack[0].patch.tensors
-    turned = Patch(
-        stack[0].patch.manifest, replace(tensors, targets=turn @ tensors.targets, anchors=turn @ tensors.anchors)
-    )
+    other = replace(tensors, targets=turn @ tensors.targets, anchors=turn @ tensors.anchors)
+    turned = Patch(stack[0].patch.manifest, other.arrays)
     found, own = (only(certify(Member(p), stack, WORLD.weights)) for p in (turned, stack[0].patch))
     assert found.mixtures is own.mixtures is None
     assert found.span == pytest.approx(own.span, rel=1e-9)
@@ -101,7 +102,7 @@ def test_of_stored_combinations_there_is_a_span_and_no_mixture(stack: list[Membe
 
 def test_what_a_manifest_claims_changes_nothing(stack: list[Member]) -> None:
     lying = replace(stack[0].patch.manifest, measured={**stack[0].patch.manifest.measured, "residual": "0.000e+00"})
-    liar = Member(Patch(lying, stack[0].patch.tensors))
+    liar = Member(Patch(lying, stack[0].patch.arrays))
     told, own = (certify(m, [m, stack[1]], WORLD.weights, columns=rows(DOG)) for m in (liar, stack[0]))
     assert replace(told[0], patch=own[0].patch) == own[0]
 
