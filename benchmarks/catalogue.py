@@ -27,7 +27,8 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.records.records import Draft, PatchRecord
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.log.entries.entry import Placement, encode, encode_change
+from rasura.registry.log.entries.entry import Placement, encode
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.log_key import LastSigned
 from rasura.registry.log.merkle import Frontier, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, sign_note

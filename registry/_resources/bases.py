@@ -22,7 +22,8 @@ from rasura.registry._storage.records.records import (
     Draft,
     RetainSetRecord,
 )
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_absent, check_told
 
 __all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]

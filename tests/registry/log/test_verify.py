@@ -569,7 +569,7 @@ def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, 
 
 
 def test_an_entry_that_removes_what_is_not_there_is_caught(full: Place) -> None:
-    from rasura.registry.log.entries.entry import removal_of
+    from rasura.registry.log.entries.entry_changes import removal_of
     from rasura.registry.log.entries.replay import Replay
 
     with full.open() as registry:
