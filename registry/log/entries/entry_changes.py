@@ -11,11 +11,7 @@ from rasura.patches.errors import FormatError
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import HostRecord
-from rasura.registry.log.entries.entry_parts import (
-    MAX_LISTED,
-    REMOVABLE,
-    RowChange,
-)
+from rasura.registry.log.entries.entry_parts import MAX_LISTED, REMOVABLE, RowChange
 from rasura.registry.log.entries.record_digest import Record, fingerprint
 
 __all__ = ["encode_change", "identify_record", "members", "read_change", "removal_of", "write_change"]
