@@ -126,7 +126,7 @@ def log(limit: int, model: Path | None, stack: str | None, patch_ref: str | None
 
     Every entry, with its digests: rasura audit log.
     """
-    from rasura.registry.log.ledger import EntryFilter
+    from rasura.registry.log.entries.stored_entries import EntryFilter
     from rasura.registry.standing.models import find_host
     from rasura.registry.standing.recent import list_recent
 

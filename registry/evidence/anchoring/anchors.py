@@ -32,7 +32,7 @@ from rasura.registry.evidence.proofs.take_out import export_checkpoint
 from rasura.registry.hub.one_file import put_file, read_file
 from rasura.registry.hub.refs import PinnedRepo
 from rasura.registry.hub.remote import Remote
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.notes.cosignature import WitnessKey, find_cosignature
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_chain

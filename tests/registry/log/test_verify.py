@@ -620,7 +620,7 @@ def _told(session: Any) -> list[Any]:
 
     from rasura.registry._storage.database.tables import EntryRow
     from rasura.registry.log.entries.entry import decode
-    from rasura.registry.log.ledger import patches_of
+    from rasura.registry.log.entries.stored_entries import patches_of
 
     rows = session.scalars(select(EntryRow).order_by(EntryRow.position)).all()
     beside = patches_of(session, [row.position for row in rows])
