@@ -32,9 +32,10 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
 from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
-from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency, verify_consistency
+from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
+from rasura.registry.log.verifying.merkle_proofs import verify_consistency
 from rasura.registry.registry import Registry
 
 Attack = Callable[["Intruder"], None]
