@@ -20,7 +20,7 @@ from rasura.evaluation.images.painter import Painter
 from rasura.evaluation.images.questions import Answer, Subjects, questions, scores
 from rasura.evaluation.judges.classifier import load_judge
 from rasura.patches.algebra.compose import Term, compose
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError

@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from rasura.patches.types import Digest, ParamName
-from rasura.registry._storage.records.records import BaseParameter, BaseRecord, Draft, HostRecord
+from rasura.registry._storage.records.base_records import BaseParameter, BaseRecord
+from rasura.registry._storage.records.records import Draft, HostRecord
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, choose_entries
 from rasura.registry.evidence.proofs.take_out import prove_entry
