@@ -6,8 +6,9 @@ Every line is a command as it is typed, in a process of its own, one at a time: 
 but `transformer/config.json`, and for models with weights `base add`, `erase` (null-space), `patch apply` and `patch
 revert`. *CPU* is processor time, user and system, of the whole process with Python and all imports; *memory* is the
 most that it had at once (`ru_maxrss`), pages of mapped files included; the first line is what importing takes.
-*Reading* is the part of erasing in which the pipeline's encoder reads prompts, six of them retained ones: one or two
-layers of it are there (`random_model.py`), with all its layers it takes as many times more.
+*Reading* is the part of erasing in which the pipeline's encoder reads prompts for their states: one or two layers of
+it are there (`random_model.py`), with all its layers it takes as many times more. Six words are retained. Where a
+concept stands among the tokens is found by running the encoder, too; that is not in *reading*, but in *CPU*.
 
 Models lie in a folder for temporary files, one at a time; the largest takes 13 GB of disk.
 """
