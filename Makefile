@@ -115,18 +115,19 @@ bench: SHELL := bash
 bench: .SHELLFLAGS := -o pipefail -c
 bench: $(STAMP)
 	@mkdir -p docs/benchmarks
-	$(BIN)/python benchmarks/compose.py | tee docs/benchmarks/compose.md
-	$(BIN)/python benchmarks/pairs.py | tee docs/benchmarks/pairs.md
+	$(BIN)/python benchmarks/algebra/compose.py | tee docs/benchmarks/compose.md
+	$(BIN)/python benchmarks/algebra/pairs.py | tee docs/benchmarks/pairs.md
 	$(BIN)/python benchmarks/hosts/hosts.py | tee docs/benchmarks/hosts.md
 	$(BIN)/python benchmarks/hosts/hosts.py --counts 256 --dtypes float16 --tables cycles | tee docs/benchmarks/hosts-256.md
 	$(BIN)/python benchmarks/hosts/hosts.py --models SDXL --dtypes float16 --counts 1 4 16 256 --repeats 1 \
 	  --tables cycles memory | tee docs/benchmarks/hosts-sdxl.md
-	$(BIN)/python benchmarks/enforcement.py | tee docs/benchmarks/enforcement.md
-	$(BIN)/python benchmarks/log.py | tee docs/benchmarks/log.md
-	$(BIN)/python benchmarks/real_pairs.py | tee docs/benchmarks/real-pairs.md
-	$(BIN)/python benchmarks/cold.py | tee docs/benchmarks/cold.md
-	$(BIN)/python benchmarks/disk.py | tee docs/benchmarks/disk.md
-	$(BIN)/python benchmarks/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
+	$(BIN)/python benchmarks/registry/enforcement.py | tee docs/benchmarks/enforcement.md
+	$(BIN)/python benchmarks/registry/log.py | tee docs/benchmarks/log.md
+	$(BIN)/python benchmarks/algebra/real_pairs.py | tee docs/benchmarks/real-pairs.md
+	$(BIN)/python benchmarks/commands/cold.py | tee docs/benchmarks/cold.md
+	$(BIN)/python benchmarks/families/probe.py | tee docs/benchmarks/probe.md
+	$(BIN)/python benchmarks/hosts/disk.py | tee docs/benchmarks/disk.md
+	$(BIN)/python benchmarks/hosts/disk.py --model SDXL --repeats 1 | tee docs/benchmarks/disk-sdxl.md
 
 # Two to three hours on two cores from nothing; goes on where it was cut off.
 results: $(STAMP)
@@ -147,7 +148,7 @@ takedowns: $(STAMP)
 
 # A few minutes from nothing: docs/gates.md.
 gates: $(STAMP)
-	$(BIN)/python benchmarks/gates.py
+	$(BIN)/python benchmarks/erasing/gates.py
 
 # Twenty minutes on one core.
 families: $(STAMP)

@@ -50,7 +50,7 @@ _COMMANDS: Final = {
     "stack": ("applying.stack:stack", "Stacks: create, add, remove, show, list, delete, update, retarget, diff, lock."),
     "host": ("registry.status:host", "Models that something was applied to: list."),
     "status": ("registry.status:status", "Say where the registry stands: what is in force where, what is open."),
-    "log": ("registry.status:log", "Say what happened lately, a line an event."),
+    "log": ("registry.log:log", "Say what happened lately, a line an event."),
     "undo": ("applying.undo:undo", "Take the last motion of a model or a stack back."),
     "policy": ("checking.policy:policy", "The policy in force: show, set."),
     "trust": ("proving.trust:trust", "Who may approve what, and how many must: show, sign, set."),

@@ -36,7 +36,7 @@ from rasura.registry._storage.database.database import BUSY_SECONDS
 from rasura.registry._storage.location import Location, find_location
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.record_digest import Record
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.writer import Clock
 

@@ -11,7 +11,8 @@ from rasura.patches.errors import InputError
 from rasura.registry.trust.keys.passwords import read_password_file
 
 if TYPE_CHECKING:
-    from rasura.registry._storage.records.records import BaseRecord, BaseSummary, KeyRecord
+    from rasura.registry._storage.records.base_records import BaseRecord, BaseSummary
+    from rasura.registry._storage.records.records import KeyRecord
     from rasura.registry.trust.keys.revocation import Reach
 
 __all__ = ["BaseAndKeyCalls"]

@@ -153,7 +153,7 @@ def describe() -> str:
     import diffusers
     import peft
 
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parents[1] / "algebra"))
     from compose import describe as machine
 
     del peft

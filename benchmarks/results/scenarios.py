@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bench import Bench
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.prompts.concept_prompts import Target

@@ -12,7 +12,7 @@ from rasura.commands.proving.given_files import read_given, read_vkey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.anchoring.anchors import Anchor
+    from rasura.registry.evidence.anchoring.anchor import Anchor
 
 _PATH: Final = click.Path(path_type=Path)
 _BUNDLE_LIMIT: Final = 1024**3
@@ -46,7 +46,8 @@ def add(
     order: Order,
 ) -> Result:
     """Put the newest checkpoint out of reach, or keep what somebody else signed about one; the log says so."""
-    from rasura.registry.evidence.anchoring.anchors import ANCHOR, AddedAnchor, Anchor, add_anchor, commit_checkpoint
+    from rasura.registry.evidence.anchoring.anchor import Anchor
+    from rasura.registry.evidence.anchoring.anchors import ANCHOR, AddedAnchor, add_anchor, commit_checkpoint
     from rasura.registry.evidence.proofs.take_out import export_checkpoint
     from rasura.registry.hub.remote import Remote
 

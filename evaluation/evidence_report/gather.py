@@ -25,7 +25,7 @@ from rasura.registry.cases.clock import CaseStanding, read_standing
 from rasura.registry.cases.handle_case import REQUESTER, TEXT, list_pictures, read_said
 from rasura.registry.evidence.proofs.choose_entries import EntryChoice, choose_entries
 from rasura.registry.evidence.proofs.take_out import export_bundle
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.standing.models import find_host
 from rasura.registry.standing.standing import Placed, find_placed
 from rasura.registry.trust.approvals.approve import Subject, find_approvals

@@ -26,7 +26,7 @@ from rasura.patches.types import SHORT
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.proofs.proof_file import MAX_PROOF_BYTES, verify_proof
 from rasura.registry.evidence.proofs.take_out import prove_entry
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.trust.keys.key_files import signer
 
 if TYPE_CHECKING:

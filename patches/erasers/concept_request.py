@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.errors import ConceptError, InputError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.prompts.concept_prompts import (

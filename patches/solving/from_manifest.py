@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.catalogue import load_method
 from rasura.patches.erasers.interface import Eraser
 from rasura.patches.erasers.options import older_options, with_options

@@ -19,7 +19,8 @@ import torch
 from rasura.patches._io.sha256 import digest_of
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.one_thread import use_one_thread
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guarded_basis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.kernels.capacity import GUARD
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free

@@ -14,15 +14,16 @@ from rasura.patches.types import Digest, ParamName
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.lookup import expand_id
 from rasura.registry._storage.database.tables import BaseRow, BasisRow, ParameterRow, RetainSetRow
-from rasura.registry._storage.records.records import (
+from rasura.registry._storage.records.base_records import (
     BaseParameter,
     BaseRecord,
     BaseSummary,
     BasisRecord,
-    Draft,
     RetainSetRecord,
 )
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry._storage.records.records import Draft
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_absent, check_told
 
 __all__ = ["Bases", "every_basis", "every_record", "every_retain_set", "insert_basis", "insert_retain_set"]

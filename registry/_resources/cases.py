@@ -15,7 +15,8 @@ from rasura.registry._storage.database.tables import CaseItemRow, CaseRow
 from rasura.registry._storage.files.vault import Vault
 from rasura.registry._storage.records.case_record import CaseRecord, check_case_id
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import CASE, Belonging
 

@@ -15,7 +15,8 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.lookup import expand_id
 from rasura.registry._storage.database.tables import BaseRow, EvaluatedRow, EvaluationRow, PatchRow
 from rasura.registry._storage.records.records import Draft, EvaluationRecord
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_told
 
 __all__ = ["Evaluations", "every"]

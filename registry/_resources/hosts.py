@@ -11,7 +11,8 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.lookup import found
 from rasura.registry._storage.database.tables import AppliedRow, BaseRow, HostRow, PatchRow
 from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["Hosts", "every"]

@@ -14,7 +14,8 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.lookup import expand_id
 from rasura.registry._storage.database.tables import KeyRow
 from rasura.registry._storage.records.records import Draft, KeyRecord
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 from rasura.registry.log.writer import LogWriter
 

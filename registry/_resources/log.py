@@ -7,8 +7,9 @@ from rasura.patches.types import PatchId
 from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
+from rasura.registry.log.entries import stored_entries
 from rasura.registry.log.entries.entry import RowChange
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey
 from rasura.registry.log.rotation import read_key
 from rasura.registry.log.told.checks import check_actions, check_entries, check_newest, check_unfinished
@@ -60,7 +61,7 @@ class Log(Opened):
     ) -> tuple[EntryRecord, ...]:
         """Entries by index, the newest first unless asked otherwise; `after` is the last index of the page before."""
         with self.reading() as session:
-            found = ledger.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
+            found = stored_entries.every(session, which or EntryFilter(), newest=newest, limit=limit, after=after)
             check_entries(session, found)
             action = which.action if which is not None else None
             if action is not None and which == EntryFilter(action=action) and (limit, after) == (None, None):
@@ -71,7 +72,7 @@ class Log(Opened):
         """The newest entry that says this was done, held to what was signed; None where none does."""
         with self.reading() as session:
             which = EntryFilter(action=action, outcome="success")
-            found = ledger.every(session, which, newest=True, limit=1, after=None)
+            found = stored_entries.every(session, which, newest=True, limit=1, after=None)
             check_entries(session, found)
             check_newest(session, action, found)
             return found[0] if found else None
@@ -79,24 +80,24 @@ class Log(Opened):
     def first_entries(self, patches: Sequence[PatchId], actions: Sequence[str]) -> dict[PatchId, EntryRecord]:
         """For each of these patches the first entry of these actions that names it and says success, where one does."""
         with self.reading() as session:
-            found = ledger.find_first(session, patches, actions)
+            found = stored_entries.find_first(session, patches, actions)
             check_entries(session, [entry for _, entry in found])
             return dict(found)
 
     def changes_of_host(self, host_id: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
         """Every entry that changed a host, with what it changed of it, the oldest first."""
         with self.reading() as session:
-            return ledger.changes_of(session, "host", host_id)
+            return stored_entries.changes_of(session, "host", host_id)
 
     def changes_of_stack(self, name: str) -> tuple[tuple[EntryRecord, RowChange], ...]:
         """Every entry that changed the stack of this name, or one that had it before, the oldest first."""
         with self.reading() as session:
-            return ledger.changes_of(session, "stack", name)
+            return stored_entries.changes_of(session, "stack", name)
 
     def unfinished(self, host: str | None = None) -> tuple[EntryRecord, ...]:
         """Entries that began something (on `host`) which no later entry ended, the oldest first."""
         with self.reading() as session:
-            every = ledger.find_unfinished(session)
+            every = stored_entries.find_unfinished(session)
             check_entries(session, every)
             check_unfinished(session, every)
             return tuple(entry for entry in every if host is None or entry.host == host)

@@ -14,7 +14,8 @@ from rasura.registry._storage.database.tables import PolicyRow
 from rasura.registry._storage.records.choices import REGISTRY, PolicyRecord, digest_policy
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.actors import ASKED, REQUIRED, must_be_signed, refuse_unsigned
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_kind, check_told
 from rasura.registry.log.writer import LogWriter
 

@@ -12,7 +12,8 @@ from rasura.registry._storage.database.lookup import found
 from rasura.registry._storage.database.tables import BaseRow, PatchRow, StackPatchRow, StackRow
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entries.entry import RowChange, encode_change, removal_of
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change, removal_of
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["Stacks", "every"]

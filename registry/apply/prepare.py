@@ -13,7 +13,7 @@ from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.hosts.interface import Host, MadeOf
 from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import Digest, ParamName, PatchId
-from rasura.registry._storage.records.records import BaseRecord
+from rasura.registry._storage.records.base_records import BaseRecord
 from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import (

@@ -15,7 +15,8 @@ from rasura.patches.models.probe.agreement import explain_separable
 from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.models.text_encoders.tokenizer_reading import say_reading
-from rasura.registry._storage.records.records import BaseParameter, BaseRecord, Draft
+from rasura.registry._storage.records.base_records import BaseParameter, BaseRecord
+from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.known_copies import refuse_patched_copy
 from rasura.registry.registry import Registry
 from rasura.registry.trust.tokenizer_check import remember_tokenizer

@@ -31,7 +31,8 @@ from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log import ledger
 from rasura.registry.log.actors import must_be_signed, refuse_unsigned
 from rasura.registry.log.entries.entry import RowChange
-from rasura.registry.log.ledger import CASE, Appended, Telling
+from rasura.registry.log.entries.stored_entries import CASE
+from rasura.registry.log.ledger import Appended, Telling
 from rasura.registry.log.log_key import LastSigned, LogKey
 from rasura.registry.log.rotation import NEW, OLD
 from rasura.registry.log.told.index import ToldIndex

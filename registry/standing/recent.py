@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 
 __all__ = ["RecentEvent", "find_ticket", "list_recent"]

@@ -15,11 +15,12 @@ from rasura.patches.errors import NotFoundError, RasuraError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
 from rasura.patches.types import PatchId
+from rasura.registry._storage.records.base_records import BaseSummary
 from rasura.registry._storage.records.choices import StackRecord
-from rasura.registry._storage.records.records import BaseSummary, EntryRecord, HostRecord, KeyRecord, PatchRecord
+from rasura.registry._storage.records.records import EntryRecord, HostRecord, KeyRecord, PatchRecord
 from rasura.registry.apply.hosts.moved import is_gone, say_gone
 from rasura.registry.apply.status import survey
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.bisection import bisect_state
 from rasura.registry.stacks.bisection.bisect_state import Bisection

@@ -23,7 +23,7 @@ from rasura.patches.prompts.concept_prompts import AUTO, Target, align_columns
 from rasura.patches.prompts.retain_set import naming
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.ground import Ground
 from rasura.registry.takedown.wanted import TICKET, WantedConcept

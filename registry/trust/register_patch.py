@@ -17,7 +17,8 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.files.durable_files import translated
-from rasura.registry._storage.records.records import BasisRecord, Draft, PatchRecord, RetainSetRecord
+from rasura.registry._storage.records.base_records import BasisRecord, RetainSetRecord
+from rasura.registry._storage.records.records import Draft, PatchRecord
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import NewPatch, Registry
 from rasura.registry.trust.retain_words import keep_retained

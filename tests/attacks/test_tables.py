@@ -14,7 +14,7 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.told.file import ToldFile
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry

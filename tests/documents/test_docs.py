@@ -29,7 +29,7 @@ from rasura.patches.format.signatures import intoto_statement
 from rasura.patches.format.signatures.model_signature import MAX_BUNDLE_BYTES
 from rasura.patches.format.trace_spec import TracedSpec, TraceSpec
 from rasura.patches.types import ParamName
-from rasura.registry.log.entries import entry, entry_parts
+from rasura.registry.log.entries import entry_changes, entry_parts
 from rasura.registry.log.notes import signed_note
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def _rows(page: str, header: str) -> list[list[str]]:
 
 def test_every_kind_of_record_in_the_log_is_documented_and_no_other() -> None:
     told = {(kind.strip("`"), key.strip("`")) for kind, _, key in _rows(LOG_PAGE.read_text(), "| Kind | Record |")}
-    assert told == set(entry._KINDS.values())
+    assert told == set(entry_changes._KINDS.values())
 
 
 def test_every_action_of_the_log_is_documented_and_no_other() -> None:

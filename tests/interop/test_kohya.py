@@ -14,7 +14,7 @@ from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import compose, layers_of
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace
 from rasura.patches.errors import BaseMismatchError, BoundExceededError, InputError, UnsupportedHostError

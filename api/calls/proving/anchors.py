@@ -17,7 +17,8 @@ from rasura.registry.log.notes.signed_note import VerifyKey
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
-    from rasura.registry.evidence.anchoring.anchors import Anchor, CheckedAnchor
+    from rasura.registry.evidence.anchoring.anchor import Anchor
+    from rasura.registry.evidence.anchoring.anchors import CheckedAnchor
 
 __all__ = ["AnchorCalls"]
 
@@ -59,7 +60,8 @@ class AnchorCalls(Calls):
             ExistsError: the file is there.
             HubError: the Hub failed, refused or was not reached.
         """
-        from rasura.registry.evidence.anchoring.anchors import ANCHOR, Anchor, add_anchor, commit_checkpoint
+        from rasura.registry.evidence.anchoring.anchor import Anchor
+        from rasura.registry.evidence.anchoring.anchors import ANCHOR, add_anchor, commit_checkpoint
         from rasura.registry.evidence.proofs.take_out import export_checkpoint
         from rasura.registry.hub.remote import Remote
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from rasura.patches.algebra.protected_subspace import EXACT, NOISE, ProtectedBasis, RankRule
+from rasura.patches.algebra.protected_subspace import EXACT, NOISE, ProtectedBasis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.least_squares import detector
 from rasura.patches.erasers.closed_form.speed_refinement import Refined
 

@@ -20,12 +20,12 @@ import torch
 from rasura.patches.algebra.protected_subspace import (
     Moment,
     ProtectedBasis,
-    RankRule,
     build_guarded_basis,
     build_protected_basis,
     count_for,
     make_empty_basis,
 )
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers, states_of, streamed
 from rasura.patches.types import ParamName

@@ -14,9 +14,10 @@ from rasura.registry._storage.database.lookup import expand_id
 from rasura.registry._storage.database.tables import BasisRow, ConceptRow, FileRow, KeyRow, PatchRow, RetainSetRow
 from rasura.registry._storage.records.choices import RETIRE, UNRETIRE
 from rasura.registry._storage.records.records import PatchRecord
-from rasura.registry.log.entries.entry import RowChange, encode_change
-from rasura.registry.log.ledger import EntryFilter
-from rasura.registry.log.ledger import every as every_entry
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
+from rasura.registry.log.entries.stored_entries import EntryFilter
+from rasura.registry.log.entries.stored_entries import every as every_entry
 from rasura.registry.log.told.checks import check_absent, check_told
 
 __all__ = ["every", "find_beginning", "find_named", "find_retired", "insert", "load", "read_page", "resolve"]

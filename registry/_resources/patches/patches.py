@@ -29,7 +29,8 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.lookup import is_abbreviation
 from rasura.registry._storage.database.tables import PatchRow
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records.records import BasisRecord, Draft, PatchRecord, RetainSetRecord, SignatureRecord
+from rasura.registry._storage.records.base_records import BasisRecord, RetainSetRecord
+from rasura.registry._storage.records.records import Draft, PatchRecord, SignatureRecord
 from rasura.registry.log.entries.entry import RowChange
 
 __all__ = ["NewPatch", "Patches"]

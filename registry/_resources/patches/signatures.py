@@ -13,7 +13,8 @@ from rasura.registry._resources.resource import Opened
 from rasura.registry._storage.database.tables import KeyRow, PatchRow, SignatureRow
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft, SignatureRecord
-from rasura.registry.log.entries.entry import RowChange, encode_change
+from rasura.registry.log.entries.entry import RowChange
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.told.checks import check_absent, check_kind, check_told
 
 __all__ = ["NewSignature", "Signatures", "every", "insert", "of_patch"]

@@ -6,25 +6,12 @@ append-only stand in the migrations: an ORM does not describe them.
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Dialect,
-    ForeignKey,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
+from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, MetaData, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from rasura.patches._io.json_fields import show
-from rasura.patches.errors import RegistryError
-from rasura.registry._storage.records.validation import from_instant, instant
+from rasura.registry._storage.database.column_types import Flag, Instant, Long, check_hex, strict
 
 __all__ = ["Table"]
 
@@ -35,60 +22,20 @@ _NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-_Long: Final = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Instant(TypeDecorator[datetime]):
-    """A time as RFC 3339 text in UTC with microseconds: sorts as times do, and is the same in the audit log."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        return None if value is None else instant(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        try:
-            return None if value is None else from_instant(value)
-        except (ValueError, TypeError):
-            raise RegistryError(
-                f"a row of the database is damaged: expected a time, got {show(value)}", hint="rasura audit verify"
-            ) from None
-
-
-class Flag(TypeDecorator[bool]):
-    """True and false as 1 and 0; STRICT tables know no BOOLEAN."""
-
-    impl = Integer
-    cache_ok = True
-
-    def process_bind_param(self, value: bool | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        return None if value is None else int(value)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> bool | None:  # noqa: ARG002
-        return None if value is None else bool(value)
 
 
 class Table(DeclarativeBase):
     """Root of all rows."""
 
     metadata = MetaData(naming_convention=_NAMING)
-    type_annotation_map = {str: Text, int: _Long, bool: Flag, datetime: Instant, bytes: LargeBinary}  # noqa: RUF012
-
-
-def _table(*constraints: Any) -> tuple[Any, ...]:
-    return (*constraints, {"sqlite_strict": True})
-
-
-def _hex64(column: str) -> CheckConstraint:
-    return CheckConstraint(f"length({column}) = 64", name=f"{column}_length")
+    type_annotation_map = {str: Text, int: Long, bool: Flag, datetime: Instant, bytes: LargeBinary}  # noqa: RUF012
 
 
 class RegistryRow(Table):
     """One row: which registry this is."""
 
     __tablename__ = "registry"
-    __table_args__ = _table(CheckConstraint("number = 1", name="number_one"))
+    __table_args__ = strict(CheckConstraint("number = 1", name="number_one"))
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     origin: Mapped[str]
     vkey: Mapped[str]
@@ -99,8 +46,8 @@ class KeyRow(Table):
     """A public key that signs patches."""
 
     __tablename__ = "signing_key"
-    __table_args__ = _table(
-        _hex64("key_id"),
+    __table_args__ = strict(
+        check_hex("key_id"),
         CheckConstraint("owned IN (0, 1)", name="owned_flag"),
         CheckConstraint("trusted IN (0, 1)", name="trusted_flag"),
     )
@@ -117,7 +64,7 @@ class BaseRow(Table):
     """A base; its parameters have their own table, so that a list does not load them."""
 
     __tablename__ = "base"
-    __table_args__ = _table(_hex64("digest"))
+    __table_args__ = strict(check_hex("digest"))
     digest: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     source: Mapped[str]
@@ -130,7 +77,7 @@ class ParameterRow(Table):
     """A patchable parameter of a base; shape and casts as canonical JSON."""
 
     __tablename__ = "base_parameter"
-    __table_args__ = _table(_hex64("sha256"), UniqueConstraint("base", "name"))
+    __table_args__ = strict(check_hex("sha256"), UniqueConstraint("base", "name"))
     base: Mapped[str] = mapped_column(ForeignKey("base.digest"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str]
@@ -144,7 +91,7 @@ class RetainSetRow(Table):
     """Prompts that patches promise to leave alone."""
 
     __tablename__ = "retain_set"
-    __table_args__ = _table(_hex64("digest"), CheckConstraint("count >= 0", name="count_range"))
+    __table_args__ = strict(check_hex("digest"), CheckConstraint("count >= 0", name="count_range"))
     digest: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     count: Mapped[int]
@@ -154,7 +101,7 @@ class BasisRow(Table):
     """An orthonormal basis of a protected space."""
 
     __tablename__ = "basis"
-    __table_args__ = _table(_hex64("digest"), CheckConstraint("rank >= 0 AND rank <= dimension", name="rank_range"))
+    __table_args__ = strict(check_hex("digest"), CheckConstraint("rank >= 0 AND rank <= dimension", name="rank_range"))
     digest: Mapped[str] = mapped_column(primary_key=True)
     dimension: Mapped[int]
     rank: Mapped[int]
@@ -165,7 +112,7 @@ class PatchRow(Table):
     """A patch. Its base may be unknown here, so that a patch can be pulled before the model is."""
 
     __tablename__ = "patch"
-    __table_args__ = _table(_hex64("patch_id"), _hex64("base"), CheckConstraint("size >= 0", name="size_range"))
+    __table_args__ = strict(check_hex("patch_id"), check_hex("base"), CheckConstraint("size >= 0", name="size_range"))
     patch_id: Mapped[str] = mapped_column(primary_key=True)
     anchor: Mapped[str]
     method: Mapped[str]
@@ -182,7 +129,7 @@ class ConceptRow(Table):
     """A concept that a patch erases, in the patch's order."""
 
     __tablename__ = "patch_concept"
-    __table_args__ = _table()
+    __table_args__ = strict()
     patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     concept: Mapped[str] = mapped_column(index=True)
@@ -192,7 +139,7 @@ class FileRow(Table):
     """A file of a patch; its bytes are a blob."""
 
     __tablename__ = "patch_file"
-    __table_args__ = _table(_hex64("digest"))
+    __table_args__ = strict(check_hex("digest"))
     patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]
@@ -202,7 +149,7 @@ class SignatureRow(Table):
     """A further signature over a patch, by another key than its first; the bundle's bytes are a blob."""
 
     __tablename__ = "patch_signature"
-    __table_args__ = _table(_hex64("digest"), UniqueConstraint("patch_id", "key_id"))
+    __table_args__ = strict(check_hex("digest"), UniqueConstraint("patch_id", "key_id"))
     digest: Mapped[str] = mapped_column(primary_key=True)
     patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"))
     key_id: Mapped[str] = mapped_column(ForeignKey("signing_key.key_id"))
@@ -213,7 +160,7 @@ class HostRow(Table):
     """A model that patches are applied to."""
 
     __tablename__ = "host"
-    __table_args__ = _table(_hex64("state"), CheckConstraint("length(host_id) = 36", name="host_id_length"))
+    __table_args__ = strict(check_hex("state"), CheckConstraint("length(host_id) = 36", name="host_id_length"))
     host_id: Mapped[str] = mapped_column(primary_key=True)
     location: Mapped[str] = mapped_column(unique=True)
     base: Mapped[str] = mapped_column(ForeignKey("base.digest"))
@@ -225,7 +172,7 @@ class AppliedRow(Table):
     """A patch in a host's stack, with its strength in sixteenths."""
 
     __tablename__ = "host_patch"
-    __table_args__ = _table(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
+    __table_args__ = strict(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
     host_id: Mapped[str] = mapped_column(ForeignKey("host.host_id"), primary_key=True)
     patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True, index=True)
     strength: Mapped[int]
@@ -235,7 +182,7 @@ class EvaluationRow(Table):
     """What a base drew with and without a stack; scores as canonical JSON, the whole report as a blob."""
 
     __tablename__ = "evaluation"
-    __table_args__ = _table(_hex64("digest"))
+    __table_args__ = strict(check_hex("digest"))
     digest: Mapped[str] = mapped_column(primary_key=True)
     base: Mapped[str] = mapped_column(ForeignKey("base.digest"))
     judge: Mapped[str]
@@ -247,7 +194,7 @@ class EvaluatedRow(Table):
     """A patch in an evaluation's stack, with its strength in sixteenths."""
 
     __tablename__ = "evaluation_patch"
-    __table_args__ = _table(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
+    __table_args__ = strict(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
     digest: Mapped[str] = mapped_column(ForeignKey("evaluation.digest"), primary_key=True)
     patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True, index=True)
     strength: Mapped[int]
@@ -257,7 +204,7 @@ class StackRow(Table):
     """A named stack; its patches have their own table."""
 
     __tablename__ = "stack"
-    __table_args__ = _table(CheckConstraint("length(name) BETWEEN 1 AND 64", name="name_length"))
+    __table_args__ = strict(CheckConstraint("length(name) BETWEEN 1 AND 64", name="name_length"))
     name: Mapped[str] = mapped_column(primary_key=True)
     base: Mapped[str] = mapped_column(ForeignKey("base.digest"))
     created_at: Mapped[datetime]
@@ -268,7 +215,7 @@ class StackPatchRow(Table):
     """A patch in a named stack, with its strength in sixteenths."""
 
     __tablename__ = "stack_patch"
-    __table_args__ = _table(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
+    __table_args__ = strict(CheckConstraint("strength BETWEEN -64 AND 64 AND strength <> 0", name="strength_range"))
     stack: Mapped[str] = mapped_column(ForeignKey("stack.name"), primary_key=True)
     patch_id: Mapped[str] = mapped_column(ForeignKey("patch.patch_id"), primary_key=True, index=True)
     strength: Mapped[int]
@@ -278,7 +225,7 @@ class PolicyRow(Table):
     """The policy in force, one row at most; its TOML is a blob."""
 
     __tablename__ = "policy"
-    __table_args__ = _table(_hex64("digest"), CheckConstraint("scope = 'registry'", name="scope_registry"))
+    __table_args__ = strict(check_hex("digest"), CheckConstraint("scope = 'registry'", name="scope_registry"))
     scope: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]
     set_at: Mapped[datetime]
@@ -288,7 +235,7 @@ class CaseRow(Table):
     """A request with its clock; no personal data."""
 
     __tablename__ = "case_record"
-    __table_args__ = _table(
+    __table_args__ = strict(
         CheckConstraint("length(case_id) BETWEEN 1 AND 64", name="case_id_length"),
         CheckConstraint("held IN (0, 1)", name="held_flag"),
     )
@@ -305,7 +252,7 @@ class CaseItemRow(Table):
     """A commitment to something that lies in the vault, or lay there."""
 
     __tablename__ = "case_item"
-    __table_args__ = _table(_hex64("commitment"))
+    __table_args__ = strict(check_hex("commitment"))
     case_id: Mapped[str] = mapped_column(ForeignKey("case_record.case_id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     commitment: Mapped[str]
@@ -315,7 +262,7 @@ class EntryRow(Table):
     """An audit entry: the bytes that the tree hashes, and copies of what lists filter by."""
 
     __tablename__ = "entry"
-    __table_args__ = _table(
+    __table_args__ = strict(
         CheckConstraint("position >= 0", name="position_range"),
         CheckConstraint("length(leaf_hash) = 32", name="leaf_hash_length"),
         CheckConstraint("length(body) BETWEEN 2 AND 65535", name="body_length"),
@@ -334,7 +281,7 @@ class EntryPatchRow(Table):
     """A patch that an entry names, which may be one that this registry refused."""
 
     __tablename__ = "entry_patch"
-    __table_args__ = _table(_hex64("patch_id"))
+    __table_args__ = strict(check_hex("patch_id"))
     position: Mapped[int] = mapped_column(ForeignKey("entry.position"), primary_key=True)
     ordinal: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     patch_id: Mapped[str] = mapped_column(index=True)
@@ -344,7 +291,7 @@ class CheckpointRow(Table):
     """The signed note over the first `size` entries, and the tree's frontier, so that appends cost O(log n)."""
 
     __tablename__ = "checkpoint"
-    __table_args__ = _table(CheckConstraint("size > 0", name="size_range"))
+    __table_args__ = strict(CheckConstraint("size > 0", name="size_range"))
     size: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     note: Mapped[str]
     frontier: Mapped[bytes]

@@ -1,15 +1,7 @@
 """Anchors: evidence outside this registry that its log had this tree at a time, kept with the log and checked again.
 
-An anchor is a blob, RFC 8785 JSON; an entry `log.anchor` names its digest:
-
-    {"format":"rasura-anchor/1", "kind":"rfc3161", "checkpoint":"<signed note>", "evidence":"<base64>", "where":"…"}
-
-    file      a copy of the checkpoint in a file that the registry's writers cannot change; `where` is its path
-    rfc3161   a time-stamp token over the checkpoint
-    witness   the checkpoint with another registry's cosignature
-    hub       a copy of the checkpoint in a commit of a Hub repository; `where` is repository@commit:path
-
-What is here can be lost with the registry; what proves is what lies elsewhere, and what somebody else signed.
+An entry `log.anchor` names an anchor's digest (`anchor.py`). What is here can be lost with the
+registry; what proves is what lies elsewhere, and what somebody else signed.
 """
 
 from __future__ import annotations
@@ -18,21 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final
 
-from rasura.patches._io import canonical_json
 from rasura.patches._io.files import read_regular
-from rasura.patches._io.json_fields import Fields
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches._io.strict_base64 import decode_base64, encode_base64
-from rasura.patches.errors import AuditError, FormatError, HubError, NotFoundError
+from rasura.patches.errors import AuditError, HubError, NotFoundError
 from rasura.patches.types import Digest
+from rasura.registry.evidence.anchoring.anchor import MAX_BYTES, WHAT, Anchor
 from rasura.registry.evidence.anchoring.timestamp_token import read_claimed_time, verify_token
 from rasura.registry.evidence.proofs.take_out import export_checkpoint
 from rasura.registry.hub.one_file import put_file, read_file
 from rasura.registry.hub.refs import PinnedRepo
 from rasura.registry.hub.remote import Remote
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.notes.cosignature import WitnessKey, find_cosignature
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_chain
@@ -47,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ANCHOR",
     "AddedAnchor",
-    "Anchor",
     "CheckedAnchor",
     "add_anchor",
     "commit_checkpoint",
@@ -56,62 +45,6 @@ __all__ = [
 ]
 
 ANCHOR: Final = "log.anchor"
-FORMAT: Final = "rasura-anchor/1"
-Kind: TypeAlias = Literal["file", "rfc3161", "witness", "hub"]
-_KINDS: Final = ("file", "rfc3161", "witness", "hub")
-_MAX_BYTES: Final = 1024 * 1024
-_WHAT: Final = "anchor"
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """Evidence about one checkpoint.
-
-    Attributes:
-        kind: what it is.
-        note: the checkpoint, a signed note.
-        evidence: a token, or the cosigned note; b"" of a file and of a commit.
-        where: path of a file, repository, commit and path, or what somebody calls it.
-    """
-
-    kind: Kind
-    note: str
-    evidence: bytes
-    where: str
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The tree that it is about; no signature is looked at."""
-        return Checkpoint.parse(parse_note(self.note.encode()).text)
-
-    def to_bytes(self) -> bytes:
-        """The blob."""
-        return canonical_json.dumps(
-            {
-                "format": FORMAT,
-                "kind": self.kind,
-                "checkpoint": self.note,
-                "evidence": encode_base64(self.evidence),
-                "where": self.where,
-            }
-        )
-
-    @classmethod
-    def parse(cls, data: bytes) -> Anchor:
-        """Read a blob.
-
-        Raises:
-            FormatError: it is no anchor.
-        """
-        fields = Fields.of(canonical_json.loads(data, what=_WHAT, limit=_MAX_BYTES), _WHAT)
-        fields.choice("format", (FORMAT,))
-        kind = cast("Kind", fields.choice("kind", _KINDS))
-        evidence = decode_base64(fields.text("evidence", limit=_MAX_BYTES))
-        if evidence is None:
-            raise FormatError(f"{_WHAT}: evidence: expected base64")
-        found = cls(kind, fields.text("checkpoint", limit=MAX_NOTE_BYTES), evidence, fields.text("where"))
-        fields.done()
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +84,7 @@ def add_anchor(registry: Registry, anchor: Anchor, draft: Draft) -> EntryRecord:
     if anchor.kind == "rfc3161":
         read_claimed_time(anchor.evidence)
     elif anchor.kind == "witness" and parse_note(anchor.evidence).text != parse_note(anchor.note.encode()).text:
-        raise AuditError(f"{_WHAT}: the cosigned checkpoint is another one")
+        raise AuditError(f"{WHAT}: the cosigned checkpoint is another one")
     data = anchor.to_bytes()
     digest = digest_of(data)
     registry.blobs.put(data, digest)
@@ -273,7 +206,7 @@ def _check_commit(anchor: Anchor, remote: Remote) -> tuple[bool, str]:
 
 def _changed(anchor: Anchor) -> AuditError:
     return AuditError(
-        f"{_WHAT}: {anchor.where} does not hold the checkpoint that was put there",
+        f"{WHAT}: {anchor.where} does not hold the checkpoint that was put there",
         hint="keep both as evidence, and ask who changed it",
         check="anchor",
     )
@@ -287,7 +220,7 @@ def _check_own(registry: Registry, anchor: Anchor) -> None:
     root = registry.root_at(tree.size)
     if tree.origin != registry.origin or root != tree.root:
         raise AuditError(
-            f"{_WHAT}: the log does not continue its checkpoint of {tree.size} entries: it was rewritten or cut",
+            f"{WHAT}: the log does not continue its checkpoint of {tree.size} entries: it was rewritten or cut",
             hint="keep this copy as evidence, then restore the registry from a backup",
             check="anchor",
         )
@@ -296,7 +229,7 @@ def _check_own(registry: Registry, anchor: Anchor) -> None:
 def _read(registry: Registry, entry: EntryRecord) -> Anchor:
     digest = str(entry.details.get("anchor", ""))
     try:
-        return Anchor.parse(registry.blobs.read(Digest(digest), limit=_MAX_BYTES))
+        return Anchor.parse(registry.blobs.read(Digest(digest), limit=MAX_BYTES))
     except NotFoundError as error:
         what = f"anchor of entry {entry.index}"
         raise NotFoundError(f"{what}: {error.message}", hint="restore the registry's blobs from a backup") from None

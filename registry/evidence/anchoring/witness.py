@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rasura.patches.errors import AuditError, ConflictError
 from rasura.registry.evidence.proofs.log_bundle import LogBundle, read_log_bundle
 from rasura.registry.evidence.proofs.proof_file import read_checkpoint
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.notes.signed_note import Checkpoint, Note, NoteSignature, VerifyKey, parse_note
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rasura.patches.errors import InputError, NotFoundError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import EntryRecord
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.log.writer import name_cases
 from rasura.registry.registry import Registry
 

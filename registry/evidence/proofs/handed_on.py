@@ -20,10 +20,11 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches.errors import AuditError
 from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, decode
-from rasura.registry.log.merkle import hash_leaf, verify_consistency, verify_inclusion
+from rasura.registry.log.merkle import hash_leaf
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
 from rasura.registry.log.rotation import NEW, OLD, ROTATE
+from rasura.registry.log.verifying.merkle_proofs import verify_consistency, verify_inclusion
 
 __all__ = ["MAX_LINKS_BYTES", "KeyLink", "Signer", "find_signer", "keep_newest", "read_links", "write_links"]
 

@@ -36,8 +36,9 @@ from rasura.registry.evidence.proofs.bundle_lines import (
 )
 from rasura.registry.evidence.proofs.handed_on import find_signer
 from rasura.registry.log.entries.entry import RowChange, decode
-from rasura.registry.log.merkle import Frontier, hash_leaf, verify_consistency, verify_inclusion
+from rasura.registry.log.merkle import Frontier, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey
+from rasura.registry.log.verifying.merkle_proofs import verify_consistency, verify_inclusion
 
 __all__ = ["LogBundle", "read_log_bundle"]
 

@@ -33,9 +33,10 @@ from rasura.registry.evidence.proofs.handed_on import (
     write_links,
 )
 from rasura.registry.log.entries.entry import MAX_ENTRY_BYTES, RowChange, decode
-from rasura.registry.log.merkle import hash_leaf, verify_inclusion
+from rasura.registry.log.merkle import hash_leaf
 from rasura.registry.log.notes.signed_note import MAX_NOTE_BYTES, Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.notes.strict_base64 import encode_base64, read_base64
+from rasura.registry.log.verifying.merkle_proofs import verify_inclusion
 
 __all__ = ["HEADER", "MAX_PROOF_BYTES", "EntryProof", "ProvenEntry", "read_checkpoint", "verify_proof"]
 

@@ -13,9 +13,10 @@ from rasura.registry.evidence.proofs.bundle_lines import BundleLine, Head, Recor
 from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, EntryChoice, choose_entries, prepare_choice
 from rasura.registry.evidence.proofs.handed_on import KeyLink, Signer, keep_newest
 from rasura.registry.evidence.proofs.proof_file import EntryProof, read_checkpoint
-from rasura.registry.log.entries.entry import MAX_LISTED, decode, identify_record
+from rasura.registry.log.entries.entry import MAX_LISTED, decode
+from rasura.registry.log.entries.entry_changes import identify_record
 from rasura.registry.log.entries.record_digest import encode_record, fingerprint
-from rasura.registry.log.ledger import body_at, newest_note, note_at, read_stored
+from rasura.registry.log.entries.stored_entries import body_at, newest_note, note_at, read_stored
 from rasura.registry.log.merkle import WholeTree, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.log.rotation import read_chain, read_key, was_handed_on

@@ -18,7 +18,7 @@ from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models import families
 from rasura.patches.models.family import Family
 from rasura.patches.types import SHORT, Digest, PatchId
-from rasura.registry._storage.records.records import BaseRecord
+from rasura.registry._storage.records.base_records import BaseRecord
 from rasura.registry.hub.card.facts import BaseFacts, PatchFacts
 from rasura.registry.registry import Registry
 

@@ -32,8 +32,7 @@ from rasura.patches._io.strict_base64 import decode_base64, encode_base64
 from rasura.patches.errors import FormatError, InputError
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry._storage.digests import sha256
-from rasura.registry._storage.records.choices import StackRecord
-from rasura.registry._storage.records.records import Draft, EntryRecord, HostRecord, Outcome
+from rasura.registry._storage.records.records import Draft, EntryRecord, Outcome
 from rasura.registry._storage.records.validation import (
     check_digest,
     check_text,
@@ -42,19 +41,18 @@ from rasura.registry._storage.records.validation import (
     from_instant,
     instant,
 )
+from rasura.registry.log.entries.entry_changes import read_change, write_change
 from rasura.registry.log.entries.entry_parts import (
     ACTION,
     MAX_CHANGES,
     MAX_ENTRY_BYTES,
     MAX_LISTED,
     OUTCOMES,
-    REMOVABLE,
     VERSION,
     Placement,
     RowChange,
 )
 from rasura.registry.log.entries.plain_form import read_quickly
-from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.merkle import hash_leaf
 
 if TYPE_CHECKING:
@@ -68,11 +66,7 @@ __all__ = [
     "RowChange",
     "decode",
     "encode",
-    "encode_change",
-    "identify_record",
-    "members",
     "read_carefully",
-    "removal_of",
     "split_actor",
 ]
 
@@ -83,49 +77,6 @@ _MAX_REASON: Final = 4096
 _MAX_DETAILS: Final = 64
 _MAX_SIGNATURE: Final = 128  # base64 of 72 bytes of DER has 96
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_KINDS: Final = {
-    "KeyRecord": ("key", "key_id"),
-    "BaseRecord": ("base", "digest"),
-    "RetainSetRecord": ("retain_set", "digest"),
-    "BasisRecord": ("basis", "digest"),
-    "PatchRecord": ("patch", "patch_id"),
-    "SignatureRecord": ("signature", "digest"),
-    "HostRecord": ("host", "host_id"),
-    "EvaluationRecord": ("evaluation", "digest"),
-    "StackRecord": ("stack", "name"),
-    "PolicyRecord": ("policy", "scope"),
-    "CaseRecord": ("case", "case_id"),
-}
-
-
-def identify_record(record: Record) -> tuple[str, str]:
-    """What the log calls a record: its kind and identifier."""
-    kind, key = _KINDS[type(record).__name__]
-    return kind, getattr(record, key)
-
-
-def encode_change(record: Record, before: Record | None = None) -> RowChange:
-    """The change that leaves `record` in the tables; `before` is what was there, for hosts and stacks."""
-    kind, key = identify_record(record)
-    present, old = members(record), members(before) or {}
-    if present is None:
-        return RowChange(kind, key, fingerprint(record))
-    moved = {p: present.get(p, 0) for p in sorted({*old, *present}) if present.get(p, 0) != old.get(p, 0)}
-    return RowChange(kind, key, fingerprint(record), moved if len(moved) <= MAX_LISTED else None)
-
-
-def removal_of(record: Record) -> RowChange:
-    """The change that removes `record` from the tables."""
-    kind, key = identify_record(record)
-    assert kind in REMOVABLE
-    return RowChange(kind, key, None)
-
-
-def members(record: Record | None) -> Mapping[PatchId, int] | None:
-    """The patches of a record whose set the log follows step by step, strengths in sixteenths; None for the others."""
-    if isinstance(record, HostRecord):
-        return record.applied
-    return record.patches if isinstance(record, StackRecord) else None
 
 
 def encode(
@@ -152,7 +103,7 @@ def encode(
         "outcome": _present(status=draft.outcome, error=draft.error),
         "patches": listed(draft.patches),
         "details": dict(draft.details),
-        "changes": [_change_json(change) for change in changes],
+        "changes": [write_change(change) for change in changes],
         **_present(base=draft.base, host=draft.host, closes=draft.closes),
     }
     effect = _present(before=draft.before, after=draft.after)
@@ -189,7 +140,7 @@ def read_carefully(
         fields.text("id", limit=36),
         _time(fields),
     )
-    changes = tuple(_read_change(change) for change in fields.records("changes", limit=MAX_CHANGES))
+    changes = tuple(read_change(change) for change in fields.records("changes", limit=MAX_CHANGES))
     beside = _spelt_out(fields) if patches is None else tuple(patches)
     record = _read_record(fields, place, beside, hash_leaf(data), check=patches is not None)
     fields.done()
@@ -301,35 +252,6 @@ def _read_details(fields: Fields) -> Mapping[str, str | int]:
     if any(isinstance(v, bool) or not isinstance(v, str | int) for v in details.values()):
         raise FormatError("audit entry: details: expected texts and integers")
     return MappingProxyType(cast("dict[str, str | int]", details))
-
-
-def _change_json(change: RowChange) -> JsonValue:
-    if change.record is None:
-        return {"kind": change.kind, "id": change.id, "gone": True}
-    value: dict[str, JsonValue] = {"kind": change.kind, "id": change.id, "record": change.record}
-    return (
-        value
-        if change.applied is None
-        else {**value, "applied": {str(patch): sixteenths for patch, sixteenths in change.applied.items()}}
-    )
-
-
-def _read_change(fields: Fields) -> RowChange:
-    applied = None
-    if fields.has("applied"):
-        inside = fields.fields("applied")
-        applied = {PatchId(name): inside.integer(name, -64, 64) for name in inside.names()}
-    kind, key = fields.text("kind", limit=32), fields.text("id", limit=64)
-    change = _read_removal(fields, kind, key) if fields.has("gone") else None
-    change = change or RowChange(kind, key, fields.digest("record"), applied)
-    fields.done()
-    return change
-
-
-def _read_removal(fields: Fields, kind: str, key: str) -> RowChange:
-    if not fields.flag("gone") or fields.has("applied") or kind not in REMOVABLE:
-        raise FormatError(f"audit entry: changes: expected a {'/'.join(REMOVABLE)} that is gone, got {show(kind)}")
-    return RowChange(kind, key, None)
 
 
 def _present(**values: JsonValue) -> dict[str, JsonValue]:

@@ -10,16 +10,14 @@ from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest
 from rasura.registry._storage.digests import sha256
+from rasura.registry._storage.records.base_records import BaseRecord, BasisRecord, RetainSetRecord
 from rasura.registry._storage.records.case_record import CaseRecord
 from rasura.registry._storage.records.choices import PolicyRecord, StackRecord
 from rasura.registry._storage.records.records import (
-    BaseRecord,
-    BasisRecord,
     EvaluationRecord,
     HostRecord,
     KeyRecord,
     PatchRecord,
-    RetainSetRecord,
     SignatureRecord,
 )
 from rasura.registry._storage.records.validation import instant

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from rasura.patches.errors import AuditError, RasuraError
 from rasura.patches.types import Digest, PatchId
-from rasura.registry.log.entries.entry import identify_record, members
+from rasura.registry.log.entries.entry_changes import identify_record, members
 from rasura.registry.log.entries.entry_parts import Deed, RowChange
 from rasura.registry.log.entries.record_digest import Record, fingerprint
 

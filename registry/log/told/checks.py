@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from rasura.registry.log.entries.entry import identify_record
+from rasura.registry.log.entries.entry_changes import identify_record
 from rasura.registry.log.entries.record_digest import Record, fingerprint
 from rasura.registry.log.told.lines import refuse
 from rasura.registry.log.told.told import INFO, Source, Told

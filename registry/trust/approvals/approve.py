@@ -21,7 +21,7 @@ from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log.entries.outcome import describe_outcome
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.roles.in_force import find_trust_policy

@@ -12,7 +12,7 @@ from typing import Final
 
 from rasura.patches.types import KeyId, PatchId
 from rasura.registry._storage.records.records import Draft, KeyRecord, PatchRecord
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 
 __all__ = ["Reach", "find_reach", "find_reason", "find_reasons", "find_uncounted", "revoke"]

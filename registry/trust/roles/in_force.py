@@ -18,7 +18,7 @@ from rasura.patches.types import Digest
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.log.entries.signers import name_signers
-from rasura.registry.log.ledger import EntryFilter
+from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.roles.signed_trust import SignedTrust, check_next

@@ -13,13 +13,13 @@ from rasura.patches.algebra.protected_subspace import (
     LOOSE,
     Moment,
     ProtectedBasis,
-    RankRule,
     build_guarded_basis,
     build_protected_basis,
     count_for,
     find_leading,
     join_rows,
 )
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.errors import ErasureRefusedError, InputError
 
 WIDTH = 64

@@ -4,7 +4,8 @@ import pytest
 import torch
 from support.values.factories import generator
 
-from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, RankRule, build_protected_basis
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, build_protected_basis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.algebra.split import count_rank, reduce_alone, reduce_together, split_change
 from rasura.patches.types import ParamName
 

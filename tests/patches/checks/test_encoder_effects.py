@@ -8,7 +8,7 @@ from support.models.tiny_xl import tiny_xl
 from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import compose, layers_of
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.across import reads_across_sites
 from rasura.patches.checks.encoder_effects import Site, check_encoder_effects

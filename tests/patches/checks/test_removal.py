@@ -11,7 +11,8 @@ from support.values import factories
 from support.values.factories import World
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import RankRule, build_protected_basis
+from rasura.patches.algebra.protected_subspace import build_protected_basis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.check import check
 from rasura.patches.checks.kernels.capacity import Capacity
 from rasura.patches.checks.policy import Policy

@@ -18,7 +18,7 @@ from support.values import factories
 from support.values.factories import TinyBase, tiny_request
 
 from rasura.patches.algebra.compose import Term, compose
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.check import Accepted, Refused, check, require
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request import EraseRequest

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.values.factories import TinyBase, World, tiny_request
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.catalogue import METHODS, eraser
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.options import encode_options

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support.models.tiny import TinySpec, tiny_model
 
-from rasura.patches.algebra.protected_subspace import Moment, RankRule
+from rasura.patches.algebra.protected_subspace import Moment
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.erasing import DOUBTFUL, LEAST_SPREAD, Judgement
 from rasura.patches.checks.policy import DEFAULT_POLICY, Policy
 from rasura.patches.erasers.request import EraseRequest

@@ -38,7 +38,7 @@ from rasura.patches.errors import (
 )
 from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.location import Location
-from rasura.registry._storage.records.records import BasisRecord, RetainSetRecord
+from rasura.registry._storage.records.base_records import BasisRecord, RetainSetRecord
 from rasura.registry.log.log_key import LastSigned
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import EntryFilter, NewPatch, Registry, find_location

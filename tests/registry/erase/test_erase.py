@@ -9,7 +9,7 @@ import pytest
 from support.models.tiny import tiny_model
 from support.registries.workshop import SPEC, Workshop, copy_of, request_for, silent, workshop, workshop_template
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.errors import (
     DigestMismatchError,
     ErasureRefusedError,

@@ -16,9 +16,8 @@ from rasura.registry.log.merkle import (
     hash_root,
     prove_consistency,
     prove_inclusion,
-    verify_consistency,
-    verify_inclusion,
 )
+from rasura.registry.log.verifying.merkle_proofs import verify_consistency, verify_inclusion
 
 ENTRIES = [bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")]
 ENTRIES.append(bytes.fromhex("606162636465666768696a6b6c6d6e6f"))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from rasura.patches.errors import AuditError
-from rasura.registry.log.merkle import EMPTY_ROOT, hash_leaf, verify_consistency, verify_inclusion
+from rasura.registry.log.merkle import EMPTY_ROOT, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
+from rasura.registry.log.verifying.merkle_proofs import verify_consistency, verify_inclusion
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc6962.json").read_text())
 GARBAGE = hash_leaf(b"garbage")

@@ -32,9 +32,10 @@ from rasura.patches.checks.policy import Policy
 from rasura.patches.errors import AuditError, RegistryError
 from rasura.registry.log.entries.entry import Placement, encode
 from rasura.registry.log.log_key import LastSigned, LogKey
-from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency, verify_consistency
+from rasura.registry.log.merkle import Frontier, hash_leaf, prove_consistency
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note, verified_by
 from rasura.registry.log.verify import LogReport, verify_log
+from rasura.registry.log.verifying.merkle_proofs import verify_consistency
 from rasura.registry.registry import Registry
 
 Attack = Callable[["Intruder"], None]
@@ -569,7 +570,7 @@ def test_a_stack_or_policy_that_the_log_does_not_tell_of_is_caught(full: Place, 
 
 
 def test_an_entry_that_removes_what_is_not_there_is_caught(full: Place) -> None:
-    from rasura.registry.log.entries.entry import removal_of
+    from rasura.registry.log.entries.entry_changes import removal_of
     from rasura.registry.log.entries.replay import Replay
 
     with full.open() as registry:
@@ -620,7 +621,7 @@ def _told(session: Any) -> list[Any]:
 
     from rasura.registry._storage.database.tables import EntryRow
     from rasura.registry.log.entries.entry import decode
-    from rasura.registry.log.ledger import patches_of
+    from rasura.registry.log.entries.stored_entries import patches_of
 
     rows = session.scalars(select(EntryRow).order_by(EntryRow.position)).all()
     beside = patches_of(session, [row.position for row in rows])

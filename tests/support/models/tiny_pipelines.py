@@ -19,7 +19,7 @@ import torch
 from support.models.tiny import byte_symbols, workspace
 from support.models.tiny_t5 import t5_tokenizer
 
-__all__ = ["NAMES", "draw", "open_tiny", "tiny_of"]
+__all__ = ["NAMES", "byte_pairs", "draw", "open_tiny", "tiny_of"]
 
 
 def tiny_of(folder: Path, name: str) -> Path:
@@ -175,7 +175,7 @@ def _chroma() -> Any:
 _ONE_TURN: Final = "<|im_start|>{{ messages[0]['content'] }}<|im_end|>"
 
 
-def _bpe(*added: str, template: str = _ONE_TURN, side: str = "right") -> Any:
+def byte_pairs(*added: str, template: str = _ONE_TURN, side: str = "right") -> Any:
     """Qwen's kind of tokenizer: bytes, a few words behind a space, and these as tokens of their own."""
     from transformers import Qwen2Tokenizer
 
@@ -240,7 +240,7 @@ def _qwen_image() -> Any:
 
     empty = diffusers.QwenImagePipeline(_flow(), None, None, None, None)  # for its template
     before, after = empty.prompt_template_encode.split("{}")
-    tokenizer = _bpe(*_pieces(before, empty.prompt_template_encode_start_idx), after)
+    tokenizer = byte_pairs(*_pieces(before, empty.prompt_template_encode_start_idx), after)
     text = {key: value for key, value in _qwen3(tokenizer, 64, 2).items() if key != "head_dim"}
     text |= {"num_attention_heads": 8, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
@@ -260,7 +260,7 @@ def _z_image() -> Any:
     import diffusers
     from transformers import Qwen3Config, Qwen3Model
 
-    tokenizer = _bpe()
+    tokenizer = byte_pairs()
     return diffusers.ZImagePipeline(
         tokenizer=tokenizer,
         text_encoder=Qwen3Model(Qwen3Config(**_qwen3(tokenizer, 48, 2))),
@@ -277,7 +277,7 @@ def _klein() -> Any:
     import diffusers
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = _bpe()
+    tokenizer = byte_pairs()
     return diffusers.Flux2KleinPipeline(
         tokenizer=tokenizer,
         text_encoder=Qwen3ForCausalLM(Qwen3Config(**_qwen3(tokenizer, 256, 28))),
@@ -315,7 +315,7 @@ def _flux2() -> Any:
         "{% if m['role'] == 'system' %}[SYS]{{ said }}[/SYS]{% else %}[INST]{{ said }}[/INST]{% endif %}{% endfor %}"
     )
     marks = ("[SYS]", "[/SYS]", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
-    tokenizer = _bpe(SYSTEM_MESSAGE, *marks, template=turns, side="left")
+    tokenizer = byte_pairs(SYSTEM_MESSAGE, *marks, template=turns, side="left")
     text = _qwen3(tokenizer, 256, 30) | {"model_type": "mistral", "sliding_window": None}
     vision = {
         "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
@@ -338,7 +338,7 @@ def _cogview4() -> Any:
     from tokenizers.processors import TemplateProcessing
     from transformers import GlmConfig, GlmModel
 
-    tokenizer = _bpe("[gMASK]", "<sop>", side="left")
+    tokenizer = byte_pairs("[gMASK]", "<sop>", side="left")
     begun = [(mark, tokenizer.convert_tokens_to_ids(mark)) for mark in ("[gMASK]", "<sop>")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("[gMASK] <sop> $A", special_tokens=begun)
     return diffusers.CogView4Pipeline(
@@ -359,8 +359,8 @@ def _hunyuan_video() -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
     before, after = DEFAULT_PROMPT_TEMPLATE["template"].split("{}")
-    tokenizer = _bpe(*_pieces(before, DEFAULT_PROMPT_TEMPLATE["crop_start"]), after)
-    second = _bpe()
+    tokenizer = byte_pairs(*_pieces(before, DEFAULT_PROMPT_TEMPLATE["crop_start"]), after)
+    second = byte_pairs()
     clip = CLIPTextConfig(
         vocab_size=len(second), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         projection_dim=16, eos_token_id=2,

@@ -15,7 +15,7 @@ from support.models.tiny import TinySpec, tiny_model
 from support.values.factories import TinyBase
 
 from rasura.patches._io.tensor_bytes import digest_tensor
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Eraser, Problem
 from rasura.patches.erasers.options import with_options

@@ -22,18 +22,9 @@ from support.registries.postgres import Cluster
 from rasura.patches._io import canonical_json
 from rasura.patches._io.json_fields import JsonValue
 from rasura.patches.types import Digest, KeyId, ParamName, PatchId
+from rasura.registry._storage.records.base_records import BaseParameter, BaseRecord, BasisRecord, RetainSetRecord
 from rasura.registry._storage.records.choices import StackRecord
-from rasura.registry._storage.records.records import (
-    BaseParameter,
-    BaseRecord,
-    BasisRecord,
-    Draft,
-    EvaluationRecord,
-    HostRecord,
-    KeyRecord,
-    PatchRecord,
-    RetainSetRecord,
-)
+from rasura.registry._storage.records.records import Draft, EvaluationRecord, HostRecord, KeyRecord, PatchRecord
 from rasura.registry.registry import NewPatch, Registry
 
 _T = TypeVar("_T")

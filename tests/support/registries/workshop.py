@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 from support.models.tiny import TinySpec, tiny_model
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.prompts.concept_prompts import Target

@@ -8,7 +8,8 @@ import torch
 from support.models.tiny import tiny_components
 from support.values.factories import World
 
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule
+from rasura.patches.algebra.protected_subspace import ProtectedBasis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.erasers.request import EraseRequest

@@ -14,13 +14,8 @@ from support.models.tiny import TinySpec, tiny_model
 
 from rasura.patches._io.tensor_bytes import digest_tensor, dtype_name
 from rasura.patches.algebra.increment import DETECTOR_STEP, RESPONSE_STEP, Increment
-from rasura.patches.algebra.protected_subspace import (
-    Moment,
-    ProtectedBasis,
-    RankRule,
-    build_guarded_basis,
-    build_protected_basis,
-)
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, build_guarded_basis, build_protected_basis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.algebra.strength import Strength
 from rasura.patches.erasers.closed_form.null_space import NullSpace, compute_gram_of, erase
 from rasura.patches.erasers.columns import Columns

@@ -12,7 +12,8 @@ from support.values.closed_form import eye, projector, relative, speed_map, uce_
 from support.values.factories import World
 
 from rasura.patches.algebra.increment import Increment
-from rasura.patches.algebra.protected_subspace import ProtectedBasis, RankRule, build_guarded_basis
+from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guarded_basis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.least_squares import detector, protect_nothing, solve_soft_detector
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
 from rasura.patches.erasers.closed_form.speed_projector import detect, protect

@@ -7,13 +7,8 @@ import torch
 from support.values import factories
 from support.values.factories import World
 
-from rasura.patches.algebra.protected_subspace import (
-    Moment,
-    ProtectedBasis,
-    RankRule,
-    build_protected_basis,
-    find_leading,
-)
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, build_protected_basis, find_leading
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.null_space import (
     NullSpace,
     Projector,

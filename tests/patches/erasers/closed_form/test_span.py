@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.values import factories
 from support.values.factories import TinyBase, World, tiny_request
 
-from rasura.patches.algebra.protected_subspace import Moment, RankRule
+from rasura.patches.algebra.protected_subspace import Moment
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.null_space import compute_gram_of, compute_roots, make_projector
 from rasura.patches.erasers.closed_form.span.bounded import (
     Map,

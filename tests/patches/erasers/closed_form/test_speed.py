@@ -11,7 +11,7 @@ from support.values.closed_form import Setting, eye, projector, relative, speed_
 from support.values.dense import energy
 from support.values.factories import TinyBase, World, tiny_request
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.checks.check import Accepted, check
 from rasura.patches.erasers.closed_form.rece import Rece
 from rasura.patches.erasers.closed_form.speed import Speed, _Layer, _solve

@@ -7,13 +7,8 @@ import torch
 from support.full import FULL
 from support.values import factories
 
-from rasura.patches.algebra.protected_subspace import (
-    Moment,
-    ProtectedBasis,
-    RankRule,
-    build_guarded_basis,
-    build_protected_basis,
-)
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis, build_guarded_basis, build_protected_basis
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.interface import Reference
 from rasura.patches.erasers.text_encoder.alphaedit import cut, paper_rule, rewrite, ridge_of
 

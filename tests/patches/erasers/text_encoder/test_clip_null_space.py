@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.values.factories import TinyBase, tiny_request
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.catalogue import eraser
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.text_encoder.clip_null_space import ClipNullSpace, _chosen

@@ -27,16 +27,8 @@ from rasura.patches.types import Digest, PatchId
 from rasura.registry._storage.records.case_record import CaseRecord
 from rasura.registry._storage.records.choices import PolicyRecord
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entries.entry import (
-    MAX_LISTED,
-    Placement,
-    RowChange,
-    decode,
-    encode,
-    encode_change,
-    read_carefully,
-    removal_of,
-)
+from rasura.registry.log.entries.entry import MAX_LISTED, Placement, RowChange, decode, encode, read_carefully
+from rasura.registry.log.entries.entry_changes import encode_change, removal_of
 from rasura.registry.log.entries.plain_form import read_quickly
 from rasura.registry.log.entries.record_digest import fingerprint
 from rasura.registry.log.merkle import hash_leaf

@@ -1,11 +1,11 @@
 """What a long audit log costs: verifying it, reading a page of it, adding to it, proving one entry of it.
 
-`python benchmarks/log.py [--entries 10000 1000000]` prints a Markdown table: rates and seconds of CPU, each taken in a
-process of its own, and the most memory that the process had. The log is real: every entry is canonical, has a leaf in
-the tree and a checkpoint that the registry's key signed, and replaying it gives the tables. It goes round in sevens: a
-patch is applied to a model, *begun* and *done*, and taken off, *begun* and *done*; another motion begins and fails; and
-a patch is pushed. Each names a patch, those that begin the signer and the policy, and those that are done the model's
-record after them.
+`python benchmarks/registry/log.py [--entries 10000 1000000]` prints a Markdown table: rates and seconds of CPU, each
+taken in a process of its own, and the most memory that the process had. The log is real: every entry is canonical, has
+a leaf in the tree and a checkpoint that the registry's key signed, and replaying it gives the tables. It goes round in
+sevens: a patch is applied to a model, *begun* and *done*, and taken off, *begun* and *done*; another motion begins and
+fails; and a patch is pushed. Each names a patch, those that begin the signer and the policy, and those that are done
+the model's record after them.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from rasura.patches.types import Digest, ParamName
-from rasura.registry._storage.records.records import BaseParameter, BaseRecord, Draft, HostRecord
+from rasura.registry._storage.records.base_records import BaseParameter, BaseRecord
+from rasura.registry._storage.records.records import Draft, HostRecord
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.evidence.proofs.choose_entries import EVERYTHING, choose_entries
 from rasura.registry.evidence.proofs.take_out import prove_entry
@@ -262,7 +263,8 @@ def main() -> None:
         print(json.dumps({**found, "memory": peak_memory()}))
         return
     sizes = " ".join(map(str, given.entries))
-    print(f"# A long audit log\n\nWritten by `python benchmarks/log.py --entries {sizes} > docs/benchmarks/log.md`.\n")
+    command = f"python benchmarks/registry/log.py --entries {sizes} > docs/benchmarks/log.md"
+    print(f"# A long audit log\n\nWritten by `{command}`.\n")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(f"SQLite {sqlite3.sqlite_version}; rates and times are of CPU, one thread.\n")
     print("| entries | tree alone | `audit verify` | with `--every-signature` | `audit log`, all of it ", end="")

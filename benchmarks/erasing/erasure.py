@@ -1,6 +1,6 @@
 """Which tokens, layers and rank to erase with: the eraser's choices judged by pictures of the reference model.
 
-    python benchmarks/erasure.py
+    python benchmarks/erasing/erasure.py
 
 One object (dog, which becomes cat) and one style (neon, which becomes cartoon) are erased together, once for every row;
 the same pictures are drawn from the same noise before and after, in prompts that no template holds, and named by the
@@ -20,7 +20,7 @@ from rasura.evaluation.images.painter import Painter
 from rasura.evaluation.images.questions import Answer, Subjects, questions, scores
 from rasura.evaluation.judges.classifier import load_judge
 from rasura.patches.algebra.compose import Term, compose
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.errors import RasuraError
@@ -32,7 +32,7 @@ from rasura.patches.prompts.concept_prompts import Target
 from rasura.patches.prompts.retain_set import load_retain_set
 from rasura.patches.solving.solve import build_patches
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "reference_model"
 ROWS: tuple[dict[str, Any], ...] = (
     {},

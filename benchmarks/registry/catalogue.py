@@ -1,9 +1,9 @@
 """What lists cost beside many patches: a page of `patch list`, `patch show`, a page of `audit log`.
 
-`python benchmarks/catalogue.py [--patches 1200 12000]` prints a Markdown table: seconds of CPU beyond imports, each
-command in a process of its own that has run it once on a registry with one patch. Every patch has a manifest of its own
-under its own identity, a row, and an entry of the log that tells of it; one in ten supersedes the one before it. Nobody
-reads tensors here, and there are none.
+`python benchmarks/registry/catalogue.py [--patches 1200 12000]` prints a Markdown table: seconds of CPU beyond imports,
+each command in a process of its own that has run it once on a registry with one patch. Every patch has a manifest of
+its own under its own identity, a row, and an entry of the log that tells of it; one in ten supersedes the one before
+it. Nobody reads tensors here, and there are none.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from rasura.patches.format.manifest import Manifest
 from rasura.patches.types import Digest, KeyId, PatchId
 from rasura.registry._storage.records.records import Draft, PatchRecord
 from rasura.registry._storage.records.validation import instant
-from rasura.registry.log.entries.entry import Placement, encode, encode_change
+from rasura.registry.log.entries.entry import Placement, encode
+from rasura.registry.log.entries.entry_changes import encode_change
 from rasura.registry.log.log_key import LastSigned
 from rasura.registry.log.merkle import Frontier, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, sign_note
@@ -35,7 +36,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import make_key
 
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
-VECTOR: Final = Path(__file__).parents[1] / "tests" / "vectors" / "patch_v2" / "manifest.json"
+VECTOR: Final = Path(__file__).parents[2] / "tests" / "vectors" / "patch_v2" / "manifest.json"
 COMMANDS: Final = (
     ("patch", "list", "--limit", "50"),
     ("patch", "list"),
@@ -147,7 +148,7 @@ def main() -> None:
     counts = parser.parse_args().patches
     given = " ".join(map(str, counts))
     print("# Many patches\n")
-    print(f"Written by `python benchmarks/catalogue.py --patches {given} > docs/benchmarks/catalogue.md`.\n")
+    print(f"Written by `python benchmarks/registry/catalogue.py --patches {given} > docs/benchmarks/catalogue.md`.\n")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(f"SQLite {sqlite3.sqlite_version}; seconds of CPU beyond imports.\n")
     names = ["the first `patch list -n 50`", *(f"`rasura {' '.join(words)}`" for words in COMMANDS), "torch or numpy"]

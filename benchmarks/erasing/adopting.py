@@ -1,6 +1,6 @@
 """Draws docs/adopting/grid.png: the base; then UCE's file, a LoRA and an SPM, as they came and as separable parts.
 
-python benchmarks/adopting.py
+python benchmarks/erasing/adopting.py
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 import rasura
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "reference_model"
 OUT = ROOT / "docs" / "adopting" / "grid.png"
 ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -1,6 +1,6 @@
 """Patching a model on disk: what a journal in place costs, and what loading and saving costs.
 
-`python benchmarks/disk.py [--model "SD 1.5"|SDXL] [--repeats 3] [--folder DIR]` prints a Markdown table.
+`python benchmarks/hosts/disk.py [--model "SD 1.5"|SDXL] [--repeats 3] [--folder DIR]` prints a Markdown table.
 
 The folder has the shapes of the model in float16, filled with random numbers. Of Stable Diffusion 1.5: a UNet of 1.7 GB
 and a text encoder of 0.2 GB, as a folder and as a single file; a patch touches the 32 cross-attention keys and values,

@@ -1,6 +1,6 @@
 """What a command costs from the shell, cold: a process for each, on a patch of Stable Diffusion 1.5's size.
 
-`python benchmarks/cold.py [--repeats 3]` prints a Markdown table.
+`python benchmarks/commands/cold.py [--repeats 3]` prints a Markdown table.
 
 The registry is `sd15_registry`'s: 16 value projections of width 768 are patched in a folder of float16 weights. CPU is
 processor time of the whole process, user and system, the median of the repeats; *against torch* divides it by what
@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hosts"))
 
 from sd15_registry import make_model, make_registry
 

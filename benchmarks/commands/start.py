@@ -1,7 +1,7 @@
 """What starting costs: the shell's completion, help, and the commands that look, against an empty interpreter.
 
-`python benchmarks/start.py [--repeats 5]` prints a Markdown table: the median seconds of a whole process, warm, and
-which of the heavy libraries it imported. The registry is a new one with a key and nothing else.
+`python benchmarks/commands/start.py [--repeats 5]` prints a Markdown table: the median seconds of a whole process,
+warm, and which of the heavy libraries it imported. The registry is a new one with a key and nothing else.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """The card that a push leaves on the Hub, as a stranger sees it: docs/hub/card.png.
 
-`python benchmarks/hub_card.py` pushes patches of the reference model to a Hub on this machine (that of the tests,
-`tests/support/hubserver`: real HTTP and real git on 127.0.0.1), and draws the page with Chromium and markdown-it-py.
+`python benchmarks/registry/hub_card.py` pushes patches of the reference model to a Hub on this machine (that of the
+tests, `tests/support/hubserver`: real HTTP and real git on 127.0.0.1), and draws the page with Chromium and
+markdown-it-py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.request import Request, urlopen
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 REFERENCE: Final = ROOT / "examples" / "reference_model"

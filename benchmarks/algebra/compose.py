@@ -1,6 +1,6 @@
 """Apply and revert on the shape of Stable Diffusion 1.4: what exactness costs, and what doing without it costs.
 
-`python benchmarks/compose.py [--repeats 5] [--device cpu]` prints a Markdown table.
+`python benchmarks/algebra/compose.py [--repeats 5] [--device cpu]` prints a Markdown table.
 
 32 float16 matrices [o, 768] (cross-attention keys and values: o = 320 five times, 640 five times, 1280 six times, twice
 over), N patches of rank 4 with |ΔW| about a twentieth of |W|. One cycle applies the N patches one after another and

@@ -1,8 +1,8 @@
 """What patches of Stable Diffusion 1.5's size take, file by file, and what the second of a retain set adds.
 
-`python benchmarks/sizes.py` prints a Markdown table of bytes. The null-space eraser solves two concepts over the shapes
-of the 32 cross-attention projections K and V, 768 wide, with random weights and embeddings: sizes depend on shapes
-alone. A registry keeps each file once under its digest, so what both patches have the same is there once.
+`python benchmarks/registry/sizes.py` prints a Markdown table of bytes. The null-space eraser solves two concepts over
+the shapes of the 32 cross-attention projections K and V, 768 wide, with random weights and embeddings: sizes depend on
+shapes alone. A registry keeps each file once under its digest, so what both patches have the same is there once.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from support.values.factories import World
 
@@ -36,7 +36,7 @@ def print_row(retained: int, columns: int) -> None:
 def main() -> None:
     """Print the table."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print("# Sizes of patches\n\nWritten by `python benchmarks/sizes.py > docs/benchmarks/sizes.md`. Bytes.\n")
+    print("# Sizes of patches\n\nWritten by `python benchmarks/registry/sizes.py > docs/benchmarks/sizes.md`. Bytes.\n")
     heads = ("retained", "columns", *(f"`{name}`" for name in FILES), "basis by zlib", "the second adds")
     print(f"| {' | '.join(heads)} |\n|{'---:|' * len(heads)}")
     for retained, columns in itertools.product((20, 400), (1, 8)):

@@ -25,7 +25,7 @@ from rasura.registry.erase.erase import erase
 from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import make_key
 
-REFERENCE: Final = Path(__file__).parents[1] / "examples" / "reference_model"
+REFERENCE: Final = Path(__file__).parents[2] / "examples" / "reference_model"
 CROSS: Final = (".attn2.to_k.weight", ".attn2.to_v.weight")
 
 

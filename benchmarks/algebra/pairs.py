@@ -1,6 +1,6 @@
 """All pairs of many patches on the shape of Stable Diffusion 1.4: what a check of a whole registry costs.
 
-`python benchmarks/pairs.py [--patches 10000] [--device cpu]` prints Markdown tables.
+`python benchmarks/algebra/pairs.py [--patches 10000] [--device cpu]` prints Markdown tables.
 
 A patch touches the 16 key and 16 value projections [o, 768] of cross-attention (o = 320 five times, 640 five times,
 1280 six times, twice over) with rank 1, its factors random and on the grid. Nothing is read from disk.
@@ -36,7 +36,7 @@ from rasura.patches.checks.kernels.interference import Interference
 from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.types import PatchId
 
-sys.path.insert(0, str(Path(__file__).parent / "results"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 
 from origin import processor
 

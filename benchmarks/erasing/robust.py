@@ -1,6 +1,6 @@
 """What erasing reaches beside the words that it was given: other names, attacks; and what it costs everything else.
 
-    PYTHONPATH=.dev python benchmarks/robust.py [--model FOLDER] [--objects dog,rose,car,airplane] [--attack suffix]
+    PYTHONPATH=.dev python benchmarks/erasing/robust.py [--model FOLDER] [--objects dog,rose,airplane] [--attack suffix]
 
 For every object and way: how many pictures still show it, of those that the base drew right, by how it was asked for;
 and how many pictures of everything else are still right. FOLDER holds `pipeline`, `concepts.json`, `retain.txt` and a
@@ -45,11 +45,11 @@ from rasura.patches.prompts.retain_set import load_retain_set
 from rasura.patches.solving.moments import Moments
 from rasura.patches.solving.solve import build_patches
 
-sys.path.insert(0, str(Path(__file__).parent / "results"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 
 from origin import machine
 
-REFERENCE: Final = Path(__file__).parents[1] / "examples" / "reference_model"
+REFERENCE: Final = Path(__file__).parents[2] / "examples" / "reference_model"
 KINDS: Final = ("direct", "given name", "other name", "near", "retained", "held out")
 _ASKED: Final = ("a nice picture of a {}", "a drawing of a {}", "a small {}", "the {}", "a {} in cartoon style")
 _NAMED: Final = ("{}", "a picture of a {}")

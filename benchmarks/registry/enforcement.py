@@ -1,6 +1,6 @@
 """What it costs that rows are held to the log: an apply of one patch with and without it.
 
-`python benchmarks/enforcement.py [MODEL] [--patches 1 12000] [--repeats 15]` prints a Markdown table.
+`python benchmarks/registry/enforcement.py [MODEL] [--patches 1 12000] [--repeats 15]` prints a Markdown table.
 
 The model is copied, a registry made beside it, one concept erased, and rows and entries of as many other patches added,
 as pulling them would. Then the patch is applied in pairs, the two ways taking turns in going first: within one process,
@@ -44,7 +44,7 @@ from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import make_key
 
 ACTOR: Final = Actor("bench", "")
-MODEL: Final = Path(__file__).parents[1] / "examples" / "reference_model" / "pipeline"
+MODEL: Final = Path(__file__).parents[2] / "examples" / "reference_model" / "pipeline"
 _BATCH: Final = 1000
 _COMMAND: Final = """
 import sys
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, nargs="+", default=[1, 12_000])
     parser.add_argument("--repeats", type=int, default=15)
     given = parser.parse_args()
-    print(f"`python benchmarks/enforcement.py --repeats {given.repeats}`, {platform.machine()}, ", end="")
+    print(f"`python benchmarks/registry/enforcement.py --repeats {given.repeats}`, {platform.machine()}, ", end="")
     print(f"Python {platform.python_version()}\n")
     print(
         "| Apply of one patch | patches | entries | CPU with | without | more | quartiles | wall with | without | ",

@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - lines of the page are as long as the page's
 """Which number ranks erasures as pictures do: pairs of concept and anchor on the reference model; writes docs/gates.md.
 
-    python benchmarks/gates.py            all of it
-    python benchmarks/gates.py --words    which words stand out, alone: no patch and no picture, half a minute
+    python benchmarks/erasing/gates.py            all of it
+    python benchmarks/erasing/gates.py --words    which words stand out, alone: no patch and no picture, half a minute
 
 Patches and pictures are kept in `.results`: a run that was cut off goes on where it stopped.
 """
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent / "results"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 
 from bench import REFERENCE, ROOT, Bench
 from scipy.stats import spearmanr
@@ -84,7 +84,7 @@ def _words(bench: Bench) -> Iterator[str]:
     yield (
         f"*spread* of words on the layers of the default; hardly known is what is below {LEAST_SPREAD:g}. Of a word that\n"
         "shares a part with a learnt one (palmtree), no number here tells that it is misspelt. "
-        "`python benchmarks/gates.py --words` writes this part.\n"
+        "`python benchmarks/erasing/gates.py --words` writes this part.\n"
     )
     subjects = bench.subjects
     groups = {

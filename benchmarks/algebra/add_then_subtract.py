@@ -1,4 +1,4 @@
-"""Why rasura never subtracts: `python benchmarks/add_then_subtract.py`, a second and a few megabytes.
+"""Why rasura never subtracts: `python benchmarks/algebra/add_then_subtract.py`, a second and a few megabytes.
 
 Ten patches of rank 4 on one matrix of Stable Diffusion's size. In every dtype: add all, subtract all, and count the
 weights that are not what they were; add them in the other order, and count the weights on which the two orders

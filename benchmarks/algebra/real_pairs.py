@@ -1,6 +1,6 @@
 """All pairs of patches as they are in practice: hundreds of target columns each, bounded from above.
 
-`python benchmarks/real_pairs.py [--patches 10000] [--dense 600]` prints Markdown tables.
+`python benchmarks/algebra/real_pairs.py [--patches 10000] [--dense 600]` prints Markdown tables.
 
 One patch of Stable Diffusion 1.5's size is erased (`sd15_registry`: rank 1, 16 value projections, 77 rows that hold the
 null prompt, and a retain list). The others are copies of it, turned: what of its targets and of its kernel lies outside
@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import torch
-from sd15_registry import make_model, make_registry
 
 from rasura.patches.checks.kernels.bounded_pairs import BoundedPairs, Sketch, ground_of, make_sketch
 from rasura.patches.checks.kernels.footprint import Footprint
@@ -39,6 +38,10 @@ from rasura.patches.format.manifest_parts import TEXT
 from rasura.patches.types import PatchId
 from rasura.registry.registry import Registry
 from rasura.registry.trust.verified_patch import load_verified
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hosts"))
+
+from sd15_registry import make_model, make_registry
 
 LIMIT: Final = 0.05
 

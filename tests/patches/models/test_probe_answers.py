@@ -1,0 +1,134 @@
+"""What the probe must say of every family that rasura knows, written down here layer by layer and not read from its table.
+
+`_KNOWN` is what diffusers' classes do: whoever reads their `forward` finds the same. `test_probe.py` and
+`tests/cli/families/test_more_families.py` hold the probe against the table of families, which could be wrong with it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.models import tiny_families, tiny_pipelines
+
+from rasura.patches.models.families import FAMILIES
+from rasura.patches.models.probe.probe import probe_folder, probe_live
+from rasura.patches.models.probe.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A family's answer.
+
+    Attributes:
+        entrances: layers by their last names: what they read, then the modules that the text went through before.
+        alike: what is called like them and does not read tokens alone, with what it reads.
+        stacked: how many layers of its language model a pipeline puts side by side in a row.
+        refined: whether words are mixed by attention behind the entrance, before the picture is seen.
+    """
+
+    entrances: Mapping[str, tuple[str, ...]]
+    alike: Mapping[str, str]
+    stacked: int = 1
+    refined: bool = False
+
+
+def _attention(*read: str) -> dict[str, tuple[str, ...]]:
+    return {"attn2.to_k": read, "attn2.to_v": read}
+
+
+def _projection(name: str, behind: str = "act_1") -> dict[str, tuple[str, ...]]:
+    """A network of two layers: the first reads the text, the second what the first made of it."""
+    return {
+        f"{name}.linear_1": ("text",),
+        f"{name}.linear_2": ("projected", f"{name}.linear_1", f"{name}.{behind}"),
+    }
+
+
+_STREAMS: Final = {"attn.add_k_proj": "stream", "attn.add_v_proj": "stream"}
+_POOLED: Final = {f"time_text_embed.text_embedder.linear_{i}": "pooled" for i in (1, 2)}
+_PIXART: Final = _projection("caption_projection") | _attention("projected", "caption_projection")
+_WAN: Final = _projection("condition_embedder.text_embedder") | _attention(
+    "projected", "condition_embedder.text_embedder"
+)
+_CONTEXT: Final = {"context_embedder": ("text",)}
+_REFINER: Final = "context_embedder.token_refiner.refiner_blocks"
+
+KNOWN: Final[Mapping[str, _Known]] = {
+    "SD 1.x": _Known(_attention("text"), {}),
+    "SD 2.x": _Known(_attention("text"), {}),
+    "SDXL": _Known(_attention("text"), {f"add_embedding.linear_{i}": "pooled" for i in (1, 2)}),
+    "SD3": _Known(_CONTEXT, _STREAMS | _POOLED),
+    "FLUX": _Known(_CONTEXT, _STREAMS | _POOLED),
+    "PixArt": _Known(_PIXART, {}),
+    "Wan": _Known(_WAN, {}),
+    "Wan 2.2": _Known(_WAN, {}),
+    "LTX": _Known(_PIXART, {}),
+    "AuraFlow": _Known(_CONTEXT, _STREAMS),
+    "Chroma": _Known(_CONTEXT, _STREAMS),
+    "Sana": _Known(
+        _projection("caption_projection") | _attention("projected", "caption_projection", "caption_norm"), {}
+    ),
+    "Qwen-Image": _Known({"txt_in": ("normed", "txt_norm")}, _STREAMS),
+    "Z-Image": _Known({"cap_embedder.1": ("normed", "cap_embedder.0")}, {}, refined=True),
+    "FLUX.2": _Known(_CONTEXT, _STREAMS, stacked=3),
+    "FLUX.2 klein": _Known(_CONTEXT, _STREAMS, stacked=3),
+    "CogView4": _Known({"patch_embed.text_proj": ("text",)}, {}),
+    "HunyuanVideo": _Known(
+        {"context_embedder.proj_in": ("text",)},
+        # Its refiner adds the time step to the words before they meet each other; what it pools is the mean of all.
+        _STREAMS
+        | _POOLED
+        | {f"{_REFINER}.*.{layer}": "stream" for layer in ("attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.*")}
+        | {f"{_REFINER}.*.{layer}": "stream" for layer in ("ff.net.*", "ff.net.*.proj", "norm_out.linear")},
+        refined=True,
+    ),
+    "Cosmos": _Known(_attention("text"), {}),
+    "Lumina 2": _Known(
+        {"time_caption_embed.caption_embedder.1": ("normed", "time_caption_embed.caption_embedder.0")},
+        {},
+        refined=True,
+    ),
+}
+
+
+def test_every_family_has_its_answer() -> None:
+    assert {family.name for family in FAMILIES} == KNOWN.keys()
+    assert KNOWN.keys() == {*tiny_families.NAMES, *tiny_pipelines.NAMES}
+
+
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_the_probe_says_what_is_known_of_a_family_that_reads_its_encoders_states(name: str) -> None:
+    parts = tiny_families.tiny_family(name).components
+    trace = probe_live(parts["unet" if "unet" in parts else "transformer"])
+    _compare(trace, KNOWN[name])
+
+
+@pytest.mark.parametrize("name", tiny_pipelines.NAMES)
+def test_the_probe_says_what_is_known_of_a_family_whose_pipeline_reads(name: str, tmp_path: Path) -> None:
+    model = tiny_pipelines.tiny_of(tmp_path / "model", name)
+    trace = probe_folder(model)
+    _compare(trace, KNOWN[name])
+    config = json.loads((model / "text_encoder" / "config.json").read_text())
+    text = config.get("text_config", config)
+    width = text.get("hidden_size") or text["d_model"]
+    first = [layer.width for layer in trace.entrances if layer.reads != "projected"]
+    assert set(first) == {KNOWN[name].stacked * width}
+
+
+def _compare(trace: Trace, known: _Known) -> None:
+    seen = {
+        _last(layer.pattern): (layer.reads, *(name.partition(".")[2] for name in layer.through))
+        for layer in trace.entrances
+    }
+    assert seen == dict(known.entrances)
+    assert {_last(layer.pattern, keep=_REFINER): layer.reads for layer in trace.lookalikes} == dict(known.alike)
+    assert any(layer.reads == "refined" for layer in trace.alone) is known.refined
+
+
+def _last(pattern: str, keep: str = "") -> str:
+    """A layer's name without those of its component and of the blocks that it stands in."""
+    inside = pattern.partition(".")[2]
+    return inside if keep and inside.startswith(keep) else inside.rpartition("blocks.*.")[2]
