@@ -53,6 +53,12 @@ METHODS: Final = {
             "own; after SPEED, arXiv 2503.07392, and RECE, arXiv 2407.12383",
         ),
         Method(
+            "joint",
+            "closed_form.joint.eraser:Joint",
+            "Each concept's share of one least-squares map for all of them; many concepts, little room taken.",
+            "own; after UCE, arXiv 2308.14761, and SPEED, arXiv 2503.07392",
+        ),
+        Method(
             "speed",
             "closed_form.speed:Speed",
             "Null space of a filtered and augmented retain set, null prompt kept by its centres; a detector a layer.",

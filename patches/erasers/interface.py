@@ -14,7 +14,7 @@ A touched parameter reads one of three things:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -82,6 +82,8 @@ class Problem:
             request's rank rule, guarded patches. Raises ErasureRefusedError where that is the whole space.
         retained: the tokens of the retained prompts anew, in batches [b, d] float64; which tokens of a prompt is
             the argument, one of `TOKEN_CHOICES` or "all". Memory is bounded however many prompts there are.
+        moment: of all tokens of any prompts, from what is known of them; its arguments are what gives the prompts, the
+            stage that progress is told, and how many they are.
         denoiser: loads the pristine UNet and its noise schedule; for methods that train or look through it.
         progress: told what is going on.
         work: a folder in which a long training may leave checkpoints to resume from, or None.
@@ -94,6 +96,7 @@ class Problem:
     reference: Reference
     basis: Callable[[], ProtectedBasis]
     retained: Callable[[str], Iterator[torch.Tensor]]
+    moment: Callable[[Callable[[], Iterable[str]], str, int], Moment]
     denoiser: Callable[[], Denoiser]
     progress: Progress
     work: Path | None = None

@@ -93,6 +93,7 @@ def build_patches(
         reference=prompts.reference,  # (1)
         basis=lambda: prompts.basis,
         retained=prompts.retained,
+        moment=prompts.moment,
         denoiser=denoiser or _no_denoiser,
         progress=progress,
         work=work,
@@ -148,8 +149,8 @@ class _Prompts:
     def reference(self) -> Reference:
         return Reference(
             self.encoder.encode_all([""])[0],
-            self._moment(self.request.retained_prompts, "encoding retained prompts", self.request.retained_count),
-            self._moment(self.request.held_out_prompts, "encoding held-out prompts", len(self.request.held_out)),
+            self.moment(self.request.retained_prompts, "encoding retained prompts", self.request.retained_count),
+            self.moment(self.request.held_out_prompts, "encoding held-out prompts", len(self.request.held_out)),
         )
 
     @cached_property
@@ -167,7 +168,8 @@ class _Prompts:
             chosen = [find_token_positions(self.encoder, prompt, phrase, tokens) for prompt, phrase in part]
             yield torch.cat([hidden[i, own] for i, own in enumerate(chosen)])
 
-    def _moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
+    def moment(self, prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
+        """The second moment of all tokens of these prompts."""
         return sum_moment(
             self.encoder, prompts, total, self.moments, lambda done: self.progress(stage, min(done, total), total)
         )

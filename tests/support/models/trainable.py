@@ -74,8 +74,8 @@ def problem(asked: EraseRequest, work: Path | None = None) -> Problem:
     weights = own.host.originals(asked.eraser.parameters(own.host.parameters(), asked.layers, own.encoder.width))
     columns: tuple[Columns, ...] = tuple(solve._columns(own.encoder, asked, target) for target in asked.targets)
     return Problem(
-        weights, own.encoder, asked, columns, prompts.reference, lambda: prompts.basis, prompts.retained, denoiser,
-        silent, work,
+        weights, own.encoder, asked, columns, prompts.reference, lambda: prompts.basis, prompts.retained,
+        prompts.moment, denoiser, silent, work,
     )  # fmt: skip
 
 

@@ -1,14 +1,14 @@
 """A problem for closed-form erasers on vectors like CLIP's, without a model; and the published formulas, d × d."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from support.models.tiny import tiny_components
 from support.values.factories import World
 
-from rasura.patches.algebra.protected_subspace import ProtectedBasis
+from rasura.patches.algebra.protected_subspace import Moment, ProtectedBasis
 from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Problem
@@ -16,6 +16,7 @@ from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
 from rasura.patches.prompts.concept_prompts import Target
+from rasura.patches.solving.moments import sum_moment
 from rasura.patches.types import PatchId
 
 
@@ -53,6 +54,7 @@ class Setting:
             reference=self.world.reference,
             basis=self.world.basis,
             retained=batches,
+            moment=sum_prompts,
             denoiser=no_denoiser,
             progress=lambda *_: None,
         )
@@ -62,6 +64,11 @@ class Setting:
 def encoder() -> TextEncoder:
     parts = tiny_components()
     return TextEncoder.of_clip(parts["tokenizer"], parts["text_encoder"])
+
+
+def sum_prompts(prompts: Callable[[], Iterable[str]], stage: str, total: int) -> Moment:
+    """As the tiny encoder reads them: of another width than the world's, whose words nobody types."""
+    return sum_moment(encoder(), prompts, total, {}, lambda _: None)
 
 
 def no_denoiser() -> Denoiser:

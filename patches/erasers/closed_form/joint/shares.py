@@ -1,0 +1,62 @@
+"""Ridge regression inside a free space, as a sum with one term a concept.
+
+With P the projector onto what nothing protects, T_i [d, n_i] the targets of concept i, D_i what is to be added to each,
+G_i = T_i T_iᵀ / n_i and K the second moment of what should stay, the map
+
+    M = Σ_i M_i,   M_i = (D_i T_iᵀ / n_i) P (P (Σ_j G_j + K) P + λI)⁻¹ P
+
+is the one that makes  Σ_i ‖M T_i − D_i‖² / n_i + tr(M K Mᵀ) + λ‖M‖²  the smallest. All concepts share one
+factorisation, so a hundred cost what one does. Each M_i counts the other concepts among what should stay: alone, without
+the other patches, it moves them as little as they move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rasura.patches.algebra.protected_subspace import count_for
+from rasura.patches.erasers.columns import Columns
+
+__all__ = ["cut_share", "solve_shares"]
+
+
+def solve_shares(free: torch.Tensor, concepts: Sequence[Columns], kept: torch.Tensor, ridge: float) -> list[torch.Tensor]:
+    """M_i of every concept, [d, d] each.
+
+    Args:
+        free: F [d, f] orthonormal, the range of P = F Fᵀ.
+        concepts: targets and anchors of each.
+        kept: K [d, d].
+        ridge: λ as a share of the mean eigenvalue of the targets' free moments.
+    """
+    seen = [free.T @ columns.targets for columns in concepts]  # Y_i = Fᵀ T_i, [f, n_i]
+    inner = torch.stack([Y @ Y.T / Y.shape[1] for Y in seen]).sum(0)  # [f, f]
+    size = inner.shape[0]
+    whole = inner + free.T @ kept @ free
+    # Where neither targets nor what stays have anything, λ decides; the last term is for targets of no length at all.
+    whole.diagonal().add_(ridge * float(torch.trace(inner)) / size + 1e-300)
+    lower = torch.linalg.cholesky((whole + whole.T) / 2)
+    return [
+        torch.cholesky_solve(Y @ (columns.anchors - columns.targets).T / Y.shape[1], lower).T @ free.T  # [d, f] [f, d]
+        for Y, columns in zip(seen, concepts, strict=True)
+    ]
+
+
+def cut_share(
+    share: torch.Tensor, targets: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], *, energy: float, limit: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A [r, d] and Q [d, r] with Q A ≈ M in the directions of the outputs that carry its effect on the targets.
+
+    Args:
+        share: M [d, d].
+        targets: T [d, n].
+        roots: G^½ and its pseudo-inverse, G = Σ_l W_lᵀW_l; in this metric lengths are those of the outputs.
+        energy: share of the effect that the rank must carry.
+        limit: most detectors.
+    """
+    root, inverse = roots
+    U, strength, _ = torch.linalg.svd(root @ (share @ targets), full_matrices=False)  # U [d, min(d, n)]
+    leading = U[:, : min(count_for(strength, energy), limit)]  # [d, r]
+    return leading.T @ root @ share, inverse @ leading
