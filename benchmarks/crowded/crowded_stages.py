@@ -46,6 +46,8 @@ WAYS: Final = (
     Way("null-space, names", "null-space", named=True),
     Way("span", "span"),
     Way("span, names", "span", named=True),
+    Way("joint", "joint"),
+    Way("joint, names", "joint", named=True),
 )
 _TAIL = {"energy": "0.9", "kept": "all"}
 ABLATION: Final = (

@@ -3,7 +3,8 @@
 The attempts, in this order; the first that the composer accepts is taken:
 
 (1) the new concepts alone, each off the targets of everything that is there; older patches stay as they are, but for
-    those that become a concept which is to be erased now;
+    those that become a concept which is to be erased now, and those of a method that solves all of its concepts at once
+    (`joint`);
 (2) with them the older ones that disturb or are disturbed, each by its own method and choices;
 (3) everything, each holding less and less of the others (`GUARDS`), where the methods can.
 
@@ -131,6 +132,7 @@ class Attempts:
         fixed = [i for i in must if not self._solvable(i)]
         if fixed:
             raise self._refusal([f"{self._name(i)} becomes a concept that is to be erased" for i in fixed])
+        must |= self._joined()
         found = self._attempt(must, GUARDS[0], refused, tried)
         if isinstance(found, Solution) and not isinstance(found.verdict, Accepted):
             touched = must | {i for i in self._disturbed(found) if self._solvable(i)}
@@ -144,6 +146,12 @@ class Attempts:
         if found is not None and isinstance(found.verdict, Accepted):
             return replace(found, refused=tuple(refused))
         raise self._refusal(refused)
+
+    def _joined(self) -> frozenset[PatchId]:
+        """Older patches of the methods that what is wanted is solved by, where these solve all of theirs at once."""
+        wanted = {self.recipes.get(normal(item.concept)) or make_recipe() for item in self.wording.wanted}
+        joint = {recipe for recipe in wanted if recipe.together}
+        return frozenset(i for i in self.wording.staying if read_recipe(self._ground.patches[i].manifest) in joint)
 
     def _attempt(
         self, anew: frozenset[PatchId], guard: float, refused: list[str], tried: set[tuple[frozenset[PatchId], float]]

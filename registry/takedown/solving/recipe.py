@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from rasura.patches.algebra.protected_subspace import RankRule
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.catalogue import METHODS
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.interface import Eraser
@@ -54,6 +54,11 @@ class Recipe:
     def loosens(self) -> bool:
         """Whether it can hold less of the other concepts, where room is short."""
         return hasattr(self.eraser, "guard")
+
+    @property
+    def together(self) -> bool:
+        """Whether what it made must be solved anew whenever something is added, for nothing is left alone exactly."""
+        return bool(getattr(self.eraser, "together", False))
 
     def loosen(self, guard: float) -> Recipe:
         """The same, holding at most this share of the others' energy; the first of `GUARDS` changes nothing."""

@@ -16,6 +16,7 @@ _TRAINED: Final = {"steps": "2", "batch": "2", "images": "2", "drawing": "2", "l
 CHOICES: Final[dict[str, dict[str, str]]] = {
     "null-space": {},
     "span": {"rounds": "1", "words": "4", "left": "0.5"},
+    "joint": {"words": "4", "sentences": "2", "contexts": "2"},
     "speed": {"aug": "4"},
     "uce": {},
     "rece": {"epochs": "1"},

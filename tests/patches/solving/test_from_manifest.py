@@ -23,6 +23,7 @@ from rasura.patches.solving.from_manifest import eraser_of, request_of, trained
 METHODS_AND_CHOICES = [
     ("null-space", {"ridge": "0.0123456789"}),
     ("span", {"rounds": "1", "words": "6", "left": "0.5"}),
+    ("joint", {"words": "4", "sentences": "2", "contexts": "2"}),
     ("speed", {"seed": "7"}),
     ("uce", {"variant": "2023"}),
     ("rece", {}),

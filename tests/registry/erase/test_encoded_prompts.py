@@ -3,7 +3,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -249,13 +249,13 @@ def test_anchors_are_chosen_and_judged_from_what_is_remembered(
     base: OpenBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    plain = TextEncoder._read
+    plain = TextEncoder._begin
 
-    def counting(self: TextEncoder, prompts: Sequence[str]) -> torch.Tensor:
+    def counting(self: TextEncoder, prompts: Sequence[str]) -> Callable[[], torch.Tensor]:
         read.append(len(prompts))
         return plain(self, prompts)
 
-    monkeypatch.setattr(TextEncoder, "_read", counting)
+    monkeypatch.setattr(TextEncoder, "_begin", counting)
     words = RetainSet("words.txt", ("cat", "painting", "photo", "of", "a", "tree"))
     request = replace(request_for(Target("van", "auto")), retain=words, anchors=words.concepts)
     fresh = choose_anchors(base.host, base.encoder, request, Policy())

@@ -21,7 +21,8 @@ from support.values.closed_form import Setting
 from support.values.factories import TinyBase, World, tiny_request
 
 from rasura.patches.algebra.one_thread import use_one_thread
-from rasura.patches.algebra.protected_subspace import Moment, RankRule
+from rasura.patches.algebra.protected_subspace import Moment
+from rasura.patches.algebra.rank_rule import RankRule
 from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.closed_form.rece import Rece
 from rasura.patches.erasers.closed_form.span.eraser import Span

@@ -1,11 +1,11 @@
 """All concepts together, each patch its share of one least-squares map that moves the rest as little as it can.
 
 The null space of many concepts fills: what each leaves exactly alone takes dimensions, and in the few that are left an
-erasure is long and moves everything that nobody named. Here only the null prompt is held exactly (and what `--rank-rule`
+erasure is long and moves everything that nobody named. Here only the null prompt is held exactly (and what a rank rule
 asks for); everything else that should stay is data with a weight: the retained prompts, retained words and words of the
 vocabulary in sentences that name two things (`sentences`), and the other concepts. The solution, and how each patch is
-its concept's part of it, stands in `shares`. No dimension is used up, so a hundredth concept finds the room of the first;
-what a patch moves of the others is small and not nothing, and the composer says how much.
+its concept's part of it, stands in `shares`. No dimension is used up, so a hundredth concept finds the room of the
+first; what a patch moves of the others is small and not nothing, and the composer says how much.
 
 Ridge regression under-reaches where much should stay, and what is between an erased concept and its anchor often still
 draws it; so every share is `reach` times what the least squares say.
@@ -83,7 +83,9 @@ class Joint:
             for target, columns in zip(problem.request.targets, problem.columns, strict=True)
         ]
         free = find_free(make_projector(basis, [basis.rows[:0]], 0))  # [d, f]
-        shares = [check_free(columns, basis.project(columns.targets), "the protected set", basis) for columns in concepts]
+        shares = [
+            check_free(columns, basis.project(columns.targets), "the protected set", basis) for columns in concepts
+        ]
         problem.progress("solving", 0, len(concepts))
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         roots = compute_roots(compute_gram_of(weights))

@@ -1,8 +1,8 @@
 """Sentences that name two things: what a prompt looks like that no template foresaw.
 
-A model reads every token of a prompt, and each token behind a word knows the word. Fitted to "a photo of a dog" alone, a
-map moves whatever else a sentence says; so what should stay stands beside other words, in every order, and so does what
-is erased. Who stands beside whom follows from the lists' order alone: the same request gives the same sentences.
+A model reads every token of a prompt, and each token behind a word knows the word. Fitted to "a photo of a dog" alone,
+a map moves whatever else a sentence says; so what should stay stands beside other words, in every order, and so does
+what is erased. Who stands beside whom follows from the lists' order alone: the same request gives the same sentences.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ G_i = T_i T_iᵀ / n_i and K the second moment of what should stay, the map
     M = Σ_i M_i,   M_i = (D_i T_iᵀ / n_i) P (P (Σ_j G_j + K) P + λI)⁻¹ P
 
 is the one that makes  Σ_i ‖M T_i − D_i‖² / n_i + tr(M K Mᵀ) + λ‖M‖²  the smallest. All concepts share one
-factorisation, so a hundred cost what one does. Each M_i counts the other concepts among what should stay: alone, without
-the other patches, it moves them as little as they move it.
+factorisation, so a hundred cost what one does. Each M_i counts the other concepts among what should stay: it moves
+them little, whether their patches are there or not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from rasura.patches.erasers.columns import Columns
 __all__ = ["cut_share", "solve_shares"]
 
 
-def solve_shares(free: torch.Tensor, concepts: Sequence[Columns], kept: torch.Tensor, ridge: float) -> list[torch.Tensor]:
+def solve_shares(
+    free: torch.Tensor, concepts: Sequence[Columns], kept: torch.Tensor, ridge: float
+) -> list[torch.Tensor]:
     """M_i of every concept, [d, d] each.
 
     Args:
