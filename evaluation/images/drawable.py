@@ -13,7 +13,11 @@ __all__ = ["SDXL", "check_pipeline"]
 SDXL: Final = "StableDiffusionXLPipeline"
 _PARTS: Final = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _SDXL_PARTS: Final = (*_PARTS, "text_encoder_2", "tokenizer_2")
-_SETTINGS: Final = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
+_SETTINGS: Final = {
+    "tokenizer": "tokenizer_config.json",
+    "tokenizer_2": "tokenizer_config.json",
+    "scheduler": "scheduler_config.json",
+}
 _WEIGHTS: Final = (".safetensors", ".bin")
 
 

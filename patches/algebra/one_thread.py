@@ -88,8 +88,8 @@ def map_in_single_threads(function: Callable[[T], R], items: Iterable[T], *, alo
     """
     waiting = iter(items)
     at_once = 1 if alone else min(count_workers(), _OWN.before or torch.get_num_threads())
-    first = list(islice(waiting, 2))
-    if at_once == 1 or len(first) == 1:
+    first = [] if at_once == 1 else list(islice(waiting, 2))  # alone, nothing is read ahead
+    if len(first) < 2:  # noqa: PLR2004
         for item in chain(first, waiting):
             with use_one_thread():
                 found = function(item)

@@ -99,7 +99,11 @@ def test_further_names_and_another_method_take_the_place_of_what_is_there(home: 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--method", "sepme"), 1, "method sepme cannot be taken down with: expected one of null-space, span, speed"),
+        (
+            ("--method", "sepme"),
+            1,
+            "method sepme cannot be taken down with: expected one of null-space, span, joint, speed",
+        ),
         (("--method", "clip-null-space"), 1, "method clip-null-space cannot be taken down with"),
         (("--method", "nul-space"), 1, "no method is called"),
         (("--set", "rigde=1"), 1, "has no option 'rigde'"),
