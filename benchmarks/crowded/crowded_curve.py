@@ -14,8 +14,9 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -84,8 +85,9 @@ def plan_moves(facts: Facts, takedowns: int = 100, withdrawals: int = 30, seed: 
 class Registered:
     """Our own way: a registry and a model folder."""
 
-    def __init__(self, bench: CrowdedBench, place: Path) -> None:
-        self.label, self._bench, self.folder = "rasura takedown", bench, place / "model"
+    def __init__(self, bench: CrowdedBench, place: Path, method: str | None = None) -> None:
+        self.label = "rasura takedown" + (f" --method {method}" if method else "")
+        self._bench, self._method, self.folder = bench, method, place / "model"
         if not self.folder.exists():
             shutil.copytree(bench.source / "pipeline", self.folder)
         store = place / ".rasura"
@@ -98,7 +100,8 @@ class Registered:
         if not move.down:
             self.registry.withdraw(move.concept, model=self.folder)
             return {}
-        plan, _, _ = self.registry.takedown([move.concept], model=self.folder, retain=self._bench.source / "retain.txt")
+        retain = self._bench.source / "retain.txt"
+        plan, _, _ = self.registry.takedown([move.concept], model=self.folder, retain=retain, method=self._method)
         return {"solved": len(plan.made), "covered": len(plan.covered)}
 
 
@@ -176,7 +179,7 @@ def _make(course: Course, move: Move, erased: Sequence[str]) -> dict[str, Any]:
     try:
         said = course.move(move, erased)
     except RasuraError as error:
-        said = {"refused": f"{error.code}: {error.message}"[:300]}
+        said = {"refused": f"{error.code}: {error.message}".replace(f"{course.folder}", "MODEL")[:300]}
     return {"concept": move.concept, "down": move.down, "seconds": time.process_time() - started, **said}
 
 
@@ -206,8 +209,12 @@ def _still_meant(ask: Ask, gone: set[str]) -> bool:
 def measure_curve(bench: CrowdedBench) -> None:
     """All courses, one after the other."""
     moves, root = plan_moves(bench.facts), bench.kept / "curve"
-    for number, way in enumerate((None, *SEQUENCES)):
-        place = root / str(number)
+    makers: dict[str, Callable[[Path], Course]] = {
+        "0": lambda place: Registered(bench, place),
+        "joint": lambda place: Registered(bench, place, "joint"),
+        **{str(i): partial(Edited, bench, way=way) for i, way in enumerate(SEQUENCES, start=1)},
+    }
+    for name, make_course in makers.items():
+        place = root / name
         place.mkdir(parents=True, exist_ok=True)
-        course: Course = Registered(bench, place) if way is None else Edited(bench, place, way)
-        run_course(bench, course, moves, place)
+        run_course(bench, make_course(place), moves, place)
