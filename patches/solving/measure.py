@@ -7,8 +7,9 @@ have no inputs that text could tell, and are left out; the method that made them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +20,8 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.types import ParamName
+
+T = TypeVar("T")
 
 __all__ = ["Measured", "Measurer", "Reference"]
 
@@ -81,6 +84,15 @@ class _Inputs:
     reference: Reference
 
 
+def _make_once(
+    inputs: Mapping[ParamName, _Inputs], source: Callable[[_Inputs], T], make: Callable[[T], torch.Tensor]
+) -> dict[ParamName, torch.Tensor]:
+    """A [d, d] matrix a parameter, one for all that share its source: one each would be gigabytes where layers are many."""
+    sources = {id(found): found for own in inputs.values() for found in [source(own)]}
+    made = {key: make(found) for key, found in sources.items()}
+    return {name: made[id(source(own))] for name, own in inputs.items()}
+
+
 class Measurer:
     """Measures the concepts of one request, which share weights and prompts: Gram matrices are computed once."""
 
@@ -109,14 +121,14 @@ class Measurer:
         }
         widest = max((i.basis for i in inputs.values()), key=lambda b: b.rank / b.width, default=basis)
         moments = {
-            "effect": {name: i.columns.targets @ i.columns.targets.T for name, i in inputs.items()},
-            "null": {name: i.reference.invariants.T @ i.reference.invariants for name, i in inputs.items()},
-            "retained": {name: i.reference.retained.mean for name, i in inputs.items()},
-            "held_out": {name: i.reference.held_out.mean for name, i in inputs.items()},
+            "effect": _make_once(inputs, lambda i: i.columns, lambda own: own.targets @ own.targets.T),
+            "null": _make_once(inputs, lambda i: i.reference, lambda own: own.invariants.T @ own.invariants),
+            "retained": _make_once(inputs, lambda i: i.reference, lambda own: own.retained.mean),
+            "held_out": _make_once(inputs, lambda i: i.reference, lambda own: own.held_out.mean),
         }
         retained = any(i.reference.retained.count for i in inputs.values())
         held_out = any(i.reference.held_out.count for i in inputs.values())
-        protected = {name: (i.basis.rows.T * i.basis.energy) @ i.basis.rows for name, i in inputs.items()}
+        protected = _make_once(inputs, lambda i: i.basis, lambda own: (own.rows.T * own.energy) @ own.rows)
         return Measured(
             residual=self._residual(erasure.increments, inputs),
             effect=self._ratio(erasure.increments, moments["effect"]),
