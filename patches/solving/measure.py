@@ -87,7 +87,7 @@ class _Inputs:
 def _make_once(
     inputs: Mapping[ParamName, _Inputs], source: Callable[[_Inputs], T], make: Callable[[T], torch.Tensor]
 ) -> dict[ParamName, torch.Tensor]:
-    """A [d, d] matrix a parameter, one for all that share its source: one each would be gigabytes where layers are many."""
+    """A [d, d] matrix a parameter, one for all that share its source: one each would be gigabytes in large models."""
     sources = {id(found): found for own in inputs.values() for found in [source(own)]}
     made = {key: make(found) for key, found in sources.items()}
     return {name: made[id(source(own))] for name, own in inputs.items()}
