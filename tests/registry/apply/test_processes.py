@@ -99,15 +99,15 @@ from rasura.patches.errors import RegistryError
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.registry import Registry
 
-location, home, count = sys.argv[1:]
+location, home, count, endless = sys.argv[1:]
 
 reader, writer = os.pipe()
 
-def live(name):
+def live(name, count):
     os.close(writer)
     os.read(reader, 1)  # until all are there and named
     opened, until = None, time.monotonic() + 240
-    for number in range(int(count)):
+    for number in range(count):
         while True:
             try:
                 opened = opened or Registry.open(location, home=home or None, busy_seconds=120)
@@ -127,7 +127,7 @@ for at in range(16):
     child = os.fork()
     if child == 0:
         try:
-            live(f"writer {at}".replace(" ", "-"))
+            live(f"writer-{at}", 10**6 if at < int(endless) else int(count))
         finally:
             os._exit(0)
     children.append(child)
@@ -143,24 +143,25 @@ for child in children:
 def test_of_sixteen_processes_nothing_is_lost_when_writers_or_the_server_are_killed(kind: str, tmp_path: Path) -> None:
     """PostgreSQL with its default durability, every process of it killed; of SQLite four of the writers."""
     durable = "-c listen_addresses='' -c fsync=off"  # the machine stays up: what was written is there
-    count, killed = 4, set()
+    count = 4
+    # Who is to be killed writes until then: a writer that had ended could not be.
+    killed = {f"writer-{at}" for at in range(4)} if kind == "sqlite" else set()
     with running(durable) if kind == "postgres" else nullcontext() as cluster:
         location = str(tmp_path) if cluster is None else cluster.url("postgres")
         home = None if cluster is None else tmp_path / "home"
         Registry.create(location, home=home).close()
-        command = [sys.executable, "-c", SIXTEEN, location, str(home or ""), str(count)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
-        assert process.stdout is not None
-        children = [int(word) for word in process.stdout.readline().split()]
-        said = [process.stdout.readline() for _ in range(6)]
-        if cluster is None:
-            for child in children[:4]:
-                os.kill(child, signal.SIGKILL)
-            killed = {f"writer-{at}" for at in range(4)}
-        else:
-            cluster.kill()
-            cluster.start()
-        rest, complaints = process.communicate(timeout=300)
+        command = [sys.executable, "-c", SIXTEEN, location, str(home or ""), str(count), str(len(killed))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/") as process:
+            assert process.stdout is not None
+            children = [int(word) for word in process.stdout.readline().split()]
+            said = [process.stdout.readline() for _ in range(6)]
+            if cluster is None:
+                for child in children[:4]:
+                    os.kill(child, signal.SIGKILL)
+            else:
+                cluster.kill()
+                cluster.start()
+            rest, complaints = process.communicate(timeout=300)
         acknowledged = [line.split() for line in (*said, *rest.splitlines())]
         with Registry.open(location, home=home) as registry:
             entries = {entry.index: entry for entry in registry.entries()}
