@@ -5,7 +5,7 @@ erasure is long and moves everything that nobody named. Here only the null promp
 asks for); everything else that should stay is data with a weight: the retained prompts, retained words and words of the
 vocabulary in sentences that name two things (`sentences`), and the other concepts. The solution, and how each patch is
 its concept's part of it, stands in `shares`. No dimension is used up, so a hundredth concept finds the room of the
-first; what a patch moves of the others is small and not nothing, and the composer says how much.
+first; what a patch moves of the others is small and not nothing, and at most what `pair` allows (`pairs`).
 
 Ridge regression under-reaches where much should stay, and what is between an erased concept and its anchor often still
 draws it; so every share is `reach` times what the least squares say.
@@ -24,8 +24,9 @@ import torch
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis
+from rasura.patches.erasers.closed_form.joint.pairs import Factors, part_shares
 from rasura.patches.erasers.closed_form.joint.sentences import list_contexts, list_sentences
-from rasura.patches.erasers.closed_form.joint.shares import cut_share, solve_shares
+from rasura.patches.erasers.closed_form.joint.shares import LeastSquares, cut_share
 from rasura.patches.erasers.closed_form.null_space import check_free, compute_gram_of, compute_roots, make_projector
 from rasura.patches.erasers.closed_form.span.eraser import find_free
 from rasura.patches.erasers.columns import Columns, compress_columns
@@ -60,6 +61,7 @@ class Joint:
     reach: float = option(1.5, "how many times what the least squares say", low=0.1, high=4)
     ridge: float = option(1e-2, "softness λ as a share of the targets' mean free energy", low=1e-9, high=1e9)
     energy: float = option(0.98, "share of the targets' effect that the rank must carry", low=1e-9, high=1)
+    pair: float = option(0.04, "most of another concept's effect that a patch may move", low=1e-6, high=1e9)
     rank_limit: int = option(32, "most detectors of one patch", low=1, high=1024)
 
     def __post_init__(self) -> None:
@@ -89,10 +91,16 @@ class Joint:
         problem.progress("solving", 0, len(concepts))
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
         roots = compute_roots(compute_gram_of(weights))
+        least = LeastSquares.of(free, concepts, self._sum_kept(problem, words), self.ridge)
+
+        def solve(number: int, held: torch.Tensor | None) -> Factors:
+            share, targets = self.reach * least.share(number, held), concepts[number].targets
+            return cut_share(share, targets, roots, energy=self.energy, limit=self.rank_limit)
+
+        named = [columns.targets for columns in problem.columns]  # what the composer asks about
         found = []
-        maps = solve_shares(free, concepts, self._sum_kept(problem, words), self.ridge)
-        for number, (columns, share, whole) in enumerate(zip(concepts, shares, maps, strict=True), start=1):
-            factors = cut_share(self.reach * whole, columns.targets, roots, energy=self.energy, limit=self.rank_limit)
+        parted = part_shares(solve, named, roots[0], free, self.pair)
+        for number, (columns, share, factors) in enumerate(zip(concepts, shares, parted, strict=True), start=1):
             found.append(Erasure(_quantise(weights, factors, basis), share, 0, facts={"columns": str(columns.pairs)}))
             problem.progress("solving", number, len(concepts))
         return tuple(found)

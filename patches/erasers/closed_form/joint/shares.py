@@ -3,47 +3,82 @@
 With P the projector onto what nothing protects, T_i [d, n_i] the targets of concept i, D_i what is to be added to each,
 G_i = T_i T_iᵀ / n_i and K the second moment of what should stay, the map
 
-    M = Σ_i M_i,   M_i = (D_i T_iᵀ / n_i) P (P (Σ_j G_j + K) P + λI)⁻¹ P
+    M = Σ_i M_i,   M_i = (D_i T_iᵀ / n_i) P S⁻¹ P,   S = P (Σ_j G_j + K) P + λI
 
 is the one that makes  Σ_i ‖M T_i − D_i‖² / n_i + tr(M K Mᵀ) + λ‖M‖²  the smallest. All concepts share one
 factorisation, so a hundred cost what one does. Each M_i counts the other concepts among what should stay: it moves
 them little, whether their patches are there or not.
+
+Where little is too much, a share is held off a few directions H [d, k] exactly: of all maps with M_i H = 0 the one that
+S puts nearest is
+
+    M_i − M_i H (Hᵀ P S⁻¹ P H)⁻¹ Hᵀ P S⁻¹ P
+
+(least squares with equality constraints: Björck, Numerical Methods for Least Squares Problems, 1996, §5.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from rasura.patches.algebra.protected_subspace import count_for
 from rasura.patches.erasers.columns import Columns
 
-__all__ = ["cut_share", "solve_shares"]
+__all__ = ["LeastSquares", "cut_share"]
 
 
-def solve_shares(
-    free: torch.Tensor, concepts: Sequence[Columns], kept: torch.Tensor, ridge: float
-) -> list[torch.Tensor]:
-    """M_i of every concept, [d, d] each.
+@dataclass(frozen=True, slots=True, eq=False)
+class LeastSquares:
+    """The shared factorisation, and what each concept asks for.
 
-    Args:
+    Attributes:
         free: F [d, f] orthonormal, the range of P = F Fᵀ.
-        concepts: targets and anchors of each.
-        kept: K [d, d].
-        ridge: λ as a share of the mean eigenvalue of the targets' free moments.
+        lower: L [f, f] with L Lᵀ = Fᵀ S F.
+        asked: (D_i T_iᵀ / n_i) F of each concept, transposed, [f, d].
     """
-    seen = [free.T @ columns.targets for columns in concepts]  # Y_i = Fᵀ T_i, [f, n_i]
-    inner = torch.stack([Y @ Y.T / Y.shape[1] for Y in seen]).sum(0)  # [f, f]
-    size = inner.shape[0]
-    whole = inner + free.T @ kept @ free
-    # Where neither targets nor what stays have anything, λ decides; the last term is for targets of no length at all.
-    whole.diagonal().add_(ridge * float(torch.trace(inner)) / size + 1e-300)
-    lower = torch.linalg.cholesky((whole + whole.T) / 2)
-    return [
-        torch.cholesky_solve(Y @ (columns.anchors - columns.targets).T / Y.shape[1], lower).T @ free.T  # [d, f] [f, d]
-        for Y, columns in zip(seen, concepts, strict=True)
-    ]
+
+    free: torch.Tensor
+    lower: torch.Tensor
+    asked: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, free: torch.Tensor, concepts: Sequence[Columns], kept: torch.Tensor, ridge: float) -> Self:
+        """Factorise.
+
+        Args:
+            free: F [d, f] orthonormal.
+            concepts: targets and anchors of each.
+            kept: K [d, d].
+            ridge: λ as a share of the mean eigenvalue of the targets' free moments.
+        """
+        seen = [free.T @ columns.targets for columns in concepts]  # Y_i = Fᵀ T_i, [f, n_i]
+        inner = torch.stack([Y @ Y.T / Y.shape[1] for Y in seen]).sum(0)  # [f, f]
+        size = inner.shape[0]
+        whole = inner + free.T @ kept @ free
+        # Where neither targets nor what stays have anything, λ decides; the last term is for targets of no length.
+        whole.diagonal().add_(ridge * float(torch.trace(inner)) / size + 1e-300)
+        asked = tuple(
+            Y @ (columns.anchors - columns.targets).T / Y.shape[1] for Y, columns in zip(seen, concepts, strict=True)
+        )
+        return cls(free, torch.linalg.cholesky((whole + whole.T) / 2), asked)
+
+    def share(self, number: int, held: torch.Tensor | None = None) -> torch.Tensor:
+        """M_i [d, d] of one concept.
+
+        Args:
+            number: which.
+            held: H [d, k] linearly independent inside the free space, on which the share is 0; None: on nothing.
+        """
+        X = torch.cholesky_solve(self.asked[number], self.lower)  # [f, d]
+        if held is not None:
+            H = self.free.T @ held  # [f, k]
+            Z = torch.cholesky_solve(H, self.lower)  # [f, k]
+            X = X - Z @ torch.linalg.solve(H.T @ Z, H.T @ X)
+        return X.T @ self.free.T
 
 
 def cut_share(

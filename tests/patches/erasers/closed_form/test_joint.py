@@ -15,8 +15,9 @@ from rasura.patches.checks.check import check
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted
 from rasura.patches.erasers.closed_form.joint.eraser import Joint
+from rasura.patches.erasers.closed_form.joint.pairs import Factors, part_shares
 from rasura.patches.erasers.closed_form.joint.sentences import list_contexts, list_sentences
-from rasura.patches.erasers.closed_form.joint.shares import cut_share, solve_shares
+from rasura.patches.erasers.closed_form.joint.shares import LeastSquares, cut_share
 from rasura.patches.erasers.closed_form.null_space import compute_gram_of, compute_roots, make_projector
 from rasura.patches.erasers.closed_form.span.eraser import find_free
 from rasura.patches.erasers.columns import Columns
@@ -38,6 +39,11 @@ def concepts(seed: int, count: int) -> list[Columns]:
     return [WORLD.columns(f"concept {i}", seed + i, 3 + i % 4) for i in range(count)]
 
 
+def solve_shares(given: list[Columns], kept: torch.Tensor, ridge: float) -> list[torch.Tensor]:
+    least = LeastSquares.of(FREE, given, kept, ridge)
+    return [least.share(number) for number in range(len(given))]
+
+
 def weigh(M: torch.Tensor, given: list[Columns], ridge: float) -> torch.Tensor:
     """What the map is to make the smallest."""
     inner = torch.stack([FREE.T @ c.targets @ c.targets.T @ FREE / c.targets.shape[1] for c in given]).sum(0)
@@ -50,7 +56,7 @@ def weigh(M: torch.Tensor, given: list[Columns], ridge: float) -> torch.Tensor:
 @settings(deadline=None, max_examples=20)
 def test_the_shares_add_up_to_the_least_squares_map(seed: int, count: int, ridge: float) -> None:
     given = concepts(seed, count)
-    total = torch.stack(solve_shares(FREE, given, KEPT, ridge)).sum(0)
+    total = torch.stack(solve_shares(given, KEPT, ridge)).sum(0)
     best = weigh(total, given, ridge)
     noise = torch.randn(total.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     for step in (1e-3, -1e-3, 1e-1):  # any other map that leaves the protected alone is worse
@@ -63,7 +69,7 @@ def test_the_shares_add_up_to_the_least_squares_map(seed: int, count: int, ridge
 @settings(deadline=None, max_examples=10)
 def test_the_order_of_the_concepts_does_not_matter(seed: int, count: int) -> None:
     given = concepts(seed, count)
-    found, turned = solve_shares(FREE, given, KEPT, 1e-2), solve_shares(FREE, given[::-1], KEPT, 1e-2)
+    found, turned = solve_shares(given, KEPT, 1e-2), solve_shares(given[::-1], KEPT, 1e-2)
     for one, other in zip(found, turned[::-1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
@@ -72,7 +78,7 @@ def test_more_weight_on_what_stays_moves_it_less_and_leaves_more() -> None:
     given = concepts(3, 3)
     moved, left = [], []
     for weight in (0.0, 1.0, 100.0):
-        total = torch.stack(solve_shares(FREE, given, weight * KEPT, 1e-6)).sum(0)
+        total = torch.stack(solve_shares(given, weight * KEPT, 1e-6)).sum(0)
         moved.append(float(torch.trace(total @ KEPT @ total.T)))
         left.append(sum(float((total @ c.targets - c.anchors + c.targets).norm()) for c in given))
     assert moved == sorted(moved, reverse=True)
@@ -82,7 +88,7 @@ def test_more_weight_on_what_stays_moves_it_less_and_leaves_more() -> None:
 
 def test_a_cut_keeps_the_leading_directions_of_the_outputs() -> None:
     (columns,) = concepts(4, 1)
-    (share,) = solve_shares(FREE, [columns], KEPT, 1e-6)
+    (share,) = solve_shares([columns], KEPT, 1e-6)
     roots = compute_roots(compute_gram_of(WEIGHTS))
     ranks = []
     for energy in (0.5, 0.9, 1.0):
@@ -92,6 +98,42 @@ def test_a_cut_keeps_the_leading_directions_of_the_outputs() -> None:
         ranks.append(A.shape[0])
     assert ranks == sorted(ranks)
     assert cut_share(share, columns.targets, roots, energy=1.0, limit=1)[0].shape[0] == 1
+
+
+@given(st.integers(0, 20), st.integers(1, 3))
+@settings(deadline=None, max_examples=10)
+def test_a_share_held_off_directions_is_the_least_squares_map_among_those(seed: int, count: int) -> None:
+    """Against the gradient: what the quadratic form still wants lies in the held directions alone."""
+    given = concepts(seed, 2)
+    least = LeastSquares.of(FREE, given, KEPT, 1e-2)
+    held = torch.linalg.qr(FREE @ FREE.T @ given[1].targets[:, :count])[0]  # [d, count]
+    share = least.share(0, held)
+    assert float((share @ held).norm()) < 1e-9 * float(share.norm())
+    wanted = least.asked[0].T - share @ FREE @ least.lower @ least.lower.T  # [d, f]: minus half the gradient
+    inside = FREE.T @ held
+    assert float((wanted - wanted @ inside @ torch.linalg.pinv(inside)).norm()) < 1e-9 * float(wanted.norm() + 1)
+    assert float((share - least.share(0)).norm()) > 1e-6 * float(share.norm())
+
+
+@given(st.integers(0, 20), st.integers(2, 5), st.sampled_from([0.01, 0.1, 1.0]))
+@settings(deadline=None, max_examples=15)
+def test_no_share_moves_more_of_another_concept_than_allowed(seed: int, count: int, limit: float) -> None:
+    given = concepts(seed, count)
+    near = given[0].targets + 0.1 * given[1].targets[:, :1]  # a neighbour: nearly the same columns
+    given.append(Columns("near", near, given[1].anchors[:, :1].expand_as(near)))
+    least, roots = LeastSquares.of(FREE, given, KEPT, 1e-2), compute_roots(compute_gram_of(WEIGHTS))
+    solved: list[int] = []
+
+    def solve(number: int, held: torch.Tensor | None) -> Factors:
+        solved.append(number)
+        return cut_share(least.share(number, held), given[number].targets, roots, energy=1.0, limit=64)
+
+    found = part_shares(solve, [c.targets for c in given], roots[0], FREE, limit)
+    moved = torch.tensor([[float((roots[0] @ Q @ (A @ other.targets)).norm()) for other in given] for A, Q in found])
+    pairs = moved / moved.diagonal()
+    pairs.fill_diagonal_(0)
+    assert float(pairs.max()) <= limit
+    assert len(solved) > len(given) or limit == 1.0  # something was in the way
 
 
 # Sentences
