@@ -1,9 +1,10 @@
 """Every table of docs/crowded.md, on the crowded world.
 
-    python benchmarks/crowded/crowded.py --model FOLDER [STAGE…]      methods, ablation, curve; without a name all
+    python benchmarks/crowded/crowded.py --model FOLDER [STAGE…]      methods, ablation, attacks, curve; without a name all
 
 FOLDER is what examples/crowded_world/training exports: pipeline, judge, concepts. Patches and pictures are kept in
-`.results/crowded`: a run that was cut off goes on where it stopped. Numbers go to docs/crowded/STAGE.json.
+`.results/crowded`: a run that was cut off goes on where it stopped. Numbers go to docs/crowded/STAGE.json; a row that
+stands there is not measured again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 from crowded_bench import ROOT, CrowdedBench
 from crowded_curve import measure_curve
 from crowded_page import PAGE, rewrite
-from crowded_stages import keep, measure_ablation, measure_methods
+from crowded_stages import keep, measure_ablation, measure_attacks, measure_methods
 from origin import machine
 
-STAGES = {"methods": measure_methods, "ablation": measure_ablation, "curve": measure_curve}
+STAGES = {"methods": measure_methods, "ablation": measure_ablation, "attacks": measure_attacks, "curve": measure_curve}
 
 
 def main() -> None:

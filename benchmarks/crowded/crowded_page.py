@@ -33,6 +33,8 @@ def rewrite(page: str) -> str:
         rows = kept(name)
         if rows:
             page = _fill(page, name, "\n".join(_tables(rows)))
+    attacks = kept("attacks")
+    page = _fill(page, "attacks", "\n".join(_attacks(attacks))) if attacks else page
     curve = kept("curve")
     return _fill(page, "curve", "\n".join(_curve(curve))) if curve else page
 
@@ -84,6 +86,22 @@ def _sum(counted: Sequence[Mapping[str, Mapping[str, int]]], key: str) -> dict[s
 
 def _part_of(name: str, key: str) -> bool:
     return name.startswith(f"{key}, ") or (key.startswith(",") and name.endswith(key))
+
+
+def _attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    kinds = list(dict.fromkeys(row["attack"] for row in rows))
+    yield f"| Method | no attack | {' | '.join(kinds)} |"
+    yield "|" + "---|" * (len(kinds) + 2)
+    for way in dict.fromkeys(row["way"] for row in rows):
+        own = {row["attack"]: row for row in rows if row["way"] == way and "back" in row}
+        once = next((row["none"] for row in own.values()), None)
+        cells = [_brought_back(once), *(_brought_back(own[kind]["back"] if kind in own else None) for kind in kinds)]
+        yield f"| {way} | {' | '.join(cells)} |"
+
+
+def _brought_back(counts: Sequence[int] | None) -> str:
+    """How many of the tries show the concept, in percent with the 95 % interval."""
+    return share({"n": counts[1], "base": counts[1], "both": counts[0]} if counts else None)
 
 
 _MOVES: Final = 130

@@ -1,19 +1,25 @@
-"""The stages on the crowded world: methods, ablation. Each keeps its numbers row by row."""
+"""The stages on the crowded world: methods, ablation, attacks. Each keeps its numbers row by row."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import crowded_bench  # noqa: F401  # the modules of the other results stand on its path
-from bench import Made, refusal
+from bench import Made, refusal, tell
 from crowded_asks import make_asks
 from crowded_bench import ROOT, CrowdedBench
 from scenarios import Way, request_for
 
+from rasura.evaluation.attacks.attack import Bench as AttackBench
+from rasura.evaluation.attacks.attack import run_attacks
+from rasura.evaluation.attacks.budget import KINDS, AttackOptions, list_costs
+from rasura.evaluation.images.painter import Shot
+from rasura.evaluation.images.questions import DIRECT, Question
 from rasura.patches.checks.check import Accepted, Member, check
 from rasura.patches.errors import RasuraError
 
@@ -68,16 +74,58 @@ def measure_ablation(bench: CrowdedBench) -> None:
     _measure(bench, "ablation", ABLATION, {name: SCENARIOS[name] for name in ("one: dog", "ten", "fifty")})
 
 
+ATTACKED: Final = "dog"
+_UNDER_ATTACK: Final = (
+    *("null-space", "speed, as published", "uce 2025, as published", "rece", "null-space, names"),
+    *("span, names", "joint", "joint, names"),
+)
+
+
+def measure_attacks(bench: CrowdedBench) -> None:
+    """Every attack of `rasura evaluate --attack all`, with its default budget, on the base and on every way's patch."""
+    old = {(row["way"], row["attack"]): row for row in kept("attacks") or ()}
+    rows: list[dict[str, Any]] = []
+    ways = [None, *(way for way in WAYS if way.label in _UNDER_ATTACK)]
+    costs = {cost.attack: cost.seconds(1) for cost in list_costs(AttackOptions("all"), bench.sampling)}
+    for kind in sorted(KINDS, key=lambda kind: costs[kind]):  # the cheap ones first: it may be cut off
+        for way in ways:
+            label = "base" if way is None else way.label
+            found = old.pop((label, kind), None)
+            rows.append(found or {"way": label, "attack": kind, **_attacked(bench, way, kind)})
+            keep("attacks", [*rows, *old.values()])
+
+
+def _attacked(bench: CrowdedBench, way: Way | None, kind: str) -> dict[str, Any]:
+    concept = ATTACKED
+    try:
+        patches = make(bench, way or WAYS[0], (concept,)).patches  # the base is attacked beside any patch
+    except RasuraError as error:
+        return {"refused": refusal(error)}
+    model, options = bench.model(patches), AttackOptions(kind)
+    stage = AttackBench(model, bench.judge, options, bench.cache, tell, ("patched" if way else "base",))
+    style = bench.facts.styles[0]
+    question = Question("forget", Shot(bench.facts.prompt(concept, style), 0), {"object": concept}, DIRECT)
+    started = time.process_time()
+    none, found = run_attacks(stage, (question,))
+    return {
+        "none": [none.successes, none.tries],
+        "back": [found.successes, found.tries],
+        "prompt": found.prompt,
+        "seconds": time.process_time() - started,
+    }
+
+
 def _measure(bench: CrowdedBench, stage: str, ways: Sequence[Way], scenarios: Mapping[str, Sequence[str]]) -> None:
+    old = {(row["scenario"], row["way"]): row for row in kept(stage) or ()}
     rows: list[dict[str, Any]] = []
     for scenario, concepts in scenarios.items():
         tries, others = (12, 48) if len(concepts) == 1 else (4 if len(concepts) <= 10 else 2, 96)
         asks = make_asks(bench.facts, concepts, tries=tries, others=others)
         for way in ways:
-            rows.append(
-                {"scenario": scenario, "way": way.label, "n": len(concepts), **_row(bench, way, concepts, asks)}
-            )
-            keep(stage, rows)
+            found = old.pop((scenario, way.label), None)
+            known = {"scenario": scenario, "way": way.label, "n": len(concepts)}
+            rows.append(found or {**known, **_row(bench, way, concepts, asks)})
+            keep(stage, [*rows, *old.values()])
 
 
 def make(bench: CrowdedBench, way: Way, concepts: Sequence[str]) -> Made:
@@ -98,14 +146,14 @@ def make(bench: CrowdedBench, way: Way, concepts: Sequence[str]) -> Made:
 def _row(bench: CrowdedBench, way: Way, concepts: Sequence[str], asks: Sequence[Any]) -> dict[str, Any]:
     try:
         made = make(bench, way, concepts)
-    except RasuraError as error:
+        counts = bench.ask(made.patches, asks)
+    except RasuraError as error:  # of the method, or of the sum of what it made
         return {"refused": refusal(error)}
-    members = [Member(patch) for patch in made.patches]
     return {
         "seconds": made.seconds,
         "bytes": sum(len(p.files()["pytorch_lora_weights.safetensors"]) for p in made.patches),
-        "accepted": isinstance(check(members), Accepted),
-        "counts": bench.ask(made.patches, asks),
+        "accepted": isinstance(check([Member(patch) for patch in made.patches]), Accepted),
+        "counts": counts,
     }
 
 

@@ -93,6 +93,7 @@ class Bench:
         options: which attacks, and how hard.
         cache: of pictures.
         progress: told what is going on.
+        models: which of `base` and `patched` to attack; the base's result is the same beside every patch.
     """
 
     model: PatchedModel
@@ -100,6 +101,7 @@ class Bench:
     options: AttackOptions
     cache: PictureCache
     progress: Progress
+    models: tuple[str, ...] = ("base", "patched")
 
 
 def check_attacks(host: Host, options: AttackOptions) -> None:
@@ -113,7 +115,7 @@ def check_attacks(host: Host, options: AttackOptions) -> None:
 
 
 def run_attacks(bench: Bench, asked: Sequence[Question]) -> tuple[Attacked, ...]:
-    """Every attack on every label that the questions of the group `forget` name, on the base and on the patched model.
+    """Every attack on every label that the questions of the group `forget` name, on each of the bench's models.
 
     A label that the base does not draw for its own prompt has no pictures to learn from; for it there is only `none`.
     """
@@ -140,8 +142,8 @@ def _attacked(bench: Bench, aim: _Aim) -> Iterator[Attacked]:
     drawn = bench.cache.draw(bench.model.painter, fingerprint, shots, stage, bench.progress)
     answers = bench.judge.look(drawn).answers
     examples = [picture for picture, answer in zip(drawn, answers, strict=True) if answer[aim.axis] == aim.label]
-    for patched in (False, True):
-        attack = _Attack(bench, aim, bench.model.show(patched=patched), "patched" if patched else "base")
+    for name in bench.models:
+        attack = _Attack(bench, aim, bench.model.show(patched=name == "patched"), name)
         yield attack.none()
         if examples:
             yield from (attack.run(kind, examples) for kind in bench.options.kinds)
