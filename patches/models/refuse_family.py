@@ -124,7 +124,8 @@ def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, 
 
 
 def _named(family: Family) -> str:
-    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
+    kinds = {each.component: f"by {each.pipeline}" if each.pipeline else each.kind for each in family.encoders}
+    return ", ".join(f"{each.component} ({kinds[each.component]}, width {each.width})" for each in family.encoders)
 
 
 def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:

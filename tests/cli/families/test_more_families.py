@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.commandline import rasura
 from support.full import FULL, some
 from support.models.family_records import keep_or_compare
@@ -187,6 +188,41 @@ def _reading(encoder: TextEncoder) -> dict[str, int | str | bool]:
         else "read",
         "ahead": bool(apart[first : place.subject.start].max() > 0),
     }
+
+
+@pytest.mark.parametrize("name", some(["Sana", "Wan 2.2"], list(NAMES)))
+def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Path) -> None:
+    """Its patches leave there what they left here, where the old ones as they are leave more."""
+    typed = _Typed(tmp_path)
+    model, finetune = tiny_of(tmp_path / "model", name), tiny_of(tmp_path / "finetune", name)
+    for file in finetune.glob("transformer*/*.safetensors"):
+        generator, tensors = torch.Generator().manual_seed(1), load_file(file)
+        save_file({key: _blurred(tensor, generator) for key, tensor in tensors.items()}, file, {"format": "pt"})
+    files = digests(finetune)
+    (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
+        typed(*words)
+    erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", *_EXACT]
+    typed(*erase, "--template", "a photo of {}", "--layers", "text", "--tokens", "last")
+    typed("stack", "create", "brand", "dog")
+    told = rasura("stack", "retarget", "brand", "--base", "finetune", "--json", cwd=tmp_path).data
+    assert told["solved"] == "retargeted"
+    (moved,) = told["patches"]
+    assert float(moved["left_here"]) < 0.01 < float(moved["left_as_is"])
+    assert {matrix["parameter"] for matrix in told["drift"]} == set(
+        find_cross_attention(CheckpointHost.open(model).parameters(), "text")
+    )
+    typed("patch", "switch", "brand-finetune", "--model", "finetune")
+    assert digests(finetune) != files
+    typed("patch", "revert", "--all", "--model", "finetune", "--yes")
+    assert digests(finetune) == files
+
+
+def _blurred(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A matrix with a twentieth of noise in it; whatever else as it is."""
+    if tensor.dim() != 2:  # a matrix
+        return tensor
+    return tensor + 0.05 * tensor.std() * torch.randn(tensor.shape, generator=generator)
 
 
 @pytest.mark.parametrize("name", NAMES)
