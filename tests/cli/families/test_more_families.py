@@ -206,12 +206,10 @@ def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Pat
     typed(*erase, "--template", "a photo of {}", "--layers", "text", "--tokens", "last")
     typed("stack", "create", "brand", "dog")
     told = rasura("stack", "retarget", "brand", "--base", "finetune", "--json", cwd=tmp_path).data
-    assert told["solved"] == "retargeted"
-    (moved,) = told["patches"]
-    assert float(moved["left_here"]) < 0.01 < float(moved["left_as_is"])
-    assert {matrix["parameter"] for matrix in told["drift"]} == set(
-        find_cross_attention(CheckpointHost.open(model).parameters(), "text")
-    )
+    assert told["reads_otherwise"] == ""
+    (made,) = told["made"]
+    assert float(made["measured"]["residual"]) < 0.01 < float(made["as_it_is"])
+    assert set(told["drift"]) == set(find_cross_attention(CheckpointHost.open(model).parameters(), "text"))
     typed("patch", "switch", "brand-finetune", "--model", "finetune")
     assert digests(finetune) != files
     typed("patch", "revert", "--all", "--model", "finetune", "--yes")
@@ -263,6 +261,23 @@ def test_a_pipeline_that_reads_the_prompt_beside_a_picture_is_refused(tmp_path: 
         UnsupportedHostError, match="QwenImageEditPipeline, whose encode_prompt reads it beside a picture"
     ):
         TextEncoder.pristine(CheckpointHost.open(model))
+
+
+@pytest.mark.parametrize("method", ["sepme", "all-but-one"])
+def test_trained_methods_say_why_they_do_not_train_a_transformer(method: str, tmp_path: Path) -> None:
+    typed = _Typed(tmp_path)
+    tiny_of(tmp_path / "model", "Chroma")
+    (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
+        typed(*words)
+    erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt"]
+    refused = rasura(*erase, "--layers", "text", "--method", method, "--json", cwd=tmp_path)
+    error = refused.envelope["error"]
+    assert error["code"] == "unsupported_host"
+    assert f"method {method}: expected a model that reads the embeddings of one CLIP" in error["message"]
+    assert "text_encoder (by ChromaPipeline, width 4096) and draws by a transformer" in error["message"]
+    assert "predicts noise" in error["message"]
+    assert error["hint"] == "rasura erase --method null-space"
 
 
 def test_half_the_numbers_are_said_and_are_near(tmp_path: Path) -> None:
