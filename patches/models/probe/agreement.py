@@ -9,11 +9,12 @@ from typing import Final
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.format.trace_spec import FIXED, TracedSpec, TraceSpec
-from rasura.patches.hosts.disk.diffusers_layout import find_layout
-from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.disk.diffusers_layout import find_component_layout
+from rasura.patches.hosts.interface import ParameterInfo, name_parameter
 from rasura.patches.models.families import find_family
 from rasura.patches.models.family import Family
 from rasura.patches.models.probe.probe import probe_folder
+from rasura.patches.models.probe.random_twin import list_shapes
 from rasura.patches.models.probe.trace import Trace, digest_config
 from rasura.patches.types import ParamName
 
@@ -107,18 +108,32 @@ def probe_model(folder: Path) -> tuple[Trace, str]:
     """Trace a diffusers folder and compare it with the table; the weights may be missing.
 
     Returns:
-        The trace, and the family's name; "" where the table has none, or the folder no weights to tell.
+        The trace, and the family's name; "" where the table has none. Without weights that can be read, the class and
+        its configuration tell the family: their names and shapes are those of the parameters that it would have.
 
     Raises:
         NotFoundError, UnsupportedHostError: see `probe_folder`; or the table says otherwise.
         FormatError: weights that cannot be read.
     """
     trace = probe_folder(folder)
-    if not any((folder / trace.component).glob("*.safetensors*")):
-        return trace, ""
-    infos = {name: place.info for name, place in find_layout(folder).places.items()}
+    infos: dict[ParamName, ParameterInfo] = {}
+    for component in (trace.component, _SECOND):
+        infos |= _describe(folder, component)
     family = find_family(infos)
     if family is None:
         return trace, ""
     check_agreement(trace, family, infos)
     return trace, family.name
+
+
+def _describe(folder: Path, component: str) -> dict[ParamName, ParameterInfo]:
+    """A denoiser's parameters by the names that a host gives them: of its weights, else of its configuration."""
+    place = folder / component
+    if any(place.glob("*.safetensors*")):
+        return {name: found.info for name, found in find_component_layout(place, component).places.items()}
+    if not (place / "config.json").is_file():
+        return {}
+    config = read_config(place / "config.json")
+    shapes = list_shapes(str(config["_class_name"]), config)
+    names = {name_parameter(component, key): shape for key, shape in shapes.items()}
+    return {name: ParameterInfo(name, "F32", shape) for name, shape in names.items()}

@@ -5,15 +5,17 @@
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from support.models import tiny_families, tiny_pipelines
 
 from rasura.patches.models.families import FAMILIES
+from rasura.patches.models.probe.agreement import probe_model
 from rasura.patches.models.probe.probe import probe_folder, probe_live
 from rasura.patches.models.probe.trace import Trace
 
@@ -116,6 +118,35 @@ def test_the_probe_says_what_is_known_of_a_family_whose_pipeline_reads(name: str
     width = text.get("hidden_size") or text["d_model"]
     first = [layer.width for layer in trace.entrances if layer.reads != "projected"]
     assert set(first) == {KNOWN[name].stacked * width}
+
+
+@pytest.mark.parametrize("name", tiny_pipelines.NAMES)
+def test_a_family_is_told_without_weights(name: str, tmp_path: Path) -> None:
+    """Of the denoisers' configurations alone, and beside weights in another format, which are never opened."""
+    whole = tiny_pipelines.tiny_of(tmp_path / "whole", name)
+    for config in whole.glob("transformer*/config.json"):
+        place = tmp_path / "bare" / config.parent.name
+        place.mkdir(parents=True)
+        shutil.copy(config, place)
+        (place / "diffusion_pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    assert probe_model(tmp_path / "bare") == probe_model(whole)
+    assert probe_model(whole)[1] == name
+
+
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_the_older_families_are_told_without_weights(name: str, tmp_path: Path) -> None:
+    parts = tiny_families.tiny_family(name).components
+    component = "unet" if "unet" in parts else "transformer"
+    module: Any = parts[component]
+    module.save_config(tmp_path / component)
+    assert probe_model(tmp_path)[1] == name
+
+
+def test_pickled_text_encoders_are_none_of_the_probes_business(tmp_path: Path) -> None:
+    model = tiny_pipelines.tiny_of(tmp_path / "model", "Chroma")
+    (weights,) = (model / "text_encoder").glob("*.safetensors")
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    assert probe_model(model)[1] == "Chroma"
 
 
 def _compare(trace: Trace, known: _Known) -> None:
