@@ -22,6 +22,23 @@ __all__ = ["check_agreement", "explain_separable", "find_disagreements", "probe_
 
 _SECOND: Final = "transformer_2"
 _ENTRANCES: Final = frozenset({"text", "normed", "projected"})
+_CLASSES: Final[Mapping[str, str]] = {
+    "Wan": "WanTransformer3DModel",
+    "Wan 2.2": "WanTransformer3DModel",
+    "LTX": "LTXVideoTransformer3DModel",
+    "AuraFlow": "AuraFlowTransformer2DModel",
+    "Chroma": "ChromaTransformer2DModel",
+    "Sana": "SanaTransformer2DModel",
+    "Qwen-Image": "QwenImageTransformer2DModel",
+    "Z-Image": "ZImageTransformer2DModel",
+    "FLUX.2": "Flux2Transformer2DModel",
+    "FLUX.2 klein": "Flux2Transformer2DModel",
+    "CogView4": "CogView4Transformer2DModel",
+    "HunyuanVideo": "HunyuanVideoTransformer3DModel",
+    "Cosmos": "CosmosTransformer3DModel",
+    "Lumina 2": "Lumina2Transformer2DModel",
+}
+"""Classes of the families whose pipeline reads: others call their layers alike, and their pipelines read otherwise."""
 _NOT_TEXT_ALONE: Final = frozenset({"stream", "picture"})
 
 
@@ -73,6 +90,13 @@ def explain_separable(folder: Path, infos: Mapping[ParamName, ParameterInfo]) ->
     if family is None or all(encoder.kind != "pipeline" for encoder in family.encoders):
         return None
     trace = probe_folder(folder)
+    if not _is_of(trace, family):
+        raise UnsupportedHostError(
+            f"{folder}: expected a {_CLASSES[family.name]}, as the layers of the {family.name} family say, got a "
+            f"{trace.kind}, whose pipeline may read prompts otherwise",
+            hint="rasura probe MODEL",
+            family=family.name,
+        )
     check_agreement(trace, family, infos)
     layers = [
         TracedSpec(layer.pattern, layer.reads, layer.input, layer.through)
@@ -120,10 +144,15 @@ def probe_model(folder: Path) -> tuple[Trace, str]:
     for component in (trace.component, _SECOND):
         infos |= _describe(folder, component)
     family = find_family(infos)
-    if family is None:
+    if family is None or not _is_of(trace, family):
         return trace, ""
     check_agreement(trace, family, infos)
     return trace, family.name
+
+
+def _is_of(trace: Trace, family: Family) -> bool:
+    """Whether the class is the family's: where its pipeline reads, names of layers alone do not tell."""
+    return _CLASSES.get(family.name, trace.kind) == trace.kind
 
 
 def _describe(folder: Path, component: str) -> dict[ParamName, ParameterInfo]:

@@ -84,7 +84,14 @@ def make_twins(name: str, config: Mapping[str, Any], *, seed: int = 0) -> Iterat
         )
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
     said: list[str] = []
-    for wanted in _shrunk(plain, kind):
+    try:
+        wanted_ones = list(_shrunk(plain, kind))
+    except Exception as error:
+        raise UnsupportedHostError(
+            f"{name}: nothing can be built of its configuration: {type(error).__name__}: {error}",
+            hint="take config.json from the model itself",
+        ) from error
+    for wanted in wanted_ones:
         try:
             if (size := _size(kind, wanted)) > _MOST:
                 said.append(f"{size} parameters")
