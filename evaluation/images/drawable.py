@@ -8,14 +8,25 @@ from typing import Final
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import RasuraError, UnsupportedHostError
 
-__all__ = ["SDXL", "check_pipeline"]
+__all__ = ["FLOWING", "SDXL", "check_pipeline"]
 
 SDXL: Final = "StableDiffusionXLPipeline"
+FLOWING: Final = (
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "ChromaPipeline",
+    "CogView4Pipeline",
+    "Lumina2Pipeline",
+)
+"""Pipelines around a transformer that draw one picture from one prompt at a size of their own."""
 _PARTS: Final = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _SDXL_PARTS: Final = (*_PARTS, "text_encoder_2", "tokenizer_2")
 _SETTINGS: Final = {
     "tokenizer": "tokenizer_config.json",
     "tokenizer_2": "tokenizer_config.json",
+    "tokenizer_3": "tokenizer_config.json",
     "scheduler": "scheduler_config.json",
 }
 _WEIGHTS: Final = (".safetensors", ".bin")
@@ -36,12 +47,14 @@ def check_pipeline(folder: Path) -> None:
         ) from None
     if not isinstance(index, dict):
         raise UnsupportedHostError(f"{folder}: expected an object in model_index.json, got {type(index).__name__}")
-    if "transformer" in index:
+    kind = index.get("_class_name")
+    if "transformer" in index and kind not in FLOWING:
         raise UnsupportedHostError(
-            f"{folder}: expected a pipeline with a UNet, got {index.get('_class_name')}: nothing is drawn with it here",
+            f"{folder}: expected a pipeline with a UNet, or one of {', '.join(FLOWING)}, got {kind}: nothing is drawn "
+            "with it here",
             hint="rasura patch check ID",
         )
-    parts = _SDXL_PARTS if index.get("_class_name") == SDXL else _PARTS
+    parts = _SDXL_PARTS if kind == SDXL else _list_flowing(index) if "transformer" in index else _PARTS
     if missing := [said for part in parts if (said := _find_missing(folder, index, part))]:
         raise UnsupportedHostError(
             f"{folder}: no picture can be drawn: expected {', '.join(parts)}; {'; '.join(missing)}",
@@ -49,9 +62,15 @@ def check_pipeline(folder: Path) -> None:
         )
 
 
+def _list_flowing(index: dict[str, object]) -> tuple[str, ...]:
+    """The parts of a pipeline around a transformer: every encoder that its index names, and their tokenizers."""
+    read = sorted(name for name in index if name.startswith(("text_encoder", "tokenizer")))
+    return ("transformer", "vae", "scheduler", *read)
+
+
 def _find_missing(folder: Path, index: dict[str, object], part: str) -> str:
     """What of a part is not there; "" where all of it is."""
-    if not index.get(part):
+    if index.get(part) in (None, [None, None]):
         return f"model_index.json names no {part}"
     place = folder / part
     settings = _SETTINGS.get(part, "config.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from rasura.evaluation.images.drawable import SDXL, check_pipeline
+from rasura.evaluation.images.drawable import FLOWING, SDXL, check_pipeline
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.families import CLIP
@@ -54,7 +55,7 @@ class Painter:
         """Load a diffusers folder without the network.
 
         Raises:
-            UnsupportedHostError: no Stable Diffusion or SDXL pipeline that diffusers can load.
+            UnsupportedHostError: no pipeline of these that diffusers can load.
         """
         import transformers.utils.logging  # noqa: F401  # before diffusers, so that its import can be kept quiet
 
@@ -66,7 +67,8 @@ class Painter:
             except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
                 raise UnsupportedHostError(f"{folder}: its pipeline cannot be loaded: {error}") from error
             pipeline.to(device, torch.float32)
-            pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+            if type(pipeline).__name__ not in FLOWING:  # which keep the schedule that they were trained for
+                pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, sampling or Sampling())
 
@@ -98,14 +100,23 @@ class Painter:
 
     def draw_embedded(self, shots: Sequence[Shot], **text: Any) -> list[Image]:
         """Draw these shots together from `prompt=` or `prompt_embeds=`, as the pipeline takes them."""
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet():
             drawn = self.pipeline(
-                latents=torch.cat([self.noise(shot.seed) for shot in shots]),
+                **self._beginning(shots),
                 num_inference_steps=self.sampling.steps,
                 guidance_scale=self.sampling.guidance,
                 **text,
             )
         return list(drawn.images)
+
+    def _beginning(self, shots: Sequence[Shot]) -> dict[str, Any]:
+        """Where each picture begins: latents, or of a transformer, which lays them out in its own way, their seeds."""
+        if type(self.pipeline).__name__ not in FLOWING:
+            return {"latents": torch.cat([self.noise(shot.seed) for shot in shots])}
+        given: dict[str, Any] = {"generator": [torch.Generator("cpu").manual_seed(shot.seed) for shot in shots]}
+        if "use_resolution_binning" in inspect.signature(type(self.pipeline).__call__).parameters:
+            given["use_resolution_binning"] = False  # the model's own size is drawn, which is in no table of sizes
+        return given
 
     def noise(self, seed: int) -> torch.Tensor:
         """The latents [1, c, h, w] that a seed stands for: the same on every device."""
@@ -121,6 +132,9 @@ def _pipeline(folder: Path) -> Any:
     for place in [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]:
         check_regular_files(place)
     check_pipeline(folder)
-    if read_config(folder / "model_index.json").get("_class_name") == SDXL:
+    kind = read_config(folder / "model_index.json").get("_class_name")
+    if kind in FLOWING:
+        return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    if kind == SDXL:
         return diffusers.StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
     return diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)

@@ -35,6 +35,9 @@ _FIXED = (
     "tokenizer",
     "text_encoder_2/config.json",
     "tokenizer_2",
+    "transformer/config.json",
+    "text_encoder_3/config.json",
+    "tokenizer_3",
 )
 """What decides pictures and is no patchable parameter."""
 

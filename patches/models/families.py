@@ -260,7 +260,12 @@ FAMILIES: Final = (
             _POOLED,
             *_STREAM,
         ),
-        has=("transformer.context_embedder.proj_in.weight", "transformer.context_embedder.token_refiner.*"),
+        # HunyuanImage calls its layers alike, and pools no prompt: its pipeline reads with other encoders.
+        has=(
+            "transformer.context_embedder.proj_in.weight",
+            "transformer.context_embedder.token_refiner.*",
+            _POOLED.pattern,
+        ),
         lacks=("transformer.image_embedder.*", "transformer.context_embedder_2.*"),
         sequence=((_LLAMA_OF_HUNYUAN,),),
     ),

@@ -116,7 +116,7 @@ def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, 
         return
     raise UnsupportedHostError(
         f"{who}: expected a model that reads the embeddings of one CLIP text encoder and draws from them alone, got "
-        f"one of the {family.name} family, which reads {_named(family)}",
+        f"one of the {family.name} family, which reads {_named(family)}{_drawn_by(family)}",
         hint=hint,
         family=family.name,
         encoders=tuple(encoder.component for encoder in family.encoders),
@@ -124,7 +124,15 @@ def refuse_several_encoders(infos: Mapping[ParamName, ParameterInfo], who: str, 
 
 
 def _named(family: Family) -> str:
-    return ", ".join(f"{each.component} ({each.kind}, width {each.width})" for each in family.encoders)
+    kinds = {each.component: f"by {each.pipeline}" if each.pipeline else each.kind for each in family.encoders}
+    return ", ".join(f"{each.component} ({kinds[each.component]}, width {each.width})" for each in family.encoders)
+
+
+def _drawn_by(family: Family) -> str:
+    """What else of a family is not as such methods need it: they go through a UNet's noise and its schedule."""
+    if family.components[0] == "unet":
+        return ""
+    return " and draws by a transformer, where it goes through a UNet that predicts noise on a schedule of noise"
 
 
 def _entrances(family: Family, infos: Mapping[ParamName, ParameterInfo]) -> str:

@@ -9,11 +9,12 @@ from typing import Final
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.format.trace_spec import FIXED, TracedSpec, TraceSpec
-from rasura.patches.hosts.disk.diffusers_layout import find_layout
-from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.hosts.disk.diffusers_layout import find_component_layout
+from rasura.patches.hosts.interface import ParameterInfo, name_parameter
 from rasura.patches.models.families import find_family
 from rasura.patches.models.family import Family
 from rasura.patches.models.probe.probe import probe_folder
+from rasura.patches.models.probe.random_twin import list_shapes
 from rasura.patches.models.probe.trace import Trace, digest_config
 from rasura.patches.types import ParamName
 
@@ -21,6 +22,23 @@ __all__ = ["check_agreement", "explain_separable", "find_disagreements", "probe_
 
 _SECOND: Final = "transformer_2"
 _ENTRANCES: Final = frozenset({"text", "normed", "projected"})
+_CLASSES: Final[Mapping[str, str]] = {
+    "Wan": "WanTransformer3DModel",
+    "Wan 2.2": "WanTransformer3DModel",
+    "LTX": "LTXVideoTransformer3DModel",
+    "AuraFlow": "AuraFlowTransformer2DModel",
+    "Chroma": "ChromaTransformer2DModel",
+    "Sana": "SanaTransformer2DModel",
+    "Qwen-Image": "QwenImageTransformer2DModel",
+    "Z-Image": "ZImageTransformer2DModel",
+    "FLUX.2": "Flux2Transformer2DModel",
+    "FLUX.2 klein": "Flux2Transformer2DModel",
+    "CogView4": "CogView4Transformer2DModel",
+    "HunyuanVideo": "HunyuanVideoTransformer3DModel",
+    "Cosmos": "CosmosTransformer3DModel",
+    "Lumina 2": "Lumina2Transformer2DModel",
+}
+"""Classes of the families whose pipeline reads: others call their layers alike, and their pipelines read otherwise."""
 _NOT_TEXT_ALONE: Final = frozenset({"stream", "picture"})
 
 
@@ -72,6 +90,13 @@ def explain_separable(folder: Path, infos: Mapping[ParamName, ParameterInfo]) ->
     if family is None or all(encoder.kind != "pipeline" for encoder in family.encoders):
         return None
     trace = probe_folder(folder)
+    if not _is_of(trace, family):
+        raise UnsupportedHostError(
+            f"{folder}: expected a {_CLASSES[family.name]}, as the layers of the {family.name} family say, got a "
+            f"{trace.kind}, whose pipeline may read prompts otherwise",
+            hint="rasura probe MODEL",
+            family=family.name,
+        )
     check_agreement(trace, family, infos)
     layers = [
         TracedSpec(layer.pattern, layer.reads, layer.input, layer.through)
@@ -107,18 +132,37 @@ def probe_model(folder: Path) -> tuple[Trace, str]:
     """Trace a diffusers folder and compare it with the table; the weights may be missing.
 
     Returns:
-        The trace, and the family's name; "" where the table has none, or the folder no weights to tell.
+        The trace, and the family's name; "" where the table has none. Without weights that can be read, the class and
+        its configuration tell the family: their names and shapes are those of the parameters that it would have.
 
     Raises:
         NotFoundError, UnsupportedHostError: see `probe_folder`; or the table says otherwise.
         FormatError: weights that cannot be read.
     """
     trace = probe_folder(folder)
-    if not any((folder / trace.component).glob("*.safetensors*")):
-        return trace, ""
-    infos = {name: place.info for name, place in find_layout(folder).places.items()}
+    infos: dict[ParamName, ParameterInfo] = {}
+    for component in (trace.component, _SECOND):
+        infos |= _describe(folder, component)
     family = find_family(infos)
-    if family is None:
+    if family is None or not _is_of(trace, family):
         return trace, ""
     check_agreement(trace, family, infos)
     return trace, family.name
+
+
+def _is_of(trace: Trace, family: Family) -> bool:
+    """Whether the class is the family's: where its pipeline reads, names of layers alone do not tell."""
+    return _CLASSES.get(family.name, trace.kind) == trace.kind
+
+
+def _describe(folder: Path, component: str) -> dict[ParamName, ParameterInfo]:
+    """A denoiser's parameters by the names that a host gives them: of its weights, else of its configuration."""
+    place = folder / component
+    if any(place.glob("*.safetensors*")):
+        return {name: found.info for name, found in find_component_layout(place, component).places.items()}
+    if not (place / "config.json").is_file():
+        return {}
+    config = read_config(place / "config.json")
+    shapes = list_shapes(str(config["_class_name"]), config)
+    names = {name_parameter(component, key): shape for key, shape in shapes.items()}
+    return {name: ParameterInfo(name, "F32", shape) for name, shape in names.items()}

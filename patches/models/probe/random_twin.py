@@ -15,7 +15,7 @@ import torch
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.models.library_output import quiet
 
-__all__ = ["Twin", "make_twins"]
+__all__ = ["Twin", "list_shapes", "make_twins"]
 
 _LAYERS: Final = frozenset(
     {
@@ -84,7 +84,14 @@ def make_twins(name: str, config: Mapping[str, Any], *, seed: int = 0) -> Iterat
         )
     plain = {key: value for key, value in config.items() if not key.startswith("_")}
     said: list[str] = []
-    for wanted in _shrunk(plain, kind):
+    try:
+        wanted_ones = list(_shrunk(plain, kind))
+    except Exception as error:
+        raise UnsupportedHostError(
+            f"{name}: nothing can be built of its configuration: {type(error).__name__}: {error}",
+            hint="take config.json from the model itself",
+        ) from error
+    for wanted in wanted_ones:
         try:
             if (size := _size(kind, wanted)) > _MOST:
                 said.append(f"{size} parameters")
@@ -96,6 +103,20 @@ def make_twins(name: str, config: Mapping[str, Any], *, seed: int = 0) -> Iterat
             yield twin
     if said:
         raise UnsupportedHostError(f"{name}: no small twin can be built of its configuration: {said[0]}")
+
+
+def list_shapes(name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """What parameters a denoiser of this class and configuration has, without making one of them.
+
+    Args:
+        name: a class of diffusers, of which a twin was made.
+        config: its configuration, as `config.json` has it.
+    """
+    with quiet():
+        import diffusers
+    with quiet(), torch.device("meta"):
+        module = getattr(diffusers, name).from_config({k: v for k, v in config.items() if not k.startswith("_")})
+    return {key: tuple(parameter.shape) for key, parameter in module.named_parameters()}
 
 
 def _size(kind: Any, config: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.commandline import rasura
 from support.full import FULL, some
 from support.models.family_records import keep_or_compare
@@ -189,6 +190,39 @@ def _reading(encoder: TextEncoder) -> dict[str, int | str | bool]:
     }
 
 
+@pytest.mark.parametrize("name", some(["Sana", "Wan 2.2"], list(NAMES)))
+def test_a_stack_follows_to_a_finetune_that_reads_alike(name: str, tmp_path: Path) -> None:
+    """Its patches leave there what they left here, where the old ones as they are leave more."""
+    typed = _Typed(tmp_path)
+    model, finetune = tiny_of(tmp_path / "model", name), tiny_of(tmp_path / "finetune", name)
+    for file in finetune.glob("transformer*/*.safetensors"):
+        generator, tensors = torch.Generator().manual_seed(1), load_file(file)
+        save_file({key: _blurred(tensor, generator) for key, tensor in tensors.items()}, file, {"format": "pt"})
+    files = digests(finetune)
+    (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
+        typed(*words)
+    erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt", *_EXACT]
+    typed(*erase, "--template", "a photo of {}", "--layers", "text", "--tokens", "last")
+    typed("stack", "create", "brand", "dog")
+    told = rasura("stack", "retarget", "brand", "--base", "finetune", "--json", cwd=tmp_path).data
+    assert told["reads_otherwise"] == ""
+    (made,) = told["made"]
+    assert float(made["measured"]["residual"]) < 0.01 < float(made["as_it_is"])
+    assert set(told["drift"]) == set(find_cross_attention(CheckpointHost.open(model).parameters(), "text"))
+    typed("patch", "switch", "brand-finetune", "--model", "finetune")
+    assert digests(finetune) != files
+    typed("patch", "revert", "--all", "--model", "finetune", "--yes")
+    assert digests(finetune) == files
+
+
+def _blurred(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A matrix with a twentieth of noise in it; whatever else as it is."""
+    if tensor.dim() != 2:  # a matrix
+        return tensor
+    return tensor + 0.05 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_is_found_by_running_the_model(name: str, tmp_path: Path) -> None:
     model = tiny_of(tmp_path / "model", name)
@@ -227,6 +261,23 @@ def test_a_pipeline_that_reads_the_prompt_beside_a_picture_is_refused(tmp_path: 
         UnsupportedHostError, match="QwenImageEditPipeline, whose encode_prompt reads it beside a picture"
     ):
         TextEncoder.pristine(CheckpointHost.open(model))
+
+
+@pytest.mark.parametrize("method", ["sepme", "all-but-one"])
+def test_trained_methods_say_why_they_do_not_train_a_transformer(method: str, tmp_path: Path) -> None:
+    typed = _Typed(tmp_path)
+    tiny_of(tmp_path / "model", "Chroma")
+    (tmp_path / "retain.txt").write_text("\n".join(WORDS))
+    for words in (("init",), ("key", "new", "alice"), ("base", "add", "model", "--name", "it")):
+        typed(*words)
+    erase = ["erase", "--base", "it", "--concept", "dog", "--anchor", "cat", "--retain", "retain.txt"]
+    refused = rasura(*erase, "--layers", "text", "--method", method, "--json", cwd=tmp_path)
+    error = refused.envelope["error"]
+    assert error["code"] == "unsupported_host"
+    assert f"method {method}: expected a model that reads the embeddings of one CLIP" in error["message"]
+    assert "text_encoder (by ChromaPipeline, width 4096) and draws by a transformer" in error["message"]
+    assert "predicts noise" in error["message"]
+    assert error["hint"] == "rasura erase --method null-space"
 
 
 def test_half_the_numbers_are_said_and_are_near(tmp_path: Path) -> None:

@@ -5,15 +5,20 @@
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import diffusers
 import pytest
 from support.models import tiny_families, tiny_pipelines
 
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.families import FAMILIES
+from rasura.patches.models.probe.agreement import explain_separable, probe_model
 from rasura.patches.models.probe.probe import probe_folder, probe_live
 from rasura.patches.models.probe.trace import Trace
 
@@ -116,6 +121,68 @@ def test_the_probe_says_what_is_known_of_a_family_whose_pipeline_reads(name: str
     width = text.get("hidden_size") or text["d_model"]
     first = [layer.width for layer in trace.entrances if layer.reads != "projected"]
     assert set(first) == {KNOWN[name].stacked * width}
+
+
+@pytest.mark.parametrize("name", tiny_pipelines.NAMES)
+def test_a_family_is_told_without_weights(name: str, tmp_path: Path) -> None:
+    """Of the denoisers' configurations alone, and beside weights in another format, which are never opened."""
+    whole = tiny_pipelines.tiny_of(tmp_path / "whole", name)
+    for config in whole.glob("transformer*/config.json"):
+        place = tmp_path / "bare" / config.parent.name
+        place.mkdir(parents=True)
+        shutil.copy(config, place)
+        (place / "diffusion_pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    assert probe_model(tmp_path / "bare") == probe_model(whole)
+    assert probe_model(whole)[1] == name
+
+
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_the_older_families_are_told_without_weights(name: str, tmp_path: Path) -> None:
+    parts = tiny_families.tiny_family(name).components
+    component = "unet" if "unet" in parts else "transformer"
+    module: Any = parts[component]
+    module.save_config(tmp_path / component)
+    assert probe_model(tmp_path)[1] == name
+
+
+def test_hunyuan_image_is_not_called_by_the_name_of_its_films(tmp_path: Path) -> None:
+    """Its layers have the names of HunyuanVideo's; what its pipeline reads with is other."""
+    transformer = diffusers.HunyuanImageTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, patch_size=(1, 1), text_embed_dim=32, rope_axes_dim=(8, 8),
+    )  # fmt: skip
+    transformer.save_config(tmp_path / "transformer")
+    trace, family = probe_model(tmp_path)
+    assert family == ""
+    assert "transformer.context_embedder.proj_in" in {layer.pattern for layer in trace.entrances}
+
+
+def test_a_configuration_of_which_nothing_can_be_built_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "LatteTransformer3DModel"}')
+    with pytest.raises(UnsupportedHostError, match="nothing can be built of its configuration: TypeError"):
+        probe_model(tmp_path)
+
+
+def test_a_class_that_calls_its_layers_like_another_is_of_no_family(tmp_path: Path) -> None:
+    """CogView3 Plus has the names of CogView4's layers and reads with T5, not with GLM."""
+    model = tiny_pipelines.tiny_of(tmp_path / "model", "CogView4")
+    infos = CheckpointHost.open(model).parameters()
+    transformer = diffusers.CogView3PlusTransformer2DModel(
+        in_channels=4, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2, text_embed_dim=64,
+        time_embed_dim=8, condition_dim=4, sample_size=8,
+    )  # fmt: skip
+    transformer.save_config(model / "transformer")
+    assert probe_model(model)[1] == ""
+    with pytest.raises(UnsupportedHostError, match=r"expected a CogView4Transformer2DModel.*got a CogView3Plus"):
+        explain_separable(model, infos)
+
+
+def test_pickled_text_encoders_are_none_of_the_probes_business(tmp_path: Path) -> None:
+    model = tiny_pipelines.tiny_of(tmp_path / "model", "Chroma")
+    (weights,) = (model / "text_encoder").glob("*.safetensors")
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    assert probe_model(model)[1] == "Chroma"
 
 
 def _compare(trace: Trace, known: _Known) -> None:
