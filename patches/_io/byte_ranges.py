@@ -3,9 +3,11 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches.errors import HostError
@@ -142,20 +144,15 @@ def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> N
         files.put(path)
 
 
-class NewFiles:
+@dataclass(slots=True, eq=False)
+class NewFiles(AbstractContextManager["NewFiles"]):
     """Files that are replaced together: `write` all of them, then `put` each; threads may do either at once.
 
     A medium that is given many files before anybody waits for one makes them durable in fewer goes. What was not put
     when the block ends is as it was.
     """
 
-    def __init__(self) -> None:
-        """None yet."""
-        self._open: dict[Path, int] = {}
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
+    _open: dict[Path, int] = field(default_factory=dict, init=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

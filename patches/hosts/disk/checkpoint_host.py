@@ -153,7 +153,13 @@ class CheckpointHost(Host):
         with WeightFiles(self._state.root, self._layout.files, writable=True) as files:
             for name in names:
                 self._check_alone(name)
-                self._check_only(name.partition(".")[0])
+                component = name.partition(".")[0]
+                if (second := self._layout.second.get(component)) is not None:
+                    raise UnsupportedHostError(
+                        f"{self.path / component}: expected one set of weights, got 2: {second} lies beside the "
+                        "safetensors, is not patched, and would bring the concept back for whoever loads it",
+                        hint=f"move {second} out of {self.path / component}, or write to a copy without it (--out DIR)",
+                    )
                 files.descriptor(self._place(name).file)
 
     def cast_since(self) -> tuple[str, str] | None:
@@ -163,15 +169,6 @@ class CheckpointHost(Host):
     def say_way_back(self, was: str, now: str) -> str:
         """What helps a model that was saved again in another type than the one in which it was patched."""
         return say_way_back(self.location, was, now)
-
-    def _check_only(self, component: str) -> None:
-        """Refuse a component whose weights lie there a second time, in a format that is not patched."""
-        if (second := self._layout.second.get(component)) is not None:
-            raise UnsupportedHostError(
-                f"{self.path / component}: expected one set of weights, got 2: {second} lies beside the safetensors, "
-                "is not patched, and would bring the concept back for whoever loads it",
-                hint=f"move {second} out of {self.path / component}, or write to a copy without it (--out DIR)",
-            )
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """Every patchable parameter, in name order, from the headers."""
@@ -331,7 +328,13 @@ class CheckpointHost(Host):
                 check_uncast(self.location, place.info, kept[name].info)
             else:
                 files.descriptor(place.file)  # opened before threads share the files
-        data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
+
+        def read(name: ParamName) -> bytearray:
+            if name in kept:
+                return kept[name].read()
+            return read_whole(files.descriptor(places[name].file), places[name].start, places[name].stop)
+
+        data = count_at_once(read, places)
         # A kept original is read with its digest, and was finite when something was added to it.
         return {
             name: RawValue(place.info.dtype, place.info.shape, found, kept[name].digest if name in kept else None)
@@ -353,10 +356,6 @@ def _only_copy(name: ParamName) -> HostWriteError:
         f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was changed",
         parameter=name,
     )
-
-
-def _present(place: TensorLocation, files: WeightFiles) -> bytearray:
-    return read_whole(files.descriptor(place.file), place.start, place.stop)
 
 
 def _as_tensors(values: Mapping[ParamName, RawValue]) -> "dict[ParamName, torch.Tensor]":

@@ -20,6 +20,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from rasura.patches._io.byte_ranges import (
@@ -102,7 +103,8 @@ class RollbackJournal:
         self.reached("committed")
         # The new model stands. What cannot be tidied up now is tidied up by the next opening.
         with suppress(OSError):
-            self.settle()
+            self._finish(record)
+            self._sweep()
 
     def settle(self) -> bool:
         """Bring the model to the old or the new state after an interruption; True if old bytes were put back.
@@ -142,7 +144,7 @@ class RollbackJournal:
     def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles, staged: NewFiles) -> None:
         header = original_header(info, change.old, change.stop - change.start)
         path = self._state.staging / change.staged
-        staged.write(path, _pieces(header, change, files), mode=_mode([change.file], files))
+        staged.write(path, chain([header], _old_pieces(change, files)), mode=_mode([change.file], files))
         self.reached("original written")
 
     def _keep(self, change: RangeChange, staged: NewFiles) -> None:
@@ -248,11 +250,6 @@ class RollbackJournal:
         except (NotFoundError, FormatError):
             return None
         return Digest(state.hexdigest())
-
-
-def _pieces(header: bytes, change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
-    yield header
-    yield from _old_pieces(change, files)
 
 
 def _old_pieces(change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
