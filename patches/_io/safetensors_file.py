@@ -129,14 +129,28 @@ def read_header(file: BinaryIO, size: int, *, what: str, limits: Limits) -> Head
     if not len("{}") <= length <= most:
         hint = "save the file again without its metadata" if limits.header_bytes < length <= size - 8 else ""
         raise _bad(what, f"a header of 2 to {most} bytes", f"{length}", hint)
-    fields = _header_fields(_read(file, length, what), what, limits)
-    metadata = _metadata(fields) if fields.has("__metadata__") else {}
+    text = _read(file, length, what)
+    # The format: starts with `{`, may end in spaces; upstream also takes spaces before and any white space after.
+    if not text.startswith(b"{") or not text.rstrip(b" ").endswith(b"}"):
+        raise _bad(what, "a header from { to } and then spaces", ascii(text[:8]) + "…" + ascii(text[-8:]))
+    fields = Fields.of(canonical_json.parse(text, what=f"{what}: header", limit=limits.header_bytes), f"{what}: header")
     names = [name for name in fields.names() if name != "__metadata__"]
+    metadata = {}
+    if fields.has("__metadata__"):
+        texts = fields.fields("__metadata__")
+        metadata = {key: texts.text(key, limit=sys.maxsize) for key in texts.names()}
     if len(names) > limits.tensors:
         raise _bad(what, f"at most {limits.tensors} tensors", f"{len(names)}")
     _check_names(names, what)
     tensors = tuple(sorted((_tensor_info(fields, name) for name in names), key=lambda t: (t.start, t.stop, t.name)))
-    _check_ranges(tensors, size - 8 - length, what)
+    position = 0
+    for info in tensors:
+        if info.start != position:
+            flaw = "a hole" if info.start > position else "an overlap"
+            raise _bad(f"{what}: tensor {info.name}", f"bytes from {position}", f"{info.start}: {flaw}")
+        position = info.stop
+    if position != size - 8 - length:
+        raise _bad(what, f"{position} bytes of tensors", f"{size - 8 - length}")
     return Header(8 + length, tensors, metadata)
 
 
@@ -208,18 +222,6 @@ def _read(file: BinaryIO, count: int, what: str) -> bytes:
     return data
 
 
-def _header_fields(text: bytes, what: str, limits: Limits) -> Fields:
-    # The format: starts with `{`, may end in spaces; upstream also takes spaces before and any white space after.
-    if not text.startswith(b"{") or not text.rstrip(b" ").endswith(b"}"):
-        raise _bad(what, "a header from { to } and then spaces", ascii(text[:8]) + "…" + ascii(text[-8:]))
-    return Fields.of(canonical_json.parse(text, what=f"{what}: header", limit=limits.header_bytes), f"{what}: header")
-
-
-def _metadata(fields: Fields) -> dict[str, str]:
-    texts = fields.fields("__metadata__")
-    return {key: texts.text(key, limit=sys.maxsize) for key in texts.names()}
-
-
 def _sorted_texts(metadata: Mapping[str, str]) -> dict[str, str]:
     canonical_json.dumps(metadata)  # refuses what is no Unicode text
     for key in metadata:
@@ -253,17 +255,6 @@ def _tensor_info(header: Fields, name: str) -> TensorInfo:
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * item:  # noqa: PLR2004  # begin and end
         raise _bad(f"tensor {name}", f"a range of {math.prod(shape) * item} bytes", f"data_offsets {list(offsets)}")
     return TensorInfo(name, dtype, shape, offsets[0], offsets[1])
-
-
-def _check_ranges(tensors: tuple[TensorInfo, ...], data_bytes: int, what: str) -> None:
-    position = 0
-    for info in tensors:
-        if info.start != position:
-            flaw = "a hole" if info.start > position else "an overlap"
-            raise _bad(f"{what}: tensor {info.name}", f"bytes from {position}", f"{info.start}: {flaw}")
-        position = info.stop
-    if position != data_bytes:
-        raise _bad(what, f"{position} bytes of tensors", f"{data_bytes}")
 
 
 def _bad(what: str, expected: str, got: str, hint: str = "") -> FormatError:
