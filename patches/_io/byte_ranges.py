@@ -20,7 +20,6 @@ __all__ = [
     "drop_cache",
     "read_range",
     "read_whole",
-    "remove_file",
     "replace_file",
     "restore_range",
     "sync_folder",
@@ -161,7 +160,7 @@ class NewFiles(AbstractContextManager["NewFiles"]):
         while self._open:
             path, descriptor = self._open.popitem()
             os.close(descriptor)
-            remove_file(_beside(path))
+            _beside(path).unlink(missing_ok=True)
 
     def write(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> None:
         """Write these bytes beside a path; see `replace_file`."""
@@ -179,11 +178,6 @@ class NewFiles(AbstractContextManager["NewFiles"]):
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file that may be gone already."""
-    path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -25,6 +25,7 @@ from rasura.patches._io.tensor_bytes import (
     RawValue,
     Storable,
     as_tensor,
+    count_bytes,
     digest_tensor,
     digest_tensor_set,
     dtype_name,
@@ -163,26 +164,38 @@ def encode(tensors: Mapping[str, Storable], metadata: Mapping[str, str] | None =
         FormatError: a name or dtype that `decode` would refuse, or metadata that are no texts.
         NotFiniteError: NaN or infinity.
     """
+    header, order = encode_header(tensors, metadata)
+    for name in order:
+        if not is_finite(tensors[name]):
+            raise NotFiniteError(f"tensor {name}: expected finite numbers, got NaN or infinity", tensor=name)
+    return b"".join([header, *(encode_raw_bytes(tensors[name]) for name in order)])
+
+
+def encode_header(
+    tensors: Mapping[str, Storable], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, Sequence[str]]:
+    """What `encode` writes before the elements, and the order in which they follow.
+
+    Raises:
+        FormatError: see `encode`.
+    """
     _check_names(tensors, "tensors to write")
     order = sorted(tensors, key=lambda name: (-DTYPES[dtype_name(tensors[name].dtype)][1], name))
     header: dict[str, JsonValue] = {}
     if metadata:
-        header["__metadata__"] = _sorted_texts(metadata)
-    chunks: list[bytes] = []
+        canonical_json.dumps(metadata)  # refuses what is no Unicode text
+        for key in metadata:
+            if not isinstance(metadata[key], str):
+                raise _bad(f"metadata {key}", "a text", type(metadata[key]).__name__)
+        header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
     position = 0
     for name in order:
-        if not is_finite(tensors[name]):
-            raise NotFiniteError(f"tensor {name}: expected finite numbers, got NaN or infinity", tensor=name)
-        chunks.append(encode_raw_bytes(tensors[name]))
-        header[name] = {
-            "dtype": dtype_name(tensors[name].dtype),
-            "shape": list(tensors[name].shape),
-            "data_offsets": [position, position + len(chunks[-1])],
-        }
-        position += len(chunks[-1])
+        dtype, stop = dtype_name(tensors[name].dtype), position + count_bytes(tensors[name])
+        header[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "data_offsets": [position, stop]}
+        position = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+    return len(text).to_bytes(8, "little") + text, order
 
 
 def decode(data: bytes, *, what: str, limits: Limits, dtypes: frozenset[str]) -> dict[str, "torch.Tensor"]:
@@ -220,14 +233,6 @@ def _read(file: BinaryIO, count: int, what: str) -> bytes:
     if len(data) != count:
         raise _bad(what, f"{count} bytes of length and header", f"{len(data)}")
     return data
-
-
-def _sorted_texts(metadata: Mapping[str, str]) -> dict[str, str]:
-    canonical_json.dumps(metadata)  # refuses what is no Unicode text
-    for key in metadata:
-        if not isinstance(metadata[key], str):
-            raise _bad(f"metadata {key}", "a text", type(metadata[key]).__name__)
-    return {key: metadata[key] for key in sorted(metadata)}
 
 
 def _check_names(names: Iterable[str], what: str) -> None:

@@ -224,7 +224,12 @@ class Relations:
             weighed = self.weighed[place].residual if self.weighed else None
             own = float(claimed) if weighed is None and claimed is not None else weighed
             if own is not None and self.stored[place].kernels:
-                moved = share(self._others(place), self._effects[place])
+                weights = self.strengths.copy()
+                weights[place] -= 1.0  # its own effect at strength 1 is what was asked for
+                targets: Mapping[Space, Array] = self.prints[place].targets
+                # ‖Σ_p s_p Δ_p T_q − Δ_q T_q‖
+                rest = self.total.energy(weights, lambda space, _, targets=targets: targets.get(space))  # type: ignore[misc]
+                moved = share(rest, self._effects[place])
                 limit = math.inf if weighed is None else self.policy.residual
                 value = own + moved * (1 + own)
                 yield Relation(CheckName.RESIDUAL, self.stack[-1].patch_id, member.patch_id, value, limit)
@@ -261,13 +266,6 @@ class Relations:
         kernels = self.stored[place].kernels
         inputs = {space: promise.inputs(space, ParamName(space)) for space in kernels}
         return norm(kernels[space] @ columns for space, columns in inputs.items() if columns is not None)
-
-    def _others(self, place: int) -> float:
-        """‖Σ_p s_p Δ_p T_q − Δ_q T_q‖."""
-        weights = self.strengths.copy()
-        weights[place] -= 1.0  # its own effect at strength 1 is what was asked for
-        targets: Mapping[Space, Array] = self.prints[place].targets
-        return self.total.energy(weights, lambda space, _: targets.get(space))
 
     def _ending(self, place: int) -> list[tuple[int, float]]:
         """The patches that erase what this one had promised to keep, and how much of each it had."""

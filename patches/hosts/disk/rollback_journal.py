@@ -27,7 +27,6 @@ from rasura.patches._io.byte_ranges import (
     NewFiles,
     digest_ranges,
     read_range,
-    remove_file,
     replace_file,
     restore_range,
     sync_folder,
@@ -208,7 +207,7 @@ class RollbackJournal:
                 if got != change.old:
                     raise OSError(errno.EIO, f"read back {got} from byte {change.start}, expected {change.old}")
         self.reached("put back")
-        remove_file(self._pending)
+        self._pending.unlink(missing_ok=True)
         sync_folder(self._state.path)
         return bool(wrong)
 
@@ -219,17 +218,17 @@ class RollbackJournal:
                 (self._state.staging / change.staged).rename(self._state.originals / change.staged)
                 self.reached("original kept")
         for name in record.forget:
-            remove_file(self._state.originals / name)
+            (self._state.originals / name).unlink(missing_ok=True)
             self.reached("original forgotten")
         sync_folder(self._state.originals)
-        remove_file(self._done)
+        self._done.unlink(missing_ok=True)
         sync_folder(self._state.path)
         self.reached("finished")
 
     def _sweep(self) -> None:
         """Remove what belongs to no transaction, and everything when nothing is kept any more."""
         for path in [*_entries(self._state.staging), *self._state.path.glob("*.tmp")]:
-            remove_file(path)
+            path.unlink(missing_ok=True)
             self.reached("leftover removed")
         self._state.remove_if_empty()
         self.reached("swept")
