@@ -26,9 +26,9 @@ from rasura.patches._io.tensor_bytes import (
 )
 from rasura.patches.errors import DriftError, HostWriteError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
-from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
-from rasura.patches.hosts.disk.diffusers_layout import Layout, TensorLocation
 from rasura.patches.hosts.disk.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.layouts.compvis_layout import find_layout_of, find_model
+from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout, TensorLocation
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.saved_again import check_uncast, find_cast, say_way_back
 from rasura.patches.hosts.disk.settle_writes import readable, settle
@@ -66,7 +66,7 @@ class CheckpointHost(Host):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The model in a diffusers folder, or in a single file (`rasura.patches.hosts.disk.compvis_names`).
+        """The model in a diffusers folder, or in a single file (`rasura.patches.hosts.disk.layouts.compvis_names`).
 
         Raises:
             NotFoundError: nothing is there.
