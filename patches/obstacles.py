@@ -12,6 +12,7 @@ with the others in `RasuraError.others`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -20,19 +21,14 @@ from rasura.patches.errors import RasuraError
 __all__ = ["Obstacles", "together"]
 
 
+@dataclass(slots=True)
 class Obstacles:
-    """What was found so far."""
+    """What was found so far, in that order."""
 
-    def __init__(self) -> None:
-        self._found: list[RasuraError] = []
+    found: list[RasuraError] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self._found)
-
-    @property
-    def found(self) -> tuple[RasuraError, ...]:
-        """What was found, in that order."""
-        return tuple(self._found)
+        return bool(self.found)
 
     def noting(self) -> Self:
         """A context that keeps what is raised inside, and what it carries, and goes on after it."""
@@ -54,8 +50,8 @@ class Obstacles:
     def add(self, error: RasuraError) -> None:
         """Keep an error and those that it carries; the same sentence once."""
         for each in (error, *error.others):
-            if all(each.message != known.message for known in self._found):
-                self._found.append(each)
+            if all(each.message != known.message for known in self.found):
+                self.found.append(each)
 
     def refuse(self) -> None:
         """Raise what was found, if anything was.
@@ -63,8 +59,8 @@ class Obstacles:
         Raises:
             RasuraError: the first, with the others in `others`.
         """
-        if self._found:
-            raise together(self._found) from None
+        if self.found:
+            raise together(self.found) from None
 
 
 def together(found: Sequence[RasuraError]) -> RasuraError:

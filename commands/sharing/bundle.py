@@ -12,7 +12,7 @@ from rasura.commands._shared.output import Result, line, short, table
 from rasura.commands._shared.views import format_new_signers
 
 if TYPE_CHECKING:
-    from rasura.registry.stacks.bundle import Bundle
+    from rasura.registry.stacks.bundles.bundle_contents import Bundle
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.argument("file", type=_PATH)
@@ -32,7 +32,7 @@ def make(
     ids: tuple[str, ...], stack_name: str | None, output: Path, registry_at: str | None, *, no_evaluations: bool
 ) -> Result:
     """Write patches, the public keys of their signers, and evaluations into one file."""
-    from rasura.registry.stacks.bundle import make_bundle
+    from rasura.registry.stacks.bundles.bundle import make_bundle
 
     if not ids and stack_name is None:
         raise click.UsageError("expected patches or --stack NAME")
@@ -47,7 +47,7 @@ def make(
 @_FILE
 def show(file: Path, registry_at: str | None) -> Result:
     """Show what a bundle holds and whose keys signed it; nothing is registered."""
-    from rasura.registry.stacks.bundle import read_bundle
+    from rasura.registry.stacks.bundles.bundle import read_bundle
 
     with open_registry(registry_at) as registry:
         found = read_bundle(registry, file)
@@ -71,7 +71,7 @@ def add(
 ) -> Result:
     """Verify every patch in a bundle and register all of them, or none."""
     from rasura.evaluation.report.recorded import record_evaluation
-    from rasura.registry.stacks.bundle import add_bundle
+    from rasura.registry.stacks.bundles.bundle import add_bundle
 
     with order.open() as registry:
         found = add_bundle(registry, file, order.draft("patch.add"), trust=trust, dry_run=dry_run)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from rasura.evaluation.evidence_report.interference_map import draw_map
 from rasura.evaluation.evidence_report.kept_pictures import Pictures, read_kept
 from rasura.evaluation.evidence_report.plain_words import NOT_PROMISED, describe_entry
 from rasura.evaluation.evidence_report.signed_report import FORMAT
-from rasura.evaluation.plots.figure import InterferenceData, draw_interference
 from rasura.evaluation.report.recorded import Report, read_report
 from rasura.patches._io.sha256 import digest_of
-from rasura.patches.algebra.stack import Stack
-from rasura.patches.checks.kernels.footprint import Footprint
-from rasura.patches.checks.kernels.interference import Interference, compute_cosines
-from rasura.patches.errors import InputError, RasuraError
+from rasura.patches.errors import InputError
 from rasura.registry._storage.records.validation import instant
 from rasura.registry.cases.clock import CaseStanding, read_standing
 from rasura.registry.cases.handle_case import REQUESTER, TEXT, list_pictures, read_said
@@ -29,7 +24,6 @@ from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.standing.models import find_host
 from rasura.registry.standing.standing import Placed, find_placed
 from rasura.registry.trust.approvals.approve import Subject, find_approvals
-from rasura.registry.trust.check import judge_registered
 
 if TYPE_CHECKING:
     from rasura.patches._io.json_fields import JsonValue
@@ -43,8 +37,6 @@ __all__ = ["About", "Gathered", "gather"]
 MAX_EVALUATIONS: Final = 4
 """Newest evaluations that a report shows; the log names the others."""
 MAX_ENTRIES: Final = 2000
-_DRAWN: Final = 64
-"""Patches up to which the map of a stack is drawn."""
 
 
 _MAKING: Final = frozenset({"patch.erase", "patch.adopt", "patch.add", "patch.pull", "patch.join"})
@@ -113,7 +105,7 @@ def gather(
     """
     scope = _find_scope(registry, about)
     kept = {} if withhold else read_kept(scope.said)
-    heat_map, interference = _draw_map(registry, scope)
+    heat_map, interference = draw_map(registry, scope.placed)
     concepts = {record.patch_id: ", ".join(record.concepts) for record in registry.patches()}
     places = {host.host_id: Path(host.location).name for host in registry.hosts()}
     bundle = b"".join(export_bundle(registry, [entry.index for entry in scope.entries])).decode()
@@ -303,42 +295,4 @@ def _say_place(placed: Placed) -> JsonValue:
         "sight": placed.sight,
         "since": None if last is None else instant(last.time),
         "entry": None if last is None else last.index,
-    }
-
-
-def _draw_map(registry: Registry, scope: _Scope) -> tuple[bytes, JsonValue]:
-    """How the changes that are in force together stand to each other; nothing where there is one, or no plotting."""
-    sets = [each.applied for each in scope.placed if 1 < len(each.applied) <= _DRAWN]
-    if not sets:
-        return b"", None
-
-    stack = max(sets, key=len)
-    try:
-        checked = judge_registered(registry, Stack(stack), registry.policy())
-        prints = [Footprint.of(member.patch) for member in checked.stack]
-        matrix = Interference(prints, [member.strength.value for member in checked.stack]).matrix().numpy()
-    except RasuraError as error:
-        return b"", {"names": [], "limit": None, "worst": None, "said": error.message, "picture": None}
-    names = tuple(member.patch.manifest.concept.text for member in checked.stack)
-    limit = next((r.limit for r in checked.verdict.relations if r.check == "pair"), math.inf)
-    pairs = [(float(matrix[p, q]), p, q) for p in range(len(names)) for q in range(len(names)) if p != q]
-    value, p, q = max((each for each in pairs if math.isfinite(each[0])), default=(math.nan, 0, 0))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "map.png"
-            draw_interference(
-                InterferenceData(names, matrix, limit, checked.capacity, compute_cosines(prints).numpy()), path
-            )
-            picture = path.read_bytes()
-    except InputError:  # no matplotlib: the numbers are there all the same
-        picture = b""
-    worst: JsonValue = None
-    if math.isfinite(value):
-        worst = {"share": f"{value:.4f}", "disturbing": names[p], "disturbed": names[q]}
-    return picture, {
-        "names": list(names),
-        "limit": f"{limit:.4f}" if math.isfinite(limit) else None,
-        "worst": worst,
-        "said": None,
-        "picture": digest_of(picture) if picture else None,
     }

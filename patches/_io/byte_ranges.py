@@ -3,9 +3,11 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches.errors import HostError
@@ -18,7 +20,6 @@ __all__ = [
     "drop_cache",
     "read_range",
     "read_whole",
-    "remove_file",
     "replace_file",
     "restore_range",
     "sync_folder",
@@ -142,20 +143,15 @@ def replace_file(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> N
         files.put(path)
 
 
-class NewFiles:
+@dataclass(slots=True, eq=False)
+class NewFiles(AbstractContextManager["NewFiles"]):
     """Files that are replaced together: `write` all of them, then `put` each; threads may do either at once.
 
     A medium that is given many files before anybody waits for one makes them durable in fewer goes. What was not put
     when the block ends is as it was.
     """
 
-    def __init__(self) -> None:
-        """None yet."""
-        self._open: dict[Path, int] = {}
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
+    _open: dict[Path, int] = field(default_factory=dict, init=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -164,7 +160,7 @@ class NewFiles:
         while self._open:
             path, descriptor = self._open.popitem()
             os.close(descriptor)
-            remove_file(_beside(path))
+            _beside(path).unlink(missing_ok=True)
 
     def write(self, path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> None:
         """Write these bytes beside a path; see `replace_file`."""
@@ -182,11 +178,6 @@ class NewFiles:
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file that may be gone already."""
-    path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

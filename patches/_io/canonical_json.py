@@ -11,6 +11,7 @@ Not here: what a particular document must contain. `Fields` reads one object fie
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NoReturn, cast
 
 import rfc8785
@@ -83,7 +84,7 @@ def parse(data: bytes, *, what: str, limit: int, floats: bool = False) -> JsonVa
     """
     if len(data) > limit:
         raise FormatError(f"{what}: expected at most {limit} bytes, got {len(data)}", what=what)
-    reader = _Reader(what, floats=floats)
+    reader = _Reader(what, floats)
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -150,12 +151,12 @@ def _read_plain(data: bytes) -> JsonValue:
     return value if _ENCODER.encode(value) == text else None
 
 
+@dataclass(frozen=True, slots=True)
 class _Reader:
     """The hooks of one reading; each refuses what plain `json` would let pass."""
 
-    def __init__(self, what: str, *, floats: bool) -> None:
-        self._what = what
-        self._floats = floats
+    what: str
+    floats: bool
 
     def pairs(self, pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
         # Keys arrive unescaped, so "a" and "\u0061" are seen to be twins.
@@ -170,7 +171,7 @@ class _Reader:
         return int(text)
 
     def real(self, text: str) -> float:
-        if not self._floats:
+        if not self.floats:
             self._refuse("no floats (decimals are strings)", show(text))
         value = float(text)
         if not math.isfinite(value):  # 1e999 reaches this hook, not `constant`
@@ -181,7 +182,7 @@ class _Reader:
         self._refuse("finite numbers", text)
 
     def _refuse(self, expected: str, got: str) -> NoReturn:
-        raise FormatError(f"{self._what}: expected {expected}, got {got}", what=self._what)
+        raise FormatError(f"{self.what}: expected {expected}, got {got}", what=self.what)
 
 
 def _check(value: object, what: str, *, floats: bool) -> bool:

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +23,12 @@ _NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXT
 _OPENING: Final = os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe must not wait for its other end
 
 
+@dataclass(frozen=True, slots=True)
 class FileLock:
     """A lock that is held; it can be made exclusive and shared again."""
 
-    def __init__(self, model: Path, descriptor: int) -> None:
-        self._model = model
-        self._descriptor = descriptor
+    model: Path
+    descriptor: int
 
     def make(self, *, exclusive: bool) -> None:
         """Hold the lock in this way from now on, without waiting.
@@ -37,9 +38,9 @@ class FileLock:
             UnsupportedHostError: the file system has no locks.
         """
         try:
-            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except OSError as error:
-            raise _refused(self._model, error) from None
+            raise _refused(self.model, error) from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -25,6 +25,7 @@ from rasura.patches._io.tensor_bytes import (
     RawValue,
     Storable,
     as_tensor,
+    count_bytes,
     digest_tensor,
     digest_tensor_set,
     dtype_name,
@@ -129,14 +130,28 @@ def read_header(file: BinaryIO, size: int, *, what: str, limits: Limits) -> Head
     if not len("{}") <= length <= most:
         hint = "save the file again without its metadata" if limits.header_bytes < length <= size - 8 else ""
         raise _bad(what, f"a header of 2 to {most} bytes", f"{length}", hint)
-    fields = _header_fields(_read(file, length, what), what, limits)
-    metadata = _metadata(fields) if fields.has("__metadata__") else {}
+    text = _read(file, length, what)
+    # The format: starts with `{`, may end in spaces; upstream also takes spaces before and any white space after.
+    if not text.startswith(b"{") or not text.rstrip(b" ").endswith(b"}"):
+        raise _bad(what, "a header from { to } and then spaces", ascii(text[:8]) + "…" + ascii(text[-8:]))
+    fields = Fields.of(canonical_json.parse(text, what=f"{what}: header", limit=limits.header_bytes), f"{what}: header")
     names = [name for name in fields.names() if name != "__metadata__"]
+    metadata = {}
+    if fields.has("__metadata__"):
+        texts = fields.fields("__metadata__")
+        metadata = {key: texts.text(key, limit=sys.maxsize) for key in texts.names()}
     if len(names) > limits.tensors:
         raise _bad(what, f"at most {limits.tensors} tensors", f"{len(names)}")
     _check_names(names, what)
     tensors = tuple(sorted((_tensor_info(fields, name) for name in names), key=lambda t: (t.start, t.stop, t.name)))
-    _check_ranges(tensors, size - 8 - length, what)
+    position = 0
+    for info in tensors:
+        if info.start != position:
+            flaw = "a hole" if info.start > position else "an overlap"
+            raise _bad(f"{what}: tensor {info.name}", f"bytes from {position}", f"{info.start}: {flaw}")
+        position = info.stop
+    if position != size - 8 - length:
+        raise _bad(what, f"{position} bytes of tensors", f"{size - 8 - length}")
     return Header(8 + length, tensors, metadata)
 
 
@@ -149,26 +164,38 @@ def encode(tensors: Mapping[str, Storable], metadata: Mapping[str, str] | None =
         FormatError: a name or dtype that `decode` would refuse, or metadata that are no texts.
         NotFiniteError: NaN or infinity.
     """
+    header, order = encode_header(tensors, metadata)
+    for name in order:
+        if not is_finite(tensors[name]):
+            raise NotFiniteError(f"tensor {name}: expected finite numbers, got NaN or infinity", tensor=name)
+    return b"".join([header, *(encode_raw_bytes(tensors[name]) for name in order)])
+
+
+def encode_header(
+    tensors: Mapping[str, Storable], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, Sequence[str]]:
+    """What `encode` writes before the elements, and the order in which they follow.
+
+    Raises:
+        FormatError: see `encode`.
+    """
     _check_names(tensors, "tensors to write")
     order = sorted(tensors, key=lambda name: (-DTYPES[dtype_name(tensors[name].dtype)][1], name))
     header: dict[str, JsonValue] = {}
     if metadata:
-        header["__metadata__"] = _sorted_texts(metadata)
-    chunks: list[bytes] = []
+        canonical_json.dumps(metadata)  # refuses what is no Unicode text
+        for key in metadata:
+            if not isinstance(metadata[key], str):
+                raise _bad(f"metadata {key}", "a text", type(metadata[key]).__name__)
+        header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
     position = 0
     for name in order:
-        if not is_finite(tensors[name]):
-            raise NotFiniteError(f"tensor {name}: expected finite numbers, got NaN or infinity", tensor=name)
-        chunks.append(encode_raw_bytes(tensors[name]))
-        header[name] = {
-            "dtype": dtype_name(tensors[name].dtype),
-            "shape": list(tensors[name].shape),
-            "data_offsets": [position, position + len(chunks[-1])],
-        }
-        position += len(chunks[-1])
+        dtype, stop = dtype_name(tensors[name].dtype), position + count_bytes(tensors[name])
+        header[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "data_offsets": [position, stop]}
+        position = stop
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+    return len(text).to_bytes(8, "little") + text, order
 
 
 def decode(data: bytes, *, what: str, limits: Limits, dtypes: frozenset[str]) -> dict[str, "torch.Tensor"]:
@@ -208,26 +235,6 @@ def _read(file: BinaryIO, count: int, what: str) -> bytes:
     return data
 
 
-def _header_fields(text: bytes, what: str, limits: Limits) -> Fields:
-    # The format: starts with `{`, may end in spaces; upstream also takes spaces before and any white space after.
-    if not text.startswith(b"{") or not text.rstrip(b" ").endswith(b"}"):
-        raise _bad(what, "a header from { to } and then spaces", ascii(text[:8]) + "…" + ascii(text[-8:]))
-    return Fields.of(canonical_json.parse(text, what=f"{what}: header", limit=limits.header_bytes), f"{what}: header")
-
-
-def _metadata(fields: Fields) -> dict[str, str]:
-    texts = fields.fields("__metadata__")
-    return {key: texts.text(key, limit=sys.maxsize) for key in texts.names()}
-
-
-def _sorted_texts(metadata: Mapping[str, str]) -> dict[str, str]:
-    canonical_json.dumps(metadata)  # refuses what is no Unicode text
-    for key in metadata:
-        if not isinstance(metadata[key], str):
-            raise _bad(f"metadata {key}", "a text", type(metadata[key]).__name__)
-    return {key: metadata[key] for key in sorted(metadata)}
-
-
 def _check_names(names: Iterable[str], what: str) -> None:
     seen: dict[str, str] = {}
     for name in names:
@@ -253,17 +260,6 @@ def _tensor_info(header: Fields, name: str) -> TensorInfo:
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * item:  # noqa: PLR2004  # begin and end
         raise _bad(f"tensor {name}", f"a range of {math.prod(shape) * item} bytes", f"data_offsets {list(offsets)}")
     return TensorInfo(name, dtype, shape, offsets[0], offsets[1])
-
-
-def _check_ranges(tensors: tuple[TensorInfo, ...], data_bytes: int, what: str) -> None:
-    position = 0
-    for info in tensors:
-        if info.start != position:
-            flaw = "a hole" if info.start > position else "an overlap"
-            raise _bad(f"{what}: tensor {info.name}", f"bytes from {position}", f"{info.start}: {flaw}")
-        position = info.stop
-    if position != data_bytes:
-        raise _bad(what, f"{position} bytes of tensors", f"{data_bytes}")
 
 
 def _bad(what: str, expected: str, got: str, hint: str = "") -> FormatError:

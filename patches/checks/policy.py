@@ -154,7 +154,9 @@ class Policy:
         What came later is said only where it is not the default, so that older policies keep their bytes and digests;
         `whole` says all, for people.
         """
-        said = [n for n in list_limit_names() if whole or n not in _LATER or getattr(self, n) != _default(n)]
+        said = [
+            n for n in list_limit_names() if whole or n not in _LATER or getattr(self, n) != getattr(DEFAULT_POLICY, n)
+        ]
         limits = [f"{name} = {_number(getattr(self, name))}" for name in said]
         require = [f"separable = {str(self.separable).lower()}"]
         later = [name for name in _REQUIREMENTS[1:] if whole or getattr(self, name)]
@@ -184,10 +186,6 @@ def _read_age(said: object) -> int | None:
     if found is None:
         raise InputError(f'policy: {_AGE}: expected "7 days", "12 hours" or "any", got {show(said)}', hint=_HINT)
     return int(found[1]) * _HOURS[found[2]]
-
-
-def _default(name: str) -> object:
-    return getattr(DEFAULT_POLICY, name)
 
 
 def list_limit_names() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ once for all patches that share the promise: the patches of one request do, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -178,7 +178,18 @@ class Relations:
 
     def one_sided(self) -> Iterator[Relation]:
         """Pairs of which one protects the other and is not protected by it."""
-        guarding = set(self._guarding())
+        # (p, q) where p was made so that it leaves q's targets alone
+        guarding: set[tuple[int, int]] = set()
+        by_name: dict[str, list[int]] = {}
+        for place, member in enumerate(self.stack):
+            manifest = member.patch.manifest
+            # What protects a patch protects also the one that took its place: it has the same targets.
+            for name in {manifest.concept.text, member.patch_id, *manifest.supersedes}:
+                by_name.setdefault(name, []).append(place)
+        for p, member in enumerate(self.stack):
+            protected = member.patch.manifest.protected
+            found = {q for name in (*protected.concepts, *protected.patches) for q in by_name.get(name, ())}
+            guarding |= {(p, q) for q in found - {p}}
         for p, q in sorted(guarding):
             if (q, p) not in guarding and self.comparable(p, q):
                 value = self.share(q, p)
@@ -191,7 +202,9 @@ class Relations:
             if promise.key not in found:
                 ended = self._ending(place)
                 # patches of one request share a promise: measured once
-                found[promise.key] = self._stack_leak(promise, [p for p, _ in ended]), ended
+                weights = self.strengths.copy()
+                weights[[p for p, _ in ended]] = 0.0  # whoever ends the promise does not break it
+                found[promise.key] = self.total.energy(weights, promise.inputs), ended
             leak, ended = found[promise.key]
             me = self.stack[place].patch_id
             for p, kept in ended:
@@ -211,7 +224,12 @@ class Relations:
             weighed = self.weighed[place].residual if self.weighed else None
             own = float(claimed) if weighed is None and claimed is not None else weighed
             if own is not None and self.stored[place].kernels:
-                moved = share(self._others(place), self._effects[place])
+                weights = self.strengths.copy()
+                weights[place] -= 1.0  # its own effect at strength 1 is what was asked for
+                targets: Mapping[Space, Array] = self.prints[place].targets
+                # ‖Σ_p s_p Δ_p T_q − Δ_q T_q‖
+                rest = self.total.energy(weights, lambda space, _, targets=targets: targets.get(space))  # type: ignore[misc]
+                moved = share(rest, self._effects[place])
                 limit = math.inf if weighed is None else self.policy.residual
                 value = own + moved * (1 + own)
                 yield Relation(CheckName.RESIDUAL, self.stack[-1].patch_id, member.patch_id, value, limit)
@@ -249,36 +267,20 @@ class Relations:
         inputs = {space: promise.inputs(space, ParamName(space)) for space in kernels}
         return norm(kernels[space] @ columns for space, columns in inputs.items() if columns is not None)
 
-    def _stack_leak(self, promise: Promise, without: Iterable[int]) -> float:
-        weights = self.strengths.copy()
-        weights[list(without)] = 0.0  # whoever ends the promise does not break it
-        return self.total.energy(weights, promise.inputs)
-
-    def _others(self, place: int) -> float:
-        """‖Σ_p s_p Δ_p T_q − Δ_q T_q‖."""
-        weights = self.strengths.copy()
-        weights[place] -= 1.0  # its own effect at strength 1 is what was asked for
-        targets: Mapping[Space, Array] = self.prints[place].targets
-        return self.total.energy(weights, lambda space, _: targets.get(space))
-
     def _ending(self, place: int) -> list[tuple[int, float]]:
         """The patches that erase what this one had promised to keep, and how much of each it had."""
-        shares = self._kept(place)
-        return [(p, value) for p, value in enumerate(shares) if value >= self.policy.kept and p != place]
-
-    def _kept(self, place: int) -> list[float]:
-        """‖U_q F_p‖ / ‖F_p‖ for every p, over the rows in which q keeps prompts (guards are no prompts), at most 1."""
+        # ‖U_q F_p‖ / ‖F_p‖ for every p, over the rows in which q keeps prompts (guards are no prompts), at most 1
         arrays, basis = self.stack[place].patch.arrays, self.stack[place].patch.manifest.protected.basis
         rows, null = arrays.protected[arrays.energy > 0], arrays.protected[: basis.invariants]
-        found = []
+        shares = []
         for free in self._free:
             if free.shape[0] != null.shape[1]:
-                found.append(0.0)
+                shares.append(0.0)
                 continue
             left = free - null.T @ (null @ free)  # without what every prompt has in common
             size = float(np.linalg.norm(left))
-            found.append(min(1.0, float(np.linalg.norm(rows @ left)) / size) if size > 0 else 0.0)
-        return found
+            shares.append(min(1.0, float(np.linalg.norm(rows @ left)) / size) if size > 0 else 0.0)
+        return [(p, value) for p, value in enumerate(shares) if value >= self.policy.kept and p != place]
 
     @cached_property
     def _free(self) -> list[Array]:
@@ -288,19 +290,6 @@ class Relations:
             own, targets = member.patch.arrays.protected, member.patch.arrays.targets.T
             found.append(targets - own.T @ (own @ targets))  # [d, m]
         return found
-
-    def _guarding(self) -> Iterator[tuple[int, int]]:
-        """Pairs (p, q) of which p was made so that it leaves q's targets alone."""
-        by_name: dict[str, list[int]] = {}
-        for place, member in enumerate(self.stack):
-            manifest = member.patch.manifest
-            # What protects a patch protects also the one that took its place: it has the same targets.
-            for name in {manifest.concept.text, member.patch_id, *manifest.supersedes}:
-                by_name.setdefault(name, []).append(place)
-        for p, member in enumerate(self.stack):
-            protected = member.patch.manifest.protected
-            found = {q for name in (*protected.concepts, *protected.patches) for q in by_name.get(name, ())}
-            yield from ((p, q) for q in sorted(found - {p}))
 
     def _pair(self, p: int, q: int, value: float) -> Relation:
         return Relation(CheckName.PAIR, self.stack[p].patch_id, self.stack[q].patch_id, value, self.policy.pair)

@@ -18,7 +18,7 @@ from rasura.patches.errors import FormatError, InputError, UnsupportedHostError
 from rasura.patches.foreign.adapter_names import pair_up, resolve_stems
 from rasura.patches.foreign.foreign import ADAPTER, Foreign, ForeignTensor
 from rasura.patches.foreign.tensor_source import TensorSource
-from rasura.patches.hosts.disk.diffusers_layout import FLOATS
+from rasura.patches.hosts.disk.layouts.diffusers_layout import FLOATS
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo
 from rasura.patches.types import ParamName
 

@@ -28,8 +28,8 @@ from rasura.patches.foreign.adapter_names import is_adapter_file
 from rasura.patches.foreign.adapters import PEFT_CONFIG, open_adapter, read_peft_config
 from rasura.patches.foreign.foreign import _SHOWN, WEIGHTS, Foreign, ForeignTensor, refuse_unknown
 from rasura.patches.foreign.tensor_source import PICKLES, SAFE, TensorSource, open_source
-from rasura.patches.hosts.disk.compvis_names import parts
-from rasura.patches.hosts.disk.diffusers_layout import FLOATS, Layout, find_component_layout, find_layout
+from rasura.patches.hosts.disk.layouts.compvis_names import parts
+from rasura.patches.hosts.disk.layouts.diffusers_layout import FLOATS, Layout, find_component_layout, find_layout
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import COMPONENTS, ParameterInfo, name_parameter
 from rasura.patches.types import ParamName

@@ -6,7 +6,7 @@ machines agree. The format is written down in docs/patch-format.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from rasura.patches._io import canonical_json
@@ -43,6 +43,8 @@ class Manifest:
     supersedes: tuple[PatchId, ...] = ()
     requires: tuple[PatchId, ...] = ()
     licence: str = ""
+    _read: PatchId | None = field(default=None, init=False, repr=False, compare=False)
+    """SHA-256 of the bytes that it was read from: there is one spelling, so these are `to_bytes()`."""
 
     def to_bytes(self) -> bytes:
         """The canonical bytes (RFC 8785) of `manifest.json`."""
@@ -80,7 +82,7 @@ class Manifest:
     @property
     def patch_id(self) -> PatchId:
         """SHA-256 of `to_bytes()`."""
-        return PatchId(digest_of(self.to_bytes()))
+        return self._read or PatchId(digest_of(self.to_bytes()))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
@@ -108,6 +110,7 @@ class Manifest:
                 f"manifest.json: expected format {FORMATS[manifest.version - 1]!r}, the lowest that can say this, "
                 f"got {FORMATS[version - 1]!r}"
             )
+        object.__setattr__(manifest, "_read", PatchId(digest_of(data)))
         return manifest
 
 

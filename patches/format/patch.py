@@ -186,13 +186,21 @@ def _check_tensors(manifest: Manifest, arrays: PatchArrays) -> None:
     if found != manifest.tensors:
         named = {(spec.file, spec.tensor.name): spec for spec in manifest.tensors}
         odd = next((s for s in found if named.get((s.file, s.tensor.name)) != s), None)
-        what = f"{odd.file}: {odd.tensor.name}" if odd else "a tensor that the manifest names"
-        raise DigestMismatchError(f"{what}: expected what manifest.json names, got other content or none")
+        named_odd = f"{odd.file}: {odd.tensor.name}" if odd else "a tensor that the manifest names"
+        raise DigestMismatchError(f"{named_odd}: expected what manifest.json names, got other content or none")
     touched = {parameter.name: parameter.shape for parameter in manifest.base.parameters}
     shapes = {name: increment.shape for name, increment in arrays.increments.items()}
     if touched != shapes:
         raise FormatError("manifest.json: base.parameters do not fit the increments")
-    _check_reads(manifest, arrays)
+    reads = manifest.protected.reads
+    if odd_reads := sorted(set(reads) - set(arrays.increments)):
+        raise FormatError(f"manifest.json: protected.reads names {odd_reads[0]}, which the patch does not touch")
+    for name, increment in arrays.increments.items():
+        what = reads.get(name, TEXT)
+        if what == TEXT:
+            check_width(increment.shape[1], int(arrays.targets.shape[1]))
+        if (name in arrays.pairs) != (what == HIDDEN) or (name in arrays.spans and what not in {TEXT, HIDDEN}):
+            raise FormatError(f"{name} reads {what!r}: its targets and rows do not fit that")
 
 
 def _check_basis(manifest: Manifest, arrays: PatchArrays, file: bytes) -> None:
@@ -220,16 +228,3 @@ def _check_basis(manifest: Manifest, arrays: PatchArrays, file: bytes) -> None:
         )
     for span in spans:
         check_rows(span, seed=found)
-
-
-def _check_reads(manifest: Manifest, arrays: PatchArrays) -> None:
-    """Who reads the text embedding is as wide as it; who reads hidden states has columns of its own; pictures none."""
-    reads = manifest.protected.reads
-    if odd := sorted(set(reads) - set(arrays.increments)):
-        raise FormatError(f"manifest.json: protected.reads names {odd[0]}, which the patch does not touch")
-    for name, increment in arrays.increments.items():
-        what = reads.get(name, TEXT)
-        if what == TEXT:
-            check_width(increment.shape[1], int(arrays.targets.shape[1]))
-        if (name in arrays.pairs) != (what == HIDDEN) or (name in arrays.spans and what not in {TEXT, HIDDEN}):
-            raise FormatError(f"{name} reads {what!r}: its targets and rows do not fit that")

@@ -141,21 +141,17 @@ class ProtectedSpec:
     @classmethod
     def read(cls, fields: Fields, version: int = 1) -> "ProtectedSpec":
         """Read one object and refuse unknown fields."""
+        patches = patch_ids(fields, "patches")
+        check_sorted("protected.patches", patches)
         found = cls(
             BasisSpec.read(fields.fields("basis")),
             None if fields.is_null("retain") else RetainSpec.read(fields.fields("retain")),
             fields.texts("concepts", MAX_LIST),
-            _sorted_ids(fields, "patches"),
+            patches,
             _reads(fields.fields("reads")) if version > 1 else {},
         )
         fields.done()
         return found
-
-
-def _sorted_ids(fields: Fields, name: str) -> tuple[PatchId, ...]:
-    found = patch_ids(fields, name)
-    check_sorted(f"protected.{name}", found)
-    return found
 
 
 def _reads(fields: Fields) -> dict[ParamName, str]:

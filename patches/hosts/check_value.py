@@ -20,7 +20,7 @@ def check_value(info: ParameterInfo, tensor: Storable) -> None:
         UnsupportedHostError: another dtype or shape.
         NotFiniteError: NaN or infinity in it.
     """
-    check_same_kind(info, tensor)
+    check_same(info, info_of(info.name, tensor))
     if not is_finite(tensor):
         raise NotFiniteError(f"{info.name}: expected finite numbers, got NaN or infinity", parameter=info.name)
 

@@ -66,14 +66,23 @@ def save(session: Session, record: HostRecord) -> RowChange | None:
     there = session.scalar(select(HostRow.host_id).where(HostRow.location == record.location))
     if there not in (None, record.host_id):
         raise ExistsError(f"host: another one ({there}) is at {record.location}", hint=_HINT)
-    _check_references(session, record)
+    if session.get(BaseRow, record.base) is None:
+        raise NotFoundError(f"host: expected its base {record.base[:12]} here, got none", hint="rasura base add")
+    missing = sorted(set(record.applied) - set(session.scalars(select(PatchRow.patch_id))))
+    if missing:
+        raise NotFoundError(f"host: expected patch {missing[0][:12]} here, got none", hint="rasura patch list")
     row = session.get(HostRow, record.host_id) or HostRow(host_id=record.host_id)
     row.location, row.base, row.state = record.location, record.base, record.state
     row.updated_at = record.updated_at
     session.add(row)
     session.flush()  # the stack refers to it
     if before is None or before.applied != record.applied:
-        _replace_stack(session, record)
+        session.execute(delete(AppliedRow).where(AppliedRow.host_id == record.host_id))
+        session.expire_all()
+        session.add_all(
+            AppliedRow(host_id=record.host_id, patch_id=patch_id, strength=strength)
+            for patch_id, strength in record.applied.items()
+        )
     return encode_change(record, before)
 
 
@@ -118,21 +127,3 @@ def _records(session: Session, query: Select[HostRow]) -> tuple[HostRecord, ...]
     for record in found:
         check_told(session, record)
     return found
-
-
-def _replace_stack(session: Session, record: HostRecord) -> None:
-    session.execute(delete(AppliedRow).where(AppliedRow.host_id == record.host_id))
-    session.expire_all()
-    session.add_all(
-        AppliedRow(host_id=record.host_id, patch_id=patch_id, strength=strength)
-        for patch_id, strength in record.applied.items()
-    )
-
-
-def _check_references(session: Session, record: HostRecord) -> None:
-    if session.get(BaseRow, record.base) is None:
-        raise NotFoundError(f"host: expected its base {record.base[:12]} here, got none", hint="rasura base add")
-    known = set(session.scalars(select(PatchRow.patch_id)))
-    missing = sorted(set(record.applied) - known)
-    if missing:
-        raise NotFoundError(f"host: expected patch {missing[0][:12]} here, got none", hint="rasura patch list")

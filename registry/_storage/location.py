@@ -14,7 +14,7 @@ With `postgresql://user@server/database?blobs=/srv/rasura` the rows are in Postg
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -38,16 +38,16 @@ class Location:
 
     folder: Path
     url: str | None = None
+    database: Path = field(init=False, repr=False, compare=False)
+    """The SQLite file."""
+    blobs: Path = field(init=False, repr=False, compare=False)
+    """The folder of the blob store."""
+    keys: Path = field(init=False, repr=False, compare=False)
+    """The folder of private keys."""
 
-    @property
-    def database(self) -> Path:
-        """The SQLite file."""
-        return self.folder / DATABASE
-
-    @property
-    def blobs(self) -> Path:
-        """The folder of the blob store."""
-        return self.folder / "blobs"
+    def __post_init__(self) -> None:
+        for name, inside in (("database", DATABASE), ("blobs", "blobs"), ("keys", "keys")):
+            object.__setattr__(self, name, self.folder / inside)
 
     @property
     def cache(self) -> Path:
@@ -59,11 +59,6 @@ class Location:
     def cases(self) -> Path:
         """The folder of personal data, which can be deleted."""
         return self.folder / "cases"
-
-    @property
-    def keys(self) -> Path:
-        """The folder of private keys."""
-        return self.folder / "keys"
 
     @classmethod
     def of(cls, location: "str | Path | Location", home: Path | None = None) -> "Location":

@@ -17,7 +17,7 @@ All of it happens while nobody else may move the host. A *begun* without an end 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -31,7 +31,7 @@ from rasura.patches.hosts.interface import Host
 from rasura.patches.types import PatchId
 from rasura.registry._storage.records.choices import digest_policy
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.apply.hosts import side_branches as beside
+from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import (
     REVERT,
@@ -54,6 +54,7 @@ from rasura.registry.log.entries.signers import POLICY, REVOKED, SIGNERS, name_s
 from rasura.registry.registry import Registry
 from rasura.registry.trust.approvals.demand import require_approved, require_erased
 from rasura.registry.trust.limits import merge_policies
+from rasura.registry.trust.roles.in_force import find_trust_policy
 from rasura.registry.trust.roles.roles import check_mover
 
 __all__ = ["Actor", "Receipt", "Wanted", "move"]
@@ -125,8 +126,11 @@ def _prepare(registry: Registry, seen: Glance, present: Stack, target: Stack, li
 def _ask(registry: Registry, wanted: Wanted, draft: Draft, present: Stack) -> Stack:
     """The wanted set; refuses what who acts may not move, and what lacks the approvals that the trust policy wants."""
     target, goal, plan = Stack(wanted(present)), draft.details.get("goal"), draft.details.get("plan")
+    policy = find_trust_policy(registry)
+    if policy is None:  # nobody has a role, and nothing is protected
+        return target
     way = present.diff(target)
-    check_mover(registry, way.patches, adds=bool(way.added or way.changed))
+    check_mover(registry, policy, way.patches, adds=bool(way.added or way.changed))
     require_erased(registry, (*way.added, *way.changed))
     require_approved(
         registry,
@@ -160,8 +164,10 @@ def _foresee(
 
 def _carried_out(registry: Registry, seen: Glance, draft: Draft, motion: Motion, policy: Policy) -> Receipt:
     host, record = seen.host, motion.record
-    details = {**draft.details, "parameters": motion.parameters, **beside.said(host, motion.branches)}
+    details = {**draft.details, "parameters": motion.parameters}
     details |= {POLICY: digest_policy(policy), SIGNERS: name_signers(motion.keys.values())}
+    if motion.branches:  # of a model on disk, and of most live ones, there are none
+        details |= side_branches.said(host, motion.branches)
     # Said also where the policy asks for none.
     rests_on = find_evaluation(registry, record.base, applied_of(record))
     if rests_on is not None:
@@ -174,7 +180,7 @@ def _carried_out(registry: Registry, seen: Glance, draft: Draft, motion: Motion,
     draft = replace(draft, before=motion.before, after=motion.after)
     begun = registry.note(replace(draft, outcome="begun"))  # (3)
     try:
-        with beside.exchange_branches(host, motion.branches):
+        with side_branches.exchange_branches(host, motion.branches) if motion.branches else nullcontext():
             seen.write(motion.tensors, forget=motion.forget)  # (4)
     except RasuraError as error:
         registry.note(

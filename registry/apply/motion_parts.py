@@ -26,7 +26,16 @@ from rasura.registry.registry import Registry
 if TYPE_CHECKING:
     from rasura.registry.apply.hosts.branches import Branches  # needs torch, as what runs beside quantised layers does
 
-__all__ = ["Composed", "Entry", "Motion", "Originals", "check_originals", "find_own_base", "make_record", "name_entry"]
+__all__ = [
+    "Composed",
+    "Entry",
+    "Motion",
+    "Originals",
+    "check_originals",
+    "find_own_base",
+    "make_record",
+    "name_entries",
+]
 
 Entry: TypeAlias = tuple[str, str, tuple[int, ...], Digest]
 """Name, dtype, shape and digest of a parameter, as `digest_tensor_set` takes them."""
@@ -89,10 +98,6 @@ class Originals:
         plain = [name for name in names if name not in coded]
         return cls(seen.host.untouched(plain) if plain else {}, seen.original_digests(plain), coded)
 
-    def entries(self) -> dict[ParamName, Entry]:
-        """What of the plain ones goes into a tensor-set digest."""
-        return {name: name_entry(name, value, self.digests[name]) for name, value in self.values.items()}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composed:
@@ -113,9 +118,9 @@ class Composed:
         return digest_tensor_set(self.entries[name] for name in names)
 
 
-def name_entry(name: ParamName, value: Storable, digest: Digest) -> Entry:
-    """A parameter as a tensor-set digest takes it."""
-    return str(name), dtype_name(value.dtype), tuple(value.shape), digest
+def name_entries(values: Mapping[ParamName, Storable], digests: Mapping[ParamName, Digest]) -> dict[ParamName, Entry]:
+    """Parameters as a tensor-set digest takes them."""
+    return {n: (str(n), dtype_name(value.dtype), tuple(value.shape), digests[n]) for n, value in values.items()}
 
 
 def check_originals(expected: Iterable[TensorIdentity], seen: Glance) -> None:

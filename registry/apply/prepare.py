@@ -10,9 +10,9 @@ from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.check import Member, Policy, require
 from rasura.patches.errors import BaseMismatchError, CheckRefusedError
 from rasura.patches.format.manifest_parts import TensorIdentity
-from rasura.patches.hosts.interface import Host, MadeOf
+from rasura.patches.hosts.interface import Host
 from rasura.patches.obstacles import Obstacles
-from rasura.patches.types import Digest, ParamName, PatchId
+from rasura.patches.types import ParamName, PatchId
 from rasura.registry._storage.records.base_records import BaseRecord
 from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.cached_host import Glance
@@ -29,7 +29,7 @@ from rasura.registry.apply.motion_parts import (
     check_originals,
     find_own_base,
     make_record,
-    name_entry,
+    name_entries,
 )
 from rasura.registry.apply.preconditions.look_ahead import note_unready
 from rasura.registry.registry import Registry
@@ -71,8 +71,7 @@ def prepared(
     # Of both sets: what only the old one touches gets its original back.
     touched = sorted({*layers, *touched_by(registry, present)})
     with obstacles.noting():
-        check_names(seen, [*touched, *sorted({p.name for m in stack for p in m.patch.manifest.base.through})])
-        _check_made_for(registry, seen, stack)
+        _check_made_for(registry, seen, stack, touched)
     # A missing evaluation keeps nobody from checking, too; patches that are not good, or not for this model, do.
     if any(not isinstance(error, CheckRefusedError) for error in obstacles.found):
         obstacles.refuse()
@@ -85,7 +84,7 @@ def prepared(
     with obstacles.noting():
         require(found.verdict)
     with obstacles.noting():
-        base = _base_of(registry, seen, stack, originals)
+        base = stack[0].patch.manifest.base.sha256 if stack else find_own_base(registry, seen, originals)
         if stack:
             _check_text_encoder(registry.base(base), seen)
     with obstacles.noting():
@@ -115,10 +114,15 @@ def _compose(
 ) -> Composed:
     """The values of the wanted set, from the originals; what no wanted patch touches gets its original back."""
     merged = {name: layer for name, layer in layers.items() if name in originals.values}
-    values = host.compose(merged, originals.values, _made_of(stack, originals.digests))
-    new = {name: name_entry(name, value.tensor, value.digest) for name, value in values.items()}
-    plain = {**originals.entries(), **new}
+    terms: dict[ParamName, set[tuple[PatchId, int]]] = {name: set() for name in merged}
+    for member in stack:  # a set of each: the sum is exact, in any order
+        for name in member.patch.arrays.increments.keys() & terms.keys():
+            terms[name].add((member.patch_id, member.strength.sixteenths))
+    # What each value is a function of: a host may have it from before.
+    made_of = {name: (originals.digests[name], frozenset(own)) for name, own in terms.items()}
+    values = host.compose(merged, originals.values, made_of)
     found = {**originals.values, **{name: value.tensor for name, value in values.items()}}
+    plain = name_entries(found, {**originals.digests, **{name: value.digest for name, value in values.items()}})
     if not originals.coded:  # as every model on disk
         return Composed(found, {}, plain)
     from rasura.registry.apply.hosts.branches import make_branches  # needs torch, as quantised layers do
@@ -127,9 +131,10 @@ def _compose(
     return Composed(found, branches, {**plain, **side_branches.entries(host, branches)})
 
 
-def _check_made_for(registry: Registry, seen: Glance, stack: Sequence[Member]) -> None:
-    """Refuse patches that were made for other weights than the host's originals."""
+def _check_made_for(registry: Registry, seen: Glance, stack: Sequence[Member], touched: Sequence[ParamName]) -> None:
+    """Refuse patches that were made for other weights than the host's originals, and a host without what is touched."""
     bases = [member.patch.manifest.base for member in stack]
+    check_names(seen, [*touched, *sorted({parameter.name for base in bases for parameter in base.through})])
     expected = [parameter for base in bases for parameter in (*base.parameters, *base.through)]
     try:
         check_originals(expected, seen)
@@ -155,16 +160,6 @@ def _name_nearest_base(
     return BaseMismatchError(said, hint=error.hint, **{**error.details, "nearest": best, "common": counts[best]})
 
 
-def _made_of(stack: Sequence[Member], originals: Mapping[ParamName, Digest]) -> dict[ParamName, MadeOf]:
-    """What each parameter's value is a function of."""
-    factors: dict[ParamName, set[tuple[PatchId, int]]] = {}
-    for member in stack:
-        for name in member.patch.arrays.increments.keys() & originals.keys():
-            # a set: the sum is exact, in any order
-            factors.setdefault(name, set()).add((member.patch_id, member.strength.sixteenths))
-    return {name: (originals[name], frozenset(terms)) for name, terms in factors.items()}
-
-
 def _check_text_encoder(base: BaseRecord, seen: Glance) -> None:
     """Refuse a host that reads prompts otherwise: the detectors would look for vectors that no longer come.
 
@@ -176,8 +171,3 @@ def _check_text_encoder(base: BaseRecord, seen: Glance) -> None:
     expected = [TensorIdentity(p.name, p.dtype, p.shape, p.sha256) for p in named]
     check_names(seen, [parameter.name for parameter in expected])
     check_originals(expected, seen)
-
-
-def _base_of(registry: Registry, seen: Glance, stack: Sequence[Member], originals: Originals) -> Digest:
-    """The base of a stack, or for an empty one that of the host, whose originals it must then have."""
-    return stack[0].patch.manifest.base.sha256 if stack else find_own_base(registry, seen, originals)

@@ -15,7 +15,7 @@ from rasura.patches.obstacles import Obstacles
 from rasura.registry.apply.hosts import side_branches
 from rasura.registry.apply.hosts.cached_host import Glance
 from rasura.registry.apply.hosts.host_state import check_names, state_of, touched_by
-from rasura.registry.apply.motion_parts import Composed, Motion, Originals, find_own_base, make_record
+from rasura.registry.apply.motion_parts import Composed, Motion, Originals, find_own_base, make_record, name_entries
 from rasura.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def prepare_pristine(registry: Registry, seen: Glance, present: Stack) -> Motion
 
 def _as_composed(seen: Glance, originals: Originals) -> Composed:
     branches: Branches = {}
+    plain = name_entries(originals.values, originals.digests)
     if not originals.coded:  # as every model on disk
-        return Composed(originals.values, branches, originals.entries())
+        return Composed(originals.values, branches, plain)
     branches = dict.fromkeys(sorted(originals.coded))  # beside quantised layers nothing runs any more
-    return Composed(originals.values, branches, {**originals.entries(), **side_branches.entries(seen.host, branches)})
+    return Composed(originals.values, branches, {**plain, **side_branches.entries(seen.host, branches)})

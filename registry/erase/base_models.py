@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rasura.patches.errors import DriftError, ExistsError, NotFoundError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.compvis_layout import is_single_name
+from rasura.patches.hosts.disk.layouts.compvis_layout import is_single_name
 from rasura.patches.models.base_identity import TEXT_LAYERS, BaseIdentity, find_casts, find_cross_attention, identify
 from rasura.patches.models.probe.agreement import explain_separable
 from rasura.patches.models.text_encoders.hidden_states import find_fc2_layers

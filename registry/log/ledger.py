@@ -15,9 +15,10 @@ from rasura.registry._storage.records.records import Draft, EntryRecord
 from rasura.registry.log.entries.entry import Placement, RowChange, decode, encode
 from rasura.registry.log.entries.stored_entries import find_unfinished
 from rasura.registry.log.log_key import LastSigned, LogKey
-from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
+from rasura.registry.log.merkle import EMPTY_ROOT, Frontier
 from rasura.registry.log.notes.signed_note import Checkpoint, VerifyKey, parse_note
 from rasura.registry.log.rotation import read_key
+from rasura.registry.log.told.file import Line
 
 if TYPE_CHECKING:
     from rasura.patches.format.signatures.signing_key import SigningKey
@@ -41,12 +42,12 @@ class Appended:
     Attributes:
         entries: as they will be read.
         signed: the checkpoint after the last of them.
-        grown: the bytes of each, and the root after it.
+        lines: what decisions rest on, of each.
     """
 
     entries: tuple[EntryRecord, ...]
     signed: Checkpoint
-    grown: tuple[tuple[bytes, bytes], ...]
+    lines: tuple[Line, ...]
 
 
 def tree(session: Session, origin: str) -> tuple[Checkpoint, Frontier]:
@@ -135,17 +136,19 @@ def append(
         )
     # 3. The entries, each in its place.
     entries: list[EntryRecord] = []
-    bodies: list[bytes] = []
+    lines: list[Line] = []
     trees: list[tuple[Checkpoint, Frontier]] = []
     for telling in tellings:
         draft = _closing(session, telling.draft)
         place = Placement(key.origin, frontier.size, str(uuid.uuid4()), telling.time)
         body = encode(draft, place, telling.changes, actor)
-        frontier = frontier.append(hash_leaf(body))
+        entry = decode(body, draft.patches)[0]
+        frontier = frontier.append(entry.leaf_hash)
         trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
-        _insert(session, draft, place, body)
-        bodies.append(body)
-        entries.append(decode(body, draft.patches)[0])
+        _insert(session, draft, entry, body)
+        changes = tuple((change.kind, change.id, change.record) for change in telling.changes)
+        lines.append(Line(entry.leaf_hash, trees[-1][0].root, draft.action, draft.outcome, draft.closes, changes))
+        entries.append(entry)
     # 4. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
     #    last tree only, because the transaction shows all of them or none.
     signed = trees[-1][0] if trees else present
@@ -157,8 +160,7 @@ def append(
             )
         )
     session.flush()
-    roots = (checkpoint.root for checkpoint, _ in trees)
-    return Appended(tuple(entries), signed, tuple(zip(bodies, roots, strict=True)))
+    return Appended(tuple(entries), signed, tuple(lines))
 
 
 def _closing(session: Session, draft: Draft) -> Draft:
@@ -175,13 +177,13 @@ def _closing(session: Session, draft: Draft) -> Draft:
     return replace(draft, closes=unfinished[-1].index) if unfinished else draft
 
 
-def _insert(session: Session, draft: Draft, place: Placement, body: bytes) -> None:
+def _insert(session: Session, draft: Draft, entry: EntryRecord, body: bytes) -> None:
     session.add(
         EntryRow(
-            position=place.index,
-            leaf_hash=hash_leaf(body),
+            position=entry.index,
+            leaf_hash=entry.leaf_hash,
             body=body,
-            time=place.time,
+            time=entry.time,
             action=draft.action,
             outcome=draft.outcome,
             host=draft.host,
@@ -190,5 +192,5 @@ def _insert(session: Session, draft: Draft, place: Placement, body: bytes) -> No
     )
     session.flush()  # the patches refer to it
     session.add_all(
-        EntryPatchRow(position=place.index, ordinal=at, patch_id=patch_id) for at, patch_id in enumerate(draft.patches)
+        EntryPatchRow(position=entry.index, ordinal=at, patch_id=patch_id) for at, patch_id in enumerate(draft.patches)
     )

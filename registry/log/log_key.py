@@ -61,12 +61,12 @@ class LastSigned:
         return tree in (self.committed, self.intended)
 
 
+@dataclass(frozen=True, slots=True)
 class LogKey:
     """The signing key in a `keys` folder. Nothing is read before it is needed."""
 
-    def __init__(self, folder: Path, origin: str) -> None:
-        self._folder = folder
-        self.origin = origin
+    folder: Path
+    origin: str
 
     @classmethod
     def create(cls, folder: Path, origin: str) -> "LogKey":
@@ -91,7 +91,7 @@ class LogKey:
     def is_here(self) -> bool:
         """Whether key or memory lie in the folder for this process to read; of a copy for an auditor neither does."""
         try:
-            return any(os.access(self._folder / name, os.R_OK) for name in (_PEM, "last_signed"))
+            return any(os.access(self.folder / name, os.R_OK) for name in (_PEM, "last_signed"))
         except OSError:
             return False
 
@@ -101,7 +101,7 @@ class LogKey:
         Raises:
             RegistryError: it is no key.
         """
-        return self.verify_key if os.access(self._folder / _PEM, os.R_OK) else None
+        return self.verify_key if os.access(self.folder / _PEM, os.R_OK) else None
 
     def next_here(self) -> VerifyKey | None:
         """The public half of the key of a rotation that did not end, where there is one.
@@ -109,7 +109,7 @@ class LogKey:
         Raises:
             RegistryError: it is no key.
         """
-        return self._public(_NEXT) if os.access(self._folder / _NEXT, os.R_OK) else None
+        return self._public(_NEXT) if os.access(self.folder / _NEXT, os.R_OK) else None
 
     def sign(self, tree: Checkpoint, *, renewed: bool = False) -> str:
         """The checkpoint as a signed note; where the key is rotated, signed by the old and by the new.
@@ -118,7 +118,7 @@ class LogKey:
             RegistryError: there is no key, or others may read it: they could write a log that verifies.
         """
         for name in (_PEM, _NEXT) if renewed else (_PEM,):
-            _check_private(self._folder / name)
+            _check_private(self.folder / name)
         note = sign_note(tree.text, self.origin, self._private(_PEM))
         if renewed:
             note = Note(note.text, note.signatures + sign_note(tree.text, self.origin, self._private(_NEXT)).signatures)
@@ -131,7 +131,7 @@ class LogKey:
             RegistryError: there is no key, or others may read it.
         """
         assert kind.startswith("rasura/statement/")
-        _check_private(self._folder / _PEM)
+        _check_private(self.folder / _PEM)
         return str(sign_note("".join(f"{line}\n" for line in (kind, *lines)), self.origin, self._private(_PEM)))
 
     def cosign(self, text: str, time: datetime) -> NoteSignature:
@@ -140,7 +140,7 @@ class LogKey:
         Raises:
             RegistryError: there is no key, or others may read it.
         """
-        _check_private(self._folder / _PEM)
+        _check_private(self.folder / _PEM)
         return cosign(text, self.origin, self._private(_PEM), time)
 
     @property
@@ -154,7 +154,7 @@ class LogKey:
         Raises:
             RegistryError: it cannot be written.
         """
-        write_atomic(self._folder / _NEXT, _new_pem(), mode=_PRIVATE)
+        write_atomic(self.folder / _NEXT, _new_pem(), mode=_PRIVATE)
         return self._public(_NEXT)
 
     def adopt_next(self) -> None:
@@ -163,9 +163,9 @@ class LogKey:
         Raises:
             RegistryError: it cannot be moved.
         """
-        with translated(f"write {self._folder}"):
-            (self._folder / _NEXT).replace(self._folder / _PEM)
-            sync_folder(self._folder)
+        with translated(f"write {self.folder}"):
+            (self.folder / _NEXT).replace(self.folder / _PEM)
+            sync_folder(self.folder)
 
     def settle(self, named: VerifyKey) -> None:
         """Ends a rotation that the log tells of and that a crash kept from its end.
@@ -183,10 +183,10 @@ class LogKey:
         Raises:
             BusyError: somebody else held it for all of `seconds`.
         """
-        with translated(f"lock {self._folder}"):
-            descriptor = os.open(self._folder / "log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        with translated(f"lock {self.folder}"):
+            descriptor = os.open(self.folder / "log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
         try:
-            _wait_for_lock(descriptor, seconds, self._folder)
+            _wait_for_lock(descriptor, seconds, self.folder)
             yield
         finally:
             os.close(descriptor)
@@ -198,7 +198,7 @@ class LogKey:
             AuditError: the file is missing or does not parse; without it a cut log would go unnoticed.
         """
         try:
-            data = read_regular(self._folder / "last_signed", limit=_LIMIT, what="memory of the audit log")
+            data = read_regular(self.folder / "last_signed", limit=_LIMIT, what="memory of the audit log")
         except NotFoundError as error:
             raise AuditError(error.message, hint="restore keys/last_signed from a backup") from None
         lines = data.decode("utf-8", "replace").split("\n\n")
@@ -215,7 +215,7 @@ class LogKey:
         """
         trees = [state.committed] if state.intended is None else [state.committed, state.intended]
         text = "\n".join([f"{_HEADER}\n", *(tree.text for tree in trees)])
-        write_atomic(self._folder / "last_signed", text.encode(), mode=_PRIVATE)
+        write_atomic(self.folder / "last_signed", text.encode(), mode=_PRIVATE)
 
     def _public(self, file: str) -> VerifyKey:
         return VerifyKey(self.origin, self._private(file).public_key().public_bytes_raw())
@@ -224,7 +224,7 @@ class LogKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # lists sign nothing
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        path = self._folder / file
+        path = self.folder / file
         try:
             key = load_pem_private_key(read_regular(path, limit=_LIMIT, what="key of the audit log"), password=None)
         except NotFoundError as error:

@@ -249,8 +249,7 @@ class LogWriter:
         """What the next reading would have to find out again, of a transaction that was committed."""
         self.key.remember(LastSigned(added.signed))
         if told is not None:
-            self.told.grow(told, added.grown)
-            self.told.store(told)
+            self.told.grow(told, added.lines)
 
     def _told(self, session: Session) -> Told | None:
         """What the log tells before this transaction; None while the registry is being made or brought up to date."""

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from rasura.patches.errors import NotFoundError
-from rasura.patches.hosts.disk.compvis_layout import find_model
+from rasura.patches.hosts.disk.layouts.compvis_layout import find_model
 from rasura.patches.hosts.disk.state_folder import StateFolder
 from rasura.registry._storage.records.records import HostRecord
 from rasura.registry.registry import Registry

@@ -189,21 +189,16 @@ def judge_loaded(
     touched = {name for member in stack for name in member.patch.arrays.increments}
     weighed = originals is not None and touched <= originals.keys()
     try:
-        found = _look_across(registry, stack, policy, host, progress)
+        if reads_across_sites(stack):
+            from rasura.registry.trust.encoder_check import look_across  # runs a text encoder; few stacks need one
+
+            found = look_across(registry, stack, policy, host=host, progress=progress)
+        else:
+            found = Across()
     except NotFoundError as error:
         return Judged(stack, _unseen(verdict, error), loaded.keys, weighed=weighed)
     progress("checking", 1, 1)
     return Judged(stack, with_across(verdict, found, stack), loaded.keys, found.unknown, weighed)
-
-
-def _look_across(
-    registry: Registry, stack: Sequence[Member], policy: Policy, host: Host | None, progress: Progress
-) -> Across:
-    if not reads_across_sites(stack):
-        return Across()
-    from rasura.registry.trust.encoder_check import look_across  # runs a text encoder; few stacks need one
-
-    return look_across(registry, stack, policy, host=host, progress=progress)
 
 
 def find_originals(registry: Registry, stack: Sequence[Member]) -> Originals | None:

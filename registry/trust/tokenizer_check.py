@@ -116,13 +116,9 @@ def _raw_digest(host: Host, folder: Path) -> Digest | None:
         paths = [path for path in (folder / encoder.tokenizer).iterdir() if path.is_file()]
         for path in (*paths, folder / encoder.component / "config.json"):
             if path.is_file():
-                files[path.relative_to(folder).as_posix()] = digest_of(_bytes(path))
+                with path.open("rb") as file:  # Hub caches link to their files
+                    files[path.relative_to(folder).as_posix()] = digest_of(file.read(_FILE_LIMIT))
     return digest_of(canonical_json.dumps(files))
-
-
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as file:  # Hub caches link to their files
-        return file.read(_FILE_LIMIT)
 
 
 def _known(registry: Registry) -> dict[str, str]:

@@ -6,7 +6,7 @@ and everything (signature, digests, manifest, tensors) is read from those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -62,14 +62,14 @@ def open_bundle(registry: Registry, bundle: bytes) -> tuple[KeyId, Mapping[str, 
         RevokedKeyError: a good signature by a revoked key.
         UntrustedKeyError: a signature by a key that is not trusted here.
     """
-    statement, record = _read_bundle(registry, bundle)
+    statement, record = _read_bundle(registry.keys(), bundle)
     check_counts(registry, record)
     return statement.key_id, statement.files
 
 
-def _read_bundle(registry: Registry, bundle: bytes) -> tuple[Statement, KeyRecord]:
-    """What a known key signed, whether or not it counts."""
-    known = {record.key_id: record for record in registry.keys()}
+def _read_bundle(keys: Iterable[KeyRecord], bundle: bytes) -> tuple[Statement, KeyRecord]:
+    """What one of these keys signed, whether or not it counts."""
+    known = {record.key_id: record for record in keys}
     try:
         statement = read_statement(bundle, [PublicKey.load(record.pem) for record in known.values()])
     except UntrustedKeyError as error:
@@ -138,7 +138,8 @@ def _read_signatures(
     registry: Registry, bundles: Mapping[str, bytes], content: Mapping[str, bytes]
 ) -> tuple[dict[KeyId, bytes], list[KeyId], list[VerificationError]]:
     """The good signatures by keys that count, other keys with a good one, and why those do not count."""
-    known = {name_further(record.key_id) for record in registry.keys()}
+    keys = registry.keys()
+    known = {name_further(record.key_id) for record in keys}
     good: dict[KeyId, bytes] = {}
     once: list[KeyId] = []
     refusals: list[VerificationError] = []
@@ -148,7 +149,7 @@ def _read_signatures(
             refusals.append(UntrustedKeyError(what, hint="rasura key trust FILE"))
             continue
         try:
-            statement, key = _read_bundle(registry, bundle)
+            statement, key = _read_bundle(keys, bundle)
         except UntrustedKeyError as error:
             refusals.append(error)
             continue

@@ -136,6 +136,28 @@ def test_the_index_of_a_registry_that_had_none_is_made_by_its_next_change(shop: 
         verify_log(registry)
 
 
+def test_an_index_that_grew_with_its_entries_is_the_one_that_is_read_from_their_bytes(shop: Workshop) -> None:
+    index = shop.folder / ".rasura" / "keys" / "told"
+    with shop.open() as registry:
+        operations.revert(registry, shop.host(), None, ALICE)
+        edit.delete(registry, "brand", ALICE)
+        size = registry.head().size
+
+    def rows() -> list[list[tuple[object, ...]]]:
+        with closing(sqlite3.connect(index)) as connection:
+            queries = (f"SELECT * FROM {table} WHERE idx < {size} ORDER BY 1, 2, 3" for table in ("line", "record"))
+            return [connection.execute(query).fetchall() for query in queries]
+
+    grown = rows()
+    assert [row[0] for row in grown[0]] == list(range(size))
+    assert any(row[5] is not None for row in grown[0])  # an end of what was begun
+    assert any(row[3] is None for row in grown[1])  # a record that is gone
+    index.unlink()
+    with shop.open() as registry:
+        registry.note(Draft("a", "", "something.else", "success"))
+    assert rows() == grown
+
+
 def test_an_index_that_is_wrong_accuses_nobody_and_is_made_anew(shop: Workshop) -> None:
     """As after a power cut: it opens, and tells of other digests than the log."""
     index = shop.folder / ".rasura" / "keys" / "told"

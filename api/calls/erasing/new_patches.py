@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rasura.registry.erase.adopt import Foundling
     from rasura.registry.erase.erase import Erased
     from rasura.registry.live.arguments import Ids
-    from rasura.registry.stacks.bundle import Bundle, TakenIn
+    from rasura.registry.stacks.bundles.bundle_contents import Bundle, TakenIn
 
 __all__ = ["NewPatchCalls"]
 
@@ -181,7 +181,7 @@ class NewPatchCalls(Calls):
         Raises:
             VerificationError: a patch is not good.
         """
-        from rasura.registry.stacks.bundle import make_bundle
+        from rasura.registry.stacks.bundles.bundle import make_bundle
 
         return make_bundle(self.store, self._resolve(ids) if ids else (), stack=stack, evaluations=evaluations)
 
@@ -192,7 +192,7 @@ class NewPatchCalls(Calls):
         Raises:
             VerificationError: it breaks its format, or a signature does not verify.
         """
-        from rasura.registry.stacks.bundle import read_bundle
+        from rasura.registry.stacks.bundles.bundle import read_bundle
 
         return read_bundle(self.store, Path(file))
 
@@ -210,7 +210,7 @@ class NewPatchCalls(Calls):
             UntrustedKeyError: signed by a key that is not trusted here and not named; nothing is changed.
             VerificationError: anything in it that is not what was signed; nothing is changed.
         """
-        from rasura.registry.stacks.bundle import add_bundle
+        from rasura.registry.stacks.bundles.bundle import add_bundle
 
         draft, keys = self._draft("patch.add", reason), read_lines(trust)
         return add_bundle(self.store, Path(file), draft, trust=keys, dry_run=dry_run)

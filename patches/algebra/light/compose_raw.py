@@ -80,7 +80,8 @@ def _round_into(new: Array, old: Array, sums: Array, dtype: str) -> bool:
     if not _is_finite(old, dtype):
         return False
     singles = widen(RawValue(dtype, old.shape, old.reshape(-1).view(np.uint8).data))  # exact
-    if _has_negative_zero(old):
+    integers = np.dtype(f"i{old.itemsize}")
+    if old.view(integers).min() == np.iinfo(integers).min:  # some -0.0
         # A sum of zeros has the sign that the GEMM gives it. x + (-0.0) is x to the bit, -0.0 too.
         np.copyto(sums, -0.0, where=sums == 0)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, and refused
@@ -98,12 +99,6 @@ def _is_finite(values: Array, dtype: str) -> bool:
     if dtype == "F32":
         return bool(np.isfinite(values).all())
     return bool((values & 0x7FFF).max(initial=0) < _INFINITE[dtype])
-
-
-def _has_negative_zero(values: Array) -> bool:
-    """Told by the bits: -0.0 is the smallest of all integers."""
-    integers = np.dtype(f"i{values.itemsize}")
-    return bool(values.view(integers).min() == np.iinfo(integers).min)
 
 
 def _elements(value: RawValue) -> Array:

@@ -63,7 +63,9 @@ class Capacity:
             return None
         spans = {}
         for patch in reading:
-            span, invariants = _fullest(patch), patch.manifest.protected.basis.invariants
+            own = [patch.arrays.span_of(name) for name in spaces_of(patch)[TEXT]]
+            span = max(own, key=lambda each: int(each.rows.shape[0]))  # the one that keeps most
+            invariants = patch.manifest.protected.basis.invariants
             spans[digest_span(span), invariants] = span, invariants
         null = _span([span.rows[:invariants] for span, invariants in spans.values()])  # [k0, d]
         kept = _retained([SpanArrays(own.rows[n:], own.energy[n:]) for _, (own, n) in sorted(spans.items())], null)
@@ -94,12 +96,6 @@ class Capacity:
         """One line for people."""
         parts = f"{self.invariants} null prompt, {self.retained} retained, {self.patches} patches"
         return f"{self.width - self.free} of {self.width} dimensions taken ({parts}), {self.free} free"
-
-
-def _fullest(patch: Patch) -> SpanArrays:
-    """What the text-reading parameter with the least room protects."""
-    spans = [patch.arrays.span_of(name) for name in spaces_of(patch)[TEXT]]
-    return max(spans, key=lambda span: int(span.rows.shape[0]))
 
 
 def _retained(spans: Sequence[SpanArrays], null: Array) -> Array:

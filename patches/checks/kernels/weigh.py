@@ -54,10 +54,14 @@ def weigh(patches: Sequence[Patch], originals: Originals | None = None) -> list[
     known = originals or {}
     read = {place: names for place, p in enumerate(patches) if (names := _names(p)) and all(n in known for n in names)}
     held, left, asked = ([0.0] * len(patches) for _ in range(3))
-    leading = _Leading()
+    leading: dict[tuple[int, ParamName | None], _Strongest] = {}  # most parameters share one: each is looked at once
     for name in sorted({name for names in read.values() for name in names}):
         mine = [place for place, names in read.items() if name in names]
-        promises = [leading.of(patches[place], name) for place in mine]
+        own = {place: (place, name if name in patches[place].arrays.spans else None) for place in mine}
+        for place, key in own.items():
+            if key not in leading:
+                leading[key] = _strongest(patches[place].arrays.span_of(name))
+        promises = [leading[own[place]] for place in mine]
         found = _weigh_one(name, [patches[place] for place in mine], promises, known[name])
         for place, (protected, rest, wanted) in zip(mine, found, strict=True):
             held[place] += protected
@@ -99,21 +103,6 @@ class _Strongest:
     total: float
 
 
-class _Leading:
-    """The strongest rows of promises, each looked at once."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[int, ParamName | None], _Strongest] = {}
-
-    def of(self, patch: Patch, name: ParamName) -> _Strongest:
-        """Those that a parameter promises."""
-        place = id(patch), name if name in patch.arrays.spans else None
-        if place not in self._found:
-            span = patch.arrays.span_of(name)
-            self._found[place] = _Strongest(digest_span(span), *_leading(span))
-        return self._found[place]
-
-
 def _weigh_one(
     name: ParamName, patches: Sequence[Patch], promises: Sequence[_Strongest], weight: Storable
 ) -> list[tuple[float, float, float]]:
@@ -124,7 +113,11 @@ def _weigh_one(
     columns = [*(p.columns for p in leading.values()), *((pair.anchors - pair.targets).T for pair in wanted)]
     # float32 is enough for the four digits that anybody looks at, and half the memory
     inputs = np.concatenate(columns, axis=1).astype(np.float32)  # [d, Σ k + Σ m]
-    whole = _multiply(weight, inputs)  # [o, Σ k + Σ m]
+    if isinstance(weight, RawValue):
+        whole = widen(weight) @ inputs  # [o, Σ k + Σ m]
+    else:
+        wide = weight.float()  # a tensor on a device stays there: its columns are many, what comes back is little
+        whole = as_array(wide @ wide.new_tensor(inputs))
     outputs = np.split(whole, np.cumsum([part.shape[1] for part in columns])[:-1], axis=1)
     heads = zip(leading.values(), outputs[: len(leading)], strict=True)
     energies = {promise.key: _energy(part) * promise.total for promise, part in heads}
@@ -139,28 +132,19 @@ def _weigh_one(
     return found
 
 
-def _multiply(weight: Storable, inputs: Array) -> Array:
-    """[o, d] @ [d, k] in float32, where the weight is."""
-    if isinstance(weight, RawValue):
-        found: Array = widen(weight) @ inputs
-        return found
-    wide = weight.float()  # a tensor on a device stays there: its columns are many, what comes back is little
-    return as_array(wide @ wide.new_tensor(inputs))
-
-
 def _energy(part: Array) -> float:
     return float(np.square(part).sum())
 
 
-def _leading(span: SpanArrays) -> tuple[Array, float]:
-    """The strongest rows as columns √(E/ΣE)·u [d, k], and ΣE."""
+def _strongest(span: SpanArrays) -> _Strongest:
     total = float(span.energy.sum())
     if total == 0:
-        return span.rows[:0].T, 0.0
+        return _Strongest(digest_span(span), span.rows[:0].T, 0.0)
     order = np.argsort(-span.energy)
     energy = span.energy[order] / total  # [k], shares of the whole
     kept = int((energy.cumsum() < _HELD).sum()) + 1
-    return (span.rows[order[:kept]] * np.sqrt(energy[:kept])[:, None]).T, total
+    columns = (span.rows[order[:kept]] * np.sqrt(energy[:kept])[:, None]).T  # [d, k]
+    return _Strongest(digest_span(span), columns, total)
 
 
 def _estimate(patch: Patch) -> float:

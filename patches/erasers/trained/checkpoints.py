@@ -19,7 +19,7 @@ from typing import Final
 import torch
 
 from rasura.patches._io import canonical_json
-from rasura.patches._io.byte_ranges import remove_file, replace_file, sync_folder
+from rasura.patches._io.byte_ranges import replace_file, sync_folder
 from rasura.patches._io.files import read_regular
 from rasura.patches._io.json_fields import Fields, JsonValue
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, decode, encode
@@ -86,7 +86,7 @@ class Checkpoints:
             sync_folder(self.folder)
             for old in self.folder.glob(f"{self._stem}-*.safetensors"):
                 if old.name != name:
-                    remove_file(old)
+                    old.unlink(missing_ok=True)
         except OSError as error:
             raise HostWriteError(f"{self.folder}: the training's state cannot be written: {error.strerror}") from error
 

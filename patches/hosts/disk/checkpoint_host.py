@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rasura.patches._io.byte_ranges import digest_ranges, read_whole
+from rasura.patches._io.byte_ranges import read_whole
 from rasura.patches._io.file_lock import locked, sole_mover
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import (
@@ -21,14 +21,13 @@ from rasura.patches._io.tensor_bytes import (
     as_raw_value,
     as_tensor,
     digest_tensor,
-    digest_tensors,
     view_memory,
 )
-from rasura.patches.errors import DriftError, HostWriteError, UnsupportedHostError
+from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.hosts.check_value import check_value
-from rasura.patches.hosts.disk.compvis_layout import find_layout_of, find_model
-from rasura.patches.hosts.disk.diffusers_layout import Layout, TensorLocation
-from rasura.patches.hosts.disk.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.layouts.compvis_layout import find_layout_of, find_model
+from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout, TensorLocation
+from rasura.patches.hosts.disk.plan_write import digest_present, plan_write
 from rasura.patches.hosts.disk.rollback_journal import RollbackJournal
 from rasura.patches.hosts.disk.saved_again import check_uncast, find_cast, say_way_back
 from rasura.patches.hosts.disk.settle_writes import readable, settle
@@ -36,7 +35,7 @@ from rasura.patches.hosts.disk.state_folder import KeptOriginal, StateFolder, ma
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 from rasura.patches.hosts.interface import Host, MadeOf, ParameterInfo, RawComposed
 from rasura.patches.hosts.uncovered import find_uncovered_on_disk
-from rasura.patches.types import SHORT, Digest, ParamName
+from rasura.patches.types import Digest, ParamName
 
 if TYPE_CHECKING:  # hashing a model on disk needs no torch
     import torch  # digests of a checkpoint need none
@@ -66,7 +65,7 @@ class CheckpointHost(Host):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The model in a diffusers folder, or in a single file (`rasura.patches.hosts.disk.compvis_names`).
+        """The model in a diffusers folder, or in a single file (`rasura.patches.hosts.disk.layouts.compvis_names`).
 
         Raises:
             NotFoundError: nothing is there.
@@ -153,7 +152,13 @@ class CheckpointHost(Host):
         with WeightFiles(self._state.root, self._layout.files, writable=True) as files:
             for name in names:
                 self._check_alone(name)
-                self._check_only(name.partition(".")[0])
+                component = name.partition(".")[0]
+                if (second := self._layout.second.get(component)) is not None:
+                    raise UnsupportedHostError(
+                        f"{self.path / component}: expected one set of weights, got 2: {second} lies beside the "
+                        "safetensors, is not patched, and would bring the concept back for whoever loads it",
+                        hint=f"move {second} out of {self.path / component}, or write to a copy without it (--out DIR)",
+                    )
                 files.descriptor(self._place(name).file)
 
     def cast_since(self) -> tuple[str, str] | None:
@@ -163,15 +168,6 @@ class CheckpointHost(Host):
     def say_way_back(self, was: str, now: str) -> str:
         """What helps a model that was saved again in another type than the one in which it was patched."""
         return say_way_back(self.location, was, now)
-
-    def _check_only(self, component: str) -> None:
-        """Refuse a component whose weights lie there a second time, in a format that is not patched."""
-        if (second := self._layout.second.get(component)) is not None:
-            raise UnsupportedHostError(
-                f"{self.path / component}: expected one set of weights, got 2: {second} lies beside the safetensors, "
-                "is not patched, and would bring the concept back for whoever loads it",
-                hint=f"move {second} out of {self.path / component}, or write to a copy without it (--out DIR)",
-            )
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """Every patchable parameter, in name order, from the headers."""
@@ -198,7 +194,7 @@ class CheckpointHost(Host):
     def digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the present bytes; no tensor is made."""
         with self._reading() as files:
-            return self._digests(names, files)
+            return digest_present(self._layout, self.location, names, files)
 
     def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the bytes before anything was written; no tensor is made."""
@@ -206,7 +202,8 @@ class CheckpointHost(Host):
             kept = self._state.kept()
             wanted = list(names)
             known = {name: kept[name].digest for name in wanted if name in kept}
-            return {**self._digests([name for name in wanted if name not in known], files), **known}
+            fresh = [name for name in wanted if name not in known]
+            return {**digest_present(self._layout, self.location, fresh, files), **known}
 
     def compose(
         self,
@@ -242,7 +239,7 @@ class CheckpointHost(Host):
         with locked(self.path, exclusive=True), readable(self.path):
             journal = self.journal_type(self._state)
             settle(journal, self.path)
-            record, infos = self._record(tensors, forget, held)
+            record, infos = plan_write(self._state, self._layout, self.location, tensors, forget=forget, held=held)
             if record.changes or record.forget:
                 by_place = {(p.file, p.start): name for name in tensors for p in [self._place(name)]}
                 journal.transact(
@@ -251,48 +248,6 @@ class CheckpointHost(Host):
                     lambda change: view_memory(tensors[by_place[change.file, change.start]]),
                     self.host_id,
                 )
-
-    def _record(
-        self,
-        tensors: Mapping[ParamName, Storable],
-        forget: Collection[ParamName],
-        held: Mapping[ParamName, Digest],
-    ) -> tuple[Record, dict[str, ParameterInfo]]:
-        """What has to change, and what each newly kept original is."""
-        kept = self._state.kept()
-        changes: list[RangeChange] = []
-        infos: dict[str, ParameterInfo] = {}
-        with WeightFiles(self._state.root, self._layout.files) as files:
-            after = digest_tensors(tensors)
-            before = self._before(after, forget, held, files)
-            for name in tensors:
-                if before[name] != after[name]:
-                    place, staged = self._place(name), "" if name in kept else self._state.original_file(name)
-                    changes.append(RangeChange(place.file, place.start, place.stop, before[name], after[name], staged))
-                    infos |= {staged: place.info} if staged else {}
-            for name in forget:
-                value = after.get(name, before[name])
-                if (name in kept and kept[name].digest != value) or self._state.original_file(name) in infos:
-                    raise _only_copy(name)
-        identities = {file: self._layout.files[file] for file in {change.file for change in changes}}
-        dropped = tuple(self._state.original_file(name) for name in sorted(forget) if name in kept)
-        return Record(identities, tuple(changes), dropped), infos
-
-    def _before(
-        self,
-        after: Mapping[ParamName, Digest],
-        forget: Collection[ParamName],
-        held: Mapping[ParamName, Digest],
-        files: WeightFiles,
-    ) -> dict[ParamName, Digest]:
-        """What is there now of all that a write names; what it was held to must be there still."""
-        # Old bytes of what changes are hashed while the journal keeps them, and refused there if they are others.
-        told = {name: held[name] for name, digest in after.items() if name in held and held[name] != digest}
-        found = self._digests([name for name in {**after, **dict.fromkeys(forget)} if name not in told], files)
-        for name, digest in found.items():
-            if held.get(name, digest) != digest:
-                raise _changed(self.location, name, held[name], digest)
-        return {**found, **told}
 
     @contextmanager
     def _reading(self) -> Iterator[WeightFiles]:
@@ -303,11 +258,6 @@ class CheckpointHost(Host):
                 settle(journal, self.path)
             with WeightFiles(self._state.root, self._layout.files) as files:
                 yield files
-
-    def _digests(self, names: Iterable[ParamName], files: WeightFiles) -> dict[ParamName, Digest]:
-        places = {name: self._place(name) for name in names}
-        ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
-        return dict(zip(places, digest_ranges(ranges), strict=True))
 
     def _place(self, name: ParamName) -> TensorLocation:
         return self._layout.place(name, self.location)
@@ -331,32 +281,18 @@ class CheckpointHost(Host):
                 check_uncast(self.location, place.info, kept[name].info)
             else:
                 files.descriptor(place.file)  # opened before threads share the files
-        data = count_at_once(lambda name: kept[name].read() if name in kept else _present(places[name], files), places)
+
+        def read(name: ParamName) -> bytearray:
+            if name in kept:
+                return kept[name].read()
+            return read_whole(files.descriptor(places[name].file), places[name].start, places[name].stop)
+
+        data = count_at_once(read, places)
         # A kept original is read with its digest, and was finite when something was added to it.
         return {
             name: RawValue(place.info.dtype, place.info.shape, found, kept[name].digest if name in kept else None)
             for (name, place), found in zip(places.items(), data, strict=True)
         }
-
-
-def _changed(location: str, name: ParamName, expected: Digest, got: Digest) -> DriftError:
-    return DriftError(
-        f"{location}: expected {name} with SHA-256 {expected[:SHORT]}…, as it was checked, got {got[:SHORT]}…: "
-        "somebody changed it meanwhile; nothing was written",
-        hint="stop what writes to this model, and try again",
-        parameter=name,
-    )
-
-
-def _only_copy(name: ParamName) -> HostWriteError:
-    return HostWriteError(
-        f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was changed",
-        parameter=name,
-    )
-
-
-def _present(place: TensorLocation, files: WeightFiles) -> bytearray:
-    return read_whole(files.descriptor(place.file), place.start, place.stop)
 
 
 def _as_tensors(values: Mapping[ParamName, RawValue]) -> "dict[ParamName, torch.Tensor]":

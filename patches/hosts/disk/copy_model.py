@@ -24,9 +24,9 @@ from rasura.patches._io.safetensors_file import TensorInfo
 from rasura.patches.errors import ExistsError, InputError, UnsupportedHostError
 from rasura.patches.hosts.check_value import check_same
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.hosts.disk.compvis_layout import find_single_layout, is_single_name
-from rasura.patches.hosts.disk.compvis_names import is_average
-from rasura.patches.hosts.disk.diffusers_layout import find_layout, is_second_copy, read_weights
+from rasura.patches.hosts.disk.layouts.compvis_layout import find_single_layout, is_single_name
+from rasura.patches.hosts.disk.layouts.compvis_names import is_average
+from rasura.patches.hosts.disk.layouts.diffusers_layout import find_layout, is_second_copy, read_weights
 from rasura.patches.hosts.disk.state_folder import STATE_FOLDER, StateFolder, beside_file
 from rasura.patches.hosts.disk.weight_files import WeightFiles
 

@@ -20,13 +20,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from rasura.patches._io.byte_ranges import (
     NewFiles,
     digest_ranges,
     read_range,
-    remove_file,
     replace_file,
     restore_range,
     sync_folder,
@@ -102,7 +102,8 @@ class RollbackJournal:
         self.reached("committed")
         # The new model stands. What cannot be tidied up now is tidied up by the next opening.
         with suppress(OSError):
-            self.settle()
+            self._finish(record)
+            self._sweep()
 
     def settle(self) -> bool:
         """Bring the model to the old or the new state after an interruption; True if old bytes were put back.
@@ -142,7 +143,7 @@ class RollbackJournal:
     def _stage(self, change: RangeChange, info: ParameterInfo, files: WeightFiles, staged: NewFiles) -> None:
         header = original_header(info, change.old, change.stop - change.start)
         path = self._state.staging / change.staged
-        staged.write(path, _pieces(header, change, files), mode=_mode([change.file], files))
+        staged.write(path, chain([header], _old_pieces(change, files)), mode=_mode([change.file], files))
         self.reached("original written")
 
     def _keep(self, change: RangeChange, staged: NewFiles) -> None:
@@ -206,7 +207,7 @@ class RollbackJournal:
                 if got != change.old:
                     raise OSError(errno.EIO, f"read back {got} from byte {change.start}, expected {change.old}")
         self.reached("put back")
-        remove_file(self._pending)
+        self._pending.unlink(missing_ok=True)
         sync_folder(self._state.path)
         return bool(wrong)
 
@@ -217,17 +218,17 @@ class RollbackJournal:
                 (self._state.staging / change.staged).rename(self._state.originals / change.staged)
                 self.reached("original kept")
         for name in record.forget:
-            remove_file(self._state.originals / name)
+            (self._state.originals / name).unlink(missing_ok=True)
             self.reached("original forgotten")
         sync_folder(self._state.originals)
-        remove_file(self._done)
+        self._done.unlink(missing_ok=True)
         sync_folder(self._state.path)
         self.reached("finished")
 
     def _sweep(self) -> None:
         """Remove what belongs to no transaction, and everything when nothing is kept any more."""
         for path in [*_entries(self._state.staging), *self._state.path.glob("*.tmp")]:
-            remove_file(path)
+            path.unlink(missing_ok=True)
             self.reached("leftover removed")
         self._state.remove_if_empty()
         self.reached("swept")
@@ -248,11 +249,6 @@ class RollbackJournal:
         except (NotFoundError, FormatError):
             return None
         return Digest(state.hexdigest())
-
-
-def _pieces(header: bytes, change: RangeChange, files: WeightFiles) -> Iterator[bytes]:
-    yield header
-    yield from _old_pieces(change, files)
 
 
 def _old_pieces(change: RangeChange, files: WeightFiles) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches._io import canonical_json
-from rasura.patches._io.byte_ranges import read_whole, remove_file, replace_file, sync_folder
+from rasura.patches._io.byte_ranges import read_whole, replace_file, sync_folder
 from rasura.patches._io.canonical_json import Fields, JsonValue
 from rasura.patches._io.files import open_regular, read_regular
 from rasura.patches._io.safetensors_file import CHECKPOINT_LIMITS, read_header
@@ -143,7 +143,7 @@ class StateFolder:
         """
         if not self.exists() or self.keeps():
             return
-        remove_file(self.path / "host.json")
+        (self.path / "host.json").unlink(missing_ok=True)
         for folder in (self.staging, self.originals, self.path):
             if folder.is_dir():
                 folder.rmdir()

@@ -4,10 +4,11 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rasura.patches._io.byte_ranges import drop_cache
 from rasura.patches._io.sha256 import digest_of
@@ -29,20 +30,18 @@ class FileIdentity:
     """SHA-256 of all bytes before `data_start`."""
 
 
-class WeightFiles:
+@dataclass(slots=True, eq=False)
+class WeightFiles(AbstractContextManager["WeightFiles"]):
     """The weight files of one folder, each opened when first asked for and closed together.
 
     A file whose size or header is not what its identity says is refused: fixed places in it would mean other tensors.
     """
 
-    def __init__(self, folder: Path, identities: Mapping[str, FileIdentity], *, writable: bool = False) -> None:
-        self._folder = folder
-        self._identities = identities
-        self._writable = writable
-        self._open: dict[str, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
+    folder: Path
+    identities: Mapping[str, FileIdentity]
+    _: KW_ONLY
+    writable: bool = False
+    _open: dict[str, int] = field(default_factory=dict, init=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,8 +57,15 @@ class WeightFiles:
             DriftError: it was replaced by another file.
         """
         if file not in self._open:
-            self._open[file] = open_weights(self._folder, file, writable=self._writable)
-            self._check(file, self._open[file])
+            self._open[file] = found = open_weights(self.folder, file, writable=self.writable)
+            expected, size = self.identities[file], os.fstat(found).st_size
+            header = digest_of(os.pread(found, expected.data_start, 0))
+            if (size, header) != (expected.size, expected.header):
+                raise DriftError(
+                    f"{self.folder / file}: expected {expected.size} bytes with header {expected.header[:SHORT]}…, "
+                    f"got {size} bytes with header {header[:SHORT]}…: another file took its place",
+                    file=file,
+                )
         return self._open[file]
 
     def sync(self) -> None:
@@ -67,17 +73,6 @@ class WeightFiles:
         for descriptor in self._open.values():
             os.fsync(descriptor)
             drop_cache(descriptor)
-
-    def _check(self, file: str, descriptor: int) -> None:
-        expected = self._identities[file]
-        size = os.fstat(descriptor).st_size
-        header = digest_of(os.pread(descriptor, expected.data_start, 0))
-        if (size, header) != (expected.size, expected.header):
-            raise DriftError(
-                f"{self._folder / file}: expected {expected.size} bytes with header {expected.header[:SHORT]}…, "
-                f"got {size} bytes with header {header[:SHORT]}…: another file took its place",
-                file=file,
-            )
 
 
 def open_weights(folder: Path, file: str, *, writable: bool = False) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rasura.patches._io.tensor_bytes import DTYPES
 from rasura.patches.errors import UnsupportedHostError
-from rasura.patches.hosts.disk.diffusers_layout import FLOATS
+from rasura.patches.hosts.disk.layouts.diffusers_layout import FLOATS
 from rasura.patches.hosts.interface import name_parameter
 from rasura.patches.hosts.live.offload import stored
 from rasura.patches.types import ParamName

@@ -9,7 +9,7 @@ from typing import Final
 from rasura.patches._io.files import read_config
 from rasura.patches.errors import UnsupportedHostError
 from rasura.patches.format.trace_spec import FIXED, TracedSpec, TraceSpec
-from rasura.patches.hosts.disk.diffusers_layout import find_component_layout
+from rasura.patches.hosts.disk.layouts.diffusers_layout import find_component_layout
 from rasura.patches.hosts.interface import ParameterInfo, name_parameter
 from rasura.patches.models.families import find_family
 from rasura.patches.models.family import Family

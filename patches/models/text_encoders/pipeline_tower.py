@@ -24,6 +24,7 @@ from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import placed
 from rasura.patches.models.text_encoders.plain_text import check_plain
+from rasura.patches.models.text_encoders.prompt_rows import align_rows, make_batch, make_mask, stack_rows
 
 __all__ = ["PipelineTower", "check_reads_text_alone", "make_pipeline"]
 
@@ -197,10 +198,10 @@ class PipelineTower(Tower):
         finally:
             handle.remove()
         given = given if isinstance(given, tuple) else (given,)
-        states, mask = _as_rows(given)
-        ids = torch.cat([_one(call[0]) for call in calls])[: len(prompts)]
-        attended = torch.cat([_mask_of(*call) for call in calls])[: len(prompts)].bool()
-        rows, read = _aligned(ids, attended, states, mask)
+        states, mask = stack_rows(given)
+        ids = torch.cat([make_batch(call[0]) for call in calls])[: len(prompts)]
+        attended = torch.cat([make_mask(*call) for call in calls])[: len(prompts)].bool()
+        rows, read = align_rows(ids, attended, states, mask)
         found = torch.zeros(len(prompts), self.length, states.shape[-1])
         for i, prompt in enumerate(prompts):
             if int(read[i].sum()) >= self.length or states.shape[1] > self.length:
@@ -277,49 +278,3 @@ def _seeing(calls: list[tuple[torch.Tensor, torch.Tensor | None]]) -> Any:
             calls.append((ids.cpu(), None if mask is None else mask.cpu()))
 
     return hook
-
-
-def _one(ids: torch.Tensor) -> torch.Tensor:
-    return ids if ids.dim() == 2 else ids[None]  # noqa: PLR2004  # prompts, positions
-
-
-def _mask_of(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    return torch.ones_like(_one(ids)) if mask is None else _one(mask)
-
-
-def _as_rows(given: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """States [n, L, d] float32 and, where the pipeline has one, its mask [n, L]."""
-    states = given[0]
-    if isinstance(states, list):  # a prompt each, without what is hidden
-        longest = max(each.shape[0] for each in states)
-        mask = torch.tensor([[i < each.shape[0] for i in range(longest)] for each in states])
-        padded = [torch.nn.functional.pad(each, (0, 0, 0, longest - each.shape[0])) for each in states]
-        return torch.stack(padded).float().cpu(), mask.float()
-    size = states.shape[:2]
-    masks = [each for each in given[1:] if isinstance(each, torch.Tensor) and each.shape == size]
-    return states.float().cpu(), masks[0].float().cpu() if masks else None
-
-
-def _aligned(
-    ids: torch.Tensor, attended: torch.Tensor, states: torch.Tensor, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each row of the states its id, and whether it is a row of the prompt: [n, L] each."""
-    length = states.shape[1]
-    if ids.shape[1] == length:
-        return ids, attended if mask is None else mask.bool()
-    n = ids.shape[0]
-    rows, read = torch.zeros(n, length, dtype=ids.dtype), torch.zeros(n, length, dtype=torch.bool)
-    for i in range(n):
-        own = ids[i][attended[i]]
-        count = int(mask[i].sum()) if mask is not None else min(length, len(own))
-        if ids.shape[1] > length and bool(attended[i][0]) and mask is not None and _ends_kept(attended[i], mask[i]):
-            kept = torch.cat([ids[i, :1], ids[i, ids.shape[1] - length + 1 :]])
-            rows[i], read[i] = kept, mask[i].bool()
-        else:  # the first ones are dropped
-            rows[i, :count], read[i, :count] = own[len(own) - count :], True
-    return rows, read
-
-
-def _ends_kept(attended: torch.Tensor, mask: torch.Tensor) -> bool:
-    """Whether the first position and the last ones were kept, as Sana's pipeline does."""
-    return torch.equal(torch.cat([attended[:1], attended[len(attended) - len(mask) + 1 :]]), mask.bool())

@@ -11,7 +11,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,8 +77,11 @@ class Database:
         with _foreign(self._where):
             if self._location.url is None:
                 self._mend()
-            with self._snapshot() as connection, Session(connection) as session:
-                yield session
+            with (self._reader or self._engine()).connect() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+                with Session(connection) as session:
+                    yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -108,14 +111,6 @@ class Database:
             self._writer = _sqlite(self._location, self._busy, write=True) if url is None else _postgres(url)
         return self._writer
 
-    @contextmanager
-    def _snapshot(self) -> "Iterator[Connection]":
-        engine = self._reader or self._engine()
-        with engine.connect() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            yield connection
-
     def _mend(self) -> None:
         """Rolls back what a killed writer left behind; readers alone may not."""
         if not any(Path(f"{self._location.database}{suffix}").exists() for suffix in _BESIDE):
@@ -134,9 +129,7 @@ def _sqlite(location: Location, busy: float, *, write: bool) -> "Engine":
     # The file's path never becomes part of a URL: `%`, `?` and `#` in it would mean something there.
     shared = _shared()
 
-    def connect() -> Any:  # sqlite3's own, of which SQLAlchemy's protocol asks more
-        return _connect(location, busy, write=write)
-
+    connect: Any = partial(_connect, location, busy, write=write)  # of what it gives SQLAlchemy's protocol asks more
     pool = NullPool(connect, dialect=shared.dialect)
     engine = Engine(pool, shared.dialect, shared.url, execution_options={"compiled_cache": _COMPILED})
 

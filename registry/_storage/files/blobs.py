@@ -44,11 +44,11 @@ class BlobInfo:
     stored_at: float
 
 
+@dataclass(frozen=True, slots=True)
 class BlobStore:
     """A folder of blobs. Several processes may use it at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def path(self, digest: Digest) -> Path:
         """Where the blob lies, if it does. For looking only: bytes from here are not verified.

@@ -88,7 +88,8 @@ def encode(
         InputError: a field that the log does not carry, or more than 65,535 bytes.
     """
     _check_draft(draft)
-    _check_place(place)
+    check_uuid("entry id", place.entry_id)
+    check_time("entry time", place.time)
     if len(changes) > MAX_CHANGES:
         raise InputError(f"audit entry: expected at most {MAX_CHANGES} changes at once, got {len(changes)}")
     value: dict[str, JsonValue] = {
@@ -256,11 +257,6 @@ def _read_details(fields: Fields) -> Mapping[str, str | int]:
 
 def _present(**values: JsonValue) -> dict[str, JsonValue]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _check_place(place: Placement) -> None:
-    check_uuid("entry id", place.entry_id)
-    check_time("entry time", place.time)
 
 
 def _check_draft(draft: Draft) -> None:

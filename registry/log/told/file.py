@@ -14,7 +14,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -69,52 +69,52 @@ class ToldFile:
         if self.distrusted:
             return 0
         try:
-            return int(self._one("SELECT coalesce(max(idx) + 1, 0) FROM line")[0])
+            return int(self._ask("SELECT coalesce(max(idx) + 1, 0) FROM line")[0][0])
         except sqlite3.Error:
             self.close()
             return 0
 
     def root_at(self, size: int) -> bytes | None:
         """The root over the first `size` entries."""
-        found = self._one("SELECT root FROM line WHERE idx = ?", size - 1)
-        return None if found is None else bytes(found[0])
+        found = self._ask("SELECT root FROM line WHERE idx = ?", size - 1)
+        return bytes(found[0][0]) if found else None
 
     def leaf(self, index: int) -> bytes | None:
         """The leaf hash of an entry."""
-        found = self._one("SELECT leaf FROM line WHERE idx = ?", index)
-        return None if found is None else bytes(found[0])
+        found = self._ask("SELECT leaf FROM line WHERE idx = ?", index)
+        return bytes(found[0][0]) if found else None
 
     def action(self, index: int) -> str:
         """What an entry says was done."""
-        return str(self._one("SELECT action FROM line WHERE idx = ?", index)[0])
+        return str(self._ask("SELECT action FROM line WHERE idx = ?", index)[0][0])
 
     def record(self, kind: str, key: str, size: int) -> Digest | None:
         """The digest that the first `size` entries give of a record; None where they tell of none, or of its end."""
         query = "SELECT record FROM record WHERE kind = ? AND id = ? AND idx < ? ORDER BY idx DESC LIMIT 1"
-        found = self._one(query, kind, key, size)
-        return None if found is None or found[0] is None else Digest(found[0])
+        found = self._ask(query, kind, key, size)
+        return Digest(found[0][0]) if found and found[0][0] is not None else None
 
     def keys(self, kind: str, size: int) -> set[str]:
         """The identifiers of all records of a kind that there are after the first `size` entries."""
         query = "SELECT id, record, max(idx) FROM record WHERE kind = ? AND idx < ? GROUP BY id"
-        return {key for key, record, _ in self._all(query, kind, size) if record is not None}
+        return {key for key, record, _ in self._ask(query, kind, size) if record is not None}
 
     def begun(self, size: int) -> set[int]:
         """Entries that began something which none of the first `size` ended."""
-        found = {index for (index,) in self._all("SELECT idx FROM line WHERE outcome = 'begun' AND ended IS NULL")}
+        found = {index for (index,) in self._ask("SELECT idx FROM line WHERE outcome = 'begun' AND ended IS NULL")}
         found |= {
-            index for (index,) in self._all("SELECT closes FROM line WHERE idx >= ? AND closes IS NOT NULL", size)
+            index for (index,) in self._ask("SELECT closes FROM line WHERE idx >= ? AND closes IS NOT NULL", size)
         }
         return {index for index in found if index < size}
 
     def of_action(self, action: str, size: int) -> set[int]:
         """The entries of an action, of the first `size`."""
-        return {index for (index,) in self._all("SELECT idx FROM line WHERE action = ? AND idx < ?", action, size)}
+        return {index for (index,) in self._ask("SELECT idx FROM line WHERE action = ? AND idx < ?", action, size)}
 
     def newest(self, action: str, outcome: str, size: int) -> int | None:
         """The last entry of an action with this outcome, of the first `size`."""
         query = "SELECT max(idx) FROM line WHERE action = ? AND outcome = ? AND idx < ?"
-        found = self._one(query, action, outcome, size)[0]
+        found = self._ask(query, action, outcome, size)[0][0]
         return None if found is None else int(found)
 
     def extend(self, start: int, lines: Sequence[Line]) -> None:
@@ -143,7 +143,9 @@ class ToldFile:
     def close(self) -> None:
         """Give the file up; the next question opens it again."""
         with self._lock:
-            self._drop()
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
 
     def _create(self) -> None:
         new = self._path.with_name(f"{self._path.name}.new")
@@ -158,13 +160,9 @@ class ToldFile:
             new.replace(self._path)
         self.distrusted = False
 
-    def _one(self, query: str, *values: object) -> Any:
+    def _ask(self, query: str, *values: object) -> list[Any]:
         with self._lock:
-            return self._opened().execute(query, values).fetchone()
-
-    def _all(self, query: str, *values: object) -> Iterator[Any]:
-        with self._lock:
-            return iter(self._opened().execute(query, values).fetchall())
+            return self._opened().execute(query, values).fetchall()
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None or self._process != os.getpid():  # SQLite is not to be carried over a fork
@@ -184,11 +182,6 @@ class ToldFile:
                 raise
             self._connection, self._process = connection, os.getpid()
         return self._connection
-
-    def _drop(self) -> None:
-        if self._connection is not None and self._process == os.getpid():
-            self._connection.close()
-        self._connection = None
 
 
 def _cut(connection: sqlite3.Connection, start: int) -> None:

@@ -25,7 +25,7 @@ from rasura.registry.log.log_key import LogKey
 from rasura.registry.log.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from rasura.registry.log.notes.signed_note import Checkpoint, parse_note, verified_by
 from rasura.registry.log.rotation import read_key
-from rasura.registry.log.told.file import ToldFile
+from rasura.registry.log.told.file import Line, ToldFile
 from rasura.registry.log.told.lines import read_line, refuse
 from rasura.registry.log.told.told import INFO, Source, Told
 
@@ -87,18 +87,17 @@ class ToldIndex:
         self._give(session, told)
         return told
 
-    def grow(self, told: Told, entries: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take over what a transaction committed: its entries' bytes, each with the root after it."""
-        for body, root in entries:
-            told.follow(read_line(body, hash_leaf(body), root))
-        self._told = told
+    def grow(self, told: Told, lines: Iterable[Line]) -> None:
+        """Take over the entries that a transaction committed, and keep them in the file.
 
-    def store(self, told: Told) -> None:
-        """Keep what is not in the file yet; called by whoever holds the right to append.
+        Called by whoever holds the right to append.
 
         Raises:
             RegistryError: the folder cannot be written; nothing depends on it.
         """
+        for line in lines:
+            told.follow(line)
+        self._told = told
         try:
             kept = self._file.size() >= told.stored
             if kept:
@@ -155,10 +154,14 @@ class ToldIndex:
         """What the file has of the log, and the entries after that; None where it has nothing of this log."""
         size = min(self._file.size(), head.size)
         root = self._file.root_at(size) if size else None
-        frontier = _frontier(session, size, root) if root is not None else None
-        if root is None or frontier is None:
+        if root is None:
             return None
-        return _walk(session, Told(self._file, size, root), frontier, head)
+        data = session.scalar(select(CheckpointRow.frontier).where(CheckpointRow.size == size))
+        try:
+            frontier = Frontier.from_bytes(size, data or b"")
+        except AuditError:
+            return None
+        return _walk(session, Told(self._file, size, root), frontier, head) if frontier.root() == root else None
 
     def _anew(self, session: Session, told: Told) -> Told:
         """The same, from the log alone."""
@@ -184,16 +187,6 @@ def _walk(session: Session, told: Told, frontier: Frontier, head: Checkpoint) ->
     if (frontier.size, frontier.root()) != (head.size, head.root):
         refuse("the entries are not those that its newest checkpoint signs")
     return told
-
-
-def _frontier(session: Session, size: int, root: bytes) -> Frontier | None:
-    """The tree of that size, if the database has the same; None where its log is another."""
-    data = session.scalar(select(CheckpointRow.frontier).where(CheckpointRow.size == size))
-    try:
-        found = Frontier.from_bytes(size, data or b"")
-    except AuditError:
-        return None
-    return found if found.root() == root else None
 
 
 def _bodies(session: Session, start: int) -> Iterable[bytes]:

@@ -58,20 +58,20 @@ def check_erasers(registry: Registry, patches: Iterable[Signed]) -> None:
             )
 
 
-def check_mover(registry: Registry, moved: Iterable[PatchId], *, adds: bool) -> None:
+def check_mover(registry: Registry, policy: TrustPolicy, moved: Iterable[PatchId], *, adds: bool) -> None:
     """Refuse to move a model for who has not the role `apply` for these patches, where that is asked for.
 
     Args:
-        registry: whose policy counts, and which knows who acts.
+        registry: which knows who acts.
+        policy: the one in force in it.
         moved: what is put in, gets another strength, or is taken out.
         adds: whether anything is put in or made stronger; what is only taken out is so after a policy's day, too.
 
     Raises:
         NotApprovedError: nobody's key signs for who acts, or one without the role; or the policy has expired.
-        AuditError: the log names a policy that is none.
     """
-    policy, patches = find_trust_policy(registry), tuple(moved)
-    if policy is None or not patches or not policy.with_role(APPLY):
+    patches = tuple(moved)
+    if not patches or not policy.with_role(APPLY):
         return
     if adds:
         refuse_expired(registry, policy)

@@ -7,6 +7,7 @@ format, and needs another number.
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def test_a_folder_of_format_1_can_be_read_for_ever() -> None:
 
 def test_the_identity_is_the_hash_of_the_file() -> None:
     assert hashlib.sha256((VECTORS / MANIFEST).read_bytes()).hexdigest() == golden().patch_id
+
+
+@pytest.mark.parametrize("folder", ["patch_v1", "patch_v2"])
+def test_a_manifest_that_was_read_has_the_identity_of_what_it_would_write(folder: str) -> None:
+    data = (VECTORS.parent / folder / MANIFEST).read_bytes()
+    found = Manifest.from_bytes(data)
+    assert found.patch_id == hashlib.sha256(found.to_bytes()).hexdigest() == hashlib.sha256(data).hexdigest()
+    other = replace(found, licence="another")
+    assert other.patch_id == hashlib.sha256(other.to_bytes()).hexdigest() != found.patch_id
 
 
 def test_manifests_hold_neither_time_nor_place() -> None:

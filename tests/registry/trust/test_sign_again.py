@@ -26,7 +26,7 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply import operations
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.bundle import add_bundle, make_bundle
+from rasura.registry.stacks.bundles.bundle import add_bundle, make_bundle
 from rasura.registry.trust.keys import revocation
 from rasura.registry.trust.keys.key_files import make_key, trust_key
 from rasura.registry.trust.register_patch import add_folders, find_signers

@@ -34,7 +34,7 @@ from rasura.registry.apply.goal import Goal
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
-from rasura.registry.stacks.bundle import add_bundle, make_bundle
+from rasura.registry.stacks.bundles.bundle import add_bundle, make_bundle
 from rasura.registry.stacks.plan import apply_plan, make_plan
 from rasura.registry.trust.approvals.approve import Subject, approve_patches, approve_plan, find_approvals
 from rasura.registry.trust.keys import revocation

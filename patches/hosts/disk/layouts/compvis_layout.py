@@ -8,8 +8,8 @@ from typing import Final
 
 from rasura.patches._io.safetensors_file import Header
 from rasura.patches.errors import FormatError, HostError, NotFoundError, UnsupportedHostError
-from rasura.patches.hosts.disk.compvis_names import find_unmatched, list_averages, parts
-from rasura.patches.hosts.disk.diffusers_layout import (
+from rasura.patches.hosts.disk.layouts.compvis_names import find_unmatched, list_averages, parts
+from rasura.patches.hosts.disk.layouts.diffusers_layout import (
     ADOPT,
     FLOATS,
     Layout,

@@ -25,7 +25,7 @@ from rasura.patches.format.bundle_file import decode_bundle, encode_bundle
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.verify import verify_log
 from rasura.registry.registry import Registry
-from rasura.registry.stacks.bundle import add_bundle, make_bundle, read_bundle
+from rasura.registry.stacks.bundles.bundle import add_bundle, make_bundle, read_bundle
 from rasura.registry.trust.keys.key_files import make_key
 from rasura.registry.trust.verified_patch import load_verified
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.log.entries.outcome import describe_outcome
 from rasura.registry.registry import Registry
+from rasura.registry.stacks.bundles.bundle_contents import Bundle, BundledKey, BundledPatch, TakenIn
 from rasura.registry.stacks.lock_file import LockFile
 from rasura.registry.stacks.lock_stack import lock_stack
 from rasura.registry.trust.keys.key_files import is_key_name, trust_key
@@ -40,85 +41,10 @@ from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_s
 from rasura.registry.trust.roles.roles import Signed, check_erasers
 from rasura.registry.trust.verified_patch import load_signed
 
-__all__ = ["Bundle", "BundledKey", "BundledPatch", "TakenIn", "add_bundle", "make_bundle", "read_bundle"]
+__all__ = ["add_bundle", "make_bundle", "read_bundle"]
 
 _LEAST: Final = 12
 """Fewest digits by which a key is trusted: so many are what people read to each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class BundledKey:
-    """A key of a bundle.
-
-    Attributes:
-        key_id: its identifier.
-        name: what the sender calls it; nobody vouches for that.
-        standing: here: `trusted`, `not trusted`, `revoked` or `unknown`.
-        sent: whether the bundle holds it, or only patches that it signed.
-    """
-
-    key_id: KeyId
-    name: str
-    standing: str
-    sent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BundledPatch:
-    """A patch of a bundle, by what its manifest says.
-
-    Attributes:
-        patch_id: its identity.
-        concept: what it erases.
-        method: the eraser.
-        key_id: whose its first signature is, whoever that is.
-        further: other keys that signed it, of those that are here or in the bundle.
-    """
-
-    patch_id: PatchId
-    concept: str
-    method: str
-    key_id: KeyId
-    further: tuple[KeyId, ...] = ()
-
-    @property
-    def signers(self) -> tuple[KeyId, ...]:
-        """All of them."""
-        return self.key_id, *self.further
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Bundle:
-    """A bundle that was read.
-
-    Attributes:
-        files: its contents.
-        patches: one line each.
-        keys: of the patches' signatures, and those that were sent besides.
-        lock: the lock, if it holds one.
-    """
-
-    files: BundleFiles
-    patches: tuple[BundledPatch, ...]
-    keys: tuple[BundledKey, ...]
-    lock: LockFile | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TakenIn:
-    """What came of taking a bundle in.
-
-    Attributes:
-        bundle: what it holds.
-        added: each patch, and whether it is new here.
-        trusted: keys that are trusted since.
-        signed: patches that were here, and keys whose signatures over them are new.
-    """
-
-    bundle: Bundle
-    added: tuple[tuple[PatchId, bool], ...]
-    trusted: tuple[KeyId, ...]
-    signed: Mapping[PatchId, tuple[KeyId, ...]] = field(default_factory=dict)
 
 
 def make_bundle(

@@ -1,0 +1,104 @@
+"""What has to change on disk so that parameters have new values, and which originals are kept for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from rasura.patches._io.byte_ranges import digest_ranges
+from rasura.patches._io.tensor_bytes import Storable, digest_tensors
+from rasura.patches.errors import DriftError, HostWriteError
+from rasura.patches.hosts.disk.journal_record import RangeChange, Record
+from rasura.patches.hosts.disk.layouts.diffusers_layout import Layout
+from rasura.patches.hosts.disk.state_folder import StateFolder
+from rasura.patches.hosts.disk.weight_files import WeightFiles
+from rasura.patches.hosts.interface import ParameterInfo
+from rasura.patches.types import SHORT, Digest, ParamName
+
+__all__ = ["digest_present", "plan_write"]
+
+
+def plan_write(
+    state: StateFolder,
+    layout: Layout,
+    location: str,
+    tensors: Mapping[ParamName, Storable],
+    *,
+    forget: Collection[ParamName],
+    held: Mapping[ParamName, Digest],
+) -> tuple[Record, dict[str, ParameterInfo]]:
+    """What has to change, and what each newly kept original is; nothing is written.
+
+    Args:
+        state: what is kept of the model.
+        layout: where its tensors lie.
+        location: what the model is called.
+        tensors: the new values.
+        forget: parameters whose originals are no longer kept.
+        held: digests of what was checked, which must be there still.
+
+    Raises:
+        DriftError: something else is there now.
+        HostWriteError: the only copy of an original would be lost.
+    """
+    kept = state.kept()
+    changes: list[RangeChange] = []
+    infos: dict[str, ParameterInfo] = {}
+    with WeightFiles(state.root, layout.files) as files:
+        after = digest_tensors(tensors)
+        before = _digest_before(layout, location, after, held, files, forget=forget)
+        for name in tensors:
+            if before[name] != after[name]:
+                place = layout.place(name, location)
+                staged = "" if name in kept else state.original_file(name)
+                changes.append(RangeChange(place.file, place.start, place.stop, before[name], after[name], staged))
+                infos |= {staged: place.info} if staged else {}
+        for name in forget:
+            value = after.get(name, before[name])
+            if (name in kept and kept[name].digest != value) or state.original_file(name) in infos:
+                raise HostWriteError(
+                    f"{name}: expected to be as it was before its original is forgotten, got other values; nothing was "
+                    "changed",
+                    parameter=name,
+                )
+    identities = {file: layout.files[file] for file in {change.file for change in changes}}
+    dropped = tuple(state.original_file(name) for name in sorted(forget) if name in kept)
+    return Record(identities, tuple(changes), dropped), infos
+
+
+def digest_present(
+    layout: Layout, location: str, names: Iterable[ParamName], files: WeightFiles
+) -> dict[ParamName, Digest]:
+    """SHA-256 of what is there now.
+
+    Raises:
+        UnsupportedHostError: the model has no such parameter.
+        DriftError: a weight file was replaced since it was described.
+    """
+    places = {name: layout.place(name, location) for name in names}
+    ranges = [(files.descriptor(place.file), place.start, place.stop) for place in places.values()]
+    return dict(zip(places, digest_ranges(ranges), strict=True))
+
+
+def _digest_before(
+    layout: Layout,
+    location: str,
+    after: Mapping[ParamName, Digest],
+    held: Mapping[ParamName, Digest],
+    files: WeightFiles,
+    *,
+    forget: Collection[ParamName],
+) -> dict[ParamName, Digest]:
+    """What is there now of all that a write names; what it was held to must be there still."""
+    # Old bytes of what changes are hashed while the journal keeps them, and refused there if they are others.
+    told = {name: held[name] for name, digest in after.items() if name in held and held[name] != digest}
+    named = [name for name in {**after, **dict.fromkeys(forget)} if name not in told]
+    found = digest_present(layout, location, named, files)
+    for name, digest in found.items():
+        if held.get(name, digest) != digest:
+            raise DriftError(
+                f"{location}: expected {name} with SHA-256 {held[name][:SHORT]}…, as it was checked, got "
+                f"{digest[:SHORT]}…: somebody changed it meanwhile; nothing was written",
+                hint="stop what writes to this model, and try again",
+                parameter=name,
+            )
+    return {**found, **told}

@@ -1,0 +1,1 @@
+"""Bundles: patches for a colleague in one file."""
