@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import ClassVar, cast
 
 import torch
@@ -38,12 +39,12 @@ from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guar
 from rasura.patches.erasers.closed_form.least_squares import (
     STARTS,
     apply_anchor,
-    compute_free_share,
+    compute_free_shares,
     cut,
     gram,
-    increments,
     join_columns,
     parts,
+    quantise_all,
 )
 from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
@@ -183,12 +184,14 @@ class _Layer:
         A: detectors of all concepts [N, d].
         basis: what they do not see.
         refined: the retained vectors behind it.
+        free: the share of each concept's energy outside the basis.
     """
 
     names: tuple[ParamName, ...]
     A: torch.Tensor
     basis: ProtectedBasis
     refined: Refined
+    free: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,12 +231,11 @@ def _solve(
         basis = protect(own, null, options.lamb, problem.request.rule)
         # registered patches, which SPEED does not know
         basis = build_guarded_basis(basis, problem.request.guarded.values(), options.guard)
-        for concept in problem.columns:
-            compute_free_share(concept, basis)  # refuses a concept that lies inside what is protected
+        free = compute_free_shares(problem.columns, basis)  # refuses a concept that lies inside what is protected
         A = detect(
             targets, basis, null, options.ridge / options.weight(columns), options.lamb * options.weight(columns)
         )
-        layers.append(_Layer(tuple(group), A, basis, own))
+        layers.append(_Layer(tuple(group), A, basis, own, free))
     problem.progress("solving", len(groups), len(groups))
     return _Solution(columns, tuple(layers))
 
@@ -266,21 +268,23 @@ def _eye(like: torch.Tensor) -> torch.Tensor:
 
 def _erasures(options: Speed, problem: Problem, weights: Group, solution: _Solution) -> tuple[Erasure, ...]:
     """Each concept's rows of every group's detectors, with what the group promises."""
-    outputs = [gram({name: weights[name] for name in layer.names}) for layer in solution.layers]
+    outputs = [cache(partial(gram, {name: weights[name] for name in layer.names})) for layer in solution.layers]
     # the emptiest stands for all; layers with another one bring it along
     shown = min(solution.layers, key=lambda layer: layer.basis.rank).basis
     bases = {name: layer.basis for layer in solution.layers for name in layer.names if layer.basis is not shown}
     found = []
-    for first, columns, own in zip(problem.columns, solution.columns, parts(solution.columns), strict=True):
+    for columns, own in zip(solution.columns, parts(solution.columns), strict=True):
         change = columns.anchors - columns.targets
         factors: dict[ParamName, tuple[torch.Tensor, torch.Tensor]] = {}
         for layer, output in zip(solution.layers, outputs, strict=True):
             both = cut(layer.A[own], change, columns.targets, output, energy=options.energy, limit=options.rank_limit)
             factors |= dict.fromkeys(layer.names, both)
-        free = min(compute_free_share(first, layer.basis) for layer in solution.layers)  # the layer with the least room
-        facts = _facts(solution, columns)
-        found.append(Erasure(increments(weights, factors), free, 0, basis=shown, bases=bases, facts=facts))
-    return tuple(found)
+        found.append(factors)
+    room = [min(shares) for shares in zip(*(layer.free for layer in solution.layers), strict=True)]  # the least
+    return tuple(
+        Erasure(made, free, 0, basis=shown, bases=bases, facts=_facts(solution, columns))
+        for made, free, columns in zip(quantise_all(weights, found), room, solution.columns, strict=True)
+    )
 
 
 def _facts(solution: _Solution, columns: Columns) -> dict[str, str]:
