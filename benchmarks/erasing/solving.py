@@ -11,7 +11,8 @@ published   SPEED's formulas with d × d matrices in float32, layer by layer, as
             are the same.
 ours        `rasura.patches.erasers.closed_form` on the same numbers, down to increments on the grid.
 
-Times are of the processor, one thread, all in one run. Prints Markdown tables.
+Both parts count everything from embeddings on; null-space the basis of what is protected, too. Times are of the
+processor, one thread, all in one run. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 
@@ -35,7 +37,7 @@ from rasura.patches.erasers.closed_form.null_space import NullSpace
 from rasura.patches.erasers.closed_form.speed import Speed
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
 from rasura.patches.erasers.columns import Columns
-from rasura.patches.erasers.interface import Erasure, Problem, Reference
+from rasura.patches.erasers.interface import Problem, Reference
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.models.denoiser import Denoiser
 from rasura.patches.models.text_encoders.text_encoder import TextEncoder
@@ -50,8 +52,6 @@ AUG: Final = 10
 CHUNK: Final = 128
 TOKENS: Final = 3
 """Columns of a concept of the null-space table: `--tokens tail` has several a prompt."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +131,11 @@ def solve_as_published(problem: Problem, retained: torch.Tensor, aug: int) -> It
         yield weight @ (Q - T) @ P @ (identity - kept) @ M
 
 
+def _solve_all_as_published(problem: Problem, retained: torch.Tensor) -> int:
+    """How many layers; none is kept."""
+    return sum(1 for _ in solve_as_published(problem, retained, AUG))
+
+
 def refine_as_published(weight: torch.Tensor, eraser: torch.Tensor, retained: torch.Tensor, aug: int) -> torch.Tensor:
     """Retained vectors that the eraser moves more than the mean, and noisy copies of them, [*, d]."""
     shift = torch.linalg.vector_norm(retained @ eraser.T, dim=1)
@@ -158,11 +163,11 @@ def compare(problem: Problem, retained: torch.Tensor) -> float:
     return math.sqrt(apart / whole)
 
 
-def time_work(work: Callable[[], T]) -> tuple[T, float]:
-    """A result, and its processor seconds."""
+def time_work(work: Callable[[], object]) -> float:
+    """Processor seconds."""
     begun = time.process_time()
-    found = work()
-    return found, time.process_time() - begun
+    work()
+    return time.process_time() - begun
 
 
 def print_speed(world: World, counts: list[int]) -> None:
@@ -170,25 +175,25 @@ def print_speed(world: World, counts: list[int]) -> None:
     print("\n## SPEED\n\n| concepts | published | ours, a layer each | ours, shared |\n|---|---|---|---|", flush=True)
     for count in counts:
         problem = world.pose(count)
-        published = time_work(lambda problem=problem: sum(1 for _ in solve_as_published(problem, world.retained, AUG)))[
-            1
-        ]  # type: ignore[misc]
+        published = time_work(partial(_solve_all_as_published, problem, world.retained))
         cells = [f"{count}", f"{published:.2f} s"]
         for eraser in (Speed(mode="code"), Speed(mode="code", shared=True)):
-            seconds = time_work(lambda eraser=eraser, problem=problem: eraser.solve(problem))[1]  # type: ignore[misc]
-            cells.append(f"{seconds:.2f} s, {published / seconds:.0f}×")
+            seconds = time_work(partial(eraser.solve, problem))
+            cells.append(f"{seconds:.2f} s, {published / seconds:.1f}×")
         print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\nWithout noise the two are {compare(world.pose(1), world.retained):.0e} of the increment apart.")
 
 
 def print_null_space(world: World, counts: list[int]) -> None:
     """The table of the null space."""
-    print(f"\n## null-space\n\n| concepts of {TOKENS} columns | ours | a concept |\n|---|---|---|", flush=True)
+    print(f"\n## null-space, concepts of {TOKENS} columns\n")
+    print("| concepts | values alone, the default | a concept | keys and values | a concept |\n|---|---|---|---|---|")
     for count in counts:
         problem = world.pose(count, TOKENS)
-        problem.basis()
-        found: tuple[tuple[Erasure, ...], float] = time_work(lambda problem=problem: NullSpace().solve(problem))  # type: ignore[misc]
-        print(f"| {count} | {found[1]:.2f} s | {1000 * found[1] / count:.1f} ms |", flush=True)
+        values = {name: weight for name, weight in problem.weights.items() if "to_v" in name}
+        each = [time_work(partial(NullSpace().solve, posed)) for posed in (replace(problem, weights=values), problem)]
+        cells = [cell for spent in each for cell in (f"{spent:.2f} s", f"{1000 * spent / count:.0f} ms")]
+        print(f"| {count} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
@@ -202,9 +207,7 @@ def main() -> None:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     print("# Solving, given embeddings\n")
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, commit {commit.stdout.strip()}; one thread, processor time."
-    )
+    print(f"{platform.machine()}, torch {torch.__version__}, commit {commit.stdout.strip()}; one thread, CPU time.")
     print(f"{len(OUTS)} matrices, {WIDTH} wide, {asked.retained} retained vectors, {AUG} noisy copies.")
     with use_one_thread():
         world = World.draw(asked.retained)

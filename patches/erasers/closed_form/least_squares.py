@@ -21,7 +21,7 @@ import torch
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, count_for
 from rasura.patches.erasers.columns import Columns, compress_columns
-from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free, share_of
+from rasura.patches.erasers.free_share import FREE_FLOOR, say_free, share_of
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
 from rasura.patches.models.text_encoders.plain_text import normal
@@ -261,11 +261,6 @@ def compute_free_shares(concepts: Sequence[Columns], basis: ProtectedBasis) -> l
         _check_share(columns, basis, share_of(free[:, own], columns.targets))
         for columns, own in zip(concepts, parts(concepts), strict=True)
     ]
-
-
-def compute_free_share(columns: Columns, basis: ProtectedBasis) -> float:
-    """The same of one concept."""
-    return _check_share(columns, basis, free_norm(columns.targets, basis))
 
 
 def _check_share(columns: Columns, basis: ProtectedBasis, share: float) -> float:

@@ -90,16 +90,21 @@ def erase(
     """
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
     roots = compute_roots(compute_gram_of(full))
-    free = [basis.project(columns.targets) for columns in concepts]  # [d, n] each
+    widths = [columns.targets.shape[1] for columns in concepts]
+    free = basis.project(torch.cat([columns.targets for columns in concepts], dim=1)).split(widths, 1)  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
         check_free(columns, part, "the protected set", basis)
     guards = [find_leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
     projectors = make_projectors(basis, guards)
-    solved = [_solve(roots, columns, own, options) for columns, own in zip(concepts, projectors, strict=True)]
-    made = quantise_all(full, [dict.fromkeys(full, factors) for factors, _ in solved])
+    free = project_all(projectors, [columns.targets for columns in concepts])
+    where = "the span of the other concepts of this request"
+    shares = [check_free(columns, part, where, basis) for columns, part in zip(concepts, free, strict=True)]
+    solved = [_factors(columns, part, roots, options) for columns, part in zip(concepts, free, strict=True)]
+    detectors = project_all(projectors, [A.T for A, _ in solved])  # once more: the solve costs a few digits
+    factors = [dict.fromkeys(full, (A.T, Q)) for A, (_, Q) in zip(detectors, solved, strict=True)]
+    made = quantise_all(full, factors)
     return tuple(
-        Erasure(increments, share, own.taken)
-        for increments, (_, share), own in zip(made, solved, projectors, strict=True)
+        Erasure(own, share, project.taken) for own, share, project in zip(made, shares, projectors, strict=True)
     )
 
 
@@ -129,10 +134,23 @@ class Projector:
 
     def __call__(self, columns: torch.Tensor) -> torch.Tensor:
         """P X of columns [d, n]."""
-        once = self.basis.project(columns)
-        left = once - self.guard.T @ (self.guard @ once)  # V is orthogonal to U, so the order does not matter
-        left = left - self.guard.T @ (self.guard @ left)  # again: once leaves a rounding error in the span
-        return left if self.own is None else left + self.own.T @ (self.own @ once)
+        (found,) = project_all([self], [columns])
+        return found
+
+
+def project_all(projectors: Sequence[Projector], columns: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """P_i X_i of columns [d, n_i] of every concept; what several take out alike is taken from all at once."""
+    first = projectors[0]
+    if any(other.guard is not first.guard for other in projectors):
+        return [project(part) for project, part in zip(projectors, columns, strict=True)]
+    widths = [part.shape[1] for part in columns]
+    once = first.basis.project(torch.cat(list(columns), dim=1))
+    left = once - first.guard.T @ (first.guard @ once)  # V is orthogonal to U, so the order does not matter
+    left = left - first.guard.T @ (first.guard @ left)  # again: once leaves a rounding error in the span
+    return [
+        outside if project.own is None else outside + project.own.T @ (project.own @ part)
+        for project, outside, part in zip(projectors, left.split(widths, 1), once.split(widths, 1), strict=True)
+    ]
 
 
 def make_projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> Projector:
@@ -190,17 +208,6 @@ def check_free(columns: Columns, free: torch.Tensor, where: str, basis: Protecte
             free=f"{share:.3e}",
         )
     return share**2  # the erasure tells of energy, the floor is a norm
-
-
-def _solve(
-    roots: tuple[torch.Tensor, torch.Tensor], columns: Columns, project: Projector, options: NullSpace
-) -> tuple[tuple[torch.Tensor, torch.Tensor], float]:
-    """A [r, d] and Q [d, r] with ΔW_l = W_l Q A, and the share of the targets that is free."""
-    free = project(columns.targets)  # [d, n]
-    where = "the span of the other concepts of this request"
-    share = check_free(columns, free, where, project.basis)
-    A, Q = _factors(columns, free, roots, options)
-    return (project(A.T).T, Q), share  # once more: the solve costs a few digits
 
 
 def _factors(

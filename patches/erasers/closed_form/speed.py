@@ -140,7 +140,7 @@ class Speed:
             problem.progress("erasing what brings it back", epoch, self.adversarial)
             more = _with_adversarial(given, solution, weights, self.gamma)
             solution = _solve(self, problem, weights, more, retained, directions=directions)
-        return _erasures(self, problem, weights, solution)
+        return _erasures(self, weights, solution)
 
     def is_code(self, choice: str, code: str) -> bool:
         """Whether a choice, or the mode where it is `auto`, says what the authors' code does."""
@@ -218,9 +218,9 @@ def _solve(
 ) -> _Solution:
     groups = _groups(options, weights)
     targets, change = join_columns(columns)  # [d, N] each
-    choices = options.choices
+    choices, weight = options.choices, options.weight(columns)
     problem.progress("refining the retain set", 0, 1)
-    prior = shifts(groups, targets, change, options.weight(columns), choices, directions=directions)
+    prior = shifts(groups, targets, change, weight, choices, directions=directions)
     refined = refine(retained, prior, choices)
     null = compute_invariant_columns(problem.reference.invariants, options.centroids, options.seed)
     if not options.iec:
@@ -232,9 +232,7 @@ def _solve(
         # registered patches, which SPEED does not know
         basis = build_guarded_basis(basis, problem.request.guarded.values(), options.guard)
         free = compute_free_shares(problem.columns, basis)  # refuses a concept that lies inside what is protected
-        A = detect(
-            targets, basis, null, options.ridge / options.weight(columns), options.lamb * options.weight(columns)
-        )
+        A = detect(targets, basis, null, options.ridge / weight, options.lamb * weight)
         layers.append(_Layer(tuple(group), A, basis, own, free))
     problem.progress("solving", len(groups), len(groups))
     return _Solution(columns, tuple(layers))
@@ -266,7 +264,7 @@ def _eye(like: torch.Tensor) -> torch.Tensor:
     return torch.eye(like.shape[0], dtype=torch.float64)
 
 
-def _erasures(options: Speed, problem: Problem, weights: Group, solution: _Solution) -> tuple[Erasure, ...]:
+def _erasures(options: Speed, weights: Group, solution: _Solution) -> tuple[Erasure, ...]:
     """Each concept's rows of every group's detectors, with what the group promises."""
     outputs = [cache(partial(gram, {name: weights[name] for name in layer.names})) for layer in solution.layers]
     # the emptiest stands for all; layers with another one bring it along
