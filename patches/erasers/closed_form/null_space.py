@@ -91,7 +91,8 @@ def erase(
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
     roots = compute_roots(compute_gram_of(full))
     widths = [columns.targets.shape[1] for columns in concepts]
-    free = basis.project(torch.cat([columns.targets for columns in concepts], dim=1)).split(widths, 1)  # [d, n] each
+    joined = basis.project(torch.cat([columns.targets for columns in concepts], dim=1))
+    free: Sequence[torch.Tensor] = torch.split(joined, widths, 1)  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
         check_free(columns, part, "the protected set", basis)
     guards = [find_leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
@@ -149,7 +150,9 @@ def project_all(projectors: Sequence[Projector], columns: Sequence[torch.Tensor]
     left = left - first.guard.T @ (first.guard @ left)  # again: once leaves a rounding error in the span
     return [
         outside if project.own is None else outside + project.own.T @ (project.own @ part)
-        for project, outside, part in zip(projectors, left.split(widths, 1), once.split(widths, 1), strict=True)
+        for project, outside, part in zip(
+            projectors, torch.split(left, widths, 1), torch.split(once, widths, 1), strict=True
+        )
     ]
 
 
