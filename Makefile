@@ -124,6 +124,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/registry/enforcement.py | tee docs/benchmarks/enforcement.md
 	$(BIN)/python benchmarks/registry/log.py | tee docs/benchmarks/log.md
 	$(BIN)/python benchmarks/algebra/real_pairs.py | tee docs/benchmarks/real-pairs.md
+	$(BIN)/python benchmarks/erasing/solving.py | tee docs/benchmarks/solving.md
 	$(BIN)/python benchmarks/commands/cold.py | tee docs/benchmarks/cold.md
 	$(BIN)/python benchmarks/families/probe.py | tee docs/benchmarks/probe.md
 	$(BIN)/python benchmarks/hosts/disk.py | tee docs/benchmarks/disk.md

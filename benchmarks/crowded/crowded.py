@@ -1,6 +1,8 @@
 """Every table of docs/crowded.md, on the crowded world.
 
-    python benchmarks/crowded/crowded.py --model FOLDER [STAGE…]      methods, ablation, attacks, curve; without a name all
+    python benchmarks/crowded/crowded.py --model FOLDER [STAGE…]
+
+The stages are methods, ablation, attacks, curve; without a name all of them are run.
 
 FOLDER is what examples/crowded_world/training exports: pipeline, judge, concepts. Patches and pictures are kept in
 `.results/crowded`: a run that was cut off goes on where it stopped. Numbers go to docs/crowded/STAGE.json; a row that

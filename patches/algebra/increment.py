@@ -14,6 +14,7 @@ stored as an ordinary LoRA file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -79,6 +80,24 @@ class Increment:
 
         _check_shapes(A, B)
         return cls(*round_factors(A, B, DETECTOR_STEP, RESPONSE_STEP))
+
+    def split(self, ranks: Sequence[int]) -> list[Self]:
+        """Increments of so many detectors each, in order; what was checked of all holds of each.
+
+        Args:
+            ranks: together the rank.
+        """
+        ends = np.cumsum(ranks)
+        if int(ends[-1]) != self.rank or min(ranks) < 1:
+            raise AlgebraError(f"parts do not fit: expected ranks that make {self.rank}, got {[*ranks]}")
+        found = []
+        for end, rank in zip(ends, ranks, strict=True):
+            part = object.__new__(type(self))
+            # copies, row by row: a view would keep all the others alive
+            object.__setattr__(part, "detector", self.detector[end - rank : end].copy())
+            object.__setattr__(part, "response", self.response[:, end - rank : end].copy())
+            found.append(part)
+        return found
 
     @property
     def A(self) -> torch.Tensor:

@@ -21,7 +21,7 @@ import torch
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import EXACT, ProtectedBasis, count_for
 from rasura.patches.erasers.columns import Columns, compress_columns
-from rasura.patches.erasers.free_share import FREE_FLOOR, free_norm, say_free
+from rasura.patches.erasers.free_share import FREE_FLOOR, say_free, share_of
 from rasura.patches.erasers.interface import Problem
 from rasura.patches.errors import ErasureRefusedError, UnsupportedHostError
 from rasura.patches.models.text_encoders.plain_text import normal
@@ -38,6 +38,8 @@ PRESENT: Final = 1e-10
 """Share of the largest eigenvalue below which one is noise, where no ridge hides it."""
 EXACTLY: Final = 1e-9
 """Share of the largest singular value of a map below which one is rounding."""
+_BLOCK: Final = 192
+"""Columns of a Gram matrix that are multiplied at a time."""
 STRONG: Final = 1e-6
 """Share of the strongest effect below which a direction is not worth a detector."""
 
@@ -158,18 +160,21 @@ def protect_nothing(columns: torch.Tensor) -> torch.Tensor:
 
 def gram(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """Σ_l W_lᵀW_l, [d, d] float64."""
-    first = next(iter(weights.values()))
-    total = torch.zeros(first.shape[1], first.shape[1], dtype=torch.float64)
+    width = next(iter(weights.values())).shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64)
     for weight in weights.values():
-        total += weight.T @ weight
-    return total
+        full = weight.to(torch.float64)
+        for start in range(0, width, _BLOCK):  # the upper triangle's blocks: the lower one says the same
+            total[start : start + _BLOCK, start:] += full[:, start : start + _BLOCK].T @ full[:, start:]
+    upper = torch.triu(total)
+    return upper + torch.triu(total, 1).T
 
 
 def cut(
     A: torch.Tensor,
     Q: torch.Tensor,
     on: torch.Tensor,
-    outputs: torch.Tensor,
+    outputs: Callable[[], torch.Tensor],
     *,
     energy: float,
     limit: int,
@@ -185,7 +190,7 @@ def cut(
         A: detectors [n, d].
         Q: [d, n]; the response of a layer is W_l Q.
         on: the columns X [d, m] that the effect is judged by.
-        outputs: Σ_l W_lᵀW_l [d, d] of the layers that share A.
+        outputs: gives Σ_l W_lᵀW_l [d, d] of the layers that share A; not asked where all of the map is carried.
         energy: share of the effect's energy to carry.
         limit: most detectors.
         tolerance: as of `reduced`.
@@ -193,7 +198,7 @@ def cut(
     A, Q = reduced(A, Q, tolerance)
     if energy >= 1 and A.shape[0] <= limit:
         return A, Q
-    seen, inner = A @ on, Q.T @ outputs @ Q  # [n, m], [n, n]
+    seen, inner = A @ on, Q.T @ outputs() @ Q  # [n, m], [n, n]
     values, vectors = torch.linalg.eigh(_symmetric(seen.T @ inner @ seen))
     strength = values.flip(0).clamp(min=0).sqrt()  # singular values of W Q A X, descending
     if float(strength[0]) == 0:
@@ -215,20 +220,50 @@ def increments(
     Raises:
         BoundExceededError: a response too large for the grid.
     """
-    rank = max(A.shape[0] for A, _ in factors.values())  # a LoRA file is read with one rank for all
-    return {
-        name: Increment.quantised(_padded(A, rank), weights[name] @ _padded(Q.T, rank).T)
-        for name, (A, Q) in factors.items()
-    }
+    (found,) = quantise_all(weights, [factors])
+    return found
 
 
-def compute_free_share(columns: Columns, basis: ProtectedBasis) -> float:
-    """The share of a concept's energy that lies outside the basis.
+def quantise_all(
+    weights: Mapping[ParamName, torch.Tensor],
+    concepts: Sequence[Mapping[ParamName, tuple[torch.Tensor, torch.Tensor]]],
+) -> list[dict[ParamName, Increment]]:
+    """`increments` of several concepts: a layer is multiplied and rounded once for all.
+
+    Args:
+        weights: W_l, float64.
+        concepts: A_l [r_l, d] and Q_l [d, r_l] of each; all of the same layers.
 
     Raises:
-        ErasureRefusedError: next to nothing does.
+        BoundExceededError: a response too large for the grid.
     """
-    share = free_norm(columns.targets, basis)
+    # a LoRA file is read with one rank for all layers
+    ranks = [max(A.shape[0] for A, _ in factors.values()) for factors in concepts]
+    found: list[dict[ParamName, Increment]] = [{} for _ in concepts]
+    for name in concepts[0]:
+        each = [(*factors[name], rank) for factors, rank in zip(concepts, ranks, strict=True)]
+        A = torch.cat([_padded(A, rank) for A, _, rank in each])  # [Σ r, d]
+        Q = torch.cat([_padded(Q.T, rank) for _, Q, rank in each]).T  # [d, Σ r]
+        for own, part in zip(found, Increment.quantised(A, weights[name] @ Q).split(ranks), strict=True):
+            own[name] = part
+    return found
+
+
+def compute_free_shares(concepts: Sequence[Columns], basis: ProtectedBasis) -> list[float]:
+    """The share of each concept's energy that lies outside the basis.
+
+    Raises:
+        ErasureRefusedError: of one, next to nothing does.
+    """
+    targets = torch.cat([columns.targets for columns in concepts], dim=1)  # [d, N]
+    free = basis.project(targets)
+    return [
+        _check_share(columns, basis, share_of(free[:, own], columns.targets))
+        for columns, own in zip(concepts, parts(concepts), strict=True)
+    ]
+
+
+def _check_share(columns: Columns, basis: ProtectedBasis, share: float) -> float:
     if share >= FREE_FLOOR:
         return share**2
     raise ErasureRefusedError(

@@ -22,12 +22,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 
-from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.protected_subspace import NOISE, ProtectedBasis, count_for, find_leading
+from rasura.patches.erasers.closed_form.least_squares import gram, quantise_all
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.free_share import FREE_FLOOR, say_free, share_of
 from rasura.patches.erasers.interface import Defaults, Erasure, Problem
@@ -36,6 +36,9 @@ from rasura.patches.errors import ErasureRefusedError
 from rasura.patches.hosts.interface import ParameterInfo
 from rasura.patches.models.base_identity import find_cross_attention
 from rasura.patches.types import ParamName
+
+_INDEPENDENT: Final = 1e-4
+"""Share of the largest singular value of all guards above which the smallest leaves their inverse its digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +90,70 @@ def erase(
     """
     full = {name: weight.to(torch.float64) for name, weight in weights.items()}  # [o_l, d]
     roots = compute_roots(compute_gram_of(full))
-    free = [basis.project(columns.targets) for columns in concepts]  # [d, n] each
+    widths = [columns.targets.shape[1] for columns in concepts]
+    joined = basis.project(torch.cat([columns.targets for columns in concepts], dim=1))
+    free: Sequence[torch.Tensor] = torch.split(joined, widths, 1)  # [d, n] each
     for columns, part in zip(concepts, free, strict=True):
         check_free(columns, part, "the protected set", basis)
     guards = [find_leading(part, options.guard) for part in free]  # [g, d] each: what the others must leave alone
+    projectors = make_projectors(basis, guards)
+    free = project_all(projectors, [columns.targets for columns in concepts])
+    where = "the span of the other concepts of this request"
+    shares = [check_free(columns, part, where, basis) for columns, part in zip(concepts, free, strict=True)]
+    solved = [_factors(columns, part, roots, options) for columns, part in zip(concepts, free, strict=True)]
+    detectors = project_all(projectors, [A.T for A, _ in solved])  # once more: the solve costs a few digits
+    factors = [dict.fromkeys(full, (A.T, Q)) for A, (_, Q) in zip(detectors, solved, strict=True)]
+    made = quantise_all(full, factors)
     return tuple(
-        _solve(full, roots, columns, make_projector(basis, guards, i), options) for i, columns in enumerate(concepts)
+        Erasure(own, share, project.taken) for own, share, project in zip(made, shares, projectors, strict=True)
     )
 
 
 def compute_gram_of(weights: Mapping[ParamName, torch.Tensor]) -> torch.Tensor:
     """G = Σ_l W_lᵀ W_l, [d, d] float64: ‖W X‖² summed over layers is tr(Xᵀ G X)."""
-    products = [weight.to(torch.float64).T @ weight.to(torch.float64) for weight in weights.values()]
-    return torch.stack(products).sum(0)
+    return gram(weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projector:
-    """P = I − UᵀU − VᵀV, with V orthonormal and orthogonal to U.
+    """P = I − UᵀU − VᵀV + WᵀW, with V orthonormal and orthogonal to U, and W inside the span of V.
 
     Attributes:
         basis: U [k, d].
-        guard: V [g, d], what of the other concepts lies outside it.
+        guard: V [g, d], what of the concepts lies outside it.
+        own: W [w, d] orthonormal, what of that no other concept takes; None: V is of the others alone.
     """
 
     basis: ProtectedBasis
     guard: torch.Tensor
+    own: torch.Tensor | None = None
+
+    @property
+    def taken(self) -> int:
+        """Dimensions that the other concepts take."""
+        return int(self.guard.shape[0]) - (0 if self.own is None else int(self.own.shape[0]))
 
     def __call__(self, columns: torch.Tensor) -> torch.Tensor:
         """P X of columns [d, n]."""
-        once = self.basis.project(columns)
-        twice = once - self.guard.T @ (self.guard @ once)  # V is orthogonal to U, so the order does not matter
-        return twice - self.guard.T @ (self.guard @ twice)  # again: once leaves a rounding error in the span
+        (found,) = project_all([self], [columns])
+        return found
+
+
+def project_all(projectors: Sequence[Projector], columns: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """P_i X_i of columns [d, n_i] of every concept; what several take out alike is taken from all at once."""
+    first = projectors[0]
+    if any(other.guard is not first.guard for other in projectors):
+        return [project(part) for project, part in zip(projectors, columns, strict=True)]
+    widths = [part.shape[1] for part in columns]
+    once = first.basis.project(torch.cat(list(columns), dim=1))
+    left = once - first.guard.T @ (first.guard @ once)  # V is orthogonal to U, so the order does not matter
+    left = left - first.guard.T @ (first.guard @ left)  # again: once leaves a rounding error in the span
+    return [
+        outside if project.own is None else outside + project.own.T @ (project.own @ part)
+        for project, outside, part in zip(
+            projectors, torch.split(left, widths, 1), torch.split(once, widths, 1), strict=True
+        )
+    ]
 
 
 def make_projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: int) -> Projector:
@@ -136,6 +171,22 @@ def make_projector(basis: ProtectedBasis, guards: Sequence[torch.Tensor], own: i
         _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
         stacked = rows[values > 1e-9 * values[0]]  # concepts overlap: V must have full rank
     return Projector(basis, stacked)
+
+
+def make_projectors(basis: ProtectedBasis, guards: Sequence[torch.Tensor]) -> list[Projector]:
+    """P of every concept, as `make_projector` makes it, from one factorisation of all guards.
+
+    With V = L Σ R the guards one below the other, rows of (VVᵀ)⁻¹V = L Σ⁻¹ R that belong to a concept are orthogonal to
+    everybody else's guards and span what of V's span only it has. Where guards nearly depend on each other that inverse
+    says little, and each concept's others are factorised by themselves.
+    """
+    stacked = torch.cat(list(guards))  # [Σ g, d]
+    if len(guards) > 1 and stacked.shape[0] <= basis.width:
+        left, values, rows = torch.linalg.svd(stacked, full_matrices=False)
+        if float(values[-1]) > _INDEPENDENT * float(values[0]):
+            dual = torch.split((left / values) @ rows, [len(guard) for guard in guards])
+            return [Projector(basis, rows, torch.linalg.qr(own.T)[0].T) for own in dual]
+    return [make_projector(basis, guards, i) for i in range(len(guards))]
 
 
 def check_free(columns: Columns, free: torch.Tensor, where: str, basis: ProtectedBasis) -> float:
@@ -162,25 +213,6 @@ def check_free(columns: Columns, free: torch.Tensor, where: str, basis: Protecte
     return share**2  # the erasure tells of energy, the floor is a norm
 
 
-def _solve(
-    weights: Mapping[ParamName, torch.Tensor],
-    roots: tuple[torch.Tensor, torch.Tensor],
-    columns: Columns,
-    project: Projector,
-    options: NullSpace,
-) -> Erasure:
-    free = project(columns.targets)  # [d, n]
-    where = "the span of the other concepts of this request"
-    share = check_free(columns, free, where, project.basis)
-    A, Q = _factors(columns, free, roots, options)
-    A = project(A.T).T  # once more: the solve costs a few digits
-    return Erasure(
-        {name: Increment.quantised(A, weight @ Q) for name, weight in weights.items()},
-        share,
-        int(project.guard.shape[0]),
-    )
-
-
 def _factors(
     columns: Columns, free: torch.Tensor, roots: tuple[torch.Tensor, torch.Tensor], options: NullSpace
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,12 +223,11 @@ def _factors(
     left, values, _ = torch.linalg.svd(inner)  # inner is symmetric and positive, so left is right
     # [n]: 1/(σ + λ), and 0 where σ is noise
     damp = torch.where(values > 1e-10 * values[0], 1 / (values + options.ridge * scale), torch.zeros_like(values))
-    M = ((D @ left) * damp) @ (left.T @ free.T)  # [d, d]
-    root, inverse = roots
-    # in this metric lengths are those of the outputs
-    U, strength, _ = torch.linalg.svd(root @ (M @ columns.targets), full_matrices=False)
+    root, inverse = roots  # in this metric lengths are those of the outputs
+    moved, seen = root @ ((D @ left) * damp), left.T @ free.T  # G^½ M = moved @ seen, [d, n] and [n, d]
+    U, strength, _ = torch.linalg.svd(moved @ (seen @ columns.targets), full_matrices=False)
     rank = min(count_for(strength, options.energy), options.rank_limit)
-    return U[:, :rank].T @ root @ M, inverse @ U[:, :rank]  # [r, d], [d, r]
+    return (U[:, :rank].T @ moved) @ seen, inverse @ U[:, :rank]  # [r, d], [d, r]
 
 
 def compute_roots(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,9 @@ promised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -111,7 +112,7 @@ class Rece:
                 run.bringing_back(whole, self.gamma), against, alpha=self.erase, beta=self.preserve, ridge=self.ridge
             )
         problem.progress("erasing what brings it back", self.epochs, self.epochs)
-        outputs = gram(weights)
+        outputs = cache(partial(gram, weights))
         return tuple(self._erasure(run, i, outputs) for i in range(len(given)))
 
     def _whole_prompts(self, problem: Problem, target: Target) -> Columns:
@@ -128,7 +129,7 @@ class Rece:
         columns = Columns(target.concept, hidden.reshape(-1, width).T, wanted.reshape(-1, width).T)
         return compress_columns(columns, EXACT) if columns.pairs > 2 * width else columns  # 2d columns say as much
 
-    def _erasure(self, run: Run, concept: int, outputs: torch.Tensor) -> Erasure:
+    def _erasure(self, run: Run, concept: int, outputs: Callable[[], torch.Tensor]) -> Erasure:
         A, Q = run.factors(concept)
         seen = run.seen(concept)
         factors = cut(A, Q, seen, outputs, energy=self.energy, limit=self.rank_limit, tolerance=self.tolerance)

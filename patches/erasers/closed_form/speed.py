@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import ClassVar, cast
 
 import torch
@@ -38,12 +39,12 @@ from rasura.patches.algebra.protected_subspace import ProtectedBasis, build_guar
 from rasura.patches.erasers.closed_form.least_squares import (
     STARTS,
     apply_anchor,
-    compute_free_share,
+    compute_free_shares,
     cut,
     gram,
-    increments,
     join_columns,
     parts,
+    quantise_all,
 )
 from rasura.patches.erasers.closed_form.rece_adversarial import search_adversarial
 from rasura.patches.erasers.closed_form.speed_invariants import compute_invariant_columns
@@ -139,7 +140,7 @@ class Speed:
             problem.progress("erasing what brings it back", epoch, self.adversarial)
             more = _with_adversarial(given, solution, weights, self.gamma)
             solution = _solve(self, problem, weights, more, retained, directions=directions)
-        return _erasures(self, problem, weights, solution)
+        return _erasures(self, weights, solution)
 
     def is_code(self, choice: str, code: str) -> bool:
         """Whether a choice, or the mode where it is `auto`, says what the authors' code does."""
@@ -183,12 +184,14 @@ class _Layer:
         A: detectors of all concepts [N, d].
         basis: what they do not see.
         refined: the retained vectors behind it.
+        free: the share of each concept's energy outside the basis.
     """
 
     names: tuple[ParamName, ...]
     A: torch.Tensor
     basis: ProtectedBasis
     refined: Refined
+    free: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,9 +218,9 @@ def _solve(
 ) -> _Solution:
     groups = _groups(options, weights)
     targets, change = join_columns(columns)  # [d, N] each
-    choices = options.choices
+    choices, weight = options.choices, options.weight(columns)
     problem.progress("refining the retain set", 0, 1)
-    prior = shifts(groups, targets, change, options.weight(columns), choices, directions=directions)
+    prior = shifts(groups, targets, change, weight, choices, directions=directions)
     refined = refine(retained, prior, choices)
     null = compute_invariant_columns(problem.reference.invariants, options.centroids, options.seed)
     if not options.iec:
@@ -228,12 +231,9 @@ def _solve(
         basis = protect(own, null, options.lamb, problem.request.rule)
         # registered patches, which SPEED does not know
         basis = build_guarded_basis(basis, problem.request.guarded.values(), options.guard)
-        for concept in problem.columns:
-            compute_free_share(concept, basis)  # refuses a concept that lies inside what is protected
-        A = detect(
-            targets, basis, null, options.ridge / options.weight(columns), options.lamb * options.weight(columns)
-        )
-        layers.append(_Layer(tuple(group), A, basis, own))
+        free = compute_free_shares(problem.columns, basis)  # refuses a concept that lies inside what is protected
+        A = detect(targets, basis, null, options.ridge / weight, options.lamb * weight)
+        layers.append(_Layer(tuple(group), A, basis, own, free))
     problem.progress("solving", len(groups), len(groups))
     return _Solution(columns, tuple(layers))
 
@@ -264,23 +264,25 @@ def _eye(like: torch.Tensor) -> torch.Tensor:
     return torch.eye(like.shape[0], dtype=torch.float64)
 
 
-def _erasures(options: Speed, problem: Problem, weights: Group, solution: _Solution) -> tuple[Erasure, ...]:
+def _erasures(options: Speed, weights: Group, solution: _Solution) -> tuple[Erasure, ...]:
     """Each concept's rows of every group's detectors, with what the group promises."""
-    outputs = [gram({name: weights[name] for name in layer.names}) for layer in solution.layers]
+    outputs = [cache(partial(gram, {name: weights[name] for name in layer.names})) for layer in solution.layers]
     # the emptiest stands for all; layers with another one bring it along
     shown = min(solution.layers, key=lambda layer: layer.basis.rank).basis
     bases = {name: layer.basis for layer in solution.layers for name in layer.names if layer.basis is not shown}
     found = []
-    for first, columns, own in zip(problem.columns, solution.columns, parts(solution.columns), strict=True):
+    for columns, own in zip(solution.columns, parts(solution.columns), strict=True):
         change = columns.anchors - columns.targets
         factors: dict[ParamName, tuple[torch.Tensor, torch.Tensor]] = {}
         for layer, output in zip(solution.layers, outputs, strict=True):
             both = cut(layer.A[own], change, columns.targets, output, energy=options.energy, limit=options.rank_limit)
             factors |= dict.fromkeys(layer.names, both)
-        free = min(compute_free_share(first, layer.basis) for layer in solution.layers)  # the layer with the least room
-        facts = _facts(solution, columns)
-        found.append(Erasure(increments(weights, factors), free, 0, basis=shown, bases=bases, facts=facts))
-    return tuple(found)
+        found.append(factors)
+    room = [min(shares) for shares in zip(*(layer.free for layer in solution.layers), strict=True)]  # the least
+    return tuple(
+        Erasure(made, free, 0, basis=shown, bases=bases, facts=_facts(solution, columns))
+        for made, free, columns in zip(quantise_all(weights, found), room, solution.columns, strict=True)
+    )
 
 
 def _facts(solution: _Solution, columns: Columns) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import torch
 
+from rasura.patches.algebra.protected_subspace import EXACT
 from rasura.patches.erasers.closed_form.least_squares import detector, gram, protect_nothing
 from rasura.patches.types import ParamName
 
@@ -127,12 +128,16 @@ def find_least_direction(group: Group, *, reduced: bool) -> torch.Tensor:
     """
     rows = sum(weight.shape[0] for weight in group.values())
     width = next(iter(group.values())).shape[1]
-    if len(group) == 1:
-        found = torch.linalg.svd(next(iter(group.values())), full_matrices=not reduced)[2][-1]
+    # eigh sorts upwards: the first is the least; of W Wᵀ and WᵀW, the smaller that has it
+    if reduced and rows < width:
+        stacked = torch.cat(list(group.values()))  # [o, d]
+        found = stacked.T @ torch.linalg.eigh(stacked @ stacked.T)[1][:, 0]
+        if float(torch.linalg.vector_norm(found)) <= EXACT * float(torch.linalg.matrix_norm(stacked)):
+            found = torch.linalg.eigh(gram(group))[1][:, width - rows]  # rows depend on each other: any of them
+        found = found / torch.linalg.vector_norm(found)
     else:
-        last = width - min(rows, width) if reduced else 0
-        found = torch.linalg.eigh(gram(group))[1][:, last]  # eigh sorts upwards: the first is the least
-    # SVD and eigh leave the sign open; the noise must not depend on it
+        found = torch.linalg.eigh(gram(group))[1][:, 0]
+    # eigh leaves the sign open; the noise must not depend on it
     direction: torch.Tensor = found * torch.sign(found[found.abs().argmax()])
     return direction
 

@@ -32,8 +32,9 @@ def protect(refined: Refined, null: torch.Tensor, lamb: float, rule: RankRule) -
     retained = ProtectedBasis(vectors[:, :kept].T.contiguous(), values[:kept], 0, rule, values)
     exact = _free_part(null, retained) if lamb == 0 else retained.rows[:0]
     rows = torch.cat([exact, retained.rows])  # invariants first, as in every basis
-    present = moment + null @ null.T / max(1, null.shape[1])  # [d, d]: what is read, retained and null prompt
-    energy = ((rows @ present) * rows).sum(1).clamp(min=0)  # uᵀ M u of each row u
+    # uᵀ M u of each row u: of an eigenvector its eigenvalue; and what the null prompt has along it
+    own = torch.cat([((exact @ moment) * exact).sum(1), values[:kept]]).clamp(min=0)
+    energy = own + (rows @ null).square().sum(1) / max(1, null.shape[1])
     return ProtectedBasis(rows, energy, int(exact.shape[0]), rule, values)
 
 

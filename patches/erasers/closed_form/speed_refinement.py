@@ -171,16 +171,16 @@ class _Filter:
         self._copies.add(self._shift.noisy(piece, self._draw(piece)))
 
     def keep_copies(self, piece: torch.Tensor) -> None:
-        self._moment.add(piece)
         self._kept += piece.shape[0]
         if not self._choices.aug:
+            self._moment.add(piece)
             return
         noise = self._draw(piece)
         sizes = self._shift.noisy(piece, noise)  # [b, aug]
         mean = float(sizes.mean()) if self._choices.chunked else self._copies.value
-        row, column = self._above(sizes, mean).nonzero(as_tuple=True)
-        self._moment.add(piece[row] + noise[row, column][:, None] * self._shift.least)  # c + t·v
-        self._added += row.shape[0]
+        passed = self._above(sizes, mean)  # [b, aug]
+        self._moment.add_all(_sum_copies(piece, torch.where(passed, noise, 0.0), passed.sum(1), self._shift.least))
+        self._added += int(passed.sum())
 
     def result(self) -> Refined:
         return Refined(self._moment, self._seen, self._kept, self._added)
@@ -191,3 +191,21 @@ class _Filter:
     def _draw(self, piece: torch.Tensor) -> torch.Tensor:
         shape = (piece.shape[0], self._choices.aug)
         return torch.randn(shape, generator=self._noise, dtype=torch.float64)
+
+
+def _sum_copies(piece: torch.Tensor, noise: torch.Tensor, copies: torch.Tensor, along: torch.Tensor) -> Moment:
+    """The moment of vectors c and of their copies c + t·v, without making any copy: all lie in the span of c and v.
+
+        Σ (c + t·v)(c + t·v)ᵀ = Σ n·ccᵀ + (Σ t)·(cvᵀ + vcᵀ) + Σ t²·vvᵀ
+
+    Args:
+        piece: c [b, d].
+        noise: t [b, aug], 0 where a copy did not pass.
+        copies: how many did, [b].
+        along: v [d].
+    """
+    total = noise.sum(1)  # Σ t of each c, [b]
+    left = torch.cat([piece, along[None]])  # [b + 1, d]
+    across = piece * (1 + copies)[:, None] + total[:, None] * along
+    right = torch.cat([across, (total @ piece + noise.square().sum() * along)[None]])
+    return Moment.of(left.T @ right, piece.shape[0] + int(copies.sum()))

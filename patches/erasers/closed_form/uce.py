@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import ClassVar, Final, cast
 
 import torch
@@ -88,7 +89,7 @@ class Uce:
         # [N, d]: rows of all concepts
         A = solve_soft_detector(targets, kept, erase=self.erase, preserve=beta, ridge=self.ridge)
         weights = {name: weight.to(torch.float64) for name, weight in problem.weights.items()}
-        outputs = gram(weights)  # [d, d]
+        outputs = cache(partial(gram, weights))  # [d, d]
         found = []
         for columns, own in zip(given, parts(given), strict=True):
             factors = cut(A[own], change[:, own], columns.targets, outputs, energy=self.energy, limit=self.rank_limit)

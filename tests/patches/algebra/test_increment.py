@@ -6,6 +6,7 @@ from support.values import factories
 
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.algebra.strength import ONE, Strength
+from rasura.patches.errors import AlgebraError
 
 
 def test_an_increment_is_the_product_of_its_factors() -> None:
@@ -37,3 +38,20 @@ def test_the_default_strength_is_one() -> None:
     assert str(ONE) == "1"
     assert [str(Strength(s)) for s in (-64, -1, 0, 8, 40)] == ["-4", "-0.0625", "0", "0.5", "2.5"]
     assert Strength(-1) < Strength(0) < Strength(1)
+
+
+def test_increments_that_were_rounded_together_are_those_rounded_alone() -> None:
+    A, B = factories.normal(1, 6, 8), factories.normal(2, 5, 6)
+    parts = Increment.quantised(A, B).split([1, 3, 2])
+    for part, own in zip(parts, (slice(0, 1), slice(1, 4), slice(4, 6)), strict=True):
+        alone = Increment.quantised(A[own], B[:, own])
+        assert factories.same_bits(part.A, alone.A)
+        assert factories.same_bits(part.B, alone.B)
+        assert part.response.flags.c_contiguous
+        assert part.detector.base is None  # keeps no other alive
+
+
+@pytest.mark.parametrize("ranks", [[1, 2], [1, 3, 3], [6, 0]])
+def test_parts_make_the_whole(ranks: list[int]) -> None:
+    with pytest.raises(AlgebraError, match="expected ranks that make 6"):
+        Increment.quantised(factories.normal(1, 6, 8), factories.normal(2, 5, 6)).split(ranks)

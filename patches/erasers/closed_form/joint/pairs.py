@@ -76,7 +76,8 @@ def _directions(factors: Factors, targets: torch.Tensor, root: torch.Tensor, mos
     _, strength, right = torch.linalg.svd(_moved(factors, targets, root), full_matrices=False)  # right [k, n]
     rest = strength.square().flip(0).cumsum(0).flip(0)  # of this and all that follow
     count = int((rest > most * most).sum())
-    return targets @ right[:count].T
+    directions: torch.Tensor = targets @ right[:count].T
+    return directions
 
 
 def _join(held: torch.Tensor | None, new: Sequence[torch.Tensor], free: torch.Tensor) -> torch.Tensor:

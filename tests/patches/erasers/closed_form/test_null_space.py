@@ -16,6 +16,8 @@ from rasura.patches.erasers.closed_form.null_space import (
     compute_gram_of,
     compute_roots,
     erase,
+    make_projector,
+    make_projectors,
 )
 from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure
@@ -315,3 +317,19 @@ def test_weights_in_half_precision_give_the_erasure_of_what_they_are() -> None:
     one, other = (erase(weights, [columns(3)], BASIS, EXACT)[0] for weights in (half, same))
     for name in half:
         assert torch.equal(one.increments[name].B, other.increments[name].B)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_one_factorisation_of_all_leaves_each_concept_what_its_own_would(overlap: bool) -> None:
+    guards = [find_leading(BASIS.project(columns(3, seed).targets), 0.9999) for seed in range(20, 28)]
+    if overlap:
+        guards[1] = guards[0]  # neither has anything of its own
+    X = factories.normal(5, 768, 4)
+    found = make_projectors(BASIS, guards)
+    assert len({id(project.guard) for project in found}) == (len(guards) if overlap else 1)
+    for i, project in enumerate(found):
+        alone = make_projector(BASIS, guards, i)
+        assert project.taken == alone.taken
+        assert float((project(X) - alone(X)).norm() / X.norm()) < 1e-12
+        others = torch.cat([guard for j, guard in enumerate(guards) if j != i])
+        assert float((others @ project(X)).norm() / X.norm()) < 1e-12

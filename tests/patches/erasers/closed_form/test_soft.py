@@ -185,15 +185,15 @@ def test_a_cut_is_the_best_of_its_rank_on_the_columns() -> None:
     both = torch.cat(list(W.values()))
     values = torch.linalg.svdvals(both @ Q @ A @ X)
     for limit in (1, 5, 20):
-        small_A, small_Q = cut(A, Q, X, gram(W), energy=1.0, limit=limit)
+        small_A, small_Q = cut(A, Q, X, lambda: gram(W), energy=1.0, limit=limit)
         left = (both @ (Q @ A - small_Q @ small_A) @ X).norm()
         assert float(left) == pytest.approx(float(values[limit:].norm()), abs=1e-8 * float(values[0]))
-    same_A, same_Q = cut(A, Q, X, gram(W), energy=1.0, limit=20)
+    same_A, same_Q = cut(A, Q, X, lambda: gram(W), energy=1.0, limit=20)
     assert relative(same_Q @ same_A, Q @ A) < 1e-12
-    one_A, one_Q = cut(A[:1], Q[:, :1], X, gram(W), energy=1.0, limit=20)
+    one_A, one_Q = cut(A[:1], Q[:, :1], X, lambda: gram(W), energy=1.0, limit=20)
     assert torch.equal(one_A, A[:1])
     assert torch.equal(one_Q, Q[:, :1])
-    nothing_A, nothing_Q = cut(A, 0 * Q, X, gram(W), energy=0.5, limit=20)
+    nothing_A, nothing_Q = cut(A, 0 * Q, X, lambda: gram(W), energy=0.5, limit=20)
     assert nothing_A.shape == (1, 96)
     assert float(nothing_Q.abs().max()) == 0
 
