@@ -16,6 +16,7 @@ So each can be withdrawn and the others stay erased.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +25,7 @@ from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.check import check
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName
+from rasura.patches.erasers.closed_form.joint.eraser import Joint
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.request_for import request_for
 from rasura.patches.errors import BoundExceededError, CheckRefusedError, ErasureRefusedError, RefusedError
@@ -259,10 +261,22 @@ class Attempts:
         exact = make_recipe().eraser.name
         softer = any(recipe.eraser.name != exact for recipe in self.recipes.values())
         method = f"; --method {exact}, which leaves others alone exactly" if softer else ""
+        hint = f"rasura takedown --dry-run {self._ground.place.option} --retain FILE --templates FILE …"
+        everything = self._groups(frozenset(self._all_solvable))
+        if sum(map(len, everything.values())) > 1 and not any(recipe.together for recipe in everything):
+            method += f"; all of them by --method {Joint.name}, where no concept takes room that another needs"
+            hint = self._all_jointly()
         return CheckRefusedError(
             f"{named} cannot be erased beside what {self._ground.place.source} has: {'; '.join(refused)}{more}. What "
             "may help: a shorter retain list; fewer templates, and none that name another erased concept; an anchor "
             "that is farther away; one concept in place of two that nearly mean the same" + method,
-            hint="rasura takedown --dry-run --retain FILE --templates FILE …",
+            hint=hint,
             reasons=list(refused),
         )
+
+    def _all_jointly(self) -> str:
+        """The command that solves everything by the method for many concepts, in one motion."""
+        standing = [self._ground.patches[i].manifest.concept.text for i in self._all_solvable]
+        concepts = dict.fromkeys([*standing, *(item.concept for item in self.wording.wanted)])
+        asked = " ".join(f"--concept {shlex.quote(concept)}" for concept in concepts)
+        return f"rasura takedown --dry-run {self._ground.place.option} --method {Joint.name} {asked}"

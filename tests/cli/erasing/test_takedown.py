@@ -400,6 +400,18 @@ def test_what_stands_in_the_way_is_said_and_logged(home: Path) -> None:
         assert registry.patches() == ()
 
 
+def test_where_no_room_is_left_the_method_for_many_concepts_is_offered(home: Path) -> None:
+    first(home)
+    (home / "strict.toml").write_text("[limits]\ncapacity = 0.01\n")
+    refused = takedown(home, "--concept", "pig", "--anchor", "frog", "--policy", "strict.toml")
+    assert refused.code == 3
+    words = shlex.split(refused.envelope["error"]["hint"])
+    assert words[:4] == ["rasura", "takedown", "--dry-run", "--model"]
+    assert words[5:] == ["--method", "joint", "--concept", "dog", "--concept", "pig"]
+    offered = rasura(*words[1:4], "model", *words[5:], "--yes", "--json", cwd=home)  # fmt: skip
+    assert (offered.code, offered.data["changes"]) == (0, True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
