@@ -107,7 +107,7 @@ def test_concepts_measured_together_are_what_each_is_alone(monkeypatch: pytest.M
     first, second, third = erase(WORLD.weights, columns, BASIS, NullSpace(rank_limit=3))
     name = next(iter(first.increments))
     own = replace(first, columns={name: columns[1]}, references={name: Reference(*_EMPTY)}, bases={name: BASIS})
-    fewer = replace(second, increments={k: i for k, i in reversed(second.increments.items()) if k != name})
+    fewer = replace(second, increments={k: i for k, i in reversed(list(second.increments.items())) if k != name})
     asked = list(zip((own, fewer, third), columns, (BASIS,) * 3, strict=True))
     measurer = Measurer(WORLD.weights, WORLD.reference)
     alone = [measurer.measure(*one) for one in asked]
