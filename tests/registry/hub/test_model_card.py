@@ -262,7 +262,9 @@ def test_every_family_has_what_a_run_saw_its_pipeline_load() -> None:
 def test_of_wan_2_2_the_card_says_that_half_would_be_loaded() -> None:
     base = BaseFacts(BASE.digest, "Wan 2.2 14B", "Wan 2.2", "acme/wan")
     text = render(CardFacts("0.1.0", (row(1, base),)), REPO)
-    assert "diffusers loads one denoiser alone of LoRA files into pipelines of the Wan 2&#46;2 family, so rasura" in text
+    assert (
+        "diffusers loads one denoiser alone of LoRA files into pipelines of the Wan 2&#46;2 family, so rasura" in text
+    )
 
 
 def test_patches_of_two_bases_are_never_loaded_into_one_pipeline() -> None:
