@@ -48,9 +48,10 @@ def export(
     """Write patches for other programs.
 
     As peft: a patch as a folder that `model_signing verify` accepts and diffusers' load_lora_weights reads, into
-    pipelines that have it: those of SD, SDXL, SD3 and FLUX, none of PixArt's; several as folders in a new one. As
-    kohya: one .safetensors file for ComfyUI, A1111 and Forge, of one patch or several of a UNet, or with --each a file
-    each; that format carries no signature. Of SD3, FLUX and PixArt, ComfyUI reads the weights in the peft folder.
+    pipelines that have it: not PixArt's nor Cosmos', and of Wan 2.2 into one denoiser alone; several as folders in a
+    new one. As kohya: one .safetensors file for ComfyUI, A1111 and Forge, of one patch or several of a UNet, or with
+    --each a file each; that format carries no signature. Of SD3, FLUX and PixArt, ComfyUI reads the weights in the
+    peft folder.
     """
     if bool(ids) == bool(stack):
         raise click.UsageError("name the patches to export, or --stack NAME")

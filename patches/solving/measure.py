@@ -7,9 +7,10 @@ have no inputs that text could tell, and are left out; the method that made them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 
@@ -20,8 +21,6 @@ from rasura.patches.erasers.columns import Columns
 from rasura.patches.erasers.interface import Erasure, Reference
 from rasura.patches.format.protected_spec import IMAGE
 from rasura.patches.types import ParamName
-
-T = TypeVar("T")
 
 __all__ = ["Measured", "Measurer", "Reference"]
 
@@ -84,24 +83,132 @@ class _Inputs:
     reference: Reference
 
 
-def _make_once(
-    inputs: Mapping[ParamName, _Inputs], source: Callable[[_Inputs], T], make: Callable[[T], torch.Tensor]
-) -> dict[ParamName, torch.Tensor]:
-    """A [d, d] matrix a parameter, one for all that share its source: one each would be gigabytes in large models."""
-    sources = {id(found): found for own in inputs.values() for found in [source(own)]}
-    made = {key: make(found) for key, found in sources.items()}
-    return {name: made[id(source(own))] for name, own in inputs.items()}
+_MOMENTS: Final[Mapping[str, tuple[Callable[[_Inputs], object], Callable[[_Inputs], torch.Tensor]]]] = {
+    "effect": (lambda own: own.columns, lambda own: own.columns.targets @ own.columns.targets.T),
+    "null": (lambda own: own.reference, lambda own: own.reference.invariants.T @ own.reference.invariants),
+    "retained": (lambda own: own.reference, lambda own: own.reference.retained.mean),
+    "held_out": (lambda own: own.reference, lambda own: own.reference.held_out.mean),
+    "protected": (lambda own: own.basis, lambda own: (own.basis.rows.T * own.basis.energy) @ own.basis.rows),
+}
+"""What each moment of inputs is made of, and how."""
+_UNCHANGED: Final = "protected"
+"""Of this one only what the weights make is asked."""
+_ROOM: Final = 2**30
+"""Bytes of moments that concepts measured together may keep for themselves."""
+
+
+class _Moments:
+    """Moments of inputs, [d, d] float64, made when first asked for and let go after the last layer that reads them.
+
+    Layers and concepts share most of them; one each would be gigabytes in large models.
+    """
+
+    def __init__(self, inputs: Iterable[_Inputs]) -> None:
+        self._awaited = Counter((kind, id(source(own))) for own in inputs for kind, (source, _) in _MOMENTS.items())
+        self._made: dict[tuple[str, int], torch.Tensor] = {}
+
+    def take(self, kind: str, own: _Inputs) -> torch.Tensor:
+        """The moment of this kind; each parameter of each concept asks once."""
+        source, make = _MOMENTS[kind]
+        key = kind, id(source(own))
+        made = self._made.pop(key, None)
+        moment = make(own) if made is None else made
+        self._awaited[key] -= 1
+        if self._awaited[key]:
+            self._made[key] = moment
+        return moment
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tally:
+    """One concept's increments, and output energies found so far.
+
+    Attributes:
+        erasure: what is measured.
+        basis: what text-reading parameters protect, where they have no basis of their own.
+        inputs: what each measured parameter reads.
+        present: tr(W_lᵀW_l M_l) by kind of moment and parameter.
+        changed: ‖Δ_l X‖² likewise.
+        missed: ‖(W_l+Δ_l)C1 − W_l C*‖² and ‖W_l(C1−C*)‖².
+    """
+
+    erasure: Erasure
+    basis: ProtectedBasis
+    inputs: Mapping[ParamName, _Inputs]
+    present: dict[tuple[str, ParamName], float] = field(default_factory=dict)
+    changed: dict[tuple[str, ParamName], float] = field(default_factory=dict)
+    missed: dict[ParamName, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, name: ParamName, W: torch.Tensor, gram: torch.Tensor, moments: _Moments) -> None:
+        """Measure one parameter.
+
+        Args:
+            name: of the parameter; nothing is added where it has no inputs.
+            W: its weight [out, d] float64.
+            gram: WᵀW, [d, d] float64.
+            moments: shared with other layers and concepts.
+        """
+        own = self.inputs.get(name)
+        if own is None:
+            return
+        increment = self.erasure.increments[name]
+        for kind in _MOMENTS:
+            moment = moments.take(kind, own)
+            self.present[kind, name] = float((gram * moment).sum())
+            if kind != _UNCHANGED:
+                self.changed[kind, name] = _moved(increment, moment)
+        wanted = W @ (own.columns.anchors - own.columns.targets)
+        left = (_applied(increment, own.columns.targets) - wanted).square().sum()
+        self.missed[name] = float(left), float(wanted.square().sum())
+
+    def measured(self) -> Measured:
+        """All ratios, summed in the order of the increments: the bits of a patch follow from it."""
+        inputs = self.inputs.values()
+        widest = max((i.basis for i in inputs), key=lambda b: b.rank / b.width, default=self.basis)
+        retained = any(i.reference.retained.count for i in inputs)
+        held_out = any(i.reference.held_out.count for i in inputs)
+        return Measured(
+            residual=self._residual(),
+            effect=self._ratio("effect"),
+            null=self._ratio("null"),
+            retained=self._ratio("retained") if retained else None,
+            held_out=self._ratio("held_out") if held_out else None,
+            base_targets=self._present("effect") ** 0.5,
+            base_protected=self._present("protected") ** 0.5,
+            rank=max(increment.rank for increment in self.erasure.increments.values()),
+            protected=widest.rank,
+            width=widest.width,
+        )
+
+    def _present(self, kind: str) -> float:
+        """Σ_l tr(W_lᵀW_l M_l)."""
+        return max(0.0, sum(self.present[kind, name] for name in self.inputs))
+
+    def _ratio(self, kind: str) -> float:
+        """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖²; 0 where there are no prompts."""
+        present = self._present(kind)
+        changed = max(0.0, sum(self.changed[kind, name] for name in self.inputs))
+        return (changed / present) ** 0.5 if present > 0 else 0.0
+
+    def _residual(self) -> float:
+        left = asked = 0.0
+        for name in self.inputs:
+            left += self.missed[name][0]
+            asked += self.missed[name][1]
+        return (left / asked) ** 0.5 if asked > 0 else 0.0
 
 
 class Measurer:
-    """Measures the concepts of one request, which share weights and prompts: Gram matrices are computed once."""
+    """Measures the concepts of one request, which share weights and prompts, one layer at a time.
+
+    A layer's Gram matrix is computed once for all concepts and let go with the layer: those of all layers of a large
+    model would be more than the model.
+    """
 
     def __init__(self, weights: Mapping[ParamName, torch.Tensor], reference: Reference) -> None:
         self._weights = weights
         self._reference = reference
-        self._grams: dict[ParamName, torch.Tensor] = {}
 
-    @use_one_thread()
     def measure(self, erasure: Erasure, columns: Columns, basis: ProtectedBasis) -> Measured:
         """Measure one concept's increments against the pristine weights.
 
@@ -110,7 +217,25 @@ class Measurer:
             columns: the concept's token embeddings.
             basis: what text-reading parameters protect, where they have no basis of their own.
         """
-        inputs = {
+        return self.measure_all([(erasure, columns, basis)])[0]
+
+    @use_one_thread()
+    def measure_all(self, concepts: Sequence[tuple[Erasure, Columns, ProtectedBasis]]) -> list[Measured]:
+        """Measure several concepts, each given as to `measure`: the same numbers, with less to compute."""
+        tallies = [
+            _Tally(erasure, basis, self._read(*concept)) for concept in concepts for erasure, _, basis in [concept]
+        ]
+        width = max((own.basis.width for tally in tallies for own in tally.inputs.values()), default=1)
+        together = max(
+            1, _ROOM // (2 * 8 * width**2)
+        )  # of each concept its columns' moment, and its basis' if it has one
+        for start in range(0, len(tallies), together):
+            self._measure_together(tallies[start : start + together])
+        return [tally.measured() for tally in tallies]
+
+    def _read(self, erasure: Erasure, columns: Columns, basis: ProtectedBasis) -> dict[ParamName, _Inputs]:
+        """What each parameter reads that reads text."""
+        return {
             name: _Inputs(
                 erasure.columns.get(name, columns),
                 erasure.bases.get(name, basis),
@@ -119,54 +244,15 @@ class Measurer:
             for name in erasure.increments
             if erasure.reads.get(name) != IMAGE
         }
-        widest = max((i.basis for i in inputs.values()), key=lambda b: b.rank / b.width, default=basis)
-        moments = {
-            "effect": _make_once(inputs, lambda i: i.columns, lambda own: own.targets @ own.targets.T),
-            "null": _make_once(inputs, lambda i: i.reference, lambda own: own.invariants.T @ own.invariants),
-            "retained": _make_once(inputs, lambda i: i.reference, lambda own: own.retained.mean),
-            "held_out": _make_once(inputs, lambda i: i.reference, lambda own: own.held_out.mean),
-        }
-        retained = any(i.reference.retained.count for i in inputs.values())
-        held_out = any(i.reference.held_out.count for i in inputs.values())
-        protected = _make_once(inputs, lambda i: i.basis, lambda own: (own.rows.T * own.energy) @ own.rows)
-        return Measured(
-            residual=self._residual(erasure.increments, inputs),
-            effect=self._ratio(erasure.increments, moments["effect"]),
-            null=self._ratio(erasure.increments, moments["null"]),
-            retained=self._ratio(erasure.increments, moments["retained"]) if retained else None,
-            held_out=self._ratio(erasure.increments, moments["held_out"]) if held_out else None,
-            base_targets=self._present(moments["effect"]) ** 0.5,
-            base_protected=self._present(protected) ** 0.5,
-            rank=max(increment.rank for increment in erasure.increments.values()),
-            protected=widest.rank,
-            width=widest.width,
-        )
 
-    def _gram(self, name: ParamName) -> torch.Tensor:
-        """WᵀW, [d, d] float64."""
-        if name not in self._grams:
-            weight = self._weights[name].to(torch.float64)
-            self._grams[name] = weight.T @ weight
-        return self._grams[name]
-
-    def _present(self, moments: Mapping[ParamName, torch.Tensor]) -> float:
-        """Σ_l tr(W_lᵀW_l M_l)."""
-        return max(0.0, sum(float((self._gram(name) * moment).sum()) for name, moment in moments.items()))
-
-    def _ratio(self, increments: Mapping[ParamName, Increment], moments: Mapping[ParamName, torch.Tensor]) -> float:
-        """Root of Σ_l ‖Δ_l X‖² / Σ_l ‖W_l X‖²; 0 where there are no prompts."""
-        present = self._present(moments)
-        changed = max(0.0, sum(_moved(increments[name], moment) for name, moment in moments.items()))
-        return (changed / present) ** 0.5 if present > 0 else 0.0
-
-    def _residual(self, increments: Mapping[ParamName, Increment], inputs: Mapping[ParamName, _Inputs]) -> float:
-        left = asked = 0.0
-        for name, own in inputs.items():
+    def _measure_together(self, tallies: Sequence[_Tally]) -> None:
+        moments = _Moments(own for tally in tallies for own in tally.inputs.values())
+        for name in dict.fromkeys(name for tally in tallies for name in tally.inputs):
             W = self._weights[name].to(torch.float64)
-            wanted = W @ (own.columns.anchors - own.columns.targets)
-            left += float((_applied(increments[name], own.columns.targets) - wanted).square().sum())
-            asked += float(wanted.square().sum())
-        return (left / asked) ** 0.5 if asked > 0 else 0.0
+            gram = W.T @ W
+            for tally in tallies:
+                tally.add(name, W, gram, moments)
+            del W, gram  # before the next layer's are made
 
 
 def _moved(increment: Increment, moment: torch.Tensor) -> float:

@@ -117,10 +117,11 @@ def _solve(problem: Problem, request: EraseRequest) -> tuple[Erasure, ...]:
 def _describe_all(
     problem: Problem, request: EraseRequest, erasures: Sequence[Erasure], prompts: _Prompts, base: BaseIdentity
 ) -> Iterator[Patch]:
-    measurer, readout = Measurer(problem.weights, prompts.reference), problem.encoder.readout
-    for target, columns, erasure in zip(request.targets, problem.columns, erasures, strict=True):
-        basis = prompts.basis if erasure.basis is None else erasure.basis
-        measured = measurer.measure(erasure, columns, basis)  # (4)
+    readout = problem.encoder.readout
+    bases = [prompts.basis if erasure.basis is None else erasure.basis for erasure in erasures]
+    asked = list(zip(erasures, problem.columns, bases, strict=True))
+    numbers = Measurer(problem.weights, prompts.reference).measure_all(asked)  # (4)
+    for target, (erasure, columns, basis), measured in zip(request.targets, asked, numbers, strict=True):
         yield describe_patch(
             request,
             target,

@@ -1,8 +1,9 @@
 """What a card has to know of a family of models: its tag on the Hub, and which programs load its patches from a file.
 
-Read in the sources of diffusers 0.42 (its LoRA mixins) and of ComfyUI (its map of LoRA keys): diffusers has LoRA
-loaders for the pipelines of all these families but PixArt. ComfyUI knows the layers of a UNet only in kohya's spelling;
-of SD3, FLUX and PixArt it knows `transformer.<name>`, which is how a patch's own file names them.
+Read in the sources of diffusers 0.42 (its LoRA mixins, the tags of its training scripts) and of ComfyUI (its map of
+LoRA keys): diffusers has LoRA loaders for the pipelines of all these families but PixArt and Cosmos, and that of Wan
+2.2 loads one denoiser alone. ComfyUI knows the layers of a UNet only in kohya's spelling; of SD3, FLUX and PixArt it
+knows `transformer.<name>`, which is how a patch's own file names them.
 """
 
 from collections.abc import Mapping
@@ -21,12 +22,14 @@ class FamilyFacts:
         diffusers: whether stock diffusers loads a patch's folder by `load_lora_weights`.
         kohya: whether ComfyUI, A1111 and Forge need a file in kohya's spelling.
         comfyui: whether ComfyUI reads a patch's own file as it is.
+        why: what keeps diffusers from it, where it does not load; which pipelines follows.
     """
 
     tag: str
     diffusers: bool = True
     kohya: bool = False
     comfyui: bool = False
+    why: str = "diffusers has no LoRA loader for"
 
 
 FAMILIES: Final[Mapping[str, FamilyFacts]] = {
@@ -36,15 +39,23 @@ FAMILIES: Final[Mapping[str, FamilyFacts]] = {
     "SD3": FamilyFacts("stable-diffusion-3", comfyui=True),
     "FLUX": FamilyFacts("flux", comfyui=True),
     "PixArt": FamilyFacts("pixart", diffusers=False, comfyui=True),
+    "Wan 2.2": FamilyFacts("wan", diffusers=False, why="diffusers loads one denoiser alone of LoRA files into"),
     "Wan": FamilyFacts("wan"),
     "LTX": FamilyFacts("ltx-video"),
     "AuraFlow": FamilyFacts("auraflow"),
     "Chroma": FamilyFacts("chroma"),
     "Sana": FamilyFacts("sana"),
+    "Qwen-Image": FamilyFacts("qwen-image"),
+    "Z-Image": FamilyFacts(""),
+    "FLUX.2": FamilyFacts("flux2"),
+    "FLUX.2 klein": FamilyFacts("flux2"),
+    "CogView4": FamilyFacts("cogview4"),
+    "HunyuanVideo": FamilyFacts(""),
+    "Cosmos": FamilyFacts("", diffusers=False),
     "Lumina 2": FamilyFacts("lumina-2"),
 }
 """By the name of `rasura.patches.models.families`."""
-UNKNOWN: Final = FamilyFacts("", diffusers=False)
+UNKNOWN: Final = FamilyFacts("", diffusers=False, why="diffusers cannot be promised to load LoRA files into")
 """Of a base whose family is not known: only what rasura itself does is promised."""
 
 

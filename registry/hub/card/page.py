@@ -182,11 +182,8 @@ def _rasura(groups: Sequence[tuple[BaseFacts, Sequence[PatchFacts]]], repo: str)
             if base.family
             else f"every pipeline of {escape_inline(base.name)}"
         )
-        why = f"diffusers cannot be promised to load LoRA files into {kind}"
-        if base.family:
-            why = f"diffusers has no LoRA loader for {kind}"
         code = [*_pipeline(base)[:1], "import rasura", *_pipeline(base)[1:], f"rasura.attach(pipe).apply([{names}])"]
-        lines += ["", f"In Python, after that; {why}, so rasura writes the weights itself:"]
+        lines += ["", f"In Python, after that; {base.loads.why} {kind}, so rasura writes the weights itself:"]
         lines += ["", "```python", *code, "```"]
     return "\n".join(lines)
 

@@ -1,5 +1,7 @@
 """Measured ratios against dense arithmetic, prompt by prompt."""
 
+import gc
+from collections import UserDict
 from dataclasses import replace
 
 import pytest
@@ -13,11 +15,13 @@ from rasura.patches.erasers.closed_form.null_space import NullSpace, erase
 from rasura.patches.erasers.columns import Columns, compress_columns
 from rasura.patches.erasers.interface import Erasure
 from rasura.patches.solving.measure import Measured, Measurer, Reference
+from rasura.patches.types import ParamName
 
 WORLD = World()
 DOG = WORLD.columns("dog", 1, 4)
 HELD_OUT = factories.clip_like(1002, 8, WORLD.width)
 BASIS = WORLD.basis()
+_EMPTY = (WORLD.reference.invariants, Moment(WORLD.width), Moment(WORLD.width))
 W = torch.cat([weight.double() for weight in WORLD.weights.values()])
 
 
@@ -67,8 +71,7 @@ def test_counts(measured: Measured) -> None:
 
 
 def test_over_no_prompts_nothing_is_measured(erasure: Erasure) -> None:
-    empty = Reference(WORLD.reference.invariants, Moment(WORLD.width), Moment(WORLD.width))
-    found = Measurer(WORLD.weights, empty).measure(erasure, DOG, BASIS)
+    found = Measurer(WORLD.weights, Reference(*_EMPTY)).measure(erasure, DOG, BASIS)
     assert (found.retained, found.held_out) == (None, None)
     assert not {"leak_retained", "leak_held_out"} & found.decimals(free=1.0, guarded=0).keys()
 
@@ -82,6 +85,52 @@ def test_no_increment_leaves_everything(erasure: Erasure) -> None:
     nothing = {name: Increment(i.A, torch.zeros_like(i.B)) for name, i in erasure.increments.items()}
     found = Measurer(WORLD.weights, WORLD.reference).measure(replace(erasure, increments=nothing), DOG, BASIS)
     assert (found.residual, found.effect, found.null, found.retained, found.held_out) == (1.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_layer_by_layer_they_are_what_all_layers_at_once_give(erasure: Erasure, measured: Measured) -> None:
+    """To the bit: sums are made in the same order, and stored numbers stay what they are."""
+    grams = {name: weight.double().T @ weight.double() for name, weight in WORLD.weights.items()}
+    held_out = WORLD.reference.held_out.mean
+    effect = DOG.targets @ DOG.targets.T
+    energies = []
+    for name in erasure.increments:
+        A, B = erasure.increments[name].A.double(), erasure.increments[name].B.double()
+        energies.append(float((A @ held_out @ A.T * (B.T @ B).T).sum()))
+    present = sum(float((grams[name] * held_out).sum()) for name in erasure.increments)
+    assert measured.held_out == (sum(energies) / present) ** 0.5
+    assert measured.base_targets == sum(float((grams[name] * effect).sum()) for name in erasure.increments) ** 0.5
+
+
+def test_concepts_measured_together_are_what_each_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one has a basis and inputs of its own, another touches fewer layers, or they are too many at once."""
+    columns = [WORLD.columns(name, index, 4) for index, name in enumerate(("dog", "rose", "car"))]
+    first, second, third = erase(WORLD.weights, columns, BASIS, NullSpace(rank_limit=3))
+    name = next(iter(first.increments))
+    own = replace(first, columns={name: columns[1]}, references={name: Reference(*_EMPTY)}, bases={name: BASIS})
+    fewer = replace(second, increments={k: i for k, i in reversed(list(second.increments.items())) if k != name})
+    asked = list(zip((own, fewer, third), columns, (BASIS,) * 3, strict=True))
+    measurer = Measurer(WORLD.weights, WORLD.reference)
+    alone = [measurer.measure(*one) for one in asked]
+    assert len({one.effect for one in alone}) == 3
+    assert measurer.measure_all(asked) == alone
+    monkeypatch.setattr("rasura.patches.solving.measure._ROOM", 2 * 2 * 8 * WORLD.width**2)  # two at once
+    assert measurer.measure_all(asked) == alone
+    assert measurer.measure_all([]) == []
+
+
+def test_no_layer_leaves_its_gram_matrix_behind(erasure: Erasure) -> None:
+    """All of a large model's would be gigabytes; what is kept is shared by the layers."""
+    counts = []
+
+    class Weights(UserDict[ParamName, torch.Tensor]):
+        def __getitem__(self, name: ParamName) -> torch.Tensor:
+            square = (WORLD.width, WORLD.width)
+            counts.append(sum(type(o) is torch.Tensor and o.shape == square for o in gc.get_objects()))
+            return super().__getitem__(name)
+
+    Measurer(Weights(WORLD.weights), WORLD.reference).measure(erasure, DOG, BASIS)
+    assert len(counts) == len(WORLD.weights) > 2
+    assert len(set(counts[1:])) == 1
 
 
 def test_decimals_have_four_digits_and_read_back(measured: Measured) -> None:

@@ -1,5 +1,7 @@
 """The model card: right for the Hub, and safe whatever a concept is called."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from rasura.patches.errors import FormatError, InputError
+from rasura.patches.models import families
 from rasura.patches.types import Digest, PatchId
 from rasura.registry.hub.card.facts import BaseFacts, CardFacts, PatchFacts, superseded
 from rasura.registry.hub.card.families import FAMILIES
@@ -18,6 +21,7 @@ from rasura.registry.hub.card.page import BEGIN, END, render
 from rasura.registry.hub.card.text import escape_inline, plain
 
 REPO = "acme/delta"
+SEEN = Path(__file__).parents[3] / "docs" / "results" / "families.json"
 NASTY = [
     "---\nlicense: mit\n---",
     "a\n---\nb: c",
@@ -246,6 +250,21 @@ def test_pixart_has_no_loader_in_diffusers_and_the_card_claims_none() -> None:
     assert "load_lora_weights" not in text
     assert "diffusers has no LoRA loader for pipelines of the PixArt family" in text
     assert '.from_pretrained("PixArt-alpha/PixArt-XL-2-512x512")' in text
+
+
+def test_every_family_has_what_a_run_saw_its_pipeline_load() -> None:
+    """A family without a row would have its card claim that diffusers has no loader for it."""
+    assert FAMILIES.keys() == {family.name for family in families.FAMILIES}
+    seen = {one["family"]: one["lora"] for one in json.loads(SEEN.read_text())}
+    assert {name: FAMILIES[name].diffusers for name in seen} == {name: lora == "equal" for name, lora in seen.items()}
+
+
+def test_of_wan_2_2_the_card_says_that_half_would_be_loaded() -> None:
+    base = BaseFacts(BASE.digest, "Wan 2.2 14B", "Wan 2.2", "acme/wan")
+    text = render(CardFacts("0.1.0", (row(1, base),)), REPO)
+    assert (
+        "diffusers loads one denoiser alone of LoRA files into pipelines of the Wan 2&#46;2 family, so rasura" in text
+    )
 
 
 def test_patches_of_two_bases_are_never_loaded_into_one_pipeline() -> None:
