@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from PIL.Image import Image
@@ -101,7 +101,7 @@ class Bench:
     options: AttackOptions
     cache: PictureCache
     progress: Progress
-    models: tuple[str, ...] = ("base", "patched")
+    models: tuple[Literal["base", "patched"], ...] = ("base", "patched")
 
 
 def check_attacks(host: Host, options: AttackOptions) -> None:

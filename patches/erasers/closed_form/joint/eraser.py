@@ -5,7 +5,7 @@ erasure is long and moves everything that nobody named. Here only the null promp
 asks for); everything else that should stay is data with a weight: the retained prompts, retained words and words of the
 vocabulary in sentences that name two things (`sentences`), and the other concepts. The solution, and how each patch is
 its concept's part of it, stands in `shares`. No dimension is used up, so a hundredth concept finds the room of the
-first; what a patch moves of the others is small and not nothing, and at most what `pair` allows (`pairs`).
+first; what a patch moves of the others is small and not nothing, and held to what `pair` allows (`pairs`).
 
 Ridge regression under-reaches where much should stay, and what is between an erased concept and its anchor often still
 draws it; so every share is `reach` times what the least squares say.
