@@ -65,27 +65,30 @@ def attach(
     """
     parts, place = TorchHost.of(model, label).modules, keep_on_from(keep_on)
     refuse_flat(parts)
+    name = actor or read_login()
+    act = None if actor_key is None else lambda opened: act_by_key(opened, actor_key, password_file)
     if holds_shards(parts):
-        if quantised_from is not None:
-            raise UnsupportedHostError(
-                "expected a model that is sharded or one that is quantised, got quantised_from for a sharded one: its "
-                "shards are written as plain numbers",
-                hint="rasura.attach(module, registry), without quantised_from",
-            )
-        return ShardedModel.joined(
-            model,
-            registry,
-            label,
-            place,
-            actor or read_login(),
-            act=None if actor_key is None else lambda opened: act_by_key(opened, actor_key, password_file),
-            say=live_hint,
-        )
+        _refuse_codes(quantised_from)
+        return ShardedModel.joined(model, registry, label, place, name, act=act, say=live_hint)
     location = find_location(Path.cwd()) if registry is None else registry
     with Registry.open(location) as opened:
         base = None if quantised_from is None else told(opened, quantised_from)
-        acting = None if actor_key is None else act_by_key(opened, actor_key, password_file)
+        acting = None if act is None else act(opened)
     host = open_live_host(model, label, base, keep_on=place, remember=remember)
     for uncovered in host.uncovered():
         warnings.warn(f"{host.location}: {uncovered}", UserWarning, stacklevel=3)
-    return LiveModel(host, location, actor or read_login(), acting=acting, say=live_hint)
+    return LiveModel(host, location, name, acting=acting, say=live_hint)
+
+
+def _refuse_codes(quantised_from: str | None) -> None:
+    """Refuse a sharded model whose layers are said to be codes: its shards are written as numbers.
+
+    Raises:
+        UnsupportedHostError: it is.
+    """
+    if quantised_from is not None:
+        raise UnsupportedHostError(
+            "expected a model that is sharded or one that is quantised, got quantised_from for a sharded one: its "
+            "shards are written as plain numbers",
+            hint="rasura.attach(module, registry), without quantised_from",
+        )

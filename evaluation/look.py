@@ -15,7 +15,7 @@ from typing import Final
 
 from rasura.evaluation.images.painter import Sampling, Shot
 from rasura.evaluation.images.patched_model import EvaluatedPatch, PatchedModel
-from rasura.evaluation.images.questions import Question
+from rasura.evaluation.images.questions import Answer, Question
 from rasura.evaluation.judges.interface import CLIP, TEMPLATE, Judge
 from rasura.evaluation.judges.open_judge import open_judge
 from rasura.patches.errors import CheckRefusedError, InputError, NotFoundError
@@ -99,22 +99,8 @@ def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progre
     if n < 1:
         raise InputError(f"expected at least one picture of each concept, got {n}", hint="--pictures 4")
     judge = open_judge(judge_ref, _choices(plan) if judge_ref.startswith(CLIP) else ())
-    erased = [(patch.manifest.concept.text, patch.manifest.concept.templates) for patch in plan.patches.values()]
-    erased += [(c.wanted.concept, plan.ground.patches[c.patch].manifest.concept.templates) for c in plan.covered]
-    back = [plan.ground.patches[i].manifest.concept for i in plan.withdrawn]
-    asked = [(concept, templates, True) for concept, templates in erased]
-    asked += [(concept.text, concept.templates, False) for concept in back]
-    known = [(c, _axis(judge, c), t, e, n) for c, t, e in asked]
-    few = min(n, _KEPT_PICTURES)
-    known += [(c, axis, (_PLAIN.get(axis[0], TEMPLATE),), False, few) for c, axis in _kept(plan, judge)]
-    questions = [
-        Question("forget" if e else "shown", shot, {axis: label})
-        for concept, found, templates, e, many in known
-        if found is not None
-        for axis, label in [found]
-        for shot in _shots(concept, templates, many)
-    ]
-    shots = [question.shot for question in questions]
+    asked = _list_asked(plan, judge, n)
+    shots = [shot for each in asked for shot in each.shots]
     base = plan.ground.base
     stack = [EvaluatedPatch(patch, plan.after[i]) for i, patch in plan.patches.items()]
     # Nothing left is the base: then its pictures are both.
@@ -123,16 +109,53 @@ def look_at_plan(plan: TakedownPlan, judge_ref: str, *, n: int, progress: Progre
     for patched, stage in ((False, "drawing the base"), (bool(stack), "drawing what is planned")):
         model.show(patched=patched)
         answers.append(judge.look(model.painter.draw(shots, stage, progress)).answers if shots else [])
-    found_by, place = [], 0
-    for at, (concept, found, _, is_erased, many) in enumerate(known):
-        if found is None:
-            found_by.append(Seen(concept, 0, 0, 0, is_erased))
-            continue
-        axis, label = found
-        counts = [sum(answer[axis] == label for answer in side[place : place + many]) for side in answers]
-        found_by.append(Seen(concept, many, counts[0], counts[1], is_erased, kept=at >= len(asked)))
-        place += many
-    return tuple(found_by)
+    seen, place = [], 0
+    for each in asked:
+        end = place + len(each.shots)
+        counts = [each.count(side[place:end]) for side in answers]
+        seen.append(Seen(each.concept, len(each.shots), counts[0], counts[1], each.erased, each.kept))
+        place = end
+    return tuple(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A concept that the judge is asked about.
+
+    Attributes:
+        concept: its name.
+        label: the axis and the label that mean it; None where the judge knows none: then nothing is drawn.
+        shots: what is drawn of it, by the base and by the planned set.
+        erased: whether the planned set erases it.
+        kept: whether it is one of those that are kept.
+    """
+
+    concept: str
+    label: tuple[str, str] | None
+    shots: tuple[Shot, ...]
+    erased: bool = False
+    kept: bool = False
+
+    def count(self, answers: Sequence[Answer]) -> int:
+        """How many of the answers to these shots, of one model, say that it is seen."""
+        return 0 if self.label is None else sum(answer[self.label[0]] == self.label[1] for answer in answers)
+
+
+def _list_asked(plan: TakedownPlan, judge: Judge, n: int) -> list[_Asked]:
+    """What is erased, what comes back, and some of what is kept; n pictures of each, of what is kept fewer."""
+    ground = plan.ground.patches
+    told = [(patch.manifest.concept.text, patch.manifest.concept.templates, True) for patch in plan.patches.values()]
+    told += [(cover.wanted.concept, ground[cover.patch].manifest.concept.templates, True) for cover in plan.covered]
+    back = [ground[patch_id].manifest.concept for patch_id in plan.withdrawn]
+    told += [(concept.text, concept.templates, False) for concept in back]
+    asked = []
+    for concept, templates, erased in told:
+        label = _axis(judge, concept)
+        asked.append(_Asked(concept, label, _shots(concept, templates, n if label else 0), erased))
+    for concept, label in _kept(plan, judge):
+        shots = _shots(concept, (_PLAIN.get(label[0], TEMPLATE),), min(n, _KEPT_PICTURES))
+        asked.append(_Asked(concept, label, shots, kept=True))
+    return asked
 
 
 def require_unseen(seen: Sequence[Seen]) -> None:
@@ -193,10 +216,10 @@ def _axis(judge: Judge, concept: str) -> tuple[str, str] | None:
     return None
 
 
-def _shots(concept: str, templates: Sequence[str], n: int) -> list[Shot]:
+def _shots(concept: str, templates: Sequence[str], n: int) -> tuple[Shot, ...]:
     """Prompts of the concept, the longest templates first: a word alone is not how people ask."""
     chosen = sorted(templates, key=lambda t: (-len(t), t))
-    return [Shot(prompts_of(concept, [chosen[i % len(chosen)]])[0], _FIRST_SEED + i) for i in range(n)]
+    return tuple(Shot(prompts_of(concept, [chosen[i % len(chosen)]])[0], _FIRST_SEED + i) for i in range(n))
 
 
 def _any(plan: TakedownPlan) -> list[EvaluatedPatch]:

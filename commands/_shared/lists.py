@@ -1,5 +1,6 @@
 """Options that name lists, and what is said of a list that was read."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 _BRIEF: Final = 40  # characters of a text
 TRUNCATE = click.option("--truncate", is_flag=True, help="Cut texts that are longer than the model reads.")
+_PATH: Final = click.Path(path_type=Path)
+RETAIN = click.option(
+    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
+)
+RETAIN_COLUMN = click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
+HELD_OUT = click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
 
 
 def say_lists(request: "EraseRequest") -> "Iterator[dict[str, Any]]":

@@ -1,5 +1,6 @@
 """`rasura plan`: what a switch of a model would change; and its approval."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -7,6 +8,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import MODEL_HELP, Order, command, open_registry
+from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict
 from rasura.commands._shared.views import (
     encode_approved,
@@ -18,6 +20,8 @@ from rasura.commands._shared.views import (
 )
 
 if TYPE_CHECKING:
+    from rasura.patches.types import PatchId
+    from rasura.registry.stacks.plan import Planned
     from rasura.registry.stacks.plan_file import Plan
 
 CHANGES: Final = 10  # exit code of --detailed-exitcode
@@ -44,7 +48,6 @@ def plan(
     `rasura patch apply FILE` does exactly what the written plan says, or refuses it as stale. Where the trust policy
     asks for that, `rasura plan approve FILE` approves it.
     """
-    from rasura.commands._shared.documents import write_document
     from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
     from rasura.registry.stacks.plan import make_plan
     from rasura.registry.stacks.plan_file import Plan
@@ -61,23 +64,25 @@ def plan(
         concepts = name_concepts(registry, {*made.before.patches, *made.after.patches})
     if output is not None:
         write_document(output, made.to_bytes(), Plan.from_bytes)
-    rows, worst = list_differences(made.before.patches, made.after.patches, concepts), list_worst(found.verdict)
-
-    def text() -> None:
-        table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
-        line(f"{many(made.parameters, 'parameter')}, {made.size_bytes} bytes to write")
-        if found.unchanged >= WORTH_SAYING:
-            line(f"{found.unchanged:.1%} of the patched weights keep their bits: the change is less than they resolve")
-        line(f"state {short(made.before.state)} -> {short(made.after.state)}")
-        numbers = ", ".join(f"{name} {value} of {limit}" for name, value, limit in worst)
-        verdict(f"accepted ({numbers})" if worst else "accepted", good=True)
-        if output is not None:
-            line(f"wrote {output}")
-
-    numbers = {name: {"value": value, "limit": limit} for name, value, limit in worst}
+    numbers = {name: {"value": value, "limit": limit} for name, value, limit in list_worst(found.verdict)}
     data = {**_data(made), "unchanged": round(found.unchanged, 6), "worst": numbers}
     code = CHANGES if detailed and made.diff else 0
-    return Result({**data, "file": None if output is None else str(output)}, text, bool(output), code)
+    where = None if output is None else str(output)
+    return Result({**data, "file": where}, lambda: _print(found, concepts, output), bool(output), code)
+
+
+def _print(found: "Planned", concepts: "Mapping[PatchId, str]", output: Path | None) -> None:
+    made, worst = found.plan, list_worst(found.verdict)
+    rows = list_differences(made.before.patches, made.after.patches, concepts)
+    table(("", "patch", "concept", "strength"), rows) if rows else line("nothing to change")
+    line(f"{many(made.parameters, 'parameter')}, {made.size_bytes} bytes to write")
+    if found.unchanged >= WORTH_SAYING:
+        line(f"{found.unchanged:.1%} of the patched weights keep their bits: the change is less than they resolve")
+    line(f"state {short(made.before.state)} -> {short(made.after.state)}")
+    numbers = ", ".join(f"{name} {value} of {limit}" for name, value, limit in worst)
+    verdict(f"accepted ({numbers})" if worst else "accepted", good=True)
+    if output is not None:
+        line(f"wrote {output}")
 
 
 @command(None, "approve", mutating=True)

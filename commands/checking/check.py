@@ -13,6 +13,9 @@ from rasura.commands._shared.certified_views import CERTIFY, encode_certified, l
 from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.output import Result, fields, line, progress, short, table, verdict
 from rasura.commands._shared.views import encode_capacity, format_capacity, format_number, format_removal
+from rasura.patches.algebra.stack import Stack
+from rasura.patches.algebra.strength import ONE, Strength
+from rasura.patches.checks.verdict import CROSSING, Accepted, NeedsRebase
 from rasura.patches.errors import CheckRefusedError
 from rasura.patches.plain_numbers import say_beside
 
@@ -53,8 +56,6 @@ def check(
     registry_at: str | None,
 ) -> Result:
     """Check that patches keep their promises and do not disturb each other. Exit code 3 if they do."""
-    from rasura.patches.algebra.stack import Stack
-    from rasura.patches.algebra.strength import ONE
     from rasura.registry.stacks.policy_file import read_policy
     from rasura.registry.trust.check import judge_registered
     from rasura.registry.trust.limits import merge_policies
@@ -64,21 +65,10 @@ def check(
 
         check_plot(plot)
     with open_registry(registry_at) as registry, progress() as tell:
-        named = dict.fromkeys((registry.resolve_patch(i) for i in ids), ONE)
-        pinned = Stack.of_sixteenths(registry.stack(stack_name).patches if stack_name else {})
-        wanted = {**pinned, **named}
-        if not wanted:
-            raise click.UsageError("name the patches to check, or --stack NAME")
-        if len(named) < len(ids):
-            raise click.UsageError("a patch is named twice")
-        gone = [registry.resolve_patch(i) for i in leaving]
-        if odd := next((patch_id for patch_id in gone if patch_id not in wanted), None):
-            raise click.UsageError(f"--revert {short(odd)} is not among the patches to check")
-        staying = {patch_id: strength for patch_id, strength in wanted.items() if patch_id not in gone}
+        staying, out = _find_asked(registry, ids, stack_name, leaving)
         policy = merge_policies(registry, read_policy(policy_file) if policy_file else None)
-        out = {patch_id: wanted[patch_id] for patch_id in gone}
         checked = judge_registered(registry, staying, policy, leaving=out, progress=tell)
-        names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in wanted}
+        names = {patch_id: ", ".join(registry.patch(patch_id).concepts) for patch_id in (*staying, *out)}
         certified = _certify(registry, checked, tell) if certify else None
     details = _details(checked, layers=layers, angles=angles)
     if certified:
@@ -86,6 +76,23 @@ def check(
     if plot is not None:
         _draw(checked, plot)
     return _result(checked, names, details, certified, everything=everything, plot=plot)
+
+
+def _find_asked(
+    registry: Registry, ids: tuple[str, ...], stack_name: str | None, leaving: tuple[str, ...]
+) -> tuple[dict[PatchId, Strength], dict[PatchId, Strength]]:
+    """The patches to check with their strengths, and those of them whose leaving is judged."""
+    named = dict.fromkeys((registry.resolve_patch(i) for i in ids), ONE)
+    wanted = {**Stack.of_sixteenths(registry.stack(stack_name).patches if stack_name else {}), **named}
+    if not wanted:
+        raise click.UsageError("name the patches to check, or --stack NAME")
+    if len(named) < len(ids):
+        raise click.UsageError("a patch is named twice")
+    gone = [registry.resolve_patch(i) for i in leaving]
+    if odd := next((patch_id for patch_id in gone if patch_id not in wanted), None):
+        raise click.UsageError(f"--revert {short(odd)} is not among the patches to check")
+    staying = {patch_id: strength for patch_id, strength in wanted.items() if patch_id not in gone}
+    return staying, {patch_id: wanted[patch_id] for patch_id in gone}
 
 
 def _certify(registry: Registry, checked: Judged, tell: Progress) -> Certified:
@@ -138,8 +145,6 @@ def _result(
     everything: bool,
     plot: Path | None,
 ) -> Result:
-    from rasura.patches.checks.verdict import Accepted, NeedsRebase
-
     found = checked.verdict
     reasons = () if isinstance(found, Accepted) else found.reasons
     notices = _notices(checked, names)
@@ -223,7 +228,6 @@ def _print_verdict(reasons: Sequence[Reason]) -> None:
 
 def _notices(checked: Judged, names: Mapping[PatchId, str]) -> list[str]:
     from rasura.patches.checks.kernels.footprint import measured_only
-    from rasura.patches.checks.verdict import CROSSING
 
     found = [format_removal(r, names) for r in checked.verdict.relations if r.check in CROSSING]
     for member in checked.stack:

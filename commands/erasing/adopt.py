@@ -7,7 +7,7 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, command
-from rasura.commands._shared.lists import TRUNCATE, say_lists
+from rasura.commands._shared.lists import HELD_OUT, RETAIN, RETAIN_COLUMN, TRUNCATE, say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import format_measured
 
@@ -28,11 +28,9 @@ _COMPARED = ("residual", "effect", "leak_null", "leak_retained", "leak_held_out"
 @click.option("--concept", required=True, metavar="TEXT", help="What it erases.")
 @click.option("--anchor", default="", metavar="TEXT", help="What that becomes.")
 @click.option("--method", default="other", type=click.Choice(_MAKERS), show_default=True, help="What made it.")
-@click.option(
-    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
-)
-@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
-@click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
+@RETAIN
+@RETAIN_COLUMN
+@HELD_OUT
 @TRUNCATE
 @click.option(
     "--take",

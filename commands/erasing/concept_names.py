@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from rasura.patches.obstacles import Obstacles
+from rasura.patches.lists.role import NAMES
+from rasura.patches.models.text_encoders.plain_text import normal
+from rasura.patches.obstacles import Obstacles
+from rasura.patches.prompts.retain_set import load_texts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,17 +36,13 @@ def concept_names(function: F) -> F:
 
 
 def read_names(
-    concepts: tuple[str, ...], given: tuple[str, ...], files: tuple[Path, ...], obstacles: "Obstacles"
-) -> "list[tuple[str, ...]]":
+    concepts: tuple[str, ...], given: tuple[str, ...], files: tuple[Path, ...], obstacles: Obstacles
+) -> list[tuple[str, ...]]:
     """What each concept is called besides, in the concepts' order.
 
     Raises:
         UsageError: a name of none of them, or another number of files.
     """
-    from rasura.patches.lists.role import NAMES
-    from rasura.patches.models.text_encoders.plain_text import normal
-    from rasura.patches.prompts.retain_set import load_texts
-
     if files and len(files) != len(concepts):
         raise click.UsageError(f"{len(concepts)} concepts and {len(files)} files of names: expected one each")
     found: list[list[str]] = [[] for _ in concepts]

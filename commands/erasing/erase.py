@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.command import Order, command, retyping_anchors
-from rasura.commands._shared.lists import TRUNCATE, say_lists
+from rasura.commands._shared.lists import say_lists
 from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured
-from rasura.commands.erasing.concept_names import concept_names, read_names
-from rasura.commands.erasing.erase_request import find_protected, read_request, read_targets
-from rasura.commands.erasing.method_options import METHOD, method_choices
+from rasura.commands.erasing.erase_request import find_protected, read_request, request_options
+from rasura.patches.obstacles import Obstacles
 
 if TYPE_CHECKING:
     from rasura.patches.erasers.request import EraseRequest
@@ -23,34 +22,7 @@ _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
 
 @command(None, "erase", mutating=True)
 @click.option("--base", "base_ref", required=True, metavar="MODEL", help="Registered base, or a diffusers folder.")
-@click.option("--concept", "concepts", multiple=True, required=True, metavar="TEXT", help="What to erase; repeatable.")
-@click.option(
-    "--anchor",
-    "anchors",
-    multiple=True,
-    metavar="TEXT",
-    help="What it becomes: one for all or one each; 'auto' takes the nearest of --anchors.",
-)
-@concept_names
-@click.option("--anchors", "anchor_file", type=_PATH, metavar="FILE", help="General concepts for --anchor auto.")
-@click.option(
-    "--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep; docs/lists.md says in which formats."
-)
-@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
-@click.option("--strict", is_flag=True, help="Refuse a retain set that names a target or repeats itself.")
-@click.option("--held-out", type=_PATH, metavar="FILE[:COLUMN]", help="Where leak is only measured.")
-@TRUNCATE
-@click.option("--method", default=METHOD, show_default=True, metavar="NAME", help="Eraser; see `rasura methods`.")
-@method_choices
-@click.option("--template", "templates", multiple=True, metavar="TEXT", help="Prompt with one {}; repeatable.")
-@click.option(
-    "--templates",
-    "template_files",
-    type=_PATH,
-    multiple=True,
-    metavar="FILE",
-    help="Prompts, one a line: one file for all concepts or one each.",
-)
+@request_options
 @click.option("--protect", multiple=True, metavar="ID", help="Patch to leave untouched, or 'all'; repeatable.")
 @click.option("--onto-stack", metavar="STACK|@MODEL", help="Leave untouched what this stack or model has.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where the UNet runs, if it must.")
@@ -61,12 +33,6 @@ _SHOWN = ("rank", "residual", "leak_retained", "leak_held_out")
 def erase(
     *,
     base_ref: str,
-    concepts: tuple[str, ...],
-    anchors: tuple[str, ...],
-    names: tuple[str, ...],
-    name_files: tuple[Path, ...],
-    anchor_file: Path | None,
-    template_files: tuple[Path, ...],
     protect: tuple[str, ...],
     onto_stack: str | None,
     device: str,
@@ -74,24 +40,20 @@ def erase(
     key: str | None,
     dry_run: bool,
     order: Order,
-    **choices: Any,
+    **asked: Any,
 ) -> Result:
     """Erase concepts from a base model: one signed, separable patch each, registered and not yet applied."""
-    from rasura.patches.obstacles import Obstacles
     from rasura.registry.erase import erase as erasure
 
     read: list[dict[str, Any]] = []
-    obstacles, protected = Obstacles(), []
-    with order.open(obstacles) as registry, progress() as tell, retyping_anchors(concepts, anchors, ""):
-        called = read_names(concepts, names, name_files, obstacles)
-        targets = read_targets(concepts, anchors, template_files, called, obstacles)
-        request = read_request(targets, anchor_file, obstacles, **choices)
+    obstacles, anchors = Obstacles(), asked["anchors"]
+    with order.open(obstacles) as registry, progress() as tell, retyping_anchors(asked["concepts"], anchors, ""):
+        request = read_request(obstacles, **asked)
         protected = find_protected(registry, protect, onto_stack, obstacles)
         if request is None or obstacles:
             erasure.look_ahead_of_erasure(registry, base_ref, key, protected, obstacles, dry_run=dry_run)
             obstacles.refuse()
         assert request is not None
-        draft = order.draft("patch.erase")
         made = erasure.erase(
             registry,
             base_ref,
@@ -100,7 +62,7 @@ def erase(
             protect=protected,
             protect_others="all" in protect,
             dry_run=dry_run,
-            draft=draft,
+            draft=order.draft("patch.erase"),
             progress=tell,
             device=device,
             work=work,
@@ -109,8 +71,7 @@ def erase(
         judged = erasure.judge_conditioning(made)
     notices = _notices(request, made, anchors) + (format_conditioning(judged) if judged else [])
     data = {
-        "patches": [_data(item) for item in made],
-        "removed_from_retain": list(request.retain.removed) if request.retain else [],
+        **_encode(request, made),
         "read": read,
         "conditioning": encode_conditioning(judged) if judged else None,
         "notices": notices,
@@ -118,6 +79,11 @@ def erase(
     }
     changed = not dry_run and any(item.new for item in made)
     return Result(data, lambda: _print(made, notices, dry_run=dry_run), changed=changed)
+
+
+def _encode(request: "EraseRequest", made: "tuple[Erased, ...]") -> dict[str, Any]:
+    removed = list(request.retain.removed) if request.retain else []
+    return {"patches": [_data(item) for item in made], "removed_from_retain": removed}
 
 
 def _notices(request: "EraseRequest", made: "tuple[Erased, ...]", anchors: tuple[str, ...]) -> list[str]:

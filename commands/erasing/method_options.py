@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from rasura.patches.erasers.catalogue import eraser
+
 if TYPE_CHECKING:
     from rasura.patches.erasers.interface import Eraser
 
@@ -38,8 +40,6 @@ def read_method(method: str, settings: tuple[str, ...], seed: int | None) -> "Er
         UsageError: a choice without a value.
         InputError: see `rasura.patches.erasers.catalogue.eraser`.
     """
-    from rasura.patches.erasers.catalogue import eraser
-
     pairs = [setting.partition("=") for setting in settings]
     if odd := next((name for name, equals, _ in pairs if not equals), None):
         raise click.UsageError(f"--set {odd}: expected NAME=VALUE")

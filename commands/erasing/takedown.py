@@ -1,12 +1,14 @@
 """`rasura takedown`: from a request to a model that no longer draws it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rasura.commands._shared.command import Order, command, retyping_anchors
-from rasura.commands._shared.lists import TRUNCATE, say_list
+from rasura.commands._shared.lists import RETAIN_COLUMN, TRUNCATE, say_list
 from rasura.commands._shared.output import Result, progress
 from rasura.commands.erasing.concept_names import concept_names, read_names
 from rasura.commands.erasing.method_options import METHOD, method_choices, read_method
@@ -19,15 +21,20 @@ from rasura.commands.erasing.takedown_steps import (
     read_stricter,
 )
 from rasura.patches.errors import InputError
+from rasura.patches.lists.role import TEMPLATES
+from rasura.patches.obstacles import Obstacles
+from rasura.patches.prompts.retain_set import load_retain_set, load_texts
 
 if TYPE_CHECKING:
-    from rasura.patches.obstacles import Obstacles
+    from rasura.patches.checks.policy import Policy
+    from rasura.patches.prompts.retain_set import RetainSet
     from rasura.registry.registry import Registry
     from rasura.registry.takedown.solving.recipe import Recipe
     from rasura.registry.takedown.wanted import WantedConcept
 
 _PATH = click.Path(path_type=Path)
-_WORDS = ("concepts", "anchors", "names", "name_files", "template_files", "request_file")
+_CONCEPTS = ("concepts", "anchors", "names", "name_files", "template_files", "request_file")
+_WORDS = (*_CONCEPTS, "retain", "retain_column", "truncate")
 _CHOICES = ("method", "settings", "seed", "layers", "tokens", "rank_rule")
 
 
@@ -38,7 +45,7 @@ _CHOICES = ("method", "settings", "seed", "layers", "tokens", "rank_rule")
 @concept_names
 @click.option("--file", "request_file", type=_PATH, metavar="FILE", help="Requests: CSV, YAML, JSON or names.")
 @click.option("--retain", type=_PATH, metavar="FILE[:COLUMN]", help="What to keep [default: what older patches keep].")
-@click.option("--retain-column", metavar="NAME", help="The same as a column behind the file's name.")
+@RETAIN_COLUMN
 @TRUNCATE
 @click.option(
     "--templates",
@@ -59,9 +66,6 @@ def takedown(
     *,
     model: Path | None,
     stack: str | None,
-    retain: Path | None,
-    retain_column: str | None,
-    truncate: bool,
     order: Order,
     **options: Any,
 ) -> Result:
@@ -70,45 +74,63 @@ def takedown(
     Solves, checks, looks if a judge is named, shows the plan, asks, and moves the model or stack; at no moment is an
     earlier takedown un-erased. Exit code 3 if something stands in the way: then nothing changed.
     """
-    from rasura.patches.obstacles import Obstacles
-    from rasura.patches.prompts.retain_set import load_retain_set
     from rasura.registry.takedown.plan import look_ahead_of_takedown, plan_takedown
 
-    asked = {name: options.pop(name) for name in (*_WORDS, *_CHOICES)}
+    typed = {name: options.pop(name) for name in (*_WORDS, *_CHOICES)}
     check_asking(yes=options["yes"], dry_run=options["dry_run"])
-    _check_words(**asked)
-    place, obstacles = read_place(model, stack), Obstacles()
-    wanted: tuple[WantedConcept, ...] = ()
-    words = stricter = recipe = None
-    draft = order.draft("takedown.plan")
+    _check_words(**typed)
+    place, obstacles, draft = read_place(model, stack), Obstacles(), order.draft("takedown.plan")
     with order.open(obstacles) as registry:
-        with obstacles.noting():
-            wanted = _wanted(obstacles, **asked)
-        with obstacles.noting():
-            recipe = _recipe(**asked)
-        with obstacles.noting():
-            words = load_retain_set(retain, retain_column, truncate=truncate) if retain else None
-        with obstacles.noting():
-            stricter = read_stricter(options["policy_file"])
+        asked = _read_asked(obstacles, typed, options["policy_file"])
         _note_means(registry, obstacles, **options)
         if obstacles:
-            look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None, recipe=recipe)
+            kept = typed["retain"] is not None
+            look_ahead_of_takedown(registry, place, asked.wanted, obstacles, retain=kept, recipe=asked.recipe)
             obstacles.refuse()
-        if words is not None:
-            say_list("retain", words)
-        with progress() as tell, retyping_anchors(asked["concepts"], asked["anchors"], "auto"):
+        if asked.words is not None:
+            say_list("retain", asked.words)
+        with progress() as tell, retyping_anchors(typed["concepts"], typed["anchors"], "auto"):
             plan = plan_takedown(
                 registry,
                 place,
-                wanted,
-                retain=words,
+                asked.wanted,
+                retain=asked.words,
                 templates=(),
                 draft=draft,
                 progress=tell,
-                policy=stricter,
-                recipe=recipe,
+                policy=asked.stricter,
+                recipe=asked.recipe,
             )
-        return finish(registry, plan, draft, words=words, **options)
+        return finish(registry, plan, draft, words=asked.words, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was typed, as far as it could be read."""
+
+    wanted: "tuple[WantedConcept, ...]"
+    recipe: "Recipe | None"
+    words: "RetainSet | None"
+    stricter: "Policy | None"
+
+
+def _read_asked(obstacles: Obstacles, typed: Mapping[str, Any], policy_file: Path | None) -> _Asked:
+    """Every option that names concepts, words, limits or a method, so that all that is wrong is said at once."""
+    wanted: tuple[WantedConcept, ...] = ()
+    recipe = words = stricter = None
+    with obstacles.noting():
+        wanted = _wanted(obstacles, **typed)
+    with obstacles.noting():
+        recipe = _recipe(**typed)
+    with obstacles.noting():
+        words = _words(**typed)
+    with obstacles.noting():
+        stricter = read_stricter(policy_file)
+    return _Asked(wanted, recipe, words, stricter)
+
+
+def _words(*, retain: Path | None, retain_column: str | None, truncate: bool, **_: Any) -> "RetainSet | None":
+    return load_retain_set(retain, retain_column, truncate=truncate) if retain else None
 
 
 def _check_words(
@@ -129,7 +151,7 @@ def _check_words(
 
 
 def _note_means(
-    registry: "Registry", obstacles: "Obstacles", *, key: str | None, judge: str | None, dry_run: bool, **_: Any
+    registry: "Registry", obstacles: Obstacles, *, key: str | None, judge: str | None, dry_run: bool, **_: Any
 ) -> None:
     """Note now what would be missing after minutes of solving: a key to sign with, and a judge to look."""
     from rasura.evaluation.look import check_judge
@@ -144,7 +166,7 @@ def _note_means(
 
 
 def _wanted(
-    obstacles: "Obstacles",
+    obstacles: Obstacles,
     *,
     concepts: tuple[str, ...],
     anchors: tuple[str, ...],
@@ -154,8 +176,6 @@ def _wanted(
     request_file: Path | None,
     **_: Any,
 ) -> "tuple[WantedConcept, ...]":
-    from rasura.patches.lists.role import TEMPLATES
-    from rasura.patches.prompts.retain_set import load_texts
     from rasura.registry.takedown.wanted import list_wanted
     from rasura.registry.takedown.wanted_file import read_wanted
 

@@ -1,7 +1,7 @@
 """`rasura report`: what was done, for people who have no registry."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -10,6 +10,9 @@ from rasura.commands._shared.command import command, open_registry
 from rasura.commands._shared.documents import write_document
 from rasura.commands._shared.output import Result, line, many, warn
 from rasura.patches.errors import FormatError
+
+if TYPE_CHECKING:
+    from rasura.evaluation.evidence_report.make_report import MadeReport
 
 _PATH: Final = click.Path(path_type=Path)
 
@@ -58,18 +61,21 @@ def report(
     write_document(twin, made.twin, _check_old)
     if pdf is not None:
         write_document(pdf, print_pdf(made.page), _check_pdf)
-    seen = f"{many(made.evaluations, 'evaluation')}, {many(made.places, 'model')}"
-    told = f"{many(made.entries, 'entry', 'entries')}, {seen}"
     data = {"page": str(output), "twin": str(twin), "pdf": str(pdf) if pdf else None, "key": vkey}
     counts = {"entries": made.entries, "evaluations": made.evaluations, "models": made.places}
 
     def text() -> None:
-        line(f"wrote {output} and {twin}: {told}" + (f"; printed {pdf}" if pdf else ""))
+        line(f"wrote {output} and {twin}: {_count(made)}" + (f"; printed {pdf}" if pdf else ""))
         line(f"who has the log's key checks them: rasura verify {output} --vkey {vkey}")
         if not made.evaluations:
             warn("nobody has looked at pictures: the report says that nothing was measured")
 
     return Result({**data, **counts}, text, changed=True)
+
+
+def _count(made: "MadeReport") -> str:
+    seen = f"{many(made.evaluations, 'evaluation')}, {many(made.places, 'model')}"
+    return f"{many(made.entries, 'entry', 'entries')}, {seen}"
 
 
 def show_report(file: Path, data: bytes, keys: tuple[Any, ...], vkey: Any) -> Result:

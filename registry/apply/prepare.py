@@ -70,14 +70,7 @@ def prepared(
     layers = {layer.name: layer for layer in layers_of((m.patch.arrays.increments, m.strength) for m in stack)}
     # Of both sets: what only the old one touches gets its original back.
     touched = sorted({*layers, *touched_by(registry, present)})
-    with obstacles.noting():
-        _check_made_for(registry, seen, stack, touched)
-    # A missing evaluation keeps nobody from checking, too; patches that are not good, or not for this model, do.
-    if any(not isinstance(error, CheckRefusedError) for error in obstacles.found):
-        obstacles.refuse()
-    with obstacles.noting():
-        host.ensure_writable(touched)
-    originals = Originals.read(seen, touched)
+    originals = _open_touched(registry, seen, stack, touched, obstacles)
     # What also puts something in is checked as a whole.
     gone = [] if way.added or way.changed else load_readable(registry, way.removed)
     found = judge_loaded(registry, loaded, policy, gone=gone, originals=originals.values, host=host)  # (2)
@@ -104,6 +97,20 @@ def prepared(
         composed.digest(composed.entries),
         loaded.revoked,
     )
+
+
+def _open_touched(
+    registry: Registry, seen: Glance, stack: Sequence[Member], touched: Sequence[ParamName], obstacles: Obstacles
+) -> Originals:
+    """The originals of what is touched, where the patches were made for this model and it can be written."""
+    with obstacles.noting():
+        _check_made_for(registry, seen, stack, touched)
+    # A missing evaluation keeps nobody from checking, too; patches that are not good, or not for this model, do.
+    if any(not isinstance(error, CheckRefusedError) for error in obstacles.found):
+        obstacles.refuse()
+    with obstacles.noting():
+        seen.host.ensure_writable(touched)
+    return Originals.read(seen, touched)
 
 
 def _compose(

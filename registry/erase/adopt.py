@@ -15,7 +15,7 @@ from rasura.patches.algebra.split import LowRank, reduce_alone
 from rasura.patches.erasers.adopted import SEPARABLE, WHOLE, Adopted, Given, name_layers
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.erasers.request_for import request_for
-from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError, RasuraError
+from rasura.patches.errors import BaseMismatchError, InputError, NotFoundError
 from rasura.patches.foreign.changes import PICTURE, TEXT, Size, find_changes, refuse_other
 from rasura.patches.foreign.open_foreign import open_foreign
 from rasura.patches.format.patch import Patch
@@ -29,7 +29,7 @@ from rasura.registry.erase.base_models import OpenBase, identify_folder, open_ba
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.erase import find_guarded
 from rasura.registry.erase.others import find_others
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
@@ -131,7 +131,8 @@ def adopt(
         BaseMismatchError: the folder holds another base; logged as refused.
         RasuraError: anything else, such as a file that cannot be read; logged as failed.
     """
-    try:
+    details = {"base": base, "file": adoption.source.name, "concepts": adoption.target.concept[:1000]}
+    with log_failure(registry, replace(draft, details=details), dry_run=dry_run):
         require_checkpoint(registry, registry.policy())
         private = None if dry_run else find_eraser(registry, key)
         opened = _opened(registry, base, model, replace(draft, action="base.add"), progress, dry_run=dry_run)
@@ -144,17 +145,11 @@ def adopt(
         patch = _built(registry, opened, find_guarded(request, known, opened), progress)
         if private is None:
             (new,) = find_new(registry, [patch.patch_id])
-            return Foundling(patch, new, eraser.form, sizes, request.retain)
-        source = f"adopted from {adoption.source.name}"
-        noted = replace(draft, details={"file": adoption.source.name, "made_by": adoption.made_by, "take": eraser.take})
-        ((_, new),) = add_signed(
-            registry, [SignedPatch(read_signed_files(patch, private), source, noted, request.retain)]
-        )
-    except RasuraError as error:
-        details = {"base": base, "file": adoption.source.name, "concepts": adoption.target.concept[:1000]}
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, details=details), error))
-        raise
+        else:
+            source, file = f"adopted from {adoption.source.name}", adoption.source.name
+            noted = replace(draft, details={"file": file, "made_by": adoption.made_by, "take": eraser.take})
+            signed = SignedPatch(read_signed_files(patch, private), source, noted, request.retain)
+            ((_, new),) = add_signed(registry, [signed])
     return Foundling(patch, new, eraser.form, sizes, request.retain)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from rasura.patches.algebra.strength import ONE
 from rasura.patches.checks.policy import Policy
 from rasura.patches.erasers.request import EraseRequest
-from rasura.patches.errors import BaseMismatchError, ErasureRefusedError, RasuraError
+from rasura.patches.errors import BaseMismatchError, ErasureRefusedError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.denoiser import Denoiser
@@ -30,7 +31,7 @@ from rasura.registry.erase.base_models import OpenBase, check_base_there, open_b
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.encoded_texts import with_memory
 from rasura.registry.erase.others import find_others
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.trust.check import load_stack
 from rasura.registry.trust.checkpoint_age import require_checkpoint
@@ -91,7 +92,10 @@ def erase(
         RefusedError: the mathematics says no; logged as refused.
         RasuraError: anything else; logged as failed. No patch is registered then, however many were made.
     """
-    try:
+    with (
+        log_failure(registry, replace(draft, details={"base": base, **_asked(request)}), dry_run=dry_run),
+        _hinting_anchors(base, request.retain),
+    ):
         obstacles = Obstacles()
         look_ahead_of_erasure(registry, base, key, protect, obstacles, dry_run=dry_run)
         obstacles.refuse()
@@ -109,17 +113,21 @@ def erase(
         doubts = judge_patches(opened, full, patches, registry.policy(), progress)
         if dry_run:
             fresh = find_new(registry, [patch.patch_id for patch in patches])
-            return tuple(Erased(patch, new, own) for patch, new, own in zip(patches, fresh, doubts, strict=True))
-        source, private = f"erased from {opened.record.name}", find_eraser(registry, key)
-        signed = [SignedPatch(read_signed_files(patch, private), source, draft, request.retain) for patch in patches]
-        added = add_signed(registry, signed)
-    except RasuraError as error:
-        if isinstance(error, ErasureRefusedError):
-            suggest_anchor(error, f"rasura erase --base {shlex.quote(base)}", name_retain(request.retain))
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, details={"base": base, **_asked(request)}), error))
+        else:
+            source, private = f"erased from {opened.record.name}", find_eraser(registry, key)
+            signed = [SignedPatch(read_signed_files(made, private), source, draft, request.retain) for made in patches]
+            fresh = tuple(new for _, new in add_signed(registry, signed))
+    return tuple(Erased(patch, new, own) for patch, new, own in zip(patches, fresh, doubts, strict=True))
+
+
+@contextmanager
+def _hinting_anchors(base: str, retain: RetainSet | None) -> Iterator[None]:
+    """A refusal that names anchors that would do says the command that takes the first of them."""
+    try:
+        yield
+    except ErasureRefusedError as error:
+        suggest_anchor(error, f"rasura erase --base {shlex.quote(base)}", name_retain(retain))
         raise
-    return tuple(Erased(patch, new, own) for patch, own, (_, new) in zip(patches, doubts, added, strict=True))
 
 
 def look_ahead_of_erasure(

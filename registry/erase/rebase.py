@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
-from rasura.patches.errors import ErasureRefusedError, InputError, RasuraError
+from rasura.patches.errors import ErasureRefusedError, InputError
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.plain_numbers import say_over
@@ -21,7 +21,7 @@ from rasura.patches.types import PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.others import find_others
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
@@ -182,7 +182,7 @@ def _registered(
     dry_run: bool,
 ) -> tuple[Resolved, ...]:
     """Make all, then register all; a failure is logged and registers nothing. A dry run makes all, and stops."""
-    try:
+    with log_failure(registry, replace(draft, patches=tuple(dict.fromkeys(ids))), dry_run=dry_run):
         if twice := next((i for n, i in enumerate(ids) if i in ids[:n]), None):
             raise InputError(f"patch {twice[:12]} is named twice: expected each once", hint="rasura patch list")
         require_checkpoint(registry, registry.policy())
@@ -192,10 +192,6 @@ def _registered(
             fresh = find_new(registry, [item.patch.patch_id for item in made])
         else:
             fresh = tuple(new for _, new in add_signed(registry, [_signed(item, private, draft) for item in made]))
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, patches=tuple(dict.fromkeys(ids))), error))
-        raise
     successors = {item.old.patch_id: item.patch for item in made}
     found = []
     for item, new in zip(made, fresh, strict=True):

@@ -12,7 +12,7 @@ from rasura.patches._io.tensor_bytes import digest_tensor_set
 from rasura.patches.algebra.increment import Increment
 from rasura.patches.checks.kernels.disturbance import measure_own_leak
 from rasura.patches.erasers.interface import Reference
-from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError, RasuraError
+from rasura.patches.errors import BaseMismatchError, DriftError, NotFoundError
 from rasura.patches.format.manifest_parts import TensorIdentity
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.signatures.signing_key import SigningKey
@@ -28,7 +28,7 @@ from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.solve_again import Anew, judge_again, read_words
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.trust.checkpoint_age import require_checkpoint
 from rasura.registry.trust.register_patch import SignedPatch, add_signed, find_new
@@ -98,7 +98,7 @@ def retarget(
         InputError: the patch touches the text encoder.
         BoundExceededError: a response too large for the grid.
     """
-    try:
+    with log_failure(registry, replace(draft, patches=(patch_id,), details={"base": base}), dry_run=dry_run):
         require_checkpoint(registry, registry.policy())
         private = None if dry_run else find_eraser(registry, how.key)
         old = load_verified(registry, patch_id)
@@ -110,10 +110,6 @@ def retarget(
             (new,) = find_new(registry, [made.patch.patch_id])
         else:
             ((_, new),) = add_signed(registry, [sign_carried(made, other, private, draft)])
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, patches=(patch_id,), details={"base": base}), error))
-        raise
     return Retargeted(
         old,
         made.patch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rasura.patches.errors import RasuraError, VerificationError
+from rasura.patches.errors import VerificationError
 from rasura.patches.format.file_names import MANIFEST, SIGNATURE
 from rasura.patches.format.signatures.model_signature import read_claim
 from rasura.patches.types import KeyId, PatchId
@@ -16,7 +16,7 @@ from rasura.registry.hub.card.describe import Describer, encode_beside
 from rasura.registry.hub.card.facts import CardFacts, PatchFacts
 from rasura.registry.hub.card.licences import parse_licence
 from rasura.registry.hub.remote import Remote
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import describe_outcome, log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.trust.register_patch import (
     SignedPatch,
@@ -96,7 +96,7 @@ def push_patches(
         HubError, ConflictError, NotFoundError: see `rasura.registry.hub.push`.
     """
     draft = replace(draft, patches=tuple(patch_ids), details={"repo": repo})
-    try:
+    with log_failure(registry, draft, dry_run=dry_run):
         describe = Describer.of(registry, base_model)
         leaving = [_leaving(registry, patch_id, describe) for patch_id in patch_ids]
         if licence:
@@ -113,10 +113,6 @@ def push_patches(
             private=private,
             dry_run=dry_run,
         )
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(draft, error))
-        raise
     if not dry_run:
         registry.note(replace(draft, details={"repo": repo, "commit": receipt.commit}))
     return receipt
@@ -148,7 +144,7 @@ def pull_patches(
         HubError, NotFoundError, AmbiguousIdError: see `rasura.registry.hub.fetch`.
     """
     draft = replace(draft, details={"repo": reference})
-    try:
+    with log_failure(registry, draft, dry_run=dry_run):
         repo, revision = hub.parse_ref(reference)
         pinned = hub.resolve_revision(repo, revision, endpoint=remote.endpoint, token=remote.token)
         fetched = hub.fetch(
@@ -169,10 +165,6 @@ def pull_patches(
         source = f"{pinned.repo}@{pinned.commit}"
         noted = replace(draft, details={"repo": pinned.repo, "commit": pinned.commit})
         added = add_signed(registry, [SignedPatch(patch.files, source, noted) for patch, _ in good])
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(draft, error))
-        raise
     for each in refused:
         where = {"repo": pinned.repo, "commit": pinned.commit, "path": each.path, "signer": each.signer}
         registry.note(describe_outcome(replace(draft, details=where), each.error))

@@ -135,32 +135,57 @@ def append(
             hint="rasura audit verify",
         )
     # 3. The entries, each in its place.
-    entries: list[EntryRecord] = []
-    lines: list[Line] = []
-    trees: list[tuple[Checkpoint, Frontier]] = []
+    placed: list[_Placed] = []
     for telling in tellings:
-        draft = _closing(session, telling.draft)
-        place = Placement(key.origin, frontier.size, str(uuid.uuid4()), telling.time)
-        body = encode(draft, place, telling.changes, actor)
-        entry = decode(body, draft.patches)[0]
-        frontier = frontier.append(entry.leaf_hash)
-        trees.append((Checkpoint(key.origin, frontier.size, frontier.root()), frontier))
-        _insert(session, draft, entry, body)
-        changes = tuple((change.kind, change.id, change.record) for change in telling.changes)
-        lines.append(Line(entry.leaf_hash, trees[-1][0].root, draft.action, draft.outcome, draft.closes, changes))
-        entries.append(entry)
+        placed.append(_place(session, key.origin, frontier, telling, actor))
+        frontier = placed[-1].frontier
     # 4. The intention is on disk before a signature can be: the same size is never signed with two roots. It names the
     #    last tree only, because the transaction shows all of them or none.
-    signed = trees[-1][0] if trees else present
+    signed = placed[-1].checkpoint if placed else present
     key.remember(LastSigned(present, signed))
-    for checkpoint, grown in trees:
-        session.add(
-            CheckpointRow(
-                size=grown.size, note=key.sign(checkpoint, renewed=renewed is not None), frontier=grown.to_bytes()
-            )
-        )
+    for each in placed:
+        note = key.sign(each.checkpoint, renewed=renewed is not None)
+        session.add(CheckpointRow(size=each.checkpoint.size, note=note, frontier=each.frontier.to_bytes()))
     session.flush()
-    return Appended(tuple(entries), signed, tuple(lines))
+    return Appended(tuple(each.entry for each in placed), signed, tuple(each.line for each in placed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An entry that has its place, and the tree that ends with it; not signed yet."""
+
+    entry: EntryRecord
+    line: Line
+    frontier: Frontier
+    checkpoint: Checkpoint
+
+
+def _place(session: Session, origin: str, frontier: Frontier, telling: Telling, actor: "SigningKey | None") -> _Placed:
+    """Adds the entry behind those of `frontier` to the tables."""
+    draft = _closing(session, telling.draft)
+    place = Placement(origin, frontier.size, str(uuid.uuid4()), telling.time)
+    body = encode(draft, place, telling.changes, actor)
+    entry = decode(body, draft.patches)[0]
+    grown = frontier.append(entry.leaf_hash)
+    checkpoint = Checkpoint(origin, grown.size, grown.root())
+    session.add(
+        EntryRow(
+            position=entry.index,
+            leaf_hash=entry.leaf_hash,
+            body=body,
+            time=entry.time,
+            action=draft.action,
+            outcome=draft.outcome,
+            host=draft.host,
+            closes=draft.closes,
+        )
+    )
+    session.flush()  # the patches refer to it
+    listed = (EntryPatchRow(position=entry.index, ordinal=n, patch_id=named) for n, named in enumerate(draft.patches))
+    session.add_all(listed)
+    changes = tuple((change.kind, change.id, change.record) for change in telling.changes)
+    line = Line(entry.leaf_hash, checkpoint.root, draft.action, draft.outcome, draft.closes, changes)
+    return _Placed(entry, line, grown, checkpoint)
 
 
 def _closing(session: Session, draft: Draft) -> Draft:
@@ -175,22 +200,3 @@ def _closing(session: Session, draft: Draft) -> Draft:
         return draft
     unfinished = find_unfinished(session, draft.host)
     return replace(draft, closes=unfinished[-1].index) if unfinished else draft
-
-
-def _insert(session: Session, draft: Draft, entry: EntryRecord, body: bytes) -> None:
-    session.add(
-        EntryRow(
-            position=entry.index,
-            leaf_hash=entry.leaf_hash,
-            body=body,
-            time=entry.time,
-            action=draft.action,
-            outcome=draft.outcome,
-            host=draft.host,
-            closes=draft.closes,
-        )
-    )
-    session.flush()  # the patches refer to it
-    session.add_all(
-        EntryPatchRow(position=entry.index, ordinal=at, patch_id=patch_id) for at, patch_id in enumerate(draft.patches)
-    )

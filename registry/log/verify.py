@@ -14,7 +14,7 @@ compare one that you kept with `LogReport.checkpoint`.
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -88,6 +88,42 @@ class LogReport:
     """Of how many checkpoints, the newest among them, the signature was verified."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a log is held against: all that does not come out of its own database."""
+
+    here: tuple[VerifyKey, ...]
+    """The key in the registry's folder; while it is handed on, the next one as well."""
+    memory: Checkpoint | None
+    """What that key signed last."""
+    vkey: VerifyKey | None
+    """A key from outside."""
+    kept: Checkpoint | None = None
+    """A checkpoint from outside."""
+
+    @classmethod
+    def read(cls, key: LogKey, vkey: VerifyKey | None) -> "_Given":
+        """With what lies in the folder of the log's key, if it is here."""
+        memory = key.recall().committed if key.is_here() else None
+        return cls(tuple(own for own in (key.public_here(), key.next_here()) if own is not None), memory, vkey)
+
+    def check(self, chain: KeyChain) -> None:
+        """Refuse a log that names another key than the one that is here, or that came from outside.
+
+        Raises:
+            AuditError: it does.
+        """
+        if self.here and chain.last not in self.here:  # of a rotation that a crash interrupted, either
+            raise AuditError(f"audit log: expected key {self.here[0]}, got {chain.last}", hint=HINT, check="key")
+        if self.vkey is not None and self.vkey not in chain.keys:
+            raise AuditError(f"audit log: expected key {self.vkey}, got {chain.last}", hint=HINT, check="key")
+
+    @property
+    def trees(self) -> list[Checkpoint]:
+        """Trees that the log must have been at some time."""
+        return [tree for tree in (self.memory, self.kept) if tree is not None]
+
+
 def verify_log(
     registry: Audited,
     *,
@@ -112,20 +148,16 @@ def verify_log(
         RegistryError: the database or the key cannot be read.
     """
     # (1): the key and its memory, before the database: between the two readings the log can only have grown.
-    memory = registry.log_key.recall().committed if registry.log_key.is_here() else None
-    here = [key for key in (registry.log_key.public_here(), registry.log_key.next_here()) if key is not None]
+    given = _Given.read(registry.log_key, vkey)
     with registry.snapshot() as session:
         chain = read_chain(session)
-        named = chain.last
-        if here and named not in here:  # of a rotation that a crash interrupted, either
-            raise AuditError(f"audit log: expected key {here[0]}, got {named}", hint=HINT, check="key")
-        if vkey is not None and vkey not in chain.keys:
-            raise AuditError(f"audit log: expected key {vkey}, got {named}", hint=HINT, check="key")
+        given.check(chain)
         _check_registry(session)
-        old = _read_kept(kept, chain) if kept is not None else None
+        if kept is not None:
+            given = replace(given, kept=_read_kept(kept, chain))
         pems = {KeyId(row.key_id): row.pem for row in session.scalars(select(KeyRow))}
         size = session.scalar(select(func.max(EntryRow.position))) or 0
-        walk = Walk(chain, pems, [tree for tree in (memory, old) if tree is not None], _start(size, closely))
+        walk = Walk(chain, pems, given.trees, _start(size, closely))
         with closing(read_stored_entries(session, batch)) as entries:
             for stored in entries:
                 # (2): each entry's place, bytes and copied columns, and the signature of who acted, if it has one.
@@ -136,6 +168,11 @@ def verify_log(
         # (5): the tables are what the entries tell, and hold no row that belongs to nothing.
         _check_whole(session)
         compare(registry.records(session), walk.replay)
+    return _report(walk, chain, given)
+
+
+def _report(walk: Walk, chain: KeyChain, given: _Given) -> LogReport:
+    """What a walk saw that came to its end."""
     return LogReport(
         vkey=str(chain.last),
         size=walk.tree.size,
@@ -145,12 +182,12 @@ def verify_log(
         last=walk.times[1],
         unfinished=tuple(sorted(walk.begun)),
         backwards=tuple(walk.backwards),
-        pinned=vkey is not None,
-        replaced=vkey not in (None, chain.last),
+        pinned=given.vkey is not None,
+        replaced=given.vkey not in (None, chain.last),
         rotations=chain.at,
-        remembered=memory is not None,
+        remembered=given.memory is not None,
         signed=walk.actors.signed,
-        kept=old.size if old else None,
+        kept=given.kept.size if given.kept else None,
         signatures=walk.signatures,
     )
 

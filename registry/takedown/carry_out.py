@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rasura.patches.checks.policy import Policy
-from rasura.patches.errors import RasuraError
 from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.registry._storage.records.choices import StackRecord
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.apply.goal import Goal
 from rasura.registry.apply.operations import switch
 from rasura.registry.apply.receipt import Actor, Receipt
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.edit import set_members
 from rasura.registry.takedown.coverage import draft_cover, find_covered
@@ -79,7 +78,7 @@ def _carry_out(
     policy: Policy | None,
 ) -> CarriedOut:
     ground, actor = plan.ground, Actor(draft.actor, draft.reason)
-    try:
+    with log_failure(registry, replace(draft, patches=tuple(plan.after))):
         if plan.made:
             private = find_eraser(registry, key)
             add_signed(registry, [_signed(item, private, draft, plan) for item in plan.made])
@@ -95,9 +94,6 @@ def _carry_out(
             done = CarriedOut(receipt=switch(registry, ground.base.host, goal, actor, policy=policy, expected=before))
         _forget(registry, plan, draft)
         progress("switching", 1, 1)
-    except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, patches=tuple(plan.after)), error))
-        raise
     return done
 
 

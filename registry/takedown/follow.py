@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.checks.kernels.disturbance import measure_own_leak
-from rasura.patches.errors import ExistsError, InputError, RasuraError
+from rasura.patches.errors import ExistsError, InputError
 from rasura.patches.format.patch import Patch
 from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.solving.retarget import describe_origin
@@ -25,7 +25,7 @@ from rasura.registry.erase.base_models import OpenBase, open_base
 from rasura.registry.erase.encoded_prompts import open_moments
 from rasura.registry.erase.retarget import Carried, carry, find_other_reader, sign_carried
 from rasura.registry.erase.solve_again import Anew, Workbench, judge_again, read_words
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.stacks import edit
 from rasura.registry.trust.checkpoint_age import require_checkpoint
@@ -117,7 +117,7 @@ def retarget_stack(
     """
     before = registry.stack(name)
     ids = tuple(before.patches)
-    try:
+    with log_failure(registry, replace(draft, patches=ids, details={"base": base, "stack": name}), dry_run=dry_run):
         require_checkpoint(registry, registry.policy())
         private = None if dry_run else find_eraser(registry, how.key)
         other = open_base(registry, base, replace(draft, action="base.add"), progress, dry_run=dry_run)
@@ -136,10 +136,6 @@ def retarget_stack(
         seconds = time.perf_counter() - started
         fresh = _register(registry, made, other, private, draft)
         record = _stacked(registry, before, target, other, made, actor=actor, dry_run=dry_run)
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, patches=ids, details={"base": base, "stack": name}), error))
-        raise
     patches = tuple(_judged(item, new, differs) for item, new in zip(made, fresh, strict=True))
     return Followed(record, other.record.name, differs, _drift(made, other), patches, seconds)
 

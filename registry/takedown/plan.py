@@ -12,7 +12,7 @@ from rasura.patches.algebra.strength import ONE, Strength
 from rasura.patches.checks.kernels.disturbance import measure_disturbance
 from rasura.patches.checks.policy import Policy
 from rasura.patches.checks.verdict import Accepted, CheckName, Verdict
-from rasura.patches.errors import RasuraError, RetainSetError
+from rasura.patches.errors import RetainSetError
 from rasura.patches.format.patch import Patch
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.patches.obstacles import Obstacles
@@ -21,7 +21,7 @@ from rasura.patches.prompts.retain_set import RetainSet
 from rasura.patches.types import SHORT, PatchId
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.asked import sort_out
 from rasura.registry.takedown.coverage import Cover, check_covers, find_cover, find_covered
@@ -127,7 +127,7 @@ def plan_takedown(
         ErasureRefusedError: an anchor that draws its target; those that would do are named, and it is logged.
         RasuraError: whatever stands in the way, all of it at once; logged.
     """
-    try:
+    with log_failure(registry, replace(draft, details=_asked(wanted))):
         obstacles = Obstacles()
         seen = look_ahead_of_takedown(registry, place, wanted, obstacles, retain=retain is not None, recipe=recipe)
         obstacles.refuse()
@@ -143,9 +143,6 @@ def plan_takedown(
         bench = Attempts(wording, limits, progress, moments, asked.recipes)
         solution = bench.solve() if new else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         check_covers(ground, (*standing, *covers), find_strengths(ground, solution))
-    except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, details=_asked(wanted)), error))
-        raise
     return conclude_plan(ground, new, solution, covers=covers, already=asked.already)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rasura.patches.checks.policy import Policy
-from rasura.patches.errors import RasuraError
 from rasura.patches.models.text_encoders.plain_text import normal
 from rasura.registry._storage.records.records import Draft
 from rasura.registry.erase.encoded_prompts import open_moments
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.takedown.coverage import check_covers, find_covered, find_covered_by
 from rasura.registry.takedown.ground import Place, stand_on
@@ -49,7 +48,7 @@ def plan_withdrawal(
         AmbiguousIdError: a name of several patches; the commands that tell them apart are named.
         RasuraError: whatever stands in the way; logged.
     """
-    try:
+    with log_failure(registry, replace(draft, details={"concepts": "; ".join(named)[:1000]})):
         ground = stand_on(registry, place, replace(draft, action="base.add"), progress)
         standing = find_covered(registry, ground)
         covers = {normal(cover.wanted.concept): cover.wanted.concept for cover in standing}
@@ -67,8 +66,5 @@ def plan_withdrawal(
         solution = bench.solve() if gone else Solution((), {}, dict(ground.patches), None, accept_nothing(), GUARDS[0])
         left = [c for c in standing if normal(c.wanted.concept) not in names and c.patch not in gone]
         check_covers(ground, left, find_strengths(ground, solution))
-    except RasuraError as error:
-        registry.note(describe_outcome(replace(draft, details={"concepts": "; ".join(named)[:1000]}), error))
-        raise
     said = tuple(dict.fromkeys(each.said for each in meant if each.said))
     return conclude_plan(ground, orphans, solution, withdrawn=tuple(gone), uncovered=uncovered, said=said)

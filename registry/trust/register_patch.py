@@ -157,21 +157,14 @@ def add_folders(
         VerificationError: see `verify_files`.
         RasuraError: the first that is not good, with the others in `others`; nothing was registered.
     """
-    from rasura.patches.format.patch import list_strangers, read_folder  # needs torch, as above
-
     read: list[tuple[SignedPatch, AddedPatch]] = []
     known = {record.patch_id for record in registry.patches()}
     obstacles = Obstacles()
     for folder in dict.fromkeys(folders):
         noted = replace(draft, details={"folder": str(folder)})
         try:
-            patch = SignedPatch(read_folder(folder), f"folder {folder.name}", noted)
-            with translated(f"read {folder}"):
-                strangers = list_strangers(folder)
-            verified = verify_files(registry, patch.files)
-            check_may_come_in(registry, verified)
-            patch_id, ignored = verified.patch.patch_id, (*strangers, *list_left(verified, patch.files))
-            signers = find_new_signers(registry, verified)
+            patch, verified, ignored = _read_one(registry, folder, noted)
+            patch_id, signers = verified.patch.patch_id, find_new_signers(registry, verified)
             read.append((patch, AddedPatch(patch_id, patch_id not in known, ignored, signers)))
         except RasuraError as error:
             if len(folders) > 1:
@@ -189,6 +182,18 @@ def add_folders(
             registry.note(describe_outcome(patch.draft, error))
         raise
     return tuple(replace(added, new=new) for (_, new), (_, added) in zip(done, read, strict=True))
+
+
+def _read_one(registry: Registry, folder: Path, draft: Draft) -> tuple[SignedPatch, Verified, tuple[str, ...]]:
+    """The patch in a folder, which may come in; and what lies there that is not taken."""
+    from rasura.patches.format.patch import list_strangers, read_folder  # needs numpy, as above
+
+    patch = SignedPatch(read_folder(folder), f"folder {folder.name}", draft)
+    with translated(f"read {folder}"):
+        strangers = list_strangers(folder)
+    verified = verify_files(registry, patch.files)
+    check_may_come_in(registry, verified)
+    return patch, verified, (*strangers, *list_left(verified, patch.files))
 
 
 def list_left(verified: Verified, files: Mapping[str, bytes]) -> tuple[str, ...]:

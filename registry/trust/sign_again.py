@@ -10,7 +10,7 @@ from rasura.patches.obstacles import Obstacles
 from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft, SignatureRecord
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import NewSignature, Registry
 from rasura.registry.trust.keys.key_files import signer
 from rasura.registry.trust.register_patch import find_signers
@@ -49,7 +49,7 @@ def sign_patches(
         RasuraError: the first of several of these, with the others in `others`; nothing was signed.
     """
     ids, obstacles = tuple(dict.fromkeys(patch_ids)), Obstacles()
-    try:
+    with log_failure(registry, replace(draft, patches=ids), dry_run=dry_run):
         private = signer(registry, key)
         new: list[NewSignature] = []
         for patch_id in ids:
@@ -68,8 +68,4 @@ def sign_patches(
         fresh = tuple(private.public.key_id not in find_signers(registry, patch_id) for patch_id in ids)
         if not dry_run:
             fresh = registry.add_signatures(new)
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, patches=ids), error))
-        raise
     return tuple(SignedAgain(p, private.public.key_id, is_new) for p, is_new in zip(ids, fresh, strict=True))

@@ -35,16 +35,14 @@ _TWO_SPACES: Final[list[dict[str, Any]]] = [
     {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": content} for content in ("▁", " ")
 ]
 _STRIP: Final = {"type": "Strip", "strip_left": False, "strip_right": True}
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
-
-
+_SPLITS: Final[list[dict[str, Any]]] = [
+    {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
+    for pattern in (_WORDS, _MARKED)
+]
 _USUAL: Final[dict[str, dict[str, list[list[dict[str, Any]]]]]] = {
     "BPE": {
         "normalizer": [[{"type": "NFC"}, _SPACES, {"type": "Lowercase"}]],
-        "pre_tokenizer": [[_split(words), _BYTES] for words in (_WORDS, _MARKED)],
+        "pre_tokenizer": [[split, _BYTES] for split in _SPLITS],
     },
     "Unigram": {
         "normalizer": [[], [_TWO_SPACES[0]], [_TWO_SPACES[1]], [_STRIP, _TWO_SPACES[0]], [_STRIP, _TWO_SPACES[1]]],

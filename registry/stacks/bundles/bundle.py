@@ -19,7 +19,6 @@ from rasura.patches.errors import (
     DigestMismatchError,
     FormatError,
     InputError,
-    RasuraError,
     RevokedKeyError,
     SignatureError,
     UntrustedKeyError,
@@ -31,7 +30,7 @@ from rasura.patches.format.signatures.model_signature import check_files, read_s
 from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import SHORT, KeyId, PatchId
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.registry import Registry
 from rasura.registry.stacks.bundles.bundle_contents import Bundle, BundledKey, BundledPatch, TakenIn
 from rasura.registry.stacks.lock_file import LockFile
@@ -118,7 +117,7 @@ def add_bundle(
         InputError: digits that name no key of the bundle, or too few.
     """
     draft = replace(draft, details={"bundle": path.name})
-    try:
+    with log_failure(registry, draft, dry_run=dry_run):
         bundle = read_bundle(registry, path)
         chosen = [_named(bundle, digits, path) for digits in trust]
         _check_keys(bundle, {key.key_id for key in chosen}, path)
@@ -135,10 +134,6 @@ def add_bundle(
         source = f"bundle {path.name}"
         before = {patch.patch_id: set(find_signers(registry, patch.patch_id)) for patch in bundle.patches}
         added = add_signed(registry, [SignedPatch(files, source, draft) for files in bundle.files.patches.values()])
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(draft, error))
-        raise
     after = {patch_id: find_signers(registry, patch_id) for patch_id, new in added if not new}
     signed = {p: tuple(key for key in keys if key not in before[p]) for p, keys in after.items()}
     trusted = tuple(key.key_id for key in chosen)

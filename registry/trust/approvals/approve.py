@@ -20,7 +20,7 @@ from rasura.patches.format.signatures.signing_key import SigningKey
 from rasura.patches.types import SHORT, Digest, KeyId, PatchId
 from rasura.registry._storage.digests import sha256
 from rasura.registry._storage.records.records import Draft, EntryRecord
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
 from rasura.registry.trust.keys.key_files import signer
@@ -85,7 +85,7 @@ def approve_patches(
         InputError: the key has not the role `approve`, or not for these patches.
         VerificationError: a patch is not good; logged as refused.
     """
-    try:
+    with log_failure(registry, replace(draft, action="patch.approve", patches=tuple(patch_ids)), dry_run=dry_run):
         private = signer(registry, key)
         for patch_id in patch_ids:
             load_signed(registry, patch_id)
@@ -94,10 +94,6 @@ def approve_patches(
         for patch_id in dict.fromkeys(patch_ids):
             noted = replace(draft, patches=(patch_id,), base=registry.patch(patch_id).base)
             done.append(_approve(registry, Subject("patch", patch_id), private, noted, dry_run=dry_run))
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(replace(draft, action="patch.approve", patches=tuple(patch_ids)), error))
-        raise
     return tuple(done)
 
 
@@ -125,14 +121,10 @@ def approve_plan(
     """
     subject = Subject("plan", digest)
     noted = replace(draft, patches=tuple(patch_ids), details={**draft.details, _PLAN: digest})
-    try:
+    with log_failure(registry, replace(noted, action=subject.action), dry_run=dry_run):
         private = signer(registry, key)
         _check_role(registry, private, patch_ids)
         return _approve(registry, subject, private, noted, dry_run=dry_run)
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(replace(noted, action=subject.action), error))
-        raise
 
 
 def find_approvals(registry: Registry, subject: Subject) -> dict[KeyId, TrustedKey]:

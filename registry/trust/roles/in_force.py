@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from rasura.patches._io.files import read_regular
-from rasura.patches.errors import AuditError, InputError, NotFoundError, RasuraError, SignatureError
+from rasura.patches.errors import AuditError, InputError, NotFoundError, SignatureError
 from rasura.patches.format.signatures.signing_key import PublicKey
 from rasura.patches.types import Digest
 from rasura.registry._storage.records.records import Draft
-from rasura.registry.log.entries.outcome import describe_outcome
+from rasura.registry.log.entries.outcome import log_failure
 from rasura.registry.log.entries.signers import name_signers
 from rasura.registry.log.entries.stored_entries import EntryFilter
 from rasura.registry.registry import Registry
@@ -103,7 +103,7 @@ def put_trust_in_force(registry: Registry, path: Path, draft: Draft, *, dry_run:
         SignatureError: it does not follow the one in force; logged as refused.
         InputError: it has expired, or a key that was revoked here has signed it; logged as refused.
     """
-    try:
+    with log_failure(registry, draft, dry_run=dry_run):
         try:
             document = SignedTrust.parse(read_regular(path, MAX_TRUST_BYTES))
         except NotFoundError:
@@ -115,10 +115,6 @@ def put_trust_in_force(registry: Registry, path: Path, draft: Draft, *, dry_run:
             keys = {key.public.key_id for key in document.policy.keys} & document.signatures.keys()
             details: dict[str, str | int] = {**draft.details, _DIGEST: document.digest, "signers": name_signers(keys)}
             registry.note(replace(draft, details={**details, _VERSION: document.policy.version}))
-    except RasuraError as error:
-        if not dry_run:
-            registry.note(describe_outcome(draft, error))
-        raise
     return document
 
 
