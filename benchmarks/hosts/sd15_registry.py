@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from disk import SHAPES, UNET, fill, shapes_of
+from disk_models import SHAPES, UNET, fill, shapes_of
 
 from rasura.patches.erasers.request import EraseRequest
 from rasura.patches.prompts.concept_prompts import Target

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rasura.commands._shared.output import many, progress, short
+from rasura.commands._shared.output import many, short
+from rasura.commands._shared.progress import progress
 from rasura.patches.plain_numbers import say_number
 
 if TYPE_CHECKING:

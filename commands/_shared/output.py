@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -107,14 +106,14 @@ def print_failure(failure: Failure, *, as_json: bool) -> None:
         _print_json(ok=False, command=failure.command, data=None, error=error, changed=False)
         return
     for each in (failure, *failure.others):
-        _complain(f"{tint('error:', good=False, err=True)} {clean(each.message)}")
+        complain(f"{tint('error:', good=False, err=True)} {clean(each.message)}")
         if each.hint:
-            _complain(f"hint: {clean(each.hint)}")
+            complain(f"hint: {clean(each.hint)}")
     if failure.others:
-        _complain(f"{len(failure.others) + 1} things stand in the way: nothing was done")
+        complain(f"{len(failure.others) + 1} things stand in the way: nothing was done")
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
     """A line on stderr; where nobody can read it, the work goes on and the exit code tells."""
     with suppress(OSError):
         click.echo(text, err=True)
@@ -219,7 +218,7 @@ def line(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say on stderr what a result does not mean, so that whoever reads only the result's first line sees it, too."""
-    _complain(f"warning: {clean(text)}")
+    complain(f"warning: {clean(text)}")
 
 
 def many(count: int, noun: str, plural: str = "") -> str:
@@ -243,45 +242,7 @@ def short(identifier: str) -> str:
 def note(text: str) -> None:
     """Say something on stderr that is no result; nothing where a machine reads, which finds it in the envelope."""
     if not click.get_current_context().params.get("as_json"):
-        _complain(f"note: {clean(text)}")
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Report long work on stderr: a bar on a terminal, a line a stage elsewhere; nothing for the first second."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            name, _, note = stage.partition("\t")
-            if name not in tasks:
-                tasks[name] = bar.add_task("", total=total)
-            shown = escape(clean(f"{name}  {note}".rstrip()))
-            bar.update(tasks[name], completed=done, total=total, description=shown)
-
-        yield update
-
-
-class _Lines:
-    """Progress where nobody watches: one line a stage, once it has taken more than a second."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._said: set[str] = set()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        stage = stage.partition("\t")[0]
-        if stage not in self._said and time.monotonic() - self._started > 1.0 and done < total:
-            self._said.add(stage)
-            _complain(f"{clean(stage)}…")
+        complain(f"note: {clean(text)}")
 
 
 def _width(text: str) -> int:

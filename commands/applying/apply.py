@@ -8,7 +8,8 @@ import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, Order, command, find_patches
-from rasura.commands._shared.output import Result, line, many, progress, short
+from rasura.commands._shared.output import Result, line, many, short
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import format_place, format_removal
 
 if TYPE_CHECKING:

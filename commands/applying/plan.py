@@ -9,7 +9,8 @@ import click
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import MODEL_HELP, Order, command, open_registry
 from rasura.commands._shared.documents import write_document
-from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict
+from rasura.commands._shared.output import Result, line, many, short, table, verdict
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import (
     encode_approved,
     encode_difference,

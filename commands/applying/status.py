@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from rasura.commands._shared.command import command, open_registry
-from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict, warn
+from rasura.commands._shared.output import Result, line, many, short, table, verdict, warn
+from rasura.commands._shared.progress import progress
 from rasura.commands.applying.apply import MODEL, UNSIGNED
 from rasura.patches.errors import DriftError
 

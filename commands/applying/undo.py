@@ -7,7 +7,8 @@ import click
 
 from rasura.commands._shared.asking import DRY, YES, ask_unerasing
 from rasura.commands._shared.command import MODEL_HELP, Order, command
-from rasura.commands._shared.output import Result, line, progress, short
+from rasura.commands._shared.output import Result, line, short
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import encode_difference, format_place, list_differences, name_concepts
 
 if TYPE_CHECKING:

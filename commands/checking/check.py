@@ -11,7 +11,8 @@ import click
 
 from rasura.commands._shared.certified_views import CERTIFY, encode_certified, list_certified
 from rasura.commands._shared.command import command, open_registry
-from rasura.commands._shared.output import Result, fields, line, progress, short, table, verdict
+from rasura.commands._shared.output import Result, fields, line, short, table, verdict
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import encode_capacity, format_capacity, format_number, format_removal
 from rasura.patches.algebra.stack import Stack
 from rasura.patches.algebra.strength import ONE, Strength

@@ -8,7 +8,8 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, command
-from rasura.commands._shared.output import Result, line, progress, table
+from rasura.commands._shared.output import Result, line, table
+from rasura.commands._shared.progress import progress
 from rasura.commands.checking.evaluate_request import limit_options, read_request, request_options
 from rasura.commands.checking.evaluate_views import encode_evaluated, print_evaluated
 from rasura.patches.errors import RefusedError

@@ -8,7 +8,8 @@ import click
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, command
 from rasura.commands._shared.lists import HELD_OUT, RETAIN, RETAIN_COLUMN, TRUNCATE, say_lists
-from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
+from rasura.commands._shared.output import NOTHING_MADE, Result, line, short, table
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import format_measured
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from rasura.commands._shared.command import Order, command
-from rasura.commands._shared.output import Result, line, progress, short, table, verdict
+from rasura.commands._shared.output import Result, line, short, table, verdict
+from rasura.commands._shared.progress import progress
 
 if TYPE_CHECKING:
     from rasura.evaluation.demo import DemoReport

@@ -7,7 +7,8 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import IDS, Order, command
-from rasura.commands._shared.output import NOTHING_MADE, Result, line, progress, short, table
+from rasura.commands._shared.output import NOTHING_MADE, Result, line, short, table
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import encode_conditioning, format_conditioning, format_measured, format_number
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import click
 
 from rasura.commands._shared.command import MODEL_HELP
 from rasura.commands._shared.lists import encode_list
-from rasura.commands._shared.output import Result, progress
+from rasura.commands._shared.output import Result
+from rasura.commands._shared.progress import progress
 from rasura.commands.erasing.takedown_plan import encode_plan, print_plan
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from rasura.commands._shared.command import Order, command
-from rasura.commands._shared.output import Result, progress
+from rasura.commands._shared.output import Result
+from rasura.commands._shared.progress import progress
 from rasura.commands.erasing.takedown_steps import (
     check_asking,
     finish,

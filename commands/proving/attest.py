@@ -8,7 +8,8 @@ import click
 from rasura import __version__
 from rasura.commands._shared.command import MODEL_HELP, command, open_registry
 from rasura.commands._shared.documents import write_lines
-from rasura.commands._shared.output import Result, line, many, progress, short, table, warn
+from rasura.commands._shared.output import Result, line, many, short, table, warn
+from rasura.commands._shared.progress import progress
 from rasura.patches.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:

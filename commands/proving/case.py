@@ -1,9 +1,8 @@
 """`rasura case`: requests with their clocks, and what was said in them."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -11,17 +10,19 @@ from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
 from rasura.commands._shared.documents import write_lines
 from rasura.commands._shared.output import Result, fields, line, many, table
-
-if TYPE_CHECKING:
-    from rasura.registry._storage.records.case_record import CaseRecord
-    from rasura.registry.cases.clock import CaseStanding
-    from rasura.registry.cases.retention import CaseRetention
+from rasura.commands.proving.case_views import (
+    TIME,
+    encode_keeping,
+    encode_record,
+    encode_standing,
+    format_clock,
+    format_keeping,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH: Final = click.Path(path_type=Path)
 _ID: Final = click.argument("case_id", metavar="ID")
-_TIME: Final = "%Y-%m-%d %H:%M"
 
 
 @click.group(cls=Verbs)
@@ -66,8 +67,8 @@ def open_(
             text=read_text(text) if text else b"",
             retention=retention,
         )
-    due = "no deadline" if record.due_at is None else f"due {record.due_at:{_TIME}} UTC"
-    return Result(_record(record), lambda: line(f"opened case {number}: {due}"), changed=True)
+    due = "no deadline" if record.due_at is None else f"due {record.due_at:{TIME}} UTC"
+    return Result(encode_record(record), lambda: line(f"opened case {number}: {due}"), changed=True)
 
 
 @command(case, "list")
@@ -82,10 +83,10 @@ def list_(closed: bool, registry_at: str | None) -> Result:
         (
             each.record.case_id,
             each.state,
-            f"{each.record.received_at:{_TIME}}",
-            "-" if each.record.due_at is None else f"{each.record.due_at:{_TIME}}",
+            f"{each.record.received_at:{TIME}}",
+            "-" if each.record.due_at is None else f"{each.record.due_at:{TIME}}",
             format_clock(each),
-            "-" if each.acted is None else f"{each.acted.time:{_TIME}}",
+            "-" if each.acted is None else f"{each.acted.time:{TIME}}",
             "yes" if each.record.held else "-",
         )
         for each in found
@@ -97,7 +98,7 @@ def list_(closed: bool, registry_at: str | None) -> Result:
         else:
             line("no cases" if closed else "no open cases")
 
-    return Result({"cases": [_standing(each) for each in found]}, text)
+    return Result({"cases": [encode_standing(each) for each in found]}, text)
 
 
 @command(case, "show")
@@ -120,23 +121,23 @@ def show(case_id: str, registry_at: str | None) -> Result:
             [
                 ("case", record.case_id),
                 ("state", found.state + (", under a legal hold" if record.held else "")),
-                ("received", f"{record.received_at:{_TIME}} UTC"),
-                ("due", "-" if record.due_at is None else f"{record.due_at:{_TIME}} UTC"),
+                ("received", f"{record.received_at:{TIME}} UTC"),
+                ("due", "-" if record.due_at is None else f"{record.due_at:{TIME}} UTC"),
                 ("clock", format_clock(found)),
-                *([("kept", _format_keeping(keeping))] if keeping.rule is not None else []),
+                *([("kept", format_keeping(keeping))] if keeping.rule is not None else []),
             ]
         )
         if record.forgotten_at is not None:
-            line(f"its personal data was deleted at {record.forgotten_at:{_TIME}} UTC; the log keeps commitments to it")
+            line(f"its personal data was deleted at {record.forgotten_at:{TIME}} UTC; the log keeps commitments to it")
         for name, value in texts.items():
             line(f"{name}: {value.rstrip()}")
         if len(said) > len(texts):
             line(many(len(said) - len(texts), "picture"))
         line("")
-        rows = [(str(e.index), f"{e.time:{_TIME}}", e.actor, e.action, e.outcome, e.reason) for e in found.entries]
+        rows = [(str(e.index), f"{e.time:{TIME}}", e.actor, e.action, e.outcome, e.reason) for e in found.entries]
         table(("#", "time (utc)", "actor", "action", "outcome", "reason"), rows)
 
-    data = {**_standing(found), "said": texts, "pictures": len(said) - len(texts), **_keeping(keeping)}
+    data = {**encode_standing(found), "said": texts, "pictures": len(said) - len(texts), **encode_keeping(keeping)}
     return Result({**data, "entries": [entry.index for entry in found.entries]}, text)
 
 
@@ -166,7 +167,7 @@ def close(case_id: str, order: Order) -> Result:
 
     with order.open() as registry:
         record = close_case(registry, case_id, order.actor)
-    return Result(_record(record), lambda: line(f"closed case {case_id}"), changed=True)
+    return Result(encode_record(record), lambda: line(f"closed case {case_id}"), changed=True)
 
 
 @command(case, "reopen", mutating=True)
@@ -177,7 +178,7 @@ def reopen(case_id: str, order: Order) -> Result:
 
     with order.open() as registry:
         record = reopen_case(registry, case_id, order.actor)
-    return Result(_record(record), lambda: line(f"case {case_id} is open again"), changed=True)
+    return Result(encode_record(record), lambda: line(f"case {case_id} is open again"), changed=True)
 
 
 @command(case, "hold", mutating=True)
@@ -211,14 +212,14 @@ def forget(case_id: str, output: Path | None, order: Order, *, dry_run: bool) ->
             record = foresee_forgetting(registry, case_id)
             items = [] if record.forgotten_at is not None else sorted(record.commitments)
             said = f"would delete of case {case_id}: {', '.join(items) or 'nothing, because it holds nothing'}"
-            return Result({**_record(record), "would_delete": items}, lambda: line(said))
+            return Result({**encode_record(record), "would_delete": items}, lambda: line(said))
         found = forget_case(registry, case_id, order.actor)
         if output is not None:
             write_lines(output, [prove_entry(registry, found.index)])
     log = found.log
     what = ", ".join(found.items) or "nothing, because it held nothing"
     data = {
-        **_record(found.record),
+        **encode_record(found.record),
         "deleted": list(found.items),
         "entry": found.index,
         "size": log.size,
@@ -241,63 +242,4 @@ def _hold(case_id: str, order: Order, *, held: bool) -> Result:
     with order.open() as registry:
         record, changed = hold_case(registry, case_id, order.actor, held=held)
     said = f"case {case_id} is under a legal hold" if held else f"no legal hold is on case {case_id}"
-    return Result(_record(record), lambda: line(said), changed=changed)
-
-
-def format_clock(standing: "CaseStanding") -> str:
-    """How the clock stands, in words."""
-    left = standing.left
-    if standing.acted is not None:
-        took = f"in force after {format_span(standing.took or timedelta(0))}"
-        return took if left is None else f"{took}, {'late' if standing.late else 'in time'}"
-    if left is None:
-        return "nothing in force"
-    if standing.late:
-        return f"LATE by {format_span(-left)}"
-    return f"due in {format_span(left)}" if standing.record.closed_at is None else "closed, nothing in force"
-
-
-def format_span(span: timedelta) -> str:
-    """A span of time as people say it: `3 h 05 min`, `2 d 4 h`."""
-    minutes = int(span.total_seconds()) // 60
-    hours, days = minutes // 60, minutes // 1440
-    if days >= 2:  # noqa: PLR2004
-        return f"{days} d {hours % 24} h"
-    return f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min"
-
-
-def _format_keeping(keeping: "CaseRetention") -> str:
-    """How long what was said is kept, in words."""
-    assert keeping.rule is not None
-    dates = [f"not deleted before {keeping.until:{_TIME}} UTC"] if keeping.until else []
-    dates += [f"to be deleted by {keeping.due:{_TIME}} UTC"] if keeping.due else []
-    said = ", ".join(dates) or ("nothing is deleted" if keeping.rule.held else f"{keeping.rule}, once it is closed")
-    return f"{keeping.rule.name}: {said}"
-
-
-def _keeping(keeping: "CaseRetention") -> dict[str, Any]:
-    times = {"kept_until": keeping.until, "delete_by": keeping.due}
-    said = {name: None if time is None else time.isoformat() for name, time in times.items()}
-    return {"retention": None if keeping.rule is None else keeping.rule.name, **said}
-
-
-def _record(record: "CaseRecord") -> dict[str, Any]:
-    times = ("received_at", "due_at", "opened_at", "closed_at", "forgotten_at")
-    said = {name: getattr(record, name) for name in times}
-    return {
-        "case": record.case_id,
-        **{name: None if time is None else time.isoformat() for name, time in said.items()},
-        "held": record.held,
-        "commitments": dict(record.commitments),
-    }
-
-
-def _standing(found: "CaseStanding") -> dict[str, Any]:
-    return {
-        **_record(found.record),
-        "state": found.state,
-        "late": found.late,
-        "seconds_left": None if found.left is None else int(found.left.total_seconds()),
-        "acted_at": None if found.acted is None else found.acted.time.isoformat(),
-        "acted_entry": None if found.acted is None else found.acted.index,
-    }
+    return Result(encode_record(record), lambda: line(said), changed=changed)

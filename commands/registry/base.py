@@ -6,7 +6,8 @@ import click
 
 from rasura.commands._shared.asking import DRY
 from rasura.commands._shared.command import Order, Verbs, command, open_registry
-from rasura.commands._shared.output import Result, fields, line, progress, short, table, warn
+from rasura.commands._shared.output import Result, fields, line, short, table, warn
+from rasura.commands._shared.progress import progress
 
 
 @click.group(cls=Verbs)

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from rasura.commands._shared.command import Order, command
-from rasura.commands._shared.output import Result, line, progress, verdict
+from rasura.commands._shared.output import Result, line, verdict
+from rasura.commands._shared.progress import progress
 from rasura.patches.errors import DriftError, NotFoundError
 
 

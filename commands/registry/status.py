@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rasura.commands._shared.command import Verbs, command, open_registry
-from rasura.commands._shared.output import Result, line, many, progress, short, table, verdict
+from rasura.commands._shared.output import Result, line, many, short, table, verdict
+from rasura.commands._shared.progress import progress
 from rasura.commands._shared.views import format_place, format_set
-from rasura.commands.proving.case import format_clock
+from rasura.commands.proving.case_views import format_clock
 from rasura.patches.errors import DriftError
 
 if TYPE_CHECKING:

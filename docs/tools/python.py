@@ -268,7 +268,7 @@ def _errors() -> str:
     def visit(kind: type[RasuraError], depth: int) -> None:
         rows.append(f"| {'· ' * depth}`{kind.__name__}` | `{kind.code}` | {_first(kind)} |")
         for child in kind.__subclasses__():
-            if child.__module__ == RasuraError.__module__:
+            if child.__module__.startswith("rasura.patches.errors."):
                 visit(child, depth + 1)
 
     visit(RasuraError, 0)

@@ -20,7 +20,7 @@ from rasura.evaluation.evidence_report.kept_pictures import inline_picture
 from rasura.evaluation.evidence_report.page_measured import write_kept, write_measured, write_pictures
 from rasura.evaluation.evidence_report.page_style import STYLE
 from rasura.evaluation.evidence_report.page_verify import write_verify
-from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, format_span
+from rasura.evaluation.evidence_report.plain_words import GROUPS, SIGHTS, WORDS, find_force, format_span, name_approvals
 from rasura.evaluation.evidence_report.signed_report import END, START
 
 if TYPE_CHECKING:
@@ -220,14 +220,14 @@ def _done(document: Any) -> str:
             f"<li{key}><strong>{_when(event['time'])}</strong>, {_e(event['actor'])}: {said}{reason}<br>"
             f"<small>Entry {event['index']} of the record ({_e(event['action'])}, {_e(event['outcome'])})</small></li>"
         )
-    force = _find_force(document)
+    force = find_force(document)
     patches = "".join(
         f'<tr><th scope="row">{_e(", ".join(patch["concepts"]))}'
         f"{' <small>(computed anew, not asked for here)</small>' if patch.get('anew') else ''}</th>"
         f'<td data-label="becomes">{_e(patch["becomes"] or "nothing in particular")}</td>'
         f'<td data-label="made">{_when(patch["made_at"])}</td>'
         f'<td data-label="signed by">{_e(patch["signed_by"] or "nobody that is known here")}</td>'
-        f'<td data-label="approved by">{_e(_name_approvals(patch))}</td>'
+        f'<td data-label="approved by">{_e(name_approvals(patch))}</td>'
         f'<td data-label="in force on">{_e(force[patch["id"]])}</td>'
         f'<td data-label="identity"><span class="digest">{patch["id"]}</span></td></tr>'
         for patch in document["patches"]
@@ -238,24 +238,6 @@ def _done(document: Any) -> str:
         f'<th scope="col">Signed by</th><th scope="col">Approved by</th><th scope="col">In force on</th><th scope="col">Identity</th></tr></thead><tbody>{patches}</tbody></table>'
     )
     return f'<ol class="line">{"".join(items)}</ol>{table if patches else ""}'
-
-
-def _find_force(document: Any) -> dict[str, str]:
-    """Where each change is in force; of one that another for the same has taken the place of, that."""
-    places = {
-        patch["id"]: ", ".join(place["model"] for place in document["places"] if patch["id"] in place["patches"])
-        for patch in document["patches"]
-    }
-    present = [patch["concepts"] for patch in document["patches"] if places[patch["id"]]]
-    return {
-        patch["id"]: places[patch["id"]]
-        or ("no model: another change for the same is" if patch["concepts"] in present else "no model")
-        for patch in document["patches"]
-    }
-
-
-def _name_approvals(patch: Any) -> str:
-    return ", ".join(each["name"] for each in patch["approved_by"]) or "nobody"
 
 
 def _force(document: Any) -> str:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rasura.registry._storage.records.records import EntryRecord
 
-__all__ = ["GROUPS", "NOT_PROMISED", "SIGHTS", "WORDS", "describe_entry", "format_span"]
+__all__ = [
+    "GROUPS",
+    "NOT_PROMISED",
+    "SIGHTS",
+    "WORDS",
+    "describe_entry",
+    "find_force",
+    "format_span",
+    "name_approvals",
+]
 
 GROUPS: Final = {
     "forget": "asked to be suppressed",
@@ -135,3 +144,22 @@ def format_span(span: timedelta) -> str:
     if minutes == 0:
         return "less than a minute"
     return f"{minutes} minutes" if minutes != 1 else "1 minute"
+
+
+def find_force(document: Any) -> dict[str, str]:
+    """Where each change is in force; of one that another for the same has taken the place of, that."""
+    places = {
+        patch["id"]: ", ".join(place["model"] for place in document["places"] if patch["id"] in place["patches"])
+        for patch in document["patches"]
+    }
+    present = [patch["concepts"] for patch in document["patches"] if places[patch["id"]]]
+    return {
+        patch["id"]: places[patch["id"]]
+        or ("no model: another change for the same is" if patch["concepts"] in present else "no model")
+        for patch in document["patches"]
+    }
+
+
+def name_approvals(patch: Any) -> str:
+    """Who approved a change."""
+    return ", ".join(each["name"] for each in patch["approved_by"]) or "nobody"

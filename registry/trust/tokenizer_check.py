@@ -56,7 +56,8 @@ def check_tokenizer(registry: Registry, host: Host, stack: Sequence[Member]) -> 
     if not wrong:
         return
     # Needs torch and the tokenizers' library; files that were looked at before need neither.
-    from rasura.patches.models.text_encoders.text_encoder import load_readers, tokenizer_state
+    from rasura.patches.models.text_encoders.load_encoder import load_readers
+    from rasura.patches.models.text_encoders.text_encoder import tokenizer_state
 
     towers = load_readers(folder, find_family(host.parameters()))
     found = digest_of(canonical_json.dumps(tokenizer_state(towers)))

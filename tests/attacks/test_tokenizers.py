@@ -17,8 +17,8 @@ from rasura.patches._io.sha256 import digest_of
 from rasura.patches.errors import BaseMismatchError, DriftError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
 from rasura.patches.models.family import Encoder
-from rasura.patches.models.text_encoders.load_encoder import load_reader
-from rasura.patches.models.text_encoders.text_encoder import TextEncoder, load_readers, tokenizer_state
+from rasura.patches.models.text_encoders.load_encoder import load_reader, load_readers
+from rasura.patches.models.text_encoders.text_encoder import TextEncoder, tokenizer_state
 from rasura.registry.apply import operations
 from rasura.registry.erase.base_models import open_base
 

@@ -16,6 +16,7 @@ from support.registries.workshop import Workshop, start, workshop
 
 from rasura import cli as front_door
 from rasura.commands._shared import output
+from rasura.commands._shared.progress import progress
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"(?<!the )rasura(?: [a-z]+)+")
@@ -66,11 +67,11 @@ def test_tables_are_lines_that_other_tools_can_cut(capsys: pytest.CaptureFixture
 def test_progress_goes_to_stderr_and_only_when_it_takes_long(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with output.progress() as tell:
+    with progress() as tell:
         tell("quick", 0, 2)
         tell("quick", 1, 2)
     assert capsys.readouterr() == ("", "")
-    with output.progress() as tell:
+    with progress() as tell:
         tell._started -= 2  # type: ignore[attr-defined]
         for done in range(3):
             tell(f"slow\tloss {done}", done, 2)
@@ -83,7 +84,7 @@ def test_progress_goes_to_stderr_and_only_when_it_takes_long(
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with output.progress() as tell:
+    with progress() as tell:
         tell("drawing", 0, 3)
         tell("drawing", 2, 3)
         for done in range(1, 4):  # a concept's name is nobody's markup; a note changes beside one bar

@@ -177,7 +177,8 @@ PACKAGES = Path(os.environ.get("TRAINING_PACKAGES", "missing"))
     reason="set TRAINING_PACKAGES to the node_modules of the training's Makefile, and install .[train]",
 )
 def test_the_whole_chain_runs(tmp_path: Path) -> None:
-    from examples.crowded_world.training.train import STAGES, TINY, World, run
+    from examples.crowded_world.training.train import STAGES, run
+    from examples.crowded_world.training.world import TINY, World
 
     world = World(PACKAGES, tmp_path, TINY, torch.device("cpu"))
     run(world, list(STAGES))

@@ -139,7 +139,7 @@ def test_every_module_that_a_test_or_a_script_spells_in_a_text_exists() -> None:
         ("see `patches/erasers/nullspace.py`", ["patches/erasers/nullspace.py", "patches/erasers/nullspace.py"]),
         ("`projection.py` checks", ["projection.py"]),
         ("in tests/unit, and docs/nowhere.md", ["tests/unit", "docs/nowhere.md"]),
-        ("`patches/errors.py`, `errors.py`, patches/checks, docs/results/STAGE.json", []),
+        ("`patches/types.py`, `types.py`, patches/checks, docs/results/STAGE.json", []),
     ],
 )
 def test_a_stale_path_is_found(text: str, found: list[str]) -> None:

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Final
 
 import torch
-from examples.reference_model.training.unet import shorten
+from examples.reference_model.training.cache import shorten
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

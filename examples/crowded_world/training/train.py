@@ -15,110 +15,34 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from examples.reference_model.training.common import save_atomically, to_unit
-from examples.reference_model.training.export import digests, forget_origin
 from examples.reference_model.training.text_encoder import train_tokenizer
-from examples.reference_model.training.unet import scheduler
 from examples.reference_model.training.vae import build as build_vae
 from examples.reference_model.training.vae import fold_scale, psnr
 from examples.reference_model.training.vae import loss_of as vae_loss
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
-
-from rasura.evaluation.judges.classifier import load_judge
+from transformers import CLIPTextModel
 
 from .captions import Scene, sample_caption, tokenizer_texts
-from .concepts import THINGS
-from .course import Course, Dice, Learner, learn
+from .course import Dice, Learner, learn
 from .denoiser import Cache, DenoiserTeacher, build_unet, kind_of, picture_weights
-from .evaluate import draw_grid, measure, plan_questions
+from .evaluate import draw_grid
+from .export import assemble, make_export, make_report
 from .judge import JudgeTeacher, build_judge, judge_accuracy, save_judge
 from .render import Drawings, Pictures, plan_fresh, plan_scenes, plan_test, render
-from .shipped import write_beside
 from .text import TextTeacher, Towers, build_text_encoder, embed
-from .words import Words, choose_words, read_annotations
+from .world import REFERENCE_VAE, TINY, Size, World
 
-# The small reference model's autoencoder was trained on drawings of the same sets by the same script.
-REFERENCE_VAE: Final = Path(__file__).parents[2] / "reference_model" / "pipeline" / "vae"
 _VALIDATION_PICTURES: Final = 96
 _CHECKPOINTS_BETWEEN_GRIDS: Final = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of everything: objects drawn, pairs, captions, steps and batches of each stage, questions asked."""
-
-    things: int = len(THINGS)
-    pairs: int = 2400
-    captions_of_cell: int = 14
-    captions_of_scene: int = 3
-    vocabulary: int = 5000
-    vae_steps: int = 1000
-    text_steps: int = 3000
-    unet_steps: int = 12_000
-    judge_steps: int = 2500
-    vae_batch: int = 16
-    text_batch: int = 128
-    unet_batch: int = 64
-    judge_batch: int = 96
-    questions: int = 100_000
-    seconds_between_checkpoints: float = 600.0
-
-
-TINY: Final = Size(
-    things=3, pairs=4, captions_of_cell=2, captions_of_scene=1, vocabulary=700, vae_steps=2, text_steps=3, unet_steps=3,
-    judge_steps=3, vae_batch=2, text_batch=6, unet_batch=4, judge_batch=6, questions=2, seconds_between_checkpoints=0.0,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class World:
-    """The work folder with the parts that the stages make in it."""
-
-    packages: Path
-    work: Path
-    size: Size
-    device: torch.device
-    vae_from: Path | None = REFERENCE_VAE
-    precision: torch.dtype = torch.bfloat16
-    unet_from: Path | None = None
-
-    @cached_property
-    def words(self) -> dict[str, Words]:
-        """Every object's words."""
-        return choose_words(read_annotations(self.packages))
-
-    @cached_property
-    def pictures(self) -> Pictures:
-        """What the generator learns from."""
-        return Pictures.load(self.work / "pictures.npz")
-
-    @cached_property
-    def latents(self) -> Tensor:
-        """Encoded pictures, fp16."""
-        latents: Tensor = torch.load(self.work / "latents.pt", weights_only=True)
-        return latents
-
-    @property
-    def tokenizer(self) -> CLIPTokenizer:
-        """The trained tokenizer."""
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(self.work / "tokenizer")
-        return tokenizer
-
-    def course(self, steps: int, rate: float, **more: Any) -> Course:
-        """A course with this world's precision and time between checkpoints."""
-        seconds = self.size.seconds_between_checkpoints
-        return Course(steps, rate, seconds_between_checkpoints=seconds, precision=self.precision, **more)
 
 
 def make_pictures(world: World) -> None:
@@ -224,22 +148,6 @@ def read_cache(world: World) -> Cache:
     return Cache(world.latents, scenes, weights, stored["embeddings"], stored["mask"], rows, 0)
 
 
-def assemble(world: World, unet: UNet2DConditionModel, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """The stock pipeline of the parts."""
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(world.work / "vae", torch_dtype=dtype),
-        text_encoder=CLIPTextModel.from_pretrained(world.work / "text_encoder", dtype=dtype),
-        tokenizer=world.tokenizer,
-        unet=unet,
-        scheduler=scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def make_unet(world: World) -> None:
     """Train the denoiser; every hour a grid of samples is drawn."""
     from diffusers.models.attention_processor import AttnProcessor
@@ -285,47 +193,6 @@ def make_judge(world: World) -> None:
     save_judge(network, world.work / "judge.part")
     (world.work / "judge.part" / "accuracy.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (world.work / "judge.part").rename(world.work / "judge")
-
-
-def averaged_unet(world: World) -> UNet2DConditionModel:
-    """The finished denoiser, or the averaged weights of the last checkpoint."""
-    if (world.work / "unet").exists():
-        return UNet2DConditionModel.from_pretrained(world.work / "unet")
-    state = torch.load(world.work / "unet.state.pt", weights_only=True, map_location="cpu")
-    unet = build_unet()
-    with torch.no_grad():
-        for parameter, value in zip(unet.parameters(), state["average"][0], strict=True):
-            parameter.copy_(value)
-    print(f"averaged weights of step {state['step']}", flush=True)
-    return unet
-
-
-def make_export(world: World) -> None:
-    """Assemble the folder that is shipped, in fp16."""
-    out = world.work / "model"
-    pipeline = assemble(world, averaged_unet(world).half(), torch.float16)
-    pipeline.save_pretrained(out / "pipeline", safe_serialization=True)
-    forget_origin(out / "pipeline")
-    for name in ("vocab.json", "merges.txt"):  # transformers < 5 reads these instead of tokenizer.json
-        shutil.copyfile(world.work / "tokenizer" / name, out / "pipeline" / "tokenizer" / name)
-    for name in ("classifier.json", "classifier.safetensors"):
-        if (world.work / "judge" / name).exists():
-            shutil.copyfile(world.work / "judge" / name, out / name)
-    write_beside(out, world.words)
-    for name, digest in digests(out).items():
-        print(f"{digest}  {name}", flush=True)
-
-
-def make_report(world: World) -> None:
-    """Ask the exported model and write what the judge saw."""
-    out = world.work / "model"
-    pipeline = StableDiffusionPipeline.from_pretrained(out / "pipeline", torch_dtype=torch.float32).to(world.device)
-    pipeline.set_progress_bar_config(disable=True)
-    draw_grid(pipeline, world.words, world.work / "samples.png")
-    judge = load_judge(out, str(world.device))
-    report = measure(pipeline, judge, plan_questions(world.words, world.size.questions, seed=1))
-    (world.work / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps(report["tables"], indent=1, ensure_ascii=False), flush=True)
 
 
 # Stage -> what it makes (None: it is done whenever it is asked for), and how.

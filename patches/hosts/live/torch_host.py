@@ -19,12 +19,13 @@ from torch import nn
 from rasura.patches._io.parallel import count_at_once
 from rasura.patches._io.tensor_bytes import Storable, as_tensor
 from rasura.patches.algebra.compose import Layer
-from rasura.patches.errors import HostWriteError, UnsupportedHostError
-from rasura.patches.hosts.check_value import check_same_kind, check_uncast, check_value, info_of
+from rasura.patches.errors import UnsupportedHostError
+from rasura.patches.hosts.check_value import check_same_kind, check_value, info_of
 from rasura.patches.hosts.disk.state_folder import make_identity
 from rasura.patches.hosts.interface import COMPONENTS, Host, MadeOf, ParameterInfo, Value
 from rasura.patches.hosts.live.bit_compare import same_bits
 from rasura.patches.hosts.live.forward_gate import turn, writing
+from rasura.patches.hosts.live.kept_originals import KeptOriginals
 from rasura.patches.hosts.live.module_parameters import (
     FLOAT_TYPES,
     LiveParameter,
@@ -35,8 +36,7 @@ from rasura.patches.hosts.live.module_parameters import (
     refuse_replaced,
     unwrapped,
 )
-from rasura.patches.hosts.live.originals import HOST_ID, KeepOn, keep, kept_copy, originals_of, value_of
-from rasura.patches.hosts.live.originals import drop_original as forget_original
+from rasura.patches.hosts.live.originals import HOST_ID, KeepOn
 from rasura.patches.hosts.live.overwrite import copy_rows, exchange, restoring
 from rasura.patches.hosts.live.shared_memory import refuse_shared_memory
 from rasura.patches.hosts.live.value_cache import Remembered, compose_values
@@ -83,9 +83,9 @@ class TorchHost(Host):
                 hint="TorchHost({'unet': module}, 'my model')",
             )
         self._label = label
-        self._keep_on = keep_on
         self.memory = Remembered(remember)
         """Values that the model has had."""
+        self._originals = KeptOriginals(self._components, label, keep_on, self.memory)
         self._fresh_identity = make_identity()
         self._look = _Look()
         self._source: Callable[[], object] = lambda: None  # of lone modules nobody can say that they were replaced
@@ -153,7 +153,7 @@ class TorchHost(Host):
 
     def kept(self) -> frozenset[ParamName]:
         """The parameters whose originals are kept, which are those that something is applied to."""
-        return frozenset(name for module in self._components.values() for name in originals_of(module))
+        return self._originals.names()
 
     def parameters(self) -> Mapping[ParamName, ParameterInfo]:
         """Every floating-point parameter that a checkpoint would hold, in name order; adapters are no part of it."""
@@ -173,12 +173,12 @@ class TorchHost(Host):
     def originals(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """The values before anything was written: copies on the CPU."""
         with _LOCK:
-            return {live.name: copy_rows(self._original(live), "cpu") for live in self._readable(names)}
+            return {live.name: copy_rows(self._originals.value(live), "cpu") for live in self._readable(names)}
 
     def lent(self, names: Iterable[ParamName]) -> dict[ParamName, torch.Tensor]:
         """As `originals`, without copying: where they are kept, to be read before the next write and never written."""
         with _LOCK:
-            return {live.name: self._original(live).detach() for live in self._readable(names)}
+            return {live.name: self._originals.value(live).detach() for live in self._readable(names)}
 
     def compose(
         self,
@@ -198,8 +198,8 @@ class TorchHost(Host):
     def original_digests(self, names: Iterable[ParamName]) -> dict[ParamName, Digest]:
         """SHA-256 of the raw bytes before anything was written."""
         with _LOCK:
-            originals = {live.name: self._original(live) for live in self._readable(names)}
-            return self.memory.digests(originals, held=self._held(originals))
+            originals = {live.name: self._originals.value(live) for live in self._readable(names)}
+            return self.memory.digests(originals, held=self._originals.held(originals))
 
     def ensure_writable(self, names: Iterable[ParamName]) -> None:
         """Refuse now what `write` would have to refuse; see `rasura.patches.hosts.live.write_guards` for the cases."""
@@ -224,74 +224,12 @@ class TorchHost(Host):
             same = count_at_once(lambda name: same_bits(lives[name].tensor, tensors[name]), tensors)
             changed = {name: new for (name, new), equal in zip(tensors.items(), same, strict=True) if not equal}
             for name in forget:
-                self._check_pristine(lives[name], changed)
-            with self._keeping([lives[name] for name in changed]) as held, restoring(lives, changed, held):
+                self._originals.check_pristine(lives[name], changed)
+            touched = [lives[name] for name in changed]
+            with self._originals.keeping(touched, self.host_id) as held, restoring(lives, changed, held):
                 exchange(lives, changed)  # and read back, before anything is let go of
             for name in forget:
-                forget_original(self._component(name), name)
-
-    @contextmanager
-    def _keeping(self, lives: list[LiveParameter]) -> Iterator[Mapping[ParamName, torch.Tensor]]:
-        """Keep the originals of what is touched for the first time; forget them again if the block fails.
-
-        Gives what is there now, as far as somebody holds it besides the model.
-        """
-        fresh = [live for live in lives if live.name not in originals_of(self._component(live.name))]
-        try:
-            held = self._known(lives)
-            for live in fresh:
-                kept = kept_copy(live.name, live.tensor, self._keep_on, held.get(live.name))
-                keep(self._component(live.name), live.name, kept, self.host_id)
-                if isinstance(kept, torch.Tensor):  # of what lies on disk alone, `restoring` makes a copy
-                    held[live.name] = kept
-            yield held
-        except BaseException as error:
-            for live in fresh:
-                if self._is_pristine(live):  # interrupted behind the write, the model is patched and needs it
-                    forget_original(self._component(live.name), live.name)
-            if isinstance(error, RuntimeError):  # torch's own, out of memory among them
-                raise HostWriteError(
-                    f"{self._label}: expected to write {len(lives)} tensors, got {error}; nothing was changed"
-                ) from None
-            raise
-
-    def _known(self, lives: list[LiveParameter]) -> dict[ParamName, torch.Tensor]:
-        """What is there now, where it is remembered: in fresh memory a copy takes longer than comparing."""
-        copies = count_at_once(lambda live: self.memory.copy_of(live.name, live.tensor), lives)
-        return {live.name: copy for live, copy in zip(lives, copies, strict=True) if copy is not None}
-
-    def _is_pristine(self, live: LiveParameter) -> bool:
-        kept = originals_of(self._component(live.name)).get(live.name)
-        return kept is None or same_bits(live.tensor, value_of(live.name, kept))
-
-    def _check_pristine(self, live: LiveParameter, changed: Mapping[ParamName, torch.Tensor]) -> None:
-        """Refuse to forget the only copy of an original."""
-        kept = originals_of(self._component(live.name)).get(live.name)
-        after = changed.get(live.name, live.tensor)
-        # Nothing kept: what is there now is the only copy, and would be overwritten.
-        if (kept is None and live.name in changed) or (
-            kept is not None and not same_bits(after, value_of(live.name, kept))
-        ):
-            raise HostWriteError(
-                f"{live.name}: expected to be as it was before its original is forgotten, got other values; "
-                "nothing was changed",
-                parameter=live.name,
-            )
-
-    def _original(self, live: LiveParameter) -> torch.Tensor:
-        kept = originals_of(self._component(live.name)).get(live.name)
-        if kept is None:  # never written to: what is there is the original
-            return live.tensor
-        original = value_of(live.name, kept)
-        check_uncast(info_of(live.name, live.tensor), info_of(live.name, original))
-        return original
-
-    def _held(self, names: Iterable[ParamName]) -> list[ParamName]:
-        """Those whose originals lie in memory."""
-        return [n for n in names if isinstance(originals_of(self._component(n)).get(n), torch.Tensor)]
-
-    def _component(self, name: ParamName) -> nn.Module:
-        return self._components[name.split(".", 1)[0]]
+                self._originals.forget(name)
 
     @contextmanager
     def _one_look(self) -> Iterator[None]:

@@ -121,7 +121,7 @@ class Shards(TorchHost):
         if not mine:
             return None
         (live,) = self._readable([name])
-        return encode_raw_bytes(self._original(live) if original else live.tensor)
+        return encode_raw_bytes(self._originals.value(live) if original else live.tensor)
 
     def stage(self, name: ParamName, values: bytes) -> None:
         """Take the new values of one shard, to be put later."""
@@ -141,7 +141,7 @@ class Shards(TorchHost):
         self.write(self._staged)
         self._before, self._fresh = before, fresh
         for live in self._select(forget):
-            self._check_pristine(live, {})
+            self._originals.check_pristine(live, {})
 
     def settle(self, forget: Collection[ParamName]) -> None:
         """What was put stays; these originals need not be kept any more."""

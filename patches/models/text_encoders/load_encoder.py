@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from rasura.patches._io.files import check_regular_files, read_config
 from rasura.patches.errors import NotFoundError, RasuraError, UnsupportedHostError
 from rasura.patches.hosts.interface import name_parameter
-from rasura.patches.models.families import CLIP
-from rasura.patches.models.family import Encoder
+from rasura.patches.models.families import CLIP, encoders_of
+from rasura.patches.models.family import Encoder, Family
 from rasura.patches.models.library_output import quiet
 from rasura.patches.models.text_encoders.clip_or_t5 import Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_for
@@ -24,6 +24,15 @@ _UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, Sa
 _LEAST_VOCABULARY: Final = 258  # every byte, start and end of text
 _PLAIN: Final = "CLIPTextModel"
 _PROJECTED: Final = "CLIPTextModelWithProjection"
+
+
+def load_readers(folder: Path, family: Family | None = None) -> list[Tower]:
+    """The tokenizers of a diffusers folder without the weights of their encoders.
+
+    Raises:
+        UnsupportedHostError: they cannot be loaded.
+    """
+    return [load_reader(folder, encoder) for encoder in encoders_of(family)]
 
 
 def load_tower(folder: Path, kind: Encoder = CLIP) -> Tower:

@@ -26,12 +26,12 @@ from rasura.patches._io.json_fields import show
 from rasura.patches.algebra.one_thread import map_in_single_threads
 from rasura.patches.errors import ConceptError, NotFiniteError, UnsupportedHostError
 from rasura.patches.hosts.disk.checkpoint_host import CheckpointHost
-from rasura.patches.models.families import CLIP, encoders_of, find_family
+from rasura.patches.models.families import CLIP, find_family
 from rasura.patches.models.family import Family
 from rasura.patches.models.remembered_texts import Memory
 from rasura.patches.models.text_encoders.clip_or_t5 import PhrasePosition, Tower
 from rasura.patches.models.text_encoders.encoder_place import dtype_of
-from rasura.patches.models.text_encoders.load_encoder import load_reader, load_tower, put_back
+from rasura.patches.models.text_encoders.load_encoder import load_tower, put_back
 from rasura.patches.models.text_encoders.readout import Readout, load_readout
 
 BATCH: Final = 64  # prompts a forward pass; fixed, because a float32 GEMM's bits depend on it
@@ -291,12 +291,3 @@ def tokenizer_state(towers: Sequence[Tower]) -> dict[str, Any]:
     if len(towers) == 1:
         return towers[0].state()
     return {tower.component.replace("text_encoder", "tokenizer"): tower.state() for tower in towers}
-
-
-def load_readers(folder: Path, family: Family | None = None) -> list[Tower]:
-    """The tokenizers of a diffusers folder without the weights of their encoders.
-
-    Raises:
-        UnsupportedHostError: they cannot be loaded.
-    """
-    return [load_reader(folder, encoder) for encoder in encoders_of(family)]
